@@ -1,0 +1,236 @@
+"""Every error a person or a script can meet, with its code, exit status and hint.
+
+    FlyxError
+    ├── LocalProtocolError        our own code broke a rule: a bug
+    ├── RemoteProtocolError       the other side broke a rule
+    ├── InputError                a path, an option or a code that cannot be used
+    ├── SignalingError            the server said no, or is not there (exit 3)
+    │   ├── ServerUnreachable
+    │   ├── ServerClosed
+    │   ├── NoSuchRoom
+    │   ├── RoomFull
+    │   └── ServerRefused
+    ├── PeerUnreachable           no path to the other side (exit 4)
+    ├── NobodyCame                (exit 4)
+    ├── TransferInterrupted       the other side went away too early (exit 6)
+    ├── TransferRefused           a person or a policy said no (exit 7)
+    │   ├── Declined
+    │   ├── ConsentNeeded
+    │   ├── DestinationExists
+    │   ├── UnsafeName
+    │   └── NoSpace
+    ├── FilesFailed               some files could not be delivered
+    ├── StorageError              the disk said no
+    └── CorruptData               bytes arrived that are not the bytes sent
+
+A class's docstring is the message that people read: fields given to the constructor fill its braces. `code`
+is stable, for scripts and for the wire. Text that came from elsewhere is a field, so that it passes through
+`printable` on its way into the message.
+"""
+
+from __future__ import annotations
+
+import inspect
+import unicodedata
+from typing import ClassVar
+
+# Exit statuses, as documented in README "Exit codes".
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_SERVER = 3
+EXIT_NO_PATH = 4
+EXIT_PAIRING = 5
+EXIT_INTERRUPTED = 6
+EXIT_REFUSED = 7
+EXIT_CTRL_C = 130
+
+# Format characters that only choose how a glyph looks or joins; emoji and many scripts need them.
+_HARMLESS_FORMAT_CHARACTERS = frozenset("\u200c\u200d") | {chr(c) for c in range(0xE0020, 0xE0080)}
+
+
+def printable(text: str) -> str:
+    """Return text with everything that could steer a terminal or fake its layout escaped.
+
+    Control, bidirectional, other format, line-separating, surrogate, private and unassigned characters become
+    `\\xNN`, `\\uNNNN` or `\\UNNNNNNNN`; a backslash is doubled, so that the result is unambiguous.
+    """
+    if text.isascii() and text.isprintable() and "\\" not in text:
+        return text
+    return "".join(_printable_character(c) for c in text)
+
+
+def _printable_character(character: str) -> str:
+    if character == "\\":
+        return "\\\\"
+    if character == " " or character in _HARMLESS_FORMAT_CHARACTERS:
+        return character
+    if unicodedata.category(character)[0] in "CZ":
+        return character.encode("unicode_escape").decode("ascii")
+    return character
+
+
+class FlyxError(Exception):
+    """Something went wrong: {reason}"""
+
+    code: ClassVar[str] = "failed"
+    exit_status: ClassVar[int] = EXIT_FAILED
+    hint: str | None = None
+
+    def __init__(self, *, hint: str | None = None, **fields: object) -> None:
+        super().__init__()
+        self.fields = fields
+        if hint is not None:
+            self.hint = hint
+
+    def __str__(self) -> str:
+        message = inspect.getdoc(type(self)) or type(self).__name__
+        template = " ".join(message.split("\n\n", 1)[0].split())
+        shown = {key: printable(v) if isinstance(v, str) else v for key, v in self.fields.items()}
+        return template.format_map(shown)
+
+
+class LocalProtocolError(FlyxError):
+    """flyx made a mistake: {reason}"""
+
+    code = "bug"
+    hint = "this is a bug; run again with --debug and report what it prints"
+
+
+class RemoteProtocolError(FlyxError):
+    """The other side broke the protocol: {reason}"""
+
+    code = "protocol_error"
+    hint = "the two sides may run different versions of flyx; compare `flyx --version`"
+
+
+class InputError(FlyxError):
+    """{reason}"""
+
+    code = "bad_input"
+    exit_status = EXIT_USAGE
+
+
+class SignalingError(FlyxError):
+    """The signaling server failed: {reason}"""
+
+    code = "server_error"
+    exit_status = EXIT_SERVER
+
+
+class ServerUnreachable(SignalingError):
+    """Cannot reach the signaling server {url}: {reason}"""
+
+    code = "server_unreachable"
+    hint = "start one with `flyx serve`, or name another with --server or FLYX_SERVER"
+
+
+class ServerClosed(SignalingError):
+    """The signaling server closed the connection: {reason}"""
+
+    code = "server_closed"
+    hint = "try again in a moment"
+
+
+class NoSuchRoom(SignalingError):
+    """No sender is waiting under the code {room_id}."""
+
+    code = "no_such_room"
+    hint = "check the code; it is good only while its `flyx send` is running, and only on the same server"
+
+
+class RoomFull(SignalingError):
+    """The room {room_id} already has as many clients as it may have."""
+
+    code = "room_full"
+    hint = "try again when another receiver has finished"
+
+
+class ServerRefused(SignalingError):
+    """The signaling server refused: {reason}"""
+
+    code = "server_refused"
+
+
+class PeerUnreachable(FlyxError):
+    """No connection to the other side: {reason}"""
+
+    code = "peer_unreachable"
+    exit_status = EXIT_NO_PATH
+    hint = "a firewall between the two may block UDP; try from another network"
+
+
+class NobodyCame(FlyxError):
+    """No receiver finished within {seconds:g} s of waiting."""
+
+    code = "nobody_came"
+    exit_status = EXIT_NO_PATH
+
+
+class TransferInterrupted(FlyxError):
+    """The transfer was interrupted: {reason}"""
+
+    code = "interrupted"
+    exit_status = EXIT_INTERRUPTED
+    hint = "files that were complete are kept; start again for the rest"
+
+
+class TransferRefused(FlyxError):
+    """The other side refused the transfer: {reason}"""
+
+    code = "refused"
+    exit_status = EXIT_REFUSED
+
+
+class Declined(TransferRefused):
+    """The transfer was declined."""
+
+    code = "declined"
+
+
+class ConsentNeeded(TransferRefused):
+    """Nobody can be asked whether to accept these files: standard input is not a terminal."""
+
+    code = "consent_needed"
+    hint = "add --yes to accept whatever is offered"
+
+
+class DestinationExists(TransferRefused):
+    """{path} already exists{others}."""
+
+    code = "destination_exists"
+    hint = "add --overwrite to replace it or --rename to keep both, or choose another directory with -o"
+
+
+class UnsafeName(TransferRefused):
+    """The name {name} is not safe to create: {reason}."""
+
+    code = "unsafe_name"
+    hint = "rename it, or put the files into an archive and send that"
+
+
+class NoSpace(TransferRefused):
+    """Not enough space in {directory}: {needed} needed, {free} free."""
+
+    code = "no_space"
+    hint = "free some space, or choose another directory with -o"
+
+
+class FilesFailed(FlyxError):
+    """{failed} of {total} files could not be delivered; the first: {path} ({reason})."""
+
+    code = "files_failed"
+    hint = "the other files are complete; send the missing ones again"
+
+
+class StorageError(FlyxError):
+    """Cannot {action} {path}: {reason}"""
+
+    code = "storage_error"
+
+
+class CorruptData(FlyxError):
+    """{path} arrived damaged: its SHA-256 is not the sender's."""
+
+    code = "corrupt_data"
+    hint = "nothing damaged was kept; start again"

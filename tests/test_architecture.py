@@ -1,0 +1,126 @@
+"""The direction of imports, and what the cores may not touch.
+
+cli -> client, server -> rtc, net, storage -> cores -> errors
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import flyx
+
+ROOT = Path(flyx.__file__).parent
+
+CORES = {"signaling", "transfer", "pairing", "sctp"}
+# What each package of flyx may import from flyx, besides itself and errors.
+ALLOWED = {
+    "errors": set(),
+    "signaling": set(),
+    "transfer": set(),
+    "pairing": set(),
+    "sctp": set(),
+    "net": set(),
+    "rtc": {"net", "sctp"},
+    "storage": {"transfer"},
+    "server": {"signaling"},
+    "client": {"signaling", "transfer", "pairing", "rtc", "storage"},
+    "cli": {"client", "server", "rtc", "net", "storage", *CORES},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+# The cores are given clocks, randomness and bytes; they fetch none themselves.
+BANNED_IN_CORES = {
+    *("asyncio", "socket", "ssl", "time", "random", "secrets", "os", "pathlib", "threading", "subprocess"),
+    *(
+        "aiortc",
+        "aioice",
+        "websockets",
+        "redis",
+        "rich",
+        "typer",
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "structlog",
+    ),
+}
+CORE_LIBRARIES = {
+    "signaling": {"pydantic"},
+    "transfer": {"pydantic"},
+    "pairing": {"pydantic", "spake2"},
+    "sctp": set(),
+}
+
+
+def modules() -> list[Path]:
+    return sorted(p for p in ROOT.rglob("*.py"))
+
+
+def package_of(module: Path) -> str:
+    relative = module.relative_to(ROOT)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imports_of(module: Path) -> Iterator[str]:
+    """Every dotted name a module imports, wherever in the file the import stands."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def relative_name(module: Path) -> str:
+    return str(module.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("module", modules(), ids=relative_name)
+def test_flyx_imports_point_one_way(module: Path) -> None:
+    package = package_of(module)
+    for name in imports_of(module):
+        parts = name.split(".")
+        if parts[0] != "flyx" or len(parts) == 1:
+            continue
+        target = parts[1]
+        if target == "__version__":
+            continue
+        assert target in ALLOWED[package] | {package, "errors"}, f"{relative_name(module)} imports {name}"
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if package_of(m) in CORES], ids=relative_name)
+def test_cores_do_no_io(module: Path) -> None:
+    for name in imports_of(module):
+        top = name.split(".")[0]
+        assert top not in BANNED_IN_CORES, f"{relative_name(module)} imports {name}"
+        known = top in sys.stdlib_module_names or top == "flyx" or top in CORE_LIBRARIES[package_of(module)]
+        assert known, f"{relative_name(module)} imports {name}"
+
+
+@pytest.mark.parametrize("module", modules(), ids=relative_name)
+def test_only_the_seam_reaches_into_aiortc_and_aioice(module: Path) -> None:
+    """Private names live in rtc/seam.py; aioice itself is nobody else's business."""
+    if relative_name(module) == "rtc/seam.py":
+        return
+    for name in imports_of(module):
+        top, *rest = name.split(".")
+        assert top != "aioice", f"{relative_name(module)} imports {name}"
+        if top == "aiortc":
+            assert package_of(module) == "rtc"
+            assert not any(part.startswith("_") for part in rest)
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if package_of(m) == "client"], ids=relative_name)
+def test_the_client_never_prints(module: Path) -> None:
+    tops = {name.split(".")[0] for name in imports_of(module)}
+    assert not tops & {"rich", "typer"}
+
+
+def test_modules_stay_readable() -> None:
+    long = {relative_name(m): n for m in modules() if (n := len(m.read_text().splitlines())) > 600}
+    assert not long
