@@ -1,0 +1,160 @@
+"""What the state machines ask of a disk, and what it answers.
+
+The sender asks for blocks (BlockRequest) and gets BlockRead or BlockFailed. The receiver orders Operations and
+gets Outcomes. storage/ serves both on a thread, many at a time; the simulator in the tests serves them from
+memory. A file is named by its index in the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flyx.errors import FlyxError
+from flyx.transfer.manifest import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRequest:
+    """Read one block. `length` 0 stands for the only "block" of an empty file, which must still be there."""
+
+    file: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRead:
+    """The bytes of a requested block and their SHA-256.
+
+    After the last block of a file the reader has made sure that the file is still what the manifest says.
+    """
+
+    request: BlockRequest
+    data: bytes
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFailed:
+    """A block cannot be had: the file has changed, vanished or cannot be read.
+
+    Attributes:
+        code: stable, from FAILURE_REASONS.
+    """
+
+    request: BlockRequest
+    code: str
+
+
+FAILURE_REASONS = {
+    "file_changed": "it changed while it was sent",
+    "file_vanished": "it vanished while it was sent",
+    "file_unreadable": "it could not be read",
+}
+"""Why a sender cannot deliver one file of those offered: the wire's code, and the words for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTree:
+    """Prepare for a transfer: look at the roots already there and at the free space, before any entry."""
+
+    roots: tuple[str, ...]
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanEntries:
+    """Check the next entries of the manifest (`first` is the index of the first) against what exists."""
+
+    first: int
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteBlock:
+    """Verify one block against its SHA-256 and append it to the file's partial file, in order of offset."""
+
+    file: int
+    offset: int
+    parts: Sequence[bytes | memoryview]
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FinishFile:
+    """All blocks of the file are written: make it durable and give it its name, mode and time."""
+
+    file: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardFile:
+    """The sender cannot complete this file: remove what has been written of it."""
+
+    file: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishTree:
+    """All files are finished: make the directories that are still missing, give each its mode and time."""
+
+
+Operation = PlanTree | PlanEntries | WriteBlock | FinishFile | DiscardFile | FinishTree
+
+
+@dataclass(frozen=True, slots=True)
+class TreePlanned:
+    """Attributes:
+    fresh: nothing is there yet under any of the roots, so no entry can be in the way of another.
+    """
+
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EntriesPlanned:
+    """Entries below this index may be written."""
+
+    below: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWritten:
+    """The block is verified and handed to the operating system."""
+
+    file: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileSaved:
+    """The file is complete under `path`, its final name on this machine."""
+
+    file: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileDiscarded:
+    """Nothing is left of the file."""
+
+    file: int
+
+
+@dataclass(frozen=True, slots=True)
+class TreeFinished:
+    """The transfer is complete on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationFailed:
+    """An operation failed; those after it in the same batch were not begun."""
+
+    error: FlyxError
+
+
+Outcome = (
+    TreePlanned | EntriesPlanned | BlockWritten | FileSaved | FileDiscarded | TreeFinished | OperationFailed
+)
