@@ -76,6 +76,8 @@ class FlyxError(Exception):
     code: ClassVar[str] = "failed"
     exit_status: ClassVar[int] = EXIT_FAILED
     hint: str | None = None
+    # What the other side is told, where the message would show it paths of this machine.
+    for_peer: ClassVar[str | None] = None
 
     def __init__(self, *, hint: str | None = None, **fields: object) -> None:
         super().__init__()
@@ -199,6 +201,7 @@ class DestinationExists(TransferRefused):
     """{path} already exists{others}."""
 
     code = "destination_exists"
+    for_peer = "something of the same name is already there"
     hint = "add --overwrite to replace it or --rename to keep both, or choose another directory with -o"
 
 
@@ -213,6 +216,7 @@ class NoSpace(TransferRefused):
     """Not enough space in {directory}: {needed} needed, {free} free."""
 
     code = "no_space"
+    for_peer = "there is not enough space"
     hint = "free some space, or choose another directory with -o"
 
 
@@ -227,6 +231,7 @@ class StorageError(FlyxError):
     """Cannot {action} {path}: {reason}"""
 
     code = "storage_error"
+    for_peer = "its disk failed"
 
 
 class CorruptData(FlyxError):

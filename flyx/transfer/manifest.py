@@ -1,9 +1,9 @@
 """What is offered: the entries of a transfer, and how their content is hashed.
 
-A file is a row of blocks of BLOCK_SIZE bytes (the last may be shorter; an empty file has none). Each block has
-its SHA-256; the digest of a file is the SHA-256 over its block digests, in order; the digest of a transfer is the
-SHA-256 over its file digests, in the order of the manifest. So a receiver can verify, keep and later resume block
-by block, and a file's digest never needs a second pass over its bytes.
+A file is a row of blocks of BLOCK_SIZE bytes (the last may be shorter; an empty file has none). Each block
+has its SHA-256; the digest of a file is the SHA-256 over its block digests, in order; the digest of a
+transfer is the SHA-256 over its file digests, in the order of the manifest. So a receiver can verify, keep
+and later resume block by block, and a file's digest never needs a second pass over its bytes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,449 @@
+"""The receiving end of a transfer.
+
+Takes the manifest piece by piece and has the disk plan for each; asks its person, unless told to accept;
+grants credit by what the disk has taken; verifies every block and file; confirms the digest of everything.
+
+Inputs besides those of Session: receive_data, operations_done, answer. Drains besides next_control:
+next_operations, next_event. Memory is bounded: the sender may have at most WINDOW bytes under way, in the
+network, here or before the disk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from flyx.errors import CorruptData, Declined, FlyxError, LocalProtocolError, RemoteProtocolError
+from flyx.transfer import disk, messages
+from flyx.transfer.disk import (
+    BlockWritten,
+    DiscardFile,
+    EntriesPlanned,
+    FileDiscarded,
+    FileSaved,
+    FinishFile,
+    FinishTree,
+    Operation,
+    OperationFailed,
+    Outcome,
+    PlanEntries,
+    PlanTree,
+    TreeFinished,
+    TreePlanned,
+    WriteBlock,
+)
+from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, RunningDigest
+from flyx.transfer.messages import (
+    SHORTEST_DATA,
+    Accept,
+    Complete,
+    ControlMessage,
+    Credit,
+    Done,
+    Frame,
+    FrameKind,
+    ManifestEnd,
+    ManifestPiece,
+    ManifestStart,
+    Roots,
+    Saved,
+)
+from flyx.transfer.session import Failed, Greeted, RoundTrip, Session
+
+WINDOW = 16 * BLOCK_SIZE
+"""Data bytes that the sender may have under way: 1 Gbit/s over 130 ms, and a few blocks for the disk."""
+
+CREDIT_STEP = WINDOW // 8
+"""Credit is granted anew when it has grown by this much: a small message for many large ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """The sender offers this much. More is known when the manifest is complete."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestReceived:
+    """The whole manifest is here and planned. If `question` is set, ask the person and call answer()."""
+
+    manifest: Manifest
+    question: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileReceived:
+    """A file is complete under its final name `path`."""
+
+    file: int
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileLost:
+    """The sender could not deliver this file. `code` is from disk.FAILURE_REASONS."""
+
+    file: int
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Everything that the sender could deliver is complete. `sha256` is the transfer's digest, hex."""
+
+    files: int
+    bytes: int
+    sha256: str
+
+
+ReceiverEvent = Greeted | RoundTrip | Offered | ManifestReceived | FileReceived | FileLost | Received | Failed
+
+
+class _State(Enum):
+    GREETING = auto()
+    # The manifest is arriving; with everything accepted unseen, files already are as well.
+    LISTING = auto()
+    # The manifest is complete; the disk is still planning.
+    PLANNING = auto()
+    # The person has been asked.
+    ASKING = auto()
+    RECEIVING = auto()
+    # All files are saved; the disk finishes the directories.
+    FINISHING = auto()
+    # `complete` is sent; `done` is awaited.
+    CONFIRMING = auto()
+
+
+class Receiver(Session):
+    """The state machine of the receiving end."""
+
+    _peer = "sender"
+
+    def __init__(self, *, ask: bool, agent: str, now: float) -> None:
+        """Args:
+        ask: whether the person is asked before anything is accepted.
+        agent: who we say we are.
+        now: monotonic seconds.
+        """
+        super().__init__(agent, now)
+        self._ask = ask
+        self._state = _State.GREETING
+        self._events: deque[ReceiverEvent] = deque()
+        self._operations: deque[Operation] = deque()
+        # Operations handed out and not answered.
+        self._running = 0
+        # Set by manifest_start.
+        self._start_message: ManifestStart | None = None
+        self._roots: list[str] = []
+        self._entries: list[Entry] = []
+        # Set when the last entry has come.
+        self.manifest: Manifest | None = None
+        # Entries below this index are planned by the disk, and accepted.
+        self._planned = 0
+        self._accepted = 0
+        # Nothing existed under any root, so entries can be accepted before all are known.
+        self._early = False
+        self._inbox = _FileInbox(self._entries)
+        # Data bytes received, those of them that the disk has not taken yet, and what was granted.
+        self._data_received = 0
+        self._held = 0
+        self._granted = 0
+        self.bytes_written = 0
+        self._transfer_digest = RunningDigest()
+        # Digests of files that the disk is finishing, oldest first; files are finished in order.
+        self._finishing: deque[tuple[int, bytes]] = deque()
+        self._saved_files = 0
+        self._saved_bytes = 0
+        self._lost_files = 0
+
+    @property
+    def expected_bytes(self) -> int:
+        """File bytes in the whole transfer, by the sender's first word; 0 before it."""
+        return self._start_message.bytes if self._start_message else 0
+
+    def receive_data(self, message: bytes | str, now: float) -> None:
+        """Take one message of the data channel. The transfer keeps views of it until the disk has it."""
+        if self._ended:
+            return
+        self._heard(now)
+        try:
+            self._data_received += len(message)
+            if self._data_received > self._granted:
+                raise RemoteProtocolError(reason="more data than there was credit for")
+            for frame in messages.parse_frames_untrusted(message):
+                self._take(frame)
+        except (RemoteProtocolError, CorruptData) as error:
+            self.cancel(error)
+
+    def operations_done(self, outcomes: Sequence[Outcome], now: float) -> None:
+        """Take the answers to next_operations(), in order, all of them or up to the first failure."""
+        failed = bool(outcomes) and isinstance(outcomes[-1], OperationFailed)
+        if len(outcomes) != self._running and not failed:
+            raise LocalProtocolError(reason="operations are missing their outcomes")
+        self._running = 0
+        if self._ended:
+            return
+        saved: list[int] = []
+        for outcome in outcomes:
+            self._settle(outcome, saved)
+        for first in range(0, len(saved), messages.SAVED_PER_MESSAGE):
+            self._outgoing.append(Saved(files=saved[first : first + messages.SAVED_PER_MESSAGE]))
+        self._proceed()
+
+    def answer(self, accepted: bool) -> None:
+        """The person's answer to ManifestReceived with a question."""
+        if self._ended:
+            return
+        if self._state is not _State.ASKING:
+            raise LocalProtocolError(reason="an answer without a question")
+        if accepted:
+            self._accept()
+        else:
+            self.cancel(Declined())
+
+    def next_operations(self) -> list[Operation]:
+        """Return what the disk is to do next; empty while an earlier batch is unanswered."""
+        if self._running or self._ended or not self._operations:
+            return []
+        operations = list(self._operations)
+        self._operations.clear()
+        self._running = len(operations)
+        return operations
+
+    def next_event(self) -> ReceiverEvent | None:
+        """Return what has happened, oldest first."""
+        return self._events.popleft() if self._events else None
+
+    def _emit(self, event: ReceiverEvent) -> None:
+        self._events.append(event)
+
+    def _start(self, now: float) -> None:
+        self._state = _State.LISTING
+
+    def _fail(self, error: FlyxError) -> None:
+        if self._state is _State.CONFIRMING and not self._ended:
+            # Everything is verified and in place: that the sender's last word is lost changes nothing.
+            self._succeed()
+        else:
+            super()._fail(error)
+
+    def _succeed(self) -> None:
+        self._ended = True
+        digest = self._transfer_digest.value().hex()
+        self._emit(Received(self._saved_files, self._saved_bytes, digest))
+
+    # The manifest.
+
+    def _receive(self, message: ControlMessage, now: float) -> None:
+        match message:
+            case Done() if self._state is _State.CONFIRMING:
+                self._succeed()
+            case ManifestStart() if self._state is _State.LISTING and self._start_message is None:
+                self._start_message = message
+                self._emit(Offered(message.files, message.bytes))
+            case Roots(names=names) if self._state is _State.LISTING:
+                self._take_roots(names)
+            case ManifestPiece() if self._state is _State.LISTING:
+                self._take_piece(message)
+            case ManifestEnd() if self._state is _State.LISTING:
+                self._end_manifest()
+                self._proceed()
+            case _:
+                raise RemoteProtocolError(reason=f"{message.type} out of place")
+
+    def _take_roots(self, names: list[str]) -> None:
+        start = self._start_message
+        if start is None or len(self._roots) + len(names) > start.roots:
+            raise RemoteProtocolError(reason="roots that were not announced")
+        self._roots += names
+        if len(self._roots) == start.roots:
+            self._operations.append(PlanTree(tuple(self._roots), start.bytes))
+
+    def _take_piece(self, piece: ManifestPiece) -> None:
+        start = self._start_message
+        if start is None or len(self._roots) != start.roots:
+            raise RemoteProtocolError(reason="entries before the roots")
+        if piece.first != len(self._entries) or piece.first + len(piece.entries) > start.entries:
+            raise RemoteProtocolError(reason="entries out of place")
+        entries = messages.entries_of(piece)
+        for entry in entries:
+            if entry.kind is EntryKind.DIRECTORY and entry.size:
+                raise RemoteProtocolError(reason="a directory with a size")
+        self._entries += entries
+        self._operations.append(PlanEntries(piece.first, entries))
+
+    def _end_manifest(self) -> None:
+        start = self._start_message
+        if start is None or len(self._roots) != start.roots:
+            raise RemoteProtocolError(reason="an end before the roots")
+        manifest = Manifest(self._entries)
+        announced = (start.manifest_id, start.files, start.bytes, start.entries)
+        counted = (manifest.id, manifest.file_count, manifest.total_bytes, len(manifest.entries))
+        if announced != counted or manifest.roots != tuple(self._roots):
+            raise RemoteProtocolError(reason="the manifest is not the one announced")
+        self.manifest = manifest
+        self._state = _State.PLANNING
+
+    # Decisions that follow from what is planned, accepted and saved.
+
+    def _proceed(self) -> None:
+        """Take the next step if all that it waits for has come."""
+        manifest = self.manifest
+        if manifest is None:
+            if self._early and not self._ask:
+                self._grant_entries()
+            return
+        if self._state is _State.PLANNING and self._planned == len(manifest.entries):
+            self._emit(ManifestReceived(manifest, question=self._ask))
+            if self._ask:
+                self._state = _State.ASKING
+            else:
+                self._accept()
+        if self._state is _State.RECEIVING and self._saved_files + self._lost_files == manifest.file_count:
+            self._state = _State.FINISHING
+            self._operations.append(FinishTree())
+
+    def _accept(self) -> None:
+        self._state = _State.RECEIVING
+        self._grant_entries()
+        self._proceed()
+
+    def _grant_entries(self) -> None:
+        if self._planned > self._accepted:
+            self._accepted = self._planned
+            self._outgoing.append(Accept(below=self._accepted))
+            self._grant_credit()
+
+    def _grant_credit(self) -> None:
+        granted = self._data_received - self._held + WINDOW
+        if granted >= self._granted + CREDIT_STEP:
+            self._granted = granted
+            self._outgoing.append(Credit(bytes=granted, written=self.bytes_written))
+
+    # Frames.
+
+    def _take(self, frame: Frame) -> None:
+        if frame.file >= self._accepted:
+            raise RemoteProtocolError(reason="data of an entry that was not accepted")
+        inbox = self._inbox
+        match frame.kind:
+            case FrameKind.DATA:
+                inbox.data(frame)
+                self._held += len(frame.payload)
+            case FrameKind.BLOCK_END:
+                self._operations.append(inbox.block_end(frame))
+            case FrameKind.FILE_END:
+                self._finishing.append((frame.file, inbox.file_end(frame)))
+                self._operations.append(FinishFile(frame.file))
+            case FrameKind.FILE_FAILED:
+                self._held -= inbox.abandon(frame)
+                code = bytes(frame.payload).decode("ascii", "replace")
+                self._emit(FileLost(frame.file, code if code in disk.FAILURE_REASONS else "file_unreadable"))
+                self._operations.append(DiscardFile(frame.file))
+
+    def _settle(self, outcome: Outcome, saved: list[int]) -> None:
+        match outcome:
+            case TreePlanned(fresh=fresh):
+                self._early = fresh
+            case EntriesPlanned(below=below):
+                self._planned = below
+            case BlockWritten(length=length):
+                self._held -= length
+                self.bytes_written += length
+                self._grant_credit()
+            case FileSaved(file=file, path=path):
+                self._save(file, path)
+                saved.append(file)
+            case FileDiscarded():
+                self._lost_files += 1
+            case TreeFinished():
+                self._state = _State.CONFIRMING
+                digest = self._transfer_digest.value().hex()
+                self._outgoing.append(
+                    Complete(files=self._saved_files, bytes=self._saved_bytes, sha256=digest)
+                )
+            case OperationFailed(error=error):
+                self.cancel(error)
+
+    def _save(self, file: int, path: str) -> None:
+        expected, digest = self._finishing.popleft()
+        if expected != file:
+            raise LocalProtocolError(reason="files finished out of order")
+        self._transfer_digest.add(digest)
+        self._saved_files += 1
+        self._saved_bytes += self._entries[file].size
+        self._emit(FileReceived(file, path, digest.hex()))
+
+
+class _FileInbox:
+    """Puts the frames of one file after another together into whole blocks, and judges their order."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self._entries = entries
+        # The first file that has not ended.
+        self._file = 0
+        # Where its next DATA frame must be, and where the open block began.
+        self._offset = 0
+        self._block_start = 0
+        self._parts: list[memoryview] = []
+        self._digest = RunningDigest()
+
+    def data(self, frame: Frame) -> None:
+        entry = self._enter(frame.file)
+        end = frame.offset + len(frame.payload)
+        block_end = min(self._block_start + BLOCK_SIZE, entry.size)
+        if frame.offset != self._offset or end > block_end:
+            raise RemoteProtocolError(reason="data out of place")
+        if len(frame.payload) < SHORTEST_DATA and end < block_end:
+            raise RemoteProtocolError(reason="data in splinters")
+        self._parts.append(frame.payload)
+        self._offset = end
+
+    def block_end(self, frame: Frame) -> WriteBlock:
+        entry = self._enter(frame.file)
+        expected = min(self._block_start + BLOCK_SIZE, entry.size)
+        if frame.offset != self._block_start or self._offset != expected or not self._parts:
+            raise RemoteProtocolError(reason="a block that ends out of place")
+        digest = bytes(frame.payload)
+        write = WriteBlock(frame.file, self._block_start, self._parts, digest)
+        self._digest.add(digest)
+        self._parts = []
+        self._block_start = self._offset
+        return write
+
+    def file_end(self, frame: Frame) -> bytes:
+        """Return the digest of the file."""
+        entry = self._enter(frame.file)
+        if not frame.offset == self._offset == self._block_start == entry.size:
+            raise RemoteProtocolError(reason="a file that ends out of place")
+        digest = self._digest.value()
+        if digest != frame.payload:
+            raise CorruptData(path=entry.path)
+        self._next_file()
+        return digest
+
+    def abandon(self, frame: Frame) -> int:
+        """The sender gives this file up. Return the bytes of its open block, which nobody will write."""
+        self._enter(frame.file)
+        dropped = self._offset - self._block_start
+        self._next_file()
+        return dropped
+
+    def _enter(self, file: int) -> Entry:
+        """Go on to this file, if nothing but directories lies between."""
+        while self._file < file and self._entries[self._file].kind is EntryKind.DIRECTORY:
+            self._next_file()
+        if self._file != file or self._entries[file].kind is not EntryKind.FILE:
+            raise RemoteProtocolError(reason="files out of order")
+        return self._entries[file]
+
+    def _next_file(self) -> None:
+        self._file += 1
+        self._offset = self._block_start = 0
+        self._parts = []
+        self._digest = RunningDigest()

@@ -1,0 +1,276 @@
+"""The sending end of a transfer, for one receiver.
+
+Offers the manifest, asks for blocks as the receiver accepts them, and sends them as far as its credit goes.
+It is done only when the receiver has confirmed the digest of everything.
+
+Inputs besides those of Session: blocks_read. Drains besides next_control: next_reads, next_data, next_event.
+Memory is bounded: at most READ_AHEAD bytes are read before the wire takes them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from flyx.errors import LocalProtocolError, RemoteProtocolError
+from flyx.transfer import messages
+from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
+from flyx.transfer.manifest import BLOCK_SIZE, EntryKind, Manifest, RunningDigest
+from flyx.transfer.messages import (
+    Accept,
+    Complete,
+    ControlMessage,
+    Credit,
+    Done,
+    FrameKind,
+    FramePacker,
+    Saved,
+)
+from flyx.transfer.session import Failed, Greeted, RoundTrip, Session
+
+READ_AHEAD = 4 * BLOCK_SIZE
+"""Bytes that may be read and packed before they are sent: the disk stays ahead of the wire."""
+
+READ_BATCH = BLOCK_SIZE
+"""Bytes asked for in one batch; small files are read many at a time."""
+
+READ_BATCH_FILES = 256
+"""Requests in one batch: thousands of empty files must not make one endless read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The receiver has begun to accept the transfer."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileConfirmed:
+    """The receiver has saved this file under its final name."""
+
+    file: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileLost:
+    """This file cannot be delivered. `code` is from disk.FAILURE_REASONS."""
+
+    file: int
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The receiver has everything that could be read, and has confirmed its digest (hex)."""
+
+    files: int
+    bytes: int
+    sha256: str
+
+
+SenderEvent = Greeted | RoundTrip | Accepted | FileConfirmed | FileLost | Delivered | Failed
+
+
+class _State(Enum):
+    GREETING = auto()
+    OFFERING = auto()
+    SENDING = auto()
+    DELIVERED = auto()
+
+
+class Sender(Session):
+    """The state machine of the sending end."""
+
+    _peer = "receiver"
+
+    def __init__(self, manifest: Manifest, *, max_message_size: int, agent: str, now: float) -> None:
+        """Args:
+        manifest: what is offered.
+        max_message_size: bytes in one data message; no more than the peer's max-message-size (RFC 8841 §6).
+        agent: who we say we are.
+        now: monotonic seconds.
+        """
+        super().__init__(agent, now)
+        self._manifest = manifest
+        self._state = _State.GREETING
+        self._events: deque[SenderEvent] = deque()
+        # The messages of the manifest that are still to be told; made one by one.
+        self._telling: Iterator[ControlMessage] = iter(())
+        # Entries below this index may be sent.
+        self._accepted = 0
+        # Where reading stands: the next block to ask for.
+        self._reading_file = 0
+        self._reading_offset = 0
+        # Blocks asked for and not answered.
+        self._requested: deque[BlockRequest] = deque()
+        self._packer = FramePacker(max_message_size)
+        # The digest of the file being packed.
+        self._file_digest = RunningDigest()
+        # What the receiver must confirm in the end.
+        self._transfer_digest = RunningDigest()
+        self._sent_files = 0
+        self._sent_file_bytes = 0
+        # File bytes packed, those of files that were lost half-way included.
+        self._packed_bytes = 0
+        self._lost: set[int] = set()
+        self._confirmed: set[int] = set()
+        # Data bytes sent, and how many may be.
+        self._data_sent = 0
+        self._credit = 0
+        # File bytes that the receiver has verified, by its last word.
+        self.bytes_confirmed = 0
+
+    def blocks_read(self, results: Sequence[BlockRead | BlockFailed], now: float) -> None:
+        """Take the answers to next_reads(), in the order of the requests, all of them at once."""
+        if self._ended:
+            return
+        if [r.request for r in results] != list(self._requested):
+            raise LocalProtocolError(reason="blocks were read that were not asked for")
+        self._requested.clear()
+        for result in results:
+            if isinstance(result, BlockFailed):
+                self._lose(result)
+            elif result.request.file not in self._lost:
+                self._pack(result)
+        if self._next_request() is None or self._packer.size < READ_BATCH:
+            # Nothing follows at once: a partly filled message must not wait for company.
+            self._packer.flush()
+
+    def next_control(self) -> str | None:
+        """Return the next message for the control channel; a manifest comes piece by piece."""
+        if not self._outgoing and not self._ended:
+            message = next(self._telling, None)
+            if message is not None:
+                return messages.serialize_control(message)
+        return super().next_control()
+
+    def next_reads(self) -> list[BlockRequest]:
+        """Return the next blocks to read; empty while an earlier batch is unanswered or enough is ready."""
+        if self._requested or self._ended or self._packer.size >= READ_AHEAD:
+            return []
+        size = 0
+        while size < READ_BATCH and len(self._requested) < READ_BATCH_FILES:
+            request = self._next_request()
+            if request is None:
+                break
+            self._requested.append(request)
+            self._advance(request)
+            size += request.length
+        return list(self._requested)
+
+    def next_data(self) -> bytes | None:
+        """Return the next message for the data channel, if credit allows one."""
+        waiting = self._packer.messages
+        if self._ended or not waiting or self._data_sent + len(waiting[0]) > self._credit:
+            return None
+        message = self._packer.pop()
+        self._data_sent += len(message)
+        return message
+
+    def next_event(self) -> SenderEvent | None:
+        """Return what has happened, oldest first."""
+        return self._events.popleft() if self._events else None
+
+    @property
+    def lost(self) -> frozenset[int]:
+        """Files that could not be read as they were offered."""
+        return frozenset(self._lost)
+
+    def _emit(self, event: SenderEvent) -> None:
+        self._events.append(event)
+
+    def _start(self, now: float) -> None:
+        self._state = _State.OFFERING
+        self._telling = messages.manifest_messages(self._manifest)
+
+    def _receive(self, message: ControlMessage, now: float) -> None:
+        match message:
+            case Accept(below=below):
+                self._accept(below)
+            case Credit(bytes=credit, written=written):
+                if credit < self._credit or not self.bytes_confirmed <= written <= self._packed_bytes:
+                    raise RemoteProtocolError(reason="credit that takes back what was given")
+                self._credit = credit
+                self.bytes_confirmed = written
+            case Saved(files=files):
+                self._confirm(files)
+            case Complete():
+                self._complete(message)
+            case _:
+                raise RemoteProtocolError(reason=f"{message.type} from a receiver")
+
+    def _accept(self, below: int) -> None:
+        if not self._accepted <= below <= len(self._manifest.entries):
+            raise RemoteProtocolError(reason="entries accepted that were not offered")
+        if self._state is _State.OFFERING:
+            self._state = _State.SENDING
+            self._emit(Accepted())
+        self._accepted = below
+
+    def _confirm(self, files: list[int]) -> None:
+        for file in files:
+            if file in self._confirmed or file in self._lost or file >= self._packed_below():
+                raise RemoteProtocolError(reason="a file confirmed that was not sent")
+            self._confirmed.add(file)
+            self._emit(FileConfirmed(file))
+
+    def _packed_below(self) -> int:
+        """Files below this index have been packed whole."""
+        return self._requested[0].file if self._requested else self._reading_file
+
+    def _complete(self, message: Complete) -> None:
+        if self._state is not _State.SENDING or self._accepted < len(self._manifest.entries):
+            raise RemoteProtocolError(reason="complete before the end")
+        if self._requested or self._packer.size or self._next_request() is not None:
+            raise RemoteProtocolError(reason="complete before everything was sent")
+        ours = (self._sent_files, self._sent_file_bytes, self._transfer_digest.value().hex())
+        if (message.files, message.bytes, message.sha256) != ours:
+            raise RemoteProtocolError(reason="it confirmed other bytes than those sent")
+        self._state = _State.DELIVERED
+        self._outgoing.append(Done())
+        self._ended = True
+        self._emit(Delivered(*ours))
+
+    def _next_request(self) -> BlockRequest | None:
+        """The block after the last one asked for, if it may be sent; steps over directories and lost ones."""
+        entries = self._manifest.entries
+        while self._reading_file < self._accepted:
+            entry = entries[self._reading_file]
+            if entry.kind is EntryKind.FILE and self._reading_file not in self._lost:
+                offset = self._reading_offset
+                return BlockRequest(self._reading_file, offset, min(BLOCK_SIZE, entry.size - offset))
+            self._reading_file += 1
+            self._reading_offset = 0
+        return None
+
+    def _advance(self, request: BlockRequest) -> None:
+        self._reading_offset += request.length
+        if self._reading_offset >= self._manifest.entries[request.file].size:
+            self._reading_file += 1
+            self._reading_offset = 0
+
+    def _pack(self, block: BlockRead) -> None:
+        file, offset = block.request.file, block.request.offset
+        if block.data:
+            self._packer.add(FrameKind.DATA, file, offset, block.data)
+            self._packer.add(FrameKind.BLOCK_END, file, offset, block.digest)
+            self._file_digest.add(block.digest)
+            self._packed_bytes += len(block.data)
+        end = offset + len(block.data)
+        if end == self._manifest.entries[file].size:
+            digest = self._file_digest.value()
+            self._packer.add(FrameKind.FILE_END, file, end, digest)
+            self._transfer_digest.add(digest)
+            self._sent_files += 1
+            self._sent_file_bytes += end
+            self._file_digest = RunningDigest()
+
+    def _lose(self, result: BlockFailed) -> None:
+        file = result.request.file
+        if file in self._lost:
+            return
+        self._lost.add(file)
+        self._file_digest = RunningDigest()
+        self._packer.add(FrameKind.FILE_FAILED, file, result.request.offset, result.code.encode())
+        self._emit(FileLost(file, result.code))
