@@ -1,0 +1,388 @@
+"""The signaling protocol, version 1: every message, its limits, the error codes and the close codes.
+
+A client connects to `/ws/{room_id}` to join a room, or to `/ws` to create one and join it as its sender. The
+first client of a room is its sender, later ones are receivers; `?role=sender` or `?role=receiver` insists on
+one of the two and is refused rather than given the other. The WebSocket subprotocol is `flyx.v1`.
+
+Each message is one text frame of at most 64 KiB holding a JSON object:
+
+    message       = { "type": TYPE, "data": { ... } }
+
+    joined          server -> the client that connected; always the first message
+        room_id       text      as the server writes it
+        client_id     text      UUID, made by the server
+        role          "sender" | "receiver"
+        resume_token  text | null
+        recovered     bool      true: an earlier session goes on and nothing was lost
+        expires_at    number | null   Unix time in seconds; null: never
+        peers         [ { client_id, role } ]   those this client can talk to: a receiver sees the sender only
+        ice_servers   [ { urls: [text], username?: text, credential?: text } ]   as RTCIceServer
+        limits        { max_message_size: bytes, max_clients: int }
+
+    join            server -> sender, for each receiver present or arriving
+                    server -> receivers, when the sender arrives
+        client_id, role
+
+    offer           sender -> receivers
+        client_id     text      the speaker: written by the server over whatever the client put there
+        sdp           text
+        target_id?    text      one receiver; absent: all of them
+
+    answer          receiver -> sender
+        client_id, sdp
+
+    ice_candidate   either way; from a receiver always to the sender
+        client_id
+        candidate     { candidate, sdpMid?, sdpMLineIndex?, usernameFragment? } | null   null: no more follow
+        target_id?    text      one receiver; absent: all of them
+
+    disconnect      client -> server, to leave; server -> its peers, when a client has gone
+        client_id
+        reason        text      for people
+
+    ping, pong      either way; data is empty. A ping is answered with a pong
+    error           server -> client
+        code          text      see ErrorCode; a client meets unknown ones calmly
+        message       text      a sentence for people
+        fatal         bool      true: a close frame follows
+
+Unknown fields are ignored. An unknown type or a malformed message is answered with `error`, and too many of
+them with a close.
+
+This module does no I/O. Text from the other side goes through `parse_untrusted` and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from flyx.errors import RemoteProtocolError
+
+SUBPROTOCOL: Final = "flyx.v1"
+
+# Bytes of UTF-8, both ways. An SDP with 200 candidates has about 20 KiB.
+MAX_MESSAGE_SIZE: Final = 64 * 1024
+# Bytes of UTF-8. Leaves room for what the server adds, so that a message that may be sent can be relayed.
+MAX_SDP_SIZE: Final = 60 * 1024
+# Characters. A UUID has 36; later versions may choose something longer.
+MAX_CLIENT_ID_LENGTH: Final = 64
+MAX_REASON_LENGTH: Final = 200
+
+
+class Role(StrEnum):
+    """What a client is in its room."""
+
+    SENDER = "sender"
+    RECEIVER = "receiver"
+
+
+class ErrorCode(StrEnum):
+    """The stable `code` of an `error` message and of an HTTP error body."""
+
+    BAD_JSON = "bad_json"  # not UTF-8, or not JSON
+    BAD_MESSAGE = "bad_message"  # JSON, but not as the grammar has it
+    BAD_REQUEST = "bad_request"  # an HTTP body or a query parameter that cannot be used
+    BINARY_MESSAGE = "binary_message"  # only text frames carry messages
+    MESSAGE_TOO_BIG = "message_too_big"
+    NO_SUCH_PEER = "no_such_peer"  # nobody in the room to whom the message could go
+    NO_SUCH_ROOM = "no_such_room"
+    NOT_FOUND = "not_found"  # an HTTP path that leads nowhere
+    ROLE_TAKEN = "role_taken"  # asked to be the sender of a room that has one
+    ROOM_CLOSED = "room_closed"  # its sender left
+    ROOM_EXPIRED = "room_expired"  # it grew too old
+    ROOM_FULL = "room_full"
+    SERVER_STOPPING = "server_stopping"
+    TOO_MANY_ERRORS = "too_many_errors"
+    TOO_MANY_ROOMS = "too_many_rooms"
+    TOO_SLOW = "too_slow"  # messages for this client piled up
+    UNEXPECTED_TYPE = "unexpected_type"  # a type that only the server sends
+    UNKNOWN_TYPE = "unknown_type"
+    UNSUPPORTED_PROTOCOL = "unsupported_protocol"
+    WRONG_ROLE = "wrong_role"  # an offer by a receiver, an answer by the sender
+
+
+class CloseCode(IntEnum):
+    """WebSocket close codes that the server sends on purpose; CLOSE_CODES says what each one asks for."""
+
+    NORMAL = 1000
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_MESSAGE = 4400
+    NOT_ALLOWED = 4401
+    NO_SUCH_ROOM = 4404
+    TIMED_OUT = 4408
+    REPLACED = 4409
+    ROOM_CLOSED = 4410
+    ROOM_FULL = 4413
+    TOO_MANY_REQUESTS = 4429
+
+
+@dataclass(frozen=True, slots=True)
+class CloseMeaning:
+    """What a close code tells a client.
+
+    Attributes:
+        code: The code itself; its name is the one to show.
+        retry: True: connecting again, after a pause, may work. False: final.
+        meaning: A clause for people.
+    """
+
+    code: CloseCode
+    retry: bool
+    meaning: str
+
+
+CLOSE_CODES: Final[dict[int, CloseMeaning]] = {
+    row.code: row
+    for row in (
+        CloseMeaning(CloseCode.NORMAL, False, "the client had said that it leaves"),
+        CloseMeaning(CloseCode.SERVICE_RESTART, True, "the server is stopping or restarting"),
+        CloseMeaning(CloseCode.TRY_AGAIN_LATER, True, "the server has no room for more at the moment"),
+        CloseMeaning(CloseCode.BAD_MESSAGE, False, "the client does not speak this protocol"),
+        CloseMeaning(CloseCode.NOT_ALLOWED, False, "the client may not do this here"),
+        CloseMeaning(CloseCode.NO_SUCH_ROOM, False, "there is no such room, or no sender in it"),
+        CloseMeaning(CloseCode.TIMED_OUT, True, "the client was too slow to answer or to read"),
+        CloseMeaning(CloseCode.REPLACED, False, "a newer connection of the same client took its place"),
+        CloseMeaning(CloseCode.ROOM_CLOSED, False, "the room is closed: its sender left, or it grew too old"),
+        CloseMeaning(CloseCode.ROOM_FULL, False, "the room has as many clients as it may have"),
+        CloseMeaning(CloseCode.TOO_MANY_REQUESTS, True, "the client asks too often"),
+    )
+}
+
+
+def encoded_size(text: str) -> int:
+    """Return the bytes that text takes as UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _fits_a_relay(sdp: str) -> str:
+    if encoded_size(sdp) > MAX_SDP_SIZE:
+        raise ValueError(f"longer than {MAX_SDP_SIZE} bytes")
+    return sdp
+
+
+def _is_absent(value: object) -> bool:
+    return value is None or value == ""
+
+
+class _Part(BaseModel):
+    """Base of everything on the wire: immutable, and deaf to fields of later versions."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True)
+
+
+ClientId = Annotated[str, Field(max_length=MAX_CLIENT_ID_LENGTH)]
+# Empty until the server writes it: a client need not say who it is, and is not believed if it does.
+SpeakerId = Annotated[ClientId, Field(exclude_if=_is_absent)]
+TargetId = Annotated[ClientId | None, Field(exclude_if=_is_absent)]
+Sdp = Annotated[str, Field(min_length=1), AfterValidator(_fits_a_relay)]
+UnixTime = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+StrictInt = Annotated[int, Field(strict=True, ge=0)]
+
+
+class Peer(_Part):
+    """Somebody else in the room."""
+
+    client_id: ClientId
+    role: Role
+
+
+class IceServer(_Part):
+    """A STUN or TURN server, in the form of the browsers' RTCIceServer."""
+
+    urls: Annotated[tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=16)]
+    username: Annotated[str | None, Field(max_length=512, exclude_if=_is_absent)] = None
+    credential: Annotated[str | None, Field(max_length=512, exclude_if=_is_absent)] = None
+
+
+class Limits(_Part):
+    """What the server puts up with, so that clients need not find out by trying.
+
+    Attributes:
+        max_message_size: Bytes of a message as UTF-8.
+        max_clients: Clients of this room, its sender included.
+    """
+
+    max_message_size: StrictInt
+    max_clients: StrictInt
+
+
+class JoinedData(_Part):
+    room_id: Annotated[str, Field(max_length=64)]
+    client_id: ClientId
+    role: Role
+    resume_token: Annotated[str | None, Field(max_length=256)] = None
+    recovered: StrictBool = False
+    expires_at: UnixTime | None = None
+    peers: Annotated[tuple[Peer, ...], Field(max_length=1024)] = ()
+    ice_servers: Annotated[tuple[IceServer, ...], Field(max_length=16)] = ()
+    limits: Limits
+
+
+class OfferData(_Part):
+    client_id: SpeakerId = ""
+    sdp: Sdp
+    target_id: TargetId = None
+
+
+class AnswerData(_Part):
+    client_id: SpeakerId = ""
+    sdp: Sdp
+
+
+class IceCandidateInit(_Part):
+    """The browsers' RTCIceCandidateInit; an empty candidate ends one generation of candidates."""
+
+    candidate: Annotated[str, Field(max_length=2048)]
+    sdp_mid: Annotated[str | None, Field(alias="sdpMid", max_length=64)] = None
+    sdp_m_line_index: Annotated[StrictInt | None, Field(alias="sdpMLineIndex", le=65535)] = None
+    # RFC 8839 §5.4: an ice-ufrag has at most 256 characters.
+    username_fragment: Annotated[str | None, Field(alias="usernameFragment", max_length=256)] = None
+
+
+class IceCandidateData(_Part):
+    client_id: SpeakerId = ""
+    candidate: IceCandidateInit | None
+    target_id: TargetId = None
+
+
+class DisconnectData(_Part):
+    client_id: SpeakerId = ""
+    reason: Annotated[str, Field(max_length=MAX_REASON_LENGTH)] = ""
+
+
+class ErrorData(_Part):
+    """`code` is text and not ErrorCode: a client may be older than its server."""
+
+    code: Annotated[str, Field(max_length=64)]
+    message: Annotated[str, Field(max_length=500)]
+    fatal: StrictBool
+
+
+class NoData(_Part):
+    """The data of a message that says all by its type."""
+
+
+class Joined(_Part):
+    """Server to a client: you are in."""
+
+    type: Literal["joined"] = "joined"
+    data: JoinedData
+
+
+class Join(_Part):
+    """Server to a client: somebody to talk to is here."""
+
+    type: Literal["join"] = "join"
+    data: Peer
+
+
+class Offer(_Part):
+    """Sender to receivers."""
+
+    type: Literal["offer"] = "offer"
+    data: OfferData
+
+
+class Answer(_Part):
+    """Receiver to sender."""
+
+    type: Literal["answer"] = "answer"
+    data: AnswerData
+
+
+class IceCandidate(_Part):
+    """Either way, between a sender and its receivers."""
+
+    type: Literal["ice_candidate"] = "ice_candidate"
+    data: IceCandidateData
+
+
+class Disconnect(_Part):
+    """Client to server: I leave. Server to a client: a peer has gone."""
+
+    type: Literal["disconnect"] = "disconnect"
+    data: DisconnectData = DisconnectData()
+
+
+class Ping(_Part):
+    """Are you there? For those who cannot see WebSocket pings."""
+
+    type: Literal["ping"] = "ping"
+    data: NoData = NoData()
+
+
+class Pong(_Part):
+    """Yes."""
+
+    type: Literal["pong"] = "pong"
+    data: NoData = NoData()
+
+
+class Error(_Part):
+    """Server to a client: this did not work."""
+
+    type: Literal["error"] = "error"
+    data: ErrorData
+
+
+Relayed = Offer | Answer | IceCandidate
+Message = Joined | Join | Offer | Answer | IceCandidate | Disconnect | Ping | Pong | Error
+
+_MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
+
+
+def error_message(code: ErrorCode, message: str, *, fatal: bool = False) -> Error:
+    """Return the `error` that tells a client, in a sentence, what did not work."""
+    return Error(data=ErrorData(code=code, message=message, fatal=fatal))
+
+
+def serialize(message: Message) -> str:
+    """Return message as the text of one frame."""
+    return message.model_dump_json(by_alias=True)
+
+
+def parse_untrusted(text: str | bytes) -> Message:
+    """Return the message that a frame from the other side holds.
+
+    Raises:
+        RemoteProtocolError: It holds none. The field `code` is the ErrorCode to answer with; the text never
+            repeats what the frame held.
+    """
+    try:
+        encoded = text.encode() if isinstance(text, str) else text
+    except UnicodeEncodeError as exc:
+        raise _refusal(ErrorCode.BAD_JSON, "the message is not valid Unicode") from exc
+    if len(encoded) > MAX_MESSAGE_SIZE:
+        raise _refusal(ErrorCode.MESSAGE_TOO_BIG, f"the message has more than {MAX_MESSAGE_SIZE} bytes")
+    # Not validate_json: it takes NaN for a number, and its lax twin would take "1" for one.
+    try:
+        decoded = from_json(encoded, allow_inf_nan=False)
+    except (ValueError, RecursionError) as exc:
+        raise _refusal(ErrorCode.BAD_JSON, "the message is not JSON") from exc
+    try:
+        return _MESSAGE.validate_python(decoded, by_alias=True, by_name=False)
+    except (ValidationError, RecursionError) as exc:
+        raise _refusal(*_explain(exc)) from exc
+
+
+def _explain(exc: ValidationError | RecursionError) -> tuple[ErrorCode, str]:
+    if isinstance(exc, RecursionError):
+        return ErrorCode.BAD_MESSAGE, "the message is nested too deeply"
+    first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+    if first["type"] == "union_tag_invalid":
+        return ErrorCode.UNKNOWN_TYPE, "the message has a type that this version does not know"
+    if not first["loc"]:
+        return ErrorCode.BAD_MESSAGE, 'the message is not an object with a "type"'
+    # Only names of our own fields come up here: unknown ones are ignored, and the input is left out.
+    place = ".".join(str(part) for part in first["loc"])
+    return ErrorCode.BAD_MESSAGE, f"{place}: {first['msg']}"
+
+
+def _refusal(code: ErrorCode, reason: str) -> RemoteProtocolError:
+    return RemoteProtocolError(code=code, reason=reason)
