@@ -89,6 +89,7 @@ class ErrorCode(StrEnum):
     BAD_REQUEST = "bad_request"  # an HTTP body or a query parameter that cannot be used
     BINARY_MESSAGE = "binary_message"  # only text frames carry messages
     MESSAGE_TOO_BIG = "message_too_big"
+    METHOD_NOT_ALLOWED = "method_not_allowed"  # an HTTP path that does not take this method
     NO_SUCH_PEER = "no_such_peer"  # nobody in the room to whom the message could go
     NO_SUCH_ROOM = "no_such_room"
     NOT_FOUND = "not_found"  # an HTTP path that leads nowhere

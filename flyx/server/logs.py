@@ -1,0 +1,74 @@
+"""Structured logs: `get_logger` for this package, `configure_logging` for a process that is a server.
+
+Events go through the standard library's logging, never straight through structlog: a server embedded in
+another program then logs where that program logs, and not on standard output, which is structlog's default.
+
+What may not be logged: SDP, candidates, tokens and the addresses of clients. Room ids let people in, so they
+appear only as `room_tag`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+import sys
+from typing import TextIO, cast
+
+import structlog
+from structlog.stdlib import BoundLogger, ExtraAdder, ProcessorFormatter
+from structlog.typing import Processor
+
+# New in each process: 32^6 room ids could otherwise be hashed one by one and compared.
+_TAG_KEY = secrets.token_bytes(16)
+
+
+def get_logger(name: str) -> BoundLogger:
+    """Return a logger that takes an event and its fields: `log.info("client joined", room=…)`."""
+    logger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
+        wrapper_class=BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    return cast(BoundLogger, logger)
+
+
+def room_tag(room_id: str) -> str:
+    """Return what stands for a room id in logs: the same throughout a process, useless outside."""
+    return hashlib.blake2s(room_id.encode(), key=_TAG_KEY, digest_size=4).hexdigest()
+
+
+def configure_logging(level: str, *, as_json: bool, stream: TextIO | None = None) -> None:
+    """Send every log record of the process to stream (standard error by default), one line each.
+
+    Args:
+        level: "debug", "info", "warning" or "error".
+        as_json: JSON objects instead of lines for people.
+        stream: Coloured if it is a terminal and the lines are for people.
+    """
+    stream = stream or sys.stderr
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: list[Processor] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        if as_json
+        else [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)]
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # Their debug lines tell every socket event, addresses included.
+    for noisy in ("asyncio", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,115 @@
+"""Where rooms are kept: the interface, and the version in memory.
+
+A store keeps `Room` values and nothing else. It does not know what a room means: `apply` runs the pure
+`flyx.signaling.room.step` inside one compare-and-set, so that a version that shares its rooms with other
+processes needs only the five primitives below. tests/server/store_contract.py holds for every version.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from flyx.errors import NoSuchRoom
+from flyx.signaling.room import Command, Effects, Room, step
+
+
+class StoreFull(Exception):
+    """The store has as many rooms as it may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A room as it was read, with the version that `replace` compares."""
+
+    room: Room
+    version: int
+
+
+class RoomStore(ABC):
+    """Rooms by their ids.
+
+    Every method may suspend. None may be cancelled half-way with a change half made.
+    """
+
+    @abstractmethod
+    async def create(self, room: Room) -> bool:
+        """Keep a new room; False, and nothing changed, if its id is taken.
+
+        Raises:
+            StoreFull: No further room is taken.
+        """
+
+    @abstractmethod
+    async def load(self, room_id: str) -> Stored | None:
+        """Return the room as it is now, or None."""
+
+    @abstractmethod
+    async def replace(self, seen: Stored, room: Room) -> bool:
+        """Put room in the place of the one seen, or forget it if it is closed.
+
+        Returns:
+            False, and nothing changed, if the room kept is no longer the one seen.
+        """
+
+    @abstractmethod
+    async def due(self, now: float) -> list[str]:
+        """Return the ids of the rooms whose deadline has passed at `now` (Unix time)."""
+
+    @abstractmethod
+    async def count(self) -> int:
+        """Return how many rooms there are."""
+
+    async def apply(self, room_id: str, command: Command, now: float) -> Effects:
+        """Run one command on a room as if nobody else were there, and return what has to be done about it.
+
+        Raises:
+            NoSuchRoom: There is no such room.
+        """
+        while True:
+            seen = await self.load(room_id)
+            if seen is None:
+                raise NoSuchRoom(room_id=room_id)
+            after, effects = step(seen.room, command, now)
+            # Relaying changes nothing and is by far the most frequent command: it must not cost a write.
+            if after is seen.room or await self.replace(seen, after):
+                return effects
+
+
+class MemoryRoomStore(RoomStore):
+    """Rooms of one process, forgotten when it ends.
+
+    No method suspends: what one caller does is done before the next one runs, and effects come out in the
+    order in which they were decided.
+    """
+
+    def __init__(self, *, max_rooms: int) -> None:
+        self._max_rooms = max_rooms
+        self._rooms: dict[str, Stored] = {}
+
+    async def create(self, room: Room) -> bool:
+        if room.room_id in self._rooms:
+            return False
+        if len(self._rooms) >= self._max_rooms:
+            raise StoreFull
+        self._rooms[room.room_id] = Stored(room, 1)
+        return True
+
+    async def load(self, room_id: str) -> Stored | None:
+        return self._rooms.get(room_id)
+
+    async def replace(self, seen: Stored, room: Room) -> bool:
+        # By identity: an id that was forgotten and drawn again starts at version 1 like its predecessor.
+        if self._rooms.get(room.room_id) is not seen:
+            return False
+        if room.closed:
+            del self._rooms[room.room_id]
+        else:
+            self._rooms[room.room_id] = Stored(room, seen.version + 1)
+        return True
+
+    async def due(self, now: float) -> list[str]:
+        return [room_id for room_id, kept in self._rooms.items() if kept.room.deadline <= now]
+
+    async def count(self) -> int:
+        return len(self._rooms)
