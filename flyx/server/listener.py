@@ -1,0 +1,162 @@
+"""Sockets and uvicorn: binding with errors that people understand, and uvicorn fitted to our needs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from flyx.errors import InputError
+from flyx.server.config import MAX_FRAME_SIZE, ServerConfig
+
+# Connections that the kernel accepts before we do: a restarted server meets all its clients at once.
+_BACKLOG = 2048
+# Seconds that a closed connection keeps what the peer has not read yet.
+_LINGER = 10.0
+# Seconds that requests have to finish when the server stops, after the WebSockets are closed.
+_HTTP_GRACE = 1
+
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+async def bind(host: str, port: int) -> list[socket.socket]:
+    """Return sockets bound to every address that host resolves to, all with the same port.
+
+    Raises:
+        InputError: host is not here, or port cannot be had.
+    """
+    loop = asyncio.get_running_loop()
+    sockets: list[socket.socket] = []
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # The same address can come up more than once.
+        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+            chosen = sockets[0].getsockname()[1] if sockets else port
+            sockets.append(_bind_one(family, (address[0], chosen, *address[2:])))
+    except OSError as exc:
+        for bound in sockets:
+            bound.close()
+        raise _explain(host, port, exc) from exc
+    return sockets
+
+
+def _bind_one(family: int, address: tuple[object, ...]) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            # Elsewhere the option lets two servers share one port.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        # Several sockets may be bound to one port as long as none listens: only now is it ours.
+        bound.listen(_BACKLOG)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _explain(host: str, port: int, exc: OSError) -> InputError:
+    if isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL:
+        hint = "--host takes an address of this computer; 0.0.0.0 stands for all of them"
+        return InputError(reason=f"cannot listen on {host}: it is not an address of this computer", hint=hint)
+    if exc.errno == errno.EADDRINUSE:
+        hint = "choose another port with --port, or --port 0 for any free one"
+        return InputError(reason=f"cannot listen on port {port}: another program uses it", hint=hint)
+    if exc.errno == errno.EACCES:
+        hint = "choose a port from 1024 on with --port; lower ones are for the administrator"
+        return InputError(reason=f"cannot listen on port {port}: not permitted", hint=hint)
+    return InputError(reason=f"cannot listen on {host}, port {port}: {exc.strerror}")
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the WebSocket URL of a server that listens on host and port."""
+    return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+
+
+def connectable(host: str) -> str:
+    """Return a host that this computer can connect to for a server that listens on host."""
+    return _WILDCARDS.get(host, host)
+
+
+def reachable_urls(host: str, port: int) -> list[str]:
+    """Return the URLs under which others probably reach a server that listens on all addresses; else none."""
+    if host not in _WILDCARDS:
+        return []
+    urls = [url_of(socket.gethostname(), port)]
+    # The address from which this computer would talk to the internet. Connecting a UDP socket sends nothing.
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        urls.append(url_of(probe.getsockname()[0], port))
+    return urls
+
+
+class _WebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket, with an end for connections whose peer no longer reads.
+
+    uvicorn closes a transport and waits until what was written is sent. A peer that keeps its TCP window shut
+    would hold the socket and its buffers for ever.
+    """
+
+    _cut_off: asyncio.TimerHandle | None = None
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        self._cut_off_later()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self._cut_off_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+        super().connection_lost(exc)
+
+    def _cut_off_later(self) -> None:
+        if self._cut_off is None and not self.disconnected:
+            self._cut_off = self.loop.call_later(_LINGER, self.transport.abort)
+
+
+class Listener(uvicorn.Server):
+    """uvicorn inside somebody else's event loop: no signal handlers, and `ready` tells when it serves."""
+
+    def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                ws=_WebSocketProtocol,
+                # Signaling messages are small and many: compression costs memory for every idle client and
+                # lets a few bytes blow up to megabytes.
+                ws_per_message_deflate=False,
+                ws_max_size=MAX_FRAME_SIZE,
+                ws_ping_interval=config.ping_interval,
+                ws_ping_timeout=config.ping_timeout,
+                lifespan="off",
+                # At "info" uvicorn logs paths, which hold room ids, and addresses of clients.
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=_BACKLOG,
+                timeout_graceful_shutdown=_HTTP_GRACE,
+            )
+        )
+        self.ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to whoever runs the event loop."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say so."""
+        await super().startup(sockets)
+        self.ready.set()

@@ -1,0 +1,206 @@
+"""`WS /ws` and `WS /ws/{room_id}`: from the handshake to the last frame of one client.
+
+Refusals come after the handshake, as an `error` message and a close code: a browser cannot read the body of a
+refused handshake, nor tell one refusal from another.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, assert_never
+from uuid import uuid4
+
+from fastapi import APIRouter, Depends
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocket
+
+from flyx.errors import InputError, NoSuchRoom, RemoteProtocolError
+from flyx.server.connection import Connection, Frame
+from flyx.server.hub import Hub
+from flyx.server.logs import get_logger, room_tag
+from flyx.server.store import StoreFull
+from flyx.signaling.codes import normalise_room_id
+from flyx.signaling.messages import (
+    SUBPROTOCOL,
+    Answer,
+    CloseCode,
+    Disconnect,
+    Error,
+    ErrorCode,
+    IceCandidate,
+    Join,
+    Joined,
+    Offer,
+    Ping,
+    Pong,
+    Role,
+    error_message,
+    parse_untrusted,
+    serialize,
+)
+from flyx.signaling.room import Leave, Relay, missing_room
+
+log = get_logger("flyx.server.websocket")
+router = APIRouter()
+
+_PONG = serialize(Pong())
+
+
+def hub_of(connection: HTTPConnection) -> Hub:
+    """Return the hub of the application that a request came to."""
+    hub = connection.app.state.hub
+    assert isinstance(hub, Hub)
+    return hub
+
+
+HubOfApp = Annotated[Hub, Depends(hub_of)]
+
+
+class _Refused(Exception):
+    """This client is not let into a room."""
+
+    def __init__(self, close_code: CloseCode, error_code: ErrorCode, reason: str) -> None:
+        super().__init__(reason)
+        self.close_code = close_code
+        self.error_code = error_code
+        self.reason = reason
+
+
+@router.websocket("/ws")
+async def create_and_join(websocket: WebSocket, hub: HubOfApp) -> None:
+    """Create a room and join it as its sender."""
+    await _serve(websocket, hub, None)
+
+
+@router.websocket("/ws/{room_id}")
+async def join(websocket: WebSocket, hub: HubOfApp, room_id: str) -> None:
+    """Join a room."""
+    await _serve(websocket, hub, room_id)
+
+
+async def _serve(websocket: WebSocket, hub: Hub, room_text: str | None) -> None:
+    offered = websocket.scope["subprotocols"]
+    await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+    connection = Connection(
+        websocket,
+        str(uuid4()),
+        max_queue_size=hub.config.max_queue_size,
+        close_timeout=hub.config.close_timeout,
+    )
+    session = _Session(hub, connection)
+    try:
+        try:
+            role = _wanted_role(websocket)
+            _check_subprotocol(offered)
+            await session.enter(room_text, role)
+        except _Refused as exc:
+            connection.close(exc.close_code, exc.error_code, exc.reason)
+        await connection.run(session.handle)
+    finally:
+        await session.end()
+
+
+def _check_subprotocol(offered: list[str]) -> None:
+    if offered and SUBPROTOCOL not in offered:
+        reason = f"this server speaks only {SUBPROTOCOL}"
+        raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.UNSUPPORTED_PROTOCOL, reason)
+
+
+def _wanted_role(websocket: WebSocket) -> Role | None:
+    text = websocket.query_params.get("role")
+    if text is None:
+        return None
+    try:
+        return Role(text)
+    except ValueError as exc:
+        reason = "role must be sender or receiver"
+        raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.BAD_REQUEST, reason) from exc
+
+
+class _Session:
+    """What one client does here: enter one room, talk in it, leave it."""
+
+    def __init__(self, hub: Hub, connection: Connection) -> None:
+        self._hub = hub
+        self._connection = connection
+        self._log = log.bind(client=connection.client_id[:8])
+        self._bad_messages = 0
+        # Set when the client has asked for a room that may exist.
+        self._room_id: str | None = None
+
+    async def enter(self, room_text: str | None, role: Role | None) -> None:
+        """Join the room that room_text names, or a new one if it is None.
+
+        Raises:
+            _Refused: Before any room was asked. A room's own refusal closes the connection by itself.
+        """
+        self._room_id = await self._create(role) if room_text is None else self._find(room_text)
+        self._log = self._log.bind(room=room_tag(self._room_id))
+        await self._hub.enter(self._connection, self._room_id, role)
+        self._log.info("client connected")
+
+    async def _create(self, role: Role | None) -> str:
+        if role is Role.RECEIVER:
+            reason = "who creates a room is its sender"
+            raise _Refused(CloseCode.NOT_ALLOWED, ErrorCode.WRONG_ROLE, reason)
+        try:
+            created = await self._hub.create_room(self._hub.config.room)
+        except StoreFull as exc:
+            reason = "the server has as many rooms as it may have"
+            raise _Refused(CloseCode.TRY_AGAIN_LATER, ErrorCode.TOO_MANY_ROOMS, reason) from exc
+        return created.room.room_id
+
+    def _find(self, room_text: str) -> str:
+        try:
+            return normalise_room_id(room_text)
+        except InputError as exc:
+            answer = missing_room(self._connection.client_id)
+            raise _Refused(answer.close_code, answer.error_code, answer.reason) from exc
+
+    async def handle(self, frame: Frame) -> None:
+        """Act on one frame."""
+        if isinstance(frame, bytes):
+            self._complain(ErrorCode.BINARY_MESSAGE, "messages are text frames")
+            return
+        try:
+            message = parse_untrusted(frame)
+        except RemoteProtocolError as exc:
+            self._complain(ErrorCode(str(exc.fields["code"])), str(exc.fields["reason"]))
+            return
+        match message:
+            case Offer() | Answer() | IceCandidate():
+                await self._perform(Relay(self._connection.client_id, message))
+            case Ping():
+                self._connection.send(_PONG)
+            case Pong():
+                pass
+            case Disconnect():
+                self._connection.leave(message.data.reason or "it left")
+            case Joined() | Join() | Error():
+                self._complain(ErrorCode.UNEXPECTED_TYPE, f"clients do not send {message.type}")
+            case _:
+                assert_never(message)
+
+    def _complain(self, code: ErrorCode, reason: str) -> None:
+        self._bad_messages += 1
+        if self._bad_messages > self._hub.config.max_bad_messages:
+            self._log.info("client closed", reason=ErrorCode.TOO_MANY_ERRORS.value, last=code.value)
+            reason = "too many messages that this server cannot use"
+            self._connection.close(CloseCode.BAD_MESSAGE, ErrorCode.TOO_MANY_ERRORS, reason)
+        else:
+            self._connection.send(serialize(error_message(code, reason)))
+
+    async def _perform(self, command: Relay | Leave) -> None:
+        assert self._room_id is not None
+        try:
+            await self._hub.perform(self._room_id, command)
+        except NoSuchRoom:
+            # The room is over and this client is being told so.
+            return
+
+    async def end(self) -> None:
+        """Leave the room. The connection is over, whoever ended it."""
+        if self._room_id is None:
+            return
+        self._hub.detach(self._connection.client_id)
+        await self._perform(Leave(self._connection.client_id, self._connection.farewell))
+        self._log.info("client gone", reason=self._connection.farewell)
