@@ -1,0 +1,248 @@
+"""The only judge of destination names: what a sender may call a file on a receiver's machine.
+
+A name is refused if any system would take it for something else than one new file or directory below the
+base: a way out (`..`, absolute, a drive), a device (`CON`), another name than the one shown (trailing dots,
+bidirectional controls), the same file as another entry (case, Unicode form), or flyx's own state. The rules
+are the same on every system, so that what one receiver accepts all accept; only `<>:"|?*`, which are common
+in names on POSIX, are refused on Windows alone.
+
+Senders ask too, before they offer anything. This module is pure: it never looks at a disk, and it trusts no
+other module to have checked anything.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+from flyx.errors import UnsafeName
+from flyx.transfer.manifest import MAX_ENTRIES
+
+STATE_DIRECTORY = ".flyx"
+"""Where a receiver keeps its partial files, inside the output directory; no peer may name it."""
+
+MAX_PART_BYTES = 255
+"""UTF-8 bytes in one part: NAME_MAX of every common filesystem."""
+
+MAX_PATH_BYTES = 3072
+"""UTF-8 bytes in a path. PATH_MAX is 4096 on Linux; a quarter is left for the directory a person chose."""
+
+MAX_DEPTH = 128
+"""Parts in a path: far above real trees, far below what recursive tools (`rm -r`, backups) choke on."""
+
+_BIDI_CONTROLS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_NONCHARACTERS = "\ufdd0-\ufdef" + "".join(
+    f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000)
+)
+_REFUSED_CHARACTERS = {
+    r"\\": "a backslash separates directories on Windows",
+    r"\0-\x1f\x7f-\x9f": "it has a control character",
+    _BIDI_CONTROLS: "it has a character that changes the direction of the text around it",
+    "\u2028\u2029": "it has a line separator",
+    "\ud800-\udfff": "it is not valid Unicode",
+    _NONCHARACTERS: "it has a code point that is not a character",
+}
+_REFUSED = re.compile("[" + "".join(_REFUSED_CHARACTERS) + "]")
+_REFUSED_ON_WINDOWS = re.compile(r'[<>:"|?*]')
+
+# At the start of any part, not only of the path: joined part by part, each would be a way out.
+_DRIVE = re.compile(r"(?:^|/)[A-Za-z]:")
+
+# Windows finds the device whatever the case, the extension, and the spaces between the two.
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]) *(?:[.:]|$)", re.IGNORECASE)
+
+# What some filesystems skip when they compare names, and what NFKC case folding drops: Unicode's
+# Default_Ignorable_Code_Point. `.f\u200clyx` is `.flyx` on HFS+, as `.g\u200cit` was `.git` (CVE-2014-9390).
+_IGNORABLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
+# STATE_DIRECTORY as NTFS shortens it to 8.3 characters.
+_SHORT_STATE_DIRECTORY = re.compile(r"flyx~[0-9]+", re.IGNORECASE)
+
+# The extension of a name: ".jpg", ".tar.gz"; not "." or ".bashrc", which are all name.
+_STEM_AND_EXTENSION = re.compile(r"(.+?)((?:\.tar)?\.\w{1,16})?", re.DOTALL)
+
+
+def check_path(path: str, *, windows: bool = False) -> tuple[str, ...]:
+    """Return the parts of a path that is safe to create below any base directory.
+
+    Args:
+        path: relative, joined by "/", as in an Entry.
+        windows: also refuse the characters that Windows cannot store.
+
+    Raises:
+        UnsafeName: with the path as its `name`, and the first rule that it breaks as its `reason`.
+    """
+    reason = _fault_of_path(path, windows)
+    if reason is None:
+        parts = tuple(path.split("/"))
+        for part in parts:
+            reason = _fault_of_part(part)
+            if reason is not None:
+                break
+        else:
+            return parts
+    raise UnsafeName(name=path, reason=reason)
+
+
+def _fault_of_path(path: str, windows: bool) -> str | None:
+    """The rules that need no parts."""
+    if not path:
+        return "it is empty"
+    # Most paths are plain ASCII, and are told so an order of magnitude faster than by the pattern.
+    plain = path.isascii() and path.isprintable() and "\\" not in path
+    if not plain and (refused := _REFUSED.search(path)):
+        return next(why for chars, why in _REFUSED_CHARACTERS.items() if re.match(f"[{chars}]", refused[0]))
+    if path[0] == "/":
+        return "it is an absolute path"
+    if ":" in path and _DRIVE.search(path):
+        return "a part of its path begins with a drive letter"
+    # A character has at most four bytes: most paths need no encoding to be found short enough.
+    if len(path) * 4 > MAX_PATH_BYTES and len(path.encode()) > MAX_PATH_BYTES:
+        return f"its path is longer than {MAX_PATH_BYTES} bytes"
+    if path.count("/") >= MAX_DEPTH:
+        return f"it is more than {MAX_DEPTH} directories deep"
+    if windows and (refused := _REFUSED_ON_WINDOWS.search(path)):
+        return f"Windows cannot store the character {refused[0]}"
+    return None
+
+
+# Entries share their directories, and often their names (index.html): most parts have been judged before.
+@lru_cache(maxsize=4096)
+def _fault_of_part(part: str) -> str | None:
+    if not part:
+        return "a part of its path is empty"
+    if part in {".", ".."}:
+        return f'its path has a part "{part}"'
+    # Windows drops them, so that two names would be one file. A leading space is allowed: every system keeps
+    # it, it hides nothing, and people have such files.
+    if part[-1] in ". ":
+        return "a part of its path ends with a dot or a space"
+    if len(part) * 4 > MAX_PART_BYTES and len(part.encode()) > MAX_PART_BYTES:
+        return f"a part of its path is longer than {MAX_PART_BYTES} bytes"
+    if _DEVICE.match(part):
+        return "it is the name of a device on Windows"
+    if _is_state_directory(part):
+        return f"{STATE_DIRECTORY} is where flyx keeps its own files"
+    return None
+
+
+def _is_state_directory(part: str) -> bool:
+    if part.isascii():
+        return part.lower() == STATE_DIRECTORY or bool(_SHORT_STATE_DIRECTORY.fullmatch(part))
+    # Compatibility forms too (full-width letters): here a false alarm costs nobody anything.
+    visible = unicodedata.normalize("NFKC", _IGNORABLE.sub("", part)).casefold()
+    return visible == STATE_DIRECTORY
+
+
+def fold(name: str) -> str:
+    """Return what two names have in common if a filesystem may take them for one.
+
+    Unicode's canonical caseless match (Unicode 3.13, D145): NFD, full case folding, NFD. That covers APFS and
+    HFS+ (normalising, caseless), ext4 and F2FS with casefold, NTFS and exFAT (caseless). NFKC would cover ZFS
+    with normalization=formKC as well, but would refuse pairs that people do have side by side, like `m2` and
+    `m²`, or full-width and plain letters in Japanese names; there the rename that never clobbers is the net.
+    """
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
+
+
+class NameLedger:
+    """All names of one transfer: each is safe, and no two can meet on any filesystem.
+
+    Add the entries in the order of the manifest. A refusal is final: the ledger is of no use after one.
+
+    Memory: one dictionary item an entry, and one more node for each directory that is named only inside the
+    paths of other entries, of which there may be MAX_ENTRIES in all.
+    """
+
+    def __init__(self, *, windows: bool = False) -> None:
+        self._windows = windows
+        self._root = _Directory("")
+        self._unlisted = 0
+        # Neighbours in a manifest mostly share their directory: the last one found, and its path.
+        self._last_path = ""
+        self._last = self._root
+
+    def add(self, path: str, is_directory: bool) -> tuple[str, ...]:
+        """Check one entry's path against the rules and against all entries before it; return its parts.
+
+        Raises:
+            UnsafeName: it breaks a rule of check_path, is listed twice, cannot be told from an earlier name,
+                or uses a file as a directory.
+        """
+        parts = check_path(path, windows=self._windows)
+        directory = self._directory_above(path, parts)
+        name = parts[-1]
+        key = fold(name)
+        there = directory.children.get(key)
+        if there is None:
+            directory.children[key] = _Directory(name, listed=True) if is_directory else name
+        elif isinstance(there, _Directory) and is_directory and there.name == name and not there.listed:
+            there.listed = True
+        else:
+            raise UnsafeName(name=path, reason=_clash(there, name, is_directory))
+        return parts
+
+    def _directory_above(self, path: str, parts: tuple[str, ...]) -> _Directory:
+        above = path[: -len(parts[-1]) - 1]
+        if above != self._last_path:
+            directory = self._root
+            for part in parts[:-1]:
+                directory = self._enter(directory, part, path)
+            self._last_path, self._last = above, directory
+        return self._last
+
+    def _enter(self, directory: _Directory, part: str, path: str) -> _Directory:
+        key = fold(part)
+        there = directory.children.get(key)
+        if there is None:
+            self._unlisted += 1
+            if self._unlisted > MAX_ENTRIES:
+                raise UnsafeName(name=path, reason="there are too many directories")
+            there = directory.children[key] = _Directory(part)
+        elif isinstance(there, str) or there.name != part:
+            raise UnsafeName(name=path, reason=_clash(there, part, is_directory=True))
+        return there
+
+
+class _Directory:
+    """A directory of the ledger. Files, which are most entries, are kept as plain strings."""
+
+    __slots__ = ("children", "listed", "name")
+
+    def __init__(self, name: str, listed: bool = False) -> None:
+        self.name = name
+        self.listed = listed  # has an entry of its own
+        self.children: dict[str, str | _Directory] = {}  # by fold(name)
+
+
+def _clash(there: str | _Directory, name: str, is_directory: bool) -> str:
+    there_is_directory = isinstance(there, _Directory)
+    there_name = there.name if isinstance(there, _Directory) else there
+    if there_name != name:
+        return f"some systems cannot tell {name} from {there_name}"
+    if there_is_directory != is_directory:
+        return f"{name} would be both a file and a directory"
+    return "it is listed twice"
+
+
+def numbered(name: str, n: int, *, is_directory: bool = False) -> str:
+    """Return the n-th variant of a name that is taken: "photo (1).jpg", "backup (1).tar.gz", ".bashrc (1)".
+
+    A directory has no extension: "v1.2 (1)". A name that would be over-long loses the end of its stem. The
+    variant of a safe name is safe.
+    """
+    stem, extension = name, ""
+    if not is_directory and (match := _STEM_AND_EXTENSION.fullmatch(name)):
+        stem, extension = match[1], match[2] or ""
+    ending = f" ({n}){extension}"
+    room = MAX_PART_BYTES - len(ending.encode())
+    # A character cut in half goes; so does what was joined to a character that is no longer there.
+    shortened = stem.encode()[:room].decode(errors="ignore")
+    if shortened != stem:
+        shortened = shortened.rstrip(" \u200d")
+    return shortened + ending
