@@ -54,12 +54,12 @@ This module does no I/O. Text from the other side goes through `parse_untrusted`
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
-from pydantic_core import from_json
 
 from flyx.errors import RemoteProtocolError
 
@@ -358,23 +358,25 @@ def parse_untrusted(text: str | bytes) -> Message:
     try:
         encoded = text.encode() if isinstance(text, str) else text
     except UnicodeEncodeError as exc:
-        raise _refusal(ErrorCode.BAD_JSON, "the message is not valid Unicode") from exc
+        raise _refusal(ErrorCode.BAD_JSON, "the message is not Unicode") from exc
     if len(encoded) > MAX_MESSAGE_SIZE:
         raise _refusal(ErrorCode.MESSAGE_TOO_BIG, f"the message has more than {MAX_MESSAGE_SIZE} bytes")
-    # Not validate_json: it takes NaN for a number, and its lax twin would take "1" for one.
+    # Decoded here and not by pydantic, which takes NaN for JSON, or by json, which guesses UTF-16.
     try:
-        decoded = from_json(encoded, allow_inf_nan=False)
+        tree = json.loads(encoded.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as exc:
         raise _refusal(ErrorCode.BAD_JSON, "the message is not JSON") from exc
     try:
-        return _MESSAGE.validate_python(decoded, by_alias=True, by_name=False)
-    except (ValidationError, RecursionError) as exc:
+        return _MESSAGE.validate_python(tree, by_alias=True, by_name=False)
+    except ValidationError as exc:
         raise _refusal(*_explain(exc)) from exc
 
 
-def _explain(exc: ValidationError | RecursionError) -> tuple[ErrorCode, str]:
-    if isinstance(exc, RecursionError):
-        return ErrorCode.BAD_MESSAGE, "the message is nested too deeply"
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _explain(exc: ValidationError) -> tuple[ErrorCode, str]:
     first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "union_tag_invalid":
         return ErrorCode.UNKNOWN_TYPE, "the message has a type that this version does not know"
