@@ -38,6 +38,7 @@ class ServerConfig:
         max_bad_messages: Malformed messages answered before the connection is closed.
         sweep_interval: Pause between looks for rooms whose time is over.
         close_timeout: Time for a client to take its last messages before it is cut off.
+        linger: Time after the end of a connection for a peer that reads slowly; then it is cut off.
         ping_interval: Pause between WebSocket pings.
         ping_timeout: Time for a client to answer one.
     """
@@ -52,5 +53,6 @@ class ServerConfig:
     max_bad_messages: int = 16
     sweep_interval: float = 5.0
     close_timeout: float = 2.0
+    linger: float = 10.0
     ping_interval: float = 20.0
     ping_timeout: float = 20.0

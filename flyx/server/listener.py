@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import socket
 from collections.abc import Iterator
+from typing import ClassVar
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -18,8 +20,6 @@ from flyx.server.config import MAX_FRAME_SIZE, ServerConfig
 
 # Connections that the kernel accepts before we do: a restarted server meets all its clients at once.
 _BACKLOG = 2048
-# Seconds that a closed connection keeps what the peer has not read yet.
-_LINGER = 10.0
 # Seconds that requests have to finish when the server stops, after the WebSockets are closed.
 _HTTP_GRACE = 1
 
@@ -104,6 +104,8 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
     would hold the socket and its buffers for ever.
     """
 
+    # Seconds; set by Listener.
+    linger: ClassVar[float]
     _cut_off: asyncio.TimerHandle | None = None
 
     async def run_asgi(self) -> None:
@@ -121,17 +123,23 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _cut_off_later(self) -> None:
         if self._cut_off is None and not self.disconnected:
-            self._cut_off = self.loop.call_later(_LINGER, self.transport.abort)
+            self._cut_off = self.loop.call_later(self.linger, self.transport.abort)
+
+
+def _is_not_a_clients_fault(record: logging.LogRecord) -> bool:
+    """False for garbage from a client, which uvicorn logs as if it were an error of ours."""
+    return not str(record.msg).startswith("Invalid UTF-8")
 
 
 class Listener(uvicorn.Server):
     """uvicorn inside somebody else's event loop: no signal handlers, and `ready` tells when it serves."""
 
     def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
+        protocol = type("WebSocketProtocol", (_WebSocketProtocol,), {"linger": config.linger})
         super().__init__(
             uvicorn.Config(
                 app,
-                ws=_WebSocketProtocol,
+                ws=protocol,
                 # Signaling messages are small and many: compression costs memory for every idle client and
                 # lets a few bytes blow up to megabytes.
                 ws_per_message_deflate=False,
@@ -150,6 +158,7 @@ class Listener(uvicorn.Server):
             )
         )
         self.ready = asyncio.Event()
+        logging.getLogger("uvicorn.error").addFilter(_is_not_a_clients_fault)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

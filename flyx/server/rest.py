@@ -37,7 +37,7 @@ router = APIRouter()
 
 # Seconds after which a client that was told 503 may try again: rooms come and go within minutes.
 _RETRY_AFTER = 30
-_FRAMEWORK_CODES = {
+_FRAMEWORK_CODES: dict[int, ErrorCode] = {
     HTTPStatus.NOT_FOUND: ErrorCode.NOT_FOUND,
     HTTPStatus.METHOD_NOT_ALLOWED: ErrorCode.METHOD_NOT_ALLOWED,
 }
