@@ -166,6 +166,10 @@ class Receiver(Session):
         """File bytes in the whole transfer, by the sender's first word; 0 before it."""
         return self._start_message.bytes if self._start_message else 0
 
+    def path_of(self, file: int) -> str:
+        """The path of an entry that has been told, as the sender wrote it."""
+        return self._entries[file].path
+
     def receive_data(self, message: bytes | str, now: float) -> None:
         """Take one message of the data channel. The transfer keeps views of it until the disk has it."""
         if self._ended:

@@ -92,7 +92,7 @@ class Sender(Session):
         now: monotonic seconds.
         """
         super().__init__(agent, now)
-        self._manifest = manifest
+        self.manifest = manifest
         self._state = _State.GREETING
         self._events: deque[SenderEvent] = deque()
         # The messages of the manifest that are still to be told; made one by one.
@@ -182,7 +182,7 @@ class Sender(Session):
 
     def _start(self, now: float) -> None:
         self._state = _State.OFFERING
-        self._telling = messages.manifest_messages(self._manifest)
+        self._telling = messages.manifest_messages(self.manifest)
 
     def _receive(self, message: ControlMessage, now: float) -> None:
         match message:
@@ -201,7 +201,7 @@ class Sender(Session):
                 raise RemoteProtocolError(reason=f"{message.type} from a receiver")
 
     def _accept(self, below: int) -> None:
-        if not self._accepted <= below <= len(self._manifest.entries):
+        if not self._accepted <= below <= len(self.manifest.entries):
             raise RemoteProtocolError(reason="entries accepted that were not offered")
         if self._state is _State.OFFERING:
             self._state = _State.SENDING
@@ -220,7 +220,7 @@ class Sender(Session):
         return self._requested[0].file if self._requested else self._reading_file
 
     def _complete(self, message: Complete) -> None:
-        if self._state is not _State.SENDING or self._accepted < len(self._manifest.entries):
+        if self._state is not _State.SENDING or self._accepted < len(self.manifest.entries):
             raise RemoteProtocolError(reason="complete before the end")
         if self._requested or self._packer.size or self._next_request() is not None:
             raise RemoteProtocolError(reason="complete before everything was sent")
@@ -229,12 +229,13 @@ class Sender(Session):
             raise RemoteProtocolError(reason="it confirmed other bytes than those sent")
         self._state = _State.DELIVERED
         self._outgoing.append(Done())
+        self.has_last_word = True
         self._ended = True
         self._emit(Delivered(*ours))
 
     def _next_request(self) -> BlockRequest | None:
         """The block after the last one asked for, if it may be sent; steps over directories and lost ones."""
-        entries = self._manifest.entries
+        entries = self.manifest.entries
         while self._reading_file < self._accepted:
             entry = entries[self._reading_file]
             if entry.kind is EntryKind.FILE and self._reading_file not in self._lost:
@@ -246,7 +247,7 @@ class Sender(Session):
 
     def _advance(self, request: BlockRequest) -> None:
         self._reading_offset += request.length
-        if self._reading_offset >= self._manifest.entries[request.file].size:
+        if self._reading_offset >= self.manifest.entries[request.file].size:
             self._reading_file += 1
             self._reading_offset = 0
 
@@ -258,7 +259,7 @@ class Sender(Session):
             self._file_digest.add(block.digest)
             self._packed_bytes += len(block.data)
         end = offset + len(block.data)
-        if end == self._manifest.entries[file].size:
+        if end == self.manifest.entries[file].size:
             digest = self._file_digest.value()
             self._packer.add(FrameKind.FILE_END, file, end, digest)
             self._transfer_digest.add(digest)

@@ -66,6 +66,8 @@ class Session(ABC):
         self._greeted = False
         # Set once, at the end.
         self._ended = False
+        # Ours is the last message: the other side closes the connection once it has read it.
+        self.has_last_word = False
         self._deadline = now + HELLO_TIMEOUT
         self._silence_limit = HELLO_TIMEOUT
         self._next_ping = now
@@ -118,6 +120,7 @@ class Session(ABC):
             return
         # What has not left yet no longer matters.
         self._outgoing.clear()
+        self.has_last_word = True
         self._outgoing.append(Cancel(code=error.code, message=(error.for_peer or str(error))[:1000]))
         self._fail(error)
 
@@ -132,6 +135,10 @@ class Session(ABC):
         if self._ended:
             return None
         return min(self._deadline, self._next_ping) if self._greeted else self._deadline
+
+    @abstractmethod
+    def next_event(self) -> object | None:
+        """Return what has happened, oldest first: Greeted, RoundTrip, Failed, or an event of the subclass."""
 
     @abstractmethod
     def _receive(self, message: ControlMessage, now: float) -> None:

@@ -1,0 +1,244 @@
+"""Two transfer machines, a virtual clock, a seeded network and disks in memory.
+
+Data channels are reliable and ordered, so messages are never lost while a channel lives; what varies is when
+each arrives, how the two channels interleave, how long the disks take, and when the path is cut. Nothing
+sleeps: the clock jumps to the next thing that is due. A failing run prints its seed.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from flyx.errors import CorruptData, DestinationExists
+from flyx.transfer import disk
+from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, Operation, Outcome
+from flyx.transfer.manifest import Entry, EntryKind, Manifest, block_digest
+from flyx.transfer.receiver import Receiver, ReceiverEvent
+from flyx.transfer.sender import READ_AHEAD, READ_BATCH, Sender, SenderEvent
+from flyx.transfer.session import Session
+
+MAX_EVENTS = 200_000
+"""More steps than any of these transfers needs: a machine that goes in circles is caught."""
+
+
+def manifest_of(files: dict[str, bytes | None]) -> Manifest:
+    """Return the manifest of these files; None is a directory."""
+    return Manifest(
+        Entry(path, EntryKind.DIRECTORY, 0, 0o755, 0)
+        if content is None
+        else Entry(path, EntryKind.FILE, len(content), 0o644, 1_700_000_000_000_000)
+        for path, content in files.items()
+    )
+
+
+@dataclass
+class MemorySource:
+    """Serves blocks from memory. `faults` maps a path to the offset at which it fails, and how."""
+
+    manifest: Manifest
+    files: dict[str, bytes | None]
+    faults: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def read(self, requests: Sequence[BlockRequest]) -> list[BlockRead | BlockFailed]:
+        return [self._read(request) for request in requests]
+
+    def _read(self, request: BlockRequest) -> BlockRead | BlockFailed:
+        path = self.manifest.entries[request.file].path
+        at, code = self.faults.get(path, (1 << 60, ""))
+        if request.offset + request.length > at or (request.length == 0 and at == 0):
+            return BlockFailed(request, code)
+        content = self.files[path]
+        assert content is not None
+        data = content[request.offset : request.offset + request.length]
+        return BlockRead(request, data, block_digest([data]))
+
+
+class MemoryDestination:
+    """Takes operations as storage.writer.Destination does."""
+
+    def __init__(self, existing: set[str]) -> None:
+        self.existing = existing
+        self.files: dict[str, bytes | None] = {}
+        self.finished = False
+        self._entries: list[Entry] = []
+        self._partial: dict[int, bytearray] = {}
+
+    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for operation in operations:
+            outcome = self._apply(operation)
+            outcomes.append(outcome)
+            if isinstance(outcome, disk.OperationFailed):
+                break
+        return outcomes
+
+    def _apply(self, operation: Operation) -> Outcome:
+        match operation:
+            case disk.PlanTree(roots=roots):
+                return disk.TreePlanned(fresh=not self.existing & set(roots))
+            case disk.PlanEntries(first=first, entries=entries):
+                assert first == len(self._entries)
+                self._entries += entries
+                if conflicts := [e.path for e in entries if e.path in self.existing]:
+                    return disk.OperationFailed(DestinationExists(path=conflicts[0], others=""))
+                return disk.EntriesPlanned(len(self._entries))
+            case disk.WriteBlock(file=file, offset=offset, parts=parts, digest=digest):
+                if block_digest(parts) != digest:
+                    return disk.OperationFailed(CorruptData(path=self._entries[file].path))
+                partial = self._partial.setdefault(file, bytearray())
+                assert len(partial) == offset
+                for part in parts:
+                    partial += part
+                return disk.BlockWritten(file, offset, sum(map(len, parts)))
+            case disk.FinishFile(file=file):
+                path = self._entries[file].path
+                self.files[path] = bytes(self._partial.pop(file, b""))
+                return disk.FileSaved(file, path)
+            case disk.DiscardFile(file=file):
+                self._partial.pop(file, None)
+                return disk.FileDiscarded(file)
+            case disk.FinishTree():
+                self.files |= {e.path: None for e in self._entries if e.kind is EntryKind.DIRECTORY}
+                self.finished = True
+                return disk.TreeFinished()
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How the simulated world behaves; times in seconds."""
+
+    network_delay: float = 0.05
+    # Bytes a second of each channel.
+    rate: float = 50e6
+    disk_delay: float = 0.01
+    # When the path is cut without a word, and when both ends are told that the channels are closed.
+    cut_at: float | None = None
+    closed_at: float | None = None
+    # What the person at the receiver answers, after how long; None: nobody is asked.
+    answer: bool | None = None
+    answer_delay: float = 1.0
+    max_message_size: int = 16_384
+
+
+class Simulation:
+    """One transfer from beginning to end."""
+
+    def __init__(
+        self,
+        files: dict[str, bytes | None],
+        *,
+        seed: int,
+        conditions: Conditions | None = None,
+        existing: set[str] | None = None,
+        faults: dict[str, tuple[int, str]] | None = None,
+    ) -> None:
+        self.seed = seed
+        self.conditions = conditions or Conditions()
+        self.manifest = manifest_of(files)
+        self.source = MemorySource(self.manifest, files, faults or {})
+        self.destination = MemoryDestination(existing or set())
+        self.now = 1000.0
+        self._random = random.Random(seed)
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        # When the last message of each direction and channel arrives: order is kept within a channel.
+        self._last_arrival: dict[str, float] = {}
+        size = self.conditions.max_message_size
+        self.sender = Sender(self.manifest, max_message_size=size, agent="test", now=self.now)
+        self.receiver = Receiver(ask=self.conditions.answer is not None, agent="test", now=self.now)
+        self.sender_events: list[SenderEvent] = []
+        self.receiver_events: list[ReceiverEvent] = []
+        # Bytes of data messages: sent in all, on their way now, and the most that ever were.
+        self.data_sent = 0
+        self.data_in_flight = 0
+        self.most_data_in_flight = 0
+        # File bytes read, to see how far ahead of the wire the sender reads.
+        self.bytes_read = 0
+
+    def run(self) -> None:
+        """Go on until both machines have ended."""
+        if self.conditions.closed_at is not None:
+            self._at(self.conditions.closed_at, self._close)
+        for _ in range(MAX_EVENTS):
+            self._drain()
+            if self.sender.ended and self.receiver.ended:
+                self._drain()
+                return
+            self._step()
+        raise AssertionError(f"seed {self.seed}: no end in sight")
+
+    def _step(self) -> None:
+        timeouts = [
+            (deadline, machine)
+            for machine in (self.sender, self.receiver)
+            if (deadline := machine.next_timeout()) is not None
+        ]
+        deadline, machine = min(timeouts, key=lambda pair: pair[0])
+        if self._due and self._due[0][0] <= deadline:
+            self.now, _, action = heapq.heappop(self._due)
+            action()
+        else:
+            self.now = max(self.now, deadline)
+            machine.handle_timeout(self.now)
+
+    def _drain(self) -> None:
+        for machine, peer, name in ((self.sender, self.receiver, "s"), (self.receiver, self.sender, "r")):
+            while (text := machine.next_control()) is not None:
+                self._deliver(f"{name} control", text, lambda text=text, peer=peer: self._control(peer, text))
+        if reads := self.sender.next_reads():
+            self.bytes_read += sum(request.length for request in reads)
+            self._after_disk(lambda: self.sender.blocks_read(self.source.read(reads), self.now))
+        while (data := self.sender.next_data()) is not None:
+            assert len(data) <= self.conditions.max_message_size
+            self.data_sent += len(data)
+            self.data_in_flight += len(data)
+            self._deliver("s data", data, lambda data=data: self._data(data))
+        assert self.bytes_read - self.data_sent <= READ_AHEAD + 2 * READ_BATCH
+        if operations := self.receiver.next_operations():
+            self._after_disk(
+                lambda: self.receiver.operations_done(self.destination.apply(operations), self.now)
+            )
+        while (sent := self.sender.next_event()) is not None:
+            self.sender_events.append(sent)
+        while (received := self.receiver.next_event()) is not None:
+            self._take(received)
+        self.most_data_in_flight = max(self.most_data_in_flight, self.data_in_flight)
+
+    def _take(self, event: ReceiverEvent) -> None:
+        self.receiver_events.append(event)
+        if getattr(event, "question", False):
+            answer = bool(self.conditions.answer)
+            self._at(self.now - 1000.0 + self.conditions.answer_delay, lambda: self.receiver.answer(answer))
+
+    def _control(self, peer: Session, text: str) -> None:
+        peer.receive_control(text, self.now)
+
+    def _data(self, data: bytes) -> None:
+        self.data_in_flight -= len(data)
+        self.receiver.receive_data(data, self.now)
+
+    def _close(self) -> None:
+        self.sender.channel_closed()
+        self.receiver.channel_closed()
+
+    def _deliver(self, channel: str, message: str | bytes, action: Callable[[], None]) -> None:
+        if self.conditions.cut_at is not None and self.now >= 1000.0 + self.conditions.cut_at:
+            return
+        delay = self._random.expovariate(1 / self.conditions.network_delay)
+        sent = self._last_arrival.get(channel, 0.0) + len(message) / self.conditions.rate
+        arrival = max(self.now + delay, sent)
+        self._last_arrival[channel] = arrival
+        self._push(arrival, action)
+
+    def _after_disk(self, action: Callable[[], None]) -> None:
+        self._push(self.now + self._random.expovariate(1 / self.conditions.disk_delay), action)
+
+    def _at(self, seconds: float, action: Callable[[], None]) -> None:
+        self._push(1000.0 + seconds, action)
+
+    def _push(self, when: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._due, (when, next(self._order), action))

@@ -1,0 +1,359 @@
+"""A receiver against a sender that lies, and a sender against a receiver that lies."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flyx.errors import CorruptData, FlyxError, LocalProtocolError, RemoteProtocolError, TransferInterrupted
+from flyx.transfer import messages
+from flyx.transfer.disk import BlockRead
+from flyx.transfer.manifest import BLOCK_SIZE, Manifest, RunningDigest, block_digest
+from flyx.transfer.messages import FRAME_HEADER, FrameKind
+from flyx.transfer.receiver import WINDOW, Receiver
+from flyx.transfer.sender import Sender
+from flyx.transfer.session import HELLO_TIMEOUT, Failed
+from tests.simulator import MemoryDestination, MemorySource, manifest_of
+
+FILES: dict[str, bytes | None] = {"d": None, "d/a": b"a" * 5000, "d/b": b"b" * 10}
+NOW = 50.0
+
+
+def frame(kind: int, file: int, offset: int, payload: bytes) -> bytes:
+    return FRAME_HEADER.pack(kind, file, len(payload), offset) + payload
+
+
+def file_frames(index: int, content: bytes) -> list[bytes]:
+    digest = RunningDigest()
+    digest.add(block_digest([content]))
+    return [
+        frame(FrameKind.DATA, index, 0, content),
+        frame(FrameKind.BLOCK_END, index, 0, block_digest([content])),
+        frame(FrameKind.FILE_END, index, len(content), digest.value()),
+    ]
+
+
+A, B = file_frames(1, b"a" * 5000), file_frames(2, b"b" * 10)
+
+
+def control(machine: Receiver | Sender, *told: messages.ControlMessage) -> None:
+    for message in told:
+        machine.receive_control(messages.serialize_control(message), NOW)
+
+
+def accepting_receiver(manifest: Manifest | None = None) -> tuple[Receiver, MemoryDestination]:
+    """A receiver that has accepted FILES and waits for data."""
+    receiver = Receiver(ask=False, agent="test", now=NOW)
+    destination = MemoryDestination(set())
+    control(receiver, messages.Hello(version=1, agent="liar"))
+    control(receiver, *messages.manifest_messages(manifest or manifest_of(FILES)))
+    work(receiver, destination)
+    return receiver, destination
+
+
+def work(receiver: Receiver, destination: MemoryDestination) -> None:
+    while operations := receiver.next_operations():
+        receiver.operations_done(destination.apply(operations), NOW)
+
+
+def error_of(machine: Receiver | Sender) -> FlyxError:
+    found = None
+    while (event := machine.next_event()) is not None:
+        if isinstance(event, Failed):
+            found = event.error
+    assert found is not None
+    assert machine.ended
+    return found
+
+
+def last_word(machine: Receiver | Sender) -> messages.ControlMessage:
+    text = None
+    while (following := machine.next_control()) is not None:
+        text = following
+    assert text is not None
+    return messages.parse_control_untrusted(text)
+
+
+def test_the_honest_sender_of_these_tests_succeeds() -> None:
+    receiver, destination = accepting_receiver()
+    receiver.receive_data(b"".join(A + B), NOW)
+    work(receiver, destination)
+    control(receiver, messages.Done())
+    assert receiver.ended
+    assert destination.files == FILES
+
+
+@pytest.mark.parametrize(
+    "data",
+    {
+        "a directory with bytes": [frame(FrameKind.DATA, 0, 0, b"x")],
+        "an entry out of range": [frame(FrameKind.DATA, 3, 0, b"x")],
+        "files out of order": B,
+        "a file twice": A + A,
+        "an offset beyond": [frame(FrameKind.DATA, 1, 1, b"a" * 4999)],
+        "more bytes than announced": [frame(FrameKind.DATA, 1, 0, b"a" * 5001)],
+        "splinters": [frame(FrameKind.DATA, 1, 0, b"a")],
+        "a block that ends early": [frame(FrameKind.DATA, 1, 0, b"a" * 2000), A[1]],
+        "a block end without bytes": [A[1]],
+        "a block end elsewhere": [A[0], frame(FrameKind.BLOCK_END, 1, 1, bytes(32))],
+        "a file end before its block": [A[0], A[2]],
+        "a file end of another size": [*A[:2], frame(FrameKind.FILE_END, 1, 4999, bytes(32))],
+        "the end of a file not begun": [A[2]],
+        "a frame of unknown kind": [struct.pack("!B3xIIQ", 77, 1, 1, 0) + b"x"],
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_data_that_does_not_fit_the_manifest_ends_the_transfer(data: tuple[str, list[bytes]]) -> None:
+    receiver, destination = accepting_receiver()
+    receiver.receive_data(b"".join(data[1]), NOW)
+    work(receiver, destination)
+    assert isinstance(error_of(receiver), RemoteProtocolError)
+    told = last_word(receiver)
+    assert isinstance(told, messages.Cancel)
+    assert told.code == "protocol_error"
+    assert set(destination.files) <= {"d/a"}
+
+
+def test_a_wrong_block_digest_is_corruption_and_nothing_is_saved() -> None:
+    receiver, destination = accepting_receiver()
+    receiver.receive_data(A[0] + frame(FrameKind.BLOCK_END, 1, 0, bytes(32)), NOW)
+    work(receiver, destination)
+    assert isinstance(error_of(receiver), CorruptData)
+    assert not destination.files
+
+
+def test_a_wrong_file_digest_is_corruption_and_nothing_is_saved() -> None:
+    receiver, destination = accepting_receiver()
+    receiver.receive_data(A[0] + A[1] + frame(FrameKind.FILE_END, 1, 5000, bytes(32)), NOW)
+    work(receiver, destination)
+    assert isinstance(error_of(receiver), CorruptData)
+    assert not destination.files
+
+
+def test_data_beyond_the_credit_ends_the_transfer() -> None:
+    size = WINDOW + 3 * BLOCK_SIZE
+    receiver, _ = accepting_receiver(manifest_of({"big": bytes(size)}))
+    piece = BLOCK_SIZE // 2
+    block = block_digest([bytes(BLOCK_SIZE)])
+    for offset in range(0, size, piece):
+        receiver.receive_data(frame(FrameKind.DATA, 0, offset, bytes(piece)), NOW)
+        if offset % BLOCK_SIZE:
+            receiver.receive_data(frame(FrameKind.BLOCK_END, 0, offset - piece, block), NOW)
+    assert isinstance(error_of(receiver), RemoteProtocolError)
+
+
+def test_data_before_acceptance_ends_the_transfer() -> None:
+    receiver = Receiver(ask=True, agent="test", now=NOW)
+    control(receiver, messages.Hello(version=1, agent="liar"))
+    control(receiver, *messages.manifest_messages(manifest_of(FILES)))
+    receiver.receive_data(A[0], NOW)
+    assert isinstance(error_of(receiver), RemoteProtocolError)
+
+
+def lying_manifests() -> dict[str, list[messages.ControlMessage]]:
+    honest = list(messages.manifest_messages(manifest_of(FILES)))
+    start, roots, piece, end = honest
+    assert isinstance(start, messages.ManifestStart)
+    assert isinstance(piece, messages.ManifestPiece)
+    fat = piece.model_copy(update={"entries": [("d", "directory", 9, 0o755, 0), *piece.entries[1:]]})
+    return {
+        "entries before the start": [piece],
+        "an end before the start": [end],
+        "roots before the start": [roots],
+        "entries before the roots": [start, piece],
+        "a start twice": [start, start],
+        "more roots than announced": [start, roots, roots],
+        "the same piece twice": [start, roots, piece, piece],
+        "an end too early": [start, roots, end],
+        "another id": [start.model_copy(update={"manifest_id": "f" * 64}), roots, piece, end],
+        "fewer bytes than announced": [start.model_copy(update={"bytes": 1}), roots, piece, end],
+        "other roots than the entries have": [start, messages.Roots(names=["e"]), piece, end],
+        "a directory with a size": [start, roots, fat],
+        "an end twice": [start, roots, piece, end, end],
+        "a receiver's message": [messages.Accept(below=0)],
+        "done before the end": [messages.Done()],
+    }
+
+
+@pytest.mark.parametrize("lie", lying_manifests())
+def test_a_manifest_that_contradicts_itself_ends_the_transfer(lie: str) -> None:
+    receiver = Receiver(ask=False, agent="test", now=NOW)
+    control(receiver, messages.Hello(version=1, agent="liar"), *lying_manifests()[lie])
+    assert isinstance(error_of(receiver), RemoteProtocolError)
+
+
+def offering_sender() -> tuple[Sender, MemorySource]:
+    manifest = manifest_of(FILES)
+    sender = Sender(manifest, max_message_size=16384, agent="test", now=NOW)
+    control(sender, messages.Hello(version=1, agent="liar"))
+    return sender, MemorySource(manifest, FILES)
+
+
+def send_all(sender: Sender, source: MemorySource) -> None:
+    control(sender, messages.Accept(below=3), messages.Credit(bytes=1 << 20, written=0))
+    while reads := sender.next_reads():
+        sender.blocks_read(source.read(reads), NOW)
+    while sender.next_data() is not None:
+        pass
+
+
+COMPLETE = messages.Complete(files=2, bytes=5010, sha256="0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("lie", "before"),
+    [
+        (messages.Accept(below=4), offering_sender),
+        (COMPLETE, offering_sender),
+        (messages.Saved(files=[1]), offering_sender),
+        (messages.Credit(bytes=5, written=1), offering_sender),
+        (messages.Done(), offering_sender),
+    ],
+    ids=[
+        "accepts too much",
+        "completes at once",
+        "saves what was not sent",
+        "verifies what was not sent",
+        "done",
+    ],
+)
+def test_a_receiver_that_claims_too_much_ends_the_transfer(
+    lie: messages.ControlMessage, before: Callable[[], tuple[Sender, MemorySource]]
+) -> None:
+    sender, _ = before()
+    control(sender, lie)
+    assert isinstance(error_of(sender), RemoteProtocolError)
+
+
+@pytest.mark.parametrize(
+    "lies",
+    [
+        [COMPLETE],
+        [messages.Accept(below=2)],
+        [messages.Credit(bytes=1, written=0)],
+        [messages.Saved(files=[1]), messages.Saved(files=[1])],
+        [messages.Saved(files=[9])],
+    ],
+    ids=["another digest", "unaccepts", "takes credit back", "saves twice", "saves the unknown"],
+)
+def test_a_receiver_that_contradicts_itself_is_never_done(lies: list[messages.ControlMessage]) -> None:
+    sender, source = offering_sender()
+    send_all(sender, source)
+    control(sender, *lies)
+    assert isinstance(error_of(sender), RemoteProtocolError)
+
+
+def test_without_credit_nothing_is_sent() -> None:
+    sender, source = offering_sender()
+    control(sender, messages.Accept(below=3))
+    while reads := sender.next_reads():
+        sender.blocks_read(source.read(reads), NOW)
+    assert sender.next_data() is None
+
+
+def test_blocks_that_were_not_asked_for_are_our_own_mistake() -> None:
+    sender, source = offering_sender()
+    control(sender, messages.Accept(below=3))
+    reads = sender.next_reads()
+    answers = source.read(reads)
+    with pytest.raises(LocalProtocolError):
+        sender.blocks_read(list(reversed(answers)), NOW)
+    assert isinstance(answers[0], BlockRead)
+
+
+def machines() -> list[Receiver | Sender]:
+    return [
+        Receiver(ask=False, agent="test", now=NOW),
+        Sender(manifest_of(FILES), max_message_size=16384, agent="test", now=NOW),
+    ]
+
+
+@pytest.mark.parametrize("machine", machines(), ids=["receiver", "sender"])
+def test_a_peer_that_never_greets_is_given_up(machine: Receiver | Sender) -> None:
+    deadline = machine.next_timeout()
+    assert deadline == NOW + HELLO_TIMEOUT
+    machine.handle_timeout(deadline)
+    assert isinstance(error_of(machine), TransferInterrupted)
+
+
+@pytest.mark.parametrize("machine", machines(), ids=["receiver", "sender"])
+def test_another_protocol_version_is_named(machine: Receiver | Sender) -> None:
+    control(machine, messages.Hello(version=2, agent="newer"))
+    error = error_of(machine)
+    assert "version 2" in str(error)
+    assert error.hint is not None
+    assert "flyx --version" in error.hint
+
+
+@pytest.mark.parametrize("machine", machines(), ids=["receiver", "sender"])
+def test_nothing_is_understood_before_hello(machine: Receiver | Sender) -> None:
+    control(machine, messages.Ping(token=1))
+    assert isinstance(error_of(machine), RemoteProtocolError)
+
+
+@pytest.mark.parametrize("machine", machines(), ids=["receiver", "sender"])
+def test_a_second_hello_is_refused(machine: Receiver | Sender) -> None:
+    control(machine, messages.Hello(version=1, agent="x"), messages.Hello(version=1, agent="x"))
+    assert isinstance(error_of(machine), RemoteProtocolError)
+
+
+@pytest.mark.parametrize("machine", machines(), ids=["receiver", "sender"])
+def test_text_of_a_cancel_cannot_steer_a_terminal(machine: Receiver | Sender) -> None:
+    control(machine, messages.Cancel(code="declined", message="\x1b[2J\u202egone"))
+    assert str(error_of(machine)).isprintable()
+
+
+any_control = st.one_of(
+    st.sampled_from([m for lie in lying_manifests().values() for m in lie]),
+    st.just(messages.Hello(version=1, agent="x")),
+    st.builds(messages.Accept, below=st.integers(0, 5)),
+    st.builds(messages.Credit, bytes=st.integers(0, 100_000), written=st.integers(0, 9_000)),
+    st.builds(messages.Saved, files=st.lists(st.integers(0, 4), max_size=3)),
+    st.just(COMPLETE),
+    st.builds(messages.Pong, token=st.integers(0, 3)),
+)
+any_frame = st.builds(
+    frame,
+    st.sampled_from(list(FrameKind)),
+    st.integers(0, 4),
+    st.sampled_from([0, 10, 5000]),
+    st.sampled_from([b"a" * 5000, b"b" * 10, bytes(32), b"file_changed"]),
+)
+inputs = st.lists(st.one_of(any_control, any_frame, st.sampled_from(A + B)), max_size=25)
+
+
+@given(inputs)
+@settings(max_examples=300)
+def test_no_sequence_of_messages_makes_a_receiver_save_other_bytes(
+    sequence: list[messages.ControlMessage | bytes],
+) -> None:
+    receiver, destination = accepting_receiver()
+    for item in sequence:
+        if isinstance(item, bytes):
+            receiver.receive_data(item, NOW)
+        else:
+            control(receiver, item)
+        work(receiver, destination)
+    for path, content in destination.files.items():
+        assert FILES[path] == content
+
+
+@given(inputs)
+@settings(max_examples=300)
+def test_no_sequence_of_messages_breaks_a_sender(sequence: list[messages.ControlMessage | bytes]) -> None:
+    sender, source = offering_sender()
+    for item in sequence:
+        if isinstance(item, bytes):
+            sender.receive_control(item, NOW)
+        else:
+            control(sender, item)
+        if reads := sender.next_reads():
+            sender.blocks_read(source.read(reads), NOW)
+        while sender.next_data() is not None:
+            pass
+        while sender.next_event() is not None:
+            pass

@@ -1,0 +1,222 @@
+"""The wire grammar: what is written can be read, and what cannot be read is refused, never worse."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flyx.errors import RemoteProtocolError
+from flyx.transfer import messages
+from flyx.transfer.manifest import Entry, EntryKind, Manifest
+from flyx.transfer.messages import FRAME_HEADER, FrameKind, FramePacker, parse_frames_untrusted
+
+SHA = "0" * 64
+
+control_messages = st.one_of(
+    st.builds(messages.Hello, version=st.integers(1, 9), agent=st.text(max_size=64)),
+    st.builds(
+        messages.ManifestStart,
+        manifest_id=st.just(SHA),
+        entries=st.integers(1, 1000),
+        files=st.integers(0, 1000),
+        bytes=st.integers(0, 1 << 60),
+        roots=st.integers(1, 1000),
+    ),
+    st.builds(messages.Roots, names=st.lists(st.text(max_size=50), max_size=5)),
+    st.builds(messages.ManifestEnd),
+    st.builds(messages.Accept, below=st.integers(0, 1_000_000)),
+    st.builds(messages.Credit, bytes=st.integers(0, 1 << 60), written=st.integers(0, 1 << 60)),
+    st.builds(messages.Saved, files=st.lists(st.integers(0, 1000), max_size=9)),
+    st.builds(messages.Complete, files=st.integers(0, 9), bytes=st.integers(0, 9), sha256=st.just(SHA)),
+    st.builds(messages.Done),
+    st.builds(messages.Cancel, code=st.just("declined"), message=st.text(max_size=1000)),
+    st.builds(messages.Ping, token=st.integers(0, 1 << 30)),
+    st.builds(messages.Pong, token=st.integers(0, 1 << 30)),
+)
+
+
+@given(control_messages)
+def test_control_messages_survive_the_wire(message: messages.ControlMessage) -> None:
+    assert messages.parse_control_untrusted(messages.serialize_control(message)) == message
+
+
+@given(control_messages, st.data())
+def test_truncated_control_messages_are_refused(
+    message: messages.ControlMessage, data: st.DataObject
+) -> None:
+    text = messages.serialize_control(message)
+    with pytest.raises(RemoteProtocolError):
+        messages.parse_control_untrusted(text[: data.draw(st.integers(0, len(text) - 1))])
+
+
+@given(st.one_of(st.text(), st.binary()))
+def test_garbage_on_the_control_channel_is_refused(garbage: str | bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        messages.parse_control_untrusted(garbage)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 50_000,
+        '{"type":"accept","below":1e999}',
+        '{"type":"accept","below":NaN}',
+        '{"type":"accept","below":"1"}',
+        '{"type":"accept","below":true}',
+        '{"type":"accept","below":-1}',
+        '{"type":"accept","below":' + "9" * 5000 + "}",
+        '{"type":"complete","files":0,"bytes":0,"sha256":"' + "Z" * 64 + '"}',
+        '{"type":"nonsense"}',
+        '{"type":["hello"]}',
+        '{"type":"ping","token":0}' + " " * messages.MAX_CONTROL_SIZE,
+        '{"type":"hello","version":1,"agent":"\\ud800"}',
+    ],
+)
+def test_hostile_control_messages_are_refused(text: str) -> None:
+    with pytest.raises(RemoteProtocolError):
+        messages.parse_control_untrusted(text)
+
+
+def test_a_refusal_does_not_repeat_what_the_peer_wrote() -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        messages.parse_control_untrusted('{"type":"accept","below":"\\u001b[2J secret"}')
+    assert "secret" not in str(caught.value)
+
+
+def test_unknown_fields_are_ignored() -> None:
+    assert messages.parse_control_untrusted('{"type":"ping","token":7,"colour":"red"}') == messages.Ping(
+        token=7
+    )
+
+
+names = st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), min_size=1, max_size=200)
+
+
+@given(st.lists(st.tuples(names, names, st.booleans()), min_size=1, max_size=40))
+def test_a_manifest_survives_the_wire_in_pieces_within_the_limit(rows: list[tuple[str, str, bool]]) -> None:
+    entries = [
+        Entry(f"{root}/{name}", EntryKind.DIRECTORY, 0, 0o755, 5)
+        if is_directory
+        else Entry(f"{root}/{name}", EntryKind.FILE, 7, 0o644, -5)
+        for root, name, is_directory in rows
+    ]
+    manifest = Manifest(entries)
+    texts = [messages.serialize_control(m) for m in messages.manifest_messages(manifest)]
+    assert all(len(text.encode()) <= 65536 and len(text) <= messages.MAX_CONTROL_SIZE for text in texts)
+    told: list[Entry] = []
+    roots: list[str] = []
+    for message in map(messages.parse_control_untrusted, texts):
+        if isinstance(message, messages.ManifestPiece):
+            assert message.first == len(told)
+            told += messages.entries_of(message)
+        elif isinstance(message, messages.Roots):
+            roots += message.names
+    assert tuple(told) == manifest.entries
+    assert tuple(roots) == manifest.roots
+    assert Manifest(told).id == manifest.id
+
+
+def test_the_longest_names_fit_into_pieces() -> None:
+    manifest = Manifest(
+        Entry("/".join(['"' * 255] * 15) + f"/{i}", EntryKind.FILE, 1 << 52, 0o777, -(1 << 52))
+        for i in range(20)
+    )
+    for message in messages.manifest_messages(manifest):
+        messages.parse_control_untrusted(messages.serialize_control(message))
+
+
+def test_a_manifest_of_100_000_entries_is_told_in_linear_time() -> None:
+    manifest = Manifest(Entry(f"d/{i:06}", EntryKind.FILE, 1, 0o644, 0) for i in range(100_000))
+    pieces = sum(1 for _ in messages.manifest_messages(manifest))
+    assert pieces < 1000
+
+
+frames = st.lists(
+    st.one_of(
+        st.tuples(st.just(FrameKind.DATA), st.integers(0, 9), st.integers(0, 1 << 50), st.binary(min_size=1)),
+        st.tuples(st.just(FrameKind.FILE_END), st.integers(0, 9), st.integers(0, 9), st.just(b"d" * 32)),
+        st.tuples(
+            st.just(FrameKind.FILE_FAILED), st.integers(0, 9), st.integers(0, 9), st.just(b"file_changed")
+        ),
+    ),
+    min_size=1,
+)
+
+
+@given(frames, st.integers(1200, 70_000))
+def test_frames_survive_packing(rows: list[tuple[FrameKind, int, int, bytes]], limit: int) -> None:
+    packer = FramePacker(limit)
+    for row in rows:
+        packer.add(*row)
+    packer.flush()
+    assert packer.size == sum(map(len, packer.messages))
+    parsed = []
+    while packer.messages:
+        message = packer.pop()
+        assert len(message) <= limit
+        parsed += [(f.kind, f.file, f.offset, bytes(f.payload)) for f in parse_frames_untrusted(message)]
+    assert packer.size == 0
+    assert parsed == rows
+
+
+@given(st.binary(min_size=1, max_size=300_000), st.integers(1200, 70_000))
+def test_a_long_block_is_split_without_splinters(block: bytes, limit: int) -> None:
+    packer = FramePacker(limit)
+    packer.add(FrameKind.FILE_END, 0, 0, b"d" * 32)
+    packer.add(FrameKind.DATA, 1, 0, block)
+    packer.flush()
+    pieces = [f for m in packer.messages for f in parse_frames_untrusted(m) if f.kind is FrameKind.DATA]
+    assert b"".join(piece.payload for piece in pieces) == block
+    assert all(len(piece.payload) >= messages.SHORTEST_DATA for piece in pieces[:-1])
+    assert [piece.offset for piece in pieces] == [
+        sum(len(p.payload) for p in pieces[:i]) for i in range(len(pieces))
+    ]
+
+
+@given(frames, st.data())
+def test_truncated_frames_are_refused_or_end_on_a_boundary(
+    rows: list[tuple[FrameKind, int, int, bytes]], data: st.DataObject
+) -> None:
+    packer = FramePacker(1 << 20)
+    for row in rows:
+        packer.add(*row)
+    packer.flush()
+    message = packer.pop()
+    cut = message[: data.draw(st.integers(0, len(message) - 1))]
+    try:
+        parsed = parse_frames_untrusted(cut)
+    except RemoteProtocolError:
+        return
+    assert sum(FRAME_HEADER.size + len(frame.payload) for frame in parsed) == len(cut)
+
+
+@given(st.binary(max_size=200))
+def test_garbage_on_the_data_channel_is_refused_or_parsed_but_never_crashes(garbage: bytes) -> None:
+    try:
+        parse_frames_untrusted(garbage)
+    except RemoteProtocolError:
+        return
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "text",
+        b"",
+        FRAME_HEADER.pack(9, 0, 1, 0) + b"x",
+        FRAME_HEADER.pack(FrameKind.DATA, 0, 0, 0),
+        FRAME_HEADER.pack(FrameKind.BLOCK_END, 0, 31, 0) + b"x" * 31,
+        FRAME_HEADER.pack(FrameKind.FILE_FAILED, 0, 65, 0) + b"x" * 65,
+        FRAME_HEADER.pack(FrameKind.DATA, 0, 0xFFFFFFFF, 0) + b"x",
+    ],
+)
+def test_hostile_data_messages_are_refused(message: bytes | str) -> None:
+    with pytest.raises(RemoteProtocolError):
+        parse_frames_untrusted(message)
+
+
+def test_control_messages_are_json_objects_with_a_type() -> None:
+    assert json.loads(messages.serialize_control(messages.Done())) == {"type": "done"}
