@@ -1,0 +1,1 @@
+"""WebRTC: peer connections and their data channels, on aiortc."""

@@ -1,0 +1,248 @@
+"""Runs a transfer machine over its two channels and its disk.
+
+One task a transfer: after every input (a message, room in the send buffer, an answer of the disk, a
+deadline) the machine is drained. The disk works on threads, one batch at a time for each transfer, so the
+event loop never waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from flyx.client import events
+from flyx.errors import FilesFailed, FlyxError, StorageError, TransferInterrupted
+from flyx.rtc.peer import Channel, Channels, PeerConnection
+from flyx.transfer.disk import FAILURE_REASONS
+from flyx.transfer.session import Failed, Greeted, RoundTrip, Session
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds that the other side gets to read our last message and close."""
+
+PROGRESS_INTERVAL = 0.1
+"""Seconds between two progress events."""
+
+Machine = TypeVar("Machine", bound=Session)
+Work = TypeVar("Work")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What a driver is connected to.
+
+    Attributes:
+        connection: asked which path it takes; its owner closes it after run().
+        channels: of that connection, open.
+        disk: runs the blocking work.
+        peer: number of the peer in events.
+        on_event: told what happens.
+    """
+
+    connection: PeerConnection
+    channels: Channels
+    disk: Executor
+    peer: int
+    on_event: Callable[[events.Event], None]
+
+
+class Driver(ABC, Generic[Machine, Work, Result]):
+    """Drives one machine to its end; subclasses know what the machine asks of the disk and what it tells."""
+
+    def __init__(self, machine: Machine, wiring: Wiring) -> None:
+        """Args:
+        machine: newly made; the driver is its only user from now on.
+        wiring: the rest of the world.
+        """
+        self.machine = machine
+        self.peer = wiring.peer
+        self.on_event = wiring.on_event
+        self._connection = wiring.connection
+        self._control = wiring.channels.control
+        self._data = wiring.channels.data
+        self._disk = wiring.disk
+        # Set by whatever may let the machine go on.
+        self._wake = asyncio.Event()
+        self._disk_task: asyncio.Task[None] | None = None
+        # What run() raises in the end.
+        self._error: FlyxError | None = None
+        self._path_told = False
+        self._next_progress = 0.0
+        # When the transfer was accepted.
+        self._started: float | None = None
+        # The files that could not be delivered: path and reason.
+        self._lost: list[tuple[str, str]] = []
+
+    async def run(self) -> None:
+        """Drive the machine until it ends.
+
+        Raises:
+            FlyxError: the transfer did not succeed; the other side has been told.
+        """
+        self._control.listen(_Listener(self, self.machine.receive_control))
+        self._data.listen(_Listener(self, self.receive_data))
+        try:
+            while not self.machine.ended:
+                self._drain()
+                await self._wait()
+        except asyncio.CancelledError:
+            self.machine.cancel(TransferInterrupted(reason="it was stopped"))
+            raise
+        finally:
+            await self._finish()
+        if self._error:
+            raise self._error
+
+    def peer_gone(self) -> None:
+        """The server says that the other side has left the room."""
+        self.machine.peer_gone(time.monotonic())
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the machine drained soon."""
+        self._wake.set()
+
+    def begin(self) -> None:
+        """The transfer has been accepted: its time starts."""
+        self._started = time.monotonic()
+
+    def lose(self, path: str, code: str) -> None:
+        """The sender cannot deliver this file."""
+        reason = FAILURE_REASONS[code]
+        self._lost.append((path, reason))
+        self.on_event(events.FileLost(self.peer, path, reason))
+
+    def succeed(self, files: int, size: int, sha256: str) -> None:
+        """Everything that could be delivered is complete and confirmed."""
+        self.on_event(events.Progress(self.peer, size, size))
+        if self._lost:
+            path, reason = self._lost[0]
+            total = files + len(self._lost)
+            self._error = FilesFailed(failed=len(self._lost), total=total, path=path, reason=reason)
+        else:
+            seconds = time.monotonic() - (self._started or time.monotonic())
+            self.on_event(events.TransferDone(self.peer, files, size, seconds, sha256))
+
+    @abstractmethod
+    def next_work(self) -> Work | None:
+        """What the machine asks of the disk now, if anything."""
+
+    @abstractmethod
+    def do_work(self, work: Work) -> Result:
+        """Do it; blocking, on a thread."""
+
+    @abstractmethod
+    def work_done(self, result: Result, now: float) -> None:
+        """Give the machine the result."""
+
+    @abstractmethod
+    def handle_event(self, event: object) -> None:
+        """Tell an event of the machine on."""
+
+    @abstractmethod
+    def progress(self) -> tuple[int, int]:
+        """File bytes verified at the receiver, and in all."""
+
+    @abstractmethod
+    def next_data(self) -> bytes | None:
+        """The next message for the data channel."""
+
+    @abstractmethod
+    def receive_data(self, message: bytes | str, now: float) -> None:
+        """Give the machine a message of the data channel."""
+
+    def _drain(self) -> None:
+        _fill(self._control, self.machine.next_control)
+        if self._disk_task is None and (work := self.next_work()) is not None:
+            self._disk_task = asyncio.create_task(self._do(work))
+        _fill(self._data, self.next_data)
+        while (event := self.machine.next_event()) is not None:
+            self._handle(event)
+        now = time.monotonic()
+        if self._started is not None and now >= self._next_progress and not self.machine.ended:
+            self._next_progress = now + PROGRESS_INTERVAL
+            self.on_event(events.Progress(self.peer, *self.progress()))
+
+    def _handle(self, event: object) -> None:
+        match event:
+            case Greeted():
+                pass
+            case RoundTrip(seconds=rtt):
+                if not self._path_told and (path := self._connection.path()):
+                    self._path_told = True
+                    self.on_event(events.PeerConnected(self.peer, path.local, path.remote, rtt))
+            case Failed(error=error):
+                self._error = error
+            case _:
+                self.handle_event(event)
+
+    async def _wait(self) -> None:
+        """Wait for an input or the next deadline."""
+        deadline = self.machine.next_timeout()
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+        now = time.monotonic()
+        if deadline is not None and now >= deadline:
+            self.machine.handle_timeout(now)
+
+    async def _do(self, work: Work) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            result = await loop.run_in_executor(self._disk, self.do_work, work)
+            self.work_done(result, time.monotonic())
+        except FlyxError as error:
+            self.machine.cancel(error)
+        except OSError as error:
+            self.machine.cancel(StorageError(action="use", path="the disk", reason=str(error)))
+        finally:
+            self._disk_task = None
+            self.wake()
+
+    async def _finish(self) -> None:
+        """Let the disk end what it does, and the other side read our last message: it closes when it has."""
+        self._drain()
+        if self._disk_task:
+            await asyncio.wait([self._disk_task])
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                while self.machine.has_last_word and not self._control.closed:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    self._drain()
+        except TimeoutError:
+            pass
+
+
+class _Listener:
+    """Passes what happens on one channel to the machine."""
+
+    def __init__(self, driver: Driver[Machine, Work, Result], receive: Callable[[bytes | str, float], None]):
+        self._driver = driver
+        self._receive = receive
+
+    def message_received(self, message: bytes | str) -> None:
+        self._receive(message, time.monotonic())
+        self._driver.wake()
+
+    def channel_writable(self) -> None:
+        self._driver.wake()
+
+    def channel_closed(self) -> None:
+        self._driver.machine.channel_closed()
+        self._driver.wake()
+
+
+def _fill(channel: Channel, next_message: Callable[[], bytes | str | None]) -> None:
+    """Send while the channel takes and the machine has."""
+    while channel.writable and (message := next_message()) is not None:
+        channel.send(message)

@@ -1,0 +1,132 @@
+"""What the client tells while it works; cli/ renders it for people or as NDJSON.
+
+`peer` tells several receivers of one sender apart: 1, 2, 3 in the order of their arrival; a receiver's only
+peer is its sender, 1. Text that came from the other side (paths) is raw here: whoever shows it escapes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flyx.errors import FlyxError
+from flyx.transfer.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class RoomOpened:
+    """The sender's room is open. `code` is what receivers need."""
+
+    room_id: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoomJoined:
+    """The receiver is in the sender's room."""
+
+    room_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerJoined:
+    """The other side is in the room; a connection to it is being made."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConnected:
+    """The connection is up.
+
+    Attributes:
+        local: type of the local candidate: host, srflx, prflx or relay.
+        remote: the same of the remote one.
+        rtt: round-trip time in seconds.
+    """
+
+    peer: int
+    local: str
+    remote: str
+    rtt: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeerEnded:
+    """The transfer with this peer is over; `error` says why when it did not succeed."""
+
+    peer: int
+    error: FlyxError | None
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestKnown:
+    """All that is offered is known."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Verified bytes at the receiver so far, of `total`. At most a few a second."""
+
+    peer: int
+    bytes: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileFinished:
+    """A file is complete at the receiver.
+
+    Attributes:
+        path: in the manifest.
+        saved_as: its final path on this machine; None at the sender.
+        sha256: its digest in hex as defined in transfer/manifest.py; None at the sender.
+    """
+
+    peer: int
+    path: str
+    saved_as: str | None
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileLost:
+    """A file cannot be delivered: it has changed, vanished or cannot be read at the sender."""
+
+    peer: int
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransferDone:
+    """The transfer with this peer is complete and confirmed; `seconds` since it was accepted."""
+
+    peer: int
+    files: int
+    bytes: int
+    seconds: float
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something worth a line that changes nothing: a skipped symbolic link, a lost server."""
+
+    message: str
+
+
+Event = (
+    RoomOpened
+    | RoomJoined
+    | PeerJoined
+    | PeerConnected
+    | PeerEnded
+    | ManifestKnown
+    | Progress
+    | FileFinished
+    | FileLost
+    | TransferDone
+    | Notice
+)

@@ -1,0 +1,98 @@
+"""One peer connection and the signaling that makes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from flyx.client.signaling import Signaling
+from flyx.errors import RemoteProtocolError
+from flyx.rtc.peer import IceCandidateInit, PeerConnection
+from flyx.signaling.messages import (
+    Answer,
+    AnswerData,
+    IceCandidate,
+    IceCandidateData,
+    Message,
+    Offer,
+    OfferData,
+)
+from flyx.signaling.messages import IceCandidateInit as WireCandidate
+from flyx.transfer.messages import CONTROL_CHANNEL, DATA_CHANNEL
+
+
+class Link:
+    """A peer connection whose descriptions and candidates travel through the room.
+
+    Feed it the peer's messages with take(); wait for the channels with connection.connected().
+    """
+
+    def __init__(self, signaling: Signaling, target_id: str | None) -> None:
+        """Args:
+        signaling: the room both are in.
+        target_id: the receiver to talk to; None when we are the receiver: ours always go to the sender.
+        """
+        self._signaling = signaling
+        self._target_id = target_id
+        urls = [url for server in signaling.joined.ice_servers for url in server.urls]
+        self.connection = PeerConnection((CONTROL_CHANNEL, DATA_CHANNEL), urls, self._tell_candidate)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._answered = False
+
+    async def offer(self) -> None:
+        """Offer a connection to the receiver."""
+        sdp = await self.connection.offer()
+        self._signaling.post(Offer(data=OfferData(sdp=sdp, target_id=self._target_id)))
+
+    def take(self, message: Message) -> None:
+        """Take an offer, answer or candidate of the peer. A bad one is the end of the attempt to connect."""
+        match message:
+            case Offer(data=data) if not self._answered:
+                self._answered = True
+                self._spawn(self._answer(data.sdp))
+            case Answer(data=data):
+                self._spawn(self.connection.accept_answer(data.sdp))
+            case IceCandidate(data=data):
+                self._spawn(self.connection.add_candidate(_candidate(data.candidate)))
+            case _:
+                pass
+
+    async def close(self) -> None:
+        """Close the connection and end what is under way for it."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.connection.close()
+
+    async def _answer(self, offer: str) -> None:
+        sdp = await self.connection.answer(offer)
+        self._signaling.post(Answer(data=AnswerData(sdp=sdp)))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        # Descriptions and candidates may wait for name lookups: one peer's must not hold up another's.
+        task = asyncio.create_task(self._run(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except RemoteProtocolError as error:
+            self.connection.give_up(error)
+
+    def _tell_candidate(self, candidate: IceCandidateInit | None) -> None:
+        wire = None
+        if candidate is not None:
+            wire = WireCandidate(
+                candidate=candidate["candidate"],
+                sdp_mid=candidate["sdpMid"],
+                sdp_m_line_index=candidate["sdpMLineIndex"],
+            )
+        self._signaling.post(IceCandidate(data=IceCandidateData(candidate=wire, target_id=self._target_id)))
+
+
+def _candidate(wire: WireCandidate | None) -> IceCandidateInit | None:
+    if wire is None:
+        return None
+    return {"candidate": wire.candidate, "sdpMid": wire.sdp_mid, "sdpMLineIndex": wire.sdp_m_line_index}

@@ -1,0 +1,353 @@
+"""One peer connection with the two data channels of a transfer.
+
+The sender offers: offer(), then accept_answer(). The receiver answers: answer(). Candidates are in the SDP as
+far as they are known, and told through on_candidate as well; those of the other side go to add_candidate().
+connected() gives the channels once both are open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypedDict
+
+from aiortc import RTCConfiguration, RTCDataChannel, RTCIceCandidate, RTCPeerConnection, RTCSessionDescription
+from aiortc.rtcicetransport import parse_stun_turn_uri
+from aiortc.sdp import SessionDescription, candidate_from_sdp, candidate_to_sdp
+
+from flyx.errors import FlyxError, PeerUnreachable, RemoteProtocolError
+from flyx.rtc import seam
+
+logger = logging.getLogger("flyx.rtc")
+
+CONNECT_TIMEOUT = 30.0
+"""Seconds from the descriptions to open channels: ICE checks over a bad path take up to 20."""
+
+STUN_SERVERS_ASKED = 3
+"""Of the STUN servers that we are told, so many are asked, all at once."""
+
+MAX_REMOTE_CANDIDATES = 256
+"""Candidates taken from one peer: each is checked against each of ours, so a hostile list would be work."""
+
+MAX_EARLY_MESSAGES = 64
+"""Messages kept on a channel that nobody listens to yet; a peer that sends more has not waited its turn."""
+
+BUFFERED_HIGH = 1 << 20
+"""Bytes in a channel's send buffer above which it is not writable."""
+
+BUFFERED_LOW = BUFFERED_HIGH // 2
+"""Bytes at which it becomes writable again."""
+
+DEFAULT_MAX_MESSAGE_SIZE = 65536
+"""What a peer accepts that does not say (RFC 8841 §6.1)."""
+
+
+class IceCandidateInit(TypedDict):
+    """RTCIceCandidateInit of the W3C WebRTC specification, §4.8.1."""
+
+    candidate: str
+    sdpMid: str | None
+    sdpMLineIndex: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CandidatePair:
+    """The path in use: the types of its two candidates (host, srflx, prflx, relay; RFC 8445 §5.1.1)."""
+
+    local: str
+    remote: str
+
+
+class ChannelListener(Protocol):
+    """Who hears of what happens on a channel."""
+
+    def message_received(self, message: bytes | str) -> None:
+        """A whole message has come."""
+
+    def channel_writable(self) -> None:
+        """The send buffer has drained to BUFFERED_LOW."""
+
+    def channel_closed(self) -> None:
+        """No more messages will come or go."""
+
+
+class Channel:
+    """A data channel, open or closed."""
+
+    def __init__(self, channel: RTCDataChannel) -> None:
+        self._channel = channel
+        self._listener: ChannelListener | None = None
+        self._early: list[bytes | str] = []
+        self.closed = False
+        channel.bufferedAmountLowThreshold = BUFFERED_LOW
+        channel.on("message", self._on_message)
+        channel.on("bufferedamountlow", self._on_low)
+        channel.on("close", self.mark_closed)
+
+    @property
+    def writable(self) -> bool:
+        """Whether more should be sent now; channel_writable() follows when it becomes so again."""
+        return self._channel.bufferedAmount < BUFFERED_HIGH
+
+    def listen(self, listener: ChannelListener) -> None:
+        """Deliver everything to this listener from now on, what came before included."""
+        self._listener = listener
+        for message in self._early:
+            listener.message_received(message)
+        self._early.clear()
+        if self.closed:
+            listener.channel_closed()
+
+    def send(self, message: bytes | str) -> None:
+        """Queue one message; on a closed channel it is dropped, as it would be on the way."""
+        if self._channel.readyState == "open":
+            self._channel.send(message)
+
+    def _on_message(self, message: bytes | str) -> None:
+        if self._listener:
+            self._listener.message_received(message)
+        elif len(self._early) < MAX_EARLY_MESSAGES:
+            self._early.append(message)
+        else:
+            self._channel.close()
+
+    def _on_low(self) -> None:
+        if self._listener:
+            self._listener.channel_writable()
+
+    def mark_closed(self) -> None:
+        """The channel, or the connection under it, has closed."""
+        if not self.closed:
+            self.closed = True
+            if self._listener:
+                self._listener.channel_closed()
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """The two channels of a transfer, and how large a message the peer accepts, in bytes."""
+
+    control: Channel
+    data: Channel
+    max_message_size: int
+
+
+class PeerConnection:
+    """An RTCPeerConnection, its candidates trickled, its two channels."""
+
+    def __init__(
+        self,
+        labels: tuple[str, str],
+        stun_urls: Sequence[str],
+        on_candidate: Callable[[IceCandidateInit | None], None],
+    ) -> None:
+        """Args:
+        labels: of the control channel and the data channel.
+        stun_urls: "stun:host:port" (RFC 7064), to learn server-reflexive candidates from.
+        on_candidate: called with each local candidate, and with None after the last.
+        """
+        self._labels = labels
+        self._stun_servers = _stun_servers(stun_urls)
+        self._on_candidate = on_candidate
+        # No ICE servers here: aiortc would wait for them; see seam.
+        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._pc.on("datachannel", self._on_datachannel)
+        self._pc.on("connectionstatechange", self._on_state)
+        self._channels: dict[str, Channel] = {}
+        self._opened: set[str] = set()
+        self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Remote candidates that came before the remote description; None once it is there.
+        self._early_candidates: list[IceCandidateInit | None] | None = []
+        self._candidates_taken = 0
+        self._trickling: asyncio.Task[None] | None = None
+
+    async def offer(self) -> str:
+        """Create the channels and return the SDP that offers them."""
+        for label in self._labels:
+            channel = self._pc.createDataChannel(label)
+            self._channels[label] = Channel(channel)
+            channel.on("open", lambda label=label: self._on_open(label))
+        return await self._describe_ourselves()
+
+    async def answer(self, offer: str) -> str:
+        """Take the peer's offer and return the SDP that answers it.
+
+        Raises:
+            RemoteProtocolError: the offer is not one of data channels over DTLS.
+        """
+        await self._describe_peer(RTCSessionDescription(sdp=offer, type="offer"))
+        return await self._describe_ourselves()
+
+    async def accept_answer(self, answer: str) -> None:
+        """Take the peer's answer to our offer.
+
+        Raises:
+            RemoteProtocolError: it is not an answer to that offer.
+        """
+        await self._describe_peer(RTCSessionDescription(sdp=answer, type="answer"))
+
+    async def add_candidate(self, candidate: IceCandidateInit | None) -> None:
+        """Take a candidate of the peer, None after its last. A malformed one is ignored: others may work."""
+        self._candidates_taken += 1
+        if self._candidates_taken <= MAX_REMOTE_CANDIDATES:
+            await self._add_candidate(candidate)
+
+    async def connected(self) -> Channels:
+        """Wait until both channels are open.
+
+        Raises:
+            PeerUnreachable: ICE or DTLS failed, or it took more than CONNECT_TIMEOUT.
+            FlyxError: the one given to give_up().
+        """
+        try:
+            await asyncio.wait_for(asyncio.shield(self._outcome), CONNECT_TIMEOUT)
+        except TimeoutError:
+            reason = f"it was not made within {CONNECT_TIMEOUT:.0f} s"
+            raise PeerUnreachable(reason=reason) from None
+        control, data = (self._channels[label] for label in self._labels)
+        return Channels(control, data, _max_message_size(self._pc.remoteDescription.sdp))
+
+    def path(self) -> CandidatePair | None:
+        """The candidate pair in use, once there is one."""
+        pair = seam.selected_pair(self._pc)
+        return CandidatePair(pair[0].type, pair[1].type) if pair else None
+
+    def give_up(self, error: FlyxError) -> None:
+        """Have connected() raise this error, unless the connection is made."""
+        self._settle(error)
+
+    async def close(self) -> None:
+        """Close everything; safe to call at any time, more than once."""
+        if self._trickling:
+            self._trickling.cancel()
+            await asyncio.gather(self._trickling, return_exceptions=True)
+        self._settle(PeerUnreachable(reason="the connection was closed"))
+        # Retrieved, so that asyncio does not complain of an outcome nobody waited for.
+        self._outcome.exception()
+        await self._pc.close()
+
+    async def _add_candidate(self, candidate: IceCandidateInit | None) -> None:
+        if self._early_candidates is not None:
+            self._early_candidates.append(candidate)
+            return
+        try:
+            await self._pc.addIceCandidate(_parse_candidate(candidate))
+        except (ValueError, AssertionError, IndexError) as error:
+            logger.debug("ignored a candidate: %s", type(error).__name__)
+
+    async def _describe_ourselves(self) -> str:
+        if self._pc.signalingState == "have-remote-offer":
+            description = await self._pc.createAnswer()
+        else:
+            description = await self._pc.createOffer()
+        candidates = await seam.gather_host_candidates(self._pc)
+        await self._pc.setLocalDescription(description)
+        self._trickling = asyncio.create_task(self._trickle(candidates))
+        # More candidates may follow: the SDP must not say that these are all (RFC 8838 §8.2).
+        return self._pc.localDescription.sdp.replace("a=end-of-candidates\r\n", "")
+
+    async def _describe_peer(self, description: RTCSessionDescription) -> None:
+        try:
+            _require_data_channels_only(description.sdp)
+            await self._pc.setRemoteDescription(description)
+        except Exception as error:
+            # aiortc's SDP parser meets hostile text with whatever exception its regular code would raise.
+            logger.debug("bad %s", description.type, exc_info=error)
+            raise RemoteProtocolError(reason=f"a bad session description ({description.type})") from error
+        early, self._early_candidates = self._early_candidates or [], None
+        for candidate in early:
+            await self._add_candidate(candidate)
+
+    async def _trickle(self, hosts: list[RTCIceCandidate]) -> None:
+        for host in hosts:
+            self._on_candidate(_candidate_init(host))
+        asked = [asyncio.create_task(self._trickle_from(server)) for server in self._stun_servers]
+        try:
+            await asyncio.gather(*asked)
+        finally:
+            for task in asked:
+                task.cancel()
+        self._on_candidate(None)
+
+    async def _trickle_from(self, server: tuple[str, int]) -> None:
+        for candidate in await seam.server_reflexive_candidates(self._pc, server):
+            self._on_candidate(_candidate_init(candidate))
+
+    def _on_datachannel(self, channel: RTCDataChannel) -> None:
+        if channel.label in self._labels and channel.label not in self._channels:
+            self._channels[channel.label] = Channel(channel)
+            self._on_open(channel.label)
+        else:
+            channel.close()
+
+    def _on_open(self, label: str) -> None:
+        self._opened.add(label)
+        if len(self._opened) == len(self._labels):
+            self._settle(None)
+
+    def _settle(self, error: FlyxError | None) -> None:
+        """Decide what connected() tells, unless that is decided."""
+        if self._outcome.done():
+            return
+        if error:
+            self._outcome.set_exception(error)
+        else:
+            self._outcome.set_result(None)
+
+    def _on_state(self) -> None:
+        state = self._pc.connectionState
+        logger.debug("connection %s", state)
+        if state in ("failed", "closed"):
+            self._settle(PeerUnreachable(reason=f"the connection {_WORDS[state]}"))
+            for channel in self._channels.values():
+                channel.mark_closed()
+
+
+_WORDS = {"failed": "could not be made", "closed": "was closed"}
+
+
+def _stun_servers(urls: Sequence[str]) -> list[tuple[str, int]]:
+    """Return (host, port) of the first STUN servers among these URLs; malformed ones are skipped."""
+    servers = []
+    for url in urls:
+        try:
+            parsed = parse_stun_turn_uri(url)
+        except ValueError:
+            continue
+        if parsed["scheme"] == "stun":
+            servers.append((parsed["host"], parsed["port"]))
+    return servers[:STUN_SERVERS_ASKED]
+
+
+def _candidate_init(candidate: RTCIceCandidate) -> IceCandidateInit:
+    return {"candidate": "candidate:" + candidate_to_sdp(candidate), "sdpMid": "0", "sdpMLineIndex": 0}
+
+
+def _parse_candidate(init: IceCandidateInit | None) -> RTCIceCandidate | None:
+    # An empty candidate string also means the end (W3C WebRTC §4.4.2, addIceCandidate).
+    if init is None or not init["candidate"]:
+        return None
+    candidate = candidate_from_sdp(init["candidate"].removeprefix("candidate:"))
+    candidate.sdpMid = init.get("sdpMid")
+    candidate.sdpMLineIndex = init.get("sdpMLineIndex")
+    return candidate
+
+
+def _sections(sdp: str) -> list[Any]:
+    return SessionDescription.parse(sdp).media
+
+
+def _require_data_channels_only(sdp: str) -> None:
+    """An offer of audio or video would make aiortc start codecs for a stranger."""
+    if [section.kind for section in _sections(sdp)] != ["application"]:
+        raise ValueError("not exactly one section of data channels")
+
+
+def _max_message_size(sdp: str) -> int:
+    """Bytes of the largest message that the peer accepts (a=max-message-size, RFC 8841 §6); 0 says any."""
+    capabilities = _sections(sdp)[0].sctpCapabilities
+    if capabilities is None:
+        return DEFAULT_MAX_MESSAGE_SIZE
+    return int(capabilities.maxMessageSize) or 1 << 18
