@@ -8,3 +8,6 @@ The cores (signaling, transfer) do no I/O: no sockets, no disk, no clock and no 
 """
 
 __version__ = "0.1.0"
+
+AGENT = f"flyx/{__version__}"
+"""Who we say we are, to servers and peers."""

@@ -1,0 +1,128 @@
+"""What `flyx demo` does: a server in this process, a sender and a receiver in processes of their own.
+
+The bytes take the way that they always take, over WebRTC; the result is compared by hashing both ends afresh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from flyx.cli.output import report_line, size_text, write_data
+from flyx.errors import CorruptData, FlyxError, printable
+from flyx.server.app import Server
+from flyx.server.config import ServerConfig
+
+_CHUNK = 1 << 20
+
+
+async def demonstrate(path: Path | None, size: int) -> None:
+    """Send path, or size bytes of random data, from one process to another, and compare.
+
+    Raises:
+        FlyxError: the transfer failed, or other bytes arrived than were sent.
+    """
+    with tempfile.TemporaryDirectory(prefix="flyx-demo-") as scratch:
+        source = path or Path(scratch, "random.bin")
+        if path is None:
+            await asyncio.to_thread(_write_random, source, size)
+        target = Path(scratch, "received")
+        config = ServerConfig(host="127.0.0.1", port=0, stun_urls=(), test_room=False)
+        async with Server(config) as server:
+            report_line(f"server    {server.url}")
+            done = await _transfer(server.url, source, target)
+        received = target / source.resolve().name
+        ours, theirs = await asyncio.gather(
+            asyncio.to_thread(tree_digest, source.resolve()), asyncio.to_thread(tree_digest, received)
+        )
+    report_line(f"sha-256   {ours} sent")
+    report_line(f"          {theirs} received")
+    if ours != theirs:
+        raise CorruptData(path=source.name)
+    speed = done["bytes"] / max(done["seconds"], 1e-9) / 1e6
+    write_data(f"{done['bytes']} bytes in {done['seconds']:.2f} s, {speed:.1f} MB/s, identical")
+
+
+async def _transfer(server: str, source: Path, target: Path) -> dict[str, Any]:
+    """Run both ends and return the receiver's `done` event."""
+    async with _flyx("send", "--server", server, "--json", "--", str(source)) as sender:
+        room = await _await_event(sender, "room")
+        report_line(f"sender    process {sender.pid}, code {room['code']}")
+        arguments = ["--server", server, "--json", "--yes", "-o", str(target), room["code"]]
+        async with _flyx("receive", *arguments) as receiver:
+            report_line(f"receiver  process {receiver.pid}")
+            route = await _await_event(receiver, "path")
+            report_line(f"path      {route['local']} to {route['remote']}, {route['rtt'] * 1000:.1f} ms")
+            done = await _await_event(receiver, "done")
+            await _await_event(sender, "done")
+            statuses = await sender.wait(), await receiver.wait()
+    if statuses != (0, 0):
+        raise FlyxError(reason=f"the processes ended with {statuses}")
+    report_line(f"moved     {size_text(done['bytes'])}")
+    return done
+
+
+@asynccontextmanager
+async def _flyx(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run flyx in a process of its own, which ends with the block."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "flyx",
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+async def _await_event(process: asyncio.subprocess.Process, name: str) -> dict[str, Any]:
+    """Read events until the one of that name.
+
+    Raises:
+        FlyxError: it ended, or told of an error, before.
+    """
+    assert process.stdout is not None
+    async for line in process.stdout:
+        event: dict[str, Any] = json.loads(line)
+        if event["event"] == name:
+            return event
+        if event["event"] == "error":
+            raise FlyxError(reason=event["message"], hint=event["hint"])
+    raise FlyxError(reason=f"a process ended before it told of `{name}`")
+
+
+def _write_random(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        for start in range(0, size, _CHUNK):
+            file.write(os.urandom(min(_CHUNK, size - start)))
+
+
+def tree_digest(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file, or of a directory's names and contents."""
+    digest = hashlib.sha256()
+    if path.is_file():
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
+    for child in sorted(path.rglob("*")):
+        if child.is_symlink():
+            continue
+        name = str(child.relative_to(path))
+        content = tree_digest(child) if child.is_file() else "directory"
+        digest.update(f"{printable(name)}\n{content}\n".encode())
+    return digest.hexdigest()

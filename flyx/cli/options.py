@@ -1,0 +1,42 @@
+"""Options that several commands share, and the reporter that follows from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flyx.cli.output import JsonReporter, QuietReporter
+from flyx.errors import InputError
+
+if TYPE_CHECKING:
+    from flyx.cli.output import Reporter
+
+DEFAULT_SERVER = "ws://localhost:8000"
+
+Server = Annotated[
+    str,
+    typer.Option(
+        "--server", envvar="FLYX_SERVER", metavar="URL", help="Signaling server: ws, wss, http or https"
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="FLYX_QUIET", help="Print data and errors only")]
+Json = Annotated[
+    bool, typer.Option("--json", envvar="FLYX_JSON", help="Print one JSON event a line on stdout")
+]
+
+
+def make_reporter(*, sending: bool, server: str, quiet: bool, as_json: bool) -> Reporter:
+    """Return the reporter that the person asked for."""
+    if quiet and as_json:
+        raise InputError(reason="--quiet and --json exclude each other")
+    if as_json:
+        return JsonReporter()
+    if quiet:
+        return QuietReporter()
+    from flyx.cli.progress import HumanReporter
+
+    note = None
+    if sending and server != DEFAULT_SERVER:
+        note = f"(with --server {server}, or FLYX_SERVER set to it)"
+    return HumanReporter(sending=sending, server_note=note)

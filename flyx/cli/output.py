@@ -1,0 +1,181 @@
+"""What people and scripts read: lines on standard error, data on standard output, events as NDJSON.
+
+Standard output carries data alone (the command to run elsewhere, saved paths, or with --json one event a
+line); talk and progress go to standard error. A Reporter renders the client's events in one of three ways:
+for people (cli/progress.py), quietly, or as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Protocol, Self, assert_never
+
+from flyx.errors import FlyxError
+
+if TYPE_CHECKING:
+    from flyx.client import events
+
+# Whether errors go to standard output as events; set by JsonReporter.
+_json_errors = False
+
+
+class Reporter(Protocol):
+    """Renders events; a context manager around the time in which they come."""
+
+    def __enter__(self) -> Self:
+        """Events will come."""
+
+    def __exit__(self, *_: object) -> None:
+        """No more will."""
+
+    def __call__(self, event: events.Event) -> None:
+        """Render one event."""
+
+
+def report_line(text: str) -> None:
+    """Write one line for people."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def write_data(text: str) -> None:
+    """Write one line of data. Names on disk may hold bytes that are no UTF-8; they leave as they are."""
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
+    sys.stdout.flush()
+
+
+def write_event(name: str, **fields: Any) -> None:
+    """Write one event as a line of JSON."""
+    write_data(json.dumps({"event": name, "time": round(time.time(), 3), **fields}))
+
+
+def report_error(error: FlyxError) -> None:
+    """Tell why the program ends without success."""
+    if _json_errors:
+        write_event("error", code=error.code, message=str(error), hint=error.hint)
+        return
+    report_line(f"error: {error}")
+    if error.hint:
+        report_line(f"hint: {error.hint}")
+
+
+def silence_logs() -> None:
+    """Keep the libraries' warnings off the screen: whatever matters comes as an error or an event."""
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+def log_to_stderr() -> None:
+    """Log what flyx does. The libraries stay at warnings: their debug logs hold keys and addresses."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("flyx").setLevel(logging.DEBUG)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+class QuietReporter:
+    """Data on standard output and nothing else; errors come in the end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, event: events.Event) -> None:
+        """Render one event."""
+        from flyx.client.events import FileFinished, RoomOpened
+
+        match event:
+            case RoomOpened(code=code):
+                write_data(receive_command(code))
+            case FileFinished(saved_as=str(path)):
+                write_data(path)
+            case _:
+                pass
+
+
+class JsonReporter:
+    """One event a line on standard output, nothing on standard error."""
+
+    def __init__(self) -> None:
+        # Also for the errors that come before and after the events.
+        global _json_errors
+        _json_errors = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, event: events.Event) -> None:
+        """Render one event."""
+        name, fields = event_fields(event)
+        write_event(name, **fields)
+
+
+def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
+    """Return the name and the fields of an event as README "For scripts" lists them."""
+    from flyx.client import events as e
+
+    match event:
+        case e.RoomOpened(room_id=room_id, code=code):
+            return "room", {"room_id": room_id, "code": code}
+        case e.RoomJoined(room_id=room_id):
+            return "room", {"room_id": room_id}
+        case e.PeerJoined(peer=peer):
+            return "peer", {"peer": peer, "state": "joined"}
+        case e.PeerConnected(peer=peer, local=local, remote=remote, rtt=rtt):
+            return "path", {"peer": peer, "local": local, "remote": remote, "rtt": round(rtt, 6)}
+        case e.PeerEnded(peer=peer, error=None):
+            return "peer", {"peer": peer, "state": "done"}
+        case e.PeerEnded(peer=peer, error=error):
+            assert error is not None
+            return "peer", {"peer": peer, "state": "failed", "code": error.code, "message": str(error)}
+        case e.ManifestKnown(manifest=manifest):
+            files, entries = manifest.file_count, len(manifest.entries)
+            counts = {"files": files, "directories": entries - files, "bytes": manifest.total_bytes}
+            return "manifest", {"manifest_id": manifest.id, **counts}
+        case e.Progress(peer=peer, bytes=done, total=total):
+            return "progress", {"peer": peer, "bytes": done, "total": total}
+        case e.FileFinished(peer=peer, path=path, saved_as=saved_as, sha256=sha256):
+            saved = {} if saved_as is None else {"saved_as": saved_as, "sha256": sha256}
+            return "file", {"peer": peer, "path": path, **saved}
+        case e.FileLost(peer=peer, path=path, reason=reason):
+            return "file", {"peer": peer, "path": path, "error": reason}
+        case e.TransferDone(peer=peer, files=files, bytes=size, seconds=seconds, sha256=sha256):
+            result = {"files": files, "bytes": size, "seconds": round(seconds, 3), "sha256": sha256}
+            return "done", {"peer": peer, **result}
+        case e.Notice(message=message):
+            return "notice", {"message": message}
+        case _:
+            assert_never(event)
+
+
+def receive_command(code: str) -> str:
+    """Return the command that receives under this code."""
+    return f"flyx receive {code}"
+
+
+def size_text(size: int) -> str:
+    """Return a size in bytes as people write it, in powers of 1,000."""
+    from rich.filesize import decimal
+
+    return decimal(size)
+
+
+def files_text(files: int, directories: int, size: int) -> str:
+    """Return how much is offered, such as "3 files, 12.5 MB"."""
+    parts = []
+    if files or not directories:
+        parts.append("1 file" if files == 1 else f"{files:,} files")
+    if directories and not files:
+        parts.append("1 directory" if directories == 1 else f"{directories:,} directories")
+    return ", ".join([*parts, size_text(size)])
+
+
+def path_text(local: str, remote: str) -> str:
+    """Say in words which way the bytes take."""
+    return "through a relay" if "relay" in (local, remote) else "directly"

@@ -1,0 +1,179 @@
+"""Progress for people: bars on a terminal, plain lines elsewhere.
+
+A sender shows one line for each receiver; a receiver shows the whole transfer and the file under way.
+"""
+
+from __future__ import annotations
+
+import sys
+from bisect import bisect_right
+from itertools import accumulate
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from flyx.cli.output import files_text, path_text, receive_command, report_line, size_text, write_data
+from flyx.client import events as e
+from flyx.errors import printable
+from flyx.transfer.manifest import Manifest
+
+NAME_WIDTH = 32
+"""Columns for the name before a bar."""
+
+
+class HumanReporter:
+    """Renders events for a person at a terminal, or for a log."""
+
+    def __init__(self, *, sending: bool, server_note: str | None = None) -> None:
+        """Args:
+        sending: which end we are.
+        server_note: what the other side must add to reach our server; None if nothing.
+        """
+        self._sending = sending
+        self._server_note = server_note
+        self._console = Console(stderr=True)
+        self._live: Progress | None = None
+        # Bars by peer, and the bar of the file under way.
+        self._bars: dict[int, TaskID] = {}
+        self._file_bar: TaskID | None = None
+        self._files: _FilesByOffset | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TaskProgressColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+                console=self._console,
+                transient=True,
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pause()
+
+    def pause(self) -> None:
+        """Take the bars off the screen until the next progress."""
+        if self._live:
+            self._live.stop()
+
+    def line(self, text: str) -> None:
+        """Write one line for people, above the bars."""
+        if self._live and self._bars:
+            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            report_line(text)
+
+    def __call__(self, event: e.Event) -> None:
+        """Render one event."""
+        match event:
+            case e.RoomOpened(code=code):
+                self.line("On the other computer, run:")
+                write_data(receive_command(code))
+                if self._server_note:
+                    self.line(self._server_note)
+            case e.RoomJoined(room_id=room_id):
+                self.line(f"Joined {room_id}, waiting for the sender to connect")
+            case e.PeerConnected(peer=peer, local=local, remote=remote, rtt=rtt):
+                way = path_text(local, remote)
+                self.line(f"{self._name(peer)}: connected {way} ({local} to {remote}, {rtt * 1000:.1f} ms)")
+            case e.PeerEnded(peer=peer, error=error):
+                self._remove_bar(peer)
+                if error is not None:
+                    self.line(f"{self._name(peer)}: {error} The code is still good for another try.")
+            case e.ManifestKnown(manifest=manifest):
+                self._know(manifest)
+            case e.Progress(peer=peer, bytes=done, total=total):
+                self._advance(peer, done, total)
+            case e.FileFinished(saved_as=str(path)):
+                self._saved(path)
+            case e.FileLost(path=path, reason=reason):
+                self.line(f"warning: {printable(path)}: {reason}")
+            case e.TransferDone(peer=peer, files=files, bytes=size, seconds=seconds):
+                self._done(peer, files, size, seconds)
+            case e.Notice(message=message):
+                self.line(printable(message))
+            case e.PeerJoined() | e.FileFinished():
+                pass
+
+    def _name(self, peer: int) -> str:
+        return f"Receiver {peer}" if self._sending else "Sender"
+
+    def _know(self, manifest: Manifest) -> None:
+        if self._sending:
+            directories = len(manifest.entries) - manifest.file_count
+            roots = ", ".join(printable(root) for root in manifest.roots[:3])
+            more = f" and {len(manifest.roots) - 3} more" if len(manifest.roots) > 3 else ""
+            amount = files_text(manifest.file_count, directories, manifest.total_bytes)
+            self.line(f"Sending {roots}{more} ({amount})")
+        elif manifest.file_count > 1:
+            self._files = _FilesByOffset(manifest)
+
+    def _advance(self, peer: int, done: int, total: int) -> None:
+        if not self._live:
+            return
+        if peer not in self._bars:
+            name = self._name(peer) if self._sending else "All files"
+            self._bars[peer] = self._live.add_task(name, total=total)
+            self._live.start()
+        self._live.update(self._bars[peer], completed=done, total=total)
+        if self._files:
+            name, file_done, size = self._files.at(done)
+            if self._file_bar is None:
+                self._file_bar = self._live.add_task("")
+            self._live.update(
+                self._file_bar, description=_shortened(printable(name)), completed=file_done, total=size
+            )
+
+    def _remove_bar(self, peer: int) -> None:
+        if self._live and peer in self._bars:
+            self._live.remove_task(self._bars.pop(peer))
+
+    def _saved(self, path: str) -> None:
+        if self._live and self._bars and sys.stdout.isatty():
+            # The same screen: it must go above the bars.
+            self.line(path)
+        else:
+            write_data(path)
+
+    def _done(self, peer: int, files: int, size: int, seconds: float) -> None:
+        speed = f", {size_text(round(size / seconds))}/s" if seconds > 0.001 and size else ""
+        amount = f"{files_text(files, 0, size)} in {seconds:.1f} s{speed}"
+        if self._sending:
+            self.line(f"Receiver {peer} has everything: {amount}")
+        else:
+            self.line(f"Received {amount}")
+
+
+class _FilesByOffset:
+    """Finds the file that stands at an offset of the whole transfer: files come in the manifest's order."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._entries = [entry for entry in manifest.entries if entry.size]
+        self._ends = list(accumulate(entry.size for entry in self._entries))
+
+    def at(self, offset: int) -> tuple[str, int, int]:
+        """Return path, bytes done and size of the file at offset, the last one at the end of all."""
+        if not self._entries:
+            return "", 0, 0
+        index = min(bisect_right(self._ends, offset), len(self._entries) - 1)
+        entry = self._entries[index]
+        return entry.path, offset - (self._ends[index] - entry.size), entry.size
+
+
+def _shortened(name: str) -> str:
+    """Keep the end of a long name: that is where files differ."""
+    return name if len(name) <= NAME_WIDTH else "…" + name[-NAME_WIDTH + 1 :]

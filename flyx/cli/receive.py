@@ -1,0 +1,113 @@
+"""`flyx receive`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flyx.cli.options import DEFAULT_SERVER, Json, Quiet, Server, make_reporter
+from flyx.cli.output import files_text, report_line, size_text
+from flyx.errors import ConsentNeeded, InputError, printable
+
+if TYPE_CHECKING:
+    from flyx.client.receive import Confirm
+    from flyx.transfer.manifest import Manifest
+
+LISTED = 20
+"""Entries shown before the question; more are counted."""
+
+
+def receive(
+    code: Annotated[
+        str, typer.Argument(metavar="CODE", help="Code that the sender shows", show_default=False)
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", envvar="FLYX_OUTPUT", metavar="DIR", help="Directory to save into"),
+    ] = Path("."),
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", envvar="FLYX_YES", help="Accept without asking")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", envvar="FLYX_OVERWRITE", help="Replace files that exist")
+    ] = False,
+    rename: Annotated[
+        bool, typer.Option("--rename", envvar="FLYX_RENAME", help="Save under a new name what exists")
+    ] = False,
+    server: Server = DEFAULT_SERVER,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Receive what a sender offers; prints each saved path.
+
+    Example: flyx receive K7M2QX -o Downloads
+    """
+    from flyx.cli.runtime import run
+    from flyx.client.receive import ReceiveOptions
+    from flyx.client.receive import receive as receive_files
+    from flyx.signaling.codes import normalise_room_id
+    from flyx.storage.writer import ExistingPolicy
+
+    with make_reporter(sending=False, server=server, quiet=quiet, as_json=as_json) as reporter:
+        if overwrite and rename:
+            raise InputError(reason="--overwrite and --rename exclude each other")
+        existing = ExistingPolicy.OVERWRITE if overwrite else ExistingPolicy.REFUSE
+        existing = ExistingPolicy.RENAME if rename else existing
+        confirm = None if yes else _confirm(output)
+        options = ReceiveOptions(server, normalise_room_id(code), output, existing, confirm)
+        run(receive_files(options, reporter))
+
+
+def _confirm(directory: Path) -> Confirm:
+    """Return what asks the person.
+
+    Raises:
+        ConsentNeeded: there is nobody to ask.
+    """
+    if not sys.stdin.isatty():
+        raise ConsentNeeded()
+    shown = printable(str(directory.resolve()))
+
+    async def confirm(manifest: Manifest) -> bool:
+        for line in offer_lines(manifest):
+            report_line(line)
+        sys.stderr.write(f"Save into {shown}? [y/N] ")
+        sys.stderr.flush()
+        return (await _read_line()).strip().lower() in ("y", "yes")
+
+    return confirm
+
+
+def offer_lines(manifest: Manifest) -> list[str]:
+    """Return what is offered as lines for a person, every name escaped."""
+    directories = len(manifest.entries) - manifest.file_count
+    lines = [f"The sender offers {files_text(manifest.file_count, directories, manifest.total_bytes)}:"]
+    for entry in manifest.entries[:LISTED]:
+        is_directory = entry.kind.value == "directory"
+        suffix = "/" if is_directory else f"  ({size_text(entry.size)})"
+        lines.append(f"  {printable(entry.path)}{suffix}")
+    if len(manifest.entries) > LISTED:
+        lines.append(f"  and {len(manifest.entries) - LISTED:,} more")
+    return lines
+
+
+async def _read_line() -> str:
+    """Read a line from the terminal without blocking the transfer's heartbeat; empty at its end."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    line: asyncio.Future[str] = loop.create_future()
+
+    def read() -> None:
+        loop.remove_reader(sys.stdin)
+        if not line.done():
+            line.set_result(sys.stdin.readline())
+
+    loop.add_reader(sys.stdin, read)
+    try:
+        return await line
+    finally:
+        loop.remove_reader(sys.stdin)

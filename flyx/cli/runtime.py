@@ -1,0 +1,56 @@
+"""Runs a command's coroutine: the fastest event loop there is, and signals as cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the event loop: uvloop's where it exists, else asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        # Not made for every platform.
+        return None
+    return uvloop.new_event_loop
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run work to its end.
+
+    The first SIGINT or SIGTERM cancels it, so that it can tell its peers; a second one ends the process.
+
+    Raises:
+        KeyboardInterrupt: a signal ended it.
+    """
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_cancelled_by_signals(work))
+
+
+async def _cancelled_by_signals(work: Coroutine[Any, Any, None]) -> None:
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        interrupted = True
+        task.cancel()
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+
+    # Not loop.add_signal_handler, which not every platform has.
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(interrupt))
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not interrupted:
+            raise
+        raise KeyboardInterrupt from None
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -1,0 +1,51 @@
+"""`flyx send`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flyx.cli.options import DEFAULT_SERVER, Json, Quiet, Server, make_reporter
+
+
+def send(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Files and directories to send", show_default=False),
+    ],
+    server: Server = DEFAULT_SERVER,
+    receivers: Annotated[
+        int,
+        typer.Option(
+            "--receivers",
+            "-n",
+            envvar="FLYX_RECEIVERS",
+            min=0,
+            help="End when so many receivers have everything; 0 is to go on until interrupted",
+        ),
+    ] = 1,
+    wait: Annotated[
+        float | None,
+        typer.Option(
+            "--wait",
+            envvar="FLYX_WAIT",
+            min=0,
+            metavar="SECONDS",
+            help="Give up when nobody receives for so long",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Send files and directories; prints the command that receives them.
+
+    Example: flyx send holiday.jpg notes/
+    """
+    from flyx.cli.runtime import run
+    from flyx.client.send import SendOptions
+    from flyx.client.send import send as send_files
+
+    with make_reporter(sending=True, server=server, quiet=quiet, as_json=as_json) as reporter:
+        run(send_files(SendOptions(server, paths, receivers, wait), reporter))
