@@ -1,0 +1,62 @@
+"""What the operating system says, as errors that people can read."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from flyx.errors import FlyxError, NoSpace, StorageError
+
+_OTHER_FILESYSTEM = "it is on another filesystem than the output directory, so a file cannot be moved there"
+
+
+def storage_error(error: OSError, action: str, path: str | Path) -> StorageError:
+    """Return the error to show when `action` on `path` failed: "Cannot read notes.txt: Permission denied"."""
+    reason = _OTHER_FILESYSTEM if error.errno == errno.EXDEV else error.strerror or str(error)
+    return StorageError(action=action, path=str(path), reason=reason)
+
+
+def write_error(error: OSError, action: str, path: str | Path, directory: Path, missing: int) -> FlyxError:
+    """Return the error to show when something below the output directory could not be written.
+
+    Args:
+        error: what the operating system said.
+        action: a verb that people know.
+        path: what it was done to.
+        directory: the output directory.
+        missing: bytes of the transfer that are not on the disk yet.
+    """
+    if error.errno == errno.EDQUOT:
+        return no_space(
+            directory, missing, 0, hint="your disk quota is used up; free some space, or ask for more"
+        )
+    if error.errno == errno.ENOSPC:
+        return no_space(directory, missing, free_space(directory) or 0)
+    return storage_error(error, action, path)
+
+
+def no_space(directory: Path, needed: int, free: int, hint: str | None = None) -> NoSpace:
+    """Return the error that says how much is needed and how much is there."""
+    return NoSpace(directory=str(directory), needed=_size(needed), free=_size(free), hint=hint)
+
+
+def free_space(directory: Path) -> int | None:
+    """Return the bytes that this user may still write in `directory`, None if the filesystem does not say."""
+    try:
+        status = os.statvfs(directory)
+    except OSError:
+        return None
+    # Some network and FUSE filesystems report zero for everything.
+    return status.f_bavail * status.f_frsize if status.f_blocks else None
+
+
+def _size(count: int) -> str:
+    """Bytes in decimal units, as the rest of flyx counts them."""
+    if count < 1000:
+        return f"{count} B"
+    value, units = count / 1000, ["TB", "GB", "MB", "kB"]
+    while value >= 999.95 and len(units) > 1:
+        value /= 1000
+        units.pop()
+    return f"{value:.1f} {units[-1]}"

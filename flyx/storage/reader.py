@@ -1,0 +1,283 @@
+"""The sender's disk: what is offered, and the blocks of it.
+
+scan() lists the files and directories that a person named, once, before anything is offered. A SourceReader
+then reads blocks for one receiver, and makes sure that each file is still the one that was listed: what
+changes on the way is reported, never sent as if it were whole.
+
+Blocking, for threads; POSIX only.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flyx.errors import InputError, LocalProtocolError, StorageError
+from flyx.storage.failures import storage_error
+from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
+from flyx.transfer.manifest import MAX_ENTRIES, MAX_FILE_SIZE, Entry, EntryKind, Manifest
+from flyx.transfer.names import STATE_DIRECTORY, NameLedger
+
+# O_NONBLOCK: a file that became a FIFO must not hang us; it changes nothing about regular files.
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+# What the kernel reads ahead by itself; larger files gain from being announced as read from start to end.
+_READ_AHEAD = 128 * 1024
+
+_SPECIAL = {
+    stat.S_IFLNK: "symbolic link",
+    stat.S_IFIFO: "FIFO",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+
+_VANISHED = {errno.ENOENT, errno.ENOTDIR}
+# Of O_NOFOLLOW where a symbolic link is, and of an open socket where a file was.
+_CHANGED = {errno.ELOOP, errno.ENXIO}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an entry of the manifest comes from, and the exact time it had."""
+
+    path: str
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something inside a directory that is not sent, and what it is."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What there is to send.
+
+    Attributes:
+        manifest: the entries.
+        sources: one for each entry, in the same order.
+        skipped: what was found and left out.
+    """
+
+    manifest: Manifest
+    sources: tuple[Source, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def scan(paths: Sequence[str | os.PathLike[str]]) -> Scan:
+    """List files and directories, with all that is in the directories, in an order that never varies.
+
+    A path is sent under the last part of the path that it resolves to: a symbolic link that a person names is
+    followed. Those inside directories are skipped, and so are devices, FIFOs, sockets and flyx's own state.
+
+    Raises:
+        InputError: a path that does not exist or cannot be sent, or two that would have one name: the person
+            has to name something else.
+        StorageError: something cannot be read.
+        UnsafeName: a receiver would refuse a name, so nothing is offered.
+    """
+    scanner = _Scanner()
+    for path in paths:
+        scanner.add_root(os.fspath(path))
+    if not scanner.entries:
+        raise InputError(reason="there is nothing to send")
+    return Scan(Manifest(scanner.entries), tuple(scanner.sources), tuple(scanner.skipped))
+
+
+class _Scanner:
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.sources: list[Source] = []
+        self.skipped: list[Skipped] = []
+        self._ledger = NameLedger()
+        # The paths given, by the name they are sent under.
+        self._roots: dict[str, str] = {}
+
+    def add_root(self, path: str) -> None:
+        try:
+            status = os.stat(path)
+            resolved = os.path.realpath(path, strict=True)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            # The person's own input, as a wrong option is: not a failure of the disk.
+            raise InputError(reason=f"there is no file or directory {path}") from error
+        except OSError as error:
+            raise storage_error(error, "read", path) from error
+        name = os.path.basename(resolved)
+        if not name:
+            raise InputError(
+                reason=f"{path} has no name to be sent under", hint="name a directory or file inside it"
+            )
+        if name in self._roots:
+            raise InputError(
+                reason=f"{self._roots[name]} and {path} would both be sent as {name}",
+                hint="rename one of them, or send them one after the other",
+            )
+        self._roots[name] = path
+        if stat.S_ISDIR(status.st_mode):
+            self._add_directory(resolved, name, status)
+        elif stat.S_ISREG(status.st_mode):
+            self._add_file(resolved, name, status)
+        else:
+            raise InputError(reason=f"{path} is a {_kind(status)}, not a file or directory")
+
+    def _add_directory(self, path: str, name: str, status: os.stat_result) -> None:
+        self._add(Entry(name, EntryKind.DIRECTORY, 0, *_mode_and_time(status)), path, status)
+        try:
+            with os.scandir(path) as found:
+                inside = sorted(found, key=lambda item: item.name)
+        except OSError as error:
+            raise storage_error(error, "read", path) from error
+        for item in inside:
+            self._add_item(item, f"{name}/{item.name}")
+
+    def _add_item(self, item: os.DirEntry[str], name: str) -> None:
+        try:
+            status = item.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            self.skipped.append(Skipped(item.path, "it vanished"))
+            return
+        except OSError as error:
+            raise storage_error(error, "read", item.path) from error
+        if item.name == STATE_DIRECTORY:
+            self.skipped.append(Skipped(item.path, "flyx keeps its own files there"))
+        elif stat.S_ISREG(status.st_mode):
+            self._add_file(item.path, name, status)
+        elif stat.S_ISDIR(status.st_mode):
+            self._add_directory(item.path, name, status)
+        else:
+            self.skipped.append(Skipped(item.path, f"it is a {_kind(status)}"))
+
+    def _add_file(self, path: str, name: str, status: os.stat_result) -> None:
+        if status.st_size > MAX_FILE_SIZE:
+            raise InputError(reason=f"{path} is too large")
+        # Better now than when the receiver has half of the rest.
+        if not os.access(path, os.R_OK):
+            raise StorageError(action="read", path=path, reason="permission denied")
+        self._add(Entry(name, EntryKind.FILE, status.st_size, *_mode_and_time(status)), path, status)
+
+    def _add(self, entry: Entry, path: str, status: os.stat_result) -> None:
+        if len(self.entries) == MAX_ENTRIES:
+            raise InputError(
+                reason=f"there are more than {MAX_ENTRIES:,} files and directories",
+                hint="put them into an archive and send that",
+            )
+        self._ledger.add(entry.path, entry.kind is EntryKind.DIRECTORY)
+        self.entries.append(entry)
+        self.sources.append(Source(path, status.st_mtime_ns))
+
+
+def _mode_and_time(status: os.stat_result) -> tuple[int, int]:
+    return status.st_mode & 0o777, status.st_mtime_ns // 1000
+
+
+def _kind(status: os.stat_result) -> str:
+    return _SPECIAL.get(stat.S_IFMT(status.st_mode), "special file")
+
+
+class SourceReader:
+    """Reads the blocks of a scan for one receiver.
+
+    One call at a time; close() may come from another thread, and waits for the call.
+    """
+
+    def __init__(self, found: Scan) -> None:
+        self._entries = found.manifest.entries
+        self._sources = found.sources
+        # The file in use and its handle.
+        self._open: tuple[int, int] | None = None
+        # The last file that failed, and why.
+        self._failed: tuple[int, str] | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def read(self, requests: Sequence[BlockRequest]) -> list[BlockRead | BlockFailed]:
+        """Read blocks: of one file after the other, and each file's in order.
+
+        With its last block a file is checked once more against the scan: only if it was the same file at the
+        start and at the end is that block BlockRead. A file that has failed stays so.
+        """
+        with self._lock:
+            if self._closed:
+                raise LocalProtocolError(reason="blocks were asked of a reader that is closed")
+            return [self._read(request) for request in requests]
+
+    def close(self) -> None:
+        """Close what is open. Any number of times."""
+        with self._lock:
+            self._closed = True
+            self._close_file()
+
+    def _read(self, request: BlockRequest) -> BlockRead | BlockFailed:
+        entry = self._entries[request.file]
+        if entry.kind is not EntryKind.FILE or request.offset + request.length > entry.size:
+            raise LocalProtocolError(reason=f"a block that {entry.path} does not have")
+        if self._failed and self._failed[0] == request.file:
+            return BlockFailed(request, self._failed[1])
+        try:
+            data = self._read_block(request, entry)
+        except OSError as error:
+            data, code = None, _code(error)
+        else:
+            code = "file_changed"
+        if data is None:
+            self._close_file()
+            self._failed = request.file, code
+            return BlockFailed(request, code)
+        return BlockRead(request, data, hashlib.sha256(data).digest())
+
+    def _read_block(self, request: BlockRequest, entry: Entry) -> bytes | None:
+        """Return the bytes, None if the file is not what it was."""
+        if self._open is None or self._open[0] != request.file:
+            self._close_file()
+            self._open = request.file, os.open(self._sources[request.file].path, _OPEN)
+            if not self._unchanged(entry):
+                return None
+            _announce(self._open[1], entry)
+        handle = self._open[1]
+        data = os.pread(handle, request.length, request.offset)
+        # Only network filesystems give less than there is.
+        while len(data) < request.length:
+            more = os.pread(handle, request.length - len(data), request.offset + len(data))
+            if not more:
+                return None
+            data += more
+        if request.offset + request.length == entry.size:
+            if not self._unchanged(entry):
+                return None
+            self._close_file()
+        return data
+
+    def _unchanged(self, entry: Entry) -> bool:
+        assert self._open is not None
+        file, handle = self._open
+        status = os.fstat(handle)
+        return (
+            stat.S_ISREG(status.st_mode)
+            and status.st_size == entry.size
+            and status.st_mtime_ns == self._sources[file].mtime_ns
+        )
+
+    def _close_file(self) -> None:
+        if self._open:
+            os.close(self._open[1])
+            self._open = None
+
+
+def _announce(handle: int, entry: Entry) -> None:
+    if hasattr(os, "posix_fadvise") and entry.size > _READ_AHEAD:
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
+
+def _code(error: OSError) -> str:
+    if error.errno in _VANISHED:
+        return "file_vanished"
+    return "file_changed" if error.errno in _CHANGED else "file_unreadable"

@@ -1,0 +1,400 @@
+"""Listing what is to be sent, and reading it while it may change."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from flyx.errors import InputError, LocalProtocolError, StorageError, UnsafeName
+from flyx.storage import reader
+from flyx.storage.reader import SourceReader, scan
+from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
+from flyx.transfer.manifest import BLOCK_SIZE, EntryKind, block_digest
+from tests.storage.support import MTIME_US, block_requests
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A directory with a bit of everything that is sent."""
+    tree = tmp_path / "tree"
+    (tree / "sub" / "deep").mkdir(parents=True)
+    (tree / "empty").mkdir()
+    (tree / "b.txt").write_bytes(b"b")
+    (tree / "a.txt").write_bytes(b"aa")
+    (tree / "sub" / "deep" / "zero").touch()
+    return tree
+
+
+def paths_of(found: reader.Scan) -> list[str]:
+    return [entry.path for entry in found.manifest.entries]
+
+
+# Scanning.
+
+
+def test_a_tree_is_listed_in_order_with_its_empty_directories(tree: Path) -> None:
+    found = scan([tree])
+    assert paths_of(found) == [
+        "tree",
+        "tree/a.txt",
+        "tree/b.txt",
+        "tree/empty",
+        "tree/sub",
+        "tree/sub/deep",
+        "tree/sub/deep/zero",
+    ]
+    assert [entry.kind for entry in found.manifest.entries].count(EntryKind.DIRECTORY) == 4
+    assert found.manifest.total_bytes == 3
+    assert found.skipped == ()
+    assert [source.path for source in found.sources] == [
+        str(tree.parent / entry.path) for entry in found.manifest.entries
+    ]
+
+
+def test_two_scans_of_one_tree_are_equal(tree: Path) -> None:
+    assert scan([tree]).manifest.id == scan([tree]).manifest.id
+
+
+def test_files_and_directories_mix_in_the_order_given(tree: Path) -> None:
+    assert paths_of(scan([tree / "b.txt", tree / "empty", tree / "a.txt"])) == ["b.txt", "empty", "a.txt"]
+
+
+def test_modes_are_masked_and_times_are_in_microseconds(tree: Path) -> None:
+    path = tree / "a.txt"
+    path.chmod(0o6751)
+    os.utime(path, ns=(0, MTIME_US * 1000 + 789))
+    entry = scan([path]).manifest.entries[0]
+    assert (entry.mode, entry.mtime_us) == (0o751, MTIME_US)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(".", "tree"), ("sub/..", "tree"), ("sub/", "sub"), ("./sub/deep/", "deep")]
+)
+def test_a_root_has_the_name_that_its_path_resolves_to(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, given: str, name: str
+) -> None:
+    monkeypatch.chdir(tree)
+    assert scan([given]).manifest.roots == (name,)
+
+
+def test_the_parent_of_the_working_directory_can_be_sent(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree / "sub")
+    assert scan([".."]).manifest.roots == ("tree",)
+
+
+def test_the_root_directory_has_no_name() -> None:
+    with pytest.raises(InputError, match="no name"):
+        scan(["/"])
+
+
+def test_nothing_is_nothing_to_send() -> None:
+    with pytest.raises(InputError, match="nothing to send"):
+        scan([])
+
+
+@pytest.mark.parametrize("missing", ["missing", "a.txt/below", ""])
+def test_a_path_that_does_not_exist_is_the_persons_error(tree: Path, missing: str) -> None:
+    with pytest.raises(InputError, match="no file or directory") as refused:
+        scan([f"{tree}/{missing}" if missing else ""])
+    assert refused.value.exit_status == 2
+
+
+def test_two_roots_of_one_name_are_refused_with_a_hint(tree: Path) -> None:
+    (tree / "sub" / "a.txt").touch()
+    with pytest.raises(InputError, match=r"both be sent as a\.txt") as refused:
+        scan([tree / "a.txt", tree / "sub" / "a.txt"])
+    assert refused.value.hint is not None
+
+
+def test_two_roots_that_a_filesystem_may_confuse_are_refused(tree: Path) -> None:
+    (tree / "A.TXT").touch()
+    with pytest.raises(UnsafeName, match="cannot tell"):
+        scan([tree / "a.txt", tree / "A.TXT"])
+
+
+def test_names_that_meet_on_some_filesystem_are_refused_before_anything_is_offered(tree: Path) -> None:
+    (tree / "caf\u00e9").touch()
+    (tree / "cafe\u0301").touch()
+    with pytest.raises(UnsafeName, match="cannot tell"):
+        scan([tree])
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"a\nb", b"con", b"trailing.", b"C:x", b"back\\slash"])
+def test_names_that_a_receiver_would_refuse_are_refused_at_once(tree: Path, name: bytes) -> None:
+    (tree / os.fsdecode(name)).touch()
+    with pytest.raises(UnsafeName) as refused:
+        scan([tree])
+    assert str(refused.value).isprintable()
+
+
+def test_a_symbolic_link_that_the_person_names_is_followed(tree: Path) -> None:
+    (tree.parent / "link").symlink_to("tree/a.txt")
+    found = scan([tree.parent / "link"])
+    assert paths_of(found) == ["a.txt"]
+    assert isinstance(SourceReader(found).read([BlockRequest(0, 0, 2)])[0], BlockRead)
+
+
+def test_what_is_no_file_inside_a_tree_is_skipped_and_reported(tree: Path) -> None:
+    (tree / "link").symlink_to("/etc/passwd")
+    (tree / "dangling").symlink_to("nowhere")
+    (tree / "to-directory").symlink_to("sub")
+    os.mkfifo(tree / "fifo")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(tree / "sock"))
+    found = scan([tree])
+    assert not {"tree/link", "tree/fifo", "tree/sock"} & set(paths_of(found))
+    assert {Path(s.path).name: s.reason for s in found.skipped} == {
+        "dangling": "it is a symbolic link",
+        "fifo": "it is a FIFO",
+        "link": "it is a symbolic link",
+        "sock": "it is a socket",
+        "to-directory": "it is a symbolic link",
+    }
+
+
+def test_the_state_of_a_transfer_that_runs_is_not_sent(tree: Path) -> None:
+    (tree / ".flyx" / "x").mkdir(parents=True)
+    found = scan([tree])
+    assert "tree/.flyx" not in paths_of(found)
+    assert [Path(skipped.path).name for skipped in found.skipped] == [".flyx"]
+    with pytest.raises(UnsafeName, match="its own files"):
+        scan([tree / ".flyx"])
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "device"])
+def test_what_is_no_file_cannot_be_named(tree: Path, kind: str) -> None:
+    path = tree / "fifo" if kind == "FIFO" else Path("/dev/null")
+    if kind == "FIFO":
+        os.mkfifo(path)
+    with pytest.raises(InputError, match=f"is a {kind}"):
+        scan([path])
+
+
+def test_a_file_that_may_not_be_read_is_found_before_anything_is_offered(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may read everything, so the system's answer is played.
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("b.txt"))
+    with pytest.raises(StorageError, match=r"Cannot read .*b\.txt: permission denied"):
+        scan([tree])
+
+
+def test_a_directory_that_cannot_be_listed_is_named(tree: Path) -> None:
+    with descriptors_used_up(), pytest.raises(StorageError, match=r"Cannot read .*tree: Too many open files"):
+        scan([tree])
+
+
+def test_a_loop_of_links_is_a_clear_error(tree: Path) -> None:
+    (tree / "loop").symlink_to("loop")
+    with pytest.raises(StorageError, match="symbolic links"):
+        scan([tree / "loop"])
+
+
+def test_too_many_entries_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "MAX_ENTRIES", 3)
+    with pytest.raises(InputError, match="more than 3"):
+        scan([tree])
+
+
+def test_a_file_too_large_for_a_browser_to_count_is_refused(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "MAX_FILE_SIZE", 1)
+    with pytest.raises(InputError, match=r"a\.txt is too large"):
+        scan([tree])
+
+
+# Reading.
+
+
+def test_blocks_come_with_their_digests(tmp_path: Path) -> None:
+    content = os.urandom(2 * BLOCK_SIZE + 5)
+    (tmp_path / "f").write_bytes(content)
+    found = scan([tmp_path / "f"])
+    requests = block_requests(found.manifest)
+    blocks = SourceReader(found).read(requests)
+    assert [block.request for block in blocks] == requests
+    assert b"".join(block.data for block in blocks if isinstance(block, BlockRead)) == content
+    assert all(isinstance(b, BlockRead) and b.digest == block_digest([b.data]) for b in blocks)
+
+
+def test_an_empty_file_is_read_to_see_that_it_is_there(tree: Path) -> None:
+    found = scan([tree / "sub" / "deep" / "zero"])
+    request = BlockRequest(0, 0, 0)
+    assert SourceReader(found).read([request]) == [BlockRead(request, b"", block_digest([]))]
+    Path(found.sources[0].path).unlink()
+    assert SourceReader(found).read([request]) == [BlockFailed(request, "file_vanished")]
+
+
+def test_one_file_is_open_at_a_time_and_none_after_its_last_block(tree: Path) -> None:
+    found = scan([tree])
+    source = SourceReader(found)
+    before = open_descriptors()
+    source.read(block_requests(found.manifest))
+    assert open_descriptors() == before
+    source.read([BlockRequest(1, 0, 1)])
+    source.read([BlockRequest(2, 0, 0)])
+    assert open_descriptors() == before + 1
+    source.close()
+    source.close()
+    assert open_descriptors() == before
+    with pytest.raises(LocalProtocolError):
+        source.read([])
+
+
+def test_a_block_beyond_the_file_or_of_a_directory_is_our_own_mistake(tree: Path) -> None:
+    source = SourceReader(scan([tree]))
+    for request in (BlockRequest(0, 0, 0), BlockRequest(1, 1, 2)):
+        with pytest.raises(LocalProtocolError):
+            source.read([request])
+
+
+def replace_by_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def replace_by_link(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.symlink_to("moved")
+
+
+def replace_by_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def replace_by_socket(path: Path) -> None:
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(path))
+
+
+def grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, BLOCK_SIZE + 1)
+
+
+def touch(path: Path) -> None:
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+
+
+def rewrite_in_place(path: Path) -> None:
+    path.write_bytes(os.urandom(path.stat().st_size))
+    os.utime(path, ns=(0, MTIME_US))
+
+
+def remove_parent(path: Path) -> None:
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.touch()
+
+
+CHANGES: dict[Callable[[Path], None], str] = {
+    Path.unlink: "file_vanished",
+    remove_parent: "file_vanished",
+    replace_by_fifo: "file_changed",
+    replace_by_link: "file_changed",
+    replace_by_directory: "file_changed",
+    replace_by_socket: "file_changed",
+    grow: "file_changed",
+    truncate: "file_changed",
+    touch: "file_changed",
+    rewrite_in_place: "file_changed",
+}
+
+
+@pytest.fixture
+def three_blocks(tmp_path: Path) -> Path:
+    path = tmp_path / "directory" / "file"
+    path.parent.mkdir()
+    path.write_bytes(os.urandom(3 * BLOCK_SIZE))
+    return path
+
+
+@pytest.mark.parametrize(("change", "code"), CHANGES.items())
+def test_a_file_that_changed_before_it_is_read_fails(
+    three_blocks: Path, change: Callable[[Path], None], code: str
+) -> None:
+    found = scan([three_blocks])
+    change(three_blocks)
+    requests = block_requests(found.manifest)
+    assert SourceReader(found).read(requests) == [BlockFailed(request, code) for request in requests]
+
+
+@pytest.mark.parametrize("change", [grow, truncate, touch, rewrite_in_place])
+def test_a_file_that_changes_while_it_is_read_fails_at_its_last_block_at_the_latest(
+    three_blocks: Path, change: Callable[[Path], None]
+) -> None:
+    found = scan([three_blocks])
+    source = SourceReader(found)
+    first, second, third = block_requests(found.manifest)
+    assert isinstance(source.read([first])[0], BlockRead)
+    change(three_blocks)
+    assert source.read([second, third])[-1] == BlockFailed(third, "file_changed")
+    source.close()
+
+
+def test_a_file_that_failed_stays_failed_and_the_next_is_read(three_blocks: Path) -> None:
+    (three_blocks.parent / "next").write_bytes(b"next")
+    found = scan([three_blocks.parent])
+    source = SourceReader(found)
+    requests = block_requests(found.manifest)
+    original = three_blocks.rename(three_blocks.with_name("away"))
+    assert source.read(requests[:1]) == [BlockFailed(requests[0], "file_vanished")]
+    original.rename(three_blocks)
+    *failed, following = source.read(requests[1:])
+    assert failed == [BlockFailed(request, "file_vanished") for request in requests[1:3]]
+    assert isinstance(following, BlockRead)
+
+
+def test_a_file_removed_while_it_is_read_is_still_read_to_its_end(three_blocks: Path) -> None:
+    found = scan([three_blocks])
+    source = SourceReader(found)
+    requests = block_requests(found.manifest)
+    source.read(requests[:1])
+    three_blocks.unlink()
+    assert all(isinstance(block, BlockRead) for block in source.read(requests[1:]))
+
+
+def test_what_cannot_be_opened_is_unreadable(three_blocks: Path) -> None:
+    found = scan([three_blocks])
+    request = BlockRequest(0, 0, BLOCK_SIZE)
+    with descriptors_used_up():
+        assert SourceReader(found).read([request]) == [BlockFailed(request, "file_unreadable")]
+
+
+def test_what_comes_in_small_reads_is_put_together(
+    three_blocks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, length, offset: pread(fd, min(length, 400_000), offset))
+    found = scan([three_blocks])
+    blocks = SourceReader(found).read(block_requests(found.manifest))
+    assert b"".join(b.data for b in blocks if isinstance(b, BlockRead)) == three_blocks.read_bytes()
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc") else len(os.listdir("/dev/fd"))
+
+
+@contextmanager
+def descriptors_used_up() -> Iterator[None]:
+    """No file can be opened: a failure that even root meets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
