@@ -101,7 +101,7 @@ class Server:
         log.info("stopping", clients=self._hub.client_count)
         self._sweeping.cancel()
         await self._hub.stop()
-        self._listener.should_exit = True
+        self._listener.finish()
         await self._serving
         with contextlib.suppress(asyncio.CancelledError):
             await self._sweeping

@@ -158,6 +158,7 @@ class Listener(uvicorn.Server):
             )
         )
         self.ready = asyncio.Event()
+        self._finishing = asyncio.Event()
         logging.getLogger("uvicorn.error").addFilter(_is_not_a_clients_fault)
 
     @contextlib.contextmanager
@@ -169,3 +170,17 @@ class Listener(uvicorn.Server):
         """Start, then say so."""
         await super().startup(sockets)
         self.ready.set()
+
+    def finish(self) -> None:
+        """Make `serve` stop listening, close what is still open, and return."""
+        self.should_exit = True
+        self._finishing.set()
+
+    async def main_loop(self) -> None:
+        """Wait for the end; once a second, let uvicorn write the time into its headers.
+
+        uvicorn's own loop wakes up ten times a second to see whether it shall exit.
+        """
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._finishing.wait(), 1.0)

@@ -178,7 +178,8 @@ def _unavailable(code: ErrorCode, message: str) -> ApiFailure:
     return ApiFailure(HTTPStatus.SERVICE_UNAVAILABLE, code, message, **{"Retry-After": str(_RETRY_AFTER)})
 
 
-@router.get("/room/{room_id}", responses=_errors(HTTPStatus.NOT_FOUND))
+# The framework documents 422 for every path with a parameter; so it had better have the right body.
+@router.get("/room/{room_id}", responses=_errors(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
 async def room_info(hub: HubOfApp, room_id: str) -> RoomInfo:
     """Tell whether a room is there and how it stands."""
     try:

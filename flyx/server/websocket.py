@@ -45,7 +45,8 @@ router = APIRouter()
 _PONG = serialize(Pong())
 
 
-def hub_of(connection: HTTPConnection) -> Hub:
+# A coroutine, because FastAPI runs plain functions on threads.
+async def hub_of(connection: HTTPConnection) -> Hub:
     """Return the hub of the application that a request came to."""
     hub = connection.app.state.hub
     assert isinstance(hub, Hub)

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from flyx import __version__
+from flyx.server.app import Server
+from flyx.server.config import MAX_BODY_SIZE
+from tests.server.peers import FakeClock, joined, local
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DAY = 24 * 3600
+
+
+def http_of(server: Server) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=server.url.replace("ws:", "http:"))
+
+
+def check_error(response: httpx.Response, status: int, code: str) -> None:
+    assert response.status_code == status
+    assert set(response.json()) == {"code", "message"}
+    assert response.json()["code"] == code
+    assert response.json()["message"]
+
+
+async def test_a_room_is_made_with_its_defaults() -> None:
+    clock = FakeClock()
+    async with Server(local(), clock=clock) as server, http_of(server) as http:
+        response = await http.post("/room")
+        assert response.status_code == 201
+        body = response.json()
+        assert set(body) == {"room_id", "owner_token", "expires_at", "ws_url"}
+        assert body["expires_at"] == clock.now + DAY
+        assert body["ws_url"] == f"{server.url}/ws/{body['room_id']}"
+        assert len(body["owner_token"]) == 32
+
+        info = (await http.get(f"/room/{body['room_id']}")).json()
+        assert info == {
+            "room_id": body["room_id"],
+            "status": "waiting",
+            "created_at": clock.now,
+            "expires_at": clock.now + DAY,
+            "persistent": False,
+            "has_sender": False,
+            "receivers": 0,
+            "max_clients": 16,
+        }
+
+
+async def test_each_wish_is_granted() -> None:
+    clock = FakeClock()
+    async with Server(local(), clock=clock) as server, http_of(server) as http:
+        wishes = {"max_clients": 3, "ttl": 5 * DAY, "idle_timeout": 30, "persistent": True}
+        body = (await http.post("/room", json=wishes)).json()
+        info = (await http.get(f"/room/{body['room_id']}")).json()
+        assert info["max_clients"] == 3
+        assert info["persistent"] is True
+        assert info["expires_at"] == clock.now + 5 * DAY
+
+        brief = (await http.post("/room", json={"idle_timeout": 30})).json()
+        clock.now += 30
+        check_error(await http.get(f"/room/{brief['room_id']}"), 404, "no_such_room")
+        assert (await http.get(f"/room/{body['room_id']}")).status_code == 200
+
+
+async def test_persistent_rooms_last_a_month_unless_said_otherwise() -> None:
+    clock = FakeClock()
+    async with Server(local(), clock=clock) as server, http_of(server) as http:
+        body = (await http.post("/room", json={"persistent": True})).json()
+        assert body["expires_at"] == clock.now + 30 * DAY
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        {"max_clients": 1},
+        {"max_clients": 257},
+        {"max_clients": "3"},
+        {"max_clients": 2.5},
+        {"ttl": 59},
+        {"ttl": DAY + 1},
+        {"ttl": 30 * DAY + 1, "persistent": True},
+        {"idle_timeout": 9},
+        {"idle_timeout": DAY + 1},
+        {"persistent": "yes"},
+        [],
+        "room",
+    ],
+)
+async def test_impossible_wishes_are_refused(http: httpx.AsyncClient, wishes: Any) -> None:
+    check_error(await http.post("/room", json=wishes), 422, "bad_request")
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 9000, b'{"ttl":' * 1000])
+async def test_a_body_that_is_not_json_is_refused(http: httpx.AsyncClient, body: bytes) -> None:
+    response = await http.post("/room", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 422)
+    assert response.json()["code"] == "bad_request"
+
+
+async def test_a_large_body_is_refused_whatever_its_headers_say(http: httpx.AsyncClient) -> None:
+    async def endless() -> Any:
+        for _ in range(2 * MAX_BODY_SIZE // 1024):
+            yield b" " * 1024
+
+    headers = {"Content-Type": "application/json"}
+    large = json.dumps({"pad": "x" * MAX_BODY_SIZE}).encode()
+    check_error(await http.post("/room", content=large, headers=headers), 413, "message_too_big")
+    check_error(await http.post("/room", content=endless(), headers=headers), 413, "message_too_big")
+
+
+async def test_the_largest_body_is_taken(http: httpx.AsyncClient) -> None:
+    body = json.dumps({"pad": ""}).encode()
+    body = body.replace(b'""', b'"' + b"x" * (MAX_BODY_SIZE - len(body)) + b'"')
+    assert len(body) == MAX_BODY_SIZE
+    response = await http.post("/room", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 201
+
+
+async def test_a_room_tells_how_it_stands_and_not_who_is_inside(
+    server: Server, http: httpx.AsyncClient
+) -> None:
+    async with joined(server) as sender:
+        async with joined(server, f"/ws/{sender.room_id}") as receiver:
+            response = await http.get(f"/room/{sender.room_id.lower()}")
+            info = response.json()
+            assert (info["status"], info["has_sender"], info["receivers"]) == ("open", True, 1)
+            assert sender.id not in response.text
+            assert receiver.id not in response.text
+            await sender.expect("join")
+        await sender.expect("disconnect")
+        assert (await http.get(f"/room/{sender.room_id}")).json()["receivers"] == 0
+
+
+@pytest.mark.parametrize("room_id", ["ZZZZZZ", "nonsense", "K7M2QX-lemon-otter", "%00", "%F0%9F%A6%A6"])
+async def test_missing_and_impossible_rooms_get_one_answer(http: httpx.AsyncClient, room_id: str) -> None:
+    response = await http.get(f"/room/{room_id}")
+    check_error(response, 404, "no_such_room")
+    assert response.json()["message"] == "there is no such room"
+
+
+async def test_a_full_server_says_when_to_come_back() -> None:
+    async with Server(local(max_rooms=1)) as server, http_of(server) as http:
+        assert (await http.post("/room")).status_code == 201
+        response = await http.post("/room")
+        check_error(response, 503, "too_many_rooms")
+        assert int(response.headers["Retry-After"]) > 0
+
+
+async def test_status_counts_rooms_and_clients() -> None:
+    clock = FakeClock()
+    async with Server(local(), clock=clock) as server, http_of(server) as http:
+        async with joined(server) as sender, joined(server, f"/ws/{sender.room_id}"):
+            clock.now += 90
+            status = (await http.get("/status")).json()
+            assert status == {"version": __version__, "uptime": 90, "rooms": 1, "clients": 2}
+        async with asyncio.timeout(5):
+            while (await http.get("/status")).json()["clients"]:
+                pass
+        assert (await http.get("/status")).json()["rooms"] == 0
+
+
+async def test_healthz_answers(http: httpx.AsyncClient) -> None:
+    response = await http.get("/healthz")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+async def test_the_frameworks_errors_look_like_ours(http: httpx.AsyncClient) -> None:
+    check_error(await http.get("/nowhere"), 404, "not_found")
+    check_error(await http.delete("/room"), 405, "method_not_allowed")
+
+
+async def test_openapi_describes_every_answer(http: httpx.AsyncClient) -> None:
+    document = (await http.get("/openapi.json")).json()
+    assert set(document["paths"]) == {"/room", "/room/{room_id}", "/status", "/healthz"}
+    post = document["paths"]["/room"]["post"]["responses"]
+    assert set(post) == {"201", "400", "413", "422", "503"}
+    for path in document["paths"].values():
+        for operation in path.values():
+            for status, response in operation["responses"].items():
+                schema = response["content"]["application/json"]["schema"]["$ref"]
+                assert schema.endswith("/ApiError") == (status >= "400"), (operation, status)
+
+
+async def test_rooms_that_nobody_enters_are_swept_away() -> None:
+    clock = FakeClock()
+    async with Server(local(sweep_interval=0.01), clock=clock) as server, http_of(server) as http:
+        for _ in range(3):
+            await http.post("/room")
+        assert (await http.get("/status")).json()["rooms"] == 3
+        clock.now += 600
+        async with asyncio.timeout(5):
+            while (await http.get("/status")).json()["rooms"]:
+                pass
