@@ -1,0 +1,75 @@
+"""Making files survive a power cut without paying for each of them.
+
+An fsync is a journal commit and a flush of the disk's cache. One for each of 10,000 small files, and another
+for the directory after each, costs far more than all their bytes. So files are saved in groups, and a large
+group is made durable by one syncfs: one commit, one flush, whatever the number.
+
+Measured on ext4, files of 4 kB created, made durable, linked to their names, directory made durable; time for
+a file, relative to doing none of it durably:
+
+    fsync of each file and directory, one after another   11
+    groups of 64: fsync of each                            5.8
+                  fdatasync of each                        5
+                  fsync from 8 threads                     3.5
+                  sync_file_range of all, then fsync       3
+                  syncfs                                   1.6
+
+Groups of 16 cost a quarter more with syncfs; groups of 512 gain nothing. On that disk a flush is nearly free;
+where it is not, only syncfs and the threads save flushes, and the distance grows.
+
+The price: syncfs writes what other programs have left unwritten on the same filesystem, too. A few files
+therefore get an fsync each.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+from collections.abc import Callable, Iterable
+
+GROUP = 64
+"""Files to save together."""
+
+_FEW = 8
+"""Fewer handles than this get an fsync each."""
+
+
+def sync(handles: Iterable[int], count: int) -> None:
+    """Make files or directories durable, all on one filesystem.
+
+    Args:
+        handles: open descriptors; each is done with before the next is asked for, and all are asked for.
+        count: how many they are.
+
+    Raises:
+        OSError: something could not be written; of a large group it is not known what.
+    """
+    together = count >= _FEW and _syncfs is not None
+    handle = None
+    for handle in handles:
+        if not together:
+            os.fsync(handle)
+    if together and _syncfs is not None and handle is not None:
+        _syncfs(handle)
+
+
+def _find_syncfs() -> Callable[[int], None] | None:
+    """Return Linux's syncfs, which Python does not offer, if it reports errors: since 5.8."""
+    release = re.match(r"(\d+)\.(\d+)", platform.release())
+    if platform.system() != "Linux" or release is None or (int(release[1]), int(release[2])) < (5, 8):
+        return None
+    function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if function is None:
+        return None
+
+    def syncfs(handle: int) -> None:
+        if function(handle) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+
+    return syncfs
+
+
+_syncfs = _find_syncfs()

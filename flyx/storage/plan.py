@@ -1,0 +1,165 @@
+"""What a transfer will make of the output directory, found out before anything is changed there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from itertools import count
+
+from flyx.errors import (
+    DestinationExists,
+    LocalProtocolError,
+    RemoteProtocolError,
+    StorageError,
+    UnsafeName,
+)
+from flyx.storage.failures import free_space, no_space
+from flyx.storage.tree import Parts, Tree
+from flyx.transfer.manifest import Entry, EntryKind
+from flyx.transfer.names import NameLedger, check_path, fold, numbered
+
+
+class ExistingPolicy(Enum):
+    """What to do when a file that arrives has the name of one that is there.
+
+    Whatever the policy, directories are merged with those that are there, and a file and a directory never
+    replace each other.
+    """
+
+    REFUSE = "refuse"
+    OVERWRITE = "overwrite"
+    RENAME = "rename"
+    """Give each root that is there another name, "photos (1)", so that a tree stays together."""
+
+
+class Plan:
+    """The entries that may be written, and where."""
+
+    def __init__(self, tree: Tree, existing: ExistingPolicy) -> None:
+        self._tree = tree
+        self._existing = existing
+        self._ledger = NameLedger()
+        self._entries: list[Entry] = []
+        self._bytes = 0
+        # Set by begin().
+        self.total_bytes: int | None = None
+        # The roots announced, and the name that each has here.
+        self._names: dict[str, str] = {}
+        # What no other root may be called: all names announced or chosen, by their fold().
+        self._spoken_for: set[str] = set()
+        # Roots of which something was there at the start, and still will be when their entries come.
+        self._taken: set[str] = set()
+        # Directories that are entries, by their path.
+        self._directories: dict[Parts, Entry] = {}
+
+    def begin(self, roots: Sequence[str], total_bytes: int) -> bool:
+        """Look at the output directory, the roots in it and the free space; change nothing.
+
+        Returns:
+            Whether nothing can be in the way of any entry.
+        """
+        if self.total_bytes is not None:
+            raise LocalProtocolError(reason="a transfer was planned twice")
+        self.total_bytes = total_bytes
+        for root in roots:
+            if len(check_path(root)) != 1:
+                raise UnsafeName(name=root, reason="it is more than one name")
+            self._names[root] = root
+            self._spoken_for.add(fold(root))
+        exists = self._tree.open()
+        self._check_space(total_bytes)
+        if exists:
+            self._taken = {root for root in roots if self._tree.status((root,))}
+        return not self._taken or self._existing is ExistingPolicy.RENAME
+
+    def _check_space(self, total_bytes: int) -> None:
+        directory = self._tree.directory
+        nearest = next(above for above in (directory, *directory.parents) if above.exists())
+        if not nearest.is_dir():
+            raise StorageError(action="write to", path=str(directory), reason=f"{nearest} is not a directory")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            read_only = os.statvfs(nearest).f_flag & os.ST_RDONLY
+            reason = "the filesystem is read-only" if read_only else "permission denied"
+            raise StorageError(action="write to", path=str(nearest), reason=reason)
+        free = free_space(nearest)
+        if free is not None and free < total_bytes:
+            raise no_space(directory, total_bytes, free)
+
+    def extend(self, first: int, entries: Sequence[Entry]) -> int:
+        """Check the next entries; return the number of entries that are planned by now.
+
+        Raises:
+            DestinationExists: with the first of these entries that has a file in its way, and how many more
+                have.
+            UnsafeName: a name that is refused.
+            RemoteProtocolError: an entry that was not announced.
+        """
+        if self.total_bytes is None or first != len(self._entries):
+            raise LocalProtocolError(reason="entries were planned out of order")
+        taken: list[Parts] = []
+        for entry in entries:
+            parts = self._ledger.add(entry.path, entry.kind is EntryKind.DIRECTORY)
+            self._check_announced(parts[0], entry)
+            if parts[0] in self._taken:
+                self._meet(parts, entry, taken)
+            if entry.kind is EntryKind.DIRECTORY:
+                self._directories[parts] = entry
+        self._tree.release()
+        if taken:
+            others = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+            raise DestinationExists(path=self._tree.shown(taken[0]), others=others)
+        self._entries += entries
+        return len(self._entries)
+
+    def _check_announced(self, root: str, entry: Entry) -> None:
+        assert self.total_bytes is not None
+        self._bytes += entry.size
+        if root not in self._names:
+            raise RemoteProtocolError(reason="an entry below a root that was not announced")
+        if self._bytes > self.total_bytes:
+            raise RemoteProtocolError(reason="more bytes than were announced")
+
+    def _meet(self, parts: Parts, entry: Entry, taken: list[Parts]) -> None:
+        """Judge an entry below a root of which something is there."""
+        directory = entry.kind is EntryKind.DIRECTORY
+        if self._existing is ExistingPolicy.RENAME:
+            self._taken.remove(parts[0])
+            self.choose_name(parts[0], is_directory=directory or len(parts) > 1)
+            return
+        there = self._tree.status(parts)
+        if there is None:
+            return
+        if directory != stat.S_ISDIR(there.st_mode):
+            raise self._tree.in_the_way(parts)
+        if not directory and self._existing is ExistingPolicy.REFUSE:
+            taken.append(parts)
+
+    def choose_name(self, root: str, *, is_directory: bool) -> None:
+        """Give a root another name, which is neither there nor any other root's."""
+        for n in count(1):
+            name = numbered(root, n, is_directory=is_directory)
+            if fold(name) not in self._spoken_for and self._tree.status((name,)) is None:
+                self._names[root] = name
+                self._spoken_for.add(fold(name))
+                return
+
+    def entry(self, file: int) -> Entry:
+        """The entry of a file that is planned."""
+        if not 0 <= file < len(self._entries) or self._entries[file].kind is not EntryKind.FILE:
+            raise LocalProtocolError(reason=f"entry {file} is not a file that was planned")
+        return self._entries[file]
+
+    def target(self, parts: Parts) -> Parts:
+        """Where the entry of this path goes."""
+        return (self._names[parts[0]], *parts[1:])
+
+    def directory_mode(self, parts: Parts) -> int:
+        """The mode to make a directory with: that of its entry, but open to ourselves until all is done."""
+        entry = self._directories.get(parts)
+        return (entry.mode & 0o777 if entry else 0o777) | 0o700
+
+    def directories(self) -> Iterator[tuple[Parts, Entry]]:
+        """The directories that are entries, by their path in the manifest, those above first."""
+        return iter(sorted(self._directories.items(), key=lambda item: len(item[0])))

@@ -1,0 +1,225 @@
+"""The output directory: all in it is reached from one handle, part by part, never through a symbolic link.
+
+A path is walked with openat and O_NOFOLLOW, so that a directory that is, or in the middle of a transfer
+becomes, a symbolic link is refused instead of followed: what the kernel has opened is what gets written to.
+Only the output directory itself, which the person named, may be reached through links.
+
+POSIX only: it needs the *at family of calls.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from flyx.errors import DestinationExists
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# What link() says where there are no hard links: FAT and exFAT, network and FUSE filesystems, Android
+# (EACCES). If the true reason is another, the attempt without a link will say so too.
+_NO_HARD_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS}
+
+Parts = tuple[str, ...]
+"""A path below the output directory; () is the output directory."""
+
+
+def open_directory(name: str, parent: int) -> int:
+    """Open a directory by its name in another one.
+
+    Raises:
+        NotADirectoryError: it is something else, or a symbolic link.
+    """
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=parent)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
+        raise
+
+
+class Tree:
+    """The output directory and what is below it.
+
+    Methods raise OSError as the system does, and DestinationExists for what can never be written over.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        # Directories that this transfer made, below the output directory.
+        self.made: set[Parts] = set()
+        # Set while the output directory is open.
+        self._base: int | None = None
+        # The output directory and those above it, as far as this transfer made them; outermost first.
+        self._made_above: list[Path] = []
+        # The directory that was last asked for, and its handle: neighbours in a manifest mostly share theirs.
+        self._recent: tuple[Parts, int] | None = None
+
+    def shown(self, parts: Parts) -> str:
+        """The path as people know it: below the directory as they named it."""
+        return str(self.directory.joinpath(*parts))
+
+    @property
+    def base(self) -> int:
+        """The handle of the output directory, which must be open."""
+        assert self._base is not None
+        return self._base
+
+    def open(self) -> bool:
+        """Open the output directory; return whether it exists."""
+        if self._base is None:
+            with suppress(FileNotFoundError):
+                self._base = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._base is not None
+
+    def open_or_make(self) -> None:
+        """Open the output directory; make it, and those above it, if it is missing."""
+        if self.open():
+            return
+        for directory in reversed((self.directory, *self.directory.parents)):
+            if not directory.exists():
+                with suppress(FileExistsError):
+                    directory.mkdir()
+                    self._made_above.append(directory)
+        if not self.open():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def release(self) -> None:
+        """Let go of the directory in use: the next call walks there anew, and sees what is there then."""
+        if self._recent:
+            os.close(self._recent[1])
+            self._recent = None
+
+    def close(self) -> None:
+        """Close all handles; remove the output directory again if this transfer made it and left it empty."""
+        self.release()
+        if self._base is not None:
+            os.close(self._base)
+            self._base = None
+        while self._made_above:
+            with suppress(OSError):
+                self._made_above.pop().rmdir()
+
+    def status(self, parts: Parts) -> os.stat_result | None:
+        """Return what is at a path, links not followed; None if there is nothing.
+
+        Raises:
+            DestinationExists: one of the parts above is not a directory.
+        """
+        try:
+            return os.stat(parts[-1], dir_fd=self.handle(parts[:-1]), follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def handle(self, parts: Parts, missing: Callable[[int], int] | None = None) -> int:
+        """Return a handle for a directory, good until the next call of any method.
+
+        Args:
+            parts: where it is.
+            missing: makes what is missing on the way; called with the number of parts down to the missing
+                directory, it returns the mode for it.
+
+        Raises:
+            DestinationExists: on the way is something that is not a directory, or a symbolic link.
+            FileNotFoundError: it does not exist, and `missing` is None.
+        """
+        if not parts:
+            return self.base
+        if self._recent and self._recent[0] == parts:
+            return self._recent[1]
+        self.release()
+        handle = self.base
+        try:
+            for depth, name in enumerate(parts, 1):
+                above, handle = handle, self._enter(handle, parts[:depth], name, missing)
+                if above != self.base:
+                    os.close(above)
+        except BaseException:
+            if handle != self.base:
+                os.close(handle)
+            raise
+        self._recent = parts, handle
+        return handle
+
+    def _enter(self, above: int, parts: Parts, name: str, missing: Callable[[int], int] | None) -> int:
+        try:
+            return open_directory(name, above)
+        except NotADirectoryError:
+            raise self.in_the_way(parts) from None
+        except FileNotFoundError:
+            if missing is None:
+                raise
+        with suppress(FileExistsError):
+            os.mkdir(name, missing(len(parts)), dir_fd=above)
+            self.made.add(parts)
+        try:
+            return open_directory(name, above)
+        except NotADirectoryError:
+            raise self.in_the_way(parts) from None
+
+    def make_root(self, name: str, mode: int) -> bool:
+        """Make a directory at the top; return False if something has its name."""
+        try:
+            os.mkdir(name, mode, dir_fd=self.base)
+        except FileExistsError:
+            return False
+        self.made.add((name,))
+        return True
+
+    def in_the_way(self, parts: Parts) -> DestinationExists:
+        """The error for what no policy replaces."""
+        return DestinationExists(
+            path=self.shown(parts),
+            others="",
+            hint="files and directories never replace each other, and symbolic links are never followed; "
+            "move it away, or choose another directory with -o",
+        )
+
+    def place(self, source: tuple[int, str], directory: int, name: str) -> None:
+        """Give a finished file its name, unless the name is taken.
+
+        A hard link cannot replace anything, whatever else happens in the directory.
+
+        Args:
+            source: the directory that the file is in and its name there; it disappears from it.
+            directory: the handle of the directory it shall be in.
+            name: its name there.
+
+        Raises:
+            FileExistsError: the name is taken.
+        """
+        source_directory, source_name = source
+        try:
+            os.link(
+                source_name, name, src_dir_fd=source_directory, dst_dir_fd=directory, follow_symlinks=False
+            )
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            self._place_without_link(source, directory, name)
+        else:
+            os.unlink(source_name, dir_fd=source_directory)
+
+    def _place_without_link(self, source: tuple[int, str], directory: int, name: str) -> None:
+        """Reserve the name with an empty file, then replace that; a kill between the two leaves it."""
+        source_directory, source_name = source
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(name, flags, 0o600, dir_fd=directory))
+        try:
+            os.replace(source_name, name, src_dir_fd=source_directory, dst_dir_fd=directory)
+        except OSError:
+            os.unlink(name, dir_fd=directory)
+            raise
+
+    def replace(self, source: tuple[int, str], directory: int, name: str) -> None:
+        """Give a finished file its name, in place of another file.
+
+        A link that has the name is replaced, not followed.
+
+        Raises:
+            IsADirectoryError: the name is that of a directory.
+        """
+        os.replace(source[1], name, src_dir_fd=source[0], dst_dir_fd=directory)

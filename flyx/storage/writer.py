@@ -1,0 +1,322 @@
+"""The receiver's disk: carries out the Operations of a transfer below one directory.
+
+Whatever a sender says, nothing changes outside that directory, nothing in it is replaced unless the person
+allowed it, no byte is written that does not match its SHA-256, and no file has its final name before it is
+complete and durable. names.py judges the names, tree.py walks the directories, partial.py keeps what is not
+complete, durability.py makes it last.
+
+Blocking, for a thread; POSIX only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import assert_never
+
+from flyx.errors import CorruptData, DestinationExists, FlyxError, LocalProtocolError
+from flyx.storage import durability
+from flyx.storage.failures import write_error
+from flyx.storage.partial import Partials
+from flyx.storage.plan import ExistingPolicy, Plan
+from flyx.storage.tree import Parts, Tree
+from flyx.transfer.disk import (
+    BlockWritten,
+    DiscardFile,
+    EntriesPlanned,
+    FileDiscarded,
+    FileSaved,
+    FinishFile,
+    FinishTree,
+    Operation,
+    OperationFailed,
+    Outcome,
+    PlanEntries,
+    PlanTree,
+    TreeFinished,
+    TreePlanned,
+    WriteBlock,
+)
+from flyx.transfer.manifest import Entry, block_digest
+from flyx.transfer.names import numbered
+
+__all__ = ["Destination", "ExistingPolicy"]
+
+# Times that every system can store: to 2255, as exact as a browser's number.
+_LAST_MTIME_US = 1 << 53
+
+_NO_ATTRIBUTES = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+@dataclass(frozen=True, slots=True)
+class _Finishing:
+    """A file that is complete, and waits for its group to be saved."""
+
+    file: int
+    handle: int
+    position: int  # of its outcome among those of the batch
+
+
+class Destination:
+    """Writes one transfer into a directory.
+
+    One batch of operations at a time; abandon() may be called from another thread, and waits for the batch.
+    """
+
+    def __init__(self, directory: Path, existing: ExistingPolicy = ExistingPolicy.REFUSE) -> None:
+        """Touch nothing yet.
+
+        Args:
+            directory: where the roots go; made, with those above it, when the first byte is written. It may
+                be a symbolic link; nothing below it is followed if it is one.
+            existing: what to do about files that are there.
+        """
+        self._existing = existing
+        self._tree = Tree(directory)
+        self._plan = Plan(self._tree, existing)
+        self._partials = Partials(self._tree)
+        self._bytes_written = 0
+        # Files of the current batch that are complete, in order, at most durability.GROUP.
+        self._finishing: list[_Finishing] = []
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def __enter__(self) -> Destination:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Remove all but the files that were saved; after FinishTree, only let go. Any number of times."""
+        with self._lock:
+            if not self._ended:
+                self._ended = True
+                for finishing in self._finishing:
+                    os.close(finishing.handle)
+                self._partials.remove()
+                self._tree.close()
+
+    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Carry out operations in order, and return what came of each.
+
+        FinishFiles are saved together, at the end of the batch or every durability.GROUP files: the more of
+        them a batch holds, the cheaper each is.
+
+        Returns:
+            One outcome for each operation, or fewer, the last of which is OperationFailed. Operations after
+            that have had no effect, except perhaps on partial files.
+        """
+        with self._lock:
+            if self._ended:
+                return [OperationFailed(LocalProtocolError(reason="the destination was given up"))]
+            try:
+                return self._apply(operations)
+            finally:
+                self._tree.release()
+
+    def _apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        failure: FlyxError | None = None
+        for operation in operations:
+            together = isinstance(operation, (FinishFile, WriteBlock))
+            if (not together or len(self._finishing) == durability.GROUP) and not self._save(outcomes):
+                return outcomes
+            try:
+                outcomes.append(self._carry_out(operation, len(outcomes)))
+            except OSError as error:
+                failure = self._translated(error, operation)
+            except FlyxError as error:
+                failure = error
+            if failure:
+                break
+        if self._save(outcomes) and failure:
+            outcomes.append(OperationFailed(failure))
+        return outcomes
+
+    def _carry_out(self, operation: Operation, position: int) -> Outcome:
+        match operation:
+            case PlanTree(roots=roots, total_bytes=total_bytes):
+                return TreePlanned(self._plan.begin(roots, total_bytes))
+            case PlanEntries(first=first, entries=entries):
+                return EntriesPlanned(self._plan.extend(first, entries))
+            case WriteBlock():
+                return self._write(operation)
+            case FinishFile(file=file):
+                self._finishing.append(_Finishing(file, self._complete(file), position))
+                # Its name is known when the group is saved.
+                return FileSaved(file, "")
+            case DiscardFile(file=file):
+                self._bytes_written -= self._partials.written(file)
+                self._partials.discard(file)
+                return FileDiscarded(file)
+            case FinishTree():
+                self._finish_tree()
+                return TreeFinished()
+        assert_never(operation)
+
+    def _translated(self, error: OSError, operation: Operation) -> FlyxError:
+        directory = self._tree.directory
+        match operation:
+            case WriteBlock(file=file) | FinishFile(file=file) | DiscardFile(file=file):
+                path = self._tree.shown(self._target(file))
+            case _:
+                path = str(directory)
+        action = {WriteBlock: "write", FinishFile: "save", DiscardFile: "remove"}.get(type(operation), "use")
+        missing = (self._plan.total_bytes or 0) - self._bytes_written
+        return write_error(error, action, path, directory, missing)
+
+    def _target(self, file: int) -> Parts:
+        return self._plan.target(tuple(self._plan.entry(file).path.split("/")))
+
+    # Files.
+
+    def _write(self, block: WriteBlock) -> BlockWritten:
+        entry = self._plan.entry(block.file)
+        length = sum(len(part) for part in block.parts)
+        if block.offset != self._partials.written(block.file) or block.offset + length > entry.size:
+            raise LocalProtocolError(reason=f"a block of {entry.path} out of sequence")
+        if block_digest(block.parts) != block.digest:
+            raise CorruptData(path=self._tree.shown(self._target(block.file)))
+        self._tree.open_or_make()
+        self._partials.append(block.file, block.parts)
+        self._bytes_written += length
+        return BlockWritten(block.file, block.offset, length)
+
+    def _complete(self, file: int) -> int:
+        """Give a file that is all written its mode and time; return its handle."""
+        entry = self._plan.entry(file)
+        self._tree.open_or_make()
+        handle = self._partials.take(file)
+        try:
+            status = os.fstat(handle)
+            if status.st_size != entry.size:
+                raise LocalProtocolError(reason=f"{entry.path} was finished before it was complete")
+            _set_attributes(handle, entry.mode & self._partials.permitted, entry, status)
+        except BaseException:
+            os.close(handle)
+            raise
+        return handle
+
+    def _save(self, outcomes: list[Outcome]) -> bool:
+        """Make the files that wait durable, name them, make the names durable; return whether it worked.
+
+        If not, the outcomes from the first file on that was not saved are replaced by the failure.
+        """
+        group, self._finishing = self._finishing, []
+        if not group:
+            return True
+        try:
+            durability.sync((finishing.handle for finishing in group), len(group))
+            directories = self._name_all(group, outcomes)
+            durability.sync((self._tree.handle(parts) for parts in directories), len(directories))
+        except (OSError, FlyxError) as error:
+            self._fail(outcomes, group[0], error)
+        finally:
+            for finishing in group:
+                os.close(finishing.handle)
+        return not isinstance(outcomes[-1], OperationFailed)
+
+    def _name_all(self, group: list[_Finishing], outcomes: list[Outcome]) -> list[Parts]:
+        """Name the files of a group, up to the first that cannot be; return their directories."""
+        directories: dict[Parts, None] = {}
+        for finishing in group:
+            try:
+                saved_as = self._name(finishing.file)
+            except (OSError, FlyxError) as error:
+                self._fail(outcomes, finishing, error)
+                break
+            directories[saved_as[:-1]] = None
+            outcomes[finishing.position] = FileSaved(finishing.file, self._tree.shown(saved_as))
+        return list(directories)
+
+    def _fail(self, outcomes: list[Outcome], at: _Finishing, error: OSError | FlyxError) -> None:
+        if isinstance(error, OSError):
+            error = self._translated(error, FinishFile(at.file))
+        outcomes[at.position :] = [OperationFailed(error)]
+
+    def _name(self, file: int) -> Parts:
+        """Move a file that is durable to its final name, and return that."""
+        parts = tuple(self._plan.entry(file).path.split("/"))
+        directory = self._directory(parts[:-1])
+        target = self._plan.target(parts)
+        source = self._partials.source(file)
+        if self._existing is ExistingPolicy.OVERWRITE:
+            try:
+                self._tree.replace(source, directory, target[-1])
+            except IsADirectoryError:
+                raise self._tree.in_the_way(target) from None
+            return target
+        for n in count(1):
+            try:
+                self._tree.place(source, directory, target[-1])
+                break
+            except FileExistsError:
+                # It was not there when the transfer was planned.
+                if self._existing is ExistingPolicy.REFUSE:
+                    raise DestinationExists(path=self._tree.shown(target), others="") from None
+                target = (*target[:-1], numbered(parts[-1], n))
+        return target
+
+    # Directories.
+
+    def _directory(self, parts: Parts) -> int:
+        """Return the handle of the directory with this path in the manifest; make what is missing of it."""
+        if not parts:
+            return self._tree.base
+        if self._existing is ExistingPolicy.RENAME:
+            self._claim_root(parts[0])
+        return self._tree.handle(
+            self._plan.target(parts), lambda depth: self._plan.directory_mode(parts[:depth])
+        )
+
+    def _claim_root(self, root: str) -> None:
+        """Make sure that a tree is not poured into a directory that appeared since it was planned."""
+        while (name := self._plan.target((root,))) not in self._tree.made:
+            if not self._tree.make_root(name[0], self._plan.directory_mode((root,))):
+                self._plan.choose_name(root, is_directory=True)
+
+    def _finish_tree(self) -> None:
+        self._tree.open_or_make()
+        made: list[tuple[Parts, Entry]] = []
+        for parts, entry in self._plan.directories():
+            self._directory(parts)
+            # Directories that were there keep their modes and times: they are not the sender's.
+            if self._plan.target(parts) in self._tree.made:
+                made.append((parts, entry))
+        durability.sync(self._finished(made), len(made) + 1)
+        self._partials.remove()
+
+    def _finished(self, made: list[tuple[Parts, Entry]]) -> Iterator[int]:
+        """Give directories their modes and times; yield the handle of each, and of the output directory."""
+        # The deepest first: what is done in a directory changes its time, and its mode may forbid it.
+        for parts, entry in reversed(made):
+            handle = self._directory(parts)
+            status = os.fstat(handle)
+            # It was made with all of the entry's bits that the umask permits. Setgid came from the directory
+            # above, never from the sender.
+            mode = (entry.mode & status.st_mode & 0o777) | (status.st_mode & stat.S_ISGID)
+            _set_attributes(handle, mode, entry, status)
+            yield handle
+        yield self._tree.base
+
+
+def _set_attributes(handle: int, mode: int, entry: Entry, status: os.stat_result) -> None:
+    """Set mode and modification time, as far as the filesystem has such a thing."""
+    mtime_us = max(-_LAST_MTIME_US, min(entry.mtime_us, _LAST_MTIME_US))
+    try:
+        os.fchmod(handle, mode)
+        os.utime(handle, ns=(status.st_atime_ns, mtime_us * 1000))
+    except OSError as error:
+        # What is ours we may change, unless nobody can: on some FUSE and network filesystems.
+        if error.errno not in _NO_ATTRIBUTES:
+            raise

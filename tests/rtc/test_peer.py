@@ -1,0 +1,273 @@
+"""Two peer connections in one process, over real sockets on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aioice import stun
+
+from flyx.errors import PeerUnreachable, RemoteProtocolError, TransferInterrupted
+from flyx.rtc import peer
+from flyx.rtc.peer import Channel, IceCandidateInit, PeerConnection
+
+LABELS = ("control", "data")
+
+
+class Ear:
+    """Listens to a channel."""
+
+    def __init__(self) -> None:
+        self.messages: asyncio.Queue[bytes | str] = asyncio.Queue()
+        self.writable = asyncio.Event()
+        self.closed = asyncio.Event()
+
+    def message_received(self, message: bytes | str) -> None:
+        self.messages.put_nowait(message)
+
+    def channel_writable(self) -> None:
+        self.writable.set()
+
+    def channel_closed(self) -> None:
+        self.closed.set()
+
+
+@asynccontextmanager
+async def connection(
+    on_candidate: Callable[[IceCandidateInit | None], None] = lambda _: None,
+    stun_urls: list[str] | None = None,
+) -> AsyncIterator[PeerConnection]:
+    made = PeerConnection(LABELS, stun_urls or [], on_candidate)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[tuple[PeerConnection, PeerConnection]]:
+    """Two connections that are being made; everything they need is in their descriptions."""
+    async with connection() as left, connection() as right:
+        await left.accept_answer(await right.answer(await left.offer()))
+        yield left, right
+
+
+def listen(channel: Channel) -> Ear:
+    ear = Ear()
+    channel.listen(ear)
+    return ear
+
+
+async def test_messages_go_both_ways_on_both_channels() -> None:
+    async with pair() as (left, right):
+        ours, theirs = await left.connected(), await right.connected()
+        for here, there in ((ours.control, theirs.control), (theirs.data, ours.data)):
+            ear = listen(there)
+            for message in ("text", b"bytes", b"", "", b"x" * 60_000):
+                here.send(message)
+                assert await ear.messages.get() == message
+        assert ours.max_message_size >= 65536
+
+
+async def test_the_path_names_its_candidate_types() -> None:
+    async with pair() as (left, right):
+        assert left.path() is None
+        await asyncio.gather(left.connected(), right.connected())
+        path = left.path()
+        assert path is not None
+        assert path.local == "host"
+
+
+async def test_messages_before_anybody_listens_are_kept() -> None:
+    async with pair() as (left, right):
+        ours, theirs = await left.connected(), await right.connected()
+        ours.control.send("first")
+        ours.control.send("second")
+        mark = listen(theirs.data)
+        ours.data.send(b"mark")
+        # Same association, later message: what was sent before it has arrived.
+        assert await mark.messages.get() == b"mark"
+        ear = listen(theirs.control)
+        assert [await ear.messages.get(), await ear.messages.get()] == ["first", "second"]
+
+
+async def test_a_full_send_buffer_is_not_writable_until_it_drains() -> None:
+    async with pair() as (left, right):
+        ours, theirs = await left.connected(), await right.connected()
+        sender, receiver = listen(ours.data), listen(theirs.data)
+        sent = 0
+        while ours.data.writable:
+            ours.data.send(bytes(65536))
+            sent += 1
+        await sender.writable.wait()
+        assert ours.data.writable
+        for _ in range(sent):
+            assert len(await receiver.messages.get()) == 65536
+
+
+async def test_closing_one_side_closes_the_channels_of_the_other() -> None:
+    async with pair() as (left, right):
+        _, theirs = await left.connected(), await right.connected()
+        ears = [listen(theirs.control), listen(theirs.data)]
+        await left.close()
+        for ear in ears:
+            await ear.closed.wait()
+
+
+async def test_a_closed_channel_tells_a_late_listener_and_swallows_messages() -> None:
+    async with pair() as (left, right):
+        ours, _ = await left.connected(), await right.connected()
+        await left.close()
+        ear = listen(ours.control)
+        await ear.closed.wait()
+        ours.control.send("into the void")
+
+
+async def test_candidates_are_told_one_by_one_and_suffice_alone() -> None:
+    """As a browser would do it: descriptions without candidates, candidates in messages."""
+
+    def bare(sdp: str) -> str:
+        return "".join(f"{line}\r\n" for line in sdp.splitlines() if not line.startswith("a=candidate"))
+
+    told: dict[str, list[IceCandidateInit | None]] = {"left": [], "right": []}
+    async with connection(told["left"].append) as left, connection(told["right"].append) as right:
+        offer = await left.offer()
+        assert "a=candidate" in offer
+        assert "a=end-of-candidates" not in offer
+        answer = await right.answer(bare(offer))
+        while None not in told["left"]:
+            await asyncio.sleep(0)
+        # Those of the right come before its description, and wait for it.
+        while None not in told["right"]:
+            await asyncio.sleep(0)
+        for candidate in told["right"]:
+            await left.add_candidate(candidate)
+        await left.accept_answer(bare(answer))
+        for candidate in told["left"]:
+            await right.add_candidate(candidate)
+        await asyncio.gather(left.connected(), right.connected())
+
+
+class StunResponder(asyncio.DatagramProtocol):
+    """A STUN server (RFC 8489) that says everybody comes from 203.0.113.7."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        request = stun.parse_message(data)
+        response = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, request.transaction_id)
+        response.attributes["XOR-MAPPED-ADDRESS"] = ("203.0.113.7", addr[1])
+        self.transport.sendto(bytes(response), addr)
+
+
+async def test_server_reflexive_candidates_trickle_after_the_description() -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(StunResponder, local_addr=("0.0.0.0", 0))
+    port = transport.get_extra_info("sockname")[1]
+    told: asyncio.Queue[IceCandidateInit | None] = asyncio.Queue()
+    try:
+        async with connection(told.put_nowait, [f"stun:127.0.0.1:{port}"]) as left:
+            # Over the loopback only sockets bound to it, or to everything, can ask; so ask our own address.
+            offer = await left.offer()
+            host = next(line for line in offer.splitlines() if line.startswith("a=candidate") and "." in line)
+        address = host.split()[4]
+        async with connection(told.put_nowait, [f"stun:{address}:{port}"]) as left:
+            offer = await left.offer()
+            assert "srflx" not in offer
+            seen = []
+            while (candidate := await told.get()) is not None or not any("srflx" in line for line in seen):
+                if candidate is not None:
+                    seen.append(candidate["candidate"])
+            assert any("203.0.113.7" in line and "typ srflx" in line for line in seen)
+    finally:
+        transport.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["stun:", "http://x", "stun:256.256.256.256:1:2", "stun:no.such.host.invalid:3478"]
+)
+async def test_a_stun_server_that_cannot_be_used_costs_nothing_but_its_candidate(url: str) -> None:
+    told: list[IceCandidateInit | None] = []
+    async with connection(told.append, [url]) as left, connection() as right:
+        await left.accept_answer(await right.answer(await left.offer()))
+        await asyncio.gather(left.connected(), right.connected())
+
+
+@pytest.mark.parametrize(
+    "sdp",
+    [
+        "",
+        "garbage",
+        "v=0\r\n" * 1000,
+        "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\n",
+        "v=0\r\nm=application x y z\r\n",
+        "\x00\x1b[2J",
+    ],
+)
+async def test_a_bad_offer_is_a_protocol_error(sdp: str) -> None:
+    async with connection() as right:
+        with pytest.raises(RemoteProtocolError):
+            await right.answer(sdp)
+
+
+async def test_an_offer_of_audio_beside_the_channels_is_refused() -> None:
+    async with connection() as left, connection() as right:
+        offer = await left.offer()
+        audio = "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\n"
+        with pytest.raises(RemoteProtocolError):
+            await right.answer(offer + audio)
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        "garbage",
+        "candidate:",
+        "candidate:1 1 udp x 10.0.0.1 9 typ host",
+        "candidate:1 1 udp 1 ::: 9 typ host",
+    ],
+)
+async def test_a_bad_candidate_is_ignored(candidate: str) -> None:
+    async with pair() as (left, right):
+        await left.add_candidate({"candidate": candidate, "sdpMid": "0", "sdpMLineIndex": 0})
+        await asyncio.gather(left.connected(), right.connected())
+
+
+async def test_a_flood_of_candidates_is_cut_off() -> None:
+    async with connection() as left:
+        await left.offer()
+        for port in range(peer.MAX_REMOTE_CANDIDATES * 4):
+            line = f"candidate:1 1 udp 1 10.0.0.1 {port + 1} typ host"
+            await left.add_candidate({"candidate": line, "sdpMid": "0", "sdpMLineIndex": 0})
+        assert left._early_candidates is not None
+        assert len(left._early_candidates) == peer.MAX_REMOTE_CANDIDATES
+
+
+async def test_giving_up_ends_the_wait_with_its_reason() -> None:
+    async with connection() as left:
+        await left.offer()
+        waiting = asyncio.create_task(left.connected())
+        left.give_up(TransferInterrupted(reason="the receiver left"))
+        with pytest.raises(TransferInterrupted, match="the receiver left"):
+            await waiting
+
+
+async def test_a_peer_that_never_answers_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "CONNECT_TIMEOUT", 0.05)
+    async with connection() as left:
+        await left.offer()
+        with pytest.raises(PeerUnreachable):
+            await left.connected()
+
+
+async def test_closing_while_connecting_is_clean() -> None:
+    async with connection() as left, connection() as right:
+        await left.accept_answer(await right.answer(await left.offer()))
+        waiting = asyncio.create_task(left.connected())
+        await left.close()
+        with pytest.raises(PeerUnreachable):
+            await waiting
