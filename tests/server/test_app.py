@@ -9,7 +9,6 @@ import time
 import httpx
 import pytest
 
-from flyx.errors import InputError
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
 from tests.server.peers import joined, local, pair
@@ -108,19 +107,3 @@ async def test_the_test_room_is_there_and_logged(caplog: pytest.LogCaptureFixtur
 async def test_no_stun_servers_means_none() -> None:
     async with Server(local(stun_urls=())) as server, joined(server) as client:
         assert client.joined["ice_servers"] == []
-
-
-async def test_a_port_in_use_is_explained() -> None:
-    async with Server(local()) as server:
-        with pytest.raises(InputError) as caught:
-            await Server(ServerConfig(host="127.0.0.1", port=server.port)).start()
-    assert str(server.port) in str(caught.value)
-    assert "--port" in str(caught.value.hint)
-
-
-@pytest.mark.parametrize("host", ["192.0.2.77", "no-such-host.invalid"])
-async def test_a_host_that_is_elsewhere_is_explained(host: str) -> None:
-    with pytest.raises(InputError) as caught:
-        await Server(ServerConfig(host=host, port=0)).start()
-    assert host in str(caught.value)
-    assert "--host" in str(caught.value.hint)

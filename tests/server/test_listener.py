@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from flyx.errors import InputError
+from flyx.server.listener import bind, connectable, reachable_urls, url_of
+
+
+async def test_small_messages_are_not_held_back() -> None:
+    [listening] = await bind("127.0.0.1", 0)
+    nodelay: list[int] = []
+
+    async def note(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted = writer.get_extra_info("socket")
+        nodelay.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async with await asyncio.start_server(note, sock=listening):
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+    assert nodelay == [1]
+
+
+async def test_every_address_of_a_name_gets_the_same_port() -> None:
+    sockets = await bind("localhost", 0)
+    try:
+        assert len({s.getsockname()[1] for s in sockets}) == 1
+        assert len({s.getsockname() for s in sockets}) == len(sockets)
+    finally:
+        for bound in sockets:
+            bound.close()
+
+
+@pytest.mark.parametrize(("host", "port"), [("192.0.2.77", 0), ("no-such-host.invalid", 0)])
+async def test_what_cannot_be_bound_is_an_input_error_with_a_hint(host: str, port: int) -> None:
+    with pytest.raises(InputError) as caught:
+        await bind(host, port)
+    assert host in str(caught.value)
+    assert "--host" in str(caught.value.hint)
+
+
+async def test_a_port_that_somebody_listens_on_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        with pytest.raises(InputError) as caught:
+            await bind("127.0.0.1", other.getsockname()[1])
+        assert "another program" in str(caught.value)
+        assert "--port" in str(caught.value.hint)
+
+
+def test_ipv6_hosts_stand_in_brackets() -> None:
+    assert url_of("::1", 8000) == "ws://[::1]:8000"
+    assert url_of("example.org", 80) == "ws://example.org:80"
+
+
+def test_all_addresses_stand_for_the_loopback_when_connecting() -> None:
+    assert connectable("0.0.0.0") == "127.0.0.1"
+    assert connectable("::") == "::1"
+    assert connectable("192.0.2.1") == "192.0.2.1"
+
+
+def test_urls_for_others_are_named_only_for_all_addresses() -> None:
+    assert reachable_urls("127.0.0.1", 8000) == []
+    urls = reachable_urls("0.0.0.0", 8000)
+    assert urls
+    assert all(url.startswith("ws://") and url.endswith(":8000") for url in urls)
