@@ -126,27 +126,31 @@ async def test_a_closed_channel_tells_a_late_listener_and_swallows_messages() ->
         ours.control.send("into the void")
 
 
+def bare(sdp: str) -> str:
+    """A description without its candidates, as a browser that trickles them gives it."""
+    return "".join(f"{line}\r\n" for line in sdp.splitlines() if not line.startswith("a=candidate"))
+
+
+async def all_told(candidates: asyncio.Queue[IceCandidateInit | None]) -> list[IceCandidateInit | None]:
+    told = []
+    while (candidate := await candidates.get()) is not None:
+        told.append(candidate)
+    return [*told, None]
+
+
 async def test_candidates_are_told_one_by_one_and_suffice_alone() -> None:
-    """As a browser would do it: descriptions without candidates, candidates in messages."""
-
-    def bare(sdp: str) -> str:
-        return "".join(f"{line}\r\n" for line in sdp.splitlines() if not line.startswith("a=candidate"))
-
-    told: dict[str, list[IceCandidateInit | None]] = {"left": [], "right": []}
-    async with connection(told["left"].append) as left, connection(told["right"].append) as right:
+    of_left: asyncio.Queue[IceCandidateInit | None] = asyncio.Queue()
+    of_right: asyncio.Queue[IceCandidateInit | None] = asyncio.Queue()
+    async with connection(of_left.put_nowait) as left, connection(of_right.put_nowait) as right:
         offer = await left.offer()
         assert "a=candidate" in offer
         assert "a=end-of-candidates" not in offer
         answer = await right.answer(bare(offer))
-        while None not in told["left"]:
-            await asyncio.sleep(0)
-        # Those of the right come before its description, and wait for it.
-        while None not in told["right"]:
-            await asyncio.sleep(0)
-        for candidate in told["right"]:
+        for candidate in await all_told(of_right):
+            # They come before the description they belong to, and wait for it.
             await left.add_candidate(candidate)
         await left.accept_answer(bare(answer))
-        for candidate in told["left"]:
+        for candidate in await all_told(of_left):
             await right.add_candidate(candidate)
         await asyncio.gather(left.connected(), right.connected())
 
@@ -164,27 +168,25 @@ class StunResponder(asyncio.DatagramProtocol):
         self.transport.sendto(bytes(response), addr)
 
 
+async def own_address() -> str:
+    """An IPv4 address of this machine that its host candidates can reach."""
+    async with connection() as asking:
+        candidates = [line for line in (await asking.offer()).splitlines() if line.startswith("a=candidate")]
+    return next(address for line in candidates if ":" not in (address := line.split()[4]))
+
+
 async def test_server_reflexive_candidates_trickle_after_the_description() -> None:
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(StunResponder, local_addr=("0.0.0.0", 0))
-    port = transport.get_extra_info("sockname")[1]
     told: asyncio.Queue[IceCandidateInit | None] = asyncio.Queue()
+    url = f"stun:{await own_address()}:{transport.get_extra_info('sockname')[1]}"
     try:
-        async with connection(told.put_nowait, [f"stun:127.0.0.1:{port}"]) as left:
-            # Over the loopback only sockets bound to it, or to everything, can ask; so ask our own address.
-            offer = await left.offer()
-            host = next(line for line in offer.splitlines() if line.startswith("a=candidate") and "." in line)
-        address = host.split()[4]
-        async with connection(told.put_nowait, [f"stun:{address}:{port}"]) as left:
-            offer = await left.offer()
-            assert "srflx" not in offer
-            seen = []
-            while (candidate := await told.get()) is not None or not any("srflx" in line for line in seen):
-                if candidate is not None:
-                    seen.append(candidate["candidate"])
-            assert any("203.0.113.7" in line and "typ srflx" in line for line in seen)
+        async with connection(told.put_nowait, [url]) as left:
+            assert "srflx" not in await left.offer()
+            lines = [candidate["candidate"] for candidate in await all_told(told) if candidate]
     finally:
         transport.close()
+    assert any("203.0.113.7" in line and "typ srflx" in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -237,14 +239,20 @@ async def test_a_bad_candidate_is_ignored(candidate: str) -> None:
         await asyncio.gather(left.connected(), right.connected())
 
 
-async def test_a_flood_of_candidates_is_cut_off() -> None:
-    async with connection() as left:
-        await left.offer()
-        for port in range(peer.MAX_REMOTE_CANDIDATES * 4):
-            line = f"candidate:1 1 udp 1 10.0.0.1 {port + 1} typ host"
+async def test_candidates_beyond_the_limit_are_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "MAX_REMOTE_CANDIDATES", 3)
+    monkeypatch.setattr(peer, "CONNECT_TIMEOUT", 0.5)
+    of_right: asyncio.Queue[IceCandidateInit | None] = asyncio.Queue()
+    async with connection() as left, connection(of_right.put_nowait) as right:
+        answer = await right.answer(bare(await left.offer()))
+        await left.accept_answer(bare(answer))
+        for port in (1, 2, 3):
+            line = f"candidate:1 1 udp 1 192.0.2.1 {port} typ host"
             await left.add_candidate({"candidate": line, "sdpMid": "0", "sdpMLineIndex": 0})
-        assert left._early_candidates is not None
-        assert len(left._early_candidates) == peer.MAX_REMOTE_CANDIDATES
+        for candidate in await all_told(of_right):
+            await left.add_candidate(candidate)
+        with pytest.raises(PeerUnreachable):
+            await left.connected()
 
 
 async def test_giving_up_ends_the_wait_with_its_reason() -> None:
