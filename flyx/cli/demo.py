@@ -17,7 +17,7 @@ MAX_SIZE = 1 << 50
 def demo(
     path: Annotated[
         Path | None,
-        typer.Argument(metavar="[PATH]", help="What to send; random data if left out", show_default=False),
+        typer.Argument(metavar="PATH", help="What to send; random data if left out", show_default=False),
     ] = None,
     size: Annotated[
         str,
@@ -26,7 +26,10 @@ def demo(
         ),
     ] = "100MB",
 ) -> None:
-    """Run server, sender and receiver on this machine and check what arrives.
+    """Run a whole transfer on this machine
+
+    A server, a sender and a receiver, each a process of its own or part of this one; what arrives is compared
+    with what was sent.
 
     Example: flyx demo --size 20MB
     """

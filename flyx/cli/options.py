@@ -25,8 +25,12 @@ Json = Annotated[
     bool, typer.Option("--json", envvar="FLYX_JSON", help="Print one JSON event a line on stdout")
 ]
 
+NoProgress = Annotated[
+    bool, typer.Option("--no-progress", envvar="FLYX_NO_PROGRESS", help="Print lines only, no bars")
+]
 
-def make_reporter(*, sending: bool, server: str, quiet: bool, as_json: bool) -> Reporter:
+
+def make_reporter(*, sending: bool, server: str, quiet: bool, bars: bool, as_json: bool) -> Reporter:
     """Return the reporter that the person asked for."""
     if quiet and as_json:
         raise InputError(reason="--quiet and --json exclude each other")
@@ -39,4 +43,4 @@ def make_reporter(*, sending: bool, server: str, quiet: bool, as_json: bool) -> 
     note = None
     if sending and server != DEFAULT_SERVER:
         note = f"(with --server {server}, or FLYX_SERVER set to it)"
-    return HumanReporter(sending=sending, server_note=note)
+    return HumanReporter(sending=sending, bars=bars, server_note=note)

@@ -34,12 +34,14 @@ NAME_WIDTH = 32
 class HumanReporter:
     """Renders events for a person at a terminal, or for a log."""
 
-    def __init__(self, *, sending: bool, server_note: str | None = None) -> None:
+    def __init__(self, *, sending: bool, bars: bool, server_note: str | None) -> None:
         """Args:
         sending: which end we are.
+        bars: whether to show bars where there is a terminal.
         server_note: what the other side must add to reach our server; None if nothing.
         """
         self._sending = sending
+        self._bars_wanted = bars
         self._server_note = server_note
         self._console = Console(stderr=True)
         self._live: Progress | None = None
@@ -49,7 +51,7 @@ class HumanReporter:
         self._files: _FilesByOffset | None = None
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._bars_wanted and self._console.is_terminal:
             self._live = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
@@ -93,7 +95,8 @@ class HumanReporter:
             case e.PeerEnded(peer=peer, error=error):
                 self._remove_bar(peer)
                 if error is not None:
-                    self.line(f"{self._name(peer)}: {error} The code is still good for another try.")
+                    reason = str(error).rstrip(".")
+                    self.line(f"{self._name(peer)}: {reason}. The code is still good for another try.")
             case e.ManifestKnown(manifest=manifest):
                 self._know(manifest)
             case e.Progress(peer=peer, bytes=done, total=total):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flyx.cli.options import DEFAULT_SERVER, Json, Quiet, Server, make_reporter
+from flyx.cli.options import DEFAULT_SERVER, Json, NoProgress, Quiet, Server, make_reporter
 from flyx.cli.output import files_text, report_line, size_text
 from flyx.errors import ConsentNeeded, InputError, printable
 
@@ -39,9 +39,12 @@ def receive(
     ] = False,
     server: Server = DEFAULT_SERVER,
     quiet: Quiet = False,
+    no_progress: NoProgress = False,
     as_json: Json = False,
 ) -> None:
-    """Receive what a sender offers; prints each saved path.
+    """Receive what a sender offers
+
+    Prints each saved path.
 
     Example: flyx receive K7M2QX -o Downloads
     """
@@ -51,7 +54,9 @@ def receive(
     from flyx.signaling.codes import normalise_room_id
     from flyx.storage.writer import ExistingPolicy
 
-    with make_reporter(sending=False, server=server, quiet=quiet, as_json=as_json) as reporter:
+    with make_reporter(
+        sending=False, server=server, quiet=quiet, bars=not no_progress, as_json=as_json
+    ) as reporter:
         if overwrite and rename:
             raise InputError(reason="--overwrite and --rename exclude each other")
         existing = ExistingPolicy.OVERWRITE if overwrite else ExistingPolicy.REFUSE

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from flyx.cli.options import DEFAULT_SERVER, Json, Quiet, Server, make_reporter
+from flyx.cli.options import DEFAULT_SERVER, Json, NoProgress, Quiet, Server, make_reporter
 
 
 def send(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH...", help="Files and directories to send", show_default=False),
+        typer.Argument(metavar="PATH", help="Files and directories to send", show_default=False),
     ],
     server: Server = DEFAULT_SERVER,
     receivers: Annotated[
@@ -37,9 +37,12 @@ def send(
         ),
     ] = None,
     quiet: Quiet = False,
+    no_progress: NoProgress = False,
     as_json: Json = False,
 ) -> None:
-    """Send files and directories; prints the command that receives them.
+    """Send files and directories
+
+    Prints the command that receives them.
 
     Example: flyx send holiday.jpg notes/
     """
@@ -47,5 +50,7 @@ def send(
     from flyx.client.send import SendOptions
     from flyx.client.send import send as send_files
 
-    with make_reporter(sending=True, server=server, quiet=quiet, as_json=as_json) as reporter:
+    with make_reporter(
+        sending=True, server=server, quiet=quiet, bars=not no_progress, as_json=as_json
+    ) as reporter:
         run(send_files(SendOptions(server, paths, receivers, wait), reporter))

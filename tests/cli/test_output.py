@@ -1,0 +1,172 @@
+"""What people and scripts read."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import get_args
+
+import pytest
+from rich.console import Console
+
+from flyx.cli.demo import parse_size
+from flyx.cli.output import JsonReporter, QuietReporter, event_fields, files_text, report_error
+from flyx.cli.progress import HumanReporter, _FilesByOffset
+from flyx.cli.receive import offer_lines
+from flyx.client import events
+from flyx.errors import Declined, InputError, NoSuchRoom
+from tests.simulator import manifest_of
+
+MANIFEST = manifest_of({"d": None, "d/one": b"1" * 10, "d/empty": b"", "d/two": b"2" * 5})
+
+EVERY_EVENT: list[events.Event] = [
+    events.RoomOpened("K7M2QX", "K7M2QX"),
+    events.RoomJoined("K7M2QX"),
+    events.PeerJoined(1),
+    events.PeerConnected(1, "host", "srflx", 0.0123456789),
+    events.PeerEnded(1, None),
+    events.PeerEnded(1, Declined()),
+    events.ManifestKnown(MANIFEST),
+    events.Progress(1, 5, 15),
+    events.FileFinished(1, "d/one", "out/d/one", "00" * 32),
+    events.FileFinished(1, "d/one", None, None),
+    events.FileLost(1, "d/\x1b[2Jtwo", "it vanished"),
+    events.TransferDone(1, 3, 15, 1.5, "00" * 32),
+    events.Notice("skipped \x1b[2J: a symbolic link"),
+]
+
+
+def test_the_list_above_has_every_event() -> None:
+    assert {type(event) for event in EVERY_EVENT} == set(get_args(events.Event))
+
+
+@pytest.mark.parametrize("event", EVERY_EVENT, ids=lambda event: type(event).__name__)
+def test_each_event_is_one_line_of_json_with_name_and_time(
+    event: events.Event, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with JsonReporter() as reporter:
+        reporter(event)
+    out, err = capfd.readouterr()
+    assert not err
+    assert out.count("\n") == 1
+    told = json.loads(out)
+    assert told["event"] == event_fields(event)[0]
+    assert isinstance(told["time"], float)
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("sending", [True, False])
+def test_lines_for_people_cannot_be_steered_by_the_other_side(
+    sending: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with HumanReporter(sending=sending, bars=True, server_note=None) as reporter:
+        for event in EVERY_EVENT:
+            reporter(event)
+    out, err = capfd.readouterr()
+    assert "\x1b" not in out + err
+    assert all(line for line in err.splitlines())
+
+
+def test_the_sender_prints_the_command_alone_on_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    with HumanReporter(sending=True, bars=True, server_note="(note)") as reporter:
+        for event in EVERY_EVENT[:1]:
+            reporter(event)
+    out, err = capfd.readouterr()
+    assert out == "flyx receive K7M2QX\n"
+    assert "(note)" in err
+
+
+def test_quiet_prints_data_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    with QuietReporter() as reporter:
+        for event in EVERY_EVENT:
+            reporter(event)
+    out, err = capfd.readouterr()
+    assert out == "flyx receive K7M2QX\nout/d/one\n"
+    assert not err
+
+
+def test_errors_and_hints_are_two_lines(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flyx.cli.output._json_errors", False)
+    report_error(NoSuchRoom(room_id="ABC123"))
+    out, err = capfd.readouterr()
+    assert not out
+    error, hint = err.splitlines()
+    assert error == "error: No sender is waiting under the code ABC123."
+    assert hint.startswith("hint: ")
+
+
+def test_with_json_errors_are_events(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flyx.cli.output._json_errors", True)
+    report_error(NoSuchRoom(room_id="ABC123"))
+    told = json.loads(capfd.readouterr().out)
+    assert told["event"] == "error"
+    assert told["code"] == "no_such_room"
+
+
+def test_an_offer_is_listed_with_names_escaped_and_the_rest_counted() -> None:
+    lines = offer_lines(manifest_of({"\x1b[2J": b"x"}))
+    assert lines == ["The sender offers 1 file, 1 byte:", r"  \x1b[2J  (1 byte)"]
+    many = offer_lines(manifest_of({f"d/{i:04}": b"" for i in range(1234)}))
+    assert many[-1] == "  and 1,214 more"
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ((1, 0, 5), "1 file, 5 bytes"),
+        ((3, 2, 12_345_678), "3 files, 12.3 MB"),
+        ((0, 1, 0), "1 directory, 0 bytes"),
+        ((0, 2, 0), "2 directories, 0 bytes"),
+    ],
+)
+def test_amounts_are_written_for_people(counts: tuple[int, int, int], text: str) -> None:
+    assert files_text(*counts) == text
+
+
+def test_the_file_under_way_follows_from_the_bytes_done() -> None:
+    files = _FilesByOffset(MANIFEST)
+    assert files.at(0) == ("d/one", 0, 10)
+    assert files.at(9) == ("d/one", 9, 10)
+    assert files.at(10) == ("d/two", 0, 5)
+    assert files.at(15) == ("d/two", 5, 5)
+
+
+def test_bars_show_the_whole_and_the_file(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        "flyx.cli.progress.Console", lambda stderr: Console(file=screen, force_terminal=True, width=100)
+    )
+    with HumanReporter(sending=False, bars=True, server_note=None) as reporter:
+        reporter(events.ManifestKnown(MANIFEST))
+        reporter(events.Progress(1, 12, 15))
+    shown = screen.getvalue()
+    assert "All files" in shown
+    assert "d/two" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("12", 12),
+        ("500KB", 500_000),
+        ("100MB", 10**8),
+        ("1GiB", 1 << 30),
+        ("1.5 kb", 1500),
+        ("2g", 2 * 10**9),
+    ],
+)
+def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1XB", "MB", "1e9", "9999999999TB", "nan", "٣"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_size(text)

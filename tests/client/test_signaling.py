@@ -1,0 +1,158 @@
+"""The client's side of signaling, against the real server in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+from flyx.client.signaling import Signaling, websocket_url
+from flyx.errors import (
+    InputError,
+    NoSuchRoom,
+    RoomFull,
+    ServerClosed,
+    ServerRefused,
+    ServerUnreachable,
+    SignalingError,
+)
+from flyx.server.app import Server
+from flyx.server.config import ServerConfig
+from flyx.signaling.messages import Disconnect, Join, Offer, OfferData, Role
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    config = ServerConfig(host="127.0.0.1", port=0, stun_urls=(), test_room=False)
+    async with Server(config) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("ws://localhost:8000", "ws://localhost:8000"),
+        ("http://localhost:8000/", "ws://localhost:8000"),
+        ("https://flyx.example.org", "wss://flyx.example.org"),
+        ("wss://example.org/behind/a/proxy/", "wss://example.org/behind/a/proxy"),
+        ("localhost:8000", "ws://localhost:8000"),
+        ("[::1]:9", "ws://[::1]:9"),
+    ],
+)
+def test_a_server_may_be_written_in_several_ways(text: str, url: str) -> None:
+    assert websocket_url(text) == url
+
+
+@pytest.mark.parametrize("text", ["", "ws://", "ftp://x", "ws://[::1", "ws://x:99999", "ws://x:y"])
+def test_what_is_no_server_is_refused_with_a_hint(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        websocket_url(text)
+    assert caught.value.hint
+
+
+async def test_sender_and_receiver_meet_and_part(server: Server) -> None:
+    async with Signaling(server.url, None, Role.SENDER) as sender:
+        room_id = sender.joined.room_id
+        async with Signaling(server.url, room_id, Role.RECEIVER) as receiver:
+            joined = await sender.receive()
+            assert isinstance(joined, Join)
+            assert joined.data.client_id == receiver.joined.client_id
+            sender.post(Offer(data=OfferData(sdp="v=0", target_id=receiver.joined.client_id)))
+            offer = await receiver.receive()
+            assert isinstance(offer, Offer)
+            assert offer.data.client_id == sender.joined.client_id
+            receiver.farewell = "enough"
+        left = await sender.receive()
+        assert isinstance(left, Disconnect)
+        assert left.data.reason == "enough"
+
+
+async def test_an_unknown_room_is_no_such_room(server: Server) -> None:
+    with pytest.raises(NoSuchRoom, match="000000"):
+        async with Signaling(server.url, "000000", Role.RECEIVER):
+            pass
+
+
+async def test_a_full_room_is_full(server: Server) -> None:
+    async with Signaling(server.url, None, Role.SENDER) as sender:
+        room_id = sender.joined.room_id
+        async with asyncio.TaskGroup() as group:
+            leave = asyncio.Event()
+            inside = asyncio.Semaphore(0)
+
+            async def stay() -> None:
+                async with Signaling(server.url, room_id, Role.RECEIVER):
+                    inside.release()
+                    await leave.wait()
+
+            receivers = sender.joined.limits.max_clients - 1
+            for _ in range(receivers):
+                group.create_task(stay())
+            for _ in range(receivers):
+                await inside.acquire()
+            with pytest.raises(RoomFull):
+                async with Signaling(server.url, room_id, Role.RECEIVER):
+                    pass
+            leave.set()
+
+
+async def test_a_server_that_stops_says_come_back(server: Server) -> None:
+    async with Signaling(server.url, None, Role.SENDER) as sender:
+        stopping = asyncio.create_task(server._hub.stop())
+        with pytest.raises(ServerClosed):
+            await sender.receive()
+        await stopping
+
+
+async def test_a_room_that_closes_says_so(server: Server) -> None:
+    async with Signaling(server.url, None, Role.SENDER) as sender:
+        room_id = sender.joined.room_id
+        receiver = Signaling(server.url, room_id, Role.RECEIVER)
+        await receiver.__aenter__()
+        await sender.receive()
+    assert isinstance(await receiver.receive(), Disconnect)
+    with pytest.raises(ServerClosed):
+        await receiver.receive()
+    await receiver.__aexit__(None, None, None)
+
+
+async def test_nothing_listening_is_unreachable() -> None:
+    with pytest.raises(ServerUnreachable, match="nothing listens there"):
+        async with Signaling("ws://127.0.0.1:9", None, Role.SENDER):
+            pass
+
+
+async def test_an_unknown_host_is_unreachable() -> None:
+    with pytest.raises(ServerUnreachable):
+        async with Signaling("ws://no.such.host.invalid", None, Role.SENDER):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("first", "error"),
+    [
+        ('{"type":"pong","data":{}}', None),
+        ("garbage", SignalingError),
+        ('{"type":"disconnect","data":{}}', ServerRefused),
+    ],
+)
+async def test_another_kind_of_server_is_recognised(first: str, error: type[Exception] | None) -> None:
+    async def answer(socket: ServerConnection) -> None:
+        await socket.send(first)
+        await socket.wait_closed()
+
+    async with serve(answer, "127.0.0.1", 0) as other:
+        port = next(iter(other.sockets)).getsockname()[1]
+        signaling = Signaling(f"ws://127.0.0.1:{port}", None, Role.SENDER)
+        if error:
+            with pytest.raises(error):
+                await signaling.__aenter__()
+
+
+async def test_a_web_server_is_recognised(server: Server) -> None:
+    async with Server(ServerConfig(host="127.0.0.1", port=0, stun_urls=(), test_room=False)) as other:
+        with pytest.raises(ServerUnreachable, match="HTTP status"):
+            async with Signaling(other.url + "/elsewhere", None, Role.SENDER):
+                pass
