@@ -15,9 +15,6 @@ import typer
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-    from collections.abc import Callable
-
     from flyx.server.config import ServerConfig
 
 # As in flyx.server.config, which loads too much for `flyx --help`; a test holds them equal.
@@ -68,9 +65,15 @@ def serve(
         bool, typer.Option("--log-json", envvar="FLYX_LOG_JSON", help="Log JSON, one object a line")
     ] = False,
 ) -> None:
-    """Run the signaling server."""
+    """Run the signaling server
+
+    Until Ctrl-C. Prints one line when clients can connect; logs go to standard error.
+
+    Example: flyx serve --port 9000
+    """
     import asyncio
 
+    from flyx.cli.runtime import loop_factory
     from flyx.server.config import ServerConfig
     from flyx.server.logs import configure_logging
 
@@ -78,7 +81,7 @@ def serve(
         host=host, port=port, stun_urls=_stun_urls(stun), test_room=True, max_rooms=max_rooms
     )
     configure_logging(log_level.value, as_json=log_json)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve(config))
 
 
@@ -92,15 +95,6 @@ def _stun_urls(urls: list[str] | None) -> tuple[str, ...]:
             hint = f"a STUN URL looks like {DEFAULT_STUN_URL}; `--stun {NO_STUN}` alone is for no server"
             raise InputError(reason=f"--stun {url} is not a STUN URL", hint=hint)
     return tuple(urls)
-
-
-def _loop_factory() -> Callable[[], AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        # Not made for every platform.
-        return None
-    return uvloop.new_event_loop
 
 
 async def _serve(config: ServerConfig) -> None:

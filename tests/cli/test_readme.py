@@ -1,0 +1,108 @@
+"""README, --help and the code say the same."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+import typer.main
+
+from flyx import errors
+from flyx.cli.app import app
+from flyx.signaling.messages import CLOSE_CODES
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+GROUP = typer.main.get_command(app)
+COMMANDS = getattr(GROUP, "commands")  # noqa: B009 - the type of Typer's group does not tell of it
+
+
+def options_of(command: str) -> list[tuple[str, str | None, str | None]]:
+    """Name, environment variable and help of each option of a command."""
+    return [
+        (max(parameter.opts, key=len), parameter.envvar, parameter.help)
+        for parameter in COMMANDS[command].params
+        if parameter.param_type_name == "option" and parameter.name != "help"
+    ]
+
+
+ALL_OPTIONS = [(command, *option) for command in COMMANDS for option in options_of(command)]
+
+
+def test_every_command_is_in_the_readme_and_has_help() -> None:
+    for name, command in COMMANDS.items():
+        assert f"`flyx {name}" in README
+        assert command.help.splitlines()[0].strip()
+        assert not command.help.splitlines()[0].endswith(".")
+        assert "Example: flyx" in command.help
+
+
+@pytest.mark.parametrize("option", ALL_OPTIONS, ids=lambda option: f"{option[0]} {option[1]}")
+def test_every_option_is_in_the_readme_with_its_variable_and_has_help(
+    option: tuple[str, str, str | None, str | None],
+) -> None:
+    _, name, variable, text = option
+    assert name in README
+    assert variable is not None
+    assert variable.startswith("FLYX_")
+    assert f"`{variable}`" in README
+    assert text
+    assert not text.endswith(".")
+
+
+def test_every_exit_status_is_in_the_readme() -> None:
+    raised = {
+        kind.exit_status
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and hasattr(kind, "exit_status")
+    }
+    for status in raised | {errors.EXIT_DONE, errors.EXIT_CTRL_C}:
+        assert re.search(rf"^\| {status} \|", README, re.MULTILINE), status
+
+
+def test_every_close_code_is_in_the_readme() -> None:
+    for row in CLOSE_CODES.values():
+        line = (
+            f"| {int(row.code)} | {row.code.name.lower()} | {'yes' if row.retry else 'no'} | {row.meaning} |"
+        )
+        assert line in README
+
+
+def test_ci_runs_the_command_of_the_readme() -> None:
+    command = next(line for line in README.splitlines() if "pytest tests e2e" in line)
+    assert "pip install" in command
+    assert "grep -m 1 'pytest tests e2e' README.md" in (ROOT / ".ci/run").read_text()
+
+
+def test_the_top_level_is_what_it_should_be() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    if not listed:
+        pytest.skip("not a git checkout")
+    tops = {line.split("/")[0] for line in listed.splitlines()}
+    assert {top for top in tops if not top.startswith(".")} == {
+        *("pyproject.toml", "README.md", "LICENSE", "flyx", "tests", "e2e")
+    }
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    code = (
+        "import sys\n"
+        "from flyx.cli.app import app\n"
+        f"sys.argv = ['flyx', *{command.split()!r}, '--help']\n"
+        "try: app()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'aiortc', 'fastapi', 'uvicorn', 'websockets', 'cryptography'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    environment = {**os.environ, "FLYX_CONFIG": os.devnull}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert "Usage" in run.stdout
