@@ -33,7 +33,7 @@ class _FlyxGroup(TyperGroup):
 
     def invoke(self, ctx: Context) -> Any:
         try:
-            ctx.default_map = load_config()
+            ctx.default_map = self._defaults()
             return super().invoke(ctx)
         except FlyxError as error:
             if _debug:
@@ -53,6 +53,19 @@ class _FlyxGroup(TyperGroup):
             bug = LocalProtocolError(reason=f"{type(error).__name__}: {error}")
             output.report_error(bug)
             raise typer.Exit(bug.exit_status) from None
+
+    def _defaults(self) -> dict[str, dict[str, Any]]:
+        """What the configuration file sets, by parameter: --json is as_json."""
+        defaults = load_config()
+        for name, command in self.commands.items():
+            parameters = {
+                option.removeprefix("--").replace("-", "_"): parameter.name or option
+                for parameter in command.params
+                for option in parameter.opts
+            }
+            table = defaults.get(name, {})
+            defaults[name] = {parameters.get(key, key): value for key, value in table.items()}
+        return defaults
 
 
 app = typer.Typer(
