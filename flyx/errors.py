@@ -8,6 +8,7 @@
     │   ├── ServerUnreachable
     │   ├── ServerClosed
     │   ├── NoSuchRoom
+    │   ├── SenderLeft
     │   ├── RoomFull
     │   └── ServerRefused
     ├── PeerUnreachable           no path to the other side (exit 4)
@@ -139,6 +140,13 @@ class NoSuchRoom(SignalingError):
 
     code = "no_such_room"
     hint = "check the code; it is good only while its `flyx send` is running, and only on the same server"
+
+
+class SenderLeft(SignalingError):
+    """The sender left before it came to us."""
+
+    code = "sender_left"
+    hint = "ask for a new code, and for `flyx send --receivers` with the number of receivers"
 
 
 class RoomFull(SignalingError):

@@ -14,7 +14,7 @@ from flyx.client import events
 from flyx.client.driver import Driver, Wiring
 from flyx.client.link import Link
 from flyx.client.signaling import Signaling
-from flyx.errors import FlyxError, LocalProtocolError, SignalingError, TransferInterrupted
+from flyx.errors import FlyxError, LocalProtocolError, SenderLeft, SignalingError
 from flyx.signaling.messages import Disconnect, Offer, Role
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.disk import Operation, Outcome
@@ -125,7 +125,7 @@ class _Reception:
         if self._driver:
             self._driver.peer_gone()
         else:
-            self._link.connection.give_up(TransferInterrupted(reason="the sender left"))
+            self._link.connection.give_up(SenderLeft())
 
 
 class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
