@@ -3,8 +3,8 @@
 A controller owns two numbers: cwnd, how many bytes may be in flight, and pacing_rate, how fast they may
 leave. The association owns everything else: it counts what is delivered, takes delivery-rate samples
 (draft-ietf-ccwg-bbr, "Delivery Rate Sampling"), detects loss by time (RACK) and tells what happened once per
-SACK or per burst, never per packet. Bytes are bytes of DATA chunks; times are monotonic seconds. No clock and no
-randomness of its own: a controller that wants randomness is given a source of it.
+SACK or per burst, never per packet. Bytes are bytes of DATA chunks; times are monotonic seconds. No clock and
+no randomness of its own: a controller that wants randomness is given a source of it.
 """
 
 from __future__ import annotations
