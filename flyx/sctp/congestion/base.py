@@ -30,6 +30,8 @@ class AckSample:
         lost_since: bytes declared lost since that packet was sent (C.lost - P.lost).
         in_flight: bytes in flight now, what was acked and lost taken off.
         cwnd_limited: cwnd was what limited sending in the round that this SACK ends.
+        sent_at: when the newest of the newly acked packets was last sent: tells whether what is acked left
+            before or after a recovery began.
     """
 
     acked: int
@@ -43,6 +45,7 @@ class AckSample:
     lost_since: int
     in_flight: int
     cwnd_limited: bool
+    sent_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,10 @@ class CongestionController(ABC):
 
     @abstractmethod
     def on_timeout(self, now: float, in_flight: int) -> None:
-        """T3-rtx has expired: everything in flight counts as lost (RFC 9260 §6.3.3, §7.2.3)."""
+        """T3-rtx has expired: everything in flight counts as lost (RFC 9260 §6.3.3, §7.2.3).
+
+        Called instead of on_loss() for those bytes. in_flight no longer counts them: 0, unless some are kept.
+        """
 
     @abstractmethod
     def on_spurious_loss(self, now: float) -> None:
