@@ -1,0 +1,215 @@
+"""What BBR believes of the path: bandwidth, round trip, how much in flight is safe, how lumpy the acks are.
+
+Only estimates; what to do with them is bbr.py's. Section numbers are draft-ietf-ccwg-bbr-06's, and so are the
+names. Bytes, seconds, bytes a second; unknown bounds are infinite.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from flyx.sctp.congestion.base import AckSample
+from flyx.sctp.congestion.filters import WindowedMax
+
+# §2.8: most that a path may lose of what is in flight while bandwidth is probed.
+LOSS_THRESH = 0.02
+# §2.8: least that a round trip with loss leaves of the short-term bounds.
+BETA = 0.7
+# §2.16.1, §2.16.2: seconds.
+MIN_RTT_FILTER_LEN = 10.0
+PROBE_RTT_INTERVAL = 5.0
+# §2.12: round trips.
+EXTRA_ACKED_FILTER_LEN = 10
+# §5.3.1.2: growth that counts as growth, and rounds without it that mean a full pipe.
+FULL_BW_GROWTH = 1.25
+FULL_BW_ROUNDS = 3
+
+
+class PathModel:
+    """The estimates, and the packet-timed rounds that they are kept by."""
+
+    def __init__(self) -> None:
+        # Bytes delivered over the connection's life (C.delivered), as of the last SACK.
+        self.delivered = 0
+
+        # §5.5.1. round_start: the SACK being handled ends a round.
+        self.round_count = 0
+        self.round_start = False
+        self._next_round_delivered = 0
+
+        # §5.5.2-5.5.6. The best of the last bandwidth-probing cycle and of this one; max_bw is the better.
+        self._max_bw_previous_cycle = 0.0
+        self._max_bw_this_cycle = 0.0
+        # §5.5.10.3. bw is what sending is based on: max_bw within bw_shortterm.
+        self.bw = 0.0
+        self.bw_shortterm = inf
+        self.inflight_shortterm = inf
+        # §5.5.10.2; raised and lowered by the state machine.
+        self.inflight_longterm = inf
+        # The last round's best; since ResetCongestionSignals, that is.
+        self.bw_latest = 0.0
+        self.inflight_latest = 0
+        # §5.5.10.3. loss_round_start: the SACK ends a round of loss accounting.
+        self.loss_in_round = False
+        self.loss_round_start = False
+        self._loss_round_delivered = 0
+        # §5.3.1.3: bursts that lost something in the round.
+        self.loss_events_in_round = 0
+
+        # §5.3.4.3. None until the first round trip has been measured.
+        self.min_rtt: float | None = None
+        self._min_rtt_stamp = 0.0
+        self.probe_rtt_min_delay = inf
+        self.probe_rtt_min_stamp: float | None = None
+        self.probe_rtt_expired = False
+
+        # §5.3.1.2.
+        self.full_bw_reached = False
+        self.full_bw_now = False
+        self._full_bw = 0.0
+        self._full_bw_count = 0
+
+        # §5.5.9.
+        self.extra_acked = 0.0
+        self.extra_acked_interval_start: float | None = None
+        self._extra_acked_delivered = 0
+        self._extra_acked_filter = WindowedMax(EXTRA_ACKED_FILTER_LEN, EXTRA_ACKED_FILTER_LEN)
+
+    @property
+    def max_bw(self) -> float:
+        """The best bandwidth of this bandwidth-probing cycle and the one before. §5.5.3."""
+        return max(self._max_bw_previous_cycle, self._max_bw_this_cycle)
+
+    def bdp(self, bw: float | None = None) -> float | None:
+        """Bytes that fill the path at this bandwidth (bw, by default); None without a round trip. §5.6.4.2."""
+        if self.min_rtt is None:
+            return None
+        return (self.bw if bw is None else bw) * self.min_rtt
+
+    def start_round(self) -> None:
+        """A round begins with what is sent next. §5.5.1."""
+        self._next_round_delivered = self.delivered
+
+    # On a SACK, in this order
+
+    def update_latest_delivery_signals(self, sample: AckSample) -> None:
+        """Take in the sample's rate and volume. §5.5.10.3."""
+        self.delivered = sample.delivered
+        self.loss_round_start = sample.prior_delivered >= self._loss_round_delivered
+        self.bw_latest = max(self.bw_latest, sample.delivery_rate or 0.0)
+        self.inflight_latest = max(self.inflight_latest, sample.delivered - sample.prior_delivered)
+        if self.loss_round_start:
+            self._loss_round_delivered = self.delivered
+
+    def update_round(self, sample: AckSample) -> None:
+        """Notice that something sent since the round began has arrived. §5.5.1."""
+        self.round_start = sample.prior_delivered >= self._next_round_delivered
+        if self.round_start:
+            self.start_round()
+            self.round_count += 1
+
+    def update_max_bw(self, rate: float, is_app_limited: bool) -> None:
+        """Take in a bandwidth sample, unless the application made it small. §5.5.5."""
+        if rate > 0 and (rate >= self.max_bw or not is_app_limited):
+            self._max_bw_this_cycle = max(self._max_bw_this_cycle, rate)
+
+    def adapt_lower_bounds(self, cwnd: int) -> None:
+        """Give way to the round's loss: bound sending by what the round delivered. §5.5.10.3."""
+        if self.bw_shortterm == inf:
+            self.bw_shortterm = self.max_bw
+        if self.inflight_shortterm == inf:
+            self.inflight_shortterm = cwnd
+        self.bw_shortterm = max(self.bw_latest, BETA * self.bw_shortterm)
+        self.inflight_shortterm = max(self.inflight_latest, BETA * self.inflight_shortterm)
+
+    def update_ack_aggregation(self, now: float, acked: int, cwnd: int) -> None:
+        """Measure how far a run of SACKs got ahead of the bandwidth. §5.5.9."""
+        if self.extra_acked_interval_start is None:
+            self.extra_acked_interval_start = now
+        expected = self.bw * (now - self.extra_acked_interval_start)
+        if self._extra_acked_delivered <= expected:
+            self._extra_acked_delivered = 0
+            self.extra_acked_interval_start = now
+            expected = 0.0
+        self._extra_acked_delivered += acked
+        extra = min(self._extra_acked_delivered - expected, cwnd)
+        if not self.full_bw_reached and self.round_start:
+            # In Startup, only the current round counts.
+            self._extra_acked_filter = WindowedMax(EXTRA_ACKED_FILTER_LEN, EXTRA_ACKED_FILTER_LEN)
+        self.extra_acked = self._extra_acked_filter.update(extra, self.round_count)
+
+    def check_full_bw_reached(self, rate: float, is_app_limited: bool) -> None:
+        """Notice that sending faster no longer delivers faster. §5.3.1.2."""
+        if self.full_bw_now or not self.round_start or is_app_limited:
+            return
+        if rate >= self._full_bw * FULL_BW_GROWTH:
+            self.reset_full_bw(rate)
+            return
+        self._full_bw_count += 1
+        self.full_bw_now = self._full_bw_count >= FULL_BW_ROUNDS
+        self.full_bw_reached |= self.full_bw_now
+
+    def update_min_rtt(self, now: float, rtt: float | None) -> None:
+        """Take in a round trip. §5.3.4.3."""
+        if self.probe_rtt_min_stamp is None:
+            self.probe_rtt_min_stamp = now
+        self.probe_rtt_expired = now > self.probe_rtt_min_stamp + PROBE_RTT_INTERVAL
+        if rtt is not None and (rtt < self.probe_rtt_min_delay or self.probe_rtt_expired):
+            self.probe_rtt_min_delay = rtt
+            self.probe_rtt_min_stamp = now
+        if self.probe_rtt_min_delay == inf:
+            return
+        if (
+            self.min_rtt is None
+            or self.probe_rtt_min_delay < self.min_rtt
+            or now > self._min_rtt_stamp + MIN_RTT_FILTER_LEN
+        ):
+            self.min_rtt = self.probe_rtt_min_delay
+            self._min_rtt_stamp = self.probe_rtt_min_stamp
+
+    def advance_latest_delivery_signals(self, sample: AckSample) -> None:
+        """Begin the next round of loss accounting, if one has ended. §5.5.10.3."""
+        if self.loss_round_start:
+            self.bw_latest = sample.delivery_rate or 0.0
+            self.inflight_latest = sample.delivered - sample.prior_delivered
+
+    def bound_bw(self) -> None:
+        """Set what sending is based on. §5.5.10.3."""
+        self.bw = min(self.max_bw, self.bw_shortterm)
+
+    # On other occasions
+
+    def note_loss(self) -> bool:
+        """Packets have been lost; true for the first of the round. §5.5.10.2."""
+        first = not self.loss_in_round
+        if first:
+            self._loss_round_delivered = self.delivered
+        self.loss_in_round = True
+        self.loss_events_in_round += 1
+        return first
+
+    def advance_max_bw_filter(self) -> None:
+        """A bandwidth-probing cycle has ended: forget the one before it. §5.5.6.
+
+        Linux keeps the old value if the cycle brought no sample at all, and so do we.
+        """
+        if self._max_bw_this_cycle > 0:
+            self._max_bw_previous_cycle = self._max_bw_this_cycle
+            self._max_bw_this_cycle = 0.0
+
+    def reset_congestion_signals(self) -> None:
+        """Forget the loss of this round. §5.5.10.3."""
+        self.loss_in_round = False
+        self.bw_latest = 0.0
+        self.inflight_latest = 0
+
+    def reset_short_term_model(self) -> None:
+        """Forget the bounds that loss has set. §5.5.10.3."""
+        self.bw_shortterm = inf
+        self.inflight_shortterm = inf
+
+    def reset_full_bw(self, baseline: float = 0.0) -> None:
+        """Look for a full pipe anew, from this bandwidth on. §5.3.1.2."""
+        self._full_bw = baseline
+        self._full_bw_count = 0
+        self.full_bw_now = False

@@ -1,0 +1,88 @@
+"""When how much may leave: a token bucket filled at the congestion controller's pacing rate.
+
+The association asks for budget(), sends at most that, reports it with on_sent(), and wakes at
+next_send_time(). Rates are bytes a second, times monotonic seconds. Sized for event loops whose timers fire
+on whole milliseconds, and late: the bucket holds several milliseconds, and a sleep lasts until a
+millisecond's worth may leave in one go, which is also what makes segmentation offload pay.
+
+Specification: RFC 9002 §7.7 for the need, draft-ietf-ccwg-bbr-06 §5.6.3 for the quantum.
+"""
+
+from __future__ import annotations
+
+# Seconds of sending that a quantum stands for. Timers of asyncio and uvloop fire on whole milliseconds.
+QUANTUM_TIME = 0.001
+# A quantum is worth a wake-up: packets, at least (draft-ietf-ccwg-bbr-06 §5.6.3).
+QUANTUM_MIN_PACKETS = 2
+# The draft caps a quantum at 64 KB, one segmentation-offload send. A Python event loop cannot turn 16,000
+# times a second, which 1 GB/s in such portions would need, so our cap is what a turn can send.
+QUANTUM_MAX = 1 << 20
+# Seconds of sending that may be saved up while a timer is late or the window is closed. Bounds bursts.
+BURST_TIME = 0.004
+# The bucket holds this many packets even if they take longer than BURST_TIME, so that a slow flow's bundle of
+# packets still leaves in one send (RFC 9002 §7.7 recommends no more than 10).
+BURST_MIN_PACKETS = 4
+# Unpaced: more than any window.
+UNLIMITED = 1 << 62
+
+
+def send_quantum(rate: float, max_packet_size: int) -> int:
+    """Bytes worth waking up for at this rate."""
+    return max(min(int(rate * QUANTUM_TIME), QUANTUM_MAX), QUANTUM_MIN_PACKETS * max_packet_size)
+
+
+class Pacer:
+    """A bucket of bytes: on_sent() takes out what has left, time puts in rate * elapsed.
+
+    The level may fall below zero, by less than a packet if the caller rounds its budget up to whole packets;
+    the debt is paid before anything else leaves.
+    """
+
+    __slots__ = ("_level", "_max_packet_size", "_updated_at")
+
+    def __init__(self, max_packet_size: int) -> None:
+        self._max_packet_size = max_packet_size
+        # Bytes that may leave at _updated_at; filled by the first budget() call.
+        self._level = 0.0
+        # None until the bucket is first asked for.
+        self._updated_at: float | None = None
+
+    def on_max_packet_size(self, size: int) -> None:
+        """Packets may be this large from now on."""
+        self._max_packet_size = size
+
+    def budget(self, now: float, rate: float | None) -> int:
+        """Bytes that may leave now; less than one packet means none.
+
+        Args:
+            now: Monotonic seconds, never earlier than the last call.
+            rate: Bytes a second since the last call; None: unpaced.
+        """
+        if rate is None:
+            # Nothing is owed when pacing begins.
+            self._updated_at = None
+            return UNLIMITED
+        self._fill(now, rate)
+        return int(self._level) if self._level >= self._max_packet_size else 0
+
+    def on_sent(self, size: int) -> None:
+        """A burst of this many bytes has left."""
+        if self._updated_at is not None:
+            self._level -= size
+
+    def next_send_time(self, now: float, rate: float | None) -> float:
+        """When a quantum may leave; now, if it may already."""
+        if rate is None:
+            return now
+        self._fill(now, rate)
+        missing = send_quantum(rate, self._max_packet_size) - self._level
+        # The bucket always holds a quantum, so this ends.
+        return now + missing / rate if missing > 0 else now
+
+    def _fill(self, now: float, rate: float) -> None:
+        capacity = max(rate * BURST_TIME, float(BURST_MIN_PACKETS * self._max_packet_size))
+        if self._updated_at is None:
+            self._level = capacity
+        else:
+            self._level = min(self._level + rate * (now - self._updated_at), capacity)
+        self._updated_at = now
