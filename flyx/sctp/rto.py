@@ -13,18 +13,18 @@ from flyx.sctp.congestion.filters import WindowedMin
 RTO_INITIAL = 1.0
 RTO_MAX = 60.0
 # Seconds that a timeout exceeds SRTT by, at least. RFC 9260 has RTO.Min = 1 s for the RTO as a whole; we put
-# the floor under 4 * RTTVAR instead, as Linux does (tcp_rto_min, 200 ms). A second is an eternity on a path of
-# 10 ms, and a floor under the sum would leave nothing above SRTT on a steady path of 200 ms. 200 ms is also
-# the longest that a peer may delay its SACK (RFC 9260 §6.2), so that alone never fires the timer.
+# the floor under 4 * RTTVAR instead, as Linux does (tcp_rto_min, 200 ms). A second is an eternity on a path
+# of 10 ms, and a floor under the sum would leave nothing above SRTT on a steady path of 200 ms. 200 ms is
+# also the longest that a peer may by default delay its SACK (RFC 9260 §16), so that alone never fires it.
 RTO_MIN_VARIANCE = 0.2
-# RTO.Alpha and RTO.Beta (RFC 9260 §16). C5 wants one sample a round trip; we take one a SACK, so these average
-# over 8 SACKs rather than 8 round trips, and RTTVAR shrinks sooner. The floor above is there for that, too.
+# RTO.Alpha and RTO.Beta (RFC 9260 §16). C5 wants one sample a round trip; we take one a SACK, so these
+# average over 8 SACKs rather than 8 round trips, and RTTVAR shrinks sooner. The floor above makes up for it.
 RTO_ALPHA = 1 / 8
 RTO_BETA = 1 / 4
 # The backed-off RTO stays at or under BACKOFF_HOLD seconds (or the RTO itself, if larger) for the first
-# BACKOFF_HOLD_COUNT timeouts in a row, and doubles only after that. RFC 9260 §6.3.3 (E2) doubles at once: then
-# a path that comes back after 2 s is found out 1.75 s later. What is sent meanwhile is one or two packets each
-# time, and RFC 8085 §3.1.3 grants a packet a round trip.
+# BACKOFF_HOLD_COUNT timeouts in a row, and doubles only after that. RFC 9260 §6.3.3 (E2) doubles at once:
+# then a path that comes back after 2 s is found out 1.75 s later. What is sent meanwhile is one or two
+# packets each time, and RFC 8085 §3.1.3 grants a packet a round trip.
 BACKOFF_HOLD = 0.75
 BACKOFF_HOLD_COUNT = 12
 # Seconds that the minimum is remembered for; as long as BBR.MinRTTFilterLen.

@@ -226,9 +226,8 @@ class Bbr(CongestionController):
     def on_max_packet_size(self, size: int) -> None:
         """See CongestionController; the window keeps its bytes."""
         self._max_packet_size = size
-        self.cwnd = max(
-            self.cwnd, self._timeout_cwnd if self._timeout_at is not None else self._min_pipe_cwnd
-        )
+        self._initial_cwnd = max(self._initial_cwnd, INITIAL_WINDOW_PACKETS * size)
+        self.cwnd = max(self.cwnd, self._floor)
 
     # Model and state, on a SACK. §5.2.3
 
@@ -484,10 +483,7 @@ class Bbr(CongestionController):
             cwnd = min(cwnd + acked, inflight)
         elif cwnd < inflight or model.delivered < self._initial_cwnd:
             cwnd += acked
-        if self._timeout_at is None:
-            cwnd = max(cwnd, self._min_pipe_cwnd)
-        else:
-            cwnd = max(cwnd, self._timeout_cwnd)
+        cwnd = max(cwnd, self._floor)
         if self.state is State.PROBE_RTT:
             cwnd = min(cwnd, self._probe_rtt_cwnd())
         # §5.6.4.7.
@@ -503,8 +499,9 @@ class Bbr(CongestionController):
         return MIN_PIPE_CWND_PACKETS * self._max_packet_size
 
     @property
-    def _timeout_cwnd(self) -> int:
-        return TIMEOUT_CWND_PACKETS * self._max_packet_size
+    def _floor(self) -> int:
+        packets = MIN_PIPE_CWND_PACKETS if self._timeout_at is None else TIMEOUT_CWND_PACKETS
+        return packets * self._max_packet_size
 
     def _bdp_multiple(self, gain: float, bw: float) -> float:
         bdp = self.model.bdp(bw)

@@ -81,7 +81,7 @@ class PathModel:
         return max(self._max_bw_previous_cycle, self._max_bw_this_cycle)
 
     def bdp(self, bw: float | None = None) -> float | None:
-        """Bytes that fill the path at this bandwidth (bw, by default); None without a round trip. §5.6.4.2."""
+        """Bytes that fill the path at this bandwidth (default: bw); None without a round trip. §5.6.4.2."""
         if self.min_rtt is None:
             return None
         return (self.bw if bw is None else bw) * self.min_rtt

@@ -2,8 +2,8 @@
 
 Windows are bytes here where RFC 9438 counts segments; max_packet_size converts. Section numbers without a
 name are RFC 9438's. Loss is the only signal; what was sent before a recovery began is part of it, as in
-RFC 9002 §7.3.2, because RACK tells of losses one by one. No proportional rate reduction (RFC 6937): the window
-falls at once and pacing spreads what is sent after it.
+RFC 9002 §7.3.2, because RACK tells of losses one by one. No proportional rate reduction (RFC 6937): the
+window falls at once and pacing spreads what is sent after it.
 """
 
 from __future__ import annotations
@@ -177,8 +177,8 @@ class Cubic(CongestionController):
     def on_loss(self, now: float, losses: list[Loss], in_flight: int) -> None:
         """Reduce the window, once a recovery; see CongestionController.
 
-        §4.6 has flight_size where we have cwnd, as Linux does: cwnd never grows while it is not used, and what
-        the application did not send says nothing of the path.
+        §4.6 has flight_size where we have cwnd, as Linux does: cwnd never grows while it is not used, and
+        what the application did not send says nothing of the path.
         """
         if all(loss.sent_at <= self._recovery_start for loss in losses):
             return
@@ -260,10 +260,7 @@ class Cubic(CongestionController):
         self._add(min(growth, max(self.ssthresh - self.cwnd, 0)))
 
     def _grow_in_congestion_avoidance(self, now: float, acked: int) -> None:
-        if self._epoch_start is None:
-            self._start_epoch(now)
-        assert self._epoch_start is not None
-        t = now - self._epoch_start
+        t = now - (self._start_epoch(now) if self._epoch_start is None else self._epoch_start)
         # §4.3: Reno's growth, and from cwnd_prior on with Reno's own alpha.
         alpha = ALPHA_CUBIC if self.w_est < self.cwnd_prior else 1.0
         self.w_est += alpha * self._max_packet_size * acked / self.cwnd
@@ -274,7 +271,7 @@ class Cubic(CongestionController):
         target = min(max(self._w_cubic(t + (self._srtt or 0.0)), self.cwnd), 1.5 * self.cwnd)
         self._add((target - self.cwnd) * acked / self.cwnd)
 
-    def _start_epoch(self, now: float) -> None:
+    def _start_epoch(self, now: float) -> float:
         self._epoch_start = now
         self.w_est = self.cwnd
         if self._fresh_epoch or self.cwnd >= self.w_max:
@@ -284,6 +281,7 @@ class Cubic(CongestionController):
             self.cwnd_prior = max(self.cwnd_prior, self.cwnd)
         else:
             self.k = ((self.w_max - self.cwnd) / self._max_packet_size / C) ** (1 / 3)
+        return now
 
     def _w_cubic(self, t: float) -> float:
         """Bytes the cubic has t seconds into the epoch. §4.2, figure 1."""
