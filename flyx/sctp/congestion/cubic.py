@@ -71,13 +71,16 @@ class HyStart:
         # Delivered bytes at the round's beginning.
         self._round_end = 0
 
-    def on_ack(self, sample: AckSample) -> None:
-        """Account for one SACK of slow start."""
+    def on_ack(self, sample: AckSample) -> bool:
+        """Account for one SACK of slow start; true if it ends slow start."""
         if sample.prior_delivered >= self._round_end:
             self._start_round(sample.delivered)
-        if self.done or sample.rtt is None:
-            return
-        self._current_min_rtt = min(self._current_min_rtt, sample.rtt)
+        if sample.rtt is not None:
+            self._take_sample(sample.rtt)
+        return self.done
+
+    def _take_sample(self, rtt: float) -> None:
+        self._current_min_rtt = min(self._current_min_rtt, rtt)
         self._samples += 1
         if self._samples < N_RTT_SAMPLE:
             return
@@ -250,8 +253,7 @@ class Cubic(CongestionController):
     def _grow_in_slow_start(self, sample: AckSample) -> None:
         growth: float = sample.acked
         if not self.hystart.done:
-            self.hystart.on_ack(sample)
-            if self.hystart.done:
+            if self.hystart.on_ack(sample):
                 self.ssthresh = self.cwnd
                 return
             if self.hystart.in_css:
