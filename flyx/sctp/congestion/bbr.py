@@ -239,6 +239,7 @@ class Bbr(CongestionController):
         )
         model.update_latest_delivery_signals(sample)
         model.update_round(sample)
+        model.update_background_loss(sample)
         if model.round_start:
             self._rounds_since_probe_up += 1
         model.update_max_bw(rate, is_app_limited)
@@ -246,7 +247,7 @@ class Bbr(CongestionController):
         if model.loss_round_start:
             startup_loss_too_high = self._startup_loss_too_high(sample)
             if model.loss_in_round and self.state not in PROBING:
-                model.adapt_lower_bounds(self.cwnd)
+                model.adapt_lower_bounds(self.cwnd, min(self.pacing_gain, 1.0) * PACING_MARGIN * (1 - model.background_loss))
             model.loss_in_round = False
             model.loss_events_in_round = 0
         model.update_ack_aggregation(now, sample.acked, self.cwnd)
@@ -398,13 +399,13 @@ class Bbr(CongestionController):
 
     def _too_high(self, lost: int, tx_in_flight: int) -> bool:
         """More was lost of what was in flight than the path may lose."""
-        return lost > tx_in_flight * LOSS_THRESH
+        return lost > tx_in_flight * (LOSS_THRESH + self.model.background_loss)
 
     def _inflight_at_loss(self, loss: Loss) -> float:
         """How much of the burst was in flight when the loss became too much."""
         inflight_before = loss.tx_in_flight - loss.size
         lost_before = loss.lost_since - loss.size
-        lost_prefix = (LOSS_THRESH * inflight_before - lost_before) / (1 - LOSS_THRESH)
+        lost_prefix = ((LOSS_THRESH + self.model.background_loss) * inflight_before - lost_before) / (1 - LOSS_THRESH - self.model.background_loss)
         return inflight_before + lost_prefix
 
     def _handle_inflight_too_high(self, now: float, inflight: float, is_app_limited: bool) -> None:

@@ -12,6 +12,7 @@ from flyx.sctp.congestion.base import AckSample
 from flyx.sctp.congestion.filters import WindowedMax
 
 # §2.8: most that a path may lose of what is in flight while bandwidth is probed.
+MAX_BG=0.05
 LOSS_THRESH = 0.02
 # §2.8: least that a round trip with loss leaves of the short-term bounds.
 BETA = 0.7
@@ -69,6 +70,14 @@ class PathModel:
         self._full_bw = 0.0
         self._full_bw_count = 0
 
+        # Deviation; see update_background_loss().
+        self.background_loss = 0.0
+        self._round_min_rtt = inf
+        self._round_acked = 0
+        self._round_lost = 0
+        self._quiet_delivered = 0.0
+        self._quiet_lost = 0.0
+
         # §5.5.9.
         self.extra_acked = 0.0
         self.extra_acked_interval_start: float | None = None
@@ -113,14 +122,19 @@ class PathModel:
         if rate > 0 and (rate >= self.max_bw or not is_app_limited):
             self._max_bw_this_cycle = max(self._max_bw_this_cycle, rate)
 
-    def adapt_lower_bounds(self, cwnd: int) -> None:
+    def adapt_lower_bounds(self, cwnd: int, sent: float) -> None:
         """Give way to the round's loss: bound sending by what the round delivered. §5.5.10.3."""
         if self.bw_shortterm == inf:
             self.bw_shortterm = self.max_bw
         if self.inflight_shortterm == inf:
             self.inflight_shortterm = cwnd
-        self.bw_shortterm = max(self.bw_latest, BETA * self.bw_shortterm)
-        self.inflight_shortterm = max(self.inflight_latest, BETA * self.inflight_shortterm)
+        self.bw_shortterm = max(
+            min(self.bw_latest / sent, max(self.bw_shortterm, self.bw_latest)), BETA * self.bw_shortterm
+        )
+        self.inflight_shortterm = max(
+            min(self.inflight_latest / sent, max(self.inflight_latest, self.inflight_shortterm)),
+            BETA * self.inflight_shortterm,
+        )
 
     def update_ack_aggregation(self, now: float, acked: int, cwnd: int) -> None:
         """Measure how far a run of SACKs got ahead of the bandwidth. §5.5.9."""
@@ -137,6 +151,20 @@ class PathModel:
             # In Startup, only the current round counts.
             self._extra_acked_filter = WindowedMax(EXTRA_ACKED_FILTER_LEN, EXTRA_ACKED_FILTER_LEN)
         self.extra_acked = self._extra_acked_filter.update(extra, self.round_count)
+
+    def update_background_loss(self, sample: AckSample) -> None:
+        if self.round_start:
+            if self.min_rtt is not None and self._round_min_rtt < self.min_rtt + min(max(self.min_rtt / 8, 0.004), 0.016):
+                keep = 1 - 1/32
+                self._quiet_delivered = keep * self._quiet_delivered + self._round_acked
+                self._quiet_lost = keep * self._quiet_lost + self._round_lost
+                self.background_loss = min(self._quiet_lost / (self._quiet_lost + self._quiet_delivered), MAX_BG)
+            self._round_min_rtt = inf
+            self._round_acked = self._round_lost = 0
+        if sample.rtt is not None:
+            self._round_min_rtt = min(self._round_min_rtt, sample.rtt)
+        self._round_acked += sample.acked
+        self._round_lost += sample.lost
 
     def check_full_bw_reached(self, rate: float, is_app_limited: bool) -> None:
         """Notice that sending faster no longer delivers faster. §5.3.1.2."""

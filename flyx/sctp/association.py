@@ -1,0 +1,626 @@
+"""One SCTP association (RFC 9260) over DTLS, as a sans-I/O state machine.
+
+1. mutate: connect, send, reset_streams, shutdown, abort, receive_packets or handle_timeout;
+2. then drain: packets_to_send (again while it returns MAX_BURST_PACKETS or more), take_messages, next_event;
+3. ask next_timeout when to call handle_timeout.
+
+`now` is monotonic seconds, never earlier than in the last call. This file has the life of the association:
+set-up with collision (§5), its end (§9, §8.5), heartbeats (§8.3) and which chunk goes where. What moves data
+is in transmission.py and reception.py.
+
+Deviations: a state cookie is a random number that we remember instead of a signed state (§5.1.3), since DTLS
+has already shown who is there; a restart of the peer (§5.2.2 A) is ignored, since over DTLS it has a new
+handshake first (RFC 8261 §6.1); one address each, so no failover.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from flyx.errors import LocalProtocolError, RemoteProtocolError
+from flyx.sctp import chunks
+from flyx.sctp.chunks import CauseCode, ChunkType, Init
+from flyx.sctp.config import Config
+from flyx.sctp.congestion.base import CongestionController
+from flyx.sctp.packet import (
+    COMMON_HEADER,
+    COMMON_HEADER_SIZE,
+    Checksum,
+    checksum_ok,
+    has_zero_checksum,
+    serialize_chunk,
+    serialize_packet,
+    serialize_parameter,
+    split_chunks_untrusted,
+    split_parameters_untrusted,
+)
+from flyx.sctp.path_mtu import PathMtu
+from flyx.sctp.reassembly import Message
+from flyx.sctp.reception import Reception
+from flyx.sctp.reconfig import StreamResets
+from flyx.sctp.rto import RTO_INITIAL, RTO_MAX
+from flyx.sctp.send_queue import OutgoingMessage, SendQueue
+from flyx.sctp.serial import TSN_MODULUS
+from flyx.sctp.timers import Timer, Timers
+from flyx.sctp.transmission import MAX_BURST_PACKETS, PACKET_OVERHEAD, Peer, Transmission
+
+__all__ = ["MAX_BURST_PACKETS", "Association", "Closed", "Established", "Message", "State", "StreamsReset"]
+
+_EXTENSIONS = frozenset({ChunkType.RE_CONFIG, ChunkType.FORWARD_TSN, ChunkType.PAD})
+_COOKIE_BITS = 128
+
+
+class State(Enum):
+    """States of RFC 9260 §4, by their names there."""
+
+    CLOSED = "CLOSED"
+    COOKIE_WAIT = "COOKIE-WAIT"
+    COOKIE_ECHOED = "COOKIE-ECHOED"
+    ESTABLISHED = "ESTABLISHED"
+    SHUTDOWN_PENDING = "SHUTDOWN-PENDING"
+    SHUTDOWN_SENT = "SHUTDOWN-SENT"
+    SHUTDOWN_RECEIVED = "SHUTDOWN-RECEIVED"
+    SHUTDOWN_ACK_SENT = "SHUTDOWN-ACK-SENT"
+
+
+_MOVES_DATA = {State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_RECEIVED}
+_TAKES_DATA = {State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_SENT}
+
+
+@dataclass(frozen=True, slots=True)
+class Established:
+    """Data can go both ways. Streams are how many each side may send on."""
+
+    outbound_streams: int
+    inbound_streams: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamsReset:
+    """Streams have begun anew: `incoming` those of the peer, `outgoing` ours, as the peer has confirmed."""
+
+    incoming: tuple[int, ...]
+    outgoing: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The association is over. `error` is None after a shutdown."""
+
+    error: RemoteProtocolError | None
+
+
+Event = Established | StreamsReset | Closed
+
+
+class Association:
+    """One end of an association."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        local_port: int,
+        remote_port: int,
+        controller: CongestionController,
+        checksum: Checksum,
+        draw: Callable[[int], int],
+    ) -> None:
+        """Args:
+        config: everything tunable.
+        local_port: ours; 5000 for data channels.
+        remote_port: the peer's.
+        controller: congestion control, made for config.initial_packet_size.
+        checksum: CRC32c (RFC 9260 appendix A).
+        draw: returns an unpredictable integer with so many bits, such as `secrets.randbits`.
+        """
+        self._config = config
+        self._local_port = local_port
+        self._remote_port = remote_port
+        self._controller = controller
+        self._checksum = checksum
+        self.state = State.CLOSED
+        # CLOSED for good, not only not yet open.
+        self._over = False
+        self._local_tag = draw(32) or 1
+        self._initial_tsn = draw(32)
+        self._cookie = draw(_COOKIE_BITS).to_bytes(_COOKIE_BITS // 8, "big")
+        self._path_mtu = PathMtu(
+            config.packet_overhead, config.initial_packet_size, config.max_packet_size, draw(32)
+        )
+        self._timers = Timers()
+        self._queue = SendQueue()
+        self._events: deque[Event] = deque()
+        # Chunks to bundle into the next packet, and packets that are whole already.
+        self._chunks: list[bytes] = []
+        self._packets: list[bytes] = []
+        # What T1 or T2 sends again, and how often it has.
+        self._resend: bytes | None = None
+        self._resends = 0
+        # The peer as its INIT or INIT ACK told: set from then on.
+        self._peer_init: Init | None = None
+        # Set from ESTABLISHED on.
+        self._transmission: Transmission | None = None
+        self._reception: Reception | None = None
+        self._resets: StreamResets | None = None
+        # Packets without a checksum may come from now on.
+        self._zero_checksum_in = False
+        # Some message was only partially reliable.
+        self._partial_reliability = False
+
+    # Commands.
+
+    def connect(self, now: float) -> None:
+        """Send INIT. Both ends may, at the same time (RFC 8841 §9.3)."""
+        if self.state is not State.CLOSED or self._over:
+            raise LocalProtocolError(reason="an association was connected twice")
+        self.state = State.COOKIE_WAIT
+        self._packets.append(self._packet([chunks.serialize_init(self._our_init(None))], tag=0))
+        self._start_t1(self._packets[-1], now)
+
+    def send(
+        self,
+        stream_id: int,
+        ppid: int,
+        data: bytes,
+        *,
+        unordered: bool = False,
+        max_retransmits: int | None = None,
+        expires_at: float | None = None,
+    ) -> None:
+        """Queue a message; before ESTABLISHED it waits. `data` must not change afterwards, nor be empty."""
+        message = OutgoingMessage(
+            stream_id, ppid, data, unordered=unordered, max_retransmits=max_retransmits, expires_at=expires_at
+        )
+        self._queue.push(message)
+        if max_retransmits is not None or expires_at is not None:
+            self._partial_reliability = True
+            self._use_partial_reliability()
+
+    def reset_streams(self, streams: Sequence[int]) -> None:
+        """Close our direction of these streams once all that was sent on them has left."""
+        if self._resets:
+            self._resets.want(streams)
+
+    def shutdown(self, now: float) -> None:
+        """Deliver what is queued, then end the association with the peer's consent (§9.2)."""
+        if self.state is State.ESTABLISHED:
+            self.state = State.SHUTDOWN_PENDING
+            self._go_on_shutting_down(now)
+        elif self.state not in (State.SHUTDOWN_PENDING, State.SHUTDOWN_SENT):
+            self.abort()
+
+    def abort(self, reason: str = "") -> None:
+        """End the association at once (§9.1); what is queued is lost."""
+        if self._over:
+            return
+        if self._peer_init is not None:
+            chunk = chunks.serialize_abort(CauseCode.USER_INITIATED_ABORT, reason.encode())
+            self._packets.append(self._packet([chunk]))
+        self._close(None)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes queued and not sent."""
+        return self._queue.size
+
+    @property
+    def max_packet_size(self) -> int:
+        """The largest packet that is known to pass."""
+        return self._path_mtu.size
+
+    # Drains.
+
+    def packets_to_send(self, now: float) -> list[bytes]:
+        """Return packets, in order; call again while there are at least MAX_BURST_PACKETS."""
+        packets, self._packets = self._packets, []
+        reception, transmission = self._reception, self._transmission
+        if reception and (sack := reception.sack()):
+            self._chunks.insert(0, sack)
+        if transmission and self.state in _MOVES_DATA:
+            if forward := transmission.forward_tsn(now):
+                self._chunks.append(forward)
+            self._request_resets(now)
+        if self._chunks:
+            packets += self._bundle()
+        if transmission and self.state in _MOVES_DATA:
+            packets += transmission.packets(now)
+            self._go_on_shutting_down(now)
+            packets += self._packets
+            self._packets = []
+        return packets
+
+    def take_messages(self) -> list[Message]:
+        """Return the messages that have arrived."""
+        return self._reception.take_messages() if self._reception else []
+
+    def take_departed(self) -> list[tuple[int, int]]:
+        """Return (stream id, bytes) of the messages that have left whole since the last call."""
+        if not self._transmission:
+            return []
+        departed, self._transmission.departed = self._transmission.departed, []
+        return departed
+
+    def next_event(self) -> Event | None:
+        """Return what has happened, oldest first."""
+        return self._events.popleft() if self._events else None
+
+    def next_timeout(self) -> float | None:
+        """When handle_timeout() is due."""
+        return self._timers.next_deadline()
+
+    # Inputs.
+
+    def receive_packets(self, packets: list[bytes], now: float) -> None:
+        """Take packets that came together, in order. Bad ones are dropped; a peer gone mad is aborted."""
+        index = 0
+        reception = self._reception
+        while index < len(packets) and not self._over:
+            if reception and self._zero_checksum_in:
+                try:
+                    index = reception.take_packets(packets, index, self._local_tag)
+                except RemoteProtocolError as error:
+                    self._violated(error)
+                    return
+                if index == len(packets):
+                    break
+            self._receive_packet(packets[index], now)
+            reception = self._reception
+            index += 1
+        if reception:
+            reception.schedule_sack(now)
+            if self._resets:
+                self._resets.data_arrived(reception.cumulative)
+                self._tell_resets()
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due at next_timeout()."""
+        for timer in self._timers.due(now):
+            self._expire(timer, now)
+
+    # Packets.
+
+    def _receive_packet(self, packet: bytes, now: float) -> None:
+        if len(packet) < COMMON_HEADER_SIZE + 4:
+            return
+        _, _, tag, _ = COMMON_HEADER.unpack_from(packet)
+        if not (self._zero_checksum_in and has_zero_checksum(packet)) and not checksum_ok(
+            packet, self._checksum
+        ):
+            return
+        has_data = False
+        try:
+            for position, (kind, flags, value) in enumerate(split_chunks_untrusted(packet)):
+                if position == 0 and not self._tag_fits(kind, flags, tag):
+                    return
+                has_data |= kind == ChunkType.DATA
+                if not self._receive_chunk(kind, flags, value, now):
+                    break
+        except RemoteProtocolError as error:
+            if self._peer_init is not None and not self._over:
+                self._violated(error)
+        if has_data and self._reception:
+            self._reception.packet_done(now)
+
+    def _tag_fits(self, kind: int, flags: int, tag: int) -> bool:
+        """RFC 9260 §8.5, §8.5.1."""
+        if kind == ChunkType.INIT:
+            return tag == 0
+        if kind in (ChunkType.ABORT, ChunkType.SHUTDOWN_COMPLETE) and flags & chunks.T_BIT:
+            return self._peer_init is not None and tag == self._peer_init.initiate_tag
+        return tag == self._local_tag
+
+    def _receive_chunk(self, kind: int, flags: int, value: memoryview, now: float) -> bool:
+        """Handle one chunk; return False if the rest of the packet is not to be looked at."""
+        match kind:
+            case ChunkType.DATA:
+                if self._reception and self.state in _TAKES_DATA:
+                    self._reception.receive_data(flags, value)
+            case ChunkType.SACK:
+                if self._transmission and self.state in _MOVES_DATA:
+                    self._transmission.receive_sack(chunks.parse_sack_untrusted(value), now)
+            case ChunkType.HEARTBEAT:
+                if self._peer_init is not None:
+                    self._chunks.append(serialize_chunk(ChunkType.HEARTBEAT_ACK, 0, bytes(value)))
+            case ChunkType.HEARTBEAT_ACK:
+                self._receive_heartbeat_ack(value)
+            case ChunkType.FORWARD_TSN:
+                if self._reception and self.state in _TAKES_DATA:
+                    self._reception.receive_forward_tsn(chunks.parse_forward_tsn_untrusted(value))
+            case ChunkType.RE_CONFIG:
+                if self._resets and self._reception:
+                    self._resets.receive(chunks.parse_reconfig_untrusted(value), self._reception.cumulative)
+                    self._settle_resets()
+            case ChunkType.INIT:
+                self._receive_init(chunks.parse_init_untrusted(value), now)
+                return False
+            case ChunkType.INIT_ACK:
+                self._receive_init_ack(chunks.parse_init_untrusted(value), now)
+            case ChunkType.COOKIE_ECHO:
+                return self._receive_cookie_echo(bytes(value), now)
+            case ChunkType.COOKIE_ACK:
+                if self.state is State.COOKIE_ECHOED:
+                    self._establish(now)
+            case ChunkType.ABORT:
+                self._close(RemoteProtocolError(reason="the peer aborted the SCTP association"))
+                return False
+            case ChunkType.SHUTDOWN | ChunkType.SHUTDOWN_ACK | ChunkType.SHUTDOWN_COMPLETE:
+                self._receive_shutdown(ChunkType(kind), value, now)
+            case ChunkType.ERROR | ChunkType.PAD:
+                pass
+            case _:
+                return self._receive_unknown(kind)
+        return True
+
+    def _receive_unknown(self, kind: int) -> bool:
+        """RFC 9260 §3.2: the highest bit says go on, the next one says report."""
+        if kind & 0x40 and self._peer_init is not None:
+            body = serialize_parameter(CauseCode.UNRECOGNIZED_CHUNK_TYPE, bytes([kind, 0, 0, 4]))
+            self._chunks.append(serialize_chunk(ChunkType.ERROR, 0, body))
+        return bool(kind & 0x80)
+
+    def _packet(self, bundled: list[bytes], tag: int | None = None) -> bytes:
+        """Return a packet of control chunks; its checksum is always there, since it costs nothing here."""
+        if tag is None:
+            assert self._peer_init is not None
+            tag = self._peer_init.initiate_tag
+        return serialize_packet(self._local_port, self._remote_port, tag, bundled, self._checksum)
+
+    def _bundle(self) -> list[bytes]:
+        """Return the waiting control chunks in as few packets as they fit into."""
+        packets: list[bytes] = []
+        bundle: list[bytes] = []
+        size = COMMON_HEADER_SIZE
+        for chunk in self._chunks:
+            if bundle and size + len(chunk) > self._config.initial_packet_size:
+                packets.append(self._packet(bundle))
+                bundle, size = [], COMMON_HEADER_SIZE
+            bundle.append(chunk)
+            size += len(chunk)
+        self._chunks.clear()
+        packets.append(self._packet(bundle))
+        return packets
+
+    # Set-up (§5).
+
+    def _our_init(self, cookie: bytes | None) -> Init:
+        return Init(
+            initiate_tag=self._local_tag,
+            a_rwnd=self._config.receive_window,
+            outbound_streams=self._config.streams,
+            inbound_streams=self._config.streams,
+            initial_tsn=self._initial_tsn,
+            cookie=cookie,
+            forward_tsn=True,
+            zero_checksum=self._config.zero_checksum,
+            extensions=_EXTENSIONS,
+        )
+
+    def _receive_init(self, init: Init, now: float) -> None:
+        """§5.1 B, §5.2.1: also when ours is under way, with the tag and TSN of ours."""
+        known = self._peer_init
+        if known is not None and known.initiate_tag != init.initiate_tag:
+            # A restart; see the module's deviations.
+            return
+        self._peer_init = init
+        answer = chunks.serialize_init(self._our_init(self._cookie))
+        self._packets.append(self._packet([answer]))
+
+    def _receive_init_ack(self, init: Init, now: float) -> None:
+        if self.state is not State.COOKIE_WAIT or init.cookie is None:
+            return
+        self._peer_init = init
+        self.state = State.COOKIE_ECHOED
+        packet = self._packet([serialize_chunk(ChunkType.COOKIE_ECHO, 0, init.cookie)])
+        self._packets.append(packet)
+        self._start_t1(packet, now)
+
+    def _receive_cookie_echo(self, cookie: bytes, now: float) -> bool:
+        if cookie != self._cookie or self._peer_init is None:
+            return False
+        # First in its packet: the peer may send data as soon as it has read this.
+        self._packets.append(self._packet([serialize_chunk(ChunkType.COOKIE_ACK, 0, b"")]))
+        if self.state in (State.CLOSED, State.COOKIE_WAIT, State.COOKIE_ECHOED):
+            self._establish(now)
+        return True
+
+    def _establish(self, now: float) -> None:
+        init = self._peer_init
+        assert init is not None
+        self.state = State.ESTABLISHED
+        self._timers.stop(Timer.T1)
+        self._resend = None
+        self._zero_checksum_in = self._config.zero_checksum
+        peer = Peer(
+            self._local_port,
+            self._remote_port,
+            init.initiate_tag,
+            init.a_rwnd,
+            None if init.zero_checksum and self._config.zero_checksum else self._checksum,
+        )
+        self._transmission = Transmission(
+            peer, self._queue, self._initial_tsn, self._controller, self._timers, self._path_mtu.size
+        )
+        self._use_partial_reliability()
+        self._reception = Reception(init.initial_tsn, self._config, self._timers)
+        self._resets = StreamResets(self._initial_tsn, init.initial_tsn)
+        self._events.append(
+            Established(
+                min(self._config.streams, init.inbound_streams),
+                min(self._config.streams, init.outbound_streams),
+            )
+        )
+        self._timers.start(Timer.HEARTBEAT, now)
+
+    def _use_partial_reliability(self) -> None:
+        """Messages may be abandoned from now on, if the peer understands FORWARD TSN."""
+        if self._transmission and self._peer_init and self._partial_reliability:
+            self._transmission.partial_reliability = self._peer_init.forward_tsn
+
+    def _start_t1(self, packet: bytes, now: float) -> None:
+        self._resend, self._resends = packet, 0
+        self._timers.start(Timer.T1, now + RTO_INITIAL)
+
+    # Timers.
+
+    def _expire(self, timer: Timer, now: float) -> None:
+        transmission = self._transmission
+        match timer:
+            case Timer.T1:
+                self._send_again(timer, self._config.init_retries, now)
+            case Timer.T2:
+                self._send_again(timer, self._config.max_retries, now)
+            case Timer.SACK:
+                if self._reception:
+                    self._reception.sack_due()
+            case Timer.HEARTBEAT:
+                self._probe_path(now)
+            case Timer.RECONFIG:
+                self._send_reset_request(now)
+            case Timer.T3 if transmission:
+                transmission.handle_t3(now)
+                if transmission.failures > self._config.max_retries:
+                    self.abort("no acknowledgements")
+                    self._fail(RemoteProtocolError(reason="the peer no longer acknowledges"))
+            case Timer.TAIL_PROBE if transmission:
+                transmission.handle_tail_probe(now)
+            case Timer.RACK if transmission:
+                transmission.handle_rack(now)
+            case _:
+                # PACING: packets_to_send() is all there is to do.
+                pass
+
+    def _send_again(self, timer: Timer, retries: int, now: float) -> None:
+        """T1 or T2 has expired (§5.1, §9.2)."""
+        if self._resend is None:
+            return
+        self._resends += 1
+        if self._resends > retries:
+            self._close(RemoteProtocolError(reason="the peer does not answer"))
+            return
+        self._packets.append(self._resend)
+        self._timers.start(timer, now + min(RTO_INITIAL * 2**self._resends, RTO_MAX))
+
+    # The path.
+
+    def _probe_path(self, now: float) -> None:
+        if self.state is not State.ESTABLISHED:
+            return
+        probes, again = self._path_mtu.probes(now)
+        self._packets += [self._packet(probe) for probe in probes]
+        self._timers.start(Timer.HEARTBEAT, again)
+
+    def _receive_heartbeat_ack(self, value: memoryview) -> None:
+        for _, info in split_parameters_untrusted(value):
+            if self._path_mtu.acknowledged(bytes(info)) and self._transmission:
+                self._transmission.set_max_packet_size(self._path_mtu.size)
+
+    # Stream reset (RFC 6525).
+
+    def _request_resets(self, now: float) -> None:
+        resets, transmission = self._resets, self._transmission
+        assert resets is not None
+        assert transmission is not None
+        if resets.wants:
+            ready = [stream for stream in resets.wanted() if not self._queue.waits(stream)]
+            if ready:
+                resets.request(ready, transmission.outstanding.next_tsn - 1)
+                self._send_reset_request(now)
+        if responses := resets.take_responses():
+            # At most two parameters to a chunk (RFC 6525 §3.1).
+            self._chunks += [chunks.serialize_reconfig([response]) for response in responses]
+
+    def _send_reset_request(self, now: float) -> None:
+        if self._resets and self._resets.pending and self._transmission:
+            self._chunks.append(chunks.serialize_reconfig([self._resets.pending]))
+            self._timers.start(Timer.RECONFIG, now + self._transmission.rtt.rto)
+
+    def _settle_resets(self) -> None:
+        resets = self._resets
+        assert resets is not None
+        if resets.pending is None:
+            self._timers.stop(Timer.RECONFIG)
+        self._tell_resets()
+
+    def _tell_resets(self) -> None:
+        resets = self._resets
+        assert resets is not None
+        if not resets.incoming_done and not resets.outgoing_done:
+            return
+        incoming, resets.incoming_done = tuple(resets.incoming_done), []
+        outgoing, resets.outgoing_done = tuple(resets.outgoing_done), []
+        if incoming and self._reception:
+            self._reception.reset_streams(incoming)
+        for stream_id in outgoing:
+            self._queue.reset(stream_id)
+        self._events.append(StreamsReset(incoming, outgoing))
+
+    # The end (§9).
+
+    def _go_on_shutting_down(self, now: float) -> None:
+        """Take the next step of a shutdown once nothing is queued or unacknowledged."""
+        if self._transmission is None or not self._transmission.idle or self._reception is None:
+            return
+        if self.state is State.SHUTDOWN_PENDING:
+            self.state = State.SHUTDOWN_SENT
+            value = (self._reception.cumulative % TSN_MODULUS).to_bytes(4, "big")
+            self._shut(serialize_chunk(ChunkType.SHUTDOWN, 0, value), now)
+        elif self.state is State.SHUTDOWN_RECEIVED:
+            self.state = State.SHUTDOWN_ACK_SENT
+            self._shut(serialize_chunk(ChunkType.SHUTDOWN_ACK, 0, b""), now)
+
+    def _shut(self, chunk: bytes, now: float) -> None:
+        packet = self._packet([chunk])
+        self._packets.append(packet)
+        self._resend, self._resends = packet, 0
+        self._timers.start(Timer.T2, now + RTO_INITIAL)
+
+    def _receive_shutdown(self, kind: ChunkType, value: memoryview, now: float) -> None:
+        transmission = self._transmission
+        if transmission is None:
+            return
+        match kind:
+            case ChunkType.SHUTDOWN:
+                if len(value) != 4:
+                    raise RemoteProtocolError(reason="a malformed SHUTDOWN")
+                acked = chunks.Sack(int.from_bytes(value, "big"), self._config.receive_window)
+                if self.state in _MOVES_DATA:
+                    transmission.receive_sack(acked, now)
+                    self.state = State.SHUTDOWN_RECEIVED
+                    self._go_on_shutting_down(now)
+                elif self.state is State.SHUTDOWN_SENT:
+                    # Both at once (§9.2).
+                    self.state = State.SHUTDOWN_ACK_SENT
+                    self._shut(serialize_chunk(ChunkType.SHUTDOWN_ACK, 0, b""), now)
+            case ChunkType.SHUTDOWN_ACK if self.state in (State.SHUTDOWN_SENT, State.SHUTDOWN_ACK_SENT):
+                self._packets.append(self._packet([serialize_chunk(ChunkType.SHUTDOWN_COMPLETE, 0, b"")]))
+                self._close(None)
+            case ChunkType.SHUTDOWN_COMPLETE if self.state is State.SHUTDOWN_ACK_SENT:
+                self._close(None)
+            case _:
+                pass
+
+    def _violated(self, error: RemoteProtocolError) -> None:
+        """The peer has broken the protocol beyond repair."""
+        chunk = chunks.serialize_abort(CauseCode.PROTOCOL_VIOLATION, str(error).encode()[:200])
+        self._packets.append(self._packet([chunk]))
+        self._close(error)
+
+    def _fail(self, error: RemoteProtocolError) -> None:
+        """Name the reason of a close that has just been told without one."""
+        self._events[-1] = Closed(error)
+
+    def _close(self, error: RemoteProtocolError | None) -> None:
+        if not self._over:
+            self._over = True
+            self.state = State.CLOSED
+            self._timers.stop_all()
+            self._resend = None
+            self._chunks.clear()
+            self._events.append(Closed(error))
+
+
+assert PACKET_OVERHEAD == COMMON_HEADER_SIZE + 16

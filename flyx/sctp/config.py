@@ -1,0 +1,42 @@
+"""Protocol parameters of an association (RFC 9260 §16), and where ours differ and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DTLS_MTU = 1200
+"""Bytes of a UDP datagram that every path takes (RFC 8831 §5: PMTU 1200 without discovery)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything tunable; times in seconds, sizes in bytes.
+
+    Attributes:
+        packet_overhead: bytes of a datagram that are not SCTP packet: UDP and IP are not counted, DTLS is.
+        initial_packet_size: largest SCTP packet before the path MTU is known.
+        max_packet_size: largest SCTP packet ever: a DTLS record holds 2^14 bytes (RFC 9147 §4).
+        receive_window: a_rwnd when nothing waits: what is buffered until it is in order and whole.
+        max_message_size: largest message that we take (a=max-message-size).
+        streams: streams offered and taken in each direction (RFC 8831 §6.2 asks for all).
+        init_retries: Max.Init.Retransmits.
+        max_retries: Association.Max.Retrans: T3-rtx or heartbeat expiries in a row. RFC 9260 says 10; with
+            an RTO floor below its 1 s, more of them make up the same time.
+        sack_delay: SACK.Delay: 200 ms in RFC 9260 §6.2; acknowledgements are what tells us the path's
+            round trip, so they wait no longer than 20 ms here.
+        sack_every: packets after which a SACK leaves at once. RFC 9260 §6.2 says 2 (SHOULD). A batch of
+            packets that came together gets one SACK, as TCP stretches its ACKs behind GRO.
+        zero_checksum: offer RFC 9653: DTLS authenticates every packet, so CRC32c adds nothing but work.
+    """
+
+    packet_overhead: int = 37
+    initial_packet_size: int = DTLS_MTU - 37
+    max_packet_size: int = 16384
+    receive_window: int = 16 << 20
+    max_message_size: int = 262144
+    streams: int = 65535
+    init_retries: int = 8
+    max_retries: int = 15
+    sack_delay: float = 0.02
+    sack_every: int = 2
+    zero_checksum: bool = True

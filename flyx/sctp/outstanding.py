@@ -1,0 +1,519 @@
+"""Sent data until it is acknowledged: SACK handling, loss detection, what to send again.
+
+Nothing is kept per packet. A Run is a row of consecutive fragments of one message that left in one burst and
+have one fate so far; a SACK moves, splits or removes runs. Loss is found by time (RACK, RFC 8985 §6, with gap
+ack blocks and duplicate TSNs of SCTP for SACK and DSACK of TCP) and, until the path has shown that it
+reorders, by three missing reports (RFC 9260 §7.2.4). TSNs here never wrap.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from operator import attrgetter
+
+from flyx.errors import RemoteProtocolError
+from flyx.sctp.congestion.base import AckSample, Loss
+from flyx.sctp.send_queue import OutgoingMessage
+
+DUPLICATE_THRESHOLD = 3
+"""Packets acknowledged beyond a missing one that prove its loss (RFC 9260 §7.2.4), if nothing reorders."""
+
+RELIABLE = 1 << 60
+"""Retransmissions of a message without a limit."""
+
+
+class Fate(Enum):
+    """What is known of a run."""
+
+    IN_FLIGHT = auto()
+    # Acknowledged by a gap ack block: the receiver has it, but may still renege in theory (RFC 9260 §6.2.1).
+    ACKED = auto()
+    # Declared lost, to be sent again.
+    LOST = auto()
+
+
+class Burst:
+    """What left at one moment, and what was known then (delivery-rate sampling)."""
+
+    __slots__ = (
+        "delivered",
+        "delivered_at",
+        "first_sent_at",
+        "in_flight",
+        "is_app_limited",
+        "lost",
+        "sent_at",
+    )
+
+    def __init__(
+        self,
+        sent_at: float,
+        delivered: int,
+        delivered_at: float,
+        first_sent_at: float,
+        lost: int,
+        is_app_limited: bool,
+    ) -> None:
+        self.sent_at = sent_at
+        self.delivered = delivered
+        self.delivered_at = delivered_at
+        self.first_sent_at = first_sent_at
+        self.lost = lost
+        self.is_app_limited = is_app_limited
+        # Bytes in flight right after it left.
+        self.in_flight = 0
+
+
+class Run:
+    """Fragments first_fragment … of one message, as TSNs first … first + count - 1."""
+
+    __slots__ = ("burst", "count", "fate", "first", "fragment", "message", "size", "times_sent")
+
+    def __init__(
+        self, first: int, count: int, message: OutgoingMessage, fragment: int, burst: Burst, times_sent: int
+    ) -> None:
+        self.first = first
+        self.count = count
+        self.message = message
+        self.fragment = fragment
+        self.burst = burst
+        self.times_sent = times_sent
+        self.fate = Fate.IN_FLIGHT
+        self.size = message.span(fragment, count)
+
+    @property
+    def end(self) -> int:
+        """The TSN after the last."""
+        return self.first + self.count
+
+    def split(self, count: int) -> Run:
+        """Keep the first `count` fragments and return the rest as another run."""
+        rest = Run(
+            self.first + count,
+            self.count - count,
+            self.message,
+            self.fragment + count,
+            self.burst,
+            self.times_sent,
+        )
+        rest.fate = self.fate
+        self.count = count
+        self.size = self.message.span(self.fragment, count)
+        return rest
+
+
+@dataclass(slots=True)
+class _Ack:
+    """What one SACK has acknowledged, while it is being handled."""
+
+    size: int = 0
+    newest: Burst | None = None
+    # What is newest was sent once: only then its round trip means anything (Karn).
+    newest_once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SackResult:
+    """What one SACK has changed.
+
+    Attributes:
+        sample: for congestion control; None if nothing was newly acknowledged.
+        losses: what is newly lost.
+        look_again: when detect_losses() is due; None if nothing is suspect.
+        advanced: the cumulative TSN ack moved.
+    """
+
+    sample: AckSample | None
+    losses: list[Loss]
+    look_again: float | None
+    advanced: bool
+
+
+_first_of = attrgetter("first")
+
+
+def _uncovered(
+    blocks: Sequence[tuple[int, int]], known: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """Yield the parts of blocks that no known block covers; both in order."""
+    position = 0
+    for start, end in blocks:
+        while position < len(known) and known[position][1] < start:
+            position += 1
+        at = position
+        while at < len(known) and known[at][0] <= end:
+            if known[at][0] > start:
+                yield start, known[at][0] - 1
+            start = known[at][1] + 1
+            at += 1
+        if start <= end:
+            yield start, end
+
+
+class Outstanding:
+    """All TSNs that were sent and are not cumulatively acknowledged."""
+
+    def __init__(self, initial_tsn: int) -> None:
+        self.next_tsn = initial_tsn
+        # Everything up to here is acknowledged.
+        self.cumulative = initial_tsn - 1
+        # In TSN order, without holes from cumulative + 1 to next_tsn - 1. Neighbours that are ACKED are one
+        # run.
+        self.runs: list[Run] = []
+        # The gap ack blocks of the last SACK: most of them come again in the next one.
+        self._known_gaps: Sequence[tuple[int, int]] = ()
+        # Bytes that are IN_FLIGHT, and bytes that are LOST.
+        self.in_flight = 0
+        self.lost_waiting = 0
+        # Bytes over the association's life (C.delivered, C.lost).
+        self.delivered = 0
+        self.delivered_at = 0.0
+        self.lost = 0
+        self._first_sent_at = 0.0
+        # Delivery samples are app-limited until this many bytes are delivered.
+        self._app_limited_until = 0
+        # The highest TSN acknowledged by anything.
+        self.highest_acked = initial_tsn - 1
+        # RACK: when the newest acknowledged run left, its last TSN, and its round trip.
+        self._rack_sent_at = 0.0
+        self._rack_tsn = initial_tsn - 1
+        self._rack_rtt = 0.0
+        self.reordering_seen = False
+        # The reordering window is this many quarters of the least RTT.
+        self._reorder_steps = 1
+        # Fragments acknowledged out of order, for the duplicate threshold.
+        self._gap_acked = 0
+        # TSN up to which the last retransmissions went, to see whether they were needless.
+        self._spurious_below: int | None = None
+
+    # Sending.
+
+    def begin_burst(self, now: float) -> Burst:
+        """Return what is known now, for what is sent now."""
+        if not self.in_flight:
+            self._first_sent_at = self.delivered_at = now
+        return Burst(
+            now,
+            self.delivered,
+            self.delivered_at,
+            self._first_sent_at,
+            self.lost,
+            self._app_limited_until > self.delivered,
+        )
+
+    def sent(self, message: OutgoingMessage, fragment: int, count: int, burst: Burst) -> int:
+        """Fragments leave for the first time; return the TSN of the first."""
+        first = self.next_tsn
+        run = Run(first, count, message, fragment, burst, 1)
+        self.runs.append(run)
+        self.next_tsn += count
+        self.in_flight += run.size
+        return first
+
+    def mark_app_limited(self) -> None:
+        """Nothing more waits to be sent although more could be in flight."""
+        self._app_limited_until = self.delivered + self.in_flight or 1
+
+    def lost_runs(self) -> list[Run]:
+        """Runs to be sent again, the oldest first."""
+        if not self.lost_waiting:
+            return []
+        return [run for run in self.runs if run.fate is Fate.LOST]
+
+    def resend(self, run: Run, count: int, burst: Burst) -> None:
+        """The first `count` fragments of a lost run leave again."""
+        if count < run.count:
+            self.runs.insert(self.runs.index(run) + 1, run.split(count))
+        self.lost_waiting -= run.size
+        self.in_flight += run.size
+        run.fate = Fate.IN_FLIGHT
+        run.burst = burst
+        run.times_sent += 1
+
+    # Acknowledgements.
+
+    def on_sack(
+        self,
+        cumulative: int,
+        gaps: Sequence[tuple[int, int]],
+        *,
+        now: float,
+        min_rtt: float,
+        cwnd_limited: bool,
+    ) -> SackResult | None:
+        """Apply a SACK and look for losses.
+
+        Args:
+            cumulative: the cumulative TSN ack, widened.
+            gaps: first and last TSN of each gap ack block, widened, in order.
+            now: monotonic seconds.
+            min_rtt: the least round trip lately, for the reordering window.
+            cwnd_limited: for the sample.
+
+        Returns:
+            None for a SACK older than one that was handled.
+
+        Raises:
+            RemoteProtocolError: it acknowledges what was never sent.
+        """
+        if cumulative < self.cumulative:
+            return None
+        if cumulative >= self.next_tsn or (gaps and gaps[-1][1] >= self.next_tsn):
+            raise RemoteProtocolError(reason="a SACK for data that was not sent")
+        ack = _Ack()
+        advanced = cumulative > self.cumulative
+        if advanced:
+            self._advance(cumulative, ack)
+        if gaps:
+            self._mark_gaps(gaps, ack)
+        rtt = self._count(ack, now)
+        lost_before = self.lost
+        losses, look_again = self.detect_losses(now, min_rtt)
+        sample = self._sample(ack, now, rtt, self.lost - lost_before, cwnd_limited)
+        return SackResult(sample, losses, look_again, advanced)
+
+    def _advance(self, cumulative: int, ack: _Ack) -> None:
+        runs = self.runs
+        count = 0
+        for run in runs:
+            if run.first > cumulative:
+                break
+            if run.end - 1 > cumulative:
+                runs.insert(count + 1, run.split(cumulative + 1 - run.first))
+            self._acknowledge(run, ack)
+            count += 1
+        del runs[:count]
+        self.cumulative = cumulative
+        self.highest_acked = max(self.highest_acked, cumulative)
+
+    def _mark_gaps(self, gaps: Sequence[tuple[int, int]], ack: _Ack) -> None:
+        """Acknowledge what gap ack blocks cover and those of the last SACK did not."""
+        for start, end in _uncovered(gaps, self._known_gaps):
+            if start > self.cumulative:
+                self._mark(start, end, ack)
+        self._known_gaps = gaps
+        self.highest_acked = max(self.highest_acked, gaps[-1][1])
+
+    def _mark(self, start: int, end: int, ack: _Ack) -> None:
+        """Acknowledge the TSNs from start to end; split runs at the edges, join them to ACKED neighbours."""
+        runs = self.runs
+        index = bisect_right(runs, start, key=_first_of) - 1
+        if runs[index].first < start:
+            runs.insert(index + 1, runs[index].split(start - runs[index].first))
+            index += 1
+        after = index
+        while after < len(runs) and runs[after].first <= end:
+            run = runs[after]
+            if run.end - 1 > end:
+                runs.insert(after + 1, run.split(end + 1 - run.first))
+            if run.fate is not Fate.ACKED:
+                self._acknowledge(run, ack)
+                self._gap_acked += run.count
+                run.fate = Fate.ACKED
+            after += 1
+        self._join(max(index - 1, 0), min(after + 1, len(runs)))
+
+    def _join(self, begin: int, end: int) -> None:
+        """Make one run of neighbours that are ACKED, in runs[begin:end]."""
+        joined: list[Run] = []
+        for run in self.runs[begin:end]:
+            if (
+                joined
+                and run.fate is joined[-1].fate is Fate.ACKED
+                and not (run.message.abandoned or joined[-1].message.abandoned)
+            ):
+                joined[-1].count += run.count
+            else:
+                joined.append(run)
+        self.runs[begin:end] = joined
+
+    def _acknowledge(self, run: Run, ack: _Ack) -> None:
+        """Count a run that was not acknowledged before."""
+        match run.fate:
+            case Fate.ACKED:
+                self._gap_acked -= run.count
+                return
+            case Fate.IN_FLIGHT:
+                self.in_flight -= run.size
+            case Fate.LOST:
+                # It was not lost after all.
+                self.lost_waiting -= run.size
+        ack.size += run.size
+        if run.first + run.count - 1 < self.highest_acked and run.times_sent == 1:
+            self.reordering_seen = True
+        newest = ack.newest
+        if newest is None or run.burst.sent_at >= newest.sent_at:
+            ack.newest = run.burst
+            ack.newest_once = run.times_sent == 1
+        if (run.burst.sent_at, run.end) > (self._rack_sent_at, self._rack_tsn):
+            self._rack_sent_at, self._rack_tsn = run.burst.sent_at, run.end
+
+    def _count(self, ack: _Ack, now: float) -> float | None:
+        """Count what was delivered; return the round trip, if it can be told."""
+        burst = ack.newest
+        if burst is None:
+            return None
+        self.delivered += ack.size
+        self.delivered_at = now
+        self._first_sent_at = burst.sent_at
+        rtt = now - burst.sent_at
+        # An acknowledgement of a retransmission that came sooner than any round trip is the original's.
+        if ack.newest_once or rtt >= self._rack_rtt / 2:
+            self._rack_rtt = rtt
+        return rtt if ack.newest_once else None
+
+    def _sample(
+        self, ack: _Ack, now: float, rtt: float | None, lost: int, cwnd_limited: bool
+    ) -> AckSample | None:
+        burst = ack.newest
+        if burst is None:
+            return None
+        interval = max(burst.sent_at - burst.first_sent_at, now - burst.delivered_at)
+        return AckSample(
+            acked=ack.size,
+            lost=lost,
+            delivered=self.delivered,
+            prior_delivered=burst.delivered,
+            delivery_rate=(self.delivered - burst.delivered) / interval if interval > 0 else None,
+            is_app_limited=burst.is_app_limited,
+            rtt=rtt,
+            tx_in_flight=burst.in_flight,
+            lost_since=self.lost - burst.lost,
+            in_flight=self.in_flight,
+            cwnd_limited=cwnd_limited,
+            sent_at=burst.sent_at,
+        )
+
+    # Losses.
+
+    def detect_losses(self, now: float, min_rtt: float) -> tuple[list[Loss], float | None]:
+        """Declare lost what is overdue.
+
+        Args:
+            now: monotonic seconds.
+            min_rtt: the least round trip lately, for the reordering window.
+
+        Returns:
+            What is newly lost, and when to look again; None if nothing is suspect.
+        """
+        if self.highest_acked <= self.cumulative and not self._overtaken():
+            return [], None
+        window = self._reordering_window(min_rtt)
+        limit = self._rack_rtt + window
+        losses: dict[Burst, int] = {}
+        again: float | None = None
+        for run in self.runs:
+            if run.fate is not Fate.IN_FLIGHT:
+                continue
+            if (run.burst.sent_at, run.end) >= (self._rack_sent_at, self._rack_tsn):
+                # Sent after everything that is acknowledged. First transmissions from here on are all newer.
+                if run.times_sent == 1 and run.first > self.highest_acked:
+                    break
+                continue
+            due = run.burst.sent_at + limit
+            if due <= now:
+                losses[run.burst] = losses.get(run.burst, 0) + run.size
+                self._lose(run)
+            elif again is None or due < again:
+                again = due
+        return self._losses(losses), again
+
+    def _overtaken(self) -> bool:
+        """Whether something in flight left before something that is acknowledged."""
+        return bool(self.runs) and self.runs[0].burst.sent_at < self._rack_sent_at
+
+    def _reordering_window(self, min_rtt: float) -> float:
+        """RFC 8985 §6.2 step 4."""
+        if not self.reordering_seen and self._gap_acked >= DUPLICATE_THRESHOLD:
+            return 0.0
+        return min(self._reorder_steps * min_rtt / 4, self._rack_rtt)
+
+    def widen_reordering_window(self) -> None:
+        """The receiver has reported a duplicate: a retransmission was needless (RFC 8985 §6.2 step 4)."""
+        self.reordering_seen = True
+        self._reorder_steps = min(self._reorder_steps + 1, 16)
+
+    def lose_everything(self) -> list[Loss]:
+        """T3-rtx has expired: all that is in flight counts as lost (RFC 9260 §6.3.3)."""
+        losses: dict[Burst, int] = {}
+        for run in self.runs:
+            if run.fate is Fate.IN_FLIGHT:
+                losses[run.burst] = losses.get(run.burst, 0) + run.size
+                self._lose(run)
+        return self._losses(losses)
+
+    def lose_last(self) -> Run | None:
+        """Return the last fragment that is in flight, to be sent again as a probe (RFC 8985 §7.3)."""
+        for index in range(len(self.runs) - 1, -1, -1):
+            run = self.runs[index]
+            if run.fate is not Fate.IN_FLIGHT:
+                continue
+            if run.count > 1:
+                last = run.split(run.count - 1)
+                self.runs.insert(index + 1, last)
+                run = last
+            # A probe is no evidence of loss: it counts as none.
+            self.in_flight -= run.size
+            self.lost_waiting += run.size
+            run.fate = Fate.LOST
+            return run
+        return None
+
+    def _lose(self, run: Run) -> None:
+        self.in_flight -= run.size
+        self.lost_waiting += run.size
+        self.lost += run.size
+        run.fate = Fate.LOST
+
+    def _losses(self, sizes: dict[Burst, int]) -> list[Loss]:
+        return [
+            Loss(size, burst.sent_at, burst.in_flight, self.lost - burst.lost, burst.is_app_limited)
+            for burst, size in sizes.items()
+        ]
+
+    # Partial reliability.
+
+    def abandon(self, now: float) -> int | None:
+        """Give up messages whose limits are reached (RFC 3758 §3.5) and return how far FORWARD TSN may go.
+
+        Returns:
+            The Advanced.Peer.Ack.Point if it is beyond the cumulative TSN ack; else None.
+        """
+        for run in self.runs:
+            message = run.message
+            if run.fate is not Fate.LOST or message.abandoned:
+                continue
+            retransmits = RELIABLE if message.max_retransmits is None else message.max_retransmits
+            expired = message.expires_at is not None and message.expires_at <= now
+            if expired or run.times_sent > retransmits:
+                message.abandoned = True
+        point = self.cumulative
+        for run in self.runs:
+            if run.message.abandoned and run.fate is not Fate.ACKED:
+                self._skip(run)
+            if not (run.message.abandoned or run.fate is Fate.ACKED) or run.first != point + 1:
+                continue
+            point = run.end - 1
+        return point if point > self.cumulative else None
+
+    def _skip(self, run: Run) -> None:
+        """Neither count nor resend an abandoned run."""
+        if run.fate is Fate.IN_FLIGHT:
+            self.in_flight -= run.size
+        else:
+            self.lost_waiting -= run.size
+        run.fate = Fate.ACKED
+        self._gap_acked += run.count
+
+    def skipped_streams(self, point: int) -> list[tuple[int, int]]:
+        """Stream and last SSN of the ordered messages that are abandoned up to a TSN."""
+        last: dict[int, int] = {}
+        for run in self.runs:
+            if run.first > point:
+                break
+            if run.message.abandoned and not run.message.unordered:
+                last[run.message.stream_id] = run.message.ssn
+        return list(last.items())

@@ -1,0 +1,74 @@
+"""How large packets may be: packetization-layer path-MTU discovery (RFC 8899) with HEARTBEAT and PAD.
+
+Instead of searching size by size, one probe of each size that networks are made of leaves at once: a round
+trip later the largest that came back is known. What is lost to chance gets two more tries.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from flyx.sctp.chunks import ChunkType, ParameterType, serialize_pad
+from flyx.sctp.packet import COMMON_HEADER_SIZE, serialize_chunk, serialize_parameter
+
+DATAGRAM_SIZES = (1232, 1352, 1452, 1472, 8952, 8972, 65507)
+"""UDP payloads that fit IP packets of 1280, 1400, 1500 and 9000 bytes (IPv6, IPv4), and the largest."""
+
+TRIES = 3
+"""MAX_PROBES (RFC 8899 §5.1.2)."""
+
+PROBE_TIMEOUT = 1.0
+"""Seconds from one try to the next; RFC 8899 §5.1.1 wants more than a round trip, 15 s by default."""
+
+RAISE_INTERVAL = 600.0
+"""PMTU_RAISE_TIMER (RFC 8899 §5.1.1): the path may have changed."""
+
+_INFO = struct.Struct("!IHd")
+
+
+class PathMtu:
+    """The sizes that may be probed, and the largest that is known to pass."""
+
+    def __init__(self, packet_overhead: int, initial: int, largest: int, magic: int) -> None:
+        """Args:
+        packet_overhead: bytes of a datagram that are not SCTP packet.
+        initial: packets of this size are known to pass.
+        largest: packets may not be larger.
+        magic: recognises our own probes among heartbeats; 32 bits.
+        """
+        self.size = initial
+        sizes = {min(size - packet_overhead, largest) & ~3 for size in DATAGRAM_SIZES}
+        self._sizes = sorted(size for size in sizes if size > initial)
+        self._magic = magic
+        self._tries = 0
+
+    def probes(self, now: float) -> tuple[list[list[bytes]], float]:
+        """Return the chunks of each probe packet to send, smallest first, and when to ask again."""
+        if self._tries == TRIES:
+            self._tries = 0
+        self._tries += 1
+        untried = [size for size in self._sizes if size > self.size]
+        last = self._tries == TRIES or not untried
+        if last:
+            self._tries = TRIES
+        return [self._probe(size, now) for size in untried], now + (RAISE_INTERVAL if last else PROBE_TIMEOUT)
+
+    def _probe(self, size: int, now: float) -> list[bytes]:
+        heartbeat = serialize_heartbeat(_INFO.pack(self._magic, size, now))
+        return [heartbeat, serialize_pad(size - COMMON_HEADER_SIZE - len(heartbeat))]
+
+    def acknowledged(self, info: bytes) -> bool:
+        """A heartbeat has come back; return whether larger packets may be sent now."""
+        if len(info) != _INFO.size:
+            return False
+        magic, size, _ = _INFO.unpack(info)
+        if magic != self._magic or size <= self.size or size not in self._sizes:
+            return False
+        self.size = size
+        return True
+
+
+def serialize_heartbeat(info: bytes) -> bytes:
+    """Return HEARTBEAT (RFC 9260 §3.3.5)."""
+    parameter = serialize_parameter(ParameterType.HEARTBEAT_INFO, info)
+    return serialize_chunk(ChunkType.HEARTBEAT, 0, parameter)

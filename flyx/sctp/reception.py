@@ -1,0 +1,165 @@
+"""The receiving half of an established association: DATA in, messages and SACKs out.
+
+The hot path is take_packets(): packets with one DATA chunk each, the middle of a long message, in order. It
+does by hand what receive_data() does for any chunk.
+"""
+
+from __future__ import annotations
+
+from flyx.errors import RemoteProtocolError
+from flyx.sctp import chunks
+from flyx.sctp.chunks import ChunkType
+from flyx.sctp.config import Config
+from flyx.sctp.packet import padded
+from flyx.sctp.reassembly import BEGINNING, Fragment, Message, Reassembly
+from flyx.sctp.receive_tracker import ReceiveTracker
+from flyx.sctp.serial import TSN_MODULUS, widen
+from flyx.sctp.timers import Timer, Timers
+from flyx.sctp.transmission import DATA_CHUNK_HEADER, DATA_PACKET_HEADER
+
+_HEADER_SIZE = DATA_PACKET_HEADER.size
+_COMMON = 12
+_CHUNK_HEADER = DATA_CHUNK_HEADER.size
+_IMMEDIATELY = 0x08
+"""I bit of DATA: the sender wants its SACK now (RFC 7053)."""
+
+
+class Reception:
+    """Data on its way in."""
+
+    def __init__(self, initial_tsn: int, config: Config, timers: Timers) -> None:
+        self._config = config
+        self._timers = timers
+        self._tracker = ReceiveTracker(initial_tsn)
+        self._reassembly = Reassembly(config.max_message_size)
+        # Packets with DATA since the last SACK, and whether the next one must not wait.
+        self._unsacked = 0
+        self._sack_now = False
+
+    @property
+    def cumulative(self) -> int:
+        """The TSN up to which everything has arrived."""
+        return self._tracker.cumulative
+
+    def take_messages(self) -> list[Message]:
+        """Return the messages that are complete and due."""
+        ready, self._reassembly.ready = self._reassembly.ready, []
+        return ready
+
+    def take_packets(self, packets: list[bytes], start: int, tag: int) -> int:
+        """Take packets from `start` on as long as each is the next fragment of the message under way.
+
+        Only packets whose checksum is zero are taken, so the caller must have agreed to such (RFC 9653).
+
+        Returns:
+            The index of the first packet that was not taken.
+        """
+        tracker, reassembly = self._tracker, self._reassembly
+        first = reassembly.under_way
+        if first is None or tracker.has_gaps or reassembly.expected != tracker.cumulative + 1:
+            return start
+        expected = (tracker.cumulative + 1) % TSN_MODULUS
+        wanted = (tag, 0, 0, first.flags & ~BEGINNING, first.stream_id, first.ssn)
+        unpack, parts = DATA_PACKET_HEADER.unpack_from, reassembly.parts
+        index, size = start, 0
+        room = self._config.max_message_size - reassembly.parts_size
+        for index in range(start, len(packets)):
+            packet = packets[index]
+            if len(packet) <= _HEADER_SIZE:
+                break
+            _, _, told, checksum, kind, flags, length, tsn, stream_id, ssn, _ = unpack(packet)
+            if (
+                tsn != expected
+                or (told, checksum, kind, flags, stream_id, ssn) != wanted
+                or padded(length) + _COMMON != len(packet)
+            ):
+                break
+            parts.append(packet[_HEADER_SIZE : length + _COMMON])
+            size += length - _CHUNK_HEADER
+            if size > room:
+                break
+            expected = (expected + 1) % TSN_MODULUS
+        else:
+            index = len(packets)
+        taken = len(parts) - reassembly.part_count
+        if taken:
+            tracker.cumulative += taken
+            reassembly.took_parts(taken, size)
+            self._data_came(taken)
+        return index
+
+    def receive_data(self, flags: int, value: memoryview) -> None:
+        """Take the value of one DATA chunk; after all chunks of a packet call packet_done().
+
+        Raises:
+            RemoteProtocolError: it has no data, or does not fit its neighbours.
+        """
+        if len(value) <= _CHUNK_HEADER - 4:
+            raise RemoteProtocolError(reason="a DATA chunk without data")
+        tsn_wire = int.from_bytes(value[0:4], "big")
+        stream_id = int.from_bytes(value[4:6], "big")
+        ssn = int.from_bytes(value[6:8], "big")
+        ppid = int.from_bytes(value[8:12], "big")
+        tracker = self._tracker
+        tsn = widen(tsn_wire, tracker.cumulative)
+        if flags & _IMMEDIATELY:
+            self._sack_now = True
+        if self._full() and tsn != tracker.cumulative + 1:
+            # Dropped without a word: it was sent beyond the window. What fills the first gap frees space.
+            self._sack_now = True
+            return
+        in_order = tsn == tracker.cumulative + 1 and not tracker.has_gaps
+        if tracker.add(tsn):
+            self._reassembly.add(Fragment(tsn, flags & 0x07, stream_id, ssn, ppid, bytes(value[12:])))
+        if not in_order:
+            # RFC 9260 §6.7: tell of gaps, their end, and duplicates without delay.
+            self._sack_now = True
+
+    def packet_done(self, now: float) -> None:
+        """A packet with DATA has been taken whole."""
+        self._data_came(1)
+        self.schedule_sack(now)
+
+    def _data_came(self, packets: int) -> None:
+        self._unsacked += packets
+        if self._unsacked >= self._config.sack_every:
+            self._sack_now = True
+
+    def schedule_sack(self, now: float) -> None:
+        """Delay the SACK if it may be delayed."""
+        if self._unsacked and not self._sack_now and not self._timers.running(Timer.SACK):
+            self._timers.start(Timer.SACK, now + self._config.sack_delay)
+
+    def receive_forward_tsn(self, forward: chunks.ForwardTsn) -> None:
+        """Skip what the sender has abandoned (RFC 3758 §3.6)."""
+        point = widen(forward.new_cumulative_tsn, self._tracker.cumulative)
+        self._sack_now = True
+        if point > self._tracker.cumulative:
+            self._tracker.advance(point)
+            self._reassembly.skip(point, forward.streams)
+
+    def reset_streams(self, streams: tuple[int, ...]) -> None:
+        """The peer's streams begin anew."""
+        self._reassembly.reset(streams)
+
+    def sack_due(self) -> None:
+        """The SACK may be delayed no longer."""
+        self._sack_now = True
+
+    def sack(self) -> bytes | None:
+        """Return the SACK that is to leave now, if one is."""
+        if not self._sack_now:
+            return None
+        self._sack_now = False
+        self._unsacked = 0
+        self._timers.stop(Timer.SACK)
+        a_rwnd = max(0, self._config.receive_window - self._reassembly.size)
+        return chunks.serialize_sack(self._tracker.sack(a_rwnd))
+
+    def _full(self) -> bool:
+        return self._reassembly.size >= self._config.receive_window
+
+
+def is_data(packet: bytes) -> bool:
+    """Whether the first chunk of a packet is DATA."""
+    return len(packet) > _COMMON and packet[_COMMON] == ChunkType.DATA

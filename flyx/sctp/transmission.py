@@ -1,0 +1,389 @@
+"""The sending half of an established association: what leaves, when, and what is done about loss.
+
+Owns the send queue, what is outstanding, congestion control and pacing, and the timers T3, tail probe, RACK
+and pacing. Builds packets whole, common header included, in one go: this is the hot path.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from flyx.sctp import chunks
+from flyx.sctp.chunks import ChunkType
+from flyx.sctp.congestion.base import CongestionController
+from flyx.sctp.outstanding import Burst, Outstanding
+from flyx.sctp.pacing import Pacer
+from flyx.sctp.packet import COMMON_HEADER, COMMON_HEADER_SIZE, Checksum, padded, with_checksum
+from flyx.sctp.reassembly import BEGINNING, ENDING, UNORDERED
+from flyx.sctp.rto import RttEstimator
+from flyx.sctp.send_queue import OutgoingMessage, SendQueue
+from flyx.sctp.serial import TSN_MODULUS, widen
+from flyx.sctp.timers import Timer, Timers
+
+DATA_CHUNK_HEADER = struct.Struct("!BBHIHHI")
+"""Type, flags, length, TSN, stream id, SSN, PPID (RFC 9260 §3.3.1): 16 bytes."""
+
+DATA_PACKET_HEADER = struct.Struct("!HHIIBBHIHHI")
+"""The common header and that of one DATA chunk: 28 bytes."""
+
+PACKET_OVERHEAD = DATA_PACKET_HEADER.size
+
+MAX_BURST_PACKETS = 256
+"""Packets built before the driver gets its turn: the event loop must not stand still."""
+
+_PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What the other side told when the association was set up.
+
+    Attributes:
+        checksum: puts the checksum into packets; None when the peer takes packets without one.
+    """
+
+    source_port: int
+    destination_port: int
+    verification_tag: int
+    initial_a_rwnd: int
+    checksum: Checksum | None
+
+
+class Transmission:
+    """Data on its way out."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        queue: SendQueue,
+        initial_tsn: int,
+        controller: CongestionController,
+        timers: Timers,
+        max_packet_size: int,
+    ) -> None:
+        self.queue = queue
+        self.outstanding = Outstanding(initial_tsn)
+        self.rtt = RttEstimator()
+        # T3 expiries in a row; the association gives up on too many.
+        self.failures = 0
+        # (stream id, size) of messages that have left whole, for the application's buffered amount.
+        self.departed: list[tuple[int, int]] = []
+        self._peer = peer
+        self._controller = controller
+        self._timers = timers
+        self._pacer = Pacer(max_packet_size)
+        self._max_packet_size = max_packet_size
+        self._a_rwnd = peer.initial_a_rwnd
+        # cwnd was what kept the last burst from being longer.
+        self._cwnd_limited = False
+        # A tail probe is due or has left since the last acknowledgement.
+        self._probe_due = False
+        self._probed = False
+        # Set once any message is only partially reliable: until then nothing is ever abandoned.
+        self.partial_reliability = False
+        # How far FORWARD TSN is to go, while the peer has not acknowledged it.
+        self._forward_to: int | None = None
+        self._forward_due = False
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits, nothing is unacknowledged."""
+        return not self.queue.size and self.queue.current is None and not self.outstanding.runs
+
+    def set_max_packet_size(self, size: int) -> None:
+        """Packets may be this large, as path-MTU discovery has found; messages begun keep their fragments."""
+        self._max_packet_size = size
+        self._pacer.on_max_packet_size(size)
+        self._controller.on_max_packet_size(size - PACKET_OVERHEAD)
+
+    # Acknowledgements and timers.
+
+    def receive_sack(self, sack: chunks.Sack, now: float) -> None:
+        """Apply a SACK; packets() next: it can open the window.
+
+        RFC 9260 §6.2.1, §6.3.2, §7.2.
+        """
+        outstanding = self.outstanding
+        cumulative = widen(sack.cumulative_tsn_ack, outstanding.cumulative)
+        gaps = [(cumulative + start, cumulative + end) for start, end in sack.gap_ack_blocks]
+        result = outstanding.on_sack(
+            cumulative,
+            gaps,
+            now=now,
+            min_rtt=self.rtt.min_rtt or 0.0,
+            cwnd_limited=self._cwnd_limited,
+        )
+        if result is None:
+            return
+        self._a_rwnd = sack.a_rwnd
+        if sack.duplicate_tsns:
+            outstanding.widen_reordering_window()
+        if result.losses:
+            self._controller.on_loss(now, result.losses, outstanding.in_flight)
+        if result.sample is not None:
+            if result.sample.rtt is not None:
+                self.rtt.update(result.sample.rtt, now)
+            self.rtt.reset_back_off()
+            self.failures = 0
+            self._probed = False
+            self._controller.on_ack(now, result.sample)
+        if result.look_again is not None:
+            self._timers.start(Timer.RACK, result.look_again)
+        else:
+            self._timers.stop(Timer.RACK)
+        if self._forward_to is not None and outstanding.cumulative >= self._forward_to:
+            self._forward_to = None
+        if result.advanced or result.sample is not None or not outstanding.runs:
+            self._restart_loss_timers(now)
+
+    def handle_rack(self, now: float) -> None:
+        """What was suspect may be lost by now."""
+        losses, again = self.outstanding.detect_losses(now, self.rtt.min_rtt or 0.0)
+        if losses:
+            self._controller.on_loss(now, losses, self.outstanding.in_flight)
+        if again is not None:
+            self._timers.start(Timer.RACK, again)
+
+    def handle_tail_probe(self, now: float) -> None:
+        """Nothing was heard for two round trips: send something whose acknowledgement tells what is lost."""
+        if self.outstanding.runs:
+            self._probe_due = self._probed = True
+            self._timers.start(Timer.T3, now + self.rtt.rto)
+
+    def handle_t3(self, now: float) -> None:
+        """Nothing was heard for a whole timeout (RFC 9260 §6.3.3)."""
+        if not self.outstanding.runs:
+            return
+        self.failures += 1
+        self.rtt.back_off()
+        losses = self.outstanding.lose_everything()
+        if losses:
+            self._controller.on_timeout(now, self.outstanding.in_flight)
+        if self._forward_to is not None:
+            self._forward_due = True
+        self._timers.start(Timer.T3, now + self.rtt.rto)
+
+    def _restart_loss_timers(self, now: float) -> None:
+        if not self.outstanding.runs:
+            self._timers.stop(Timer.T3, Timer.TAIL_PROBE, Timer.RACK)
+            return
+        self._timers.start(Timer.T3, now + self.rtt.rto)
+        srtt = self.rtt.srtt
+        if srtt is not None and not self._probed and not self.outstanding.lost_waiting:
+            # RFC 8985 §7.2; the peer may delay its SACK of a lone packet.
+            delay = 2 * srtt + (0.2 if self.outstanding.in_flight <= self._max_packet_size else 0.002)
+            self._timers.start(Timer.TAIL_PROBE, now + min(delay, self.rtt.rto))
+        else:
+            self._timers.stop(Timer.TAIL_PROBE)
+
+    # Packets.
+
+    def forward_tsn(self, now: float) -> bytes | None:
+        """Return FORWARD TSN if something was abandoned that the peer still waits for (RFC 3758 §3.5)."""
+        current = self.queue.current
+        expired = current is not None and current.expires_at is not None and current.expires_at <= now
+        if not self.partial_reliability or not (
+            self.outstanding.lost_waiting or self._forward_to is not None or expired
+        ):
+            return None
+        if current is not None and expired:
+            current.abandoned = True
+        point = self.outstanding.abandon(now)
+        if current is not None and current.abandoned:
+            self._depart(current)
+            self.queue.drop_current()
+        if point is not None and point != self._forward_to:
+            self._forward_to, self._forward_due = point, True
+        if not self._forward_due or self._forward_to is None:
+            return None
+        self._forward_due = False
+        if not self._timers.running(Timer.T3):
+            self._timers.start(Timer.T3, now + self.rtt.rto)
+        skipped = self.outstanding.skipped_streams(self._forward_to)
+        return chunks.serialize_forward_tsn(chunks.ForwardTsn(self._forward_to % TSN_MODULUS, skipped))
+
+    def packets(self, now: float) -> list[bytes]:
+        """Build what may leave now: what was lost first, then what is new."""
+        outstanding = self.outstanding
+        if not outstanding.lost_waiting and not self.queue.size and self.queue.current is None:
+            if not self._probe_due:
+                return []
+            if not outstanding.lose_last():
+                self._probe_due = False
+                return []
+        rate = self._controller.pacing_rate
+        allowed = self._allowed(now, rate)
+        burst = outstanding.begin_burst(now)
+        builder = _Builder(self._peer, self._max_packet_size)
+        before = outstanding.in_flight
+        if allowed > 0:
+            allowed -= self._resend(builder, burst, allowed)
+        if allowed > 0:
+            self._send_new(builder, burst, allowed, now)
+        packets = builder.finish()
+        self._probe_due = False
+        size = outstanding.in_flight - before
+        if packets:
+            burst.in_flight = outstanding.in_flight
+            self._pacer.on_sent(size)
+            self._after_sending(now, size, burst)
+        self._schedule_more(now, rate)
+        return packets
+
+    def _allowed(self, now: float, rate: float | None) -> int:
+        """Bytes that may leave now: by cwnd, by the peer's window, by pacing."""
+        in_flight = self.outstanding.in_flight
+        by_cwnd = self._controller.cwnd - in_flight
+        by_peer = self._a_rwnd - in_flight
+        if self._probe_due or (in_flight == 0 and by_peer <= 0):
+            # A probe, of the tail or of a zero window (RFC 9260 §6.1 A), is one packet, whatever they say.
+            return 1
+        return min(by_cwnd, by_peer, self._pacer.budget(now, rate))
+
+    def _resend(self, builder: _Builder, burst: Burst, allowed: int) -> int:
+        """Send lost fragments again, as far as allowed; return the bytes."""
+        sent = 0
+        for run in self.outstanding.lost_runs():
+            if sent >= allowed or builder.count >= MAX_BURST_PACKETS:
+                break
+            fragment_size = run.message.fragment_size or 1
+            count = min(run.count, max(1, (allowed - sent) // fragment_size))
+            self.outstanding.resend(run, count, burst)
+            builder.add(run.message, run.fragment, run.count, run.first)
+            sent += run.size
+        return sent
+
+    def _send_new(self, builder: _Builder, burst: Burst, allowed: int, now: float) -> None:
+        queue, outstanding = self.queue, self.outstanding
+        largest = self._max_packet_size - PACKET_OVERHEAD
+        while allowed > 0 and builder.count < MAX_BURST_PACKETS:
+            message = queue.peek(largest, now)
+            if message is None:
+                break
+            left = message.fragment_count - queue.next_fragment
+            room = MAX_BURST_PACKETS - builder.count
+            # Whole fragments only, unless nothing at all could leave otherwise.
+            count = min(left, room, max(1, allowed // (message.fragment_size or 1)))
+            first = outstanding.sent(message, queue.next_fragment, count, burst)
+            builder.add(message, queue.next_fragment, count, first)
+            allowed -= message.span(queue.next_fragment, count)
+            queue.take(count)
+            if queue.current is None:
+                self._depart(message)
+
+    def _depart(self, message: OutgoingMessage) -> None:
+        self.departed.append((message.stream_id, message.size))
+
+    def _after_sending(self, now: float, size: int, burst: Burst) -> None:
+        outstanding = self.outstanding
+        waits = bool(self.queue.size or self.queue.current or outstanding.lost_waiting)
+        self._cwnd_limited = waits and outstanding.in_flight + self._max_packet_size > self._controller.cwnd
+        if not waits and outstanding.in_flight < self._controller.cwnd:
+            outstanding.mark_app_limited()
+        self._controller.on_sent(now, size, outstanding.in_flight, burst.is_app_limited)
+        if not self._timers.running(Timer.T3):
+            self._restart_loss_timers(now)
+        elif not self._probed and self.rtt.srtt is not None and not self._timers.running(Timer.TAIL_PROBE):
+            self._restart_loss_timers(now)
+
+    def _schedule_more(self, now: float, rate: float | None) -> None:
+        """Wake up when the pacer lets more leave, if that is what holds it."""
+        self._timers.stop(Timer.PACING)
+        if not (self.queue.size or self.queue.current or self.outstanding.lost_waiting):
+            return
+        in_flight = self.outstanding.in_flight
+        if in_flight < min(self._controller.cwnd, self._a_rwnd):
+            self._timers.start(Timer.PACING, max(now, self._pacer.next_send_time(now, rate)))
+
+
+class _Builder:
+    """Packs fragments into packets: one large one each, or several small ones together."""
+
+    def __init__(self, peer: Peer, max_packet_size: int) -> None:
+        self._peer = peer
+        self._max_packet_size = max_packet_size
+        self._packets: list[bytes] = []
+        # Chunks of the packet that more may be added to, and its size.
+        self._open: list[bytes] = []
+        self._open_size = COMMON_HEADER_SIZE
+
+    @property
+    def count(self) -> int:
+        """Packets so far."""
+        return len(self._packets) + bool(self._open)
+
+    def add(self, message: OutgoingMessage, fragment: int, count: int, tsn: int) -> None:
+        """Add `count` fragments of a message, the first one with this TSN."""
+        if padded(message.fragment_size) + PACKET_OVERHEAD > self._max_packet_size // 2:
+            self._close_packet()
+            self._add_alone(message, fragment, count, tsn)
+            return
+        for index in range(fragment, fragment + count):
+            chunk = self._chunk(message, index, tsn % TSN_MODULUS)
+            if self._open_size + len(chunk) > self._max_packet_size:
+                self._close_packet()
+            self._open.append(chunk)
+            self._open_size += len(chunk)
+            tsn += 1
+
+    def finish(self) -> list[bytes]:
+        """Return the packets."""
+        self._close_packet()
+        checksum = self._peer.checksum
+        if checksum is None:
+            return self._packets
+        return [with_checksum(packet, checksum) for packet in self._packets]
+
+    def _add_alone(self, message: OutgoingMessage, fragment: int, count: int, tsn: int) -> None:
+        """The hot path: each fragment a packet, its two headers packed at once; _chunk is its slow twin."""
+        peer = self._peer
+        source, destination, tag = peer.source_port, peer.destination_port, peer.verification_tag
+        pack, append, join = DATA_PACKET_HEADER.pack, self._packets.append, b"".join
+        data, size = message.data, message.fragment_size
+        stream_id, ssn, ppid = message.stream_id, message.ssn, message.ppid
+        unordered = UNORDERED if message.unordered else 0
+        last = message.fragment_count - 1
+        position = fragment * size
+        for index in range(fragment, fragment + count):
+            flags = unordered
+            if index == 0:
+                flags |= BEGINNING
+            if index == last:
+                flags |= ENDING
+            part = data[position : position + size]
+            length = len(part)
+            header = pack(
+                source,
+                destination,
+                tag,
+                0,
+                ChunkType.DATA,
+                flags,
+                length + 16,
+                tsn % TSN_MODULUS,
+                stream_id,
+                ssn,
+                ppid,
+            )
+            append(join((header, part, _PADDING[length & 3])))
+            position += size
+            tsn += 1
+
+    def _chunk(self, message: OutgoingMessage, index: int, tsn: int) -> bytes:
+        part = message.data[index * message.fragment_size :][: message.fragment_size]
+        flags = UNORDERED if message.unordered else 0
+        flags |= BEGINNING if index == 0 else 0
+        flags |= ENDING if index == message.fragment_count - 1 else 0
+        header = DATA_CHUNK_HEADER.pack(
+            ChunkType.DATA, flags, len(part) + 16, tsn, message.stream_id, message.ssn, message.ppid
+        )
+        return b"".join((header, part, _PADDING[len(part) & 3]))
+
+    def _close_packet(self) -> None:
+        if self._open:
+            peer = self._peer
+            header = COMMON_HEADER.pack(peer.source_port, peer.destination_port, peer.verification_tag, 0)
+            self._packets.append(b"".join((header, *self._open)))
+            self._open = []
+            self._open_size = COMMON_HEADER_SIZE
