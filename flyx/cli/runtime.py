@@ -8,14 +8,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes the event loop: uvloop's where it exists, else asyncio's own."""
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return what makes the event loop: uvloop's where it exists, else asyncio's own; with our UDP sockets."""
+    from flyx.net.loop import with_udp_endpoints
+
     try:
         import uvloop
     except ImportError:
         # Not made for every platform.
-        return None
-    return uvloop.new_event_loop
+        return with_udp_endpoints(asyncio.SelectorEventLoop)
+    return with_udp_endpoints(uvloop.Loop)
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:

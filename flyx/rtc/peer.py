@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 
-from aiortc import RTCConfiguration, RTCDataChannel, RTCIceCandidate, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCDataChannel, RTCIceCandidate, RTCSessionDescription
 from aiortc.rtcicetransport import parse_stun_turn_uri
 from aiortc.sdp import SessionDescription, candidate_from_sdp, candidate_to_sdp
 
 from flyx.errors import FlyxError, PeerUnreachable, RemoteProtocolError
 from flyx.rtc import seam
+from flyx.rtc.driver import make_peer_connection
 
 logger = logging.getLogger("flyx.rtc")
 
@@ -152,7 +153,7 @@ class PeerConnection:
         self._stun_servers = _stun_servers(stun_urls)
         self._on_candidate = on_candidate
         # No ICE servers here: aiortc would wait for them; see seam.
-        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._pc = make_peer_connection(RTCConfiguration(iceServers=[]))
         self._pc.on("datachannel", self._on_datachannel)
         self._pc.on("connectionstatechange", self._on_state)
         self._channels: dict[str, Channel] = {}

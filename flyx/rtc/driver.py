@@ -1,0 +1,207 @@
+"""Runs an SCTP association of ours over DTLS, behind the interface of aiortc's SCTP transport.
+
+    RTCDataChannel --send()--> SctpTransport --> Association --packets--> DtlsBatcher --> socket
+                  <--message--               <--            <--packets--
+
+The association is drained once per turn of the event loop, whatever was sent or received in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import time
+
+from aiortc import RTCConfiguration, RTCDtlsTransport, RTCPeerConnection
+from google_crc32c import value as crc32c
+
+from flyx.rtc.dtls import MAX_PACKET_SIZE, DtlsBatcher
+from flyx.rtc.seam import SctpSeam, SeamPeerConnection
+from flyx.sctp.association import MAX_BURST_PACKETS, Association, Closed, Established, StreamsReset
+from flyx.sctp.config import DTLS_MTU, Config
+from flyx.sctp.congestion import make_controller
+from flyx.sctp.transmission import PACKET_OVERHEAD
+
+logger = logging.getLogger("flyx.rtc")
+
+DEFAULT_CONGESTION = "bbr"
+
+STOCK_VARIABLE, STOCK = "FLYX_SCTP", "aiortc"
+"""FLYX_SCTP=aiortc: the switch back to aiortc's own association."""
+
+MAX_BURSTS = 4
+"""Bursts in a row before other tasks get their turn."""
+
+MAX_BACKLOG = 1 << 18
+"""Bytes waiting in our own socket above which nothing more is given to it."""
+
+BACKLOG_PAUSE = 0.001
+"""Seconds to wait then."""
+
+
+def make_peer_connection(configuration: RTCConfiguration, congestion: str | None = None) -> RTCPeerConnection:
+    """Return a peer connection with our association, or aiortc's if FLYX_SCTP says so.
+
+    Args:
+        configuration: as for RTCPeerConnection.
+        congestion: name of the congestion control; see flyx.sctp.congestion.
+    """
+    if os.environ.get(STOCK_VARIABLE) == STOCK:
+        return RTCPeerConnection(configuration)
+    return SeamPeerConnection(
+        configuration, lambda transport: SctpTransport(transport, congestion or DEFAULT_CONGESTION)
+    )
+
+
+class SctpTransport(SctpSeam):
+    """The SCTP transport of a peer connection."""
+
+    def __init__(self, transport: RTCDtlsTransport, congestion: str) -> None:
+        super().__init__(transport)
+        self._congestion = congestion
+        # Set by begin().
+        self._batcher: DtlsBatcher | None = None
+        self._association: Association | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._pump_scheduled = False
+
+    def begin(self, remote_port: int) -> None:
+        """DTLS is connected: send INIT."""
+        batcher = self._batcher = DtlsBatcher(self.transport)
+        initial = (DTLS_MTU - batcher.record_overhead) & ~3
+        config = Config(
+            packet_overhead=batcher.record_overhead,
+            initial_packet_size=initial,
+            max_packet_size=MAX_PACKET_SIZE if batcher.never_fragments else initial,
+            max_message_size=self.getCapabilities().maxMessageSize,
+        )
+        self._association = Association(
+            config=config,
+            local_port=self.port,
+            remote_port=remote_port,
+            controller=make_controller(self._congestion, initial - PACKET_OVERHEAD, random.random),
+            checksum=crc32c,
+            draw=secrets.randbits,
+        )
+        self._association.connect(time.monotonic())
+        batcher.start(self._packets_received)
+        self._pump()
+
+    def end(self) -> None:
+        """Abort the association and give the datagrams back to aiortc."""
+        if self._association is None or self._batcher is None:
+            return
+        self._association.abort()
+        self._pump()
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        self._batcher.close()
+
+    def send_message(
+        self,
+        stream_id: int,
+        ppid: int,
+        data: bytes,
+        *,
+        unordered: bool,
+        max_retransmits: int | None,
+        max_life_time_ms: int | None,
+    ) -> None:
+        """Queue a message; it leaves at the end of this turn of the event loop."""
+        assert self._association is not None
+        expires_at = None if max_life_time_ms is None else time.monotonic() + max_life_time_ms / 1000
+        self._association.send(
+            stream_id,
+            ppid,
+            data,
+            unordered=unordered,
+            max_retransmits=max_retransmits,
+            expires_at=expires_at,
+        )
+        self._schedule_pump()
+
+    def reset_streams(self, stream_ids: list[int]) -> None:
+        """Close our direction of these streams."""
+        if self._association:
+            self._association.reset_streams(stream_ids)
+            self._schedule_pump()
+
+    def _packets_received(self, packets: list[bytes], now: float) -> None:
+        assert self._association is not None
+        self._association.receive_packets(packets, now)
+        self._pump()
+
+    def _schedule_pump(self) -> None:
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _timeout(self) -> None:
+        self._timer = None
+        assert self._association is not None
+        self._association.handle_timeout(time.monotonic())
+        self._pump()
+
+    def _pump(self) -> None:
+        """Drain the association."""
+        self._pump_scheduled = False
+        association = self._association
+        assert association is not None
+        now = time.monotonic()
+        try:
+            pause = self._send_packets(association, now)
+        except ConnectionError:
+            # DTLS or the path is gone; aiortc notices as well and stops us.
+            pause = None
+        for stream_id, size in association.take_departed():
+            self.association_departed(stream_id, size)
+        self._deliver(association)
+        while (event := association.next_event()) is not None:
+            match event:
+                case Established(outbound_streams=outbound, inbound_streams=inbound):
+                    self.association_established(outbound, inbound)
+                case StreamsReset(incoming=incoming, outgoing=outgoing):
+                    self.association_reset(incoming, outgoing)
+                case Closed(error=error):
+                    if error:
+                        logger.debug("association closed: %s", error)
+                    self.association_closed()
+        self._set_timer(association, now, pause)
+
+    def _send_packets(self, association: Association, now: float) -> float | None:
+        """Send what may leave; return when to go on if that was not all."""
+        batcher = self._batcher
+        assert batcher is not None
+        for _ in range(MAX_BURSTS):
+            if batcher.backlog > MAX_BACKLOG:
+                return now + BACKLOG_PAUSE
+            packets = association.packets_to_send(now)
+            if packets:
+                batcher.send(packets)
+            if len(packets) < MAX_BURST_PACKETS:
+                return None
+        return now
+
+    def _deliver(self, association: Association) -> None:
+        for message in association.take_messages():
+            try:
+                self.association_message(message.stream_id, message.ppid, message.data)
+            except Exception as error:
+                # aiortc's parser of channel messages meets hostile ones with whatever its code raises.
+                logger.debug("a bad message on stream %s", message.stream_id, exc_info=error)
+                association.abort("a message that no data channel sends")
+                self._schedule_pump()
+                return
+
+    def _set_timer(self, association: Association, now: float, pause: float | None) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        deadlines = [t for t in (association.next_timeout(), pause) if t is not None]
+        if deadlines:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, min(deadlines) - now), self._timeout)
