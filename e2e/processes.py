@@ -136,6 +136,11 @@ class FlyxProcess:
             assert line.startswith(start), self
         return self
 
+    def prints(self, pattern: str) -> re.Match[str]:
+        """Wait for this pattern on standard output; return its first match."""
+        match: re.Match[str] = self._await(lambda: re.search(pattern, self.out), f"{pattern!r}")
+        return match
+
     def says(self, text: str) -> Self:
         """Wait for this text on standard error."""
         self._await(lambda: (text in self.err) or None, f"{text!r} on standard error")
@@ -243,8 +248,7 @@ class Server(FlyxProcess):
             "warning",
         ]
         super().__init__(arguments, environment, directory)
-        ready = self._await(lambda: re.match(r"flyx serve: listening on (ws://\S+)\n", self.out), "ready")
-        self.url: str = ready[1]
+        self.url: str = self.prints(r"^flyx serve: listening on (ws://\S+)\n")[1]
 
 
 class Terminal(FlyxProcess):
