@@ -71,7 +71,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self._disk_task: asyncio.Task[None] | None = None
         # What run() raises in the end.
         self._error: FlyxError | None = None
-        self._path_told = False
+        # Set once PeerConnected has been told.
+        self._path_told = asyncio.Event()
         self._next_progress = 0.0
         # When the transfer was accepted.
         self._started: float | None = None
@@ -106,6 +107,10 @@ class Driver(ABC, Generic[Machine, Work, Result]):
     def wake(self) -> None:
         """Have the machine drained soon."""
         self._wake.set()
+
+    async def path_told(self) -> None:
+        """Wait until PeerConnected has been told: people read first how they are connected."""
+        await self._path_told.wait()
 
     def begin(self) -> None:
         """The transfer has been accepted: its time starts."""
@@ -173,8 +178,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
             case Greeted():
                 pass
             case RoundTrip(seconds=rtt):
-                if not self._path_told and (path := self._connection.path()):
-                    self._path_told = True
+                if not self._path_told.is_set() and (path := self._connection.path()):
+                    self._path_told.set()
                     self.on_event(events.PeerConnected(self.peer, path.local, path.remote, rtt))
             case Failed(error=error):
                 self._error = error

@@ -171,9 +171,10 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
                 if self._confirm is None:
                     self.begin()
             case ManifestReceived(manifest=manifest, question=question):
-                self.on_event(events.ManifestKnown(manifest))
                 if question:
                     self._asking = asyncio.create_task(self._ask(manifest))
+                else:
+                    self.on_event(events.ManifestKnown(manifest))
             case FileReceived(file=file, path=saved_as, sha256=sha256):
                 path = self.machine.path_of(file)
                 self.on_event(events.FileFinished(self.peer, path, saved_as, sha256))
@@ -186,6 +187,8 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
 
     async def _ask(self, manifest: Manifest) -> None:
         assert self._confirm is not None
+        await self.path_told()
+        self.on_event(events.ManifestKnown(manifest))
         try:
             accepted = await self._confirm(manifest)
         except FlyxError as error:

@@ -111,10 +111,10 @@ class _Share:
         listener = asyncio.create_task(self._listen())
         try:
             while not 0 < self._options.receivers <= self._done:
-                self._react(await self._next())
-                self._fill_places()
                 if self._room_lost and not self._serving:
                     raise self._room_lost
+                self._react(await self._next())
+                self._fill_places()
         finally:
             tasks = [listener, *(peer.task for peer in self._serving if peer.task)]
             for task in tasks:
@@ -160,7 +160,7 @@ class _Share:
                 self._room_lost = item
                 self._waiting.clear()
                 if self._serving:
-                    self._on_event(events.Notice(f"{item} What is being sent goes on."))
+                    self._on_event(events.Notice(f"{str(item).rstrip('.')}. What is being sent goes on."))
             case _:
                 pass
 

@@ -62,16 +62,16 @@ class Plan:
         """
         if self.total_bytes is not None:
             raise LocalProtocolError(reason="a transfer was planned twice")
-        self.total_bytes = total_bytes
         for root in roots:
             if len(check_path(root)) != 1:
                 raise UnsafeName(name=root, reason="it is more than one name")
-            self._names[root] = root
-            self._spoken_for.add(fold(root))
         exists = self._tree.open()
         self._check_space(total_bytes)
         if exists:
             self._taken = {root for root in roots if self._tree.status((root,))}
+        self._names = {root: root for root in roots}
+        self._spoken_for = {fold(root) for root in roots}
+        self.total_bytes = total_bytes
         return not self._taken or self._existing is ExistingPolicy.RENAME
 
     def _check_space(self, total_bytes: int) -> None:
@@ -106,7 +106,6 @@ class Plan:
                 self._meet(parts, entry, taken)
             if entry.kind is EntryKind.DIRECTORY:
                 self._directories[parts] = entry
-        self._tree.release()
         if taken:
             others = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
             raise DestinationExists(path=self._tree.shown(taken[0]), others=others)

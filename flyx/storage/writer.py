@@ -298,7 +298,7 @@ class Destination:
 
     def _finished(self, made: list[tuple[Parts, Entry]]) -> Iterator[int]:
         """Give directories their modes and times; yield the handle of each, and of the output directory."""
-        # The deepest first: what is done in a directory changes its time, and its mode may forbid it.
+        # The deepest first: the mode of a directory may forbid the way to what is in it.
         for parts, entry in reversed(made):
             handle = self._directory(parts)
             status = os.fstat(handle)

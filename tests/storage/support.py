@@ -1,4 +1,4 @@
-"""What the tests of the disk share: offers from literals, trees compared whole, transfers without a network."""
+"""What the tests of the disk share: offers from literals, whole trees compared, transfers without network."""
 
 from __future__ import annotations
 

@@ -1,0 +1,39 @@
+"""What end-to-end tests share: one signaling server for the session, and processes that end with the test."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.processes import Flyx, Server, clean_environment
+
+
+@pytest.fixture(scope="session")
+def signaling_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One `flyx serve` for all tests that do nothing to it; its end is checked, too."""
+    home = tmp_path_factory.mktemp("server")
+    server = Server(clean_environment(home), home)
+    yield server
+    try:
+        server.send_signal(signal.SIGTERM).ends(0)
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def flyx(signaling_server: Server, tmp_path: Path) -> Iterator[Flyx]:
+    """Starts flyx processes in the test's own directory; ends them, and looks for tracebacks."""
+    processes = Flyx(signaling_server.url, tmp_path, clean_environment(tmp_path))
+    yield processes
+    processes.close()
+
+
+@pytest.fixture
+def own_server(flyx: Flyx) -> Server:
+    """A `flyx serve` that the test may kill."""
+    server = Server(flyx.environment, flyx.directory)
+    flyx.adopt(server)
+    return server

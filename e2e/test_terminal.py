@@ -1,0 +1,172 @@
+"""flyx at a terminal: the question before anything is received, progress bars, Ctrl-C, colours."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from e2e.processes import Flyx, names_in, sha256, write_random, write_sparse
+
+MB = 1_000_000
+
+ENDLESS = 1000 * MB
+"""Never to arrive."""
+
+QUESTION = "? [y/N] "
+BAR = "━"
+ESCAPE = "\x1b"
+COLOUR = re.compile(r"\x1b\[(?:[0-9;]*;)?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[0-9;]*)?m")
+"""A sequence that sets a colour (ECMA-48 SGR)."""
+
+
+def test_the_question_lists_what_is_offered_and_only_yes_is_consent(flyx: Flyx, tmp_path: Path) -> None:
+    source = write_random(tmp_path / "file", 1_500_000)
+    sender = flyx.send(source)
+    code = sender.code()
+
+    for keys in ("n\r", "\r", "\x04", "yeah\r", "no y\r"):
+        receiver = flyx.terminal("receive", "--server", flyx.server, "-o", "in", code)
+        receiver.says(f"Save into {tmp_path}/in{QUESTION}").type(keys).ends(7)
+        assert "error: The transfer was declined." in receiver.err, receiver
+        assert not (tmp_path / "in").exists()
+
+    receiver = flyx.terminal("receive", "--server", flyx.server, "-o", "in", code)
+    receiver.says(QUESTION)
+    assert "The sender offers 1 file, 1.5 MB:" in receiver.err
+    assert "  file  (1.5 MB)" in receiver.err
+    receiver.type("y\r").ends(0)
+    sender.ends(0)
+    assert sha256(tmp_path / "in" / "file") == sha256(source)
+    told = [event["message"] for event in sender.named("peer") if event["state"] == "failed"]
+    assert told == ["The other side refused the transfer: The transfer was declined."] * 5
+
+
+def test_names_in_the_question_cannot_steer_the_terminal(flyx: Flyx, tmp_path: Path) -> None:
+    # Private use, zero width and unassigned characters: safe as file names, not as output.
+    name = "[red]\ue000 \u200b \u0378 end.txt"
+    shown = "[red]\\ue000 \\u200b \\u0378 end.txt"
+    source = write_random(tmp_path / "tree" / name, 10)
+    write_random(tmp_path / "tree" / "large", 2 * MB)
+    sender = flyx.send(tmp_path / "tree")
+    receiver = flyx.terminal("receive", "--server", flyx.server, "-o", "in", sender.code())
+    receiver.says(QUESTION)
+    assert f"  tree/{shown}  (10 bytes)\r\n" in receiver.err
+    assert "  tree/\r\n" in receiver.err
+    assert ESCAPE not in receiver.err
+    receiver.type("YES\r").ends(0)
+    sender.ends(0)
+    assert sha256(tmp_path / "in" / "tree" / name) == sha256(source)
+
+
+def test_a_long_list_is_cut_and_counted(flyx: Flyx, tmp_path: Path) -> None:
+    for n in range(30):
+        write_random(tmp_path / "tree" / f"file-{n:02}", 1)
+    sender = flyx.send(tmp_path / "tree")
+    receiver = flyx.terminal("receive", "--server", flyx.server, "-o", "in", sender.code()).says(QUESTION)
+    assert "tree/file-18  (1 byte" in receiver.err
+    assert "tree/file-19" not in receiver.err
+    assert "  and 11 more\r\n" in receiver.err
+    receiver.type("y\r").ends(0)
+    sender.ends(0)
+    assert len(names_in(tmp_path / "in" / "tree")) == 30
+
+
+def test_a_sender_is_told_when_the_question_is_interrupted(flyx: Flyx, tmp_path: Path) -> None:
+    sender = flyx.send(write_random(tmp_path / "file", 10))
+    receiver = flyx.terminal("receive", "--server", flyx.server, "-o", "in", sender.code())
+    receiver.says(QUESTION).type("\x03").ends(130)
+    assert sender.event("peer", state="failed")["code"] == "interrupted"
+    assert not (tmp_path / "in").exists()
+
+
+def test_bars_on_a_terminal_leave_the_code_and_the_paths_readable(flyx: Flyx, tmp_path: Path) -> None:
+    one = write_random(tmp_path / "one.bin", 4 * MB)
+    two = write_random(tmp_path / "two.bin", 4 * MB)
+    sender = flyx.terminal("send", "--server", flyx.server, one, two)
+    code = sender.code()
+    receiver = flyx.terminal("receive", "--server", flyx.server, "--yes", "-o", "in", code).ends(0)
+    sender.ends(0)
+    for process, bar in ((sender, "Receiver 1"), (receiver, "All files")):
+        assert re.search(rf"{bar} .*{BAR}", process.err), process
+        assert COLOUR.search(process.err), process
+        # The cursor is on the screen again.
+        assert process.err.rfind("\x1b[?25h") > process.err.rfind("\x1b[?25l"), process
+    assert f"flyx receive {code}\r\n" in sender.err
+    assert "one.bin" in receiver.err
+    for source in (one, two):
+        assert f"in/{source.name}\r\n" in receiver.err, receiver
+        assert sha256(tmp_path / "in" / source.name) == sha256(source)
+
+
+def test_bars_do_not_touch_a_standard_output_that_is_elsewhere(flyx: Flyx, tmp_path: Path) -> None:
+    source = write_random(tmp_path / "file", 4 * MB)
+    sender = flyx.terminal("send", "--server", flyx.server, source, pipe_stdout=True)
+    code = sender.code()
+    receiver = flyx.terminal(
+        "receive", "--server", flyx.server, "--yes", "-o", "in", code, pipe_stdout=True
+    ).ends(0)
+    sender.ends(0)
+    assert sender.out == f"flyx receive {code}\n"
+    assert receiver.out == "in/file\n"
+    for process in (sender, receiver):
+        assert BAR in process.err, process
+    assert sha256(tmp_path / "in" / "file") == sha256(source)
+
+
+def test_no_color_means_no_colour(flyx: Flyx, tmp_path: Path) -> None:
+    source = write_sparse(tmp_path / "file", ENDLESS)
+    sender = flyx.terminal("send", "--server", flyx.server, source, NO_COLOR="1")
+    code = sender.code()
+    receiver = flyx.terminal("receive", "--server", flyx.server, "-y", "-o", "in", code, NO_COLOR="1")
+    for process in (receiver, sender):
+        # Without colours an empty bar is blank: this one has grown.
+        process.says(BAR)
+    for process in (receiver, sender):
+        process.type("\x03").ends(130)
+        assert not COLOUR.search(process.err), process
+
+
+@pytest.mark.parametrize("how", ["--no-progress", "--quiet", "TERM=dumb"])
+def test_bars_can_be_done_without(flyx: Flyx, tmp_path: Path, how: str) -> None:
+    source = write_random(tmp_path / "file", 4 * MB)
+    options = [how] if how.startswith("--") else []
+    term = "xterm-256color" if options else "dumb"
+    common = [*options, "--server", flyx.server]
+    sender = flyx.terminal("send", *common, source, TERM=term)
+    receiver = flyx.terminal("receive", *common, "-y", "-o", "in", sender.code(), TERM=term).ends(0)
+    sender.ends(0)
+    for process in (sender, receiver):
+        assert ESCAPE not in process.err, process
+        assert BAR not in process.err, process
+    assert "in/file\r\n" in receiver.err
+    assert sha256(tmp_path / "in" / "file") == sha256(source)
+
+
+def test_ctrl_c_typed_at_a_sender_that_waits_ends_it(flyx: Flyx, tmp_path: Path) -> None:
+    sender = flyx.terminal("send", "--server", flyx.server, write_random(tmp_path / "file", 1))
+    sender.code()
+    sender.type("\x03").ends(130)
+    assert "interrupted" in sender.err
+
+
+@pytest.mark.parametrize("who", ["sender", "receiver"])
+def test_ctrl_c_typed_in_the_middle_ends_one_and_tells_the_other(
+    flyx: Flyx, tmp_path: Path, who: str
+) -> None:
+    source = write_sparse(tmp_path / "file", ENDLESS)
+    sender = flyx.terminal("send", "--server", flyx.server, source)
+    receiver = flyx.terminal("receive", "--server", flyx.server, "--yes", "-o", "in", sender.code())
+    for process in (sender, receiver):
+        process.says(BAR)
+    typed, other = (sender, receiver) if who == "sender" else (receiver, sender)
+    typed.type("\x03").ends(130)
+    other.says(f"the {who} stopped it")
+    if other is receiver:
+        receiver.ends(6)
+    else:
+        sender.says("The code is still good").type("\x03").ends(130)
+    for process in (sender, receiver):
+        assert process.err.rfind("\x1b[?25h") > process.err.rfind("\x1b[?25l"), process
+    assert not (tmp_path / "in").exists()

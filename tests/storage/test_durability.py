@@ -1,0 +1,73 @@
+"""Groups of files made durable together."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flyx.storage import durability
+
+
+class FakeDisk:
+    """Counts what it is asked to keep."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, syncfs: bool) -> None:
+        self.files: list[int] = []
+        self.filesystems: list[int] = []
+        monkeypatch.setattr(os, "fsync", self.files.append)
+        monkeypatch.setattr(durability, "_syncfs", self.filesystems.append if syncfs else None)
+
+
+def test_a_few_files_are_synced_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FakeDisk(monkeypatch, syncfs=True)
+    durability.sync([3, 4, 5], 3)
+    assert (disk.files, disk.filesystems) == ([3, 4, 5], [])
+
+
+def test_a_group_is_synced_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FakeDisk(monkeypatch, syncfs=True)
+    asked_for = []
+
+    def handles() -> Iterator[int]:
+        for handle in range(3, 67):
+            asked_for.append(handle)
+            yield handle
+
+    durability.sync(handles(), 64)
+    assert (disk.files, len(disk.filesystems)) == ([], 1)
+    assert asked_for == list(range(3, 67))
+
+
+def test_without_syncfs_a_group_is_synced_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FakeDisk(monkeypatch, syncfs=False)
+    durability.sync(range(3, 67), 64)
+    assert disk.files == list(range(3, 67))
+
+
+def test_nothing_to_sync_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FakeDisk(monkeypatch, syncfs=True)
+    durability.sync([], 0)
+    assert (disk.files, disk.filesystems) == ([], [])
+
+
+@pytest.mark.parametrize("release", ["5.7.19-generic", "4.19.0", "unknown"])
+def test_kernels_whose_syncfs_hides_errors_are_not_trusted(
+    monkeypatch: pytest.MonkeyPatch, release: str
+) -> None:
+    monkeypatch.setattr(platform, "release", lambda: release)
+    assert durability._find_syncfs() is None
+
+
+def test_the_systems_syncfs_reports_errors(tmp_path: Path) -> None:
+    syncfs = durability._find_syncfs()
+    if syncfs is None:
+        pytest.skip("this system has no syncfs that reports errors")
+    handle = os.open(tmp_path, os.O_RDONLY)
+    syncfs(handle)
+    os.close(handle)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        syncfs(handle)

@@ -1,0 +1,57 @@
+"""What the operating system says, in words for people."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from flyx.errors import NoSpace, StorageError
+from flyx.storage.failures import free_space, no_space, storage_error, write_error
+
+
+def os_error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+def test_an_error_names_what_was_done_to_what_and_why() -> None:
+    error = storage_error(os_error(errno.EACCES), "read", "notes.txt")
+    assert str(error) == "Cannot read notes.txt: Permission denied"
+
+
+def test_an_error_without_a_reason_still_says_something() -> None:
+    assert str(storage_error(OSError("odd"), "read", "notes.txt")) == "Cannot read notes.txt: odd"
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.EIO, errno.EMFILE, errno.EFBIG])
+def test_what_is_not_about_space_is_a_storage_error(tmp_path: Path, code: int) -> None:
+    assert isinstance(write_error(os_error(code), "save", "f", tmp_path, 1), StorageError)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_and_a_quota_are_about_space(tmp_path: Path, code: int) -> None:
+    assert isinstance(write_error(os_error(code), "save", "f", tmp_path, 1), NoSpace)
+
+
+def test_a_directory_that_is_gone_has_no_known_space(tmp_path: Path) -> None:
+    assert free_space(tmp_path / "gone") is None
+    assert (free_space(tmp_path) or 0) > 0
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (1_500_000_000, "1.5 GB"),
+        (2 * 10**12, "2.0 TB"),
+        (5 * 10**15, "5000.0 TB"),
+    ],
+)
+def test_sizes_are_shown_in_decimal_units(size: int, shown: str) -> None:
+    assert no_space(Path("out"), size, 0).fields["needed"] == shown

@@ -1,0 +1,106 @@
+"""The state directory: made, shared and removed while other transfers do the same."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flyx.storage.partial import Partials
+from flyx.storage.tree import Tree
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Tree]:
+    tree = Tree(tmp_path)
+    tree.open()
+    yield tree
+    tree.close()
+
+
+def test_many_files_are_open_one_at_a_time(tree: Tree) -> None:
+    partials = Partials(tree)
+    partials.append(0, [b"0"])
+    before = len(os.listdir("/dev/fd"))
+    for turn in range(3):
+        for file in range(1, 50):
+            partials.append(file, [b"%d" % turn])
+    assert len(os.listdir("/dev/fd")) == before
+    assert [partials.written(file) for file in (0, 1, 49, 50)] == [1, 3, 3, 0]
+    partials.remove()
+
+
+def test_a_file_that_is_taken_begins_anew(tree: Tree) -> None:
+    partials = Partials(tree)
+    partials.append(0, [b"content"])
+    handle = partials.take(0)
+    assert os.fstat(handle).st_size == 7
+    os.close(handle)
+    assert partials.written(0) == 0
+    partials.remove()
+
+
+def test_a_name_planted_in_the_state_directory_is_never_opened(tree: Tree) -> None:
+    partials = Partials(tree)
+    partials.append(0, [b"0"])
+    (own,) = (tree.directory / ".flyx").iterdir()
+    (own / "1.part").symlink_to(tree.directory / "target")
+    with pytest.raises(FileExistsError):
+        partials.append(1, [b"1"])
+    partials.remove()
+    assert not (tree.directory / "target").exists()
+
+
+def test_transfers_that_begin_and_end_at_once_do_not_trip_over_each_other(tree: Tree) -> None:
+    failures: list[BaseException] = []
+    begin = threading.Barrier(4)
+
+    def many_transfers() -> None:
+        begin.wait()
+        try:
+            for _ in range(100):
+                partials = Partials(tree)
+                partials.append(0, [b"x"])
+                partials.remove()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=many_transfers) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert os.listdir(tree.directory) == []
+
+
+def test_a_state_directory_removed_under_our_hands_is_made_again(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir, calls = os.mkdir, 0
+
+    def mkdir_beside_another_transfer_that_ends(name: str, mode: int, *, dir_fd: int) -> None:
+        nonlocal calls
+        calls += 1
+        if name != ".flyx" and calls < 6:
+            (tree.directory / ".flyx").rmdir()
+        mkdir(name, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", mkdir_beside_another_transfer_that_ends)
+    partials = Partials(tree)
+    partials.append(0, [b"x"])
+    partials.remove()
+    assert os.listdir(tree.directory) == []
+
+
+def test_a_state_directory_that_never_stays_is_an_error_and_not_a_loop(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "mkdir", lambda name, mode, *, dir_fd: None)
+    before = len(os.listdir("/dev/fd"))
+    with pytest.raises(FileNotFoundError):
+        Partials(tree).append(0, [b"x"])
+    assert len(os.listdir("/dev/fd")) == before

@@ -1,0 +1,130 @@
+"""What only an ordinary user meets: permissions that bind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+NOBODY = 65534
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory that an ordinary user owns, outside of those that belong to root alone."""
+    with TemporaryDirectory() as name:
+        if os.geteuid() == 0:
+            os.chown(name, NOBODY, NOBODY)
+        yield Path(name)
+
+
+# Imports everything first: an ordinary user may be unable to read root's Python.
+PREAMBLE = f"""
+import os
+from pathlib import Path
+
+from flyx.errors import StorageError
+from flyx.storage.reader import scan
+from flyx.storage.writer import Destination
+from flyx.transfer.disk import FinishFile, FinishTree, PlanEntries, PlanTree
+from tests.storage.support import Offer, directory_entry, failure, file_entry, names_in, succeed
+
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid({NOBODY})
+    os.setuid({NOBODY})
+os.umask(0o022)
+"""
+
+
+def run(home: Path, program: str) -> list[str]:
+    """Run a program as an ordinary user in its home, and return the lines that it prints."""
+    ran = subprocess.run(
+        [sys.executable, "-c", PREAMBLE + textwrap.dedent(program)],
+        cwd=home,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stderr == ""
+    return ran.stdout.splitlines()
+
+
+def test_directories_that_forbid_everything_are_still_completed(home: Path) -> None:
+    printed = run(
+        home,
+        """
+        modes = {"a": 0o500, "a/b": 0o000, "a/b/c": 0o300}
+        entries = [directory_entry(path, mode=mode) for path, mode in modes.items()]
+        entries.append(file_entry("a/b/c/f", mode=0o000))
+        with Destination(Path("out")) as destination:
+            succeed(destination, [PlanTree(("a",), 0), PlanEntries(0, entries), FinishFile(3), FinishTree()])
+        """,
+    )
+    assert printed == []
+    at, modes = home / "out", []
+    for part in "abc":
+        at /= part
+        modes.append(at.stat().st_mode & 0o777)
+        at.chmod(0o700)  # for an ordinary user, the way to the next
+    assert modes == [0o500, 0o000, 0o300]
+    assert (at / "f").stat().st_mode & 0o777 == 0
+
+
+def test_a_file_that_may_not_be_read_is_found_before_anything_is_offered(home: Path) -> None:
+    printed = run(
+        home,
+        """
+        os.makedirs("tree/closed")
+        open("tree/secret", "w").close()
+        os.chmod("tree/secret", 0)
+        os.chmod("tree/closed", 0)
+        for path in ("tree", "tree/secret", "tree/closed", "tree/closed/below"):
+            try:
+                scan([path])
+            except StorageError as error:
+                print(error)
+        os.chmod("tree/closed", 0o700)
+        """,
+    )
+    assert [line.replace(f"{home.resolve()}/", "") for line in printed] == [
+        "Cannot read tree/closed: Permission denied",
+        "Cannot read tree/secret: permission denied",
+        "Cannot read tree/closed: Permission denied",
+        "Cannot read tree/closed/below: Permission denied",
+    ]
+
+
+def test_a_directory_that_may_not_be_written_is_found_before_anything_is_received(home: Path) -> None:
+    printed = run(
+        home,
+        """
+        os.mkdir("closed", 0o555)
+        for path in ("closed", "closed/new"):
+            print(failure(Destination(Path(path)).apply([PlanTree(("f",), 0)])))
+        """,
+    )
+    assert printed == ["Cannot write to closed: permission denied"] * 2
+
+
+def test_a_directory_that_becomes_closed_meanwhile_is_a_clear_error(home: Path) -> None:
+    printed = run(
+        home,
+        """
+        offer = Offer({"d": None, "d/f": b"x", "d/g": b"y"})
+        with Destination(Path("out")) as destination:
+            succeed(destination, [*offer.plan(), *offer.writes("d/f"), offer.finish("d/f")])
+            os.chmod("out/d", 0o555)
+            print(failure(destination.apply([*offer.writes("d/g"), offer.finish("d/g")])))
+        os.chmod("out/d", 0o755)
+        print(sorted(names_in(Path("out"))))
+        """,
+    )
+    assert printed == ["Cannot save out/d/g: Permission denied", "['d', 'd/f']"]
