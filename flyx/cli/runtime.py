@@ -9,7 +9,7 @@ from typing import Any
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return what makes the event loop: uvloop's where it exists, else asyncio's own; with our UDP sockets."""
+    """Return what makes the event loop: uvloop's where it exists, else asyncio's; with our UDP sockets."""
     from flyx.net.loop import with_udp_endpoints
 
     try:

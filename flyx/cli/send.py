@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flyx.cli.options import DEFAULT_SERVER, Json, NoProgress, Quiet, Server, make_reporter
+
+
+class Congestion(StrEnum):
+    """Names of flyx.sctp.congestion, the default first."""
+
+    BBR = "bbr"
+    CUBIC = "cubic"
 
 
 def send(
@@ -36,6 +44,10 @@ def send(
             help="Give up when nobody receives for so long",
         ),
     ] = None,
+    congestion: Annotated[
+        Congestion,
+        typer.Option("--congestion", envvar="FLYX_CONGESTION", help="Congestion control of what is sent"),
+    ] = Congestion.BBR,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
     as_json: Json = False,
@@ -53,4 +65,4 @@ def send(
     with make_reporter(
         sending=True, server=server, quiet=quiet, bars=not no_progress, as_json=as_json
     ) as reporter:
-        run(send_files(SendOptions(server, paths, receivers, wait), reporter))
+        run(send_files(SendOptions(server, paths, receivers, wait, congestion.value), reporter))

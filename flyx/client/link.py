@@ -28,15 +28,17 @@ class Link:
     Feed it the peer's messages with take(); wait for the channels with connection.connected().
     """
 
-    def __init__(self, signaling: Signaling, target_id: str | None) -> None:
+    def __init__(self, signaling: Signaling, target_id: str | None, *, congestion: str | None = None) -> None:
         """Args:
         signaling: the room both are in.
         target_id: the receiver to talk to; None when we are the receiver: ours always go to the sender.
+        congestion: name of the congestion control of what we send; None for the default.
         """
         self._signaling = signaling
         self._target_id = target_id
         urls = [url for server in signaling.joined.ice_servers for url in server.urls]
-        self.connection = PeerConnection((CONTROL_CHANNEL, DATA_CHANNEL), urls, self._tell_candidate)
+        labels = (CONTROL_CHANNEL, DATA_CHANNEL)
+        self.connection = PeerConnection(labels, urls, self._tell_candidate, congestion=congestion)
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered = False
 

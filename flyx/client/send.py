@@ -29,8 +29,8 @@ from flyx.storage.reader import Scan, SourceReader, scan
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
 from flyx.transfer.sender import Accepted, Delivered, FileConfirmed, FileLost, Sender
 
-MAX_MESSAGE_SIZE = 64 * 1024
-"""Bytes in a data message: every WebRTC stack takes as much, and larger ones gained nothing."""
+MAX_MESSAGE_SIZE = 256 * 1024
+"""Bytes in a data message, if the peer takes as much: what libwebrtc and aiortc take at most."""
 
 DISK_THREADS = 8
 """Reads under way at once, whatever the number of receivers."""
@@ -43,12 +43,14 @@ class SendOptions:
     Attributes:
         receivers: how many receivers must have everything before we are done; 0 for no end.
         wait: seconds without any receiver after which we give up; None for never.
+        congestion: name of the congestion control; None for the default.
     """
 
     server: str
     paths: Sequence[Path]
     receivers: int = 1
     wait: float | None = None
+    congestion: str | None = None
 
 
 async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -183,7 +185,8 @@ class _Share:
 
     async def _serve(self, peer: _Outgoing) -> None:
         try:
-            await peer.serve(self._found, self._signaling, self._disk, self._on_event)
+            link = Link(self._signaling, peer.client_id, congestion=self._options.congestion)
+            await peer.serve(link, self._found, self._disk, self._on_event)
         except FlyxError as error:
             peer.error = error
         finally:
@@ -217,25 +220,25 @@ class _Outgoing:
         self.error: FlyxError | None = None
 
     async def serve(
-        self, found: Scan, signaling: Signaling, disk: Executor, on_event: Callable[[events.Event], None]
+        self, link: Link, found: Scan, disk: Executor, on_event: Callable[[events.Event], None]
     ) -> None:
-        """Connect and send everything.
+        """Connect over this link and send everything.
 
         Raises:
             FlyxError: the receiver does not have everything.
         """
         reader = SourceReader(found)
-        self.link = Link(signaling, self.client_id)
+        self.link = link
         try:
-            await self.link.offer()
-            channels = await self.link.connection.connected()
+            await link.offer()
+            channels = await link.connection.connected()
             size = min(MAX_MESSAGE_SIZE, channels.max_message_size)
             machine = Sender(found.manifest, max_message_size=size, agent=flyx.AGENT, now=time.monotonic())
-            wiring = Wiring(self.link.connection, channels, disk, self.number, on_event)
+            wiring = Wiring(link.connection, channels, disk, self.number, on_event)
             self._driver = SendDriver(machine, wiring, reader)
             await self._driver.run()
         finally:
-            await self.link.close()
+            await link.close()
             reader.close()
 
     def leave(self) -> None:

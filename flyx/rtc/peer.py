@@ -143,17 +143,20 @@ class PeerConnection:
         labels: tuple[str, str],
         stun_urls: Sequence[str],
         on_candidate: Callable[[IceCandidateInit | None], None],
+        *,
+        congestion: str | None = None,
     ) -> None:
         """Args:
         labels: of the control channel and the data channel.
         stun_urls: "stun:host:port" (RFC 7064), to learn server-reflexive candidates from.
         on_candidate: called with each local candidate, and with None after the last.
+        congestion: name of the congestion control; None for the default.
         """
         self._labels = labels
         self._stun_servers = _stun_servers(stun_urls)
         self._on_candidate = on_candidate
         # No ICE servers here: aiortc would wait for them; see seam.
-        self._pc = make_peer_connection(RTCConfiguration(iceServers=[]))
+        self._pc = make_peer_connection(RTCConfiguration(iceServers=[]), congestion)
         self._pc.on("datachannel", self._on_datachannel)
         self._pc.on("connectionstatechange", self._on_state)
         self._channels: dict[str, Channel] = {}
