@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from e2e.bench.channel import measure
 from flyx.cli.demo import parse_size
 
 
@@ -48,10 +49,10 @@ def _cpu() -> float:
 
 def measure_stock(size: int) -> Rate:
     """Measure the stock channel."""
-    before, started = _cpu(), time.perf_counter()
-    command = [sys.executable, "-m", "e2e.bench.stock_channel", "send", str(size)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-    return Rate(json.loads(output)["seconds"], time.perf_counter() - started, _cpu() - before)
+    started = time.perf_counter()
+    figures = measure("aiortc", size)
+    cpu = (figures["send_cpu"] + figures["receive_cpu"]) * size / 1e9
+    return Rate(size / figures["rate"] / 1e6, time.perf_counter() - started, cpu)
 
 
 @contextlib.contextmanager
