@@ -169,7 +169,7 @@ MAX_DUPLICATE_TSNS = 20
 
 @_untrusted
 def parse_sack_untrusted(value: memoryview) -> Sack:
-    """Parse SACK; its gap ack blocks must be in order and apart."""
+    """Parse SACK. Gap ack blocks come out in order and apart, as RFC 9260 wants but does not demand them."""
     cumulative_tsn_ack, a_rwnd, gap_count, duplicate_count = _SACK.unpack_from(value)
     if not gap_count and not duplicate_count:
         return Sack(cumulative_tsn_ack, a_rwnd)
@@ -178,9 +178,23 @@ def parse_sack_untrusted(value: memoryview) -> Sack:
     last = 0
     for start, end in gaps:
         if not last < start <= end:
-            raise ValueError("gap ack blocks out of order")
+            gaps = _sorted_gaps(gaps)
+            break
         last = end
     return Sack(cumulative_tsn_ack, a_rwnd, gaps, numbers[2 * gap_count :])
+
+
+def _sorted_gaps(gaps: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return gap ack blocks in order, those that touch as one."""
+    tidy: list[tuple[int, int]] = []
+    for start, end in sorted(gaps):
+        if not 0 < start <= end:
+            raise ValueError("a gap ack block of nothing")
+        if tidy and start <= tidy[-1][1] + 1:
+            tidy[-1] = (tidy[-1][0], max(tidy[-1][1], end))
+        else:
+            tidy.append((start, end))
+    return tidy
 
 
 def serialize_sack(sack: Sack) -> bytes:
