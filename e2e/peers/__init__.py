@@ -1,0 +1,1 @@
+"""Programs that run one WebRTC stack each, told what to do on standard input; see agent.py."""

@@ -1,0 +1,13 @@
+// A peer on libdatachannel, by way of npm's node-datachannel.
+import { createInterface } from 'node:readline'
+import { RTCPeerConnection } from 'node-datachannel/polyfill'
+import './agent.js'
+
+const carryOut = makeAgent(RTCPeerConnection, (event) => process.stdout.write(JSON.stringify(event) + '\n'))
+for await (const line of createInterface({ input: process.stdin })) {
+  const command = JSON.parse(line)
+  if (command.do === 'quit') break
+  carryOut(command)
+}
+await carryOut({ do: 'quit' })
+process.exit(0)

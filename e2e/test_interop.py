@@ -1,0 +1,348 @@
+"""Our association with other WebRTC stacks, over real sockets, each side in a process of its own.
+
+    pytest e2e/test_interop.py             every stack, both roles, a few MB each way
+    pytest e2e/test_interop.py -m soak     200 MB each way and more
+
+Each side is a program of e2e/peers, told what to do. All that arrives is compared with all that was sent, by
+digests; see e2e/peers/agent.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.peers.agent import LINE_LIMIT, describe_message, make_messages
+from flyx.rtc.driver import STOCK, STOCK_VARIABLE
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = ROOT / "e2e" / "peers"
+
+DEADLINE = 60.0
+"""Seconds for anything but bulk."""
+
+MAX_MESSAGE_SIZE = 262144
+
+POOL = random.Random("interop").randbytes(MAX_MESSAGE_SIZE + 65537)
+
+Plan = list[tuple[str, int, int]]
+"""Kind, size (of a text: characters) and count of messages; see make_messages()."""
+
+BOUNDARIES = [0, 1, 2, 3, 4, 5, 1023, 1100, 1130, 1140, 1150, 1160, 1171, 1172, 1173, 1200, 2345]
+"""Sizes around those of padding and of the first fragment."""
+
+LARGE = [16384, 65535, 65536, 65537, 131072, 262143, 262144]
+
+EDGES: Plan = [("text", 0, 1), ("binary", 0, 1)]
+EDGES += [(kind, size, 1) for size in BOUNDARIES for kind in ("text", "binary")]
+EDGES += [("binary", size, 1) for size in LARGE]
+EDGES += [("text", size // 2, 1) for size in LARGE]
+EDGES += [("text", 0, 2), ("binary", 0, 2), ("binary", 1, 500), ("binary", 1200, 200)]
+"""One of each size at least; ends with many small ones, which share packets."""
+
+LOSSY: Plan = [("binary", 1000, 50), ("text", 3000, 20), ("binary", 30000, 20), ("binary", 0, 1)]
+
+CHANNELS: dict[str, dict[str, Any]] = {
+    "ordered": {"ordered": True, "protocol": "bytes"},
+    "unordered": {"ordered": False},
+    "retransmits": {"ordered": False, "maxRetransmits": 0},
+    "lifetime": {"ordered": True, "maxPacketLifeTime": 500},
+}
+"""What each side opens."""
+
+LOSSY_CHANNELS = {"retransmits", "lifetime"}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A peer to talk to, and what it cannot do."""
+
+    command: list[str]
+    environment: dict[str, str]
+    tells_parameters: bool = True
+    """Whether it knows how a channel works that the other side has opened."""
+    flushes_on_close: bool = True
+    """Whether closing a channel first sends what was given to it."""
+
+
+OURS = Stack([sys.executable, "-m", "e2e.peers.aiortc_peer"], {})
+
+
+def missing(what: str) -> None:
+    """A dependency is not there: the tests that need it are skipped, but not in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is missing, and this is CI")
+    pytest.skip(f"{what} is missing")
+
+
+def aiortc() -> Stack:
+    """Return stock aiortc."""
+    return Stack(OURS.command, {STOCK_VARIABLE: STOCK})
+
+
+def libwebrtc() -> Stack:
+    """Return libwebrtc, what Chromium is made with, but of another version."""
+    if not find_spec("webrtc"):
+        missing("the PyPI package wrtc")
+    return Stack([sys.executable, "-m", "e2e.peers.libwebrtc_peer"], {})
+
+
+def libdatachannel() -> Stack:
+    """Return libdatachannel, which has usrsctp."""
+    node = shutil.which("node")
+    if not node:
+        missing("node")
+    if not (PEERS / "node_modules").exists():
+        missing("`npm ci --prefix e2e/peers`")
+    command = [str(node), str(PEERS / "libdatachannel_peer.js")]
+    return Stack(command, {}, tells_parameters=False)
+
+
+def chromium() -> Stack:
+    """Return Chromium."""
+    if not shutil.which("chromium"):
+        missing("the Debian package chromium")
+    if not find_spec("playwright"):
+        missing("the PyPI package playwright")
+    return Stack([sys.executable, "-m", "e2e.peers.chromium_peer"], {})
+
+
+STACKS = {stack.__name__: stack for stack in (aiortc, libwebrtc, libdatachannel, chromium)}
+
+
+class Peer:
+    """A running peer."""
+
+    def __init__(self, stack: Stack, name: str, process: asyncio.subprocess.Process) -> None:
+        self.stack, self.name = stack, name
+        self._process = process
+        self._events: list[dict[str, Any]] = []
+        self._news = asyncio.Condition()
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            async with self._news:
+                self._events.append(json.loads(line))
+                self._news.notify_all()
+        async with self._news:
+            self._events.append({"event": "end"})
+            self._news.notify_all()
+
+    def tell(self, command: str, **fields: Any) -> None:
+        """Give it a command."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": command, **fields}).encode() + b"\n")
+
+    async def event(self, name: str, within: float = DEADLINE, **fields: Any) -> dict[str, Any]:
+        """Wait for an event with these fields, and take it."""
+        wanted = {"event": name, **fields}
+        try:
+            async with asyncio.timeout(within), self._news:
+                while True:
+                    for event in self._events:
+                        bad = {"error", "end"} if name == "closed" else {"error", "channel-error", "end"}
+                        assert event["event"] not in bad, f"{self.name}: {event}, waiting for {wanted}"
+                        if wanted.items() <= event.items():
+                            self._events.remove(event)
+                            return event
+                    await self._news.wait()
+        except TimeoutError:
+            events = [str(event)[:200] for event in self._events]
+            raise AssertionError(f"{self.name}: no {wanted}; there are {events}") from None
+
+    async def description(self) -> str:
+        """Wait for its SDP."""
+        return str((await self.event("description"))["sdp"])
+
+    async def report(self, label: str) -> dict[str, Any]:
+        """Ask what has come on a channel."""
+        self.tell("report", label=label)
+        return await self.event("report", label=label)
+
+    async def quit(self) -> None:
+        """Have it close its connection and end."""
+        self.tell("quit")
+        await asyncio.wait_for(self._process.wait(), DEADLINE)
+        await self._reading
+
+    async def kill(self) -> None:
+        """End it if it runs."""
+        if self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+        await self._reading
+
+
+@contextlib.asynccontextmanager
+async def started(stack: Stack, name: str) -> AsyncIterator[Peer]:
+    """Start a peer; end it with the block."""
+    process = await asyncio.create_subprocess_exec(
+        *stack.command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, **stack.environment},
+        limit=LINE_LIMIT,
+    )
+    peer = Peer(stack, name, process)
+    try:
+        peer.tell("pool", bytes=base64.b64encode(POOL).decode())
+        yield peer
+    finally:
+        await peer.kill()
+
+
+async def connect(offerer: Peer, answerer: Peer) -> None:
+    """Connect the two by a channel `first` of the offerer."""
+    offerer.tell("create", label="first", init={})
+    offerer.tell("offer")
+    answerer.tell("answer", sdp=await offerer.description())
+    offerer.tell("accept", sdp=await answerer.description())
+    await opened(offerer, answerer, "first")
+
+
+async def opened(creator: Peer, other: Peer, label: str, init: dict[str, Any] | None = None) -> None:
+    """Wait until a channel is open on both sides, and see that both know how it works."""
+    expected = {"ordered": True, "maxRetransmits": None, "maxPacketLifeTime": None, "protocol": ""}
+    expected |= init or {}
+    for peer in (creator, other):
+        event = await peer.event("open", label=label)
+        if peer is creator or peer.stack.tells_parameters:
+            assert {name: event[name] for name in expected} == expected, (peer.name, label)
+
+
+async def exchange(
+    sender: Peer, receiver: Peer, label: str, plan: Plan, *, ordered: bool = True, within: float = DEADLINE
+) -> float:
+    """Send messages one way, reliably; return the rate in MB/s."""
+    expected = [describe_message(message) for message in make_messages(POOL, plan)]
+    before = len((await receiver.report(label))["messages"])
+    receiver.tell("expect", label=label, count=before + len(expected))
+    sender.tell("send", label=label, messages=plan, close=False)
+    await receiver.event("received", within, label=label)
+    await sender.event("sent", label=label)
+    report = await receiver.report(label)
+    messages = report["messages"][before:]
+    if not ordered:
+        messages.sort()
+        expected.sort()
+    assert messages == expected, (sender.name, label)
+    return float(report["size"]) / 1e6 / float(report["seconds"] or 1)
+
+
+async def send_and_close(sender: Peer, receiver: Peer, label: str, plan: Plan, *, ordered: bool) -> int:
+    """Send messages of which some may be lost, and close; return how many have come."""
+    expected = [describe_message(message) for message in make_messages(POOL, plan)]
+    sender.tell("send", label=label, messages=plan, close=True)
+    await receiver.event("closed", label=label)
+    await sender.event("closed", label=label)
+    messages = (await receiver.report(label))["messages"]
+    if ordered:
+        remaining = iter(expected)
+        # `in` takes from the iterator all up to the message, so the order matters.
+        assert all(message in remaining for message in messages), (sender.name, label)
+    else:
+        for message in messages:
+            assert message in expected, (sender.name, label, message)
+            expected.remove(message)
+    return len(messages)
+
+
+async def converse(offerer: Peer, answerer: Peer) -> None:
+    """Everything but bulk, on several channels at once."""
+    peers = (offerer, answerer)
+    pairs = [(offerer, answerer), (answerer, offerer)]
+    for peer in peers:
+        for name, init in CHANNELS.items():
+            peer.tell("create", label=f"{peer.name} {name}", init=init)
+    for creator, other in pairs:
+        for name, init in CHANNELS.items():
+            await opened(creator, other, f"{creator.name} {name}", init)
+    async with asyncio.TaskGroup() as group:
+        lossy = {}
+        for creator, other in pairs:
+            for sender, receiver in pairs:
+                for name in ("ordered", "unordered"):
+                    label = f"{creator.name} {name}"
+                    group.create_task(exchange(sender, receiver, label, EDGES, ordered=name == "ordered"))
+            for name in LOSSY_CHANNELS:
+                label = f"{creator.name} {name}"
+                sending = send_and_close(creator, other, label, LOSSY, ordered=name == "lifetime")
+                lossy[label] = group.create_task(sending)
+    for label, task in lossy.items():
+        assert task.result() > 0, label
+    # Each side closes one of its own channels and one of the other's.
+    for closer, other in pairs:
+        for label in (f"{closer.name} ordered", f"{other.name} unordered"):
+            closer.tell("close", label=label)
+    for peer in peers:
+        for label in (f"{other.name} {name}" for other in peers for name in ("ordered", "unordered")):
+            await peer.event("closed", label=label)
+    # The streams are used again.
+    for creator, other in pairs:
+        for number in range(6):
+            label = f"{creator.name} again {number}"
+            creator.tell("create", label=label, init={})
+            await opened(creator, other, label)
+            await exchange(creator, other, label, [("text", 10, 3)])
+            await exchange(other, creator, label, [("binary", 0, 1), ("binary", 5000, 3)])
+            (creator if number % 2 else other).tell("close", label=label)
+            for peer in peers:
+                await peer.event("closed", label=label)
+
+
+async def run(stack: Stack, stack_name: str, *, we_offer: bool, size: int, within: float) -> dict[str, float]:
+    """Connect our side to a stack and do everything; return the rates."""
+    rates = {}
+    async with started(OURS, "flyx") as ours, started(stack, stack_name) as theirs:
+        offerer, answerer = (ours, theirs) if we_offer else (theirs, ours)
+        await connect(offerer, answerer)
+        await converse(offerer, answerer)
+        for sender, receiver in ((ours, theirs), (theirs, ours)):
+            label = f"bulk from {sender.name}"
+            sender.tell("create", label=label, init={"ordered": False})
+            await opened(sender, receiver, label, {"ordered": False})
+            plan = [("binary", 65536, size // 65536)]
+            rates[sender.name] = await exchange(sender, receiver, label, plan, ordered=False, within=within)
+        async with asyncio.TaskGroup() as group:
+            for sender, receiver in ((ours, theirs), (theirs, ours)):
+                plan = [("binary", MAX_MESSAGE_SIZE, size // MAX_MESSAGE_SIZE // 4), *EDGES]
+                group.create_task(exchange(sender, receiver, "first", plan, within=within))
+        # A peer that leaves says so; some stacks tell an error before the end of the channel.
+        await offerer.quit()
+        await answerer.event("closed", label="first")
+        await answerer.quit()
+    return rates
+
+
+@pytest.mark.parametrize("we_offer", [True, False], ids=["we offer", "they offer"])
+@pytest.mark.parametrize("name", STACKS)
+async def test_messages_and_channels_with(name: str, we_offer: bool) -> None:
+    await run(STACKS[name](), name, we_offer=we_offer, size=6 << 20, within=DEADLINE)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("we_offer", [True, False], ids=["we offer", "they offer"])
+@pytest.mark.parametrize("name", STACKS)
+async def test_200_mb_each_way_with(name: str, we_offer: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    rates = await run(STACKS[name](), name, we_offer=we_offer, size=200_000_000, within=240)
+    with capsys.disabled():
+        figures = ", ".join(f"{sender} sends at {rate:.1f} MB/s" for sender, rate in rates.items())
+        print(f"\n{'flyx' if we_offer else name} offers: {figures}")  # noqa: T201
