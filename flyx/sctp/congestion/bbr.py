@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from math import inf
+from math import inf, sqrt
 
 from flyx.sctp.congestion.base import AckSample, CongestionController, Loss
-from flyx.sctp.congestion.bbr_model import BETA, LOSS_THRESH, PathModel
+from flyx.sctp.congestion.bbr_model import BETA, LOSS_THRESH, MAX_BACKGROUND_LOSS, PathModel
 from flyx.sctp.pacing import send_quantum
 
 # §2.5: the pacing rate is this part of bw, so that queues shrink on the average.
@@ -81,6 +81,8 @@ GAINS = {
 }
 PROBE_RTT_CWND_GAIN = GAINS[State.PROBE_RTT][1]
 PROBE_BW = {State.PROBE_BW_DOWN, State.PROBE_BW_CRUISE, State.PROBE_BW_REFILL, State.PROBE_BW_UP}
+# Acks may tell of packets sent in order to find the path's limit.
+PROBE_FEEDBACK = {AckPhase.PROBE_STARTING, AckPhase.PROBE_FEEDBACK, AckPhase.PROBE_STOPPING}
 # Sending so as to find out what the path can take: loss then bounds the long-term model, not the short-term.
 PROBING = {State.STARTUP, State.PROBE_BW_REFILL, State.PROBE_BW_UP}
 
@@ -178,7 +180,7 @@ class Bbr(CongestionController):
         """Note the loss, and end a probe that went too far; see CongestionController. §5.5.10.2."""
         self._in_flight = in_flight
         for loss in losses:
-            if self.model.note_loss():
+            if self.model.note_loss(loss.size):
                 self._save_state_upon_loss()
             if not self._is_bw_probe_sample or not self._too_high(loss.lost_since, loss.tx_in_flight):
                 continue
@@ -189,7 +191,7 @@ class Bbr(CongestionController):
         """Send next to nothing until something arrives; see CongestionController. §5.6.4.4."""
         model = self.model
         self._in_flight = in_flight
-        first = model.note_loss()
+        first = model.note_loss(0)
         if self._timeout_at is None:
             self._save_cwnd()
             if first:
@@ -239,7 +241,7 @@ class Bbr(CongestionController):
         )
         model.update_latest_delivery_signals(sample)
         model.update_round(sample)
-        model.update_background_loss(sample)
+        model.update_background_loss(sample, probing=self._ack_phase in PROBE_FEEDBACK)
         if model.round_start:
             self._rounds_since_probe_up += 1
         model.update_max_bw(rate, is_app_limited)
@@ -247,7 +249,7 @@ class Bbr(CongestionController):
         if model.loss_round_start:
             startup_loss_too_high = self._startup_loss_too_high(sample)
             if model.loss_in_round and self.state not in PROBING:
-                model.adapt_lower_bounds(self.cwnd, min(self.pacing_gain, 1.0) * PACING_MARGIN * (1 - model.background_loss))
+                model.adapt_lower_bounds(self.cwnd, min(self.pacing_gain, 1.0) * PACING_MARGIN)
             model.loss_in_round = False
             model.loss_events_in_round = 0
         model.update_ack_aggregation(now, sample.acked, self.cwnd)
@@ -273,6 +275,11 @@ class Bbr(CongestionController):
             and self.model.loss_in_round
             and self.model.loss_events_in_round >= STARTUP_FULL_LOSS_COUNT
             and self._too_high(sample.lost_since, sample.tx_in_flight)
+            # Deviation: until the background loss is known, only loss that cannot be all background.
+            and (
+                self.model.queue_seen
+                or sample.lost_since > sample.tx_in_flight * (LOSS_THRESH + MAX_BACKGROUND_LOSS)
+            )
         )
 
     def _check_startup_done(self, loss_too_high: bool) -> None:
@@ -399,13 +406,18 @@ class Bbr(CongestionController):
 
     def _too_high(self, lost: int, tx_in_flight: int) -> bool:
         """More was lost of what was in flight than the path may lose."""
-        return lost > tx_in_flight * (LOSS_THRESH + self.model.background_loss)
+        background = self.model.background_loss
+        # Deviation: the background, and two standard deviations of it: a probe looks at its flight again and
+        # again, and may not end by chance. Nothing, on a path without background loss.
+        chance = 2 * sqrt(background * tx_in_flight * self._max_packet_size)
+        return lost > tx_in_flight * (LOSS_THRESH + background) + chance
 
     def _inflight_at_loss(self, loss: Loss) -> float:
         """How much of the burst was in flight when the loss became too much."""
         inflight_before = loss.tx_in_flight - loss.size
         lost_before = loss.lost_since - loss.size
-        lost_prefix = ((LOSS_THRESH + self.model.background_loss) * inflight_before - lost_before) / (1 - LOSS_THRESH - self.model.background_loss)
+        thresh = LOSS_THRESH + self.model.background_loss
+        lost_prefix = (thresh * inflight_before - lost_before) / (1 - thresh)
         return inflight_before + lost_prefix
 
     def _handle_inflight_too_high(self, now: float, inflight: float, is_app_limited: bool) -> None:
