@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
 
 from flyx.errors import LocalProtocolError, RemoteProtocolError
 from flyx.sctp import chunks
 from flyx.sctp.chunks import CauseCode, ChunkType, Init
 from flyx.sctp.config import Config
 from flyx.sctp.congestion.base import CongestionController
+from flyx.sctp.control import ControlPackets
+from flyx.sctp.events import Closed, Established, Event, State, StreamsReset
 from flyx.sctp.packet import (
     COMMON_HEADER,
     COMMON_HEADER_SIZE,
@@ -32,7 +32,6 @@ from flyx.sctp.packet import (
     checksum_ok,
     has_zero_checksum,
     serialize_chunk,
-    serialize_packet,
     serialize_parameter,
     split_chunks_untrusted,
     split_parameters_untrusted,
@@ -47,53 +46,23 @@ from flyx.sctp.serial import TSN_MODULUS
 from flyx.sctp.timers import Timer, Timers
 from flyx.sctp.transmission import MAX_BURST_PACKETS, PACKET_OVERHEAD, Peer, Transmission
 
-__all__ = ["MAX_BURST_PACKETS", "Association", "Closed", "Established", "Message", "State", "StreamsReset"]
+__all__ = [
+    "MAX_BURST_PACKETS",
+    "Association",
+    "Closed",
+    "Established",
+    "Event",
+    "Message",
+    "State",
+    "StreamsReset",
+]
 
 _EXTENSIONS = frozenset({ChunkType.RE_CONFIG, ChunkType.FORWARD_TSN, ChunkType.PAD})
 _COOKIE_BITS = 128
 
 
-class State(Enum):
-    """States of RFC 9260 §4, by their names there."""
-
-    CLOSED = "CLOSED"
-    COOKIE_WAIT = "COOKIE-WAIT"
-    COOKIE_ECHOED = "COOKIE-ECHOED"
-    ESTABLISHED = "ESTABLISHED"
-    SHUTDOWN_PENDING = "SHUTDOWN-PENDING"
-    SHUTDOWN_SENT = "SHUTDOWN-SENT"
-    SHUTDOWN_RECEIVED = "SHUTDOWN-RECEIVED"
-    SHUTDOWN_ACK_SENT = "SHUTDOWN-ACK-SENT"
-
-
 _MOVES_DATA = {State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_RECEIVED}
 _TAKES_DATA = {State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_SENT}
-
-
-@dataclass(frozen=True, slots=True)
-class Established:
-    """Data can go both ways. Streams are how many each side may send on."""
-
-    outbound_streams: int
-    inbound_streams: int
-
-
-@dataclass(frozen=True, slots=True)
-class StreamsReset:
-    """Streams have begun anew: `incoming` those of the peer, `outgoing` ours, as the peer has confirmed."""
-
-    incoming: tuple[int, ...]
-    outgoing: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The association is over. `error` is None after a shutdown."""
-
-    error: RemoteProtocolError | None
-
-
-Event = Established | StreamsReset | Closed
 
 
 class Association:
@@ -134,9 +103,7 @@ class Association:
         self._timers = Timers()
         self._queue = SendQueue()
         self._events: deque[Event] = deque()
-        # Chunks to bundle into the next packet, and packets that are whole already.
-        self._chunks: list[bytes] = []
-        self._packets: list[bytes] = []
+        self._control = ControlPackets(local_port, remote_port, checksum, config.initial_packet_size)
         # What T1 or T2 sends again, and how often it has.
         self._resend: bytes | None = None
         self._resends = 0
@@ -146,8 +113,11 @@ class Association:
         self._transmission: Transmission | None = None
         self._reception: Reception | None = None
         self._resets: StreamResets | None = None
-        # Packets without a checksum may come from now on.
-        self._zero_checksum_in = False
+        # Packets without a checksum are taken, from the start: the peer's COOKIE ACK may be the first
+        # (RFC 9653 §5.3).
+        self._zero_checksum_in = config.zero_checksum
+        # Streams whose reset was wished for before ESTABLISHED.
+        self._early_resets: list[int] = []
         # Some message was only partially reliable.
         self._partial_reliability = False
 
@@ -158,8 +128,9 @@ class Association:
         if self.state is not State.CLOSED or self._over:
             raise LocalProtocolError(reason="an association was connected twice")
         self.state = State.COOKIE_WAIT
-        self._packets.append(self._packet([chunks.serialize_init(self._our_init(None))], tag=0))
-        self._start_t1(self._packets[-1], now)
+        packet = self._control.packet([chunks.serialize_init(self._our_init(None))], tag=0)
+        self._control.packets.append(packet)
+        self._start_t1(packet, now)
 
     def send(
         self,
@@ -171,7 +142,14 @@ class Association:
         max_retransmits: int | None = None,
         expires_at: float | None = None,
     ) -> None:
-        """Queue a message; before ESTABLISHED it waits. `data` must not change afterwards, nor be empty."""
+        """Queue a message; before ESTABLISHED it waits. `data` must not change afterwards, nor be empty.
+
+        Once the association is over, nothing happens.
+        """
+        if not data:
+            raise LocalProtocolError(reason="an empty SCTP message")
+        if self._over:
+            return
         message = OutgoingMessage(
             stream_id, ppid, data, unordered=unordered, max_retransmits=max_retransmits, expires_at=expires_at
         )
@@ -184,13 +162,15 @@ class Association:
         """Close our direction of these streams once all that was sent on them has left."""
         if self._resets:
             self._resets.want(streams)
+        else:
+            self._early_resets += streams
 
     def shutdown(self, now: float) -> None:
         """Deliver what is queued, then end the association with the peer's consent (§9.2)."""
         if self.state is State.ESTABLISHED:
             self.state = State.SHUTDOWN_PENDING
             self._go_on_shutting_down(now)
-        elif self.state not in (State.SHUTDOWN_PENDING, State.SHUTDOWN_SENT):
+        elif self._transmission is None:
             self.abort()
 
     def abort(self, reason: str = "") -> None:
@@ -199,7 +179,7 @@ class Association:
             return
         if self._peer_init is not None:
             chunk = chunks.serialize_abort(CauseCode.USER_INITIATED_ABORT, reason.encode())
-            self._packets.append(self._packet([chunk]))
+            self._control.add_packet(chunk)
         self._close(None)
 
     @property
@@ -216,21 +196,25 @@ class Association:
 
     def packets_to_send(self, now: float) -> list[bytes]:
         """Return packets, in order; call again while there are at least MAX_BURST_PACKETS."""
-        packets, self._packets = self._packets, []
+        packets = self._control.take()
+        if self._over:
+            return packets
         reception, transmission = self._reception, self._transmission
         if reception and (sack := reception.sack()):
-            self._chunks.insert(0, sack)
+            self._control.chunks.insert(0, sack)
         if transmission and self.state in _MOVES_DATA:
             if forward := transmission.forward_tsn(now):
-                self._chunks.append(forward)
-            self._request_resets(now)
-        if self._chunks:
-            packets += self._bundle()
+                self._control.chunks.append(forward)
+            if self._resets:
+                last_tsn = transmission.outstanding.next_tsn - 1
+                self._control.chunks += self._resets.chunks_to_send(now, last_tsn, transmission.rtt.rto)
+                self._tell_resets()
+        if self._control.chunks:
+            packets += self._control.take_bundled()
         if transmission and self.state in _MOVES_DATA:
             packets += transmission.packets(now)
             self._go_on_shutting_down(now)
-            packets += self._packets
-            self._packets = []
+            packets += self._control.take()
         return packets
 
     def take_messages(self) -> list[Message]:
@@ -270,7 +254,10 @@ class Association:
             self._receive_packet(packets[index], now)
             reception = self._reception
             index += 1
-        if reception:
+        if self._over:
+            if index < len(packets):
+                self._control.answer_late(packets[index], self._local_tag)
+        elif reception:
             reception.schedule_sack(now)
             if self._resets:
                 self._resets.data_arrived(reception.cumulative)
@@ -279,7 +266,8 @@ class Association:
     def handle_timeout(self, now: float) -> None:
         """Do what is due at next_timeout()."""
         for timer in self._timers.due(now):
-            self._expire(timer, now)
+            if not self._over:
+                self._expire(timer, now)
 
     # Packets.
 
@@ -297,13 +285,16 @@ class Association:
                 if position == 0 and not self._tag_fits(kind, flags, tag):
                     return
                 has_data |= kind == ChunkType.DATA
-                if not self._receive_chunk(kind, flags, value, now):
+                if not self._receive_chunk(kind, flags, value, now) or self._over:
                     break
         except RemoteProtocolError as error:
             if self._peer_init is not None and not self._over:
                 self._violated(error)
-        if has_data and self._reception:
+        if has_data and self._reception and not self._over:
             self._reception.packet_done(now)
+            if self.state is State.SHUTDOWN_SENT:
+                # The peer goes on sending before it agrees: it lives (§9.2).
+                self._resends = 0
 
     def _tag_fits(self, kind: int, flags: int, tag: int) -> bool:
         """RFC 9260 §8.5, §8.5.1."""
@@ -324,7 +315,7 @@ class Association:
                     self._transmission.receive_sack(chunks.parse_sack_untrusted(value), now)
             case ChunkType.HEARTBEAT:
                 if self._peer_init is not None:
-                    self._chunks.append(serialize_chunk(ChunkType.HEARTBEAT_ACK, 0, bytes(value)))
+                    self._control.chunks.append(serialize_chunk(ChunkType.HEARTBEAT_ACK, 0, bytes(value)))
             case ChunkType.HEARTBEAT_ACK:
                 self._receive_heartbeat_ack(value)
             case ChunkType.FORWARD_TSN:
@@ -333,7 +324,7 @@ class Association:
             case ChunkType.RE_CONFIG:
                 if self._resets and self._reception:
                     self._resets.receive(chunks.parse_reconfig_untrusted(value), self._reception.cumulative)
-                    self._settle_resets()
+                    self._tell_resets()
             case ChunkType.INIT:
                 self._receive_init(chunks.parse_init_untrusted(value), now)
                 return False
@@ -352,37 +343,16 @@ class Association:
             case ChunkType.ERROR | ChunkType.PAD:
                 pass
             case _:
-                return self._receive_unknown(kind)
+                return self._receive_unknown(kind, flags, value)
         return True
 
-    def _receive_unknown(self, kind: int) -> bool:
+    def _receive_unknown(self, kind: int, flags: int, value: memoryview) -> bool:
         """RFC 9260 §3.2: the highest bit says go on, the next one says report."""
         if kind & 0x40 and self._peer_init is not None:
-            body = serialize_parameter(CauseCode.UNRECOGNIZED_CHUNK_TYPE, bytes([kind, 0, 0, 4]))
-            self._chunks.append(serialize_chunk(ChunkType.ERROR, 0, body))
+            chunk = serialize_chunk(kind, flags, bytes(value))
+            body = serialize_parameter(CauseCode.UNRECOGNIZED_CHUNK_TYPE, chunk)
+            self._control.chunks.append(serialize_chunk(ChunkType.ERROR, 0, body))
         return bool(kind & 0x80)
-
-    def _packet(self, bundled: list[bytes], tag: int | None = None) -> bytes:
-        """Return a packet of control chunks; its checksum is always there, since it costs nothing here."""
-        if tag is None:
-            assert self._peer_init is not None
-            tag = self._peer_init.initiate_tag
-        return serialize_packet(self._local_port, self._remote_port, tag, bundled, self._checksum)
-
-    def _bundle(self) -> list[bytes]:
-        """Return the waiting control chunks in as few packets as they fit into."""
-        packets: list[bytes] = []
-        bundle: list[bytes] = []
-        size = COMMON_HEADER_SIZE
-        for chunk in self._chunks:
-            if bundle and size + len(chunk) > self._config.initial_packet_size:
-                packets.append(self._packet(bundle))
-                bundle, size = [], COMMON_HEADER_SIZE
-            bundle.append(chunk)
-            size += len(chunk)
-        self._chunks.clear()
-        packets.append(self._packet(bundle))
-        return packets
 
     # Set-up (§5).
 
@@ -405,24 +375,28 @@ class Association:
         if known is not None and known.initiate_tag != init.initiate_tag:
             # A restart; see the module's deviations.
             return
-        self._peer_init = init
+        if self._transmission is None:
+            self._know_peer(init)
         answer = chunks.serialize_init(self._our_init(self._cookie))
-        self._packets.append(self._packet([answer]))
+        self._control.add_packet(answer)
+
+    def _know_peer(self, init: Init) -> None:
+        self._peer_init = init
+        self._control.tag = init.initiate_tag
 
     def _receive_init_ack(self, init: Init, now: float) -> None:
         if self.state is not State.COOKIE_WAIT or init.cookie is None:
             return
-        self._peer_init = init
+        self._know_peer(init)
         self.state = State.COOKIE_ECHOED
-        packet = self._packet([serialize_chunk(ChunkType.COOKIE_ECHO, 0, init.cookie)])
-        self._packets.append(packet)
-        self._start_t1(packet, now)
+        echo = serialize_chunk(ChunkType.COOKIE_ECHO, 0, init.cookie)
+        self._start_t1(self._control.add_packet(echo), now)
 
     def _receive_cookie_echo(self, cookie: bytes, now: float) -> bool:
         if cookie != self._cookie or self._peer_init is None:
             return False
         # First in its packet: the peer may send data as soon as it has read this.
-        self._packets.append(self._packet([serialize_chunk(ChunkType.COOKIE_ACK, 0, b"")]))
+        self._control.add_packet(serialize_chunk(ChunkType.COOKIE_ACK, 0, b""))
         if self.state in (State.CLOSED, State.COOKIE_WAIT, State.COOKIE_ECHOED):
             self._establish(now)
         return True
@@ -433,7 +407,6 @@ class Association:
         self.state = State.ESTABLISHED
         self._timers.stop(Timer.T1)
         self._resend = None
-        self._zero_checksum_in = self._config.zero_checksum
         peer = Peer(
             self._local_port,
             self._remote_port,
@@ -446,7 +419,16 @@ class Association:
         )
         self._use_partial_reliability()
         self._reception = Reception(init.initial_tsn, self._config, self._timers)
-        self._resets = StreamResets(self._initial_tsn, init.initial_tsn)
+        self._resets = StreamResets(
+            self._initial_tsn,
+            init.initial_tsn,
+            queue=self._queue,
+            timers=self._timers,
+            incoming_streams=self._reception.stream_ids,
+            supported=ChunkType.RE_CONFIG in init.extensions,
+            max_retries=self._config.max_retries,
+        )
+        self._resets.want(self._early_resets)
         self._events.append(
             Established(
                 min(self._config.streams, init.inbound_streams),
@@ -479,12 +461,11 @@ class Association:
             case Timer.HEARTBEAT:
                 self._probe_path(now)
             case Timer.RECONFIG:
-                self._send_reset_request(now)
+                self._repeat_reset_request(now)
             case Timer.T3 if transmission:
                 transmission.handle_t3(now)
                 if transmission.failures > self._config.max_retries:
-                    self.abort("no acknowledgements")
-                    self._fail(RemoteProtocolError(reason="the peer no longer acknowledges"))
+                    self._give_up(RemoteProtocolError(reason="the peer no longer acknowledges"))
             case Timer.TAIL_PROBE if transmission:
                 transmission.handle_tail_probe(now)
             case Timer.RACK if transmission:
@@ -501,7 +482,7 @@ class Association:
         if self._resends > retries:
             self._close(RemoteProtocolError(reason="the peer does not answer"))
             return
-        self._packets.append(self._resend)
+        self._control.packets.append(self._resend)
         self._timers.start(timer, now + min(RTO_INITIAL * 2**self._resends, RTO_MAX))
 
     # The path.
@@ -510,7 +491,7 @@ class Association:
         if self.state is not State.ESTABLISHED:
             return
         probes, again = self._path_mtu.probes(now)
-        self._packets += [self._packet(probe) for probe in probes]
+        self._control.packets += [self._control.packet(probe) for probe in probes]
         self._timers.start(Timer.HEARTBEAT, again)
 
     def _receive_heartbeat_ack(self, value: memoryview) -> None:
@@ -520,30 +501,12 @@ class Association:
 
     # Stream reset (RFC 6525).
 
-    def _request_resets(self, now: float) -> None:
-        resets, transmission = self._resets, self._transmission
-        assert resets is not None
-        assert transmission is not None
-        if resets.wants:
-            ready = [stream for stream in resets.wanted() if not self._queue.waits(stream)]
-            if ready:
-                resets.request(ready, transmission.outstanding.next_tsn - 1)
-                self._send_reset_request(now)
-        if responses := resets.take_responses():
-            # At most two parameters to a chunk (RFC 6525 §3.1).
-            self._chunks += [chunks.serialize_reconfig([response]) for response in responses]
-
-    def _send_reset_request(self, now: float) -> None:
-        if self._resets and self._resets.pending and self._transmission:
-            self._chunks.append(chunks.serialize_reconfig([self._resets.pending]))
-            self._timers.start(Timer.RECONFIG, now + self._transmission.rtt.rto)
-
-    def _settle_resets(self) -> None:
-        resets = self._resets
-        assert resets is not None
-        if resets.pending is None:
-            self._timers.stop(Timer.RECONFIG)
-        self._tell_resets()
+    def _repeat_reset_request(self, now: float) -> None:
+        if self._resets and self._transmission:
+            try:
+                self._control.chunks += self._resets.handle_timeout(now, self._transmission.rtt.rto)
+            except RemoteProtocolError as error:
+                self._give_up(error)
 
     def _tell_resets(self) -> None:
         resets = self._resets
@@ -554,8 +517,6 @@ class Association:
         outgoing, resets.outgoing_done = tuple(resets.outgoing_done), []
         if incoming and self._reception:
             self._reception.reset_streams(incoming)
-        for stream_id in outgoing:
-            self._queue.reset(stream_id)
         self._events.append(StreamsReset(incoming, outgoing))
 
     # The end (§9).
@@ -573,9 +534,7 @@ class Association:
             self._shut(serialize_chunk(ChunkType.SHUTDOWN_ACK, 0, b""), now)
 
     def _shut(self, chunk: bytes, now: float) -> None:
-        packet = self._packet([chunk])
-        self._packets.append(packet)
-        self._resend, self._resends = packet, 0
+        self._resend, self._resends = self._control.add_packet(chunk), 0
         self._timers.start(Timer.T2, now + RTO_INITIAL)
 
     def _receive_shutdown(self, kind: ChunkType, value: memoryview, now: float) -> None:
@@ -586,9 +545,8 @@ class Association:
             case ChunkType.SHUTDOWN:
                 if len(value) != 4:
                     raise RemoteProtocolError(reason="a malformed SHUTDOWN")
-                acked = chunks.Sack(int.from_bytes(value, "big"), self._config.receive_window)
                 if self.state in _MOVES_DATA:
-                    transmission.receive_sack(acked, now)
+                    transmission.receive_shutdown(int.from_bytes(value, "big"), now)
                     self.state = State.SHUTDOWN_RECEIVED
                     self._go_on_shutting_down(now)
                 elif self.state is State.SHUTDOWN_SENT:
@@ -596,7 +554,7 @@ class Association:
                     self.state = State.SHUTDOWN_ACK_SENT
                     self._shut(serialize_chunk(ChunkType.SHUTDOWN_ACK, 0, b""), now)
             case ChunkType.SHUTDOWN_ACK if self.state in (State.SHUTDOWN_SENT, State.SHUTDOWN_ACK_SENT):
-                self._packets.append(self._packet([serialize_chunk(ChunkType.SHUTDOWN_COMPLETE, 0, b"")]))
+                self._control.add_packet(serialize_chunk(ChunkType.SHUTDOWN_COMPLETE, 0, b""))
                 self._close(None)
             case ChunkType.SHUTDOWN_COMPLETE if self.state is State.SHUTDOWN_ACK_SENT:
                 self._close(None)
@@ -606,12 +564,13 @@ class Association:
     def _violated(self, error: RemoteProtocolError) -> None:
         """The peer has broken the protocol beyond repair."""
         chunk = chunks.serialize_abort(CauseCode.PROTOCOL_VIOLATION, str(error).encode()[:200])
-        self._packets.append(self._packet([chunk]))
+        self._control.add_packet(chunk)
         self._close(error)
 
-    def _fail(self, error: RemoteProtocolError) -> None:
-        """Name the reason of a close that has just been told without one."""
-        self._events[-1] = Closed(error)
+    def _give_up(self, error: RemoteProtocolError) -> None:
+        """The peer does not answer any more (§8.1)."""
+        self._control.add_packet(chunks.serialize_abort(CauseCode.USER_INITIATED_ABORT))
+        self._close(error)
 
     def _close(self, error: RemoteProtocolError | None) -> None:
         if not self._over:
@@ -619,7 +578,7 @@ class Association:
             self.state = State.CLOSED
             self._timers.stop_all()
             self._resend = None
-            self._chunks.clear()
+            self._control.chunks.clear()
             self._events.append(Closed(error))
 
 

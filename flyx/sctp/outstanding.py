@@ -21,8 +21,8 @@ from flyx.sctp.send_queue import OutgoingMessage
 DUPLICATE_THRESHOLD = 3
 """Packets acknowledged beyond a missing one that prove its loss (RFC 9260 §7.2.4), if nothing reorders."""
 
-RELIABLE = 1 << 60
-"""Retransmissions of a message without a limit."""
+MAX_SKIPPED_STREAMS = 200
+"""Streams in one FORWARD TSN: 800 bytes, which fit every packet."""
 
 
 class Fate(Enum):
@@ -33,6 +33,8 @@ class Fate(Enum):
     ACKED = auto()
     # Declared lost, to be sent again.
     LOST = auto()
+    # Neither sent again nor missed: FORWARD TSN skips it (RFC 3758).
+    ABANDONED = auto()
 
 
 class Burst:
@@ -133,6 +135,7 @@ class SackResult:
 
 
 _first_of = attrgetter("first")
+_MATTERS = (Fate.IN_FLIGHT, Fate.LOST)
 
 
 def _uncovered(
@@ -186,8 +189,6 @@ class Outstanding:
         self._reorder_steps = 1
         # Fragments acknowledged out of order, for the duplicate threshold.
         self._gap_acked = 0
-        # TSN up to which the last retransmissions went, to see whether they were needless.
-        self._spurious_below: int | None = None
 
     # Sending.
 
@@ -309,7 +310,7 @@ class Outstanding:
             run = runs[after]
             if run.end - 1 > end:
                 runs.insert(after + 1, run.split(end + 1 - run.first))
-            if run.fate is not Fate.ACKED:
+            if run.fate in _MATTERS:
                 self._acknowledge(run, ack)
                 self._gap_acked += run.count
                 run.fate = Fate.ACKED
@@ -320,11 +321,7 @@ class Outstanding:
         """Make one run of neighbours that are ACKED, in runs[begin:end]."""
         joined: list[Run] = []
         for run in self.runs[begin:end]:
-            if (
-                joined
-                and run.fate is joined[-1].fate is Fate.ACKED
-                and not (run.message.abandoned or joined[-1].message.abandoned)
-            ):
+            if joined and run.fate is joined[-1].fate is Fate.ACKED:
                 joined[-1].count += run.count
             else:
                 joined.append(run)
@@ -335,6 +332,8 @@ class Outstanding:
         match run.fate:
             case Fate.ACKED:
                 self._gap_acked -= run.count
+                return
+            case Fate.ABANDONED:
                 return
             case Fate.IN_FLIGHT:
                 self.in_flight -= run.size
@@ -449,7 +448,7 @@ class Outstanding:
         """Return the last fragment that is in flight, to be sent again as a probe (RFC 8985 §7.3)."""
         for index in range(len(self.runs) - 1, -1, -1):
             run = self.runs[index]
-            if run.fate is not Fate.IN_FLIGHT:
+            if run.fate is not Fate.IN_FLIGHT or run.times_sent > run.message.retransmits:
                 continue
             if run.count > 1:
                 last = run.split(run.count - 1)
@@ -476,44 +475,59 @@ class Outstanding:
 
     # Partial reliability.
 
-    def abandon(self, now: float) -> int | None:
-        """Give up messages whose limits are reached (RFC 3758 §3.5) and return how far FORWARD TSN may go.
+    def abandon(self, now: float) -> None:
+        """Give up the messages whose limits are reached (RFC 3758 §3.5, RFC 7496)."""
+        for run in self.runs:
+            if run.fate is not Fate.LOST:
+                continue
+            message = run.message
+            expired = message.expires_at is not None and message.expires_at <= now
+            if expired or run.times_sent > message.retransmits:
+                message.abandoned = True
+
+    def end_early(self, message: OutgoingMessage, fragment: int, now: float) -> None:
+        """No fragment from this one on will be sent of an abandoned message that was begun.
+
+        One TSN stands for them. The receiver may have everything that was sent, and without a TSN of its
+        own the missing rest could not be told by FORWARD TSN: the stream would wait for it forever.
+        """
+        burst = Burst(now, self.delivered, self.delivered_at, self._first_sent_at, self.lost, True)
+        run = Run(self.next_tsn, 1, message, fragment, burst, 1)
+        run.fate, run.size = Fate.ABANDONED, 0
+        message.fragment_count = fragment + 1
+        self.runs.append(run)
+        self.next_tsn += 1
+
+    def skip_abandoned(self) -> tuple[int, list[tuple[int, int]]] | None:
+        """Give up what is left of abandoned messages, and return what FORWARD TSN may tell (RFC 3758 §3.5).
 
         Returns:
-            The Advanced.Peer.Ack.Point if it is beyond the cumulative TSN ack; else None.
+            The Advanced.Peer.Ack.Point with the stream and last SSN of each ordered stream skipped; None if
+            it is not beyond the cumulative TSN ack.
         """
         for run in self.runs:
-            message = run.message
-            if run.fate is not Fate.LOST or message.abandoned:
-                continue
-            retransmits = RELIABLE if message.max_retransmits is None else message.max_retransmits
-            expired = message.expires_at is not None and message.expires_at <= now
-            if expired or run.times_sent > retransmits:
-                message.abandoned = True
-        point = self.cumulative
-        for run in self.runs:
-            if run.message.abandoned and run.fate is not Fate.ACKED:
+            if run.message.abandoned and run.fate in _MATTERS:
                 self._skip(run)
-            if not (run.message.abandoned or run.fate is Fate.ACKED) or run.first != point + 1:
-                continue
-            point = run.end - 1
-        return point if point > self.cumulative else None
+        point = self.cumulative
+        streams: dict[int, int] = {}
+        for run in self.runs:
+            message = run.message
+            if run.fate is Fate.ABANDONED:
+                if not message.unordered:
+                    if message.stream_id not in streams and len(streams) == MAX_SKIPPED_STREAMS:
+                        break
+                    streams[message.stream_id] = message.ssn
+                # Up to the end of the message: fragments that arrived are of no use any more. Beyond it the
+                # point never rests on what is merely acknowledged: that can be half of a live message. What
+                # lies between two abandoned messages is whole.
+                point = run.first - run.fragment + message.fragment_count - 1
+            elif run.fate is not Fate.ACKED:
+                break
+        return (point, list(streams.items())) if point > self.cumulative else None
 
     def _skip(self, run: Run) -> None:
-        """Neither count nor resend an abandoned run."""
         if run.fate is Fate.IN_FLIGHT:
             self.in_flight -= run.size
         else:
             self.lost_waiting -= run.size
-        run.fate = Fate.ACKED
-        self._gap_acked += run.count
-
-    def skipped_streams(self, point: int) -> list[tuple[int, int]]:
-        """Stream and last SSN of the ordered messages that are abandoned up to a TSN."""
-        last: dict[int, int] = {}
-        for run in self.runs:
-            if run.first > point:
-                break
-            if run.message.abandoned and not run.message.unordered:
-                last[run.message.stream_id] = run.message.ssn
-        return list(last.items())
+        run.fate = Fate.ABANDONED

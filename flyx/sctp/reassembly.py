@@ -18,6 +18,9 @@ BEGINNING, ENDING, UNORDERED = 0x02, 0x01, 0x04
 _BOTH = BEGINNING | ENDING
 _SSN_MASK = 0xFFFF
 
+MAX_WAITING = 1 << 17
+"""Fragments and messages that wait. An honest peer has at most 65,535 TSNs beyond a gap on the way."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -57,6 +60,8 @@ class Reassembly:
         self._max_message_size = max_message_size
         # Bytes that wait here: what the receive window has to leave out.
         self.size = 0
+        # Messages that are early, over all streams.
+        self._early_count = 0
         # Messages to deliver, in order.
         self.ready: list[Message] = []
         # Fragments of unfinished messages by TSN.
@@ -79,7 +84,7 @@ class Reassembly:
         flags = fragment.flags
         if flags & _BOTH == _BOTH:
             self._complete(fragment, fragment.data)
-        elif fragment.tsn == self.expected and not flags & BEGINNING:
+        elif fragment.tsn == self.expected:
             self._continue(fragment)
         elif flags & BEGINNING and self.under_way is None and fragment.tsn + 1 not in self._fragments:
             self.size += len(fragment.data)
@@ -110,9 +115,13 @@ class Reassembly:
         for stream_id, ssn in streams:
             stream = self._stream(stream_id)
             after = (ssn + 1) & _SSN_MASK
-            while stream.next_ssn != after and (after - stream.next_ssn) & _SSN_MASK < 0x8000:
-                self._release(stream, stream.next_ssn)
-                stream.next_ssn = (stream.next_ssn + 1) & _SSN_MASK
+            skipped = (after - stream.next_ssn) & _SSN_MASK
+            if skipped < 0x8000:
+                due = {(early - stream.next_ssn) & _SSN_MASK: early for early in stream.early}
+                for distance in sorted(due):
+                    if distance < skipped:
+                        self._release(stream, due[distance])
+                stream.next_ssn = after
             self._deliver_due(stream)
 
     def reset(self, streams: Iterable[int]) -> None:
@@ -121,6 +130,11 @@ class Reassembly:
             stream = self._streams.pop(stream_id, None)
             for message in stream.early.values() if stream else ():
                 self.size -= len(message.data)
+                self._early_count -= 1
+
+    def stream_ids(self) -> list[int]:
+        """Streams that something ordered has come on since they began."""
+        return list(self._streams)
 
     def _begin(self, fragment: Fragment) -> None:
         self.under_way, self.parts = fragment, [fragment.data]
@@ -133,6 +147,8 @@ class Reassembly:
         following: Fragment | None = fragment
         while following is not None:
             if self.under_way is None:
+                if not following.flags & BEGINNING:
+                    raise RemoteProtocolError(reason="an SCTP message without its beginning")
                 self._begin(following)
             else:
                 self._append(self.under_way, following)
@@ -156,6 +172,7 @@ class Reassembly:
         """Keep a fragment that comes early, and see whether its message is complete with it."""
         self._fragments[fragment.tsn] = fragment
         self.size += len(fragment.data)
+        self._check_waiting()
         first = fragment.tsn
         while not self._fragments[first].flags & BEGINNING:
             first -= 1
@@ -180,6 +197,10 @@ class Reassembly:
         if not same or other.flags & BEGINNING or (not first.flags & UNORDERED and first.ssn != other.ssn):
             raise RemoteProtocolError(reason="SCTP fragments of different messages in one")
 
+    def _check_waiting(self) -> None:
+        if len(self._fragments) + self._early_count > MAX_WAITING:
+            raise RemoteProtocolError(reason="SCTP messages that never end or never come due")
+
     def _forget_current(self) -> None:
         self.under_way = None
         self.parts = []
@@ -199,8 +220,12 @@ class Reassembly:
             if stream.early:
                 self._deliver_due(stream)
         else:
+            if first.ssn in stream.early:
+                raise RemoteProtocolError(reason="two SCTP messages of one sequence number")
             stream.early[first.ssn] = message
             self.size += len(data)
+            self._early_count += 1
+            self._check_waiting()
 
     def _deliver_due(self, stream: _Stream) -> None:
         while self._release(stream, stream.next_ssn):
@@ -211,6 +236,7 @@ class Reassembly:
         if message is None:
             return False
         self.size -= len(message.data)
+        self._early_count -= 1
         self.ready.append(message)
         return True
 

@@ -32,6 +32,8 @@ class Reception:
         self._timers = timers
         self._tracker = ReceiveTracker(initial_tsn)
         self._reassembly = Reassembly(config.max_message_size)
+        # What fills a gap is taken beyond the window: of an honest peer, one message at most.
+        self._most = config.receive_window + config.max_message_size
         # Packets with DATA since the last SACK, and whether the next one must not wait.
         self._unsacked = 0
         self._sack_now = False
@@ -111,6 +113,8 @@ class Reception:
         in_order = tsn == tracker.cumulative + 1 and not tracker.has_gaps
         if tracker.add(tsn):
             self._reassembly.add(Fragment(tsn, flags & 0x07, stream_id, ssn, ppid, bytes(value[12:])))
+            if self._reassembly.size > self._most:
+                raise RemoteProtocolError(reason="SCTP data that fills the window and never comes due")
         if not in_order:
             # RFC 9260 §6.7: tell of gaps, their end, and duplicates without delay.
             self._sack_now = True
@@ -137,6 +141,10 @@ class Reception:
         if point > self._tracker.cumulative:
             self._tracker.advance(point)
             self._reassembly.skip(point, forward.streams)
+
+    def stream_ids(self) -> list[int]:
+        """The peer's ordered streams that are in use."""
+        return self._reassembly.stream_ids()
 
     def reset_streams(self, streams: tuple[int, ...]) -> None:
         """The peer's streams begin anew."""

@@ -1,37 +1,66 @@
 """Stream reset (RFC 6525): how data channels are closed (RFC 8831 §6.7).
 
-One request of ours is under way at a time. An outgoing reset waits until everything of its streams has left;
-the peer carries it out once it has everything up to the TSN that the request names.
+One request of ours is under way at a time. An outgoing reset waits until everything of its streams has left,
+and holds back what is queued on them afterwards; the peer carries it out once it has everything up to the TSN
+that the request names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from flyx.errors import RemoteProtocolError
 from flyx.sctp import chunks
-from flyx.sctp.chunks import OutgoingReset, ReconfigResponse, ReconfigResult
+from flyx.sctp.chunks import IncomingReset, OutgoingReset, ReconfigResponse, ReconfigResult
+from flyx.sctp.rto import RTO_MAX
+from flyx.sctp.send_queue import SendQueue
 from flyx.sctp.serial import TSN_MODULUS, widen
+from flyx.sctp.timers import Timer, Timers
 
 MAX_STREAMS_PER_REQUEST = 200
 """Streams in one request: 400 bytes, which fit every packet."""
+
+_ASK_AGAIN = (ReconfigResult.IN_PROGRESS, ReconfigResult.REQUEST_IN_PROGRESS)
+_DONE = (ReconfigResult.PERFORMED, ReconfigResult.NOTHING_TO_DO)
 
 
 class StreamResets:
     """Requests of both sides, and what became of them."""
 
-    def __init__(self, initial_request: int, peer_initial_request: int) -> None:
+    def __init__(
+        self,
+        initial_request: int,
+        peer_initial_request: int,
+        *,
+        queue: SendQueue,
+        timers: Timers,
+        incoming_streams: Callable[[], list[int]],
+        supported: bool,
+        max_retries: int,
+    ) -> None:
         """Args:
         initial_request: our first Re-configuration Request Sequence Number: our initial TSN (RFC 6525 §4.1).
         peer_initial_request: the peer's.
+        queue: what we send from.
+        timers: for Timer.RECONFIG.
+        incoming_streams: returns the peer's streams in use: what a reset of all streams means.
+        supported: the peer knows RE-CONFIG; if not, streams are ours to close alone.
+        max_retries: requests without an answer after which the peer counts as gone.
         """
+        self._queue = queue
+        self._timers = timers
+        self._incoming_streams = incoming_streams
+        self._supported = supported
+        self._max_retries = max_retries
         self._next_request = initial_request
         # The last request of the peer that was carried out or denied, and how.
         self._peer_request = peer_initial_request - 1
         self._last_result = ReconfigResult.NOTHING_TO_DO
         # Streams of ours to be reset, in order of the wish.
-        self._wanted: list[int] = []
-        # Our request under way.
+        self._wanted: dict[int, None] = {}
+        # Our request under way, and how often it was repeated in vain.
         self.pending: OutgoingReset | None = None
+        self._retries = 0
         # Answers to send.
         self._responses: list[ReconfigResponse] = []
         # A reset of the peer's that waits for data still missing.
@@ -40,28 +69,59 @@ class StreamResets:
         self.outgoing_done: list[int] = []
         self.incoming_done: list[int] = []
 
-    @property
-    def wants(self) -> bool:
-        """Whether streams wait for a request."""
-        return bool(self._wanted) and self.pending is None
-
     def want(self, streams: Sequence[int]) -> None:
         """Reset these streams of ours as soon as everything of them has left."""
-        self._wanted += [s for s in streams if s not in self._wanted]
+        self._wanted.update(dict.fromkeys(streams))
 
-    def request(self, ready: Sequence[int], last_tsn: int) -> None:
-        """Begin a request for those of the wanted streams that are ready."""
-        chosen = [stream for stream in self._wanted if stream in ready][:MAX_STREAMS_PER_REQUEST]
-        if self.pending is not None or not chosen:
-            return
-        self._wanted = [stream for stream in self._wanted if stream not in chosen]
-        number = self._next_request % TSN_MODULUS
-        self.pending = OutgoingReset(number, self._peer_request % TSN_MODULUS, last_tsn % TSN_MODULUS, chosen)
+    def chunks_to_send(self, now: float, last_tsn: int, rto: float) -> list[bytes]:
+        """Return RE-CONFIG chunks to send: a new request if one is due, and the answers to the peer's.
+
+        Args:
+            now: monotonic seconds.
+            last_tsn: the last TSN given to data of ours.
+            rto: seconds until the request is repeated.
+        """
+        serialized = []
+        if self._wanted and self.pending is None:
+            ready = [stream for stream in self._wanted if not self._queue.waits(stream)]
+            if ready:
+                serialized += self._request(ready[:MAX_STREAMS_PER_REQUEST], last_tsn, now + rto)
+        responses, self._responses = self._responses, []
+        # At most two parameters to a chunk (RFC 6525 §3.1).
+        return serialized + [chunks.serialize_reconfig([response]) for response in responses]
+
+    def _request(self, streams: list[int], last_tsn: int, deadline: float) -> list[bytes]:
+        for stream in streams:
+            del self._wanted[stream]
+        if not self._supported:
+            self.outgoing_done += streams
+            return []
+        for stream in streams:
+            self._queue.hold(stream)
+        self.pending = OutgoingReset(
+            self._next_request % TSN_MODULUS,
+            self._peer_request % TSN_MODULUS,
+            last_tsn % TSN_MODULUS,
+            streams,
+        )
         self._next_request += 1
+        self._retries = 0
+        self._timers.start(Timer.RECONFIG, deadline)
+        return [chunks.serialize_reconfig([self.pending])]
 
-    def wanted(self) -> list[int]:
-        """Streams of ours that wait to be reset."""
-        return list(self._wanted)
+    def handle_timeout(self, now: float, rto: float) -> list[bytes]:
+        """Return the request once more (RFC 6525 §5.1.1).
+
+        Raises:
+            RemoteProtocolError: it has been repeated too often.
+        """
+        if self.pending is None:
+            return []
+        self._retries += 1
+        if self._retries > self._max_retries:
+            raise RemoteProtocolError(reason="the peer does not answer stream resets")
+        self._timers.start(Timer.RECONFIG, now + min(rto * 2 ** min(self._retries, 5), RTO_MAX))
+        return [chunks.serialize_reconfig([self.pending])]
 
     def receive(self, reconfig: chunks.Reconfig, cumulative: int) -> None:
         """Take the peer's requests and responses.
@@ -74,44 +134,53 @@ class StreamResets:
             match parameter:
                 case OutgoingReset():
                     self._receive_outgoing(parameter, cumulative)
-                case chunks.IncomingReset(request=request, streams=streams):
-                    self._answer(request, ReconfigResult.PERFORMED)
-                    self.want(streams)
+                case IncomingReset():
+                    self._receive_incoming(parameter)
                 case ReconfigResponse():
                     self._receive_response(parameter)
         for number in reconfig.unknown:
-            self._answer(number, ReconfigResult.DENIED)
+            if self._is_next(number):
+                self._answer(number, ReconfigResult.DENIED)
 
     def data_arrived(self, cumulative: int) -> None:
         """More data has come: a deferred reset may be due."""
         deferred = self._deferred
         if deferred is not None and widen(deferred.last_tsn, cumulative) <= cumulative:
-            self._deferred = None
             self._perform(deferred)
 
-    def take_responses(self) -> list[ReconfigResponse]:
-        """Return the answers to send."""
-        responses, self._responses = self._responses, []
-        return responses
+    def _is_next(self, request: int) -> bool:
+        """Whether a request is the one that is due; others are answered here."""
+        number = widen(request, self._peer_request)
+        if number == self._peer_request + 1:
+            return True
+        # The last one again: our answer was lost.
+        again = number == self._peer_request
+        self._responses.append(
+            ReconfigResponse(request, self._last_result if again else ReconfigResult.BAD_SEQUENCE_NUMBER)
+        )
+        return False
 
     def _receive_outgoing(self, request: OutgoingReset, cumulative: int) -> None:
-        number = widen(request.request, self._peer_request)
-        if number == self._peer_request:
-            # Our answer was lost.
-            self._answer(request.request, self._last_result)
-        elif number != self._peer_request + 1:
-            self._responses.append(ReconfigResponse(request.request, ReconfigResult.BAD_SEQUENCE_NUMBER))
-        elif widen(request.last_tsn, cumulative) > cumulative:
+        if not self._is_next(request.request):
+            return
+        if widen(request.last_tsn, cumulative) > cumulative:
             self._deferred = request
             self._responses.append(ReconfigResponse(request.request, ReconfigResult.IN_PROGRESS))
         else:
             self._perform(request)
 
+    def _receive_incoming(self, request: IncomingReset) -> None:
+        if self._is_next(request.request):
+            self._answer(request.request, ReconfigResult.PERFORMED)
+            self.want(request.streams or self._queue.stream_ids())
+
     def _perform(self, request: OutgoingReset) -> None:
-        self.incoming_done += request.streams
+        # None named means all (RFC 6525 §4.1).
+        self.incoming_done += request.streams or self._incoming_streams()
         self._answer(request.request, ReconfigResult.PERFORMED)
 
     def _answer(self, request: int, result: ReconfigResult) -> None:
+        self._deferred = None
         self._peer_request = widen(request, self._peer_request)
         self._last_result = result
         self._responses.append(ReconfigResponse(request, result))
@@ -120,8 +189,15 @@ class StreamResets:
         pending = self.pending
         if pending is None or response.response != pending.request:
             return
-        if response.result == ReconfigResult.IN_PROGRESS:
+        if response.result in _ASK_AGAIN:
+            self._retries = 0
             return
         self.pending = None
-        # Denied or done, nothing more will be sent on these streams under their old numbers.
+        self._timers.stop(Timer.RECONFIG)
+        for stream in pending.streams:
+            if response.result in _DONE:
+                self._queue.reset(stream)
+            else:
+                # Denied: the channel is closed all the same, but the stream's numbers go on.
+                self._queue.release(stream)
         self.outgoing_done += pending.streams

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from flyx.sctp.packet import padded
 
+RELIABLE = 1 << 60
+"""Retransmissions of a message without a limit."""
+
 
 class OutgoingMessage:
     """One message, its fragments numbered from 0. Fragment i is data[i * fragment_size : (i + 1) * …]."""
@@ -22,8 +25,8 @@ class OutgoingMessage:
         "expires_at",
         "fragment_count",
         "fragment_size",
-        "max_retransmits",
         "ppid",
+        "retransmits",
         "size",
         "ssn",
         "stream_id",
@@ -46,7 +49,7 @@ class OutgoingMessage:
         self.size = len(data)
         self.unordered = unordered
         # Partial reliability (RFC 3758, RFC 7496): None is reliable.
-        self.max_retransmits = max_retransmits
+        self.retransmits = RELIABLE if max_retransmits is None else max_retransmits
         self.expires_at = expires_at
         # Set when the first fragment is sent.
         self.ssn = 0
@@ -57,9 +60,11 @@ class OutgoingMessage:
 
     def cut(self, largest: int) -> None:
         """Decide on the size of its fragments: at most `largest` bytes, a multiple of four if several."""
+        # Chunks are padded: a fragment of 4n + 1 bytes takes 4n + 4.
+        largest &= ~3
         count = -(-self.size // largest)
         if count > 1:
-            self.fragment_size = min(largest & ~3, padded(-(-self.size // count)))
+            self.fragment_size = min(largest, padded(-(-self.size // count)))
             count = -(-self.size // self.fragment_size)
         else:
             self.fragment_size = self.size
@@ -84,18 +89,27 @@ class SendQueue:
 
     def __init__(self) -> None:
         self._streams: dict[int, _Stream] = {}
-        # Streams with messages, the next one first.
+        # Streams with messages that may go on, the next one first.
         self._turns: deque[int] = deque()
+        # Streams that wait for the peer to confirm their reset.
+        self._held: set[int] = set()
+        # Messages that have run out of time before they were begun.
+        self.expired: list[OutgoingMessage] = []
         # The message under way and the fragment to send next.
         self.current: OutgoingMessage | None = None
         self.next_fragment = 0
         # Bytes of messages not sent yet, the current one's rest included.
         self.size = 0
 
+    @property
+    def sendable(self) -> bool:
+        """Whether anything waits that is not held back."""
+        return self.current is not None or bool(self._turns)
+
     def push(self, message: OutgoingMessage) -> None:
         """Queue a message behind those of its stream."""
         stream = self._streams.setdefault(message.stream_id, _Stream(deque()))
-        if not stream.messages:
+        if not stream.messages and message.stream_id not in self._held:
             self._turns.append(message.stream_id)
         stream.messages.append(message)
         self.size += message.size
@@ -103,7 +117,7 @@ class SendQueue:
     def peek(self, largest_fragment: int, now: float) -> OutgoingMessage | None:
         """Return the message to send from next, at next_fragment; None if nothing waits.
 
-        Messages whose lifetime ends before they are begun are dropped here (RFC 3758 §3.5): nobody misses
+        Messages whose lifetime ends before they are begun go to `expired` here (RFC 3758 §3.5): nobody misses
         their TSNs.
         """
         while self.current is None and self._turns:
@@ -114,6 +128,7 @@ class SendQueue:
                 self._turns.append(stream_id)
             if message.expires_at is not None and message.expires_at <= now:
                 self.size -= message.size
+                self.expired.append(message)
                 continue
             if not message.unordered:
                 message.ssn = stream.next_ssn
@@ -145,5 +160,27 @@ class SendQueue:
         return stream is not None and bool(stream.messages)
 
     def reset(self, stream_id: int) -> None:
-        """The stream begins anew with SSN 0 (RFC 6525 §5.2.2)."""
-        self._streams.pop(stream_id, None)
+        """The stream begins anew with SSN 0 (RFC 6525 §5.2.2), with what was queued since hold()."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self._held.discard(stream_id)
+            return
+        stream.next_ssn = 0
+        self.release(stream_id)
+        if not stream.messages:
+            del self._streams[stream_id]
+
+    def hold(self, stream_id: int) -> None:
+        """Send nothing on a stream until reset() or release(); nothing must wait on it now."""
+        self._held.add(stream_id)
+
+    def release(self, stream_id: int) -> None:
+        """Go on with a stream under its old SSNs."""
+        stream = self._streams.get(stream_id)
+        if stream_id in self._held and stream is not None and stream.messages:
+            self._turns.append(stream_id)
+        self._held.discard(stream_id)
+
+    def stream_ids(self) -> list[int]:
+        """Streams that something was sent on since they began."""
+        return list(self._streams)

@@ -32,6 +32,9 @@ PACKET_OVERHEAD = DATA_PACKET_HEADER.size
 MAX_BURST_PACKETS = 256
 """Packets built before the driver gets its turn: the event loop must not stand still."""
 
+MAX_TSN_SPAN = 0xFFFF
+"""TSNs from the cumulative one to the last sent: a gap ack block reaches no further (RFC 9260 §3.3.4)."""
+
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 
@@ -117,6 +120,9 @@ class Transmission:
         if result is None:
             return
         self._a_rwnd = sack.a_rwnd
+        if sack.a_rwnd < self._max_packet_size:
+            # It lives: probes of a closed window do not count (RFC 9260 §6.1 A).
+            self.failures = 0
         if sack.duplicate_tsns:
             outstanding.widen_reordering_window()
         if result.losses:
@@ -136,6 +142,10 @@ class Transmission:
             self._forward_to = None
         if result.advanced or result.sample is not None or not outstanding.runs:
             self._restart_loss_timers(now)
+
+    def receive_shutdown(self, cumulative_tsn_ack: int, now: float) -> None:
+        """Apply the acknowledgement in SHUTDOWN, which tells nothing of the window (RFC 9260 §9.2)."""
+        self.receive_sack(chunks.Sack(cumulative_tsn_ack, self._a_rwnd), now)
 
     def handle_rack(self, now: float) -> None:
         """What was suspect may be lost by now."""
@@ -189,24 +199,28 @@ class Transmission:
             return None
         if current is not None and expired:
             current.abandoned = True
-        point = self.outstanding.abandon(now)
+        self.outstanding.abandon(now)
         if current is not None and current.abandoned:
             self._depart(current)
+            fragment = self.queue.next_fragment
             self.queue.drop_current()
-        if point is not None and point != self._forward_to:
-            self._forward_to, self._forward_due = point, True
-        if not self._forward_due or self._forward_to is None:
+            self.outstanding.end_early(current, fragment, now)
+        skipped = self.outstanding.skip_abandoned()
+        if skipped is None:
+            self._forward_to = None
             return None
-        self._forward_due = False
+        point, streams = skipped
+        if point == self._forward_to and not self._forward_due:
+            return None
+        self._forward_to, self._forward_due = point, False
         if not self._timers.running(Timer.T3):
             self._timers.start(Timer.T3, now + self.rtt.rto)
-        skipped = self.outstanding.skipped_streams(self._forward_to)
-        return chunks.serialize_forward_tsn(chunks.ForwardTsn(self._forward_to % TSN_MODULUS, skipped))
+        return chunks.serialize_forward_tsn(chunks.ForwardTsn(point % TSN_MODULUS, streams))
 
     def packets(self, now: float) -> list[bytes]:
         """Build what may leave now: what was lost first, then what is new."""
         outstanding = self.outstanding
-        if not outstanding.lost_waiting and not self.queue.size and self.queue.current is None:
+        if not outstanding.lost_waiting and not self.queue.sendable:
             if not self._probe_due:
                 return []
             if not outstanding.lose_last():
@@ -221,6 +235,10 @@ class Transmission:
             allowed -= self._resend(builder, burst, allowed)
         if allowed > 0:
             self._send_new(builder, burst, allowed, now)
+        if self.queue.expired:
+            for message in self.queue.expired:
+                self._depart(message)
+            self.queue.expired.clear()
         packets = builder.finish()
         self._probe_due = False
         size = outstanding.in_flight - before
@@ -233,13 +251,19 @@ class Transmission:
 
     def _allowed(self, now: float, rate: float | None) -> int:
         """Bytes that may leave now: by cwnd, by the peer's window, by pacing."""
-        in_flight = self.outstanding.in_flight
-        by_cwnd = self._controller.cwnd - in_flight
-        by_peer = self._a_rwnd - in_flight
-        if self._probe_due or (in_flight == 0 and by_peer <= 0):
-            # A probe, of the tail or of a zero window (RFC 9260 §6.1 A), is one packet, whatever they say.
+        if self._probe_due or (self.outstanding.in_flight == 0 and self._window() <= 0):
+            # A probe, of the tail or of a closed window (RFC 9260 §6.1 A), is one packet, whatever they say.
             return 1
-        return min(by_cwnd, by_peer, self._pacer.budget(now, rate))
+        return min(self._window(), self._pacer.budget(now, rate))
+
+    def _window(self) -> int:
+        """Bytes that cwnd and the peer's window let leave.
+
+        The last fragment may exceed it: allowed of cwnd (§6.1 B), but not of the peer's window.
+        """
+        in_flight = self.outstanding.in_flight
+        by_peer = self._a_rwnd - in_flight - (self._max_packet_size - PACKET_OVERHEAD - 1)
+        return min(self._controller.cwnd - in_flight, by_peer)
 
     def _resend(self, builder: _Builder, burst: Burst, allowed: int) -> int:
         """Send lost fragments again, as far as allowed; return the bytes."""
@@ -262,7 +286,9 @@ class Transmission:
             if message is None:
                 break
             left = message.fragment_count - queue.next_fragment
-            room = MAX_BURST_PACKETS - builder.count
+            room = min(MAX_BURST_PACKETS - builder.count, self._tsns_left())
+            if room <= 0:
+                break
             # Whole fragments only, unless nothing at all could leave otherwise.
             count = min(left, room, max(1, allowed // (message.fragment_size or 1)))
             first = outstanding.sent(message, queue.next_fragment, count, burst)
@@ -272,12 +298,15 @@ class Transmission:
             if queue.current is None:
                 self._depart(message)
 
+    def _tsns_left(self) -> int:
+        return MAX_TSN_SPAN - (self.outstanding.next_tsn - 1 - self.outstanding.cumulative)
+
     def _depart(self, message: OutgoingMessage) -> None:
         self.departed.append((message.stream_id, message.size))
 
     def _after_sending(self, now: float, size: int, burst: Burst) -> None:
         outstanding = self.outstanding
-        waits = bool(self.queue.size or self.queue.current or outstanding.lost_waiting)
+        waits = bool(self.queue.sendable or outstanding.lost_waiting)
         self._cwnd_limited = waits and outstanding.in_flight + self._max_packet_size > self._controller.cwnd
         if not waits and outstanding.in_flight < self._controller.cwnd:
             outstanding.mark_app_limited()
@@ -290,10 +319,9 @@ class Transmission:
     def _schedule_more(self, now: float, rate: float | None) -> None:
         """Wake up when the pacer lets more leave, if that is what holds it."""
         self._timers.stop(Timer.PACING)
-        if not (self.queue.size or self.queue.current or self.outstanding.lost_waiting):
+        if not self.outstanding.lost_waiting and not (self.queue.sendable and self._tsns_left() > 0):
             return
-        in_flight = self.outstanding.in_flight
-        if in_flight < min(self._controller.cwnd, self._a_rwnd):
+        if self._window() > 0:
             self._timers.start(Timer.PACING, max(now, self._pacer.next_send_time(now, rate)))
 
 

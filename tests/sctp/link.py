@@ -54,25 +54,25 @@ class Link:
         controller: str = "cubic",
         config: Config | None = None,
         initial_bits: Callable[[int], int] | None = None,
+        right_config: Config | None = None,
     ) -> None:
         self.conditions = conditions or Conditions()
         self.random = random.Random(seed)
         self.now = 100.0
         draw = initial_bits or self.random.getrandbits
+        config = config or Config()
         self.left, self.right = (
             Endpoint(
                 Association(
-                    config=config or Config(),
+                    config=own,
                     local_port=5000,
                     remote_port=5000,
-                    controller=make_controller(
-                        controller, (config or Config()).initial_packet_size - 28, self.random.random
-                    ),
+                    controller=make_controller(controller, own.initial_packet_size - 28, self.random.random),
                     checksum=crc32c,
                     draw=draw,
                 )
             )
-            for _ in range(2)
+            for own in (config, right_config or config)
         )
         self._due: list[tuple[float, int, Endpoint, bytes]] = []
         self._order = itertools.count()

@@ -1,0 +1,217 @@
+"""flyx/sctp/reassembly.py, against a model: fragments in any order, several streams, FORWARD TSN, reset."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flyx.errors import RemoteProtocolError
+from flyx.sctp.reassembly import BEGINNING, ENDING, MAX_WAITING, UNORDERED, Fragment, Message, Reassembly
+
+LIMIT = 10_000
+
+
+def fragments_of(tsn, data, *, size=3, stream_id=1, ssn=0, unordered=False, ppid=51):
+    """The fragments of one message from a TSN on."""
+    parts = [data[at : at + size] for at in range(0, len(data), size)]
+    fragments = []
+    for index, part in enumerate(parts):
+        flags = UNORDERED if unordered else 0
+        flags |= BEGINNING if index == 0 else 0
+        flags |= ENDING if index == len(parts) - 1 else 0
+        fragments.append(Fragment(tsn + index, flags, stream_id, ssn, ppid, part))
+    return fragments
+
+
+@st.composite
+def traffic(draw):
+    """Messages as (fragments, message, unordered), TSNs in a row from 1."""
+    tsn, ssns, sent = 1, {}, []
+    for number in range(draw(st.integers(1, 10))):
+        stream_id, unordered = draw(st.integers(0, 2)), draw(st.booleans())
+        ssn = 0 if unordered else ssns.get(stream_id, 0)
+        if not unordered:
+            ssns[stream_id] = ssn + 1
+        data = bytes([number]) * draw(st.integers(1, 15))
+        fragments = fragments_of(tsn, data, stream_id=stream_id, ssn=ssn, unordered=unordered)
+        sent.append((fragments, Message(stream_id, 51, data), unordered))
+        tsn += len(fragments)
+    return sent
+
+
+def ordered_of(messages, unordered_fills):
+    streams = {}
+    for message in messages:
+        if message.data[0] not in unordered_fills:
+            streams.setdefault(message.stream_id, []).append(message)
+    return streams
+
+
+@settings(max_examples=200)
+@given(traffic(), st.data())
+def test_fragments_in_any_order_become_the_messages_each_as_soon_as_it_is_due(sent, data):
+    reassembly = Reassembly(LIMIT)
+    fragments = [fragment for parts, _, _ in sent for fragment in parts]
+    arrived: set[int] = set()
+    due: set[int] = set()
+    waiting = 0
+    for fragment in data.draw(st.permutations(fragments)):
+        reassembly.add(fragment)
+        arrived.add(fragment.tsn)
+        blocked = set()
+        due, waiting = set(), 0
+        for number, (parts, message, unordered) in enumerate(sent):
+            whole = all(part.tsn in arrived for part in parts)
+            if whole and (unordered or message.stream_id not in blocked):
+                due.add(number)
+            else:
+                waiting += sum(len(part.data) for part in parts if part.tsn in arrived)
+                if not unordered:
+                    blocked.add(message.stream_id)
+        assert {message.data[0] for message in reassembly.ready} == due
+        assert reassembly.size == waiting
+    fills = {message.data[0] for _, message, unordered in sent if unordered}
+    assert ordered_of(reassembly.ready, fills) == ordered_of([m for _, m, _ in sent], fills)
+    assert sorted(m.data for m in reassembly.ready) == sorted(m.data for _, m, _ in sent)
+    assert reassembly.size == 0
+
+
+@settings(max_examples=200)
+@given(traffic(), st.data())
+def test_messages_skipped_by_forward_tsn_hold_nothing_up(sent, data):
+    """Some messages are abandoned, of which any part arrives before or never; all others are delivered."""
+    reassembly = Reassembly(LIMIT)
+    abandoned = data.draw(st.sets(st.integers(0, len(sent) - 1)))
+    fragments = []
+    for number, (parts, _, _) in enumerate(sent):
+        fragments += parts if number not in abandoned else parts[: data.draw(st.integers(0, len(parts) - 1))]
+    early = data.draw(st.permutations(fragments))
+    cut = data.draw(st.integers(0, len(early)))
+    for fragment in early[:cut]:
+        reassembly.add(fragment)
+    if abandoned:
+        # The sender's point: the end of the last abandoned message, once all before it has arrived.
+        last = max(abandoned)
+        point = sent[last][0][-1].tsn
+        for fragment in [f for f in early[cut:] if f.tsn <= point]:
+            reassembly.add(fragment)
+        streams = {sent[n][1].stream_id: sent[n][0][0].ssn for n in sorted(abandoned) if not sent[n][2]}
+        reassembly.skip(point, streams.items())
+        rest = [f for f in early[cut:] if f.tsn > point]
+    else:
+        rest = early[cut:]
+    for fragment in rest:
+        reassembly.add(fragment)
+    expected = [m for n, (_, m, _) in enumerate(sent) if n not in abandoned]
+    fills = {message.data[0] for _, message, unordered in sent if unordered}
+    assert ordered_of(reassembly.ready, fills) == ordered_of(expected, fills)
+    assert sorted(m.data for m in reassembly.ready) == sorted(m.data for m in expected)
+    assert reassembly.size == 0
+
+
+def test_a_reset_stream_begins_anew_with_ssn_0_and_frees_what_waited():
+    reassembly = Reassembly(LIMIT)
+    for fragment in fragments_of(1, b"a", ssn=0) + fragments_of(3, b"late", ssn=2):
+        reassembly.add(fragment)
+    assert reassembly.stream_ids() == [1]
+    reassembly.reset([1])
+    assert reassembly.size == 0
+    reassembly.add(fragments_of(5, b"new", ssn=0)[0])
+    assert [m.data for m in reassembly.ready] == [b"a", b"new"]
+
+
+def test_a_reset_of_no_named_stream_is_one_of_all():
+    reassembly = Reassembly(LIMIT)
+    for stream_id in (1, 2):
+        reassembly.add(fragments_of(stream_id, b"a", stream_id=stream_id)[0])
+    reassembly.reset([])
+    for stream_id in (1, 2):
+        reassembly.add(fragments_of(stream_id + 2, b"b", stream_id=stream_id)[0])
+    assert [m.data for m in reassembly.ready] == [b"a", b"a", b"b", b"b"]
+
+
+def test_ssns_wrap():
+    reassembly = Reassembly(LIMIT)
+    for tsn in range(65_538):
+        reassembly.add(Fragment(tsn, BEGINNING | ENDING, 1, tsn & 0xFFFF, 51, b"x"))
+    assert len(reassembly.ready) == 65_538
+    # Early, across the wrap.
+    reassembly = Reassembly(LIMIT)
+    reassembly.skip(0, [(1, 0x7FFE), (1, 0xFFFD)])
+    for tsn, ssn in ((4, 0), (3, 0xFFFF), (2, 0xFFFE)):
+        reassembly.add(Fragment(tsn, BEGINNING | ENDING, 1, ssn, 51, bytes([tsn])))
+    assert [m.data for m in reassembly.ready] == [b"\2", b"\3", b"\4"]
+
+
+def test_skipping_delivers_in_order_what_was_early():
+    reassembly = Reassembly(LIMIT)
+    for tsn, ssn in ((9, 7), (7, 5), (5, 3)):
+        reassembly.add(Fragment(tsn, BEGINNING | ENDING, 1, ssn, 51, bytes([ssn])))
+    reassembly.skip(8, [(1, 6)])
+    assert [m.data for m in reassembly.ready] == [b"\3", b"\5", b"\7"]
+    # One that goes back changes nothing.
+    reassembly.skip(8, [(1, 2)])
+    reassembly.add(Fragment(10, BEGINNING | ENDING, 1, 8, 51, b"\x08"))
+    assert reassembly.ready[-1].data == b"\x08"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Fragment(2, 0, 2, 0, 51, b"x"),
+        Fragment(2, 0, 1, 1, 51, b"x"),
+        Fragment(2, UNORDERED, 1, 0, 51, b"x"),
+        Fragment(2, BEGINNING, 1, 0, 51, b"x"),
+    ],
+    ids=["stream", "ssn", "unordered", "beginning"],
+)
+@pytest.mark.parametrize("in_order", [True, False])
+def test_fragments_of_different_messages_in_one_are_refused(other, in_order):
+    reassembly = Reassembly(LIMIT)
+    sequence = [Fragment(1, BEGINNING, 1, 0, 51, b"x"), other, Fragment(3, ENDING, 1, 0, 51, b"x")]
+
+    def feed():
+        for fragment in sequence if in_order else [sequence[2], sequence[1], sequence[0]]:
+            reassembly.add(fragment)
+
+    if not in_order and other.flags & BEGINNING:
+        feed()  # two beginnings: what is between is not whole
+        assert reassembly.ready == [Message(1, 51, b"xx")]
+        return
+    with pytest.raises(RemoteProtocolError):
+        feed()
+
+
+def test_a_message_without_its_beginning_is_refused():
+    reassembly = Reassembly(LIMIT)
+    reassembly.add(Fragment(1, BEGINNING, 1, 0, 51, b"x"))
+    reassembly.add(Fragment(3, 0, 1, 1, 51, b"x"))
+    with pytest.raises(RemoteProtocolError):
+        reassembly.add(Fragment(2, ENDING, 1, 0, 51, b"x"))
+
+
+def test_two_messages_of_one_ssn_are_refused():
+    reassembly = Reassembly(LIMIT)
+    reassembly.add(fragments_of(5, b"a", ssn=3)[0])
+    with pytest.raises(RemoteProtocolError):
+        reassembly.add(fragments_of(6, b"b", ssn=3)[0])
+
+
+@pytest.mark.parametrize("backwards", [True, False])
+def test_a_message_longer_than_may_be_is_refused(backwards):
+    reassembly = Reassembly(10)
+    fragments = fragments_of(1, b"x" * 11)
+    with pytest.raises(RemoteProtocolError):
+        for fragment in reversed(fragments) if backwards else fragments:
+            reassembly.add(fragment)
+    reassembly = Reassembly(11)
+    for fragment in reversed(fragments) if backwards else fragments:
+        reassembly.add(fragment)
+    assert len(reassembly.ready) == 1
+
+
+def test_messages_that_never_come_due_are_bounded_in_number():
+    reassembly = Reassembly(LIMIT)
+    with pytest.raises(RemoteProtocolError):
+        for count in range(MAX_WAITING + 1):
+            reassembly.add(Fragment(count, BEGINNING | ENDING, count & 3, 1 + (count >> 2), 51, b"x"))
+    assert count == MAX_WAITING
