@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from e2e.processes import (
+    DEADLINE,
     Flyx,
     Server,
     names_in,
@@ -462,6 +464,60 @@ def test_a_name_that_no_receiver_would_take_is_refused_before_any_server_is_aske
     with closed_port() as server:
         sender = flyx.start("send", "--server", server, "tree")
         sender.complains(7, "The name tree/two\\nlines is not safe to create", "rename it")
+
+
+# Standard output.
+
+
+def run_into(stdout: int, flyx: Flyx, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run flyx to its end with this handle as its standard output."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "flyx", *arguments],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=flyx.directory,
+        env=flyx.environment | {"FLYX_SERVER": flyx.server},
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert "Traceback" not in ended.stderr
+    # What Python says when its own flush fails at the exit.
+    assert "Exception ignored" not in ended.stderr
+    return ended
+
+
+@contextmanager
+def unread_pipe() -> Iterator[int]:
+    """A pipe whose reader has left."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_an_output_that_cannot_be_written_is_an_error(flyx: Flyx, tmp_path: Path, options: list[str]) -> None:
+    write_random(tmp_path / "file", 10)
+    with open("/dev/full", "wb") as full:
+        ended = run_into(full.fileno(), flyx, "send", *options, "file")
+    assert ended.returncode == 1
+    last = "error: Cannot write to standard output: No space left on device"
+    assert ended.stderr.splitlines()[-1] == last
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_an_output_that_nobody_reads_ends_the_sender(flyx: Flyx, tmp_path: Path, options: list[str]) -> None:
+    write_random(tmp_path / "file", 10)
+    with unread_pipe() as pipe:
+        assert run_into(pipe, flyx, "send", *options, "file").returncode == 1
+
+
+def test_an_error_that_nobody_reads_as_an_event_is_told_in_words(flyx: Flyx) -> None:
+    with unread_pipe() as pipe:
+        ended = run_into(pipe, flyx, "receive", "--json", "K7M2QX")
+    assert ended.returncode == 7
+    assert ended.stderr.startswith("error: Nobody can be asked")
 
 
 # Consent.

@@ -19,7 +19,7 @@ from flyx.cli.demo import demo
 from flyx.cli.receive import receive
 from flyx.cli.send import send
 from flyx.cli.serve import serve
-from flyx.errors import EXIT_CTRL_C, FlyxError, LocalProtocolError
+from flyx.errors import EXIT_CTRL_C, FlyxError, InputError, LocalProtocolError
 
 if TYPE_CHECKING:
     from typer._click import Context
@@ -55,16 +55,26 @@ class _FlyxGroup(TyperGroup):
             raise typer.Exit(bug.exit_status) from None
 
     def _defaults(self) -> dict[str, dict[str, Any]]:
-        """What the configuration file sets, by parameter: --json is as_json."""
-        defaults = load_config()
-        for name, command in self.commands.items():
+        """What the configuration file sets, by parameter: --json is as_json.
+
+        Raises:
+            InputError: it sets what does not exist: a mistake in a name must not pass for a setting.
+        """
+        defaults = {}
+        for name, table in load_config().items():
+            if name not in self.commands:
+                raise InputError(reason=f"the configuration file has a table for {name}, which is no command")
             parameters = {
-                option.removeprefix("--").replace("-", "_"): parameter.name or option
-                for parameter in command.params
+                option.removeprefix("--"): parameter.name
+                for parameter in self.commands[name].params
                 for option in parameter.opts
+                if option.startswith("--")
             }
-            table = defaults.get(name, {})
-            defaults[name] = {parameters.get(key, key): value for key, value in table.items()}
+            if unknown := sorted(set(table) - set(parameters)):
+                hint = f"the options of {name} are {', '.join(sorted(parameters))}"
+                reason = f"the configuration file sets {unknown[0]}, which is no option of {name}"
+                raise InputError(reason=reason, hint=hint)
+            defaults[name] = {str(parameters[key]): value for key, value in table.items()}
         return defaults
 
 
@@ -105,8 +115,3 @@ def options(
         output.log_to_stderr()
     else:
         output.silence_logs()
-
-
-def main() -> None:
-    """The console script."""
-    app()

@@ -31,12 +31,14 @@ def load_config() -> dict[str, Any]:
     """Return the options of each command that the configuration file sets; none if there is no file.
 
     Raises:
-        InputError: it cannot be read, or is not TOML of tables.
+        InputError: it cannot be read, is not TOML of tables, or was named and is not there.
     """
     path = config_path()
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        if CONFIG_VARIABLE in os.environ:
+            raise InputError(reason=f"there is no configuration file {path}") from None
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(reason=f"cannot read the configuration file {path}: {error}") from error
@@ -50,5 +52,4 @@ def load_config() -> dict[str, Any]:
         if not isinstance(table, dict):
             hint = "write it under the command it is for, such as [send]"
             raise InputError(reason=f"the configuration file {path} sets {name} for no command", hint=hint)
-    # Options are written as on the command line, with dashes; parameters have underscores.
-    return {name: {key.replace("-", "_"): v for key, v in table.items()} for name, table in tables.items()}
+    return tables

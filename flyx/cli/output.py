@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol, Self, assert_never
 
-from flyx.errors import FlyxError
+from flyx.errors import FlyxError, StorageError
 
 if TYPE_CHECKING:
     from flyx.client import events
@@ -42,9 +43,24 @@ def report_line(text: str) -> None:
 
 
 def write_data(text: str) -> None:
-    """Write one line of data. Names on disk may hold bytes that are no UTF-8; they leave as they are."""
-    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
-    sys.stdout.flush()
+    """Write one line of data. Names on disk may hold bytes that are no UTF-8; they leave as they are.
+
+    Raises:
+        StorageError: it could not be written, except for want of a reader.
+        BrokenPipeError: nobody reads it any more.
+    """
+    try:
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
+        sys.stdout.flush()
+    except OSError as error:
+        global _json_errors
+        _json_errors = False
+        # What is still in the buffer must not fail once more at the exit, where Python would complain of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        reason = error.strerror or str(error)
+        raise StorageError(action="write to", path="standard output", reason=reason) from error
 
 
 def write_event(name: str, **fields: Any) -> None:
@@ -55,8 +71,12 @@ def write_event(name: str, **fields: Any) -> None:
 def report_error(error: FlyxError) -> None:
     """Tell why the program ends without success."""
     if _json_errors:
-        write_event("error", code=error.code, message=str(error), hint=error.hint)
-        return
+        try:
+            write_event("error", code=error.code, message=str(error), hint=error.hint)
+            return
+        except (BrokenPipeError, StorageError):
+            # Then it is told where it still can be.
+            pass
     report_line(f"error: {error}")
     if error.hint:
         report_line(f"hint: {error.hint}")

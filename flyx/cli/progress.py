@@ -131,7 +131,7 @@ class HumanReporter:
         if peer not in self._bars:
             name = self._name(peer) if self._sending else "All files"
             self._bars[peer] = self._live.add_task(name, total=total)
-            self._live.start()
+        self._live.start()
         self._live.update(self._bars[peer], completed=done, total=total)
         if self._files:
             name, file_done, size = self._files.at(done)
@@ -144,6 +144,8 @@ class HumanReporter:
     def _remove_bar(self, peer: int) -> None:
         if self._live and peer in self._bars:
             self._live.remove_task(self._bars.pop(peer))
+            if not self._bars:
+                self.pause()
 
     def _saved(self, path: str) -> None:
         if self._live and self._bars and sys.stdout.isatty():
@@ -154,6 +156,8 @@ class HumanReporter:
 
     def _done(self, peer: int, files: int, size: int, seconds: float) -> None:
         speed = f", {size_text(round(size / seconds))}/s" if seconds > 0.001 and size else ""
+        # Its bar may not have been drawn since the beginning.
+        self._remove_bar(peer)
         amount = f"{files_text(files, 0, size)} in {seconds:.1f} s{speed}"
         if self._sending:
             self.line(f"Receiver {peer} has everything: {amount}")
