@@ -171,6 +171,8 @@ class Outstanding:
         # Bytes that are IN_FLIGHT, and bytes that are LOST.
         self.in_flight = 0
         self.lost_waiting = 0
+        # Whether any run may be ABANDONED; FORWARD TSN may have to wait for others before it.
+        self.abandoned_waiting = False
         # Bytes over the association's life (C.delivered, C.lost).
         self.delivered = 0
         self.delivered_at = 0.0
@@ -494,6 +496,7 @@ class Outstanding:
         burst = Burst(now, self.delivered, self.delivered_at, self._first_sent_at, self.lost, True)
         run = Run(self.next_tsn, 1, message, fragment, burst, 1)
         run.fate, run.size = Fate.ABANDONED, 0
+        self.abandoned_waiting = True
         message.fragment_count = fragment + 1
         self.runs.append(run)
         self.next_tsn += 1
@@ -508,6 +511,7 @@ class Outstanding:
         for run in self.runs:
             if run.message.abandoned and run.fate in _MATTERS:
                 self._skip(run)
+        self.abandoned_waiting = any(run.fate is Fate.ABANDONED for run in self.runs)
         point = self.cumulative
         streams: dict[int, int] = {}
         for run in self.runs:

@@ -194,7 +194,7 @@ class Transmission:
         current = self.queue.current
         expired = current is not None and current.expires_at is not None and current.expires_at <= now
         if not self.partial_reliability or not (
-            self.outstanding.lost_waiting or self._forward_to is not None or expired
+            self.outstanding.lost_waiting or self.outstanding.abandoned_waiting or expired
         ):
             return None
         if current is not None and expired:
