@@ -52,7 +52,10 @@ class Pacer:
         self._max_packet_size = size
 
     def budget(self, now: float, rate: float | None) -> int:
-        """Bytes that may leave now; less than one packet means none.
+        """Bytes that may leave now: a quantum at least, or none until next_send_time().
+
+        Without that, SACKs arriving between two wake-ups would have packets leave one by one, each at the
+        price of a quantum.
 
         Args:
             now: Monotonic seconds, never earlier than the last call.
@@ -63,7 +66,7 @@ class Pacer:
             self._updated_at = None
             return UNLIMITED
         self._fill(now, rate)
-        return int(self._level) if self._level >= self._max_packet_size else 0
+        return int(self._level) if self._level >= send_quantum(rate, self._max_packet_size) else 0
 
     def on_sent(self, size: int) -> None:
         """A burst of this many bytes has left."""
@@ -75,9 +78,10 @@ class Pacer:
         if rate is None:
             return now
         self._fill(now, rate)
+        # The bucket holds more than a quantum, so that this comes.
         missing = send_quantum(rate, self._max_packet_size) - self._level
-        # The bucket always holds a quantum, so this ends.
-        return now + missing / rate if missing > 0 else now
+        # A byte more than is missing, lest rounding make the caller come too early and find nothing.
+        return now + (missing + 1) / rate if missing > 0 else now
 
     def _fill(self, now: float, rate: float) -> None:
         capacity = max(rate * BURST_TIME, float(BURST_MIN_PACKETS * self._max_packet_size))

@@ -108,8 +108,7 @@ class Bbr(CongestionController):
         self._max_packet_size = max_packet_size
         self._randomness = randomness
         self.model = PathModel()
-        self.state = State.STARTUP
-        self.pacing_gain, self.cwnd_gain = GAINS[State.STARTUP]
+        self._enter(State.STARTUP)
         self._initial_cwnd = INITIAL_WINDOW_PACKETS * max_packet_size
         self.cwnd = self._initial_cwnd
         self.pacing_rate: float = self.pacing_gain * self._initial_cwnd / NOMINAL_RTT
@@ -155,7 +154,7 @@ class Bbr(CongestionController):
             return
         self._idle_restart = True
         self.model.extra_acked_interval_start = now
-        if self.state in PROBE_BW:
+        if self._in_probe_bw:
             self._set_pacing_rate(gain=1.0)
         elif self.state is State.PROBE_RTT:
             self._check_probe_rtt_done(now)
@@ -196,7 +195,7 @@ class Bbr(CongestionController):
             self._save_cwnd()
             if first:
                 self._save_state_upon_loss()
-            if self.state not in PROBING and model.inflight_shortterm == inf:
+            if not self._probing and model.inflight_shortterm == inf:
                 # The round's end would take the cwnd below for what was safe. Linux does the same
                 # (bbr_set_state); the draft does not say.
                 model.inflight_shortterm = max(self.cwnd, self._prior_cwnd)
@@ -220,7 +219,7 @@ class Bbr(CongestionController):
             model.full_bw_reached = False
             if self.state is not State.PROBE_RTT:
                 self._enter(State.STARTUP)
-        elif undo_state is State.PROBE_BW_UP and self.state not in (State.PROBE_BW_UP, State.PROBE_RTT):
+        elif undo_state is State.PROBE_BW_UP and self.state not in {State.PROBE_BW_UP, State.PROBE_RTT}:
             self._start_probe_bw_refill()
         model.bound_bw()
         self._update_control_parameters(0)
@@ -241,14 +240,16 @@ class Bbr(CongestionController):
         )
         model.update_latest_delivery_signals(sample)
         model.update_round(sample)
-        model.update_background_loss(sample, probing=self._ack_phase in PROBE_FEEDBACK)
+        model.update_background_loss(sample)
+        if model.round_start:
+            model.end_round_of_background_loss(self._ack_phase in PROBE_FEEDBACK)
         if model.round_start:
             self._rounds_since_probe_up += 1
         model.update_max_bw(rate, is_app_limited)
         startup_loss_too_high = False
         if model.loss_round_start:
             startup_loss_too_high = self._startup_loss_too_high(sample)
-            if model.loss_in_round and self.state not in PROBING:
+            if model.loss_in_round and not self._probing:
                 model.adapt_lower_bounds(self.cwnd, min(self.pacing_gain, 1.0) * PACING_MARGIN)
             model.loss_in_round = False
             model.loss_events_in_round = 0
@@ -265,6 +266,9 @@ class Bbr(CongestionController):
     def _enter(self, state: State) -> None:
         self.state = state
         self.pacing_gain, self.cwnd_gain = GAINS[state]
+        # Looked up here because hashing an Enum costs more than all else that a SACK asks of it.
+        self._in_probe_bw = state in PROBE_BW
+        self._probing = state in PROBING
 
     # Startup and Drain. §5.3.1, §5.3.2
 
@@ -334,15 +338,16 @@ class Bbr(CongestionController):
     ) -> None:
         if not self.model.full_bw_reached or self._adapt_long_term_model(sample, is_app_limited):
             return
-        if self.state in (State.PROBE_BW_DOWN, State.PROBE_BW_CRUISE):
+        state = self.state
+        if state is State.PROBE_BW_CRUISE or state is State.PROBE_BW_DOWN:
             if self._is_time_to_probe_bw(now):
                 self._start_probe_bw_refill()
-            elif self.state is State.PROBE_BW_DOWN and self._is_time_to_cruise():
+            elif state is State.PROBE_BW_DOWN and self._is_time_to_cruise():
                 self._enter(State.PROBE_BW_CRUISE)
-        elif self.state is State.PROBE_BW_REFILL:
+        elif state is State.PROBE_BW_REFILL:
             if self.model.round_start:
                 self._start_probe_bw_up(rate)
-        elif self.state is State.PROBE_BW_UP and self._is_time_to_go_down(sample, rate):
+        elif state is State.PROBE_BW_UP and self._is_time_to_go_down(sample, rate):
             self._prev_probe_too_high = False
             self._start_probe_bw_down(now)
 
@@ -354,7 +359,7 @@ class Bbr(CongestionController):
         if self._ack_phase is AckPhase.PROBE_STOPPING and model.round_start:
             self._is_bw_probe_sample = False
             self._ack_phase = AckPhase.INIT
-            if self.state in PROBE_BW:
+            if self._in_probe_bw:
                 if not is_app_limited:
                     model.advance_max_bw_filter()
                 if self._prev_probe_precautionary and not self._prev_probe_too_high:
@@ -501,9 +506,9 @@ class Bbr(CongestionController):
             cwnd = min(cwnd, self._probe_rtt_cwnd())
         # §5.6.4.7.
         cap = model.inflight_shortterm
-        if self.state in (State.PROBE_RTT, State.PROBE_BW_CRUISE):
+        if self.state is State.PROBE_BW_CRUISE or self.state is State.PROBE_RTT:
             cap = min(cap, self._inflight_with_headroom())
-        elif self.state in PROBE_BW:
+        elif self._in_probe_bw:
             cap = min(cap, model.inflight_longterm)
         self.cwnd = int(min(cwnd, max(cap, self._min_pipe_cwnd)))
 

@@ -53,6 +53,7 @@ class PathModel:
         self._next_round_delivered = 0
 
         # §5.5.2-5.5.6. The best of the last bandwidth-probing cycle and of this one; max_bw is the better.
+        self.max_bw = 0.0
         self._max_bw_previous_cycle = 0.0
         self._max_bw_this_cycle = 0.0
         # §5.5.10.3. bw is what sending is based on: max_bw within bw_shortterm.
@@ -97,12 +98,9 @@ class PathModel:
         self.extra_acked = 0.0
         self.extra_acked_interval_start: float | None = None
         self._extra_acked_delivered = 0
+        # The best of this round; the filter has the rounds before.
+        self._round_extra_acked = 0.0
         self._extra_acked_filter = WindowedMax(EXTRA_ACKED_FILTER_LEN, EXTRA_ACKED_FILTER_LEN)
-
-    @property
-    def max_bw(self) -> float:
-        """The best bandwidth of this bandwidth-probing cycle and the one before. §5.5.3."""
-        return max(self._max_bw_previous_cycle, self._max_bw_this_cycle)
 
     def bdp(self, bw: float | None = None) -> float | None:
         """Bytes that fill the path at this bandwidth (default: bw); None without a round trip. §5.6.4.2."""
@@ -134,8 +132,9 @@ class PathModel:
 
     def update_max_bw(self, rate: float, is_app_limited: bool) -> None:
         """Take in a bandwidth sample, unless the application made it small. §5.5.5."""
-        if rate > 0 and (rate >= self.max_bw or not is_app_limited):
-            self._max_bw_this_cycle = max(self._max_bw_this_cycle, rate)
+        if rate > self._max_bw_this_cycle and (rate >= self.max_bw or not is_app_limited):
+            self._max_bw_this_cycle = rate
+            self.max_bw = max(rate, self._max_bw_previous_cycle)
 
     def adapt_lower_bounds(self, cwnd: int, pace: float) -> None:
         """Give way to the round's loss: bound sending by what the round delivered. §5.5.10.3.
@@ -169,32 +168,42 @@ class PathModel:
             expected = 0.0
         self._extra_acked_delivered += acked
         extra = min(self._extra_acked_delivered - expected, cwnd)
-        if not self.full_bw_reached and self.round_start:
+        if self.round_start:
             # In Startup, only the current round counts.
-            self._extra_acked_filter = WindowedMax(EXTRA_ACKED_FILTER_LEN, EXTRA_ACKED_FILTER_LEN)
-        self.extra_acked = self._extra_acked_filter.update(extra, self.round_count)
+            if self.full_bw_reached:
+                past = self._extra_acked_filter.update(self._round_extra_acked, self.round_count)
+            else:
+                past = 0.0
+            self._round_extra_acked = 0.0
+            self.extra_acked = max(past, extra)
+        elif extra > self.extra_acked:
+            self.extra_acked = extra
+        if extra > self._round_extra_acked:
+            self._round_extra_acked = extra
 
-    def update_background_loss(self, sample: AckSample, probing: bool) -> None:
+    def update_background_loss(self, sample: AckSample) -> None:
         """Learn, once a round, what the path loses although nothing queues.
 
         Deviation: the draft takes every loss for congestion. Then a path that loses 3 % at random (radio, a
-        bad cable) is used to a quarter, because each probe ends at LOSS_THRESH and each round in between gives
-        up what was lost in it; with 1 %, to four fifths (tests/sctp/congestion_simulation.py has both). Loss
-        while bandwidth is not probed and some packet of the round met no queue is not ours to avoid. It is
-        averaged, up to MAX_BACKGROUND_LOSS, and added to what the draft tolerates. With a competitor that
-        keeps the queue filled, nothing is learned, and all is as in the draft.
+        bad cable) is used to a quarter, because each probe ends at LOSS_THRESH and each round in between
+        gives up what was lost in it; with 1 %, to four fifths (100 Mbit/s, 50 ms, in
+        tests/sctp/congestion_simulation.py). Loss while bandwidth is not probed and some packet of the round
+        met no queue is not ours to avoid. It is averaged, up to MAX_BACKGROUND_LOSS, and added to what the
+        draft tolerates. With a competitor that keeps the queue filled, nothing is learned, and all is as in
+        the draft.
 
-        Args:
-            sample: The SACK being handled.
-            probing: It may tell of packets that were sent in order to find the limit.
+        Call end_round_of_background_loss() next if the SACK ends a round.
         """
-        if self.round_start:
-            self._end_round_of_background_loss(probing)
         if sample.rtt is not None and sample.rtt < self._round_min_rtt:
             self._round_min_rtt = sample.rtt
         self._round_acked += sample.acked
 
-    def _end_round_of_background_loss(self, probing: bool) -> None:
+    def end_round_of_background_loss(self, probing: bool) -> None:
+        """Average what the round lost, and look for a queue.
+
+        Args:
+            probing: The round may tell of packets that were sent in order to find the limit.
+        """
         acked, lost, rtt = self._round_acked, self._round_lost, self._round_min_rtt
         self._round_acked = self._round_lost = 0
         self._round_min_rtt = inf
@@ -269,6 +278,7 @@ class PathModel:
         if self._max_bw_this_cycle > 0:
             self._max_bw_previous_cycle = self._max_bw_this_cycle
             self._max_bw_this_cycle = 0.0
+            self.max_bw = self._max_bw_previous_cycle
 
     def reset_congestion_signals(self) -> None:
         """Forget the loss of this round. §5.5.10.3."""
