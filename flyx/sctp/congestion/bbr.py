@@ -108,6 +108,10 @@ class Bbr(CongestionController):
         self._max_packet_size = max_packet_size
         self._randomness = randomness
         self.model = PathModel()
+        # What part of bw is sent by the state's choice: now; at the least in this round, in the last and in
+        # the one before that.
+        self._pace = 1.0
+        self._pace_this_round = self._pace_last_round = self._pace_before = 1.0
         self._enter(State.STARTUP)
         self._initial_cwnd = INITIAL_WINDOW_PACKETS * max_packet_size
         self.cwnd = self._initial_cwnd
@@ -245,12 +249,16 @@ class Bbr(CongestionController):
             model.end_round_of_background_loss(self._ack_phase in PROBE_FEEDBACK)
         if model.round_start:
             self._rounds_since_probe_up += 1
+            self._pace_before, self._pace_last_round = self._pace_last_round, self._pace_this_round
+            self._pace_this_round = self._pace
         model.update_max_bw(rate, is_app_limited)
         startup_loss_too_high = False
         if model.loss_round_start:
             startup_loss_too_high = self._startup_loss_too_high(sample)
             if model.loss_in_round and not self._probing:
-                model.adapt_lower_bounds(self.cwnd, min(self.pacing_gain, 1.0) * PACING_MARGIN)
+                # A sample covers what was sent in the round trip before its packet, and comes one later.
+                pace = min(self._pace_this_round, self._pace_last_round, self._pace_before)
+                model.adapt_lower_bounds(self.cwnd, pace * PACING_MARGIN)
             model.loss_in_round = False
             model.loss_events_in_round = 0
         model.update_ack_aggregation(now, sample.acked, self.cwnd)
@@ -269,6 +277,9 @@ class Bbr(CongestionController):
         # Looked up here because hashing an Enum costs more than all else that a SACK asks of it.
         self._in_probe_bw = state in PROBE_BW
         self._probing = state in PROBING
+        # In PROBE_RTT, it is the window that slows sending.
+        self._pace = min(self.pacing_gain, self.cwnd_gain, 1.0)
+        self._pace_this_round = min(self._pace_this_round, self._pace)
 
     # Startup and Drain. §5.3.1, §5.3.2
 

@@ -140,11 +140,12 @@ class PathModel:
         """Give way to the round's loss: bound sending by what the round delivered. §5.5.10.3.
 
         Deviation: what was delivered is set in relation to what could have been. The draft's bounds shrink by
-        PACING_MARGIN and by the background loss in each round with any loss, compounding for seconds.
+        PACING_MARGIN and by the background loss in each round with any loss, compounding for seconds; and a
+        single loss after PROBE_BW_DOWN or PROBE_RTT takes their low rate for the path's.
 
         Args:
             cwnd: Bytes.
-            pace: What part of bw was sent, at most 1.
+            pace: What part of bw was sent at the time that the round's samples cover, at most 1.
         """
         if self.bw_shortterm == inf:
             self.bw_shortterm = self.max_bw
