@@ -407,6 +407,8 @@ class Association:
         self.state = State.ESTABLISHED
         self._timers.stop(Timer.T1)
         self._resend = None
+        if ChunkType.PAD not in init.extensions:
+            self._path_mtu.spare_stranger()
         peer = Peer(
             self._local_port,
             self._remote_port,

@@ -14,6 +14,12 @@ from flyx.sctp.packet import COMMON_HEADER_SIZE, serialize_chunk, serialize_para
 DATAGRAM_SIZES = (1232, 1352, 1452, 1472, 8952, 8972, 65507)
 """UDP payloads that fit IP packets of 1280, 1400, 1500 and 9000 bytes (IPv6, IPv4), and the largest."""
 
+LARGEST_FOR_STRANGERS = 1472
+"""No larger datagrams are tried with a peer that does not know PAD, and so does not probe like this itself.
+
+libwebrtc's DTLS transport fails for good over a record of more than 2,048 bytes (kMaxDtlsPacketLen).
+"""
+
 TRIES = 3
 """MAX_PROBES (RFC 8899 §5.1.2)."""
 
@@ -39,8 +45,14 @@ class PathMtu:
         self.size = initial
         sizes = {min(size - packet_overhead, largest) & ~3 for size in DATAGRAM_SIZES}
         self._sizes = sorted(size for size in sizes if size > initial)
+        self._packet_overhead = packet_overhead
         self._magic = magic
         self._tries = 0
+
+    def spare_stranger(self) -> None:
+        """The peer may not survive larger packets than the Internet has; before the first probes."""
+        largest = LARGEST_FOR_STRANGERS - self._packet_overhead
+        self._sizes = [size for size in self._sizes if size <= largest]
 
     def probes(self, now: float) -> tuple[list[list[bytes]], float]:
         """Return the chunks of each probe packet to send, smallest first, and when to ask again."""

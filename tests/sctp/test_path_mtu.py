@@ -64,6 +64,14 @@ def test_nothing_to_probe_rests_at_once():
     assert make(largest=1160).probes(0.0) == ([], RAISE_INTERVAL)
 
 
+def test_a_peer_that_does_not_know_pad_gets_no_packets_that_could_break_its_dtls():
+    mtu = make()
+    mtu.spare_stranger()
+    sizes = [info_of(probe)[1] for probe in mtu.probes(0.0)[0]]
+    assert len(sizes) > 1
+    assert max(sizes) <= 1472 - 37
+
+
 @pytest.mark.parametrize("path", [1200, 1500, 9000, 65535])
 def test_the_association_finds_what_the_path_takes_and_no_more(path):
     link = Link(Conditions(mtu=path - 28 - 37), config=Config(initial_packet_size=1132))
