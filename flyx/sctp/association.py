@@ -5,12 +5,13 @@
 3. ask next_timeout when to call handle_timeout.
 
 `now` is monotonic seconds, never earlier than in the last call. This file has the life of the association:
-set-up with collision (§5), its end (§9, §8.5), heartbeats (§8.3) and which chunk goes where. What moves data
+set-up with collision (§5), its end (§9, §8.5) and which chunk goes where. What moves data
 is in transmission.py and reception.py.
 
 Deviations: a state cookie is a random number that we remember instead of a signed state (§5.1.3), since DTLS
-has already shown who is there; a restart of the peer (§5.2.2 A) is ignored, since over DTLS it has a new
-handshake first (RFC 8261 §6.1); one address each, so no failover.
+has already shown who is there; data from the peer stands for a lost COOKIE ACK; a restart of the peer
+(§5.2.2 A) is ignored, since over DTLS it has a new handshake first (RFC 8261 §6.1); one address each, so no
+failover; an idle path is not tested (§8.3), since ICE does that (RFC 7675).
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ class Association:
         self.state = State.CLOSED
         # CLOSED for good, not only not yet open.
         self._over = False
+        # It ended by a shutdown.
+        self._agreed = False
         self._local_tag = draw(32) or 1
         self._initial_tsn = draw(32)
         self._cookie = draw(_COOKIE_BITS).to_bytes(_COOKIE_BITS // 8, "big")
@@ -256,7 +259,7 @@ class Association:
             index += 1
         if self._over:
             if index < len(packets):
-                self._control.answer_late(packets[index], self._local_tag)
+                self._control.answer_late(packets[index], self._local_tag, agreed=self._agreed)
         elif reception:
             reception.schedule_sack(now)
             if self._resets:
@@ -306,6 +309,10 @@ class Association:
 
     def _receive_chunk(self, kind: int, flags: int, value: memoryview, now: float) -> bool:
         """Handle one chunk; return False if the rest of the packet is not to be looked at."""
+        if self.state is State.COOKIE_ECHOED and kind in (ChunkType.DATA, ChunkType.SACK):
+            # Our cookie was taken, only the COOKIE ACK is lost. RFC 9260 §5.1 has us wait for another, a T1
+            # later; but the peer's T3 is shorter, and it would give us up before.
+            self._establish(now)
         match kind:
             case ChunkType.DATA:
                 if self._reception and self.state in _TAKES_DATA:
@@ -557,8 +564,10 @@ class Association:
                     self._shut(serialize_chunk(ChunkType.SHUTDOWN_ACK, 0, b""), now)
             case ChunkType.SHUTDOWN_ACK if self.state in (State.SHUTDOWN_SENT, State.SHUTDOWN_ACK_SENT):
                 self._control.add_packet(serialize_chunk(ChunkType.SHUTDOWN_COMPLETE, 0, b""))
+                self._agreed = True
                 self._close(None)
             case ChunkType.SHUTDOWN_COMPLETE if self.state is State.SHUTDOWN_ACK_SENT:
+                self._agreed = True
                 self._close(None)
             case _:
                 pass

@@ -20,8 +20,8 @@ class Config:
         max_message_size: largest message that we take (a=max-message-size).
         streams: streams offered and taken in each direction (RFC 8831 §6.2 asks for all).
         init_retries: Max.Init.Retransmits.
-        max_retries: Association.Max.Retrans: T3-rtx or heartbeat expiries in a row. RFC 9260 says 10; with
-            an RTO floor below its 1 s, more of them make up the same time.
+        max_retries: Association.Max.Retrans: T3-rtx expiries in a row, or unanswered stream resets. RFC 9260
+            says 10; with an RTO floor below its 1 s, more of them make up the same time.
         sack_delay: SACK.Delay: 200 ms in RFC 9260 §6.2; acknowledgements are what tells us the path's
             round trip, so they wait no longer than 20 ms here.
         sack_every: packets after which a SACK leaves at once. RFC 9260 §6.2 says 2 (SHOULD). A batch of

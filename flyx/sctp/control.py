@@ -63,8 +63,14 @@ class ControlPackets:
             packets.append(self.packet(bundle))
         return packets
 
-    def answer_late(self, packet: bytes, local_tag: int) -> None:
-        """A packet has come after the end: the peer has missed it (RFC 9260 §8.4)."""
+    def answer_late(self, packet: bytes, local_tag: int, *, agreed: bool) -> None:
+        """A packet has come after the end: the peer has missed it (RFC 9260 §8.4).
+
+        Args:
+            packet: what came.
+            local_tag: our verification tag.
+            agreed: the end was a shutdown. Then packets that were overtaken must not make it an abort.
+        """
         if self.tag is None or len(packet) < COMMON_HEADER_SIZE + 4:
             return
         kind = packet[COMMON_HEADER_SIZE]
@@ -72,5 +78,5 @@ class ControlPackets:
             return
         if kind == ChunkType.SHUTDOWN_ACK:
             self.add_packet(serialize_chunk(ChunkType.SHUTDOWN_COMPLETE, 0, b""))
-        else:
+        elif not agreed:
             self.add_packet(chunks.serialize_abort(CauseCode.USER_INITIATED_ABORT))

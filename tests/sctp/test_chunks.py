@@ -1,5 +1,7 @@
 """flyx/sctp/chunks.py: layouts by section of the RFCs, round trips, and what peers may do wrong."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,7 +124,9 @@ def test_init_survives_a_round_trip(init):
 def test_sack_survives_a_round_trip(cumulative, a_rwnd, edges, duplicates):
     edges = sorted(edges)[: len(edges) // 2 * 2]
     gaps = list(zip(edges[::2], edges[1::2], strict=True))
-    sack = chunks.parse_sack_untrusted(value(chunks.serialize_sack(Sack(cumulative, a_rwnd, gaps, duplicates))))
+    sack = chunks.parse_sack_untrusted(
+        value(chunks.serialize_sack(Sack(cumulative, a_rwnd, gaps, duplicates)))
+    )
     assert sack.gap_ack_blocks == gaps or not gaps
     assert (sack.cumulative_tsn_ack, sack.a_rwnd, list(sack.duplicate_tsns)) == (
         cumulative,
@@ -136,7 +140,7 @@ def test_gap_ack_blocks_in_any_order_come_out_sorted_and_apart(blocks):
     gaps = [(start, start + length) for start, length in blocks]
     parsed = chunks.parse_sack_untrusted(value(chunks.serialize_sack(Sack(0, 0, gaps)))).gap_ack_blocks
     assert {t for a, b in parsed for t in range(a, b + 1)} == {t for a, b in gaps for t in range(a, b + 1)}
-    assert all(left[1] < right[0] for left, right in zip(parsed, parsed[1:], strict=False))
+    assert all(left[1] < right[0] for left, right in pairwise(parsed))
 
 
 @pytest.mark.parametrize("gap", [(0, 3), (5, 4)])

@@ -92,7 +92,7 @@ def test_the_fast_gap_difference_equals_the_naive_one(blocks, known):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_every_byte_is_acknowledged_or_lost_or_in_flight(seed):
-    """Random sending, SACKs of a receiver that got some of it (also old ones), timers, resends, abandonment."""
+    """Random sending, SACKs of a receiver that got some of it, old ones too, timers, resending."""
     rng = random.Random(seed)
     outstanding, now, ssn = Outstanding(FIRST), 1.0, 0
     sizes: dict[int, int] = {}
