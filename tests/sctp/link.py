@@ -1,4 +1,4 @@
-"""Two associations on a simulated link: a virtual clock, seeded loss, delay, reordering, duplication, MTU, rate."""
+"""Two associations on a simulated link: clock, seeded loss, delay, reordering, duplication, MTU, rate."""
 
 from __future__ import annotations
 
