@@ -1,25 +1,50 @@
-"""The only user of private names of aiortc and aioice.
+"""The only user of private names of aiortc and aioice, and of pyOpenSSL below them.
 
 aiortc gathers all candidates before it gives an SDP, and one STUN server that does not answer costs 5 s
 there. Here the host candidates are gathered first; server-reflexive ones are asked for over the same sockets
-and told as they are found (trickle ICE, RFC 8838). Each private name is in PRIVATE_NAMES, and a test makes
-sure that the pinned release still has it.
+and told as they are found (trickle ICE, RFC 8838).
+
+For flyx.rtc.dtls there is what lies below an RTCDtlsTransport: OpenSSL's handles, the sockets of its ICE
+connection and the path that ICE has chosen.
+
+Each private name is in PRIVATE_NAMES, and a test makes sure that the pinned release still has it.
 """
 
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from aioice import Connection, stun
-from aioice.ice import server_reflexive_candidate
-from aiortc import RTCIceCandidate, RTCPeerConnection
+from aioice.ice import StunProtocol, server_reflexive_candidate
+from aioice.turn import TurnTransport
+from aiortc import RTCConfiguration, RTCDataChannel, RTCDtlsTransport, RTCIceCandidate, RTCPeerConnection
 from aiortc.rtcicetransport import RTCIceGatherer, candidate_from_aioice
+from aiortc.rtcsctptransport import (
+    WEBRTC_BINARY,
+    WEBRTC_BINARY_EMPTY,
+    WEBRTC_DCEP,
+    WEBRTC_STRING,
+    WEBRTC_STRING_EMPTY,
+    RTCSctpCapabilities,
+    RTCSctpTransport,
+)
+from OpenSSL import SSL
 
 PRIVATE_NAMES = {
     RTCIceGatherer: ("_connection",),
-    Connection: ("_local_candidates", "_nominated", "_protocols"),
+    RTCDtlsTransport: ("_ssl",),
+    Connection: ("_local_candidates", "_nominated", "_protocols", "_queue"),
+    TurnTransport: ("_TurnTransport__inner_protocol",),
+    SSL.Connection: ("_ssl", "_into_ssl", "_from_ssl"),
 }
 """Attributes that instances of these classes have and this module uses."""
+
+PRIVATE_NAMES_OF_PYOPENSSL = ("_lib", "_ffi")
+"""Attributes of the module OpenSSL.SSL: the functions of libssl and libcrypto, and cffi to call them."""
 
 COMPONENT = 1
 """The only component of a data channel's ICE stream."""
@@ -86,3 +111,263 @@ def selected_pair(pc: RTCPeerConnection) -> tuple[RTCIceCandidate, RTCIceCandida
     if pair is None:
         return None
     return candidate_from_aioice(pair.local_candidate), candidate_from_aioice(pair.remote_candidate)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLayer:
+    """A DTLS connection as OpenSSL has it: read and written through memory BIOs."""
+
+    lib: Any
+    ffi: Any
+    connection: SSL.Connection
+    ssl: Any
+    incoming: Any
+    """Where datagrams from the peer go."""
+    outgoing: Any
+    """Where records for the peer come from."""
+
+
+def record_layer(dtls: RTCDtlsTransport) -> RecordLayer:
+    """Return OpenSSL's handles; the handshake has been started."""
+    connection = dtls._ssl
+    assert connection is not None, "not started"
+    return RecordLayer(
+        lib=SSL._lib,  # type: ignore[attr-defined]  # private
+        ffi=SSL._ffi,  # type: ignore[attr-defined]  # private
+        connection=connection,
+        ssl=connection._ssl,
+        incoming=connection._into_ssl,
+        outgoing=connection._from_ssl,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Where ICE sends: the protocol and the transport of the nominated pair, and the peer's address."""
+
+    protocol: asyncio.DatagramProtocol
+    transport: asyncio.DatagramTransport
+    address: tuple[str, int]
+
+
+def nominated_pair(dtls: RTCDtlsTransport) -> object | None:
+    """Return something that stays the same as long as the path does; None while there is none."""
+    return _ice_of(dtls)._nominated.get(COMPONENT)
+
+
+def nominated_path(dtls: RTCDtlsTransport) -> Path:
+    """Return the path in use; there is one."""
+    pair = _ice_of(dtls)._nominated[COMPONENT]
+    return Path(pair.protocol, pair.protocol.transport, pair.remote_addr)
+
+
+def datagram_protocols(dtls: RTCDtlsTransport) -> list[asyncio.DatagramProtocol]:
+    """Return what takes the datagrams of each local candidate: STUN is answered there, the rest queued."""
+    return list(_ice_of(dtls)._protocols)
+
+
+def redirect_datagrams(protocol: asyncio.DatagramProtocol, receiver: asyncio.DatagramProtocol) -> None:
+    """Have the transport of an ICE protocol deliver to this receiver instead, and tell it of its end."""
+    assert isinstance(protocol, StunProtocol)
+    if isinstance(protocol.transport, TurnTransport):
+        protocol.transport._TurnTransport__inner_protocol.receiver = receiver  # type: ignore[attr-defined]
+    else:
+        protocol.transport.set_protocol(receiver)
+
+
+def take_queued_datagrams(dtls: RTCDtlsTransport) -> list[bytes]:
+    """Return the datagrams that ICE has queued for aiortc, which will not see them."""
+    queue = _ice_of(dtls)._queue
+    entries = []
+    while not queue.empty():
+        entries.append(queue.get_nowait())
+    if None in entries:
+        # The connection is lost, which aiortc must see.
+        queue.put_nowait(None)
+    return [entry[0] for entry in entries if entry is not None]
+
+
+def queue_datagram(dtls: RTCDtlsTransport, datagram: bytes) -> None:
+    """Give aiortc a datagram as if ICE had received it."""
+    _ice_of(dtls)._queue.put_nowait((datagram, COMPONENT))
+
+
+def end_datagrams(dtls: RTCDtlsTransport) -> None:
+    """Have aiortc's DTLS transport close as if the peer's close_notify had gone through it."""
+    _ice_of(dtls)._queue.put_nowait(None)
+
+
+def _ice_of(dtls: RTCDtlsTransport) -> Connection:
+    return dtls.transport.iceGatherer._connection
+
+
+class SctpSeam(RTCSctpTransport):
+    """aiortc's SCTP transport without its association: DCEP, channel ids and channel states stay aiortc's.
+
+    A subclass brings the association: it implements the methods that are abstract here, and calls those whose
+    names begin with `association_`.
+    """
+
+    def __init__(self, transport: RTCDtlsTransport) -> None:
+        super().__init__(transport)
+        self._begun = False
+
+    # To be implemented. None of them may wait.
+
+    @abstractmethod
+    def begin(self, remote_port: int) -> None:
+        """DTLS is connected: set the association up."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Abort the association, if it lives."""
+
+    @abstractmethod
+    def send_message(
+        self,
+        stream_id: int,
+        ppid: int,
+        data: bytes,
+        *,
+        unordered: bool,
+        max_retransmits: int | None,
+        max_life_time_ms: int | None,
+    ) -> None:
+        """Send a message on an established association."""
+
+    @abstractmethod
+    def reset_streams(self, stream_ids: list[int]) -> None:
+        """Close our direction of these streams."""
+
+    # Told by the association.
+
+    def association_established(self, outbound_streams: int, inbound_streams: int) -> None:
+        """Messages can be sent."""
+        self._outbound_streams_count = outbound_streams
+        self._inbound_streams_count = inbound_streams
+        self._set_state(self.State.ESTABLISHED)
+
+    def association_closed(self) -> None:
+        """Nothing more will come or go; all channels close."""
+        self._set_state(self.State.CLOSED)
+
+    def association_message(self, stream_id: int, ppid: int, data: bytes) -> None:
+        """A message has arrived.
+
+        Raises:
+            Exception: it is not what a WebRTC peer sends; aiortc's parser has no error of its own.
+        """
+        channel = self._data_channels.get(stream_id)
+        if ppid == WEBRTC_BINARY and channel is not None:
+            channel.emit("message", data)
+            return
+        # A coroutine that never waits, since sending does not.
+        receiving = self._data_channel_receive(stream_id, ppid, data)
+        try:
+            receiving.send(None)
+        except StopIteration:
+            return
+        raise AssertionError("aiortc waits while it receives")
+
+    def association_departed(self, stream_id: int, size: int) -> None:
+        """A message of so many bytes has left."""
+        channel = self._data_channels.get(stream_id)
+        if channel is not None and channel.bufferedAmount >= size:
+            channel._addBufferedAmount(-size)
+
+    def association_reset(self, incoming: tuple[int, ...], outgoing: tuple[int, ...]) -> None:
+        """Streams have been reset: a channel is closed when both of its directions are (RFC 8831 §6.7)."""
+        for stream_id in incoming:
+            if stream_id in self._data_channels:
+                self._data_channel_inbound_reset.add(stream_id)
+                self._data_channel_close(self._data_channels[stream_id])
+                self._data_channel_reset(stream_id)
+        for stream_id in outgoing:
+            if stream_id in self._data_channels:
+                self._data_channel_outbound_reset.add(stream_id)
+                self._data_channel_reset(stream_id)
+
+    # What aiortc calls.
+
+    async def start(self, remoteCaps: RTCSctpCapabilities | None, remotePort: int) -> None:
+        """Start the association once."""
+        if self._begun:
+            return
+        self._begun = True
+        if remoteCaps is not None:
+            self._remote_max_message_size = remoteCaps.maxMessageSize
+        # RFC 8832 §6: the DTLS client uses even stream ids, the server odd ones.
+        self._data_channel_id = 1 if self.is_server else 0
+        self.begin(remotePort)
+
+    async def stop(self) -> None:
+        """End the association and close the channels."""
+        self.end()
+        self._set_state(self.State.CLOSED)
+
+    async def _data_channel_flush(self) -> None:
+        """Send what was queued; see RTCSctpTransport."""
+        self._flush()
+
+    async def _transmit_reconfig(self) -> None:
+        """Ask for the stream resets that closing channels have queued."""
+        streams, self._reconfig_queue = self._reconfig_queue, []
+        self.reset_streams(streams)
+
+    def _data_channel_send(self, channel: RTCDataChannel, data: bytes | str) -> None:
+        """Queue a message of the application and send it; aiortc makes a task of each."""
+        if isinstance(data, str):
+            ppid, payload = (WEBRTC_STRING, data.encode()) if data else (WEBRTC_STRING_EMPTY, b"\0")
+        else:
+            ppid, payload = (WEBRTC_BINARY, data) if data else (WEBRTC_BINARY_EMPTY, b"\0")
+        limit = self._remote_max_message_size
+        if limit and len(payload) > limit:
+            raise ValueError(f"a message of {len(payload)} bytes, where the peer takes {limit}")
+        channel._addBufferedAmount(len(payload))
+        self._data_channel_queue.append((channel, ppid, payload))
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._association_state is not self.State.ESTABLISHED:
+            return
+        queue = self._data_channel_queue
+        while queue:
+            channel, ppid, data = queue.popleft()
+            stream_id = channel.id
+            if stream_id is None:
+                stream_id = self._data_channel_id or 0
+                while stream_id in self._data_channels:
+                    stream_id += 2
+                self._data_channels[stream_id] = channel
+                channel._setId(stream_id)
+            announcing = ppid == WEBRTC_DCEP
+            self.send_message(
+                stream_id,
+                ppid,
+                data,
+                # RFC 8832 §6: DATA_CHANNEL_OPEN and ACK are ordered and reliable, whatever the channel is.
+                unordered=not announcing and not channel.ordered,
+                max_retransmits=None if announcing else channel.maxRetransmits,
+                max_life_time_ms=None if announcing else channel.maxPacketLifeTime,
+            )
+
+
+class SeamPeerConnection(RTCPeerConnection):
+    """An RTCPeerConnection whose SCTP transport somebody else makes."""
+
+    def __init__(
+        self, configuration: RTCConfiguration, make_sctp: Callable[[RTCDtlsTransport], RTCSctpTransport]
+    ) -> None:
+        self._make_sctp = make_sctp
+        super().__init__(configuration)
+
+    def _RTCPeerConnection__createSctpTransport(self) -> None:
+        original: Callable[[RTCPeerConnection], None]
+        original = RTCPeerConnection._RTCPeerConnection__createSctpTransport  # type: ignore[attr-defined]
+        original(self)
+        stock = self.sctp
+        assert stock is not None
+        ours = self._make_sctp(stock.transport)
+        ours._bundled, ours.mid = stock._bundled, stock.mid
+        ours.on("datachannel", lambda channel: self.emit("datachannel", channel))
+        self._RTCPeerConnection__sctp = ours

@@ -1,14 +1,26 @@
-"""The private names of aiortc and aioice that flyx uses are still there."""
+"""The private names of aiortc, aioice and pyOpenSSL that flyx uses are still there, and do what it thinks."""
 
 from __future__ import annotations
 
+import asyncio
+import struct
 from importlib.metadata import requires, version
+from typing import Any
 
 import pytest
 from aioice import Connection
-from aiortc import RTCConfiguration, RTCPeerConnection
+from aioice.ice import StunProtocol
+from aioice.turn import TurnClientUdpProtocol, TurnTransport
+from aiortc import RTCConfiguration, RTCDtlsTransport, RTCPeerConnection
+from OpenSSL import SSL
 
 from flyx.rtc import seam
+
+
+def turn_client() -> TurnClientUdpProtocol:
+    return TurnClientUdpProtocol(
+        ("127.0.0.1", 3478), "anyone", "secret", lifetime=600, channel_refresh_time=500
+    )
 
 
 async def test_every_private_name_exists_in_the_installed_release() -> None:
@@ -17,11 +29,20 @@ async def test_every_private_name_exists_in_the_installed_release() -> None:
         pc.createDataChannel("any")
         assert pc.sctp is not None
         gatherer = pc.sctp.transport.transport.iceGatherer
-        instances = {type(gatherer): gatherer, Connection: gatherer._connection}
+        ssl = SSL.Connection(SSL.Context(SSL.DTLS_METHOD))
+        instances: dict[type, Any] = {
+            type(gatherer): gatherer,
+            Connection: gatherer._connection,
+            RTCDtlsTransport: pc.sctp.transport,
+            TurnTransport: TurnTransport(turn_client()),
+            SSL.Connection: ssl,
+        }
         assert set(instances) == set(seam.PRIVATE_NAMES)
         for kind, names in seam.PRIVATE_NAMES.items():
             for name in names:
                 assert hasattr(instances[kind], name), f"{kind.__name__}.{name}"
+        for name in seam.PRIVATE_NAMES_OF_PYOPENSSL:
+            assert hasattr(SSL, name), name
     finally:
         await pc.close()
 
@@ -39,3 +60,38 @@ async def test_without_a_network_the_loopback_is_a_candidate(monkeypatch: pytest
         assert [candidate.ip for candidate in candidates] == seam.LOOPBACK_ADDRESSES
     finally:
         await pc.close()
+
+
+async def test_openssl_has_the_functions_that_a_record_layer_is_used_with() -> None:
+    connection = SSL.Connection(SSL.Context(SSL.DTLS_METHOD))
+    names = ("SSL_read", "SSL_write", "BIO_read", "BIO_write", "BIO_get_mem_data", "ERR_clear_error")
+    assert all(hasattr(SSL._lib, name) for name in names)  # type: ignore[attr-defined]
+    # Memory BIOs, which pyOpenSSL makes for a connection without a socket.
+    assert connection._into_ssl is not None
+    assert connection._from_ssl is not None
+
+
+class Listener(asyncio.DatagramProtocol):
+    def __init__(self) -> None:
+        self.datagrams: list[tuple[bytes, Any]] = []
+        self.ends: list[Exception | None] = []
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.datagrams.append((data, addr))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ends.append(exc)
+
+
+async def test_what_a_relay_brings_goes_where_it_is_redirected() -> None:
+    inner, listener = turn_client(), Listener()
+    ice = StunProtocol(Connection(ice_controlling=True))
+    relayed: Any = TurnTransport(inner)
+    ice.connection_made(relayed)
+    inner.receiver = ice
+    inner.channel_to_peer[0x4000] = ("192.0.2.1", 7)
+    seam.redirect_datagrams(ice, listener)
+    inner.datagram_received(struct.pack("!HH", 0x4000, 5) + b"hello", ("127.0.0.1", 3478))
+    inner.connection_lost(None)
+    assert listener.datagrams == [(b"hello", ("192.0.2.1", 7))]
+    assert listener.ends == [None]
