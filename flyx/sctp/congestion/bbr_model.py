@@ -141,7 +141,9 @@ class PathModel:
 
         Deviation: what was delivered is set in relation to what could have been. The draft's bounds shrink by
         PACING_MARGIN and by the background loss in each round with any loss, compounding for seconds; and a
-        single loss after PROBE_BW_DOWN or PROBE_RTT takes their low rate for the path's.
+        single loss after PROBE_BW_DOWN or PROBE_RTT takes their low rate for the path's. Where there is a
+        queue, all is as in the draft: then the loss may tell of another flow, and a flow that came late lives
+        off what this one gives up.
 
         Args:
             cwnd: Bytes.
@@ -151,7 +153,7 @@ class PathModel:
             self.bw_shortterm = self.max_bw
         if self.inflight_shortterm == inf:
             self.inflight_shortterm = cwnd
-        part = pace * (1 - self.background_loss)
+        part = 1.0 if self.queue_seen else pace * (1 - self.background_loss)
         # Corrected, but never so as to raise a bound that the draft would not.
         bw = max(self.bw_latest, min(self.bw_latest / part, self.bw_shortterm))
         inflight = max(self.inflight_latest, min(self.inflight_latest / part, self.inflight_shortterm))
