@@ -10,14 +10,17 @@ digests; see e2e/peers/agent.py.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import base64
 import contextlib
+import functools
 import json
 import os
 import random
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -31,6 +34,9 @@ from flyx.rtc.driver import STOCK, STOCK_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "e2e" / "peers"
+
+GOPATH = Path("/usr/share/gocode")
+"""Where Debian has Go packages."""
 
 DEADLINE = 60.0
 """Seconds for anything but bulk."""
@@ -47,12 +53,16 @@ BOUNDARIES = [0, 1, 2, 3, 4, 5, 1023, 1100, 1130, 1140, 1150, 1160, 1171, 1172, 
 
 LARGE = [16384, 65535, 65536, 65537, 131072, 262143, 262144]
 
-EDGES: Plan = [("text", 0, 1), ("binary", 0, 1)]
-EDGES += [(kind, size, 1) for size in BOUNDARIES for kind in ("text", "binary")]
-EDGES += [("binary", size, 1) for size in LARGE]
-EDGES += [("text", size // 2, 1) for size in LARGE]
-EDGES += [("text", 0, 2), ("binary", 0, 2), ("binary", 1, 500), ("binary", 1200, 200)]
-"""One of each size at least; ends with many small ones, which share packets."""
+
+def edges(largest: int) -> Plan:
+    """Return one message of each size at least; many small ones at the end, which share packets."""
+    plan: Plan = [("text", 0, 1), ("binary", 0, 1)]
+    plan += [(kind, size, 1) for size in BOUNDARIES for kind in ("text", "binary")]
+    for size in LARGE:
+        if size <= largest:
+            plan += [("binary", size, 1), ("text", size // 2, 1)]
+    return [*plan, ("text", 0, 2), ("binary", 0, 2), ("binary", 1, 500), ("binary", 1200, 200)]
+
 
 LOSSY: Plan = [("binary", 1000, 50), ("text", 3000, 20), ("binary", 30000, 20), ("binary", 0, 1)]
 
@@ -75,8 +85,8 @@ class Stack:
     environment: dict[str, str]
     tells_parameters: bool = True
     """Whether it knows how a channel works that the other side has opened."""
-    flushes_on_close: bool = True
-    """Whether closing a channel first sends what was given to it."""
+    max_message_size: int = MAX_MESSAGE_SIZE
+    """Bytes of the largest message that it sends and takes."""
 
 
 OURS = Stack([sys.executable, "-m", "e2e.peers.aiortc_peer"], {})
@@ -121,7 +131,26 @@ def chromium() -> Stack:
     return Stack([sys.executable, "-m", "e2e.peers.chromium_peer"], {})
 
 
-STACKS = {stack.__name__: stack for stack in (aiortc, libwebrtc, libdatachannel, chromium)}
+@functools.cache
+def built_pion() -> Path:
+    """Build the peer on pion from Debian's packages, once."""
+    path = Path(tempfile.mkdtemp(prefix="flyx-pion-"), "src", "pion")
+    atexit.register(shutil.rmtree, path.parent.parent, ignore_errors=True)
+    # Where GOPATH has it, with a go.mod, Go finds the packages of version 3 without their modules.
+    shutil.copytree(PEERS / "pion", path)
+    environment = {**os.environ, "GO111MODULE": "off", "GOPATH": f"{path.parent.parent}:{GOPATH}"}
+    subprocess.run(["go", "build", "-o", "pion"], cwd=path, env=environment, check=True)
+    return path / "pion"
+
+
+def pion() -> Stack:
+    """Return pion, which takes no messages of more than 65,535 bytes."""
+    if not shutil.which("go") or not (GOPATH / "src/github.com/pion/webrtc").exists():
+        missing("the Debian package golang-go or golang-github-pion-webrtc.v3-dev")
+    return Stack([str(built_pion())], {}, max_message_size=65535)
+
+
+STACKS = {stack.__name__: stack for stack in (aiortc, libwebrtc, libdatachannel, chromium, pion)}
 
 
 class Peer:
@@ -268,6 +297,7 @@ async def converse(offerer: Peer, answerer: Peer) -> None:
     """Everything but bulk, on several channels at once."""
     peers = (offerer, answerer)
     pairs = [(offerer, answerer), (answerer, offerer)]
+    plan = edges(min(peer.stack.max_message_size for peer in peers))
     for peer in peers:
         for name, init in CHANNELS.items():
             peer.tell("create", label=f"{peer.name} {name}", init=init)
@@ -280,7 +310,7 @@ async def converse(offerer: Peer, answerer: Peer) -> None:
             for sender, receiver in pairs:
                 for name in ("ordered", "unordered"):
                     label = f"{creator.name} {name}"
-                    group.create_task(exchange(sender, receiver, label, EDGES, ordered=name == "ordered"))
+                    group.create_task(exchange(sender, receiver, label, plan, ordered=name == "ordered"))
             for name in LOSSY_CHANNELS:
                 label = f"{creator.name} {name}"
                 sending = send_and_close(creator, other, label, LOSSY, ordered=name == "lifetime")
@@ -310,6 +340,7 @@ async def converse(offerer: Peer, answerer: Peer) -> None:
 async def run(stack: Stack, stack_name: str, *, we_offer: bool, size: int, within: float) -> dict[str, float]:
     """Connect our side to a stack and do everything; return the rates."""
     rates = {}
+    largest = stack.max_message_size
     async with started(OURS, "flyx") as ours, started(stack, stack_name) as theirs:
         offerer, answerer = (ours, theirs) if we_offer else (theirs, ours)
         await connect(offerer, answerer)
@@ -318,11 +349,11 @@ async def run(stack: Stack, stack_name: str, *, we_offer: bool, size: int, withi
             label = f"bulk from {sender.name}"
             sender.tell("create", label=label, init={"ordered": False})
             await opened(sender, receiver, label, {"ordered": False})
-            plan = [("binary", 65536, size // 65536)]
+            plan = [("binary", min(65536, largest), size // 65536)]
             rates[sender.name] = await exchange(sender, receiver, label, plan, ordered=False, within=within)
         async with asyncio.TaskGroup() as group:
             for sender, receiver in ((ours, theirs), (theirs, ours)):
-                plan = [("binary", MAX_MESSAGE_SIZE, size // MAX_MESSAGE_SIZE // 4), *EDGES]
+                plan = [("binary", largest, size // largest // 4), *edges(largest)]
                 group.create_task(exchange(sender, receiver, "first", plan, within=within))
         # A peer that leaves says so; some stacks tell an error before the end of the channel.
         await offerer.quit()
