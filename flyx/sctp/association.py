@@ -364,6 +364,7 @@ class Association:
     # Set-up (§5).
 
     def _our_init(self, cookie: bytes | None) -> Init:
+        known = self._peer_init
         return Init(
             initiate_tag=self._local_tag,
             a_rwnd=self._config.receive_window,
@@ -372,7 +373,9 @@ class Association:
             initial_tsn=self._initial_tsn,
             cookie=cookie,
             forward_tsn=True,
-            zero_checksum=self._config.zero_checksum,
+            # Old releases of pion drop an INIT ACK with a parameter that it does not know.
+            zero_checksum=self._config.zero_checksum
+            and (cookie is None or known is None or known.zero_checksum),
             extensions=_EXTENSIONS,
         )
 
