@@ -37,6 +37,15 @@ from OpenSSL import SSL
 PRIVATE_NAMES = {
     RTCIceGatherer: ("_connection",),
     RTCDtlsTransport: ("_ssl",),
+    RTCDataChannel: ("_addBufferedAmount", "_setId"),
+    RTCPeerConnection: ("_RTCPeerConnection__createSctpTransport", "_RTCPeerConnection__sctp"),
+    RTCSctpTransport: (
+        *("_association_state", "_bundled", "_data_channel_close", "_data_channel_flush", "_data_channel_id"),
+        *("_data_channel_inbound_reset", "_data_channel_outbound_reset", "_data_channel_queue"),
+        *("_data_channel_receive", "_data_channel_reset", "_data_channel_send", "_data_channels"),
+        *("_inbound_streams_count", "_outbound_streams_count", "_reconfig_queue"),
+        *("_remote_max_message_size", "_set_state", "_transmit_reconfig"),
+    ),
     Connection: ("_local_candidates", "_nominated", "_protocols", "_queue"),
     TurnTransport: ("_TurnTransport__inner_protocol",),
     SSL.Connection: ("_ssl", "_into_ssl", "_from_ssl"),

@@ -11,7 +11,7 @@ import pytest
 from aioice import Connection
 from aioice.ice import StunProtocol
 from aioice.turn import TurnClientUdpProtocol, TurnTransport
-from aiortc import RTCConfiguration, RTCDtlsTransport, RTCPeerConnection
+from aiortc import RTCConfiguration, RTCDataChannel, RTCDtlsTransport, RTCPeerConnection, RTCSctpTransport
 from OpenSSL import SSL
 
 from flyx.rtc import seam
@@ -26,7 +26,7 @@ def turn_client() -> TurnClientUdpProtocol:
 async def test_every_private_name_exists_in_the_installed_release() -> None:
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     try:
-        pc.createDataChannel("any")
+        channel = pc.createDataChannel("any")
         assert pc.sctp is not None
         gatherer = pc.sctp.transport.transport.iceGatherer
         ssl = SSL.Connection(SSL.Context(SSL.DTLS_METHOD))
@@ -34,6 +34,9 @@ async def test_every_private_name_exists_in_the_installed_release() -> None:
             type(gatherer): gatherer,
             Connection: gatherer._connection,
             RTCDtlsTransport: pc.sctp.transport,
+            RTCDataChannel: channel,
+            RTCPeerConnection: pc,
+            RTCSctpTransport: pc.sctp,
             TurnTransport: TurnTransport(turn_client()),
             SSL.Connection: ssl,
         }
