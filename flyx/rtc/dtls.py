@@ -15,8 +15,10 @@ record of data.
 from __future__ import annotations
 
 import asyncio
+import functools
+import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from aiortc import RTCDtlsTransport
@@ -126,23 +128,30 @@ class DtlsBatcher:
             self._send_singly(packets, path)
             return
         ssl, write, from_buffer = self._records.ssl, self._ssl_write, self._records.ffi.from_buffer
-        run_length = row_size = room = 0
+        # A row is what one call sends: packets of one size, and a shorter one that ends it.
+        row_size = row_length = room = 0
         for packet in packets:
             size = len(packet)
-            if run_length and (size > row_size or not room):
-                self._send_written(run_length, path)
-                run_length = 0
-            if not run_length:
-                row_size = size
-                room = max(1, min(MAX_SEGMENTS, MAX_RUN_SIZE // (size + self._overhead)))
-            if write(ssl, packet if type(packet) is bytes else from_buffer(packet), size) <= 0:
-                self._send_written(run_length, path)
+            ends_row = False
+            if size != row_size or not room:
+                ends_row = size < row_size and room > 0
+                if not ends_row:
+                    self._send_written(row_length - room, path)
+                    row_size = size
+                    row_length = room = max(1, min(MAX_SEGMENTS, MAX_RUN_SIZE // (size + self._overhead)))
+            try:
+                written = write(ssl, packet, size)
+            except TypeError:
+                # cffi takes nothing but bytes for a pointer.
+                written = write(ssl, from_buffer(packet), size)
+            if written <= 0:
+                self._send_written(row_length - room, path)
                 self._refuse(size)
-            run_length += 1
             room -= 1
-            if size < row_size:
-                room = 0
-        self._send_written(run_length, path)
+            if ends_row:
+                self._send_written(row_length - room, path)
+                row_size = row_length = room = 0
+        self._send_written(row_length - room, path)
 
     def close(self) -> None:
         """Deliver nothing more and give the datagrams back to aiortc, whose stop() tells the peer."""
@@ -165,13 +174,13 @@ class DtlsBatcher:
             self._take_over(self._path.protocol)
         return self._path
 
-    def _send_written(self, run_length: int, path: seam.Path) -> None:
+    def _send_written(self, count: int, path: seam.Path) -> None:
         """Send the records that OpenSSL holds: as many as were written, of one size but for the last."""
-        if not run_length:
+        if not count:
             return
         size = self._bio_read(self._records.outgoing, self._outgoing, _OUTGOING_SIZE)
         record_size = size
-        if run_length > 1:
+        if count > 1:
             record_size = _record_size(self._outgoing, 0)
         if isinstance(path.transport, UdpTransport):
             path.transport.send_run(self._outgoing_view[:size], record_size, path.address)
@@ -310,20 +319,19 @@ def _is_run_of_data(run: memoryview, segment_size: int) -> bool:
     OpenSSL finds the next record only by the length of the one before, and of some records it drops no more
     than the header: other datagrams fed together with one of those would be lost.
     """
-    if len(run) == 0 or segment_size <= _HEADER_SIZE:
+    if segment_size <= _HEADER_SIZE:
         return False
-    length = segment_size - _HEADER_SIZE
-    if bytes(run[:5]) != _DATA_HEADER or _uint16(run, _LENGTH_AT) != length:
-        return False
-    # The same bytes at the same place in all of the others: seven slices, however many they are.
-    count = len(run) // segment_size
-    return count == 1 or all(
-        run[at::segment_size].tobytes() == run[at : at + 1].tobytes() * count for at in _FIXED_BYTES
-    )
+    expected = (_DATA_HEADER, segment_size - _HEADER_SIZE)
+    for header in _headers_in(segment_size)(run):
+        if header != expected:
+            return False
+    return True
 
 
-_FIXED_BYTES = (*range(len(_DATA_HEADER)), _LENGTH_AT, _LENGTH_AT + 1)
-"""Where in its header a data record of the current epoch and of one length always has the same bytes."""
+@functools.lru_cache(maxsize=64)
+def _headers_in(segment_size: int) -> Callable[[memoryview], Iterator[tuple[bytes, int]]]:
+    """Return what gives the fixed part and the length of the header at the start of each segment of a run."""
+    return struct.Struct(f"!5s6xH{segment_size - _HEADER_SIZE}x").iter_unpack
 
 
 def _record_size(buffer: Any, at: int) -> int:
