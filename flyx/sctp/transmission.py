@@ -78,8 +78,8 @@ class Transmission:
         self._pacer = Pacer(max_packet_size)
         self._max_packet_size = max_packet_size
         self._a_rwnd = peer.initial_a_rwnd
-        # cwnd was what kept the last burst from being longer.
-        self._cwnd_limited = False
+        # cwnd has kept a burst from being longer: so the round counts, until this many bytes are delivered.
+        self._cwnd_limited_until = -1
         # A tail probe is due or has left since the last acknowledgement.
         self._probe_due = False
         self._probed = False
@@ -115,7 +115,7 @@ class Transmission:
             gaps,
             now=now,
             min_rtt=self.rtt.min_rtt or 0.0,
-            cwnd_limited=self._cwnd_limited,
+            cwnd_limited=outstanding.delivered <= self._cwnd_limited_until,
         )
         if result is None:
             return
@@ -307,7 +307,8 @@ class Transmission:
     def _after_sending(self, now: float, size: int, burst: Burst) -> None:
         outstanding = self.outstanding
         waits = bool(self.queue.sendable or outstanding.lost_waiting)
-        self._cwnd_limited = waits and outstanding.in_flight + self._max_packet_size > self._controller.cwnd
+        if waits and outstanding.in_flight + self._max_packet_size > self._controller.cwnd:
+            self._cwnd_limited_until = outstanding.delivered + outstanding.in_flight
         if not waits and outstanding.in_flight < self._controller.cwnd:
             outstanding.mark_app_limited()
         self._controller.on_sent(now, size, outstanding.in_flight, burst.is_app_limited)
