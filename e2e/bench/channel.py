@@ -20,7 +20,7 @@ import time
 
 from e2e.bench.stacks import BUFFERED_HIGH, MESSAGE_SIZE, End, cost, make_end
 from flyx.cli.demo import parse_size
-from flyx.cli.runtime import loop_factory
+from flyx.net.loop import new_event_loop
 
 
 async def send(stack: str, size: int) -> dict[str, float]:
@@ -86,7 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
     size = parse_size(arguments.size)
     if arguments.one:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             print(json.dumps(runner.run(send(arguments.one, size))))
         return
     stacks = arguments.stacks.split(",")

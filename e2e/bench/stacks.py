@@ -18,7 +18,7 @@ from typing import Any
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 import flyx.rtc.driver
-from flyx.cli.runtime import loop_factory
+from flyx.net.loop import new_event_loop
 from flyx.rtc.peer import Channel, PeerConnection
 
 MESSAGE_SIZE = 256 * 1024
@@ -236,5 +236,5 @@ async def receive(stack: str, size: int) -> None:
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(receive(sys.argv[1], int(sys.argv[2])))

@@ -4,20 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return what makes the event loop: uvloop's where it exists, else asyncio's; with our UDP sockets."""
-    from flyx.net.loop import with_udp_endpoints
-
-    try:
-        import uvloop
-    except ImportError:
-        # Not made for every platform.
-        return with_udp_endpoints(asyncio.SelectorEventLoop)
-    return with_udp_endpoints(uvloop.Loop)
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -28,7 +16,9 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     Raises:
         KeyboardInterrupt: a signal ended it.
     """
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    from flyx.net.loop import new_event_loop
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_cancelled_by_signals(work))
 
 

@@ -73,7 +73,7 @@ def serve(
     """
     import asyncio
 
-    from flyx.cli.runtime import loop_factory
+    from flyx.net.loop import new_event_loop
     from flyx.server.config import ServerConfig
     from flyx.server.logs import configure_logging
 
@@ -81,7 +81,7 @@ def serve(
         host=host, port=port, stun_urls=_stun_urls(stun), test_room=True, max_rooms=max_rooms
     )
     configure_logging(log_level.value, as_json=log_json)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_serve(config))
 
 
