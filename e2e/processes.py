@@ -24,6 +24,9 @@ from typing import Any, Self, TypeVar
 DEADLINE = 60.0
 """Seconds for anything at all, on a slow and busy machine."""
 
+LONG = 400 * 10**6
+"""Bytes that take long enough to act while they are under way, however fast the machine is."""
+
 CODE = re.compile(r"flyx receive ([0-9A-Z]{6})\r?\n")
 """What `flyx send` prints when it is ready."""
 

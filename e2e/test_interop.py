@@ -362,6 +362,7 @@ async def run(stack: Stack, stack_name: str, *, we_offer: bool, size: int, withi
     return rates
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("we_offer", [True, False], ids=["we offer", "they offer"])
 @pytest.mark.parametrize("name", STACKS)
 async def test_messages_and_channels_with(name: str, we_offer: bool) -> None:

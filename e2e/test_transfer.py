@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 from e2e.processes import (
+    LONG,
     CODE,
     Flyx,
     FlyxProcess,
@@ -199,7 +200,7 @@ def test_three_receivers_at_once_each_get_everything(flyx: Flyx, tmp_path: Path)
 
 
 def test_a_receiver_that_stands_still_holds_up_nobody_and_is_waited_for(flyx: Flyx, tmp_path: Path) -> None:
-    source = write_random(tmp_path / "file", 20 * MB)
+    source = write_random(tmp_path / "file", LONG)
     sender = flyx.send("--receivers", "3", source)
     code = sender.code()
     slow = flyx.receive(code, tmp_path / "slow").mid_transfer().stop()
@@ -217,7 +218,7 @@ def test_a_receiver_that_stands_still_holds_up_nobody_and_is_waited_for(flyx: Fl
 
 
 def test_a_receiver_too_many_waits_and_is_told_when_the_sender_is_done(flyx: Flyx, tmp_path: Path) -> None:
-    source = write_random(tmp_path / "file", 20 * MB)
+    source = write_random(tmp_path / "file", LONG)
     sender = flyx.send("--receivers", "1", source)
     code = sender.code()
     first = flyx.receive(code, tmp_path / "first").mid_transfer().stop()
