@@ -1,6 +1,6 @@
 """Our association with other WebRTC stacks, over real sockets, each side in a process of its own.
 
-    pytest e2e/test_interop.py             every stack, both roles, a few MB each way
+    pytest e2e/test_interop.py -m interop  every stack, both roles, a few MB each way
     pytest e2e/test_interop.py -m soak     200 MB each way and more
 
 Each side is a program of e2e/peers, told what to do. All that arrives is compared with all that was sent, by

@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 
 from e2e.processes import (
-    LONG,
     CODE,
+    LONG,
     Flyx,
     FlyxProcess,
     names_in,
