@@ -5,8 +5,8 @@
 3. ask next_timeout when to call handle_timeout.
 
 `now` is monotonic seconds, never earlier than in the last call. This file has the life of the association:
-set-up with collision (§5), its end (§9, §8.5) and which chunk goes where. What moves data
-is in transmission.py and reception.py.
+set-up with collision (§5), its end (§9, §8.5) and which chunk goes where. What moves data is in
+transmission.py and reception.py.
 
 Deviations: a state cookie is a random number that we remember instead of a signed state (§5.1.3), since DTLS
 has already shown who is there; data from the peer stands for a lost COOKIE ACK; a restart of the peer
@@ -60,6 +60,7 @@ __all__ = [
 
 _EXTENSIONS = frozenset({ChunkType.RE_CONFIG, ChunkType.FORWARD_TSN, ChunkType.PAD})
 _COOKIE_BITS = 128
+_MAX_OFFERED = 4
 
 
 _MOVES_DATA = {State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_RECEIVED}
@@ -100,6 +101,8 @@ class Association:
         self._local_tag = draw(32) or 1
         self._initial_tsn = draw(32)
         self._cookie = draw(_COOKIE_BITS).to_bytes(_COOKIE_BITS // 8, "big")
+        # The INIT that each cookie given out has answered.
+        self._offered: dict[bytes, Init] = {}
         self._path_mtu = PathMtu(
             config.packet_overhead, config.initial_packet_size, config.max_packet_size, draw(32)
         )
@@ -131,7 +134,7 @@ class Association:
         if self.state is not State.CLOSED or self._over:
             raise LocalProtocolError(reason="an association was connected twice")
         self.state = State.COOKIE_WAIT
-        packet = self._control.packet([chunks.serialize_init(self._our_init(None))], tag=0)
+        packet = self._control.packet([chunks.serialize_init(self._our_init())], tag=0)
         self._control.packets.append(packet)
         self._start_t1(packet, now)
 
@@ -363,8 +366,7 @@ class Association:
 
     # Set-up (§5).
 
-    def _our_init(self, cookie: bytes | None) -> Init:
-        known = self._peer_init
+    def _our_init(self, cookie: bytes | None = None, answered: Init | None = None) -> Init:
         return Init(
             initiate_tag=self._local_tag,
             a_rwnd=self._config.receive_window,
@@ -374,21 +376,23 @@ class Association:
             cookie=cookie,
             forward_tsn=True,
             # Old releases of pion drop an INIT ACK with a parameter that it does not know.
-            zero_checksum=self._config.zero_checksum
-            and (cookie is None or known is None or known.zero_checksum),
+            zero_checksum=self._config.zero_checksum and (answered is None or answered.zero_checksum),
             extensions=_EXTENSIONS,
         )
 
     def _receive_init(self, init: Init, now: float) -> None:
-        """§5.1 B, §5.2.1: also when ours is under way, with the tag and TSN of ours."""
-        known = self._peer_init
-        if known is not None and known.initiate_tag != init.initiate_tag:
-            # A restart; see the module's deviations.
-            return
-        if self._transmission is None:
-            self._know_peer(init)
-        answer = chunks.serialize_init(self._our_init(self._cookie))
-        self._control.add_packet(answer)
+        """§5.1 B, §5.2.1: also when ours is under way, with the tag and TSN of ours.
+
+        A peer that answered our INIT before it sent its own may bear another tag in the latter (usrsctp).
+        """
+        cookie = self._cookie + init.initiate_tag.to_bytes(4, "big")
+        if cookie not in self._offered:
+            if self._transmission is not None or len(self._offered) == _MAX_OFFERED:
+                # A restart, see the module's deviations; or a flood.
+                return
+            self._offered[cookie] = init
+        answer = chunks.serialize_init(self._our_init(cookie, init))
+        self._control.add_packet(answer, tag=init.initiate_tag)
 
     def _know_peer(self, init: Init) -> None:
         self._peer_init = init
@@ -403,11 +407,14 @@ class Association:
         self._start_t1(self._control.add_packet(echo), now)
 
     def _receive_cookie_echo(self, cookie: bytes, now: float) -> bool:
-        if cookie != self._cookie or self._peer_init is None:
+        init = self._offered.get(cookie)
+        known = self._peer_init
+        if init is None or (self._transmission and known and known.initiate_tag != init.initiate_tag):
             return False
+        self._know_peer(init)
         # First in its packet: the peer may send data as soon as it has read this.
         self._control.add_packet(serialize_chunk(ChunkType.COOKIE_ACK, 0, b""))
-        if self.state in (State.CLOSED, State.COOKIE_WAIT, State.COOKIE_ECHOED):
+        if self._transmission is None:
             self._establish(now)
         return True
 
@@ -419,13 +426,9 @@ class Association:
         self._resend = None
         if ChunkType.PAD not in init.extensions:
             self._path_mtu.spare_stranger()
-        peer = Peer(
-            self._local_port,
-            self._remote_port,
-            init.initiate_tag,
-            init.a_rwnd,
-            None if init.zero_checksum and self._config.zero_checksum else self._checksum,
-        )
+        checksum = None if init.zero_checksum and self._config.zero_checksum else self._checksum
+        ports = self._local_port, self._remote_port
+        peer = Peer(*ports, init.initiate_tag, init.a_rwnd, checksum)
         self._transmission = Transmission(
             peer, self._queue, self._initial_tsn, self._controller, self._timers, self._path_mtu.size
         )
@@ -441,12 +444,9 @@ class Association:
             max_retries=self._config.max_retries,
         )
         self._resets.want(self._early_resets)
-        self._events.append(
-            Established(
-                min(self._config.streams, init.inbound_streams),
-                min(self._config.streams, init.outbound_streams),
-            )
-        )
+        streams = self._config.streams
+        outbound, inbound = min(streams, init.inbound_streams), min(streams, init.outbound_streams)
+        self._events.append(Established(outbound, inbound))
         self._timers.start(Timer.HEARTBEAT, now)
 
     def _use_partial_reliability(self) -> None:

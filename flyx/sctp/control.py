@@ -36,9 +36,9 @@ class ControlPackets:
             tag = self.tag
         return serialize_packet(self._local_port, self._remote_port, tag, bundled, self._checksum)
 
-    def add_packet(self, *bundled: bytes) -> bytes:
-        """Let these chunks leave in a packet of their own, and return it."""
-        packet = self.packet(list(bundled))
+    def add_packet(self, *bundled: bytes, tag: int | None = None) -> bytes:
+        """Let these chunks leave in a packet of their own, and return it; with this tag, or the peer's."""
+        packet = self.packet(list(bundled), tag)
         self.packets.append(packet)
         return packet
 

@@ -159,6 +159,31 @@ def test_a_cookie_ack_without_a_checksum_is_taken_once_we_have_offered_it():
     assert peer.association.state is State.ESTABLISHED
 
 
+def test_a_peer_whose_own_init_bears_another_tag_than_its_init_ack_is_answered():
+    """usrsctp that is asked before it asks: RFC 9260 §5.2.4 action C discards our COOKIE ECHO then."""
+    link = Link(config=Config(max_packet_size=1163))
+    association = link.left.association
+    association.connect(100.0)
+    (ours,) = association.packets_to_send(100.0)
+    (value,) = values([ours], ChunkType.INIT)
+    tag = struct.unpack_from("!I", value)[0]
+
+    def from_peer(chunk, verification_tag):
+        packet = serialize_packet(5000, 5000, verification_tag, [chunk], crc32c)
+        association.receive_packets([packet], 100.0)
+        return association.packets_to_send(100.0)
+
+    stateless = chunks.serialize_init(Init(TAG + 1, 1 << 20, 10, 10, TSN + 1, cookie=b"late"))
+    assert [kinds(packet) for packet in from_peer(stateless, tag)] == [[ChunkType.COOKIE_ECHO]]
+    (answer,) = from_peer(chunks.serialize_init(Init(TAG, 1 << 20, 10, 10, TSN)), 0)
+    assert COMMON_HEADER.unpack_from(answer)[2] == TAG
+    (body,) = values([answer], ChunkType.INIT_ACK)
+    cookie = chunks.parse_init_untrusted(memoryview(body)).cookie
+    packets = from_peer(serialize_chunk(ChunkType.COOKIE_ECHO, 0, cookie), tag)
+    assert association.state is State.ESTABLISHED
+    assert {COMMON_HEADER.unpack_from(packet)[2] for packet in packets} == {TAG}
+
+
 def test_init_and_cookie_echo_bear_checksums_and_data_does_not_if_both_agree():
     for other, zero in ((True, True), (False, False)):
         link = Link(config=Config(), right_config=Config(zero_checksum=other))
