@@ -13,6 +13,7 @@ import json
 import resource
 import sys
 import time
+from abc import ABC, abstractmethod
 from typing import Any
 
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
@@ -26,7 +27,7 @@ BUFFERED_HIGH = 4 << 20
 BUFFERED_LOW = 1 << 20
 
 
-class End:
+class End(ABC):
     """One end: a connection with one channel, counting what comes."""
 
     def __init__(self) -> None:
@@ -44,23 +45,23 @@ class End:
         if self.received >= self.wanted or isinstance(data, str):
             self.complete.set()
 
-    async def offer(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    async def offer(self) -> str: ...
 
-    async def answer(self, sdp: str) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    async def answer(self, sdp: str) -> str: ...
 
-    async def accept(self, sdp: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def accept(self, sdp: str) -> None: ...
 
-    def send(self, data: bytes | str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def send(self, data: bytes | str) -> None: ...
 
-    def buffered(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def buffered(self) -> int: ...
 
-    async def close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def close(self) -> None: ...
 
 
 class AiortcEnd(End):
