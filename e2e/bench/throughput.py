@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -30,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.bench.channel import measure
+from e2e.processes import write_random
 from flyx.cli.demo import parse_size
 
 
@@ -97,10 +97,7 @@ def main() -> None:
     stock: list[Rate] = []
     ours: list[Rate] = []
     with tempfile.TemporaryDirectory() as scratch, signaling_server() as server:
-        source = Path(scratch, "random.bin")
-        with source.open("wb") as file:
-            for start in range(0, size, 1 << 20):
-                file.write(os.urandom(min(1 << 20, size - start)))
+        source = write_random(Path(scratch, "random.bin"), size)
         for _ in range(arguments.runs):
             stock.append(measure_stock(size))
             ours.append(measure_flyx(server, source, Path(scratch, "received")))

@@ -20,13 +20,13 @@ from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.disk import Operation, Outcome
 from flyx.transfer.manifest import Manifest
 from flyx.transfer.receiver import (
-    FileLost,
     FileReceived,
     ManifestReceived,
     Offered,
     Received,
     Receiver,
 )
+from flyx.transfer.session import FileLost
 
 _SENDER = 1
 """The number of the only peer."""

@@ -27,7 +27,8 @@ from flyx.errors import (
 from flyx.signaling.messages import Answer, Disconnect, IceCandidate, Join, Message, Role
 from flyx.storage.reader import Scan, SourceReader, scan
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
-from flyx.transfer.sender import Accepted, Delivered, FileConfirmed, FileLost, Sender
+from flyx.transfer.sender import Accepted, Delivered, FileConfirmed, Sender
+from flyx.transfer.session import FileLost
 
 MAX_MESSAGE_SIZE = 256 * 1024
 """Bytes in a data message, if the peer takes as much: what libwebrtc and aiortc take at most."""

@@ -48,9 +48,6 @@ MAX_RUN_SIZE = 65_000
 sent, on Linux, and so arrives one by one.
 """
 
-MAX_DATAGRAM_SIZE = 65_507
-"""Bytes in the largest UDP datagram over IPv4."""
-
 RECEIVE_SIZE = 65_536
 """Bytes that one recvmsg can return: no datagram is larger, nor does the kernel merge more."""
 

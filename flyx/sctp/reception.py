@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from flyx.errors import RemoteProtocolError
 from flyx.sctp import chunks
-from flyx.sctp.chunks import ChunkType
 from flyx.sctp.config import Config
 from flyx.sctp.packet import padded
 from flyx.sctp.reassembly import BEGINNING, Fragment, Message, Reassembly
@@ -166,8 +165,3 @@ class Reception:
 
     def _full(self) -> bool:
         return self._reassembly.size >= self._config.receive_window
-
-
-def is_data(packet: bytes) -> bool:
-    """Whether the first chunk of a packet is DATA."""
-    return len(packet) > _COMMON and packet[_COMMON] == ChunkType.DATA

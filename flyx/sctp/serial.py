@@ -8,7 +8,6 @@ it says.
 from __future__ import annotations
 
 TSN_MODULUS = 1 << 32
-SSN_MODULUS = 1 << 16
 
 _HALF = 1 << 31
 

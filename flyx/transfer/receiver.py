@@ -50,7 +50,7 @@ from flyx.transfer.messages import (
     Roots,
     Saved,
 )
-from flyx.transfer.session import Failed, Greeted, RoundTrip, Session
+from flyx.transfer.session import Failed, FileLost, Greeted, RoundTrip, Session
 
 WINDOW = 16 * BLOCK_SIZE
 """Data bytes that the sender may have under way: 1 Gbit/s over 130 ms, and a few blocks for the disk."""
@@ -82,14 +82,6 @@ class FileReceived:
     file: int
     path: str
     sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileLost:
-    """The sender could not deliver this file. `code` is from disk.FAILURE_REASONS."""
-
-    file: int
-    code: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from flyx.transfer.messages import (
     FramePacker,
     Saved,
 )
-from flyx.transfer.session import Failed, Greeted, RoundTrip, Session
+from flyx.transfer.session import Failed, FileLost, Greeted, RoundTrip, Session
 
 READ_AHEAD = 4 * BLOCK_SIZE
 """Bytes that may be read and packed before they are sent: the disk stays ahead of the wire."""
@@ -50,14 +50,6 @@ class FileConfirmed:
     """The receiver has saved this file under its final name."""
 
     file: int
-
-
-@dataclass(frozen=True, slots=True)
-class FileLost:
-    """This file cannot be delivered. `code` is from disk.FAILURE_REASONS."""
-
-    file: int
-    code: str
 
 
 @dataclass(frozen=True, slots=True)

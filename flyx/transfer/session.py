@@ -49,6 +49,14 @@ class RoundTrip:
 
 
 @dataclass(frozen=True, slots=True)
+class FileLost:
+    """The sender cannot deliver this file. `code` is from disk.FAILURE_REASONS."""
+
+    file: int
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The transfer has ended without success; nothing more will happen."""
 

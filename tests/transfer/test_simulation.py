@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 from flyx.errors import Declined, DestinationExists, FlyxError, TransferInterrupted, TransferRefused
 from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.receiver import WINDOW, FileReceived, ManifestReceived, Received
-from flyx.transfer.receiver import FileLost as ReceiverLost
 from flyx.transfer.sender import Delivered, FileConfirmed
-from flyx.transfer.sender import FileLost as SenderLost
-from flyx.transfer.session import GONE_LIMIT, SILENCE_LIMIT, Failed, RoundTrip
+from flyx.transfer.session import GONE_LIMIT, SILENCE_LIMIT, Failed, FileLost, RoundTrip
 from tests.simulator import Conditions, Simulation
 
 TREE: dict[str, bytes | None] = {
@@ -148,8 +146,8 @@ def test_a_file_that_cannot_be_read_is_lost_alone(code: str, offset: int) -> Non
     simulation.run()
     assert completed(simulation).files == 4
     assert simulation.destination.files == {k: v for k, v in TREE.items() if k != "top.bin"}
-    assert SenderLost(0, code) in simulation.sender_events
-    assert ReceiverLost(0, code) in simulation.receiver_events
+    assert FileLost(0, code) in simulation.sender_events
+    assert FileLost(0, code) in simulation.receiver_events
 
 
 def test_an_empty_file_that_vanished_is_lost() -> None:
