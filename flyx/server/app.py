@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from flyx import __version__
 from flyx.server import rest, websocket
 from flyx.server.config import ServerConfig
+from flyx.server.gate import Gate
 from flyx.server.hub import Hub
 from flyx.server.listener import Listener, bind, connectable, reachable_urls, url_of
 from flyx.server.logs import get_logger
@@ -41,6 +42,7 @@ def create_app(hub: Hub) -> FastAPI:
     app.include_router(rest.router)
     app.include_router(websocket.router)
     app.add_middleware(rest.BodyLimit)
+    app.add_middleware(Gate, config=hub.config, door=hub.door)
     rest.add_error_handlers(app)
     return app
 
@@ -61,7 +63,7 @@ class Server:
         self.port = 0
         self.test_room_id: str | None = None
         self._hub = Hub(MemoryRoomStore(max_rooms=self.config.max_rooms), self.config, clock=clock)
-        self._listener = Listener(create_app(self._hub), self.config)
+        self._listener = Listener(create_app(self._hub), self.config, self._hub.door)
         self._serving: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 

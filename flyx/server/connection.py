@@ -32,6 +32,7 @@ class Connection:
     Attributes:
         client_id: Made by the server.
         farewell: Why the client is no longer here, for its peers; grows better while the connection ends.
+        closed_for: The code of the fatal error that it was told, if it was told one.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Connection:
         """
         self.client_id = client_id
         self.farewell = LOST
+        self.closed_for: ErrorCode | None = None
         self._websocket = websocket
         self._max_queue_size = max_queue_size
         self._close_timeout = close_timeout
@@ -80,6 +82,7 @@ class Connection:
         # A browser shows the close code and little else: the reason must come before, as a message.
         self._queue.append(serialize(error_message(error_code, reason, fatal=True)))
         self.farewell = reason
+        self.closed_for = error_code
         self._end(code, reason)
 
     def leave(self, reason: str) -> None:

@@ -16,7 +16,9 @@ from typing import Protocol, assert_never
 
 from flyx.errors import NoSuchRoom
 from flyx.server.config import ServerConfig
+from flyx.server.gate import Doorkeeper
 from flyx.server.logs import get_logger, room_tag
+from flyx.server.metrics import Metrics
 from flyx.server.store import RoomStore
 from flyx.signaling.codes import draw_room_id
 from flyx.signaling.messages import CloseCode, ErrorCode, IceServer, Message, Role, serialize
@@ -74,6 +76,8 @@ class Hub:
         self.config = config
         self.clock = clock
         self.started_at = clock()
+        self.metrics = Metrics()
+        self.door = Doorkeeper(config, self.metrics)
         self.stopping = False
         self._store = store
         self._outlets: dict[str, Outlet] = {}

@@ -6,6 +6,7 @@ refused handshake, nor tell one refusal from another.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, assert_never
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from starlette.websockets import WebSocket
 from flyx.errors import InputError, NoSuchRoom, RemoteProtocolError
 from flyx.server.connection import Connection, Frame
 from flyx.server.hub import Hub
+from flyx.server.limits import Limit, LimitReached, PairLimits, TokenBucket, address_key
 from flyx.server.logs import get_logger, room_tag
 from flyx.server.store import StoreFull
 from flyx.signaling.codes import normalise_room_id
@@ -56,6 +58,11 @@ async def hub_of(connection: HTTPConnection) -> Hub:
 HubOfApp = Annotated[Hub, Depends(hub_of)]
 
 
+def address_of(connection: HTTPConnection) -> str:
+    """Return what the address of a client counts as, for rates."""
+    return address_key(connection.client.host if connection.client else "")
+
+
 class _Refused(Exception):
     """This client is not let into a room."""
 
@@ -87,13 +94,14 @@ async def _serve(websocket: WebSocket, hub: Hub, room_text: str | None) -> None:
         max_queue_size=hub.config.max_queue_size,
         close_timeout=hub.config.close_timeout,
     )
-    session = _Session(hub, connection)
+    session = _Session(hub, connection, address_of(websocket))
     try:
         try:
             role = _wanted_role(websocket)
             _check_subprotocol(offered)
             await session.enter(room_text, role)
         except _Refused as exc:
+            hub.metrics.join_ended(exc.error_code)
             connection.close(exc.close_code, exc.error_code, exc.reason)
         await connection.run(session.handle)
     finally:
@@ -120,11 +128,16 @@ def _wanted_role(websocket: WebSocket) -> Role | None:
 class _Session:
     """What one client does here: enter one room, talk in it, leave it."""
 
-    def __init__(self, hub: Hub, connection: Connection) -> None:
+    def __init__(self, hub: Hub, connection: Connection, address: str) -> None:
         self._hub = hub
         self._connection = connection
+        self._address = address
         self._log = log.bind(client=connection.client_id[:8])
         self._bad_messages = 0
+        self._loop = asyncio.get_running_loop()
+        limits = hub.config.limits
+        self._bucket = TokenBucket(limits.message_rate, limits.message_burst, self._loop.time())
+        self._pairs = PairLimits(limits)
         # Set when the client has asked for a room that may exist.
         self._room_id: str | None = None
 
@@ -134,9 +147,25 @@ class _Session:
         Raises:
             _Refused: Before any room was asked. A room's own refusal closes the connection by itself.
         """
-        self._room_id = await self._create(role) if room_text is None else self._find(room_text)
+        rates = self._hub.door.rates
+        try:
+            if room_text is None:
+                await rates.create(self._address)
+                self._room_id = await self._create(role)
+            else:
+                await rates.join(self._address)
+                await rates.look(self._address)
+                self._room_id = await self._find(room_text)
+        except LimitReached as exc:
+            self._hub.door.turned_away(exc.limit)
+            reason = f"{exc.reason}; try again in {exc.retry_after} s"
+            raise _Refused(CloseCode.TOO_MANY_REQUESTS, ErrorCode.RATE_LIMITED, reason) from exc
         self._log = self._log.bind(room=room_tag(self._room_id))
         await self._hub.enter(self._connection, self._room_id, role)
+        refusal = self._connection.closed_for
+        if refusal is ErrorCode.NO_SUCH_ROOM:
+            await rates.miss(self._address)
+        self._hub.metrics.join_ended(refusal)
         self._log.info("client connected")
 
     async def _create(self, role: Role | None) -> str:
@@ -150,15 +179,22 @@ class _Session:
             raise _Refused(CloseCode.TRY_AGAIN_LATER, ErrorCode.TOO_MANY_ROOMS, reason) from exc
         return created.room.room_id
 
-    def _find(self, room_text: str) -> str:
+    async def _find(self, room_text: str) -> str:
         try:
             return normalise_room_id(room_text)
         except InputError as exc:
+            await self._hub.door.rates.miss(self._address)
             answer = missing_room(self._connection.client_id)
             raise _Refused(answer.close_code, answer.error_code, answer.reason) from exc
 
     async def handle(self, frame: Frame) -> None:
         """Act on one frame."""
+        now = self._loop.time()
+        if not self._bucket.take(now):
+            self._hub.door.turned_away(Limit.MESSAGES)
+            reason = "more messages than one client may send"
+            self._connection.close(CloseCode.TOO_MANY_REQUESTS, ErrorCode.RATE_LIMITED, reason)
+            return
         if isinstance(frame, bytes):
             self._complain(ErrorCode.BINARY_MESSAGE, "messages are text frames")
             return
@@ -167,21 +203,39 @@ class _Session:
         except RemoteProtocolError as exc:
             self._complain(ErrorCode(str(exc.fields["code"])), str(exc.fields["reason"]))
             return
+        self._hub.metrics.messages[message.type] += 1
         match message:
             case Offer() | Answer() | IceCandidate():
-                await self._perform(Relay(self._connection.client_id, message))
+                if self._may_relay(message, now):
+                    await self._perform(Relay(self._connection.client_id, message))
             case Ping():
                 self._connection.send(_PONG)
             case Pong():
                 pass
             case Disconnect():
+                if message.data.outcome is not None:
+                    self._hub.metrics.transfer_ended(message.data.outcome)
                 self._connection.leave(message.data.reason or "it left")
             case Joined() | Join() | Error():
                 self._complain(ErrorCode.UNEXPECTED_TYPE, f"clients do not send {message.type}")
             case _:
                 assert_never(message)
 
+    def _may_relay(self, message: Offer | Answer | IceCandidate, now: float) -> bool:
+        match message:
+            case IceCandidate():
+                limit, granted = Limit.CANDIDATES, self._pairs.trickle(message.data.target_id, now)
+            case Offer():
+                limit, granted = Limit.OFFERS, self._pairs.describe(message.data.target_id, now)
+            case Answer():
+                limit, granted = Limit.OFFERS, self._pairs.describe(None, now)
+        if not granted:
+            self._hub.door.turned_away(limit)
+            self._complain(ErrorCode.RATE_LIMITED, f"too many {limit.value} for one peer")
+        return granted
+
     def _complain(self, code: ErrorCode, reason: str) -> None:
+        self._hub.metrics.messages["invalid"] += 1
         self._bad_messages += 1
         if self._bad_messages > self._hub.config.max_bad_messages:
             self._log.info("client closed", reason=ErrorCode.TOO_MANY_ERRORS.value, last=code.value)
