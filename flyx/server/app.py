@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -20,7 +21,7 @@ from flyx.server import rest, websocket
 from flyx.server.config import ServerConfig
 from flyx.server.gate import Gate
 from flyx.server.hub import Hub
-from flyx.server.listener import Listener, bind, connectable, reachable_urls, url_of
+from flyx.server.listener import Listener, affordable_connections, bind, connectable, reachable_urls, url_of
 from flyx.server.logs import get_logger
 from flyx.server.store import MemoryRoomStore
 from flyx.signaling.room import RoomConfig
@@ -58,7 +59,12 @@ class Server:
         config: What to listen on, and the limits.
         clock: Returns Unix time; for tests.
         """
-        self.config = config or ServerConfig()
+        config = config or ServerConfig()
+        wanted = config.limits.max_connections
+        affordable = affordable_connections(wanted)
+        if affordable != wanted:
+            log.info("fewer connections, for want of open files", wanted=wanted, limit=affordable)
+        self.config = replace(config, limits=replace(config.limits, max_connections=affordable))
         # Set from start() on: port is the real one, whatever was asked for.
         self.port = 0
         self.test_room_id: str | None = None

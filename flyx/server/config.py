@@ -28,6 +28,13 @@ MAX_FRAME_SIZE = 2 * MAX_MESSAGE_SIZE
 MAX_BODY_SIZE = 16 * 1024
 
 NO_LIMIT = "none"
+DEFAULT_MAX_CONNECTIONS = 50_000
+DEFAULT_MAX_CONNECTIONS_PER_ADDRESS = 200
+DEFAULT_MESSAGE_RATE = 100.0
+DEFAULT_MESSAGE_BURST = 1000
+DEFAULT_MAX_OFFERS = 16
+DEFAULT_MAX_CANDIDATES = 256
+DEFAULT_HANDSHAKE_TIMEOUT = 10.0
 DEFAULT_CREATE_RATE = "60/minute"
 DEFAULT_JOIN_RATE = "300/minute"
 DEFAULT_MISS_RATE = "20/minute"
@@ -49,7 +56,7 @@ def parse_rate(text: str) -> RateLimitItem | None:
     except ValueError:
         rate = None
     # A rate of nothing would switch off what it limits, which is hardly what somebody wanted.
-    if rate is None or rate.amount < 1 or rate.multiples < 1:
+    if rate is None or rate.amount < 1:
         hint = f"write it like 60/minute or 1000/hour, or `{NO_LIMIT}` for no limit"
         raise InputError(reason=f"{text} is not a rate", hint=hint)
     return rate
@@ -83,18 +90,18 @@ class LimitConfig:
         handshake_timeout: Time for TLS, and then for each request up to its last byte.
     """
 
-    max_connections: int = 50_000
-    max_connections_per_address: int = 200
+    max_connections: int = DEFAULT_MAX_CONNECTIONS
+    max_connections_per_address: int = DEFAULT_MAX_CONNECTIONS_PER_ADDRESS
     create_rate: RateLimitItem | None = _CREATE_RATE
     join_rate: RateLimitItem | None = _JOIN_RATE
     miss_rate: RateLimitItem | None = _MISS_RATE
     total_miss_rate: RateLimitItem | None = _TOTAL_MISS_RATE
-    message_rate: float = 100.0
-    message_burst: int = 1000
-    max_offers_per_peer: int = 16
-    max_candidates_per_peer: int = 256
+    message_rate: float = DEFAULT_MESSAGE_RATE
+    message_burst: int = DEFAULT_MESSAGE_BURST
+    max_offers_per_peer: int = DEFAULT_MAX_OFFERS
+    max_candidates_per_peer: int = DEFAULT_MAX_CANDIDATES
     pair_window: float = 600.0
-    handshake_timeout: float = 10.0
+    handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,15 @@ from starlette.types import ASGIApp
 from flyx.errors import InputError
 from flyx.server.config import MAX_FRAME_SIZE, ServerConfig
 from flyx.server.gate import Doorkeeper
+from flyx.server.limits import ConnectionCounter
 from flyx.server.protocols import HttpProtocol, WebSocketProtocol
 
 # Connections that the kernel accepts before we do: a restarted server meets all its clients at once.
 _BACKLOG = 2048
 # Seconds that requests have to finish when the server stops, after the WebSockets are closed.
 _HTTP_GRACE = 1
+# Files that a server needs besides those of its connections, and of those it turns away.
+_OTHER_FILES = 64 + 2 * ConnectionCounter.SLACK
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -107,18 +110,33 @@ def _is_not_a_clients_fault(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(_CLIENTS_FAULTS)
 
 
-def raise_file_limit() -> int:
-    """Let this process have as many files and sockets open as the system allows; return how many."""
+def raise_file_limit() -> None:
+    """Let this process have as many files and sockets open as the system allows."""
     try:
         import resource
     except ImportError:
-        return 0
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         # Where "as many as it likes" is more than it can have, what there was stays.
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def affordable_connections(wanted: int) -> int:
+    """Return wanted, or less if this process may not have so many files open; 0 stands for no limit in both.
+
+    A server that runs out of files cannot even say so to whom it turns away.
+    """
+    try:
+        import resource
+    except ImportError:
+        return wanted
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    most = max(1, soft - _OTHER_FILES)
+    return min(wanted or most, most)
 
 
 class Listener(uvicorn.Server):
