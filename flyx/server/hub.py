@@ -7,11 +7,13 @@ client: a connection only queues what it is given.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import ceil
 from typing import Protocol, assert_never
 
 from flyx.errors import NoSuchRoom
@@ -21,7 +23,17 @@ from flyx.server.logs import get_logger, room_tag
 from flyx.server.metrics import Metrics
 from flyx.server.store import RoomStore
 from flyx.signaling.codes import draw_room_id
-from flyx.signaling.messages import CloseCode, ErrorCode, IceServer, Message, Role, serialize
+from flyx.signaling.messages import (
+    Answer,
+    CloseCode,
+    ErrorCode,
+    IceCandidate,
+    IceServer,
+    Message,
+    Offer,
+    Role,
+    serialize,
+)
 from flyx.signaling.room import (
     CloseClient,
     Command,
@@ -40,12 +52,19 @@ log = get_logger("flyx.server.hub")
 
 # Bytes of randomness in an owner token.
 _TOKEN_SIZE = 24
+# Seconds between two groups of clients that are told to come back.
+_DRAIN_STEP = 0.05
+_RELAYED = (Offer, Answer, IceCandidate)
 
 
 class Outlet(Protocol):
     """A connected client, as the hub sees it. Neither method waits."""
 
     client_id: str
+
+    @property
+    def queued_size(self) -> int:
+        """Bytes that wait for the client."""
 
     def send(self, text: str) -> None:
         """Queue one message; a client that does not keep up is closed instead."""
@@ -90,6 +109,10 @@ class Hub:
     def client_count(self) -> int:
         """Clients connected to this process."""
         return len(self._outlets)
+
+    def queue_sizes(self) -> Iterable[int]:
+        """Bytes that wait for each client of this process."""
+        return (outlet.queued_size for outlet in self._outlets.values())
 
     async def room_count(self) -> int:
         """Return how many rooms there are."""
@@ -157,6 +180,25 @@ class Hub:
                 # Somebody else closed it first.
                 continue
 
+    async def drain(self, seconds: float) -> None:
+        """Let nobody in from now on, and tell those who are here to come back, spread over so many seconds.
+
+        Returns when all have gone, or the time is over.
+        """
+        self.stopping = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        waiting = list(self._outlets.values())
+        # Told all at once, they would all be back at once.
+        while waiting and (left := end - loop.time()) > _DRAIN_STEP:
+            for _ in range(ceil(len(waiting) * _DRAIN_STEP / left)):
+                self._send_away(waiting.pop())
+            await asyncio.sleep(_DRAIN_STEP)
+        for outlet in waiting:
+            self._send_away(outlet)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet.wait(), max(0.0, end - loop.time()))
+
     async def stop(self) -> None:
         """Tell every client that the server stops, and wait until all are gone or had their time."""
         self.stopping = True
@@ -183,6 +225,7 @@ class Hub:
                     outlet = self._outlets.get(effect.client_id)
                     if outlet is not None:
                         outlet.send(text)
+                        self.metrics.relayed_locally += isinstance(message, _RELAYED)
                 case CloseClient():
                     outlet = self._outlets.get(effect.client_id)
                     if outlet is not None:

@@ -217,7 +217,7 @@ class TlsDoorman(asyncio.Protocol):
         self,
         context: ssl.SSLContext,
         door: Doorkeeper,
-        make_http: Callable[[], asyncio.Protocol],
+        make_http: Callable[[], HttpProtocol],
         handshake_timeout: float,
     ) -> None:
         """Args:
@@ -281,7 +281,6 @@ class TlsDoorman(asyncio.Protocol):
             visit.leave()
             return
         http = self._make_http()
-        assert isinstance(http, HttpProtocol)
         http.visit = visit
         transport.set_protocol(http)
         http.connection_made(transport)

@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket
 
 from flyx.errors import InputError, NoSuchRoom, RemoteProtocolError
 from flyx.server.connection import Connection, Frame
+from flyx.server.errors import token_is
 from flyx.server.hub import Hub
 from flyx.server.limits import Limit, LimitReached, PairLimits, TokenBucket, address_key
 from flyx.server.logs import get_logger, room_tag
@@ -94,7 +95,8 @@ async def _serve(websocket: WebSocket, hub: Hub, room_text: str | None) -> None:
         max_queue_size=hub.config.max_queue_size,
         close_timeout=hub.config.close_timeout,
     )
-    session = _Session(hub, connection, address_of(websocket))
+    token = websocket.headers.get("authorization", "").removeprefix("Bearer ")
+    session = _Session(hub, connection, address_of(websocket), token)
     try:
         try:
             role = _wanted_role(websocket)
@@ -128,10 +130,17 @@ def _wanted_role(websocket: WebSocket) -> Role | None:
 class _Session:
     """What one client does here: enter one room, talk in it, leave it."""
 
-    def __init__(self, hub: Hub, connection: Connection, address: str) -> None:
+    def __init__(self, hub: Hub, connection: Connection, address: str, token: str) -> None:
+        """Args:
+        hub: All the rooms.
+        connection: The client.
+        address: What its address counts as.
+        token: What it says to be the token for making rooms; empty if it says nothing.
+        """
         self._hub = hub
         self._connection = connection
         self._address = address
+        self._token = token
         self._log = log.bind(client=connection.client_id[:8])
         self._bad_messages = 0
         self._loop = asyncio.get_running_loop()
@@ -150,6 +159,7 @@ class _Session:
         rates = self._hub.door.rates
         try:
             if room_text is None:
+                self._check_token()
                 await rates.create(self._address)
                 self._room_id = await self._create(role)
             else:
@@ -167,6 +177,12 @@ class _Session:
             await rates.miss(self._address)
         self._hub.metrics.join_ended(refusal)
         self._log.info("client connected")
+
+    def _check_token(self) -> None:
+        wanted = self._hub.config.api_token
+        if wanted is not None and not token_is(wanted, self._token):
+            reason = "making rooms here needs the server's token, as Authorization: Bearer"
+            raise _Refused(CloseCode.NOT_ALLOWED, ErrorCode.BAD_TOKEN, reason)
 
     async def _create(self, role: Role | None) -> str:
         if role is Role.RECEIVER:
@@ -254,6 +270,8 @@ class _Session:
 
     async def end(self) -> None:
         """Leave the room. The connection is over, whoever ended it."""
+        if self._connection.closed_for is ErrorCode.TOO_SLOW:
+            self._hub.metrics.client_was_slow()
         if self._room_id is None:
             return
         self._hub.detach(self._connection.client_id)
