@@ -20,7 +20,7 @@ from flyx.errors import NoSuchRoom
 from flyx.server.config import ServerConfig
 from flyx.server.gate import Doorkeeper
 from flyx.server.logs import get_logger, room_tag
-from flyx.server.metrics import Metrics
+from flyx.server.metrics import LOCAL, Metrics
 from flyx.server.store import RoomStore
 from flyx.signaling.codes import draw_room_id
 from flyx.signaling.messages import (
@@ -225,7 +225,7 @@ class Hub:
                     outlet = self._outlets.get(effect.client_id)
                     if outlet is not None:
                         outlet.send(text)
-                        self.metrics.relayed_locally += isinstance(message, _RELAYED)
+                        self.metrics.relays[LOCAL] += isinstance(message, _RELAYED)
                 case CloseClient():
                     outlet = self._outlets.get(effect.client_id)
                     if outlet is not None:

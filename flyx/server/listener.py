@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -17,8 +18,8 @@ from flyx.errors import InputError
 from flyx.server.config import MAX_FRAME_SIZE, ServerConfig
 from flyx.server.gate import Doorkeeper
 from flyx.server.limits import ConnectionCounter
-from flyx.server.protocols import HttpProtocol, TlsDoorman, WebSocketProtocol
-from flyx.server.tls import Certificate
+from flyx.server.protocols import HttpProtocol, WebSocketProtocol
+from flyx.server.tls import Certificate, TlsServer
 
 # Connections that the kernel accepts before we do: a restarted server meets all its clients at once.
 _BACKLOG = 2048
@@ -200,19 +201,24 @@ class Listener(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then say so."""
         loop = asyncio.get_running_loop()
-        # As uvicorn does it, but with a protocol of our choice in front.
-        self.servers = [
-            await loop.create_server(self._make_protocol, sock=bound, backlog=_BACKLOG)
-            for bound in sockets or []
-        ]
+        # uvicorn closes them, and asks no more of them.
+        servers: list[asyncio.AbstractServer | TlsServer] = []
+        for bound in sockets or []:
+            if self._certificate is None:
+                servers.append(await loop.create_server(self._make_http, sock=bound, backlog=_BACKLOG))
+            else:
+                servers.append(
+                    TlsServer(
+                        bound,
+                        self._certificate,
+                        self._door,
+                        self._make_http,
+                        handshake_timeout=self._handshake_timeout,
+                    )
+                )
+        self.servers = cast(list[asyncio.base_events.Server], servers)
         self.started = True
         self.ready.set()
-
-    def _make_protocol(self) -> asyncio.Protocol:
-        if self._certificate is None:
-            return self._make_http()
-        context = self._certificate.context
-        return TlsDoorman(context, self._door, self._make_http, self._handshake_timeout)
 
     def _make_http(self) -> HttpProtocol:
         return self._http_protocol(self.config, self.server_state, self.lifespan.state)

@@ -271,7 +271,7 @@ class _Session:
     async def end(self) -> None:
         """Leave the room. The connection is over, whoever ended it."""
         if self._connection.closed_for is ErrorCode.TOO_SLOW:
-            self._hub.metrics.client_was_slow()
+            self._hub.metrics.slow_consumers += 1
         if self._room_id is None:
             return
         self._hub.detach(self._connection.client_id)
