@@ -21,7 +21,7 @@ from flyx.server.config import ServerConfig
 from flyx.server.hub import Hub
 from flyx.server.listener import Listener, bind, connectable, reachable_urls, url_of
 from flyx.server.logs import get_logger
-from flyx.server.store import MemoryRoomStore
+from flyx.server.store import MemoryRoomStore, RoomStore
 from flyx.signaling.room import RoomConfig
 
 log = get_logger("flyx.server.app")
@@ -60,7 +60,8 @@ class Server:
         # Set from start() on: port is the real one, whatever was asked for.
         self.port = 0
         self.test_room_id: str | None = None
-        self._hub = Hub(MemoryRoomStore(max_rooms=self.config.max_rooms), self.config, clock=clock)
+        self._store: RoomStore = MemoryRoomStore(max_rooms=self.config.max_rooms)
+        self._hub = Hub(self._store, self.config, clock=clock)
         self._listener = Listener(create_app(self._hub), self.config)
         self._serving: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
@@ -83,6 +84,7 @@ class Server:
         """
         sockets = await bind(self.config.host, self.config.port)
         self.port = sockets[0].getsockname()[1]
+        await self._store.open(self._hub.clock())
         if self.config.test_room:
             created = await self._hub.create_room(RoomConfig(ttl=None, persistent=True))
             self.test_room_id = created.room.room_id
@@ -105,6 +107,7 @@ class Server:
         await self._serving
         with contextlib.suppress(asyncio.CancelledError):
             await self._sweeping
+        await self._store.close()
         log.info("stopped")
 
     async def _sweep(self) -> None:
