@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flyx.cli import serve_options as options
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,6 +59,20 @@ def serve(
     max_rooms: Annotated[
         int, typer.Option("--max-rooms", envvar="FLYX_MAX_ROOMS", min=1, help="Most rooms at a time")
     ] = DEFAULT_MAX_ROOMS,
+    max_connections: options.MaxConnections = options.DEFAULT_MAX_CONNECTIONS,
+    max_connections_per_ip: options.MaxConnectionsPerAddress = options.DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
+    create_rate: options.CreateRate = options.DEFAULT_CREATE_RATE,
+    join_rate: options.JoinRate = options.DEFAULT_JOIN_RATE,
+    miss_rate: options.MissRate = options.DEFAULT_MISS_RATE,
+    total_miss_rate: options.TotalMissRate = options.DEFAULT_TOTAL_MISS_RATE,
+    message_rate: options.MessageRate = options.DEFAULT_MESSAGE_RATE,
+    message_burst: options.MessageBurst = options.DEFAULT_MESSAGE_BURST,
+    max_offers: options.MaxOffers = options.DEFAULT_MAX_OFFERS,
+    max_candidates: options.MaxCandidates = options.DEFAULT_MAX_CANDIDATES,
+    handshake_timeout: options.HandshakeTimeout = options.DEFAULT_HANDSHAKE_TIMEOUT,
+    allow_host: options.AllowHost = None,
+    allow_origin: options.AllowOrigin = None,
+    trusted_proxy: options.TrustedProxy = None,
     log_level: Annotated[
         LogLevel, typer.Option("--log-level", envvar="FLYX_LOG_LEVEL", help="Least severe events to log")
     ] = LogLevel.INFO,
@@ -74,13 +89,36 @@ def serve(
     import asyncio
 
     from flyx.net.loop import new_event_loop
-    from flyx.server.config import ServerConfig
+    from flyx.server.config import LimitConfig, ServerConfig, parse_rate
+    from flyx.server.listener import raise_file_limit
     from flyx.server.logs import configure_logging
 
+    limits = LimitConfig(
+        max_connections=max_connections,
+        max_connections_per_address=max_connections_per_ip,
+        create_rate=parse_rate(create_rate),
+        join_rate=parse_rate(join_rate),
+        miss_rate=parse_rate(miss_rate),
+        total_miss_rate=parse_rate(total_miss_rate),
+        message_rate=message_rate,
+        message_burst=message_burst,
+        max_offers_per_peer=max_offers,
+        max_candidates_per_peer=max_candidates,
+        handshake_timeout=handshake_timeout,
+    )
     config = ServerConfig(
-        host=host, port=port, stun_urls=_stun_urls(stun), test_room=True, max_rooms=max_rooms
+        host=host,
+        port=port,
+        stun_urls=_stun_urls(stun),
+        test_room=True,
+        max_rooms=max_rooms,
+        limits=limits,
+        allowed_hosts=tuple(allow_host or ()),
+        allowed_origins=options.origins_of(allow_origin),
+        trusted_proxies=options.networks_of(trusted_proxy),
     )
     configure_logging(log_level.value, as_json=log_json)
+    raise_file_limit()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_serve(config))
 

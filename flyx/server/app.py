@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -18,8 +19,9 @@ from fastapi import FastAPI
 from flyx import __version__
 from flyx.server import rest, websocket
 from flyx.server.config import ServerConfig
+from flyx.server.gate import Gate
 from flyx.server.hub import Hub
-from flyx.server.listener import Listener, bind, connectable, reachable_urls, url_of
+from flyx.server.listener import Listener, affordable_connections, bind, connectable, reachable_urls, url_of
 from flyx.server.logs import get_logger
 from flyx.server.store import MemoryRoomStore, RoomStore
 from flyx.signaling.room import RoomConfig
@@ -41,6 +43,7 @@ def create_app(hub: Hub) -> FastAPI:
     app.include_router(rest.router)
     app.include_router(websocket.router)
     app.add_middleware(rest.BodyLimit)
+    app.add_middleware(Gate, config=hub.config, door=hub.door)
     rest.add_error_handlers(app)
     return app
 
@@ -56,13 +59,18 @@ class Server:
         config: What to listen on, and the limits.
         clock: Returns Unix time; for tests.
         """
-        self.config = config or ServerConfig()
+        config = config or ServerConfig()
+        wanted = config.limits.max_connections
+        affordable = affordable_connections(wanted)
+        if affordable != wanted:
+            log.info("fewer connections, for want of open files", wanted=wanted, limit=affordable)
+        self.config = replace(config, limits=replace(config.limits, max_connections=affordable))
         # Set from start() on: port is the real one, whatever was asked for.
         self.port = 0
         self.test_room_id: str | None = None
         self._store: RoomStore = MemoryRoomStore(max_rooms=self.config.max_rooms)
         self._hub = Hub(self._store, self.config, clock=clock)
-        self._listener = Listener(create_app(self._hub), self.config)
+        self._listener = Listener(create_app(self._hub), self.config, self._hub.door)
         self._serving: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 

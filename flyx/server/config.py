@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 
+from limits import RateLimitItem
+from limits import parse as parse_limit
+
+from flyx.errors import InputError
 from flyx.signaling.messages import MAX_MESSAGE_SIZE
 from flyx.signaling.room import RoomConfig
 
@@ -21,6 +26,82 @@ MIN_IDLE_TIMEOUT, MAX_IDLE_TIMEOUT = 10, 24 * 3600
 # whose bytes should not even be collected, end the connection with 1009.
 MAX_FRAME_SIZE = 2 * MAX_MESSAGE_SIZE
 MAX_BODY_SIZE = 16 * 1024
+
+NO_LIMIT = "none"
+DEFAULT_MAX_CONNECTIONS = 50_000
+DEFAULT_MAX_CONNECTIONS_PER_ADDRESS = 200
+DEFAULT_MESSAGE_RATE = 100.0
+DEFAULT_MESSAGE_BURST = 1000
+DEFAULT_MAX_OFFERS = 16
+DEFAULT_MAX_CANDIDATES = 256
+DEFAULT_HANDSHAKE_TIMEOUT = 10.0
+DEFAULT_CREATE_RATE = "60/minute"
+DEFAULT_JOIN_RATE = "300/minute"
+DEFAULT_MISS_RATE = "20/minute"
+DEFAULT_TOTAL_MISS_RATE = "600/minute"
+
+IPNetwork = IPv4Network | IPv6Network
+
+
+def parse_rate(text: str) -> RateLimitItem | None:
+    """Return the rate that text means, such as "60/minute" or "1000 per 2 hours"; None for "none".
+
+    Raises:
+        InputError: It means none.
+    """
+    if text == NO_LIMIT:
+        return None
+    try:
+        rate = parse_limit(text)
+    except ValueError:
+        rate = None
+    # A rate of nothing would switch off what it limits, which is hardly what somebody wanted.
+    if rate is None or rate.amount < 1:
+        hint = f"write it like 60/minute or 1000/hour, or `{NO_LIMIT}` for no limit"
+        raise InputError(reason=f"{text} is not a rate", hint=hint)
+    return rate
+
+
+_CREATE_RATE = parse_rate(DEFAULT_CREATE_RATE)
+_JOIN_RATE = parse_rate(DEFAULT_JOIN_RATE)
+_MISS_RATE = parse_rate(DEFAULT_MISS_RATE)
+_TOTAL_MISS_RATE = parse_rate(DEFAULT_TOTAL_MISS_RATE)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitConfig:
+    """What strangers may ask of one server. Times are seconds; 0, and None for a rate, are no limit.
+
+    An address is an IPv4 address or an IPv6 network of 64 bits. The rates count in a window that begins with
+    the first of what they count.
+
+    Attributes:
+        max_connections: Connections at a time, WebSockets and HTTP together.
+        max_connections_per_address: Of these, from one address.
+        create_rate: Rooms that one address may make.
+        join_rate: Rooms that one address may ask to enter.
+        miss_rate: Looks for a room that is not there, for one address; then it may look for none.
+        total_miss_rate: The same for all together; over it, one miss an address is enough.
+        message_rate: Messages a second of one client, in the long run.
+        message_burst: Messages that it may send at once before that counts.
+        max_offers_per_peer: Offers or answers of one client to one peer, or to all, within pair_window.
+        max_candidates_per_peer: The same for ICE candidates.
+        pair_window: See above.
+        handshake_timeout: Time for TLS, and then for each request up to its last byte.
+    """
+
+    max_connections: int = DEFAULT_MAX_CONNECTIONS
+    max_connections_per_address: int = DEFAULT_MAX_CONNECTIONS_PER_ADDRESS
+    create_rate: RateLimitItem | None = _CREATE_RATE
+    join_rate: RateLimitItem | None = _JOIN_RATE
+    miss_rate: RateLimitItem | None = _MISS_RATE
+    total_miss_rate: RateLimitItem | None = _TOTAL_MISS_RATE
+    message_rate: float = DEFAULT_MESSAGE_RATE
+    message_burst: int = DEFAULT_MESSAGE_BURST
+    max_offers_per_peer: int = DEFAULT_MAX_OFFERS
+    max_candidates_per_peer: int = DEFAULT_MAX_CANDIDATES
+    pair_window: float = 600.0
+    handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +123,11 @@ class ServerConfig:
         linger: Time after the end of a connection for a peer that reads slowly; then it is cut off.
         ping_interval: Pause between WebSocket pings.
         ping_timeout: Time for a client to answer one.
+        limits: What strangers may ask of it.
+        allowed_hosts: Names under which clients may reach it; empty: any name, but on the loopback none other
+            than `localhost`. IP addresses are always allowed.
+        allowed_origins: Of pages from elsewhere that may use it, such as "https://example.org"; "*": any.
+        trusted_proxies: Networks of proxies that are believed about whom they speak for.
     """
 
     host: str = DEFAULT_HOST
@@ -58,3 +144,7 @@ class ServerConfig:
     linger: float = 10.0
     ping_interval: float = 20.0
     ping_timeout: float = 20.0
+    limits: LimitConfig = field(default_factory=LimitConfig)
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[IPNetwork, ...] = ()

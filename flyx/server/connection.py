@@ -41,6 +41,7 @@ class Connection:
     Attributes:
         farewell: Why the client is no longer here, for its peers; grows better while the connection ends.
         final: It said goodbye, or was told not to come back.
+        closed_for: The code of the fatal error that it was told, if it was told one.
     """
 
     def __init__(self, websocket: WebSocket, *, max_queue_size: int, close_timeout: float) -> None:
@@ -51,6 +52,7 @@ class Connection:
         """
         self.farewell = LOST
         self.final = False
+        self.closed_for: ErrorCode | None = None
         self._websocket = websocket
         self._max_queue_size = max_queue_size
         self._close_timeout = close_timeout
@@ -89,6 +91,7 @@ class Connection:
         self._queue.append(serialize(error_message(error_code, reason, fatal=True)))
         self.farewell = reason
         self.final = not CLOSE_CODES[code].retry
+        self.closed_for = error_code
         self._end(code, reason)
 
     def leave(self, reason: str) -> None:

@@ -16,7 +16,9 @@ from uuid import uuid4
 
 from flyx.errors import NoSuchRoom
 from flyx.server.config import ServerConfig
+from flyx.server.gate import Doorkeeper
 from flyx.server.logs import get_logger, room_tag
+from flyx.server.metrics import Metrics
 from flyx.server.store import RoomStore
 from flyx.signaling.codes import draw_room_id
 from flyx.signaling.commands import (
@@ -117,6 +119,10 @@ class Seat:
         self.over = True
         self._outlet.close(code, error_code, reason)
 
+    def count(self) -> None:
+        """Count a message that was taken from the client."""
+        self._received += 1
+
     def begin_relay(self) -> None:
         """Count a message of the client, whose relaying begins."""
         self._received += 1
@@ -160,6 +166,8 @@ class Hub:
         self.config = config
         self.clock = clock
         self.started_at = clock()
+        self.metrics = Metrics()
+        self.door = Doorkeeper(config, self.metrics)
         self.stopping = False
         self._store = store
         # Every connection, and by client id those that are inside a room.

@@ -9,19 +9,22 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from typing import ClassVar
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from flyx.errors import InputError
 from flyx.server.config import MAX_FRAME_SIZE, ServerConfig
+from flyx.server.gate import Doorkeeper
+from flyx.server.limits import ConnectionCounter
+from flyx.server.protocols import HttpProtocol, WebSocketProtocol
 
 # Connections that the kernel accepts before we do: a restarted server meets all its clients at once.
 _BACKLOG = 2048
 # Seconds that requests have to finish when the server stops, after the WebSockets are closed.
 _HTTP_GRACE = 1
+# Files that a server needs besides those of its connections, and of those it turns away.
+_OTHER_FILES = 64 + 2 * ConnectionCounter.SLACK
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -99,49 +102,58 @@ def reachable_urls(host: str, port: int) -> list[str]:
     return urls
 
 
-class _WebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket, with an end for connections whose peer no longer reads.
-
-    uvicorn closes a transport and waits until what was written is sent. A peer that keeps its TCP window shut
-    would hold the socket and its buffers for ever.
-    """
-
-    # Seconds; set by Listener.
-    linger: ClassVar[float]
-    _cut_off: asyncio.TimerHandle | None = None
-
-    async def run_asgi(self) -> None:
-        await super().run_asgi()
-        self._cut_off_later()
-
-    def keepalive_timeout(self) -> None:
-        super().keepalive_timeout()
-        self._cut_off_later()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._cut_off is not None:
-            self._cut_off.cancel()
-        super().connection_lost(exc)
-
-    def _cut_off_later(self) -> None:
-        if self._cut_off is None and not self.disconnected:
-            self._cut_off = self.loop.call_later(self.linger, self.transport.abort)
+# What uvicorn logs as if it were an error of ours: garbage from clients, as often as they like.
+_CLIENTS_FAULTS = ("Invalid UTF-8", "Invalid HTTP request", "Unsupported upgrade request")
 
 
 def _is_not_a_clients_fault(record: logging.LogRecord) -> bool:
-    """False for garbage from a client, which uvicorn logs as if it were an error of ours."""
-    return not str(record.msg).startswith("Invalid UTF-8")
+    return not str(record.msg).startswith(_CLIENTS_FAULTS)
+
+
+def raise_file_limit() -> None:
+    """Let this process have as many files and sockets open as the system allows."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # Where "as many as it likes" is more than it can have, what there was stays.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def affordable_connections(wanted: int) -> int:
+    """Return wanted, or less if this process may not have so many files open; 0 stands for no limit in both.
+
+    A server that runs out of files cannot even say so to whom it turns away.
+    """
+    try:
+        import resource
+    except ImportError:
+        return wanted
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    most = max(1, soft - _OTHER_FILES)
+    return min(wanted or most, most)
 
 
 class Listener(uvicorn.Server):
     """uvicorn inside somebody else's event loop: no signal handlers, and `ready` tells when it serves."""
 
-    def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
-        protocol = type("WebSocketProtocol", (_WebSocketProtocol,), {"linger": config.linger})
+    def __init__(self, app: ASGIApp, config: ServerConfig, door: Doorkeeper) -> None:
+        """Args:
+        app: What is served.
+        config: Limits and times.
+        door: Counts the connections.
+        """
+        shared = {"settings": config, "door": door}
         super().__init__(
             uvicorn.Config(
                 app,
-                ws=protocol,
+                http=type("HttpProtocol", (HttpProtocol,), shared),
+                ws=type("WebSocketProtocol", (WebSocketProtocol,), shared),
                 # Signaling messages are small and many: compression costs memory for every idle client and
                 # lets a few bytes blow up to megabytes.
                 ws_per_message_deflate=False,

@@ -27,8 +27,10 @@ from flyx.server.config import (
     MIN_MAX_CLIENTS,
     MIN_TTL,
 )
+from flyx.server.hub import Hub
+from flyx.server.limits import LimitReached
 from flyx.server.store import StoreFull
-from flyx.server.websocket import HubOfApp
+from flyx.server.websocket import HubOfApp, address_of
 from flyx.signaling.codes import normalise_room_id
 from flyx.signaling.messages import ErrorCode
 from flyx.signaling.room import RoomConfig, RoomStatus
@@ -152,11 +154,13 @@ def _errors(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
 )
 async def create_room(request: Request, hub: HubOfApp, wishes: RoomRequest | None = None) -> RoomCreated:
     """Make a room; the first client to connect to it becomes its sender."""
+    await hub.door.rates.create(address_of(request))
     config = (wishes or RoomRequest()).config(hub.config.room)
     try:
         if hub.stopping:
@@ -179,12 +183,18 @@ def _unavailable(code: ErrorCode, message: str) -> ApiFailure:
 
 
 # The framework documents 422 for every path with a parameter; so it had better have the right body.
-@router.get("/room/{room_id}", responses=_errors(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
-async def room_info(hub: HubOfApp, room_id: str) -> RoomInfo:
+@router.get(
+    "/room/{room_id}",
+    responses=_errors(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.TOO_MANY_REQUESTS),
+)
+async def room_info(request: Request, hub: HubOfApp, room_id: str) -> RoomInfo:
     """Tell whether a room is there and how it stands."""
+    address = address_of(request)
+    await hub.door.rates.look(address)
     try:
         room = await hub.find_room(normalise_room_id(room_id))
     except (InputError, NoSuchRoom) as exc:
+        await hub.door.rates.miss(address)
         # One answer for an id that nobody has and one that nobody can have.
         raise ApiFailure(HTTPStatus.NOT_FOUND, ErrorCode.NO_SUCH_ROOM, "there is no such room") from exc
     return RoomInfo(
@@ -244,6 +254,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Give every error of app the body of an ApiError."""
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(LimitReached, _limit_reached)
 
 
 async def _http_error(request: Request, exc: Exception) -> JSONResponse:
@@ -263,3 +274,12 @@ async def _validation_error(request: Request, exc: Exception) -> JSONResponse:
     place = ".".join(str(part) for part in first["loc"])
     body = ApiError(code=ErrorCode.BAD_REQUEST, message=f"{place}: {first['msg']}")
     return JSONResponse(body.model_dump(), HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+async def _limit_reached(request: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, LimitReached)
+    hub: Hub = request.app.state.hub
+    hub.door.turned_away(exc.limit)
+    body = ApiError(code=ErrorCode.RATE_LIMITED, message=f"{exc.reason}; try again in {exc.retry_after} s")
+    headers = {"Retry-After": str(exc.retry_after)}
+    return JSONResponse(body.model_dump(), HTTPStatus.TOO_MANY_REQUESTS, headers)

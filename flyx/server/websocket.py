@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket
 from flyx.errors import InputError, RemoteProtocolError
 from flyx.server.connection import LEFT, Connection, Frame
 from flyx.server.hub import Hub, Seat
+from flyx.server.limits import Limit, LimitReached, PairLimits, TokenBucket, address_key
 from flyx.server.logs import get_logger, room_tag
 from flyx.server.store import StoreFull
 from flyx.signaling.codes import normalise_room_id
@@ -58,6 +59,11 @@ async def hub_of(connection: HTTPConnection) -> Hub:
 HubOfApp = Annotated[Hub, Depends(hub_of)]
 
 
+def address_of(connection: HTTPConnection) -> str:
+    """Return what the address of a client counts as, for rates."""
+    return address_key(connection.client.host if connection.client else "")
+
+
 class _Refused(Exception):
     """This client is not let into a room."""
 
@@ -86,13 +92,14 @@ async def _serve(websocket: WebSocket, hub: Hub, room_text: str | None) -> None:
     connection = Connection(
         websocket, max_queue_size=hub.config.max_queue_size, close_timeout=hub.config.close_timeout
     )
-    session = _Session(hub, connection)
+    session = _Session(hub, connection, address_of(websocket))
     hub.connect(connection)
     try:
         try:
             _check_subprotocol(offered)
             await session.begin(room_text, _wishes(websocket))
         except _Refused as exc:
+            hub.metrics.join_ended(exc.error_code)
             connection.close(exc.close_code, exc.error_code, exc.reason)
         await connection.run(session.handle)
     finally:
@@ -129,11 +136,16 @@ def _wishes(websocket: WebSocket) -> _Wishes:
 class _Session:
     """What one connection does here: enter one room or come back to it, talk in it, leave it."""
 
-    def __init__(self, hub: Hub, connection: Connection) -> None:
+    def __init__(self, hub: Hub, connection: Connection, address: str) -> None:
         self._hub = hub
         self._connection = connection
+        self._address = address
         self._log = log
         self._bad_messages = 0
+        self._loop = asyncio.get_running_loop()
+        limits = hub.config.limits
+        self._bucket = TokenBucket(limits.message_rate, limits.message_burst, self._loop.time())
+        self._pairs = PairLimits(limits)
         # Set while we wait for the client to say who it is: the room that it was in, and the end of patience.
         self._expected_in: str | None = None
         self._patience: asyncio.TimerHandle | None = None
@@ -146,26 +158,40 @@ class _Session:
         Raises:
             _Refused: Before any room was asked. A room's own refusal closes the connection by itself.
         """
+        rates = self._hub.door.rates
+        try:
+            if room_text is None and not wishes.resume:
+                await rates.create(self._address)
+            else:
+                await rates.join(self._address)
+                await rates.look(self._address)
+        except LimitReached as exc:
+            self._hub.door.turned_away(exc.limit)
+            reason = f"{exc.reason}; try again in {exc.retry_after} s"
+            raise _Refused(CloseCode.TOO_MANY_REQUESTS, ErrorCode.RATE_LIMITED, reason) from exc
         if wishes.resume:
             self._expect(room_text)
             return
-        room_id = await self._create(wishes.role) if room_text is None else self._find(room_text)
-        self._take_seat(await self._hub.enter(self._connection, room_id, wishes.role))
+        room_id = await self._create(wishes.role) if room_text is None else await self._find(room_text)
+        await self._take_seat(await self._hub.enter(self._connection, room_id, wishes.role))
 
-    def _take_seat(self, seat: Seat | None) -> None:
+    async def _take_seat(self, seat: Seat | None) -> None:
+        refusal = self._connection.closed_for
+        self._hub.metrics.join_ended(refusal)
         if seat is not None:
             self._seat = seat
             self._log = log.bind(client=seat.client_id[:8], room=room_tag(seat.room_id))
             self._log.info("client connected")
+        elif refusal in (ErrorCode.NO_SUCH_ROOM, ErrorCode.NO_SUCH_SESSION):
+            await self._hub.door.rates.miss(self._address)
 
     def _expect(self, room_text: str | None) -> None:
         if room_text is None:
             reason = "only a client of a room can resume: /ws/{room_id}?resume=1"
             raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.BAD_REQUEST, reason)
         self._expected_in = room_text
-        loop = asyncio.get_running_loop()
         reason = "the client did not say who it is"
-        self._patience = loop.call_later(
+        self._patience = self._loop.call_later(
             self._hub.config.join_timeout,
             self._connection.close,
             CloseCode.TIMED_OUT,
@@ -182,13 +208,15 @@ class _Session:
             reason = "the first message of a client that resumes is join, with its resume_token"
             self._connection.close(CloseCode.BAD_MESSAGE, ErrorCode.UNEXPECTED_TYPE, reason)
             return
+        seat = None
         try:
             room_id = normalise_room_id(room_text)
         except InputError:
             refusal = MISSING_SESSION
             self._connection.close(refusal.close_code, refusal.error_code, refusal.reason)
-            return
-        self._take_seat(await self._hub.resume(self._connection, room_id, message.data))
+        else:
+            seat = await self._hub.resume(self._connection, room_id, message.data)
+        await self._take_seat(seat)
 
     def _cease_waiting(self) -> None:
         self._expected_in = None
@@ -207,14 +235,21 @@ class _Session:
             raise _Refused(CloseCode.TRY_AGAIN_LATER, ErrorCode.TOO_MANY_ROOMS, reason) from exc
         return created.room.room_id
 
-    def _find(self, room_text: str) -> str:
+    async def _find(self, room_text: str) -> str:
         try:
             return normalise_room_id(room_text)
         except InputError as exc:
+            await self._hub.door.rates.miss(self._address)
             raise _Refused(MISSING_ROOM.close_code, MISSING_ROOM.error_code, MISSING_ROOM.reason) from exc
 
     async def handle(self, frame: Frame) -> None:
         """Act on one frame."""
+        now = self._loop.time()
+        if not self._bucket.take(now):
+            self._hub.door.turned_away(Limit.MESSAGES)
+            reason = "more messages than one client may send"
+            self._connection.close(CloseCode.TOO_MANY_REQUESTS, ErrorCode.RATE_LIMITED, reason)
+            return
         if isinstance(frame, bytes):
             self._complain(ErrorCode.BINARY_MESSAGE, "messages are text frames")
             return
@@ -223,19 +258,26 @@ class _Session:
         except RemoteProtocolError as exc:
             self._complain(ErrorCode(str(exc.fields["code"])), str(exc.fields["reason"]))
             return
+        self._hub.metrics.messages[message.type] += 1
         if self._expected_in is not None:
             await self._resume(self._expected_in, message)
             return
         match message:
             case Offer() | Answer() | IceCandidate():
                 # Without a seat it has been refused, and is being told.
-                if self._seat is not None:
+                if self._seat is None:
+                    return
+                if self._may_relay(message, now):
                     await self._hub.relay(self._seat, message)
+                else:
+                    self._seat.count()
             case Ping():
                 self._connection.send(_PONG)
             case Pong():
                 pass
             case Disconnect():
+                if message.data.outcome is not None:
+                    self._hub.metrics.transfer_ended(message.data.outcome)
                 self._connection.leave(message.data.reason or LEFT)
             case Join() if message.data.role is None:
                 self._complain(ErrorCode.UNEXPECTED_TYPE, "join resumes a session, as the first message")
@@ -244,7 +286,21 @@ class _Session:
             case _:
                 assert_never(message)
 
+    def _may_relay(self, message: Offer | Answer | IceCandidate, now: float) -> bool:
+        match message:
+            case IceCandidate():
+                limit, granted = Limit.CANDIDATES, self._pairs.trickle(message.data.target_id, now)
+            case Offer():
+                limit, granted = Limit.OFFERS, self._pairs.describe(message.data.target_id, now)
+            case Answer():
+                limit, granted = Limit.OFFERS, self._pairs.describe(None, now)
+        if not granted:
+            self._hub.door.turned_away(limit)
+            self._complain(ErrorCode.RATE_LIMITED, f"too many {limit.value} for one peer")
+        return granted
+
     def _complain(self, code: ErrorCode, reason: str) -> None:
+        self._hub.metrics.messages["invalid"] += 1
         self._bad_messages += 1
         if self._bad_messages > self._hub.config.max_bad_messages:
             self._log.info("client closed", reason=ErrorCode.TOO_MANY_ERRORS.value, last=code.value)

@@ -53,6 +53,8 @@ Each message is one text frame of at most 64 KiB holding a JSON object:
         reason        text      for people
         away?         true      only its connection is lost: it may come back, which is told by `join`, or
                                 not, which is told by another `disconnect`
+        outcome?      "direct" | "relayed" | "failed"   from a receiver, for the server's statistics: how its
+                                transfer went, and whether through a TURN server
 
     ping, pong      either way; data is empty. A ping is answered with a pong
     error           server -> client
@@ -116,28 +118,40 @@ class Role(StrEnum):
     RECEIVER = "receiver"
 
 
+class Outcome(StrEnum):
+    """How a transfer went, in the words of its receiver."""
+
+    DIRECT = "direct"  # complete, over a path between the two
+    RELAYED = "relayed"  # complete, over a TURN server
+    FAILED = "failed"  # not complete, or not connected
+
+
 class ErrorCode(StrEnum):
     """The stable `code` of an `error` message and of an HTTP error body."""
 
     BAD_JSON = "bad_json"  # not UTF-8, or not JSON
     BAD_MESSAGE = "bad_message"  # JSON, but not as the grammar has it
     BAD_REQUEST = "bad_request"  # an HTTP body or a query parameter that cannot be used
+    BAD_TOKEN = "bad_token"  # an HTTP request without the token that it needs
     BINARY_MESSAGE = "binary_message"  # only text frames carry messages
+    FORBIDDEN_HOST = "forbidden_host"  # the request names a host that this server is not
+    FORBIDDEN_ORIGIN = "forbidden_origin"  # a web page from elsewhere
     JOIN_TIMEOUT = "join_timeout"  # came to resume and did not say who it is
     MESSAGE_TOO_BIG = "message_too_big"
     METHOD_NOT_ALLOWED = "method_not_allowed"  # an HTTP path that does not take this method
     NO_SUCH_PEER = "no_such_peer"  # nobody in the room to whom the message could go
     NO_SUCH_ROOM = "no_such_room"
-    NO_SUCH_SESSION = (
-        "no_such_session"  # nothing to resume: the room or the place in it is gone, or the token bad
-    )
+    NO_SUCH_SESSION = "no_such_session"  # nothing to resume: place or room are gone, or the token is bad
     NOT_FOUND = "not_found"  # an HTTP path that leads nowhere
     REPLACED = "replaced"  # a newer connection of the same client
+    RATE_LIMITED = "rate_limited"  # too much from this client or its address; later again
+    REQUEST_TIMEOUT = "request_timeout"  # a request that did not come to its end
     ROLE_TAKEN = "role_taken"  # asked to be the sender of a room that has one
     ROOM_CLOSED = "room_closed"  # its sender left, or its owner closed it
     ROOM_EXPIRED = "room_expired"  # it grew too old
     ROOM_FULL = "room_full"
     SERVER_STOPPING = "server_stopping"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
     TOO_MANY_ERRORS = "too_many_errors"
     TOO_MANY_ROOMS = "too_many_rooms"
     TOO_SLOW = "too_slow"  # messages for this client piled up
@@ -320,6 +334,7 @@ class DisconnectData(_Part):
     client_id: SpeakerId = ""
     reason: Annotated[str, Field(max_length=MAX_REASON_LENGTH)] = ""
     away: Flag = False
+    outcome: Annotated[Outcome | None, Field(exclude_if=_is_absent)] = None
 
 
 class ErrorData(_Part):

@@ -436,19 +436,18 @@ class _Turn:
 
     def lose(self, members: list[Member], reason: str, traffic: Traffic | None) -> None:
         """These members are connected no longer."""
-        grace = self._room.config.grace
-        if grace <= 0:
-            for member in members:
-                if member.client_id in self.members:
-                    self.depart(member, reason)
-            return
+        until = self.now + self._room.config.grace
+        # All of them first: none is told of another on a connection that is gone as well.
         for member in members:
-            absence = Absence(self.now + grace, traffic)
+            absence = Absence(until, traffic)
             if absence.size > self._space():
-                absence = Absence(absence.until, None)
+                absence = Absence(until, None)
             self.put(replace(member, absence=absence))
         for member in members:
-            self.tell(self.peers_of(member.role), _farewell(member, reason, away=True))
+            if until > self.now:
+                self.tell(self.peers_of(member.role), _farewell(member, reason, away=True))
+            elif member.client_id in self.members:
+                self.depart(member, reason)
 
     def restart(self) -> None:
         """Nobody is connected."""

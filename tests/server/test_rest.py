@@ -179,7 +179,7 @@ async def test_openapi_describes_every_answer(http: httpx.AsyncClient) -> None:
     document = (await http.get("/openapi.json")).json()
     assert set(document["paths"]) == {"/room", "/room/{room_id}", "/status", "/healthz"}
     post = document["paths"]["/room"]["post"]["responses"]
-    assert set(post) == {"201", "400", "413", "422", "503"}
+    assert set(post) == {"201", "400", "413", "422", "429", "503"}
     for path in document["paths"].values():
         for operation in path.values():
             for status, response in operation["responses"].items():

@@ -135,7 +135,6 @@ class RoomMachine(RuleBasedStateMachine):
                 case CloseClient(member=member):
                     assert member.client_id in inside
                     assert self.room.members.get(member.client_id) != member
-                    assert not isinstance(command, Enter)
                     self.clients[member.client_id].line = None
                 case RoomClosed():
                     assert self.room.closed
@@ -453,4 +452,4 @@ class RoomMachine(RuleBasedStateMachine):
 
 
 TestRoomMachine = RoomMachine.TestCase
-TestRoomMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestRoomMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

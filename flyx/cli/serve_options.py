@@ -1,0 +1,191 @@
+"""Options of `flyx serve` about what strangers may do, and how they become the server's limits.
+
+The defaults are those of flyx.server.config, which loads too much for `flyx --help`; a test holds them equal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flyx.errors import InputError
+
+if TYPE_CHECKING:
+    from flyx.server.config import IPNetwork
+
+DEFAULT_MAX_CONNECTIONS = 50_000
+DEFAULT_MAX_CONNECTIONS_PER_ADDRESS = 200
+DEFAULT_CREATE_RATE = "60/minute"
+DEFAULT_JOIN_RATE = "300/minute"
+DEFAULT_MISS_RATE = "20/minute"
+DEFAULT_TOTAL_MISS_RATE = "600/minute"
+DEFAULT_MESSAGE_RATE = 100.0
+DEFAULT_MESSAGE_BURST = 1000
+DEFAULT_MAX_OFFERS = 16
+DEFAULT_MAX_CANDIDATES = 256
+DEFAULT_HANDSHAKE_TIMEOUT = 10.0
+
+MaxConnections = Annotated[
+    int,
+    typer.Option(
+        "--max-connections",
+        envvar="FLYX_MAX_CONNECTIONS",
+        metavar="N",
+        min=0,
+        help="Most connections at a time; 0 is no limit",
+    ),
+]
+MaxConnectionsPerAddress = Annotated[
+    int,
+    typer.Option(
+        "--max-connections-per-ip",
+        envvar="FLYX_MAX_CONNECTIONS_PER_IP",
+        metavar="N",
+        min=0,
+        help="Most connections of one address; 0 is no limit",
+    ),
+]
+CreateRate = Annotated[
+    str,
+    typer.Option(
+        "--create-rate", envvar="FLYX_CREATE_RATE", metavar="RATE", help="Rooms that one address may make"
+    ),
+]
+JoinRate = Annotated[
+    str,
+    typer.Option(
+        "--join-rate", envvar="FLYX_JOIN_RATE", metavar="RATE", help="Times that one address may join a room"
+    ),
+]
+MissRate = Annotated[
+    str,
+    typer.Option(
+        "--miss-rate",
+        envvar="FLYX_MISS_RATE",
+        metavar="RATE",
+        help="Times that one address may ask for a room that is not there",
+    ),
+]
+TotalMissRate = Annotated[
+    str,
+    typer.Option(
+        "--total-miss-rate",
+        envvar="FLYX_TOTAL_MISS_RATE",
+        metavar="RATE",
+        help="The same for all addresses together; beyond it, each has one miss a minute",
+    ),
+]
+MessageRate = Annotated[
+    float,
+    typer.Option(
+        "--message-rate",
+        envvar="FLYX_MESSAGE_RATE",
+        metavar="N",
+        min=0,
+        help="Messages a second of one client in the long run; 0 is no limit",
+    ),
+]
+MessageBurst = Annotated[
+    int,
+    typer.Option(
+        "--message-burst",
+        envvar="FLYX_MESSAGE_BURST",
+        metavar="N",
+        min=1,
+        help="Messages of one client at once",
+    ),
+]
+MaxOffers = Annotated[
+    int,
+    typer.Option(
+        "--max-offers",
+        envvar="FLYX_MAX_OFFERS",
+        metavar="N",
+        min=0,
+        help="Offers or answers of one client to one peer in 10 minutes; 0 is no limit",
+    ),
+]
+MaxCandidates = Annotated[
+    int,
+    typer.Option(
+        "--max-candidates",
+        envvar="FLYX_MAX_CANDIDATES",
+        metavar="N",
+        min=0,
+        help="ICE candidates of one client to one peer in 10 minutes; 0 is no limit",
+    ),
+]
+HandshakeTimeout = Annotated[
+    float,
+    typer.Option(
+        "--handshake-timeout",
+        envvar="FLYX_HANDSHAKE_TIMEOUT",
+        metavar="SECONDS",
+        min=0.1,
+        help="Time for TLS, and for each request up to its last byte",
+    ),
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        envvar="FLYX_ALLOW_HOST",
+        metavar="NAME",
+        help="Name under which clients may reach the server, repeatable  [default: any]",
+    ),
+]
+AllowOrigin = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-origin",
+        envvar="FLYX_ALLOW_ORIGIN",
+        metavar="ORIGIN",
+        help="Origin of web pages from elsewhere that may use the server, repeatable; * is any",
+    ),
+]
+TrustedProxy = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trusted-proxy",
+        envvar="FLYX_TRUSTED_PROXY",
+        metavar="NETWORK",
+        help="Address or network of a proxy whose X-Forwarded-For is believed, repeatable",
+    ),
+]
+
+
+def networks_of(texts: list[str] | None) -> tuple[IPNetwork, ...]:
+    """Return the networks that --trusted-proxy names.
+
+    Raises:
+        InputError: One is neither an address nor a network.
+    """
+    from ipaddress import ip_network
+
+    networks = []
+    for text in texts or ():
+        try:
+            networks.append(ip_network(text))
+        except ValueError as error:
+            hint = "write it like 10.0.0.5, 10.0.0.0/8 or fd00::/8"
+            raise InputError(
+                reason=f"--trusted-proxy {text} is not an address or network", hint=hint
+            ) from error
+    return tuple(networks)
+
+
+def origins_of(texts: list[str] | None) -> tuple[str, ...]:
+    """Return the origins that --allow-origin names.
+
+    Raises:
+        InputError: One is not an origin, which no page would ever have.
+    """
+    from urllib.parse import urlsplit
+
+    for text in texts or ():
+        parts = urlsplit(text)
+        if text != "*" and (not parts.scheme or not parts.netloc or parts.path.rstrip("/")):
+            hint = "write it like https://example.org or https://example.org:8443"
+            raise InputError(reason=f"--allow-origin {text} is not an origin", hint=hint)
+    return tuple(texts or ())

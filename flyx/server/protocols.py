@@ -1,0 +1,298 @@
+"""uvicorn's protocols, with an end for every connection whose other side does not do its part.
+
+uvicorn waits for ever for the rest of a request, for a peer to read what was written, and for the end of a
+message in as many fragments as it likes. Here each connection is counted before its first byte (`Visit`),
+each request has a deadline up to its last byte, and what a peer may make us keep is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, ClassVar, cast
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode as StandardCloseCode
+from websockets.frames import Frame
+
+from flyx.server.config import ServerConfig
+from flyx.server.gate import VISIT, Doorkeeper
+from flyx.server.limits import Limit, TokenBucket, Visit
+from flyx.signaling.messages import CloseCode
+
+# Of one message. Ours come in one; nothing that a client has to say needs more.
+_MAX_FRAGMENTS = 64
+# WebSocket pings and pongs of a peer: per second in the long run, and at once.
+_CONTROL_RATE, _CONTROL_BURST = 10.0, 100
+# Bytes that may wait for a peer which makes us answer and does not read.
+_MAX_UNREAD = 64 * 1024
+
+_REQUEST_TIMEOUT = (
+    f"HTTP/1.1 {HTTPStatus.REQUEST_TIMEOUT.value} {HTTPStatus.REQUEST_TIMEOUT.phrase}\r\n"
+    "connection: close\r\ncontent-length: 0\r\n\r\n"
+).encode()
+
+
+class Lingering:
+    """Mixin for a protocol: cuts its transport off if closing it does not end it within `linger` seconds.
+
+    A transport that is closed still waits until what was written is sent. A peer that keeps its TCP window
+    shut would hold the socket and its buffers for ever.
+    """
+
+    settings: ClassVar[ServerConfig]
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    _cut_off: asyncio.TimerHandle | None = None
+
+    def cut_off_later(self) -> None:
+        """The transport is being closed."""
+        if self._cut_off is None:
+            self._cut_off = self.loop.call_later(self.settings.linger, self.transport.abort)
+
+    def stay(self) -> None:
+        """The connection has ended."""
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+
+
+class HttpProtocol(Lingering, H11Protocol):
+    """uvicorn's HTTP/1.1, up to a WebSocket handshake. Listener makes a subclass that has the attributes."""
+
+    door: ClassVar[Doorkeeper]
+    _deadline: asyncio.TimerHandle | None = None
+    # Set before the connection is made if somebody else has counted it already.
+    visit: Visit | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        visit = self.visit or self.door.enter(_host_of(transport))
+        if visit is None:
+            transport.abort()
+            return
+        self.visit = visit
+        self.app_state = {**self.app_state, VISIT: visit}
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        self.stay()
+        super().connection_lost(exc)
+        if self.visit is not None:
+            self.visit.leave()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.transport.get_protocol() is not self:
+            return
+        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
+            self._arm()
+        else:
+            self._disarm()
+        if self.transport.is_closing():
+            self.cut_off_later()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._disarm()
+        super().handle_websocket_upgrade(event)
+        protocol = self.transport.get_protocol()
+        if isinstance(protocol, WebSocketProtocol):
+            protocol.expect_handshake()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self.cut_off_later()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self.cut_off_later()
+
+    def _arm(self) -> None:
+        if self._deadline is None and self.settings.limits.handshake_timeout:
+            self._deadline = self.loop.call_later(self.settings.limits.handshake_timeout, self._too_late)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        self.door.turned_away(Limit.HANDSHAKE)
+        # A body that does not come keeps the application waiting; the end of the connection ends that.
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.write(_REQUEST_TIMEOUT)
+        self.transport.close()
+        self.cut_off_later()
+
+
+class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket. Listener makes a subclass that has the attributes."""
+
+    door: ClassVar[Doorkeeper]
+    _control: TokenBucket | None = None
+
+    def expect_handshake(self) -> None:
+        """The request for a handshake has been passed on: if it is not one, the answer to it is the end."""
+        if self.handshake_initiated:
+            return
+        # What h11 takes for a request need not be one for `websockets`, which has an answer ready.
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
+        self.cut_off_later()
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        if not self.disconnected:
+            self.cut_off_later()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.cut_off_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.stay()
+        super().connection_lost(exc)
+        visit: Visit | None = self.app_state.get(VISIT)
+        if visit is not None:
+            visit.leave()
+
+    def handle_cont(self, event: Frame) -> None:
+        if self.close_sent:
+            return
+        # `websockets` bounds the bytes of a message, but fragments may be empty.
+        if len(self.frames) >= _MAX_FRAGMENTS:
+            self._end(Limit.FRAGMENTS, StandardCloseCode.MESSAGE_TOO_BIG, "too many fragments")
+            return
+        super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        if not self._may_control():
+            return
+        if self.transport.get_write_buffer_size() > _MAX_UNREAD:
+            # It makes us answer and does not read the answers.
+            self.door.turned_away(Limit.CONTROL_FRAMES)
+            self.transport.abort()
+            return
+        super().handle_ping()
+
+    def handle_pong(self, event: Frame) -> None:
+        if self._may_control():
+            super().handle_pong(event)
+
+    def _may_control(self) -> bool:
+        if self.close_sent:
+            return False
+        now = self.loop.time()
+        if self._control is None:
+            self._control = TokenBucket(_CONTROL_RATE, _CONTROL_BURST, now)
+        if self._control.take(now):
+            return True
+        self._end(Limit.CONTROL_FRAMES, CloseCode.TOO_MANY_REQUESTS, "too many pings and pongs")
+        return False
+
+    def _end(self, limit: Limit, code: int, reason: str) -> None:
+        self.door.turned_away(limit)
+        # Pongs that were due would come after the close frame.
+        self.conn.fail(code, reason)
+        self.handle_parser_exception()
+        self.cut_off_later()
+
+
+class TlsDoorman(asyncio.Protocol):
+    """Counts a connection, goes through the TLS handshake within its deadline, then makes way for HTTP.
+
+    asyncio's own TLS servers tell of a connection only after the handshake: whoever does not even begin one
+    would be counted nowhere.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        door: Doorkeeper,
+        make_http: Callable[[], asyncio.Protocol],
+        handshake_timeout: float,
+    ) -> None:
+        """Args:
+        context: What the server shows.
+        door: Asked whether the connection may be.
+        make_http: Makes the HttpProtocol that takes over.
+        handshake_timeout: Seconds; 0 is the default of asyncio.
+        """
+        self._context = context
+        self._door = door
+        self._make_http = make_http
+        self._timeout = handshake_timeout
+        self._visit: Visit | None = None
+        # What came after the handshake, before HTTP took over.
+        self._early: list[bytes] = []
+        self._eof = False
+        self._lost = False
+        # A reference, lest the handshake be garbage.
+        self._handshake: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._visit is not None:
+            return
+        transport = cast(asyncio.Transport, transport)
+        self._visit = self._door.enter(_host_of(transport))
+        if self._visit is None:
+            transport.abort()
+            return
+        transport.pause_reading()
+        self._handshake = asyncio.get_running_loop().create_task(self._shake_hands(transport, self._visit))
+
+    def data_received(self, data: bytes) -> None:
+        self._early.append(data)
+
+    def eof_received(self) -> None:
+        self._eof = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        if self._visit is not None:
+            self._visit.leave()
+
+    async def _shake_hands(self, raw: asyncio.Transport, visit: Visit) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            transport = await loop.start_tls(
+                raw,
+                self,
+                self._context,
+                server_side=True,
+                ssl_handshake_timeout=self._timeout or None,
+            )
+        except (OSError, TimeoutError) as exc:
+            # OSError is what ssl's and the network's errors have in common.
+            if isinstance(exc, TimeoutError) or "handshake is taking longer" in str(exc):
+                self._door.turned_away(Limit.HANDSHAKE)
+            raw.abort()
+            visit.leave()
+            return
+        if transport is None or self._lost:
+            visit.leave()
+            return
+        http = self._make_http()
+        assert isinstance(http, HttpProtocol)
+        http.visit = visit
+        transport.set_protocol(http)
+        http.connection_made(transport)
+        for data in self._early:
+            # It may have become a WebSocket by now.
+            cast(asyncio.Protocol, transport.get_protocol()).data_received(data)
+        if self._eof:
+            cast(asyncio.Protocol, transport.get_protocol()).eof_received()
+
+
+def _host_of(transport: asyncio.BaseTransport) -> str:
+    """Return the address of the other side; empty if it has none, or is gone already."""
+    peer: Any = transport.get_extra_info("peername")
+    return str(peer[0]) if isinstance(peer, tuple) and peer else ""
