@@ -73,6 +73,13 @@ def serve(
     allow_host: options.AllowHost = None,
     allow_origin: options.AllowOrigin = None,
     trusted_proxy: options.TrustedProxy = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+    api_token: options.ApiToken = None,
+    metrics_port: options.MetricsPort = None,
+    metrics_host: options.MetricsHost = options.DEFAULT_METRICS_HOST,
+    metrics_token: options.MetricsToken = None,
+    drain: options.Drain = options.DEFAULT_DRAIN,
     log_level: Annotated[
         LogLevel, typer.Option("--log-level", envvar="FLYX_LOG_LEVEL", help="Least severe events to log")
     ] = LogLevel.INFO,
@@ -116,11 +123,16 @@ def serve(
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=options.origins_of(allow_origin),
         trusted_proxies=options.networks_of(trusted_proxy),
+        tls=options.tls_of(tls_cert, tls_key),
+        api_token=options.token_of("--api-token", api_token),
+        metrics_host=metrics_host,
+        metrics_port=metrics_port,
+        metrics_token=options.token_of("--metrics-token", metrics_token),
     )
     configure_logging(log_level.value, as_json=log_json)
     raise_file_limit()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(config))
+        runner.run(_serve(config, drain))
 
 
 def _stun_urls(urls: list[str] | None) -> tuple[str, ...]:
@@ -135,16 +147,30 @@ def _stun_urls(urls: list[str] | None) -> tuple[str, ...]:
     return tuple(urls)
 
 
-async def _serve(config: ServerConfig) -> None:
+async def _serve(config: ServerConfig, drain: float) -> None:
     import asyncio
 
     from flyx.server.app import Server
 
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    server = Server(config)
+
+    def tell(number: int, _: object) -> None:
+        loop.call_soon_threadsafe(signals.put_nowait, number)
+
     # signal.signal, because loop.add_signal_handler is not there on every platform.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
-    async with Server(config) as server:
+        signal.signal(number, tell)
+    if config.tls is not None and hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(server.reload_certificate))
+    async with server:
         typer.echo(f"{READY} {server.listening_url}")
-        await stop.wait()
+        # Ctrl-C is a person who waits; SIGTERM comes from whoever looks after many servers.
+        if await signals.get() == signal.SIGTERM and drain:
+            draining = asyncio.create_task(server.drain(drain))
+            impatience = asyncio.create_task(signals.get())
+            await asyncio.wait((draining, impatience), return_when=asyncio.FIRST_COMPLETED)
+            for task in (draining, impatience):
+                task.cancel()
+            await asyncio.gather(draining, impatience, return_exceptions=True)

@@ -5,6 +5,7 @@ The defaults are those of flyx.server.config, which loads too much for `flyx --h
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,6 +26,8 @@ DEFAULT_MESSAGE_BURST = 1000
 DEFAULT_MAX_OFFERS = 16
 DEFAULT_MAX_CANDIDATES = 256
 DEFAULT_HANDSHAKE_TIMEOUT = 10.0
+DEFAULT_METRICS_HOST = "127.0.0.1"
+DEFAULT_DRAIN = 5.0
 
 MaxConnections = Annotated[
     int,
@@ -153,6 +156,90 @@ TrustedProxy = Annotated[
         help="Address or network of a proxy whose X-Forwarded-For is believed, repeatable",
     ),
 ]
+
+TlsCert = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-cert",
+        envvar="FLYX_TLS_CERT",
+        metavar="FILE",
+        help="Certificate chain in PEM; SIGHUP reloads it",
+    ),
+]
+TlsKey = Annotated[
+    Path | None,
+    typer.Option("--tls-key", envvar="FLYX_TLS_KEY", metavar="FILE", help="Key of --tls-cert in PEM"),
+]
+ApiToken = Annotated[
+    str | None,
+    typer.Option(
+        "--api-token", envvar="FLYX_API_TOKEN", metavar="TOKEN", help="Token without which nobody makes rooms"
+    ),
+]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port",
+        envvar="FLYX_METRICS_PORT",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="Port for /metrics and /status, instead of --port; 0 is any free one",
+    ),
+]
+MetricsHost = Annotated[
+    str,
+    typer.Option(
+        "--metrics-host",
+        envvar="FLYX_METRICS_HOST",
+        metavar="ADDRESS",
+        help="Address to listen on for --metrics-port",
+    ),
+]
+MetricsToken = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics-token",
+        envvar="FLYX_METRICS_TOKEN",
+        metavar="TOKEN",
+        help="Token without which nobody sees /metrics and /status",
+    ),
+]
+Drain = Annotated[
+    float,
+    typer.Option(
+        "--drain",
+        envvar="FLYX_DRAIN",
+        metavar="SECONDS",
+        min=0,
+        help="Time over which SIGTERM sends the clients away",
+    ),
+]
+
+
+def tls_of(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    """Return the two files of --tls-cert and --tls-key.
+
+    Raises:
+        InputError: There is one without the other.
+    """
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise InputError(reason="--tls-cert and --tls-key go together")
+    return certificate, key
+
+
+def token_of(option: str, token: str | None) -> str | None:
+    """Return a token.
+
+    Raises:
+        InputError: It is one that everybody would guess, or that no header can carry.
+    """
+    if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
+        hint = "take something like the output of `openssl rand -hex 24`"
+        raise InputError(reason=f"{option} is empty, or holds other than visible ASCII characters", hint=hint)
+    return token
 
 
 def networks_of(texts: list[str] | None) -> tuple[IPNetwork, ...]:

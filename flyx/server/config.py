@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 
 from limits import RateLimitItem
 from limits import parse as parse_limit
@@ -28,6 +29,8 @@ MAX_FRAME_SIZE = 2 * MAX_MESSAGE_SIZE
 MAX_BODY_SIZE = 16 * 1024
 
 NO_LIMIT = "none"
+DEFAULT_METRICS_HOST = "127.0.0.1"
+DEFAULT_DRAIN = 5.0
 DEFAULT_MAX_CONNECTIONS = 50_000
 DEFAULT_MAX_CONNECTIONS_PER_ADDRESS = 200
 DEFAULT_MESSAGE_RATE = 100.0
@@ -128,6 +131,11 @@ class ServerConfig:
             than `localhost`. IP addresses are always allowed.
         allowed_origins: Of pages from elsewhere that may use it, such as "https://example.org"; "*": any.
         trusted_proxies: Networks of proxies that are believed about whom they speak for.
+        tls: PEM files of a certificate chain and its key; None: no TLS.
+        api_token: Needed to make rooms; None: anybody may.
+        metrics_host: Address to bind for metrics_port.
+        metrics_port: Where /metrics and /status are, instead of where everything else is; 0: any free port.
+        metrics_token: Needed for /metrics and /status; None: none.
     """
 
     host: str = DEFAULT_HOST
@@ -148,3 +156,8 @@ class ServerConfig:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[IPNetwork, ...] = ()
+    tls: tuple[Path, Path] | None = None
+    api_token: str | None = None
+    metrics_host: str = DEFAULT_METRICS_HOST
+    metrics_port: int | None = None
+    metrics_token: str | None = None

@@ -69,6 +69,11 @@ class Connection:
         # Bounds the writer once there is an end; set while `run` runs.
         self._deadline: asyncio.Timeout | None = None
 
+    @property
+    def queued_size(self) -> int:
+        """Bytes that wait for the client."""
+        return self._queued_size
+
     def send(self, text: str) -> None:
         """Queue one message. A client that does not keep up is closed instead."""
         if self._ending is not None or self._gone:

@@ -7,10 +7,12 @@ client: a connection only queues what it is given.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import ceil
 from typing import Protocol, assert_never
 from uuid import uuid4
 
@@ -18,7 +20,7 @@ from flyx.errors import NoSuchRoom
 from flyx.server.config import ServerConfig
 from flyx.server.gate import Doorkeeper
 from flyx.server.logs import get_logger, room_tag
-from flyx.server.metrics import Metrics
+from flyx.server.metrics import LOCAL, Metrics
 from flyx.server.store import RoomStore
 from flyx.signaling.codes import draw_room_id
 from flyx.signaling.commands import (
@@ -39,12 +41,15 @@ from flyx.signaling.commands import (
 )
 from flyx.signaling.members import Member, Tail, Traffic
 from flyx.signaling.messages import (
+    Answer,
     CloseCode,
     Error,
     ErrorCode,
+    IceCandidate,
     IceServer,
     JoinData,
     Message,
+    Offer,
     Relayed,
     Role,
     serialize,
@@ -55,10 +60,17 @@ log = get_logger("flyx.server.hub")
 
 # Bytes of randomness in a token.
 _TOKEN_SIZE = 24
+# Seconds between two groups of clients that are told to come back.
+_DRAIN_STEP = 0.05
+_RELAYED = (Offer, Answer, IceCandidate)
 
 
 class Outlet(Protocol):
     """A connection, as the hub sees it. Neither method waits."""
+
+    @property
+    def queued_size(self) -> int:
+        """Bytes that wait for the client."""
 
     def send(self, text: str) -> None:
         """Queue one message; a client that does not keep up is closed instead."""
@@ -182,6 +194,10 @@ class Hub:
     def client_count(self) -> int:
         """Connections to this process."""
         return len(self._outlets)
+
+    def queue_sizes(self) -> Iterable[int]:
+        """Bytes that wait for each client of this process."""
+        return (outlet.queued_size for outlet in self._outlets)
 
     async def room_count(self) -> int:
         """Return how many rooms there are."""
@@ -318,6 +334,25 @@ class Hub:
         for room_id in await self._store.due(self.clock()):
             await self._perform(room_id, Expire())
 
+    async def drain(self, seconds: float) -> None:
+        """Let nobody in from now on, and tell those who are here to come back, spread over so many seconds.
+
+        Returns when all have gone, or the time is over.
+        """
+        self.stopping = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        waiting = list(self._outlets)
+        # Told all at once, they would all be back at once.
+        while waiting and (left := end - loop.time()) > _DRAIN_STEP:
+            for _ in range(ceil(len(waiting) * _DRAIN_STEP / left)):
+                self._send_away(waiting.pop())
+            await asyncio.sleep(_DRAIN_STEP)
+        for outlet in waiting:
+            self._send_away(outlet)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet.wait(), max(0.0, end - loop.time()))
+
     async def stop(self) -> None:
         """Tell every client that the server stops, and wait until all are gone or had their time."""
         self.stopping = True
@@ -345,7 +380,8 @@ class Hub:
                         message, text = effect.message, serialize(effect.message)
                     seat = self._seat_of(effect.member)
                     if seat is not None:
-                        seat.send(text, counted=not isinstance(effect.message, Error))
+                        seat.send(text, counted=not isinstance(message, Error))
+                        self.metrics.relays[LOCAL] += isinstance(message, _RELAYED)
                 case Admit():
                     assert asker is not None
                     admitted = self._admit(asker, effect)

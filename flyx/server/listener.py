@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -18,6 +19,7 @@ from flyx.server.config import MAX_FRAME_SIZE, ServerConfig
 from flyx.server.gate import Doorkeeper
 from flyx.server.limits import ConnectionCounter
 from flyx.server.protocols import HttpProtocol, WebSocketProtocol
+from flyx.server.tls import Certificate, TlsServer
 
 # Connections that the kernel accepts before we do: a restarted server meets all its clients at once.
 _BACKLOG = 2048
@@ -29,8 +31,16 @@ _OTHER_FILES = 64 + 2 * ConnectionCounter.SLACK
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-async def bind(host: str, port: int) -> list[socket.socket]:
+async def bind(
+    host: str, port: int, *, host_option: str = "--host", port_option: str = "--port"
+) -> list[socket.socket]:
     """Return sockets bound to every address that host resolves to, all with the same port.
+
+    Args:
+        host: Address or name.
+        port: 0 takes any free one.
+        host_option: Where a person says the host, for hints.
+        port_option: Where a person says the port.
 
     Raises:
         InputError: host is not here, or port cannot be had.
@@ -46,7 +56,7 @@ async def bind(host: str, port: int) -> list[socket.socket]:
     except OSError as exc:
         for bound in sockets:
             bound.close()
-        raise _explain(host, port, exc) from exc
+        raise _explain(host, port, exc, host_option, port_option) from exc
     return sockets
 
 
@@ -67,22 +77,23 @@ def _bind_one(family: int, address: tuple[object, ...]) -> socket.socket:
     return bound
 
 
-def _explain(host: str, port: int, exc: OSError) -> InputError:
+def _explain(host: str, port: int, exc: OSError, host_option: str, port_option: str) -> InputError:
     if isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL:
-        hint = "--host takes an address of this computer; 0.0.0.0 stands for all of them"
+        hint = f"{host_option} takes an address of this computer; 0.0.0.0 stands for all of them"
         return InputError(reason=f"cannot listen on {host}: it is not an address of this computer", hint=hint)
     if exc.errno == errno.EADDRINUSE:
-        hint = "choose another port with --port, or --port 0 for any free one"
+        hint = f"choose another port with {port_option}, or {port_option} 0 for any free one"
         return InputError(reason=f"cannot listen on port {port}: another program uses it", hint=hint)
     if exc.errno == errno.EACCES:
-        hint = "choose a port from 1024 on with --port; lower ones are for the administrator"
+        hint = f"choose a port from 1024 on with {port_option}; lower ones are for the administrator"
         return InputError(reason=f"cannot listen on port {port}: not permitted", hint=hint)
     return InputError(reason=f"cannot listen on {host}, port {port}: {exc.strerror}")
 
 
-def url_of(host: str, port: int) -> str:
-    """Return the WebSocket URL of a server that listens on host and port."""
-    return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+def url_of(host: str, port: int, *, secure: bool = False, scheme: str | None = None) -> str:
+    """Return the WebSocket URL of a server that listens on host and port, or that of another scheme."""
+    scheme = scheme or ("wss" if secure else "ws")
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def connectable(host: str) -> str:
@@ -90,15 +101,15 @@ def connectable(host: str) -> str:
     return _WILDCARDS.get(host, host)
 
 
-def reachable_urls(host: str, port: int) -> list[str]:
+def reachable_urls(host: str, port: int, *, secure: bool = False) -> list[str]:
     """Return the URLs under which others probably reach a server that listens on all addresses; else none."""
     if host not in _WILDCARDS:
         return []
-    urls = [url_of(socket.gethostname(), port)]
+    urls = [url_of(socket.gethostname(), port, secure=secure)]
     # The address from which this computer would talk to the internet. Connecting a UDP socket sends nothing.
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))
-        urls.append(url_of(probe.getsockname()[0], port))
+        urls.append(url_of(probe.getsockname()[0], port, secure=secure))
     return urls
 
 
@@ -142,17 +153,24 @@ def affordable_connections(wanted: int) -> int:
 class Listener(uvicorn.Server):
     """uvicorn inside somebody else's event loop: no signal handlers, and `ready` tells when it serves."""
 
-    def __init__(self, app: ASGIApp, config: ServerConfig, door: Doorkeeper) -> None:
+    def __init__(
+        self, app: ASGIApp, config: ServerConfig, door: Doorkeeper, certificate: Certificate | None
+    ) -> None:
         """Args:
         app: What is served.
         config: Limits and times.
         door: Counts the connections.
+        certificate: What the server shows; None: no TLS.
         """
+        self._door = door
+        self._certificate = certificate
+        self._handshake_timeout = config.limits.handshake_timeout
         shared = {"settings": config, "door": door}
+        self._http_protocol: type[HttpProtocol] = type("HttpProtocol", (HttpProtocol,), shared)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=type("HttpProtocol", (HttpProtocol,), shared),
+                http=self._http_protocol,
                 ws=type("WebSocketProtocol", (WebSocketProtocol,), shared),
                 # Signaling messages are small and many: compression costs memory for every idle client and
                 # lets a few bytes blow up to megabytes.
@@ -182,8 +200,28 @@ class Listener(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then say so."""
-        await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        # uvicorn closes them, and asks no more of them.
+        servers: list[asyncio.AbstractServer | TlsServer] = []
+        for bound in sockets or []:
+            if self._certificate is None:
+                servers.append(await loop.create_server(self._make_http, sock=bound, backlog=_BACKLOG))
+            else:
+                servers.append(
+                    TlsServer(
+                        bound,
+                        self._certificate,
+                        self._door,
+                        self._make_http,
+                        handshake_timeout=self._handshake_timeout,
+                    )
+                )
+        self.servers = cast(list[asyncio.base_events.Server], servers)
+        self.started = True
         self.ready.set()
+
+    def _make_http(self) -> HttpProtocol:
+        return self._http_protocol(self.config, self.server_state, self.lifespan.state)
 
     def finish(self) -> None:
         """Make `serve` stop listening, close what is still open, and return."""

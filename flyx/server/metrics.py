@@ -1,7 +1,6 @@
 """What the server counts, for Prometheus. Nothing here has a label by room, client or address.
 
-What is counted for each message is a plain integer that is read when somebody asks; the rest are metrics of
-the client library, with their children made once.
+Counters are plain integers, which cost next to nothing to raise; they become metrics when somebody asks.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, Info, ProcessCollector, generate_latest
-from prometheus_client import Counter as PrometheusCounter
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from flyx import __version__
@@ -25,6 +23,7 @@ _LAG_INTERVAL = 0.5
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 JOINED = "joined"
+LOCAL, REMOTE = "local", "remote"
 
 
 class Metrics:
@@ -32,14 +31,20 @@ class Metrics:
 
     Attributes:
         messages: Messages received, by type, those that could not be used as "invalid".
-        relayed_locally: Messages passed on to clients of this process.
-        relayed_remotely: Messages passed on to other nodes.
+        joins: Clients that asked to enter a room, by what came of it: JOINED, or the code they were told.
+        limits: Limits reached.
+        transfers: Transfers, by outcome, as their receivers tell.
+        relays: Messages passed on, to clients of this process (LOCAL) and to other nodes (REMOTE).
+        slow_consumers: Clients closed because they did not read.
     """
 
     def __init__(self) -> None:
         self.messages: Counter[str] = Counter()
-        self.relayed_locally = 0
-        self.relayed_remotely = 0
+        self.joins: Counter[str] = Counter({JOINED: 0})
+        self.limits: Counter[str] = Counter(dict.fromkeys(Limit, 0))
+        self.transfers: Counter[str] = Counter(dict.fromkeys(Outcome, 0))
+        self.relays: Counter[str] = Counter({LOCAL: 0, REMOTE: 0})
+        self.slow_consumers = 0
 
         self._registry = CollectorRegistry()
         registry = self._registry
@@ -56,25 +61,6 @@ class Metrics:
         self._longest_queue = Gauge(
             "flyx_longest_queue_bytes", "Bytes that wait for the slowest client.", registry=registry
         )
-        joins = PrometheusCounter(
-            "flyx_joins",
-            "Clients that asked to enter a room, by what came of it.",
-            ["outcome"],
-            registry=registry,
-        )
-        self._joins = {outcome: joins.labels(outcome) for outcome in (JOINED, *ErrorCode)}
-        limits = PrometheusCounter("flyx_limits", "Limits reached, by limit.", ["limit"], registry=registry)
-        self._limits = {limit: limits.labels(limit) for limit in Limit}
-        transfers = PrometheusCounter(
-            "flyx_transfers",
-            "Transfers, by outcome, as their receivers tell.",
-            ["outcome"],
-            registry=registry,
-        )
-        self._transfers = {outcome: transfers.labels(outcome) for outcome in Outcome}
-        self._slow_consumers = PrometheusCounter(
-            "flyx_slow_consumers", "Clients closed because they did not read.", registry=registry
-        )
         self._lag = Histogram(
             "flyx_loop_lag_seconds", "How late the event loop is.", registry=registry, buckets=_LAG_BUCKETS
         )
@@ -82,19 +68,15 @@ class Metrics:
 
     def join_ended(self, refusal: ErrorCode | None) -> None:
         """A client has been let in, or has not."""
-        self._joins[JOINED if refusal is None else refusal].inc()
+        self.joins[JOINED if refusal is None else refusal] += 1
 
     def limit_reached(self, limit: Limit) -> None:
         """Somebody was told to ask for less."""
-        self._limits[limit].inc()
+        self.limits[limit] += 1
 
     def transfer_ended(self, outcome: Outcome) -> None:
         """A receiver has told how its transfer went."""
-        self._transfers[outcome].inc()
-
-    def client_was_slow(self) -> None:
-        """A client is closed because what is for it piles up."""
-        self._slow_consumers.inc()
+        self.transfers[outcome] += 1
 
     def expose(self, *, rooms: int, connections: int, queues: Iterable[int]) -> bytes:
         """Return everything in the text format of Prometheus.
@@ -132,11 +114,19 @@ class _Plain:
         self._metrics = metrics
 
     def collect(self) -> Iterable[Metric]:
-        messages = CounterMetricFamily("flyx_messages", "Messages received, by type.", labels=["type"])
-        for kind, count in sorted(self._metrics.messages.items()):
-            messages.add_metric([kind], count)
-        yield messages
-        relays = CounterMetricFamily("flyx_relays", "Messages passed on, by where to.", labels=["path"])
-        relays.add_metric(["local"], self._metrics.relayed_locally)
-        relays.add_metric(["remote"], self._metrics.relayed_remotely)
-        yield relays
+        counted = self._metrics
+        yield _family("flyx_joins", "Clients that asked for a room, by outcome.", "outcome", counted.joins)
+        yield _family("flyx_messages", "Messages received, by type.", "type", counted.messages)
+        yield _family("flyx_relays", "Messages passed on, by where to.", "path", counted.relays)
+        yield _family("flyx_limits", "Limits reached, by limit.", "limit", counted.limits)
+        yield _family("flyx_transfers", "Transfers, as receivers tell.", "outcome", counted.transfers)
+        yield CounterMetricFamily(
+            "flyx_slow_consumers", "Clients closed because they did not read.", value=counted.slow_consumers
+        )
+
+
+def _family(name: str, text: str, label: str, counts: Counter[str]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, count in sorted(counts.items()):
+        family.add_metric([value], count)
+    return family

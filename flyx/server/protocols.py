@@ -8,10 +8,8 @@ each request has a deadline up to its last byte, and what a peer may make us kee
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -65,7 +63,7 @@ class HttpProtocol(Lingering, H11Protocol):
 
     door: ClassVar[Doorkeeper]
     _deadline: asyncio.TimerHandle | None = None
-    # Set before the connection is made if somebody else has counted it already.
+    # Set before the connection is made if it was counted then.
     visit: Visit | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -204,92 +202,6 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
         self.conn.fail(code, reason)
         self.handle_parser_exception()
         self.cut_off_later()
-
-
-class TlsDoorman(asyncio.Protocol):
-    """Counts a connection, goes through the TLS handshake within its deadline, then makes way for HTTP.
-
-    asyncio's own TLS servers tell of a connection only after the handshake: whoever does not even begin one
-    would be counted nowhere.
-    """
-
-    def __init__(
-        self,
-        context: ssl.SSLContext,
-        door: Doorkeeper,
-        make_http: Callable[[], asyncio.Protocol],
-        handshake_timeout: float,
-    ) -> None:
-        """Args:
-        context: What the server shows.
-        door: Asked whether the connection may be.
-        make_http: Makes the HttpProtocol that takes over.
-        handshake_timeout: Seconds; 0 is the default of asyncio.
-        """
-        self._context = context
-        self._door = door
-        self._make_http = make_http
-        self._timeout = handshake_timeout
-        self._visit: Visit | None = None
-        # What came after the handshake, before HTTP took over.
-        self._early: list[bytes] = []
-        self._eof = False
-        self._lost = False
-        # A reference, lest the handshake be garbage.
-        self._handshake: asyncio.Task[None] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._visit is not None:
-            return
-        transport = cast(asyncio.Transport, transport)
-        self._visit = self._door.enter(_host_of(transport))
-        if self._visit is None:
-            transport.abort()
-            return
-        transport.pause_reading()
-        self._handshake = asyncio.get_running_loop().create_task(self._shake_hands(transport, self._visit))
-
-    def data_received(self, data: bytes) -> None:
-        self._early.append(data)
-
-    def eof_received(self) -> None:
-        self._eof = True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = True
-        if self._visit is not None:
-            self._visit.leave()
-
-    async def _shake_hands(self, raw: asyncio.Transport, visit: Visit) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            transport = await loop.start_tls(
-                raw,
-                self,
-                self._context,
-                server_side=True,
-                ssl_handshake_timeout=self._timeout or None,
-            )
-        except (OSError, TimeoutError) as exc:
-            # OSError is what ssl's and the network's errors have in common.
-            if isinstance(exc, TimeoutError) or "handshake is taking longer" in str(exc):
-                self._door.turned_away(Limit.HANDSHAKE)
-            raw.abort()
-            visit.leave()
-            return
-        if transport is None or self._lost:
-            visit.leave()
-            return
-        http = self._make_http()
-        assert isinstance(http, HttpProtocol)
-        http.visit = visit
-        transport.set_protocol(http)
-        http.connection_made(transport)
-        for data in self._early:
-            # It may have become a WebSocket by now.
-            cast(asyncio.Protocol, transport.get_protocol()).data_received(data)
-        if self._eof:
-            cast(asyncio.Protocol, transport.get_protocol()).eof_received()
 
 
 def _host_of(transport: asyncio.BaseTransport) -> str:

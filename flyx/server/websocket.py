@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket
 
 from flyx.errors import InputError, RemoteProtocolError
 from flyx.server.connection import LEFT, Connection, Frame
+from flyx.server.errors import token_is
 from flyx.server.hub import Hub, Seat
 from flyx.server.limits import Limit, LimitReached, PairLimits, TokenBucket, address_key
 from flyx.server.logs import get_logger, room_tag
@@ -92,7 +93,8 @@ async def _serve(websocket: WebSocket, hub: Hub, room_text: str | None) -> None:
     connection = Connection(
         websocket, max_queue_size=hub.config.max_queue_size, close_timeout=hub.config.close_timeout
     )
-    session = _Session(hub, connection, address_of(websocket))
+    token = websocket.headers.get("authorization", "").removeprefix("Bearer ")
+    session = _Session(hub, connection, address_of(websocket), token)
     hub.connect(connection)
     try:
         try:
@@ -136,10 +138,17 @@ def _wishes(websocket: WebSocket) -> _Wishes:
 class _Session:
     """What one connection does here: enter one room or come back to it, talk in it, leave it."""
 
-    def __init__(self, hub: Hub, connection: Connection, address: str) -> None:
+    def __init__(self, hub: Hub, connection: Connection, address: str, token: str) -> None:
+        """Args:
+        hub: All the rooms.
+        connection: The client.
+        address: What its address counts as.
+        token: What it says to be the token for making rooms; empty if it says nothing.
+        """
         self._hub = hub
         self._connection = connection
         self._address = address
+        self._token = token
         self._log = log
         self._bad_messages = 0
         self._loop = asyncio.get_running_loop()
@@ -161,6 +170,7 @@ class _Session:
         rates = self._hub.door.rates
         try:
             if room_text is None and not wishes.resume:
+                self._check_token()
                 await rates.create(self._address)
             else:
                 await rates.join(self._address)
@@ -223,6 +233,12 @@ class _Session:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+    def _check_token(self) -> None:
+        wanted = self._hub.config.api_token
+        if wanted is not None and not token_is(wanted, self._token):
+            reason = "making rooms here needs the server's token, as Authorization: Bearer"
+            raise _Refused(CloseCode.NOT_ALLOWED, ErrorCode.BAD_TOKEN, reason)
 
     async def _create(self, role: Role | None) -> str:
         if role is Role.RECEIVER:
@@ -311,6 +327,8 @@ class _Session:
 
     async def end(self) -> None:
         """Leave the room, or have the place held. The connection is over, whoever ended it."""
+        if self._connection.closed_for is ErrorCode.TOO_SLOW:
+            self._hub.metrics.slow_consumers += 1
         self._cease_waiting()
         seat = self._seat
         if seat is None:
