@@ -25,7 +25,7 @@ from flyx.server.gate import Doorkeeper, Gate
 from flyx.server.hub import Hub
 from flyx.server.listener import Listener, affordable_connections, bind, connectable, reachable_urls, url_of
 from flyx.server.logs import get_logger
-from flyx.server.store import MemoryRoomStore
+from flyx.server.store import MemoryRoomStore, RoomStore
 from flyx.server.tls import Certificate
 from flyx.signaling.room import RoomConfig
 
@@ -93,7 +93,8 @@ class Server:
         self.port = 0
         self.metrics_port = 0
         self.test_room_id: str | None = None
-        self._hub = Hub(MemoryRoomStore(max_rooms=self.config.max_rooms), self.config, clock=clock)
+        self._store: RoomStore = MemoryRoomStore(max_rooms=self.config.max_rooms)
+        self._hub = Hub(self._store, self.config, clock=clock)
         self._certificate = Certificate(*self.config.tls) if self.config.tls else None
         self._listener = Listener(create_app(self._hub), self.config, self._hub.door, self._certificate)
         self._operations = self._make_operations()
@@ -131,6 +132,7 @@ class Server:
         """
         sockets = await bind(self.config.host, self.config.port)
         self.port = sockets[0].getsockname()[1]
+        await self._store.open(self._hub.clock())
         if self._operations is not None:
             await self._start_operations(self._operations, sockets)
         if self.config.test_room:
@@ -194,6 +196,7 @@ class Server:
             self._operations.finish()
         await asyncio.gather(*self._serving)
         await asyncio.gather(*self._chores, return_exceptions=True)
+        await self._store.close()
         log.info("stopped")
 
     async def _sweep(self) -> None:

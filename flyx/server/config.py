@@ -120,6 +120,7 @@ class ServerConfig:
         max_rooms: Rooms at a time; more are refused with 503 or 1013.
         max_queue_size: Outgoing messages waiting for one client; a client that lets more pile up is closed.
         max_bad_messages: Malformed messages answered before the connection is closed.
+        join_timeout: Time for a client that resumes to say who it is.
         sweep_interval: Pause between looks for rooms whose time is over.
         close_timeout: Time for a client to take its last messages before it is cut off.
         linger: Time after the end of a connection for a peer that reads slowly; then it is cut off.
@@ -145,7 +146,8 @@ class ServerConfig:
     max_rooms: int = DEFAULT_MAX_ROOMS
     max_queue_size: int = 256 * 1024
     max_bad_messages: int = 16
-    sweep_interval: float = 5.0
+    join_timeout: float = 10.0
+    sweep_interval: float = 1.0
     close_timeout: float = 2.0
     linger: float = 10.0
     ping_interval: float = 20.0

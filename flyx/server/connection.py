@@ -10,12 +10,20 @@ client that lets its queue grow past the limit is closed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from flyx.signaling.messages import CloseCode, ErrorCode, encoded_size, error_message, serialize
+from flyx.signaling.messages import (
+    CLOSE_CODES,
+    CloseCode,
+    ErrorCode,
+    encoded_size,
+    error_message,
+    serialize,
+)
 
 # RFC 6455 §5.5: a control frame carries at most 125 bytes, two of them the code.
 _MAX_CLOSE_REASON = 123
@@ -24,28 +32,26 @@ _READ_BURST = 32
 
 Frame = str | bytes
 LOST = "the connection was lost"
+LEFT = "it left"
 
 
 class Connection:
     """A client's end of the line.
 
     Attributes:
-        client_id: Made by the server.
         farewell: Why the client is no longer here, for its peers; grows better while the connection ends.
+        final: It said goodbye, or was told not to come back.
         closed_for: The code of the fatal error that it was told, if it was told one.
     """
 
-    def __init__(
-        self, websocket: WebSocket, client_id: str, *, max_queue_size: int, close_timeout: float
-    ) -> None:
+    def __init__(self, websocket: WebSocket, *, max_queue_size: int, close_timeout: float) -> None:
         """Args:
         websocket: Accepted.
-        client_id: What the client is called.
         max_queue_size: Bytes that may wait for the client.
         close_timeout: Seconds that the client has to take what is queued once it is being closed.
         """
-        self.client_id = client_id
         self.farewell = LOST
+        self.final = False
         self.closed_for: ErrorCode | None = None
         self._websocket = websocket
         self._max_queue_size = max_queue_size
@@ -58,6 +64,8 @@ class Connection:
         self._ending: tuple[CloseCode, str] | None = None
         # Set when the reader has met the end of the stream.
         self._gone = False
+        # While a frame is being acted on, which nothing interrupts.
+        self._handling = False
         # Bounds the writer once there is an end; set while `run` runs.
         self._deadline: asyncio.Timeout | None = None
 
@@ -87,6 +95,7 @@ class Connection:
         # A browser shows the close code and little else: the reason must come before, as a message.
         self._queue.append(serialize(error_message(error_code, reason, fatal=True)))
         self.farewell = reason
+        self.final = not CLOSE_CODES[code].retry
         self.closed_for = error_code
         self._end(code, reason)
 
@@ -94,6 +103,7 @@ class Connection:
         """Close because the client asked for it, with its own reason."""
         if self._ending is None:
             self.farewell = reason
+            self.final = True
             self._end(CloseCode.NORMAL, "")
 
     def _end(self, code: CloseCode, reason: str) -> None:
@@ -112,34 +122,48 @@ class Connection:
             handle: Awaited for each frame, in order; the next one is read when it returns. Text frames come
                 as str, binary ones as bytes.
         """
+        reader = asyncio.create_task(self._read(handle))
+        reader.add_done_callback(lambda _: self._wake_writer.set())
         try:
-            async with asyncio.timeout(None) as self._deadline, asyncio.TaskGroup() as tasks:
+            async with asyncio.timeout(None) as self._deadline:
                 if self._ending is not None:
                     self._start_countdown()
-                reader = tasks.create_task(self._read(handle))
-                await self._write()
-                reader.cancel()
+                await self._write(reader)
         except TimeoutError:
             # Not even the close frame could be written. The listener cuts such connections off.
             pass
         finally:
             self._deadline = None
+            self._gone = True
+            if not self._handling:
+                reader.cancel()
+            # Whatever the reader has begun it finishes: it may be half-way through a change of its room.
+            with contextlib.suppress(asyncio.CancelledError):
+                await reader
 
     async def _read(self, handle: Callable[[Frame], Awaitable[None]]) -> None:
         count = 0
-        while self._ending is None:
+        while self._ending is None and not self._gone:
             event = await self._websocket.receive()
             if event["type"] == "websocket.disconnect":
-                break
+                self._heard_end(event.get("code"))
+                return
             text = event.get("text")
-            await handle(event["bytes"] if text is None else text)
+            self._handling = True
+            try:
+                await handle(event["bytes"] if text is None else text)
+            finally:
+                self._handling = False
             count += 1
             if count % _READ_BURST == 0:
                 await asyncio.sleep(0)
-        self._gone = True
-        self._wake_writer.set()
 
-    async def _write(self) -> None:
+    def _heard_end(self, code: int | None) -> None:
+        if code == CloseCode.NORMAL and self._ending is None:
+            self.farewell = LEFT
+            self.final = True
+
+    async def _write(self, reader: asyncio.Task[None]) -> None:
         try:
             while True:
                 while self._queue:
@@ -149,7 +173,7 @@ class Connection:
                 if self._ending is not None:
                     await self._websocket.close(*self._ending)
                     return
-                if self._gone:
+                if reader.done():
                     return
                 self._wake_writer.clear()
                 await self._wake_writer.wait()

@@ -158,8 +158,8 @@ async def room_info(request: Request, hub: HubOfApp, room_id: str) -> RoomInfo:
         created_at=room.created_at,
         expires_at=room.expires_at,
         persistent=room.config.persistent,
-        has_sender=room.sender_id is not None,
-        receivers=len(room.receiver_ids),
+        has_sender=room.sender is not None,
+        receivers=len(room.receivers),
         max_clients=room.config.max_clients,
     )
 

@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from flyx.errors import NoSuchRoom
-from flyx.signaling.room import Command, Effects, Room, step
+from flyx.signaling.commands import Command, Effects
+from flyx.signaling.room import Room, step
 
 
 class StoreFull(Exception):
@@ -30,7 +31,18 @@ class RoomStore(ABC):
     """Rooms by their ids.
 
     Every method may suspend. None may be cancelled half-way with a change half made.
+
+    Between the moment at which a change can be seen by `load` and the return of the method that made it, no
+    other task of this process runs: effects are then seen to in the order in which they were decided.
     """
+
+    @abstractmethod
+    async def open(self, now: float) -> None:
+        """Make ready, before anything else; `now` is Unix time."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of what is held; nothing else is called afterwards."""
 
     @abstractmethod
     async def create(self, room: Room) -> bool:
@@ -86,6 +98,12 @@ class MemoryRoomStore(RoomStore):
     def __init__(self, *, max_rooms: int) -> None:
         self._max_rooms = max_rooms
         self._rooms: dict[str, Stored] = {}
+
+    async def open(self, now: float) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
 
     async def create(self, room: Room) -> bool:
         if room.room_id in self._rooms:
