@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode as StandardCloseCode
 from websockets.frames import Frame
@@ -28,6 +29,8 @@ _MAX_FRAGMENTS = 64
 _CONTROL_RATE, _CONTROL_BURST = 10.0, 100
 # Bytes that may wait for a peer which makes us answer and does not read.
 _MAX_UNREAD = 64 * 1024
+# Seconds for a peer that broke the protocol to read that it did.
+_FAREWELL = 1.0
 
 _REQUEST_TIMEOUT = (
     f"HTTP/1.1 {HTTPStatus.REQUEST_TIMEOUT.value} {HTTPStatus.REQUEST_TIMEOUT.phrase}\r\n"
@@ -136,6 +139,8 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
 
     door: ClassVar[Doorkeeper]
     _control: TokenBucket | None = None
+    # The peer has broken the protocol and been told so.
+    _failed = False
 
     def expect_handshake(self) -> None:
         """The request for a handshake has been passed on: if it is not one, the answer to it is the end."""
@@ -161,6 +166,40 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
         visit: Visit | None = self.app_state.get(VISIT)
         if visit is not None:
             visit.leave()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._failed:
+            super().data_received(data)
+
+    def handle_parser_exception(self) -> None:
+        """Say why the connection ends, and go on reading for a moment.
+
+        uvicorn closes at once. What the peer still sends then makes the kernel reset the connection, and the
+        peer may lose the reason before it reads it.
+        """
+        if self._failed:
+            return
+        self._failed = True
+        closing = self.conn.close_sent
+        if closing is not None:
+            disconnect = {"type": "websocket.disconnect", "code": closing.code, "reason": closing.reason}
+            self.queue.put_nowait(cast(Any, disconnect))
+        self.close_sent = True
+        self.stop_keepalive()
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        # Also keeps uvicorn from closing when the application is done.
+        self.close_timer = self.loop.call_later(_FAREWELL, self.transport.close)
+        self.cut_off_later()
+
+    async def send(self, message: Any) -> None:
+        if self._failed:
+            raise ClientDisconnected
+        await super().send(message)
 
     def handle_cont(self, event: Frame) -> None:
         if self.close_sent:
@@ -201,7 +240,6 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
         # Pongs that were due would come after the close frame.
         self.conn.fail(code, reason)
         self.handle_parser_exception()
-        self.cut_off_later()
 
 
 def _host_of(transport: asyncio.BaseTransport) -> str:
