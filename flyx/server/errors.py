@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from flyx.server.gate import Doorkeeper
 from flyx.server.limits import LimitReached
+from flyx.server.store import AWAY, StoreAway
 from flyx.signaling.messages import ErrorCode
 
 # Seconds after which a client that was told 503 may try again: rooms come and go within minutes.
@@ -85,6 +86,11 @@ def add_error_handlers(app: FastAPI, door: Doorkeeper) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(LimitReached, limit_reached)
+    app.add_exception_handler(StoreAway, _store_away)
+
+
+async def _store_away(request: Request, exc: Exception) -> JSONResponse:
+    return await _http_error(request, unavailable(ErrorCode.UNAVAILABLE, AWAY))
 
 
 async def _http_error(request: Request, exc: Exception) -> JSONResponse:

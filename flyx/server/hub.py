@@ -21,7 +21,7 @@ from flyx.server.config import ServerConfig
 from flyx.server.gate import Doorkeeper
 from flyx.server.logs import get_logger, room_tag
 from flyx.server.metrics import LOCAL, Metrics
-from flyx.server.store import RoomStore
+from flyx.server.store import AWAY, RoomStore, StoreAway
 from flyx.signaling.codes import draw_room_id
 from flyx.signaling.commands import (
     Admit,
@@ -135,6 +135,11 @@ class Seat:
         """Count a message that was taken from the client."""
         self._received += 1
 
+    def refuse_relay(self) -> None:
+        """The message was not taken after all, and the client is to send it again when it is back."""
+        self._received -= 1
+        self._outlet.close(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, AWAY)
+
     def begin_relay(self) -> None:
         """Count a message of the client, whose relaying begins."""
         self._received += 1
@@ -185,6 +190,8 @@ class Hub:
         # Every connection, and by client id those that are inside a room.
         self._outlets: set[Outlet] = set()
         self._seats: dict[str, Seat] = {}
+        # Goodbyes that the store could not take yet.
+        self._overdue: list[tuple[str, Leave | Lose]] = []
         # Set while there is no connection.
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -261,7 +268,7 @@ class Hub:
             return None
         client_id = str(uuid4())
         command = Enter(client_id, _new_token(), role, ice_servers=self._ice_servers)
-        return self._dispatch(await self._apply(room_id, command), outlet)
+        return await self._admit(outlet, room_id, command)
 
     async def resume(self, outlet: Outlet, room_id: str, claim: JoinData) -> Seat | None:
         """Bring back a client that was inside; a connection that is refused is closed, and gets no seat."""
@@ -276,14 +283,24 @@ class Hub:
             handover=await self._take_over(room_id, claim.client_id, token),
             ice_servers=self._ice_servers,
         )
-        return self._dispatch(await self._apply(room_id, command), outlet)
+        return await self._admit(outlet, room_id, command)
+
+    async def _admit(self, outlet: Outlet, room_id: str, command: Enter | Resume) -> Seat | None:
+        try:
+            return self._dispatch(await self._apply(room_id, command), outlet)
+        except StoreAway:
+            outlet.close(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, AWAY)
+            return None
 
     async def _take_over(self, room_id: str, client_id: str, token: str) -> tuple[int, Traffic] | None:
         """End the older connection of a client, if it is here, so that what went over it is known."""
         seat = self._seats.get(client_id)
         if seat is None or seat.room_id != room_id:
             return None
-        seen = await self._store.load(room_id)
+        try:
+            seen = await self._store.load(room_id)
+        except StoreAway:
+            return None
         member = seen.room.members.get(client_id) if seen else None
         # Client ids are known to peers: they alone must not end anybody's connection.
         if member is None or not member.accepts(token, self.clock()):
@@ -299,19 +316,27 @@ class Hub:
         seat.begin_relay()
         try:
             await self._perform(seat.room_id, Relay(seat.client_id, seat.generation, message))
+        except StoreAway:
+            seat.refuse_relay()
         finally:
             seat.end_relay()
 
     async def leave(self, seat: Seat, reason: str) -> None:
         """A client has said goodbye."""
         if self._rise(seat):
-            await self._perform(seat.room_id, Leave(seat.client_id, seat.generation, reason))
+            await self._part(seat.room_id, Leave(seat.client_id, seat.generation, reason))
 
     async def lose(self, seat: Seat, reason: str) -> None:
         """The connection of a client has ended without a goodbye."""
         if self._rise(seat):
             traffic = await seat.traffic()
-            await self._perform(seat.room_id, Lose(seat.client_id, seat.generation, reason, traffic))
+            await self._part(seat.room_id, Lose(seat.client_id, seat.generation, reason, traffic))
+
+    async def _part(self, room_id: str, command: Leave | Lose) -> None:
+        try:
+            await self._perform(room_id, command)
+        except StoreAway:
+            self._overdue.append((room_id, command))
 
     def _rise(self, seat: Seat) -> bool:
         """Have nothing more go over a connection; False if that was so already."""
@@ -331,6 +356,9 @@ class Hub:
 
     async def sweep(self) -> None:
         """Close the rooms whose time is over, and empty the places held too long."""
+        overdue, self._overdue = self._overdue, []
+        for room_id, command in overdue:
+            await self._part(room_id, command)
         for room_id in await self._store.due(self.clock()):
             await self._perform(room_id, Expire())
 
@@ -384,7 +412,7 @@ class Hub:
                         self.metrics.relays[LOCAL] += isinstance(message, _RELAYED)
                 case Admit():
                     assert asker is not None
-                    admitted = self._admit(asker, effect)
+                    admitted = self._seat(asker, effect)
                 case Refuse():
                     if asker is not None:
                         asker.close(effect.close_code, effect.error_code, effect.reason)
@@ -402,7 +430,7 @@ class Hub:
         seat = self._seats.get(member.client_id)
         return seat if seat is not None and seat.generation == member.generation and not seat.over else None
 
-    def _admit(self, outlet: Outlet, effect: Admit) -> Seat:
+    def _seat(self, outlet: Outlet, effect: Admit) -> Seat:
         room_id = effect.joined.data.room_id
         seat = Seat(outlet, room_id, effect.member, sent=effect.sent, received=effect.received)
         self._seats[seat.client_id] = seat

@@ -74,6 +74,7 @@ class RoomRequest(BaseModel):
             ttl=default_ttl if self.ttl is None else self.ttl,
             idle_timeout=default.idle_timeout if self.idle_timeout is None else self.idle_timeout,
             persistent=self.persistent,
+            grace=default.grace,
         )
 
 
@@ -140,7 +141,12 @@ async def create_room(
 # The framework documents 422 for every path with a parameter; so it had better have the right body.
 @router.get(
     "/room/{room_id}",
-    responses=errors(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.TOO_MANY_REQUESTS),
+    responses=errors(
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    ),
 )
 async def room_info(request: Request, hub: HubOfApp, room_id: str) -> RoomInfo:
     """Tell whether a room is there and how it stands."""
@@ -150,8 +156,7 @@ async def room_info(request: Request, hub: HubOfApp, room_id: str) -> RoomInfo:
         room = await hub.find_room(normalise_room_id(room_id))
     except (InputError, NoSuchRoom) as exc:
         await hub.door.rates.miss(address)
-        # One answer for an id that nobody has and one that nobody can have.
-        raise ApiFailure(HTTPStatus.NOT_FOUND, ErrorCode.NO_SUCH_ROOM, "there is no such room") from exc
+        raise _missing() from exc
     return RoomInfo(
         room_id=room.room_id,
         status=room.status,
@@ -162,6 +167,43 @@ async def room_info(request: Request, hub: HubOfApp, room_id: str) -> RoomInfo:
         receivers=len(room.receivers),
         max_clients=room.config.max_clients,
     )
+
+
+def _missing() -> ApiFailure:
+    """One answer for an id that nobody has, one that nobody can have, and a room that is somebody else's."""
+    return ApiFailure(HTTPStatus.NOT_FOUND, ErrorCode.NO_SUCH_ROOM, "there is no such room")
+
+
+@router.delete(
+    "/room/{room_id}",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=errors(
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    ),
+)
+async def close_room(
+    request: Request,
+    hub: HubOfApp,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+    room_id: str,
+) -> None:
+    """Close a room and tell everybody inside; with its owner token as `Authorization: Bearer`."""
+    if credentials is None:
+        message = "this needs the room's owner token, as Authorization: Bearer"
+        raise ApiFailure(
+            HTTPStatus.UNAUTHORIZED, ErrorCode.BAD_TOKEN, message, **{"WWW-Authenticate": "Bearer"}
+        )
+    address = address_of(request)
+    await hub.door.rates.look(address)
+    try:
+        await hub.close_room(normalise_room_id(room_id), credentials.credentials)
+    except (InputError, NoSuchRoom) as exc:
+        await hub.door.rates.miss(address)
+        raise _missing() from exc
 
 
 class BodyLimit:

@@ -14,9 +14,16 @@ from flyx.errors import NoSuchRoom
 from flyx.signaling.commands import Command, Effects
 from flyx.signaling.room import Room, step
 
+AWAY = "the server cannot reach its rooms at the moment"
+"""What a client is told when StoreAway was raised."""
+
 
 class StoreFull(Exception):
     """The store has as many rooms as it may have."""
+
+
+class StoreAway(Exception):
+    """The rooms cannot be reached at the moment. Nobody knows whether what was asked for was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,7 @@ class Stored:
 class RoomStore(ABC):
     """Rooms by their ids.
 
-    Every method may suspend. None may be cancelled half-way with a change half made.
+    Every method may suspend, and may raise StoreAway. None may be cancelled half-way with a change half made.
 
     Between the moment at which a change can be seen by `load` and the return of the method that made it, no
     other task of this process runs: effects are then seen to in the order in which they were decided.

@@ -20,7 +20,7 @@ from flyx.server.errors import token_is
 from flyx.server.hub import Hub, Seat
 from flyx.server.limits import Limit, LimitReached, PairLimits, TokenBucket, address_key
 from flyx.server.logs import get_logger, room_tag
-from flyx.server.store import StoreFull
+from flyx.server.store import AWAY, StoreAway, StoreFull
 from flyx.signaling.codes import normalise_room_id
 from flyx.signaling.messages import (
     SUBPROTOCOL,
@@ -249,6 +249,8 @@ class _Session:
         except StoreFull as exc:
             reason = "the server has as many rooms as it may have"
             raise _Refused(CloseCode.TRY_AGAIN_LATER, ErrorCode.TOO_MANY_ROOMS, reason) from exc
+        except StoreAway as exc:
+            raise _Refused(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, AWAY) from exc
         return created.room.room_id
 
     async def _find(self, room_text: str) -> str:

@@ -155,6 +155,7 @@ class ErrorCode(StrEnum):
     TOO_MANY_ERRORS = "too_many_errors"
     TOO_MANY_ROOMS = "too_many_rooms"
     TOO_SLOW = "too_slow"  # messages for this client piled up
+    UNAVAILABLE = "unavailable"  # the server cannot do it at the moment; later again
     UNEXPECTED_TYPE = "unexpected_type"  # a type that only the server sends
     UNKNOWN_TYPE = "unknown_type"
     UNSUPPORTED_PROTOCOL = "unsupported_protocol"
