@@ -25,9 +25,9 @@ from flyx.server.gate import Doorkeeper, Gate
 from flyx.server.hub import Hub
 from flyx.server.listener import Listener, affordable_connections, bind, connectable, reachable_urls, url_of
 from flyx.server.logs import get_logger
+from flyx.server.sqlite import SqliteRoomStore
 from flyx.server.store import MemoryRoomStore, RoomStore
 from flyx.server.tls import Certificate
-from flyx.signaling.room import RoomConfig
 
 log = get_logger("flyx.server.app")
 
@@ -72,6 +72,12 @@ def create_operations_app(hub: Hub, config: ServerConfig, door: Doorkeeper) -> F
     return app
 
 
+def _make_store(config: ServerConfig) -> RoomStore:
+    if config.state is None:
+        return MemoryRoomStore(max_rooms=config.max_rooms)
+    return SqliteRoomStore(config.state, max_rooms=config.max_rooms)
+
+
 class Server:
     """A signaling server that runs in the current event loop while its `async with` block does.
 
@@ -93,7 +99,7 @@ class Server:
         self.port = 0
         self.metrics_port = 0
         self.test_room_id: str | None = None
-        self._store: RoomStore = MemoryRoomStore(max_rooms=self.config.max_rooms)
+        self._store = _make_store(self.config)
         self._hub = Hub(self._store, self.config, clock=clock)
         self._certificate = Certificate(*self.config.tls) if self.config.tls else None
         self._listener = Listener(create_app(self._hub), self.config, self._hub.door, self._certificate)
@@ -128,16 +134,19 @@ class Server:
         """Bind, and return when clients can connect.
 
         Raises:
-            InputError: The host or the port cannot be used.
+            InputError: The host, the port or the state file cannot be used.
         """
-        sockets = await bind(self.config.host, self.config.port)
-        self.port = sockets[0].getsockname()[1]
         await self._store.open(self._hub.clock())
-        if self._operations is not None:
-            await self._start_operations(self._operations, sockets)
+        try:
+            sockets = await bind(self.config.host, self.config.port)
+            self.port = sockets[0].getsockname()[1]
+            if self._operations is not None:
+                await self._start_operations(self._operations, sockets)
+        except InputError:
+            await self._store.close()
+            raise
         if self.config.test_room:
-            created = await self._hub.create_room(RoomConfig(ttl=None, persistent=True))
-            self.test_room_id = created.room.room_id
+            self.test_room_id = await self._store.test_room() or await self._make_test_room()
             log.info("test room ready", room_id=self.test_room_id, url=f"{self.url}/ws/{self.test_room_id}")
         self._serving.append(asyncio.create_task(self._listener.serve(sockets)))
         self._chores.append(asyncio.create_task(self._sweep()))
@@ -146,6 +155,12 @@ class Server:
         log.info("listening", url=self.listening_url, version=__version__)
         for url in reachable_urls(self.config.host, self.port, secure=self._secure):
             log.info("others may reach this server", url=url)
+
+    async def _make_test_room(self) -> str:
+        created = await self._hub.create_room(
+            replace(self.config.room, ttl=None, persistent=True), owned=False
+        )
+        return created.room.room_id
 
     async def _start_operations(self, listener: Listener, others: list[socket.socket]) -> None:
         assert self.config.metrics_port is not None

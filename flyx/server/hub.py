@@ -166,7 +166,7 @@ class CreatedRoom:
     """A new room, with the only copy of the secret that its owner may later close it with."""
 
     room: Room
-    owner_token: str
+    owner_token: str | None
 
 
 class Hub:
@@ -210,13 +210,13 @@ class Hub:
         """Return how many rooms there are."""
         return await self._store.count()
 
-    async def create_room(self, config: RoomConfig) -> CreatedRoom:
-        """Make a room under an id that nobody has.
+    async def create_room(self, config: RoomConfig, *, owned: bool = True) -> CreatedRoom:
+        """Make a room under an id that nobody has; owned: whoever holds its token may close it.
 
         Raises:
             StoreFull: The server has as many rooms as it may have.
         """
-        owner_token = _new_token()
+        owner_token = _new_token() if owned else None
         while True:
             room_id = draw_room_id(secrets.randbelow)
             room = new_room(room_id, config, self.clock(), owner_token=owner_token)

@@ -129,6 +129,7 @@ async def create_room(
     except StoreFull as exc:
         raise unavailable(ErrorCode.TOO_MANY_ROOMS, "the server has as many rooms as it may have") from exc
     room_id = created.room.room_id
+    assert created.owner_token is not None
     scheme = "wss" if request.url.scheme == "https" else "ws"
     return RoomCreated(
         room_id=room_id,

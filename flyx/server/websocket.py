@@ -245,7 +245,7 @@ class _Session:
             reason = "who creates a room is its sender"
             raise _Refused(CloseCode.NOT_ALLOWED, ErrorCode.WRONG_ROLE, reason)
         try:
-            created = await self._hub.create_room(self._hub.config.room)
+            created = await self._hub.create_room(self._hub.config.room, owned=False)
         except StoreFull as exc:
             reason = "the server has as many rooms as it may have"
             raise _Refused(CloseCode.TRY_AGAIN_LATER, ErrorCode.TOO_MANY_ROOMS, reason) from exc

@@ -27,6 +27,7 @@ from flyx.signaling.commands import (
 )
 from flyx.signaling.members import Traffic
 from flyx.signaling.messages import Offer, OfferData, Role
+from flyx.signaling.record import dump_room, load_room
 from flyx.signaling.room import Room, RoomConfig, new_room
 
 T0 = 1_000_000.0
@@ -63,6 +64,20 @@ class RoomStoreContract:
             assert seen is not None
             assert seen.room == room
             assert await store.count() == 1
+
+    async def test_a_room_comes_back_with_those_inside_and_what_is_kept_for_them(self) -> None:
+        async with self.make_store() as store:
+            await store.create(a_room())
+            await store.apply("K7M2QX", enter("s"), T0)
+            other = generation(await store.apply("K7M2QX", enter("r"), T0))
+            lost = Lose("r", other, "lost", Traffic(1, 1, ("ünïcödé \x00 \u2028",)))
+            await store.apply("K7M2QX", lost, T0)
+            seen = await store.load("K7M2QX")
+            assert seen is not None
+            assert load_room(dump_room(seen.room)) == seen.room
+            absence = seen.room.members["r"].absence
+            assert absence is not None
+            assert absence.traffic == lost.traffic
 
     async def test_a_missing_room_is_none(self) -> None:
         async with self.make_store() as store:
