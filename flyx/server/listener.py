@@ -18,13 +18,18 @@ from flyx.errors import InputError
 from flyx.server.config import MAX_FRAME_SIZE, ServerConfig
 from flyx.server.gate import Doorkeeper
 from flyx.server.limits import ConnectionCounter
+from flyx.server.logs import get_logger
 from flyx.server.protocols import HttpProtocol, WebSocketProtocol
 from flyx.server.tls import Certificate, TlsServer
+
+log = get_logger("flyx.server.listener")
 
 # Connections that the kernel accepts before we do: a restarted server meets all its clients at once.
 _BACKLOG = 2048
 # Seconds that requests have to finish when the server stops, after the WebSockets are closed.
 _HTTP_GRACE = 1
+# Seconds between two looks whether they have: uvicorn has no event for it.
+_SHUTDOWN_STEP = 0.01
 # Files that a server needs besides those of its connections, and of those it turns away.
 _OTHER_FILES = 64 + 2 * ConnectionCounter.SLACK
 
@@ -186,7 +191,6 @@ class Listener(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 backlog=_BACKLOG,
-                timeout_graceful_shutdown=_HTTP_GRACE,
             )
         )
         self.ready = asyncio.Event()
@@ -222,6 +226,30 @@ class Listener(uvicorn.Server):
 
     def _make_http(self) -> HttpProtocol:
         return self._http_protocol(self.config, self.server_state, self.lifespan.state)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, end what can be ended in good order, and cut off the rest.
+
+        uvicorn's own takes a tenth of a second for each step, which tests would wait for a thousand times.
+        """
+        for server in self.servers:
+            server.close()
+        for bound in sockets or []:
+            bound.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        end = asyncio.get_running_loop().time() + _HTTP_GRACE
+        while self.server_state.connections or self.server_state.tasks:
+            if asyncio.get_running_loop().time() > end:
+                log.warning("connections cut off", connections=len(self.server_state.connections))
+                break
+            await asyncio.sleep(_SHUTDOWN_STEP)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        for server in self.servers:
+            await server.wait_closed()
 
     def finish(self) -> None:
         """Make `serve` stop listening, close what is still open, and return."""
