@@ -1,9 +1,9 @@
 """One WebSocket client: what is sent to it, what it says, and how the two end.
 
-Nobody ever waits for a client. What is sent goes to the transport, which keeps what the network does not take
-yet; a client that lets more than a limit pile up there is closed. What it says is acted on as it comes, in the
-callback that brought it. Only an action that has to wait, for a disk or another node, gets a task: meanwhile
-what comes next waits, unread by and by, so that the client is slowed down and not the server filled.
+Nobody ever waits for a client. What is sent goes to the transport, which keeps what the network does not
+take yet; a client that lets more than a limit pile up there is closed. What it says is acted on as it comes,
+in the callback that brought it. Only an action that has to wait, for a disk or another node, gets a task:
+meanwhile the client's socket is not read, so that the client is slowed down and not the server filled.
 
     room effects --send()--> transport buffer --> socket
          session <--frame_received()-- socket

@@ -307,8 +307,11 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
         if self._unread:
             data, self._unread = self._unread, b""
             self.data_received(data)
-        if not self._unread and not self._held and not self.transport.is_closing():
+        if self._is_idle() and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def _is_idle(self) -> bool:
+        return not self._held and not self._unread
 
     def send_receive_event_to_app(self) -> None:
         if self._connection is None:

@@ -299,9 +299,8 @@ class _Session:
                 if self._seat is None:
                     return None
                 if self._may_relay(message, now):
-                    await self._hub.relay(self._seat, message)
-                else:
-                    self._seat.count()
+                    return self._hub.relay(self._seat, message)
+                self._seat.count()
             case Ping():
                 self._connection.send(_PONG)
             case Pong():
