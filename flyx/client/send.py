@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -32,6 +33,9 @@ from flyx.transfer.session import FileLost
 
 MAX_MESSAGE_SIZE = 256 * 1024
 """Bytes in a data message, if the peer takes as much: what libwebrtc and aiortc take at most."""
+
+SEE_OFF_TIMEOUT = 1.0
+"""Seconds for receivers that have everything to leave the room before we do."""
 
 DISK_THREADS = 8
 """Reads under way at once, whatever the number of receivers."""
@@ -98,6 +102,8 @@ class _Share:
         self._peers: dict[str, _Outgoing] = {}
         self._waiting: deque[_Outgoing] = deque()
         self._serving: set[_Outgoing] = set()
+        # Those in the room that have everything.
+        self._leaving: set[str] = set()
         self._done = 0
         self._idle_since = time.monotonic()
         # Set when no more receivers can come; those being served go on without a server.
@@ -118,6 +124,7 @@ class _Share:
                     raise self._room_lost
                 self._react(await self._next())
                 self._fill_places()
+            await self._see_off()
         finally:
             tasks = [listener, *(peer.task for peer in self._serving if peer.task)]
             for task in tasks:
@@ -125,6 +132,13 @@ class _Share:
             await asyncio.gather(*tasks, return_exceptions=True)
         if self._incomplete:
             raise self._incomplete
+
+    async def _see_off(self) -> None:
+        """Let those who have everything leave first: the room ends with us, and they have more to say."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SEE_OFF_TIMEOUT):
+                while self._leaving and not self._room_lost:
+                    self._react(await self._inbox.get())
 
     async def _listen(self) -> None:
         try:
@@ -156,6 +170,7 @@ class _Share:
                 if speaker and speaker.link:
                     speaker.link.take(item)
             case Disconnect(data=data):
+                self._leaving.discard(data.client_id)
                 self._left(self._peers.pop(data.client_id, None))
             case _Outgoing():
                 self._ended(item)
@@ -195,7 +210,8 @@ class _Share:
 
     def _ended(self, peer: _Outgoing) -> None:
         self._serving.discard(peer)
-        self._peers.pop(peer.client_id, None)
+        if self._peers.pop(peer.client_id, None) and peer.error is None:
+            self._leaving.add(peer.client_id)
         self._idle_since = time.monotonic()
         if isinstance(peer.error, FilesFailed):
             self._incomplete = peer.error

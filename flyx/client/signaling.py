@@ -29,6 +29,7 @@ from flyx.signaling.messages import (
     DisconnectData,
     JoinedData,
     Message,
+    Outcome,
     Ping,
     Pong,
     Role,
@@ -82,6 +83,8 @@ class Signaling:
         self._told: str | None = None
         # Why we leave, for the peers; set before the end.
         self.farewell = ""
+        # How our transfer went, for the server's statistics; set before the end by who received.
+        self.outcome: Outcome | None = None
 
     async def __aenter__(self) -> Self:
         path = f"/ws/{self._room_id}" if self._room_id else "/ws"
@@ -113,7 +116,7 @@ class Signaling:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.post(Disconnect(data=DisconnectData(reason=self.farewell)))
+        self.post(Disconnect(data=DisconnectData(reason=self.farewell, outcome=self.outcome)))
         self._outgoing.put_nowait(None)
         try:
             async with asyncio.timeout(FAREWELL_TIMEOUT):
