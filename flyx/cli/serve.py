@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flyx.cli import serve_options as options
+from flyx.cli.options import token_of
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,10 +129,10 @@ def serve(
         trusted_proxies=options.networks_of(trusted_proxy),
         turn=options.turn_of(turn, turn_secret, turn_ttl),
         tls=options.tls_of(tls_cert, tls_key),
-        api_token=options.token_of("--api-token", api_token),
+        api_token=token_of("--api-token", api_token),
         metrics_host=metrics_host,
         metrics_port=metrics_port,
-        metrics_token=options.token_of("--metrics-token", metrics_token),
+        metrics_token=token_of("--metrics-token", metrics_token),
     )
     configure_logging(log_level.value, as_json=log_json)
     raise_file_limit()

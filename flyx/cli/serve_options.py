@@ -281,18 +281,6 @@ def tls_of(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | No
     return certificate, key
 
 
-def token_of(option: str, token: str | None) -> str | None:
-    """Return a token.
-
-    Raises:
-        InputError: It is one that everybody would guess, or that no header can carry.
-    """
-    if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
-        hint = "take something like the output of `openssl rand -hex 24`"
-        raise InputError(reason=f"{option} is empty, or holds other than visible ASCII characters", hint=hint)
-    return token
-
-
 def networks_of(texts: list[str] | None) -> tuple[IPNetwork, ...]:
     """Return the networks that --trusted-proxy names.
 

@@ -49,6 +49,7 @@ class SendOptions:
         receivers: how many receivers must have everything before we are done; 0 for no end.
         wait: seconds without any receiver after which we give up; None for never.
         congestion: name of the congestion control; None for the default.
+        api_token: what the server wants of those who create rooms; None if it wants nothing.
     """
 
     server: str
@@ -56,6 +57,7 @@ class SendOptions:
     receivers: int = 1
     wait: float | None = None
     congestion: str | None = None
+    api_token: str | None = None
 
 
 async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -69,7 +71,7 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
         for skipped in found.skipped:
             on_event(events.Notice(f"skipped {skipped.path}: {skipped.reason}"))
         on_event(events.ManifestKnown(found.manifest))
-        async with Signaling(options.server, None, Role.SENDER) as signaling:
+        async with Signaling(options.server, None, Role.SENDER, api_token=options.api_token) as signaling:
             room_id = signaling.joined.room_id
             on_event(events.RoomOpened(room_id, code=room_id))
             try:

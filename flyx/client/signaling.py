@@ -64,15 +64,17 @@ def websocket_url(server: str) -> str:
 class Signaling:
     """A room joined on a server. Use as an async context manager; leaving it says goodbye to the server."""
 
-    def __init__(self, server: str, room_id: str | None, role: Role) -> None:
+    def __init__(self, server: str, room_id: str | None, role: Role, *, api_token: str | None = None) -> None:
         """Args:
         server: URL of the server.
         room_id: the room to join; None to create one.
         role: what we are there; the server refuses rather than give us the other role.
+        api_token: what the server wants of those who create rooms; None if it wants nothing.
         """
         self._url = websocket_url(server)
         self._room_id = room_id
         self._role = role
+        self._headers = {"Authorization": f"Bearer {api_token}"} if api_token else {}
         # Set by __aenter__.
         self.joined: JoinedData
         self._socket: ClientConnection
@@ -92,6 +94,7 @@ class Signaling:
         try:
             self._socket = await connect(
                 url,
+                additional_headers=self._headers,
                 subprotocols=[Subprotocol(messages.SUBPROTOCOL)],
                 compression=None,
                 max_size=messages.MAX_MESSAGE_SIZE,
