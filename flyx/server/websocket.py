@@ -251,7 +251,7 @@ class _Session:
     def _check_token(self) -> None:
         wanted = self._hub.config.api_token
         if wanted is not None and not token_is(wanted, self._token):
-            reason = "making rooms here needs the server's token, as Authorization: Bearer"
+            reason = "making rooms here needs the token of the server (--api-token)"
             raise _Refused(CloseCode.NOT_ALLOWED, ErrorCode.BAD_TOKEN, reason)
 
     async def _create(self, role: Role | None) -> str:
