@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flyx.cli import room_options as rooms
 from flyx.cli import serve_options as options
 from flyx.errors import InputError
 
@@ -59,6 +60,11 @@ def serve(
     max_rooms: Annotated[
         int, typer.Option("--max-rooms", envvar="FLYX_MAX_ROOMS", min=1, help="Most rooms at a time")
     ] = DEFAULT_MAX_ROOMS,
+    max_clients: rooms.MaxClients = rooms.DEFAULT_MAX_CLIENTS,
+    ttl: rooms.Ttl = rooms.DEFAULT_TTL,
+    idle_timeout: rooms.IdleTimeout = rooms.DEFAULT_IDLE_TIMEOUT,
+    grace: rooms.Grace = rooms.DEFAULT_GRACE,
+    state: rooms.State = None,
     max_connections: options.MaxConnections = options.DEFAULT_MAX_CONNECTIONS,
     max_connections_per_ip: options.MaxConnectionsPerAddress = options.DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
     create_rate: options.CreateRate = options.DEFAULT_CREATE_RATE,
@@ -99,6 +105,7 @@ def serve(
     from flyx.server.config import LimitConfig, ServerConfig, parse_rate
     from flyx.server.listener import raise_file_limit
     from flyx.server.logs import configure_logging
+    from flyx.signaling.room import RoomConfig
 
     limits = LimitConfig(
         max_connections=max_connections,
@@ -118,7 +125,9 @@ def serve(
         port=port,
         stun_urls=_stun_urls(stun),
         test_room=True,
+        room=RoomConfig(max_clients=max_clients, ttl=ttl, idle_timeout=idle_timeout, grace=grace),
         max_rooms=max_rooms,
+        state=state,
         limits=limits,
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=options.origins_of(allow_origin),

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import flyx
 from flyx.client import events
 from flyx.client.driver import Driver, Wiring
 from flyx.client.link import Link
-from flyx.client.signaling import Signaling
+from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import (
     FilesFailed,
     FlyxError,
@@ -75,6 +76,11 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
                 raise
 
 
+# What there is to react to: a message, the connection to the server, a transfer that has ended, or the end of
+# the room.
+_Item: TypeAlias = "Message | Interrupted | Restored | _Outgoing | SignalingError"
+
+
 class _Share:
     """The receivers of one room: who waits, who is served, who is done."""
 
@@ -91,8 +97,7 @@ class _Share:
         self._signaling = signaling
         self._disk = disk
         self._on_event = on_event
-        # What there is to react to: a message, a transfer that has ended, or the end of the room.
-        self._inbox: asyncio.Queue[Message | _Outgoing | SignalingError] = asyncio.Queue()
+        self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
         self._arrivals = 0
         # Receivers in the room by client id; those of them that wait for a place; those being served.
         self._peers: dict[str, _Outgoing] = {}
@@ -133,7 +138,7 @@ class _Share:
         except SignalingError as error:
             self._inbox.put_nowait(error)
 
-    async def _next(self) -> Message | _Outgoing | SignalingError:
+    async def _next(self) -> _Item:
         deadline = None
         if self._options.wait is not None and not self._serving:
             deadline = self._idle_since + self._options.wait - time.monotonic()
@@ -143,20 +148,22 @@ class _Share:
         except TimeoutError:
             raise NobodyCame(seconds=self._options.wait) from None
 
-    def _react(self, item: Message | _Outgoing | SignalingError) -> None:
+    def _react(self, item: _Item) -> None:
         match item:
-            case Join(data=data) if data.role is Role.RECEIVER and data.client_id not in self._peers:
-                self._arrivals += 1
-                peer = _Outgoing(self._arrivals, data.client_id)
-                self._peers[data.client_id] = peer
-                self._waiting.append(peer)
-                self._on_event(events.PeerJoined(peer.number))
+            case Join(data=data) if data.role is Role.RECEIVER:
+                self._arrived(data.client_id, recovered=data.recovered)
             case Answer(data=data) | IceCandidate(data=data):
                 speaker = self._peers.get(data.client_id)
                 if speaker and speaker.link:
                     speaker.link.take(item)
-            case Disconnect(data=data):
+            case Disconnect(data=data) if not data.away:
                 self._left(self._peers.pop(data.client_id, None))
+            case Interrupted(reason=reason):
+                self._on_event(events.server_lost(reason))
+            case Restored(recovered=recovered):
+                self._on_event(events.SERVER_BACK)
+                if not recovered:
+                    self._look_around()
             case _Outgoing():
                 self._ended(item)
             case SignalingError():
@@ -166,6 +173,26 @@ class _Share:
                     self._on_event(events.Notice(f"{str(item).rstrip('.')}. What is being sent goes on."))
             case _:
                 pass
+
+    def _arrived(self, client_id: str, *, recovered: bool) -> None:
+        """A receiver is here: a new one, or one that lost its connection to the server for a while."""
+        known = self._peers.get(client_id)
+        if known and (recovered or not known.is_connecting):
+            # What it has from us needs no server, or goes on through it.
+            return
+        # What we told it on the way to a connection may be lost: we begin anew.
+        self._left(self._peers.pop(client_id, None))
+        self._arrivals += 1
+        peer = _Outgoing(self._arrivals, client_id)
+        self._peers[client_id] = peer
+        self._waiting.append(peer)
+        self._on_event(events.PeerJoined(peer.number))
+
+    def _look_around(self) -> None:
+        """Forget the receivers that have left unheard; those that are here will be told of."""
+        present = {peer.client_id for peer in self._signaling.joined.peers}
+        for client_id in self._peers.keys() - present:
+            self._left(self._peers.pop(client_id))
 
     def _left(self, peer: _Outgoing | None) -> None:
         if peer is None:
@@ -195,7 +222,8 @@ class _Share:
 
     def _ended(self, peer: _Outgoing) -> None:
         self._serving.discard(peer)
-        self._peers.pop(peer.client_id, None)
+        if self._peers.get(peer.client_id) is peer:
+            del self._peers[peer.client_id]
         self._idle_since = time.monotonic()
         if isinstance(peer.error, FilesFailed):
             self._incomplete = peer.error
@@ -241,6 +269,11 @@ class _Outgoing:
         finally:
             await link.close()
             reader.close()
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether we have told it how to connect, and are not connected yet."""
+        return self.link is not None and self._driver is None
 
     def leave(self) -> None:
         """The server says that this receiver has gone."""

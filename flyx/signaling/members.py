@@ -137,14 +137,14 @@ class Absence:
         return Absence(self.until, self.traffic, (*self.mailbox, text))
 
     def since(self, count: int | None) -> tuple[str, ...] | None:
-        """Return what a client that has seen `count` messages lacks; None if there is a hole."""
-        if self.traffic is None:
+        """Return what a client that has seen `count` messages lacks; None if there is a hole.
+
+        Nobody knows what a client lacks that does not say what it has.
+        """
+        if self.traffic is None or count is None:
             return None
-        missing = self.traffic.since(self.traffic.sent if count is None else count)
-        # Who does not count has seen everything only if there was nothing.
-        if missing is None or (count is None and self.traffic.sent):
-            return None
-        return (*missing, *self.mailbox)
+        missing = self.traffic.since(count)
+        return None if missing is None else (*missing, *self.mailbox)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ offer, answer and ice_candidate, and the client of join and disconnect; what was
 what was no message does not. A client that comes back says how many it has taken. Where the server has kept
 the rest, it says `recovered: true` and sends it at once, and the client sends again what comes after
 `received`. Otherwise it says `recovered: false`, the count starts anew, and `join` follows for each peer as
-on the first day. Without `received`, a client is believed to lack something unless there was nothing.
+on the first day. It is the same without `received`.
 
 A close frame with 1000 is a goodbye like `disconnect`: the client's place is free at once. Any other end of
 its connection leaves the place held for `grace` seconds. An older connection that is still open when its

@@ -98,14 +98,6 @@ async def test_a_full_room_is_full(server: Server) -> None:
             leave.set()
 
 
-async def test_a_server_that_stops_says_come_back(server: Server) -> None:
-    async with Signaling(server.url, None, Role.SENDER) as sender:
-        stopping = asyncio.create_task(server._hub.stop())
-        with pytest.raises(ServerClosed):
-            await sender.receive()
-        await stopping
-
-
 async def test_a_room_that_closes_says_so(server: Server) -> None:
     async with Signaling(server.url, None, Role.SENDER) as sender:
         room_id = sender.joined.room_id

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from flyx.cli import serve, serve_options
+from flyx.cli import room_options, serve, serve_options
 from flyx.errors import InputError
 from flyx.server import config
+from flyx.signaling import room
 
 
 def test_the_commands_defaults_are_the_servers() -> None:
@@ -13,6 +14,11 @@ def test_the_commands_defaults_are_the_servers() -> None:
     for name in vars(serve_options):
         if name.startswith("DEFAULT_"):
             assert getattr(serve_options, name) == getattr(config, name), name
+    for name in vars(room_options):
+        if name.startswith("DEFAULT_"):
+            assert getattr(room_options, name) == getattr(room, name), name
+        if name.startswith(("MIN_", "MAX_")) and name != "MAX_GRACE":
+            assert getattr(room_options, name) == getattr(config, name), name
     default = config.ServerConfig()
     assert (default.host, default.port) == ("0.0.0.0", 8000)
 
