@@ -46,11 +46,11 @@ def create_app(hub: Hub) -> FastAPI:
     )
     app.state.hub = hub
     app.include_router(rest.router)
-    app.include_router(websocket.router)
     app.include_router(operations.health)
     if hub.config.metrics_port is None:
         app.include_router(operations.router)
     app.add_middleware(rest.BodyLimit)
+    app.add_middleware(websocket.Sockets, hub=hub)
     app.add_middleware(Gate, config=hub.config, door=hub.door)
     add_error_handlers(app, hub.door)
     return app

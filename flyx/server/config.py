@@ -10,6 +10,7 @@ from limits import RateLimitItem
 from limits import parse as parse_limit
 
 from flyx.errors import InputError
+from flyx.server.turn import DEFAULT_TTL, TurnConfig
 from flyx.signaling.messages import MAX_MESSAGE_SIZE
 from flyx.signaling.room import RoomConfig
 
@@ -31,6 +32,7 @@ MAX_BODY_SIZE = 16 * 1024
 NO_LIMIT = "none"
 DEFAULT_METRICS_HOST = "127.0.0.1"
 DEFAULT_DRAIN = 5.0
+DEFAULT_TURN_TTL = DEFAULT_TTL
 DEFAULT_MAX_CONNECTIONS = 50_000
 DEFAULT_MAX_CONNECTIONS_PER_ADDRESS = 200
 DEFAULT_MESSAGE_RATE = 100.0
@@ -134,6 +136,7 @@ class ServerConfig:
             than `localhost`. IP addresses are always allowed.
         allowed_origins: Of pages from elsewhere that may use it, such as "https://example.org"; "*": any.
         trusted_proxies: Networks of proxies that are believed about whom they speak for.
+        turn: A TURN service for which every client gets credentials.
         tls: PEM files of a certificate chain and its key; None: no TLS.
         api_token: Needed to make rooms; None: anybody may.
         metrics_host: Address to bind for metrics_port.
@@ -162,6 +165,7 @@ class ServerConfig:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[IPNetwork, ...] = ()
+    turn: TurnConfig | None = None
     tls: tuple[Path, Path] | None = None
     api_token: str | None = None
     metrics_host: str = DEFAULT_METRICS_HOST

@@ -22,6 +22,7 @@ from flyx.server.gate import Doorkeeper
 from flyx.server.logs import get_logger, room_tag
 from flyx.server.metrics import LOCAL, REMOTE, Metrics
 from flyx.server.store import AWAY, RoomStore, SeeTo, StoreAway
+from flyx.server.turn import credentials
 from flyx.signaling.codes import draw_room_id
 from flyx.signaling.commands import (
     Admit,
@@ -273,7 +274,7 @@ class Hub:
         if self.stopping:
             return None
         client_id = str(uuid4())
-        command = Enter(client_id, _new_token(), role, ice_servers=self._ice_servers)
+        command = Enter(client_id, _new_token(), role, ice_servers=self._ice_servers_for(client_id))
         return await self._admit(outlet, room_id, command)
 
     async def resume(self, outlet: Outlet, room_id: str, claim: JoinData) -> Seat | None:
@@ -287,7 +288,7 @@ class Hub:
             _new_token(),
             received=claim.received,
             handover=await self._take_over(room_id, claim.client_id, token),
-            ice_servers=self._ice_servers,
+            ice_servers=self._ice_servers_for(claim.client_id),
         )
         return await self._admit(outlet, room_id, command)
 
@@ -311,6 +312,11 @@ class Hub:
         task = asyncio.create_task(self.lose(seat, "the connection was lost"))
         self._goodbyes.add(task)
         task.add_done_callback(self._goodbyes.discard)
+
+    def _ice_servers_for(self, client_id: str) -> tuple[IceServer, ...]:
+        if self.config.turn is None:
+            return self._ice_servers
+        return (*self._ice_servers, credentials(self.config.turn, client_id, self.clock()))
 
     async def _take_over(self, room_id: str, client_id: str, token: str) -> tuple[int, Traffic] | None:
         """End the older connection of a client, if it is here, so that what went over it is known."""
