@@ -156,7 +156,10 @@ class _Share:
                 speaker = self._peers.get(data.client_id)
                 if speaker and speaker.link:
                     speaker.link.take(item)
-            case Disconnect(data=data) if not data.away:
+            case Disconnect(data=data) if data.away:
+                if peer := self._peers.get(data.client_id):
+                    peer.doubt()
+            case Disconnect(data=data):
                 self._left(self._peers.pop(data.client_id, None))
             case Interrupted(reason=reason):
                 self._on_event(events.server_lost(reason))
@@ -274,6 +277,11 @@ class _Outgoing:
     def is_connecting(self) -> bool:
         """Whether we have told it how to connect, and are not connected yet."""
         return self.link is not None and self._driver is None
+
+    def doubt(self) -> None:
+        """The server has lost this receiver: so have we, unless we hear from it soon."""
+        if self._driver:
+            self._driver.peer_gone()
 
     def leave(self) -> None:
         """The server says that this receiver has gone."""
