@@ -14,6 +14,7 @@ import typer
 
 from flyx.cli import room_options as rooms
 from flyx.cli import serve_options as options
+from flyx.cli.options import token_of
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ def serve(
     allow_host: options.AllowHost = None,
     allow_origin: options.AllowOrigin = None,
     trusted_proxy: options.TrustedProxy = None,
+    turn: options.Turn = None,
+    turn_secret: options.TurnSecret = None,
+    turn_ttl: options.TurnTtl = options.DEFAULT_TURN_TTL,
     tls_cert: options.TlsCert = None,
     tls_key: options.TlsKey = None,
     api_token: options.ApiToken = None,
@@ -132,11 +136,12 @@ def serve(
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=options.origins_of(allow_origin),
         trusted_proxies=options.networks_of(trusted_proxy),
+        turn=options.turn_of(turn, turn_secret, turn_ttl),
         tls=options.tls_of(tls_cert, tls_key),
-        api_token=options.token_of("--api-token", api_token),
+        api_token=token_of("--api-token", api_token),
         metrics_host=metrics_host,
         metrics_port=metrics_port,
-        metrics_token=options.token_of("--metrics-token", metrics_token),
+        metrics_token=token_of("--metrics-token", metrics_token),
     )
     configure_logging(log_level.value, as_json=log_json)
     raise_file_limit()

@@ -14,6 +14,7 @@ from flyx.errors import InputError
 
 if TYPE_CHECKING:
     from flyx.server.config import IPNetwork
+    from flyx.server.turn import TurnConfig
 
 DEFAULT_MAX_CONNECTIONS = 50_000
 DEFAULT_MAX_CONNECTIONS_PER_ADDRESS = 200
@@ -28,6 +29,7 @@ DEFAULT_MAX_CANDIDATES = 256
 DEFAULT_HANDSHAKE_TIMEOUT = 10.0
 DEFAULT_METRICS_HOST = "127.0.0.1"
 DEFAULT_DRAIN = 5.0
+DEFAULT_TURN_TTL = 3600.0
 
 MaxConnections = Annotated[
     int,
@@ -157,6 +159,35 @@ TrustedProxy = Annotated[
     ),
 ]
 
+Turn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--turn",
+        envvar="FLYX_TURN",
+        metavar="URL",
+        help="URL of a TURN server to hand to clients, repeatable",
+    ),
+]
+TurnSecret = Annotated[
+    str | None,
+    typer.Option(
+        "--turn-secret",
+        envvar="FLYX_TURN_SECRET",
+        metavar="SECRET",
+        help="The TURN server's static-auth-secret, of which credentials are made",
+    ),
+]
+TurnTtl = Annotated[
+    float,
+    typer.Option(
+        "--turn-ttl",
+        envvar="FLYX_TURN_TTL",
+        metavar="SECONDS",
+        min=60,
+        max=86400,
+        help="Time for which TURN credentials are good",
+    ),
+]
 TlsCert = Annotated[
     Path | None,
     typer.Option(
@@ -217,6 +248,26 @@ Drain = Annotated[
 ]
 
 
+def turn_of(urls: list[str] | None, secret: str | None, ttl: float) -> TurnConfig | None:
+    """Return the TURN service of --turn and --turn-secret.
+
+    Raises:
+        InputError: There is one without the other, or a URL is none of TURN.
+    """
+    if not urls and secret is None:
+        return None
+    if not urls or not secret:
+        hint = "the secret is what the TURN server has as static-auth-secret"
+        raise InputError(reason="--turn and --turn-secret go together", hint=hint)
+    for url in urls:
+        if not url.startswith(("turn:", "turns:")) or not url.partition(":")[2]:
+            hint = "write it like turn:turn.example.org:3478 or turns:turn.example.org:5349?transport=tcp"
+            raise InputError(reason=f"--turn {url} is not a TURN URL", hint=hint)
+    from flyx.server.turn import TurnConfig
+
+    return TurnConfig(tuple(urls), secret, ttl)
+
+
 def tls_of(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
     """Return the two files of --tls-cert and --tls-key.
 
@@ -228,18 +279,6 @@ def tls_of(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | No
     if certificate is None or key is None:
         raise InputError(reason="--tls-cert and --tls-key go together")
     return certificate, key
-
-
-def token_of(option: str, token: str | None) -> str | None:
-    """Return a token.
-
-    Raises:
-        InputError: It is one that everybody would guess, or that no header can carry.
-    """
-    if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
-        hint = "take something like the output of `openssl rand -hex 24`"
-        raise InputError(reason=f"{option} is empty, or holds other than visible ASCII characters", hint=hint)
-    return token
 
 
 def networks_of(texts: list[str] | None) -> tuple[IPNetwork, ...]:

@@ -14,9 +14,10 @@ from flyx.client import events
 from flyx.client.driver import Driver, Wiring
 from flyx.client.link import Link
 from flyx.client.signaling import Interrupted, Restored, Signaling
-from flyx.errors import FlyxError, LocalProtocolError, SenderLeft, SignalingError
+from flyx.errors import FlyxError, LocalProtocolError, SenderLeft, SignalingError, TransferRefused
 from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Disconnect, Join, Offer, Role
+from flyx.signaling.messages import Outcome as TransferOutcome
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.disk import Operation, Outcome
 from flyx.transfer.manifest import Manifest
@@ -66,6 +67,12 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
         except asyncio.CancelledError:
             signaling.farewell = "the receiver stopped"
             raise
+        except (TransferRefused, SignalingError):
+            # Nobody tried, or it was not for want of a connection.
+            raise
+        except FlyxError:
+            signaling.outcome = TransferOutcome.FAILED
+            raise
 
 
 class _Reception:
@@ -101,7 +108,10 @@ class _Reception:
                 confirm = self._options.confirm
                 machine = Receiver(ask=confirm is not None, agent=flyx.AGENT, now=time.monotonic())
                 self._driver = ReceiveDriver(machine, wiring, destination, confirm)
+                path = self._link.connection.path()
+                relayed = path is not None and "relay" in (path.local, path.remote)
                 await self._driver.run()
+                self._signaling.outcome = TransferOutcome.RELAYED if relayed else TransferOutcome.DIRECT
         finally:
             listener.cancel()
             await asyncio.gather(listener, return_exceptions=True)

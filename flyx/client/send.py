@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -34,6 +35,9 @@ from flyx.transfer.session import FileLost
 MAX_MESSAGE_SIZE = 256 * 1024
 """Bytes in a data message, if the peer takes as much: what libwebrtc and aiortc take at most."""
 
+SEE_OFF_TIMEOUT = 1.0
+"""Seconds for receivers that have everything to leave the room before we do."""
+
 DISK_THREADS = 8
 """Reads under way at once, whatever the number of receivers."""
 
@@ -46,6 +50,7 @@ class SendOptions:
         receivers: how many receivers must have everything before we are done; 0 for no end.
         wait: seconds without any receiver after which we give up; None for never.
         congestion: name of the congestion control; None for the default.
+        api_token: what the server wants of those who create rooms; None if it wants nothing.
     """
 
     server: str
@@ -53,6 +58,7 @@ class SendOptions:
     receivers: int = 1
     wait: float | None = None
     congestion: str | None = None
+    api_token: str | None = None
 
 
 async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -66,7 +72,7 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
         for skipped in found.skipped:
             on_event(events.Notice(f"skipped {skipped.path}: {skipped.reason}"))
         on_event(events.ManifestKnown(found.manifest))
-        async with Signaling(options.server, None, Role.SENDER) as signaling:
+        async with Signaling(options.server, None, Role.SENDER, api_token=options.api_token) as signaling:
             room_id = signaling.joined.room_id
             on_event(events.RoomOpened(room_id, code=room_id))
             try:
@@ -103,6 +109,8 @@ class _Share:
         self._peers: dict[str, _Outgoing] = {}
         self._waiting: deque[_Outgoing] = deque()
         self._serving: set[_Outgoing] = set()
+        # Those in the room that have everything.
+        self._leaving: set[str] = set()
         self._done = 0
         self._idle_since = time.monotonic()
         # Set when no more receivers can come; those being served go on without a server.
@@ -123,6 +131,7 @@ class _Share:
                     raise self._room_lost
                 self._react(await self._next())
                 self._fill_places()
+            await self._see_off()
         finally:
             tasks = [listener, *(peer.task for peer in self._serving if peer.task)]
             for task in tasks:
@@ -130,6 +139,13 @@ class _Share:
             await asyncio.gather(*tasks, return_exceptions=True)
         if self._incomplete:
             raise self._incomplete
+
+    async def _see_off(self) -> None:
+        """Let those who have everything leave first: the room ends with us, and they have more to say."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SEE_OFF_TIMEOUT):
+                while self._leaving and not self._room_lost:
+                    self._react(await self._inbox.get())
 
     async def _listen(self) -> None:
         try:
@@ -160,6 +176,7 @@ class _Share:
                 if peer := self._peers.get(data.client_id):
                     peer.doubt()
             case Disconnect(data=data):
+                self._leaving.discard(data.client_id)
                 self._left(self._peers.pop(data.client_id, None))
             case Interrupted(reason=reason):
                 self._on_event(events.server_lost(reason))
@@ -180,7 +197,7 @@ class _Share:
     def _arrived(self, client_id: str, *, recovered: bool) -> None:
         """A receiver is here: a new one, or one that lost its connection to the server for a while."""
         known = self._peers.get(client_id)
-        if known and (recovered or not known.is_connecting):
+        if client_id in self._leaving or (known and (recovered or not known.is_connecting)):
             # What it has from us needs no server, or goes on through it.
             return
         # What we told it on the way to a connection may be lost: we begin anew.
@@ -227,6 +244,8 @@ class _Share:
         self._serving.discard(peer)
         if self._peers.get(peer.client_id) is peer:
             del self._peers[peer.client_id]
+            if peer.error is None:
+                self._leaving.add(peer.client_id)
         self._idle_since = time.monotonic()
         if isinstance(peer.error, FilesFailed):
             self._incomplete = peer.error

@@ -53,6 +53,7 @@ from flyx.signaling.messages import (
     JoinedData,
     Message,
     Offer,
+    Outcome,
     Ping,
     Pong,
     Role,
@@ -149,17 +150,25 @@ class Signaling:
     """A room joined on a server. Use as an async context manager; leaving it says goodbye to the server."""
 
     def __init__(
-        self, server: str, room_id: str | None, role: Role, *, patience: Patience | None = None
+        self,
+        server: str,
+        room_id: str | None,
+        role: Role,
+        *,
+        api_token: str | None = None,
+        patience: Patience | None = None,
     ) -> None:
         """Args:
         server: URL of the server.
         room_id: the room to join; None to create one.
         role: what we are there; the server refuses rather than give us the other role.
+        api_token: what the server wants of those who create rooms; None if it wants nothing.
         patience: how to get a lost connection back.
         """
         self._url = websocket_url(server)
         self._room_id = room_id
         self._role = role
+        self._headers = {"Authorization": f"Bearer {api_token}"} if api_token else {}
         self._patience = patience or Patience()
         # What the server last said of our place. Set by __aenter__; new after each Restored.
         self.joined: JoinedData
@@ -180,6 +189,8 @@ class Signaling:
         self._told: str | None = None
         # Why we leave, for the peers; set before the end.
         self.farewell = ""
+        # How our transfer went, for the server's statistics; set before the end by who received.
+        self.outcome: Outcome | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -194,7 +205,7 @@ class Signaling:
     ) -> None:
         if self._socket is None:
             return
-        self.post(Disconnect(data=DisconnectData(reason=self.farewell)))
+        self.post(Disconnect(data=DisconnectData(reason=self.farewell, outcome=self.outcome)))
         self._leaving = True
         assert self._writer is not None
         try:
@@ -290,6 +301,7 @@ class Signaling:
         try:
             return await connect(
                 self._url + path,
+                additional_headers=self._headers,
                 subprotocols=[Subprotocol(messages.SUBPROTOCOL)],
                 compression=None,
                 max_size=messages.MAX_MESSAGE_SIZE,

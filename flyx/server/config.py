@@ -10,6 +10,7 @@ from limits import RateLimitItem
 from limits import parse as parse_limit
 
 from flyx.errors import InputError
+from flyx.server.turn import DEFAULT_TTL, TurnConfig
 from flyx.signaling.messages import MAX_MESSAGE_SIZE
 from flyx.signaling.room import RoomConfig
 
@@ -31,6 +32,7 @@ MAX_BODY_SIZE = 16 * 1024
 NO_LIMIT = "none"
 DEFAULT_METRICS_HOST = "127.0.0.1"
 DEFAULT_DRAIN = 5.0
+DEFAULT_TURN_TTL = DEFAULT_TTL
 DEFAULT_MAX_CONNECTIONS = 50_000
 DEFAULT_MAX_CONNECTIONS_PER_ADDRESS = 200
 DEFAULT_MESSAGE_RATE = 100.0
@@ -119,6 +121,8 @@ class ServerConfig:
         room: Config of rooms made by `WS /ws`, and the default of `POST /room`.
         max_rooms: Rooms at a time; more are refused with 503 or 1013.
         state: File that keeps the rooms for the next start; None: they are forgotten.
+        redis: URL of the Redis that keeps the rooms for many nodes, of which this is one; None: it is alone.
+        shared_port: Other processes of ours listen on the same port.
         max_queue_size: Outgoing messages waiting for one client; a client that lets more pile up is closed.
         max_bad_messages: Malformed messages answered before the connection is closed.
         join_timeout: Time for a client that resumes to say who it is.
@@ -132,6 +136,7 @@ class ServerConfig:
             than `localhost`. IP addresses are always allowed.
         allowed_origins: Of pages from elsewhere that may use it, such as "https://example.org"; "*": any.
         trusted_proxies: Networks of proxies that are believed about whom they speak for.
+        turn: A TURN service for which every client gets credentials.
         tls: PEM files of a certificate chain and its key; None: no TLS.
         api_token: Needed to make rooms; None: anybody may.
         metrics_host: Address to bind for metrics_port.
@@ -146,6 +151,8 @@ class ServerConfig:
     room: RoomConfig = field(default_factory=RoomConfig)
     max_rooms: int = DEFAULT_MAX_ROOMS
     state: Path | None = None
+    redis: str | None = None
+    shared_port: bool = False
     max_queue_size: int = 256 * 1024
     max_bad_messages: int = 16
     join_timeout: float = 10.0
@@ -158,6 +165,7 @@ class ServerConfig:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[IPNetwork, ...] = ()
+    turn: TurnConfig | None = None
     tls: tuple[Path, Path] | None = None
     api_token: str | None = None
     metrics_host: str = DEFAULT_METRICS_HOST

@@ -8,6 +8,7 @@ each request has a deadline up to its last byte, and what a peer may make us kee
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any, ClassVar, cast
 
@@ -17,8 +18,11 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode as StandardCloseCode
 from websockets.frames import Frame
+from websockets.http11 import Request
+from websockets.protocol import State
 
 from flyx.server.config import ServerConfig
+from flyx.server.connection import WIRE, Connection
 from flyx.server.gate import VISIT, Doorkeeper
 from flyx.server.limits import Limit, TokenBucket, Visit
 from flyx.signaling.messages import CloseCode
@@ -29,6 +33,8 @@ _MAX_FRAGMENTS = 64
 _CONTROL_RATE, _CONTROL_BURST = 10.0, 100
 # Bytes that may wait for a peer which makes us answer and does not read.
 _MAX_UNREAD = 64 * 1024
+# Bytes read before others have their turn: one read of a socket can bring thousands of small messages.
+_PIECE = 8 * 1024
 # Seconds for a peer that broke the protocol to read that it did.
 _FAREWELL = 1.0
 
@@ -134,11 +140,38 @@ class HttpProtocol(Lingering, H11Protocol):
         self.cut_off_later()
 
 
+class _Nobody:
+    """What uvicorn tells when the application has returned."""
+
+    def put_nowait(self, event: object) -> None:
+        """An event that would be received."""
+
+    def set(self) -> None:
+        """A client that waits could send."""
+
+    def clear(self) -> None:
+        """It would have to wait."""
+
+
+_NOBODY = _Nobody()
+
+
 class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket. Listener makes a subclass that has the attributes."""
+    """uvicorn's WebSocket. Listener makes a subclass that has the attributes.
+
+    The handshake goes through the ASGI application, like every request. The application then calls
+    take_over() on what it finds as WIRE in the extensions of the scope, and returns: what follows needs
+    neither a task nor a queue nor a dictionary for each message. The methods are those of
+    flyx.server.connection.Wire.
+    """
 
     door: ClassVar[Doorkeeper]
     _control: TokenBucket | None = None
+    # Set by take_over().
+    _connection: Connection | None = None
+    # What was read and waits for its turn; whether it waits for release().
+    _unread = b""
+    _held = False
     # The peer has broken the protocol and been told so.
     _failed = False
 
@@ -151,10 +184,93 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
         self.transport.close()
         self.cut_off_later()
 
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if not self.handshake_complete:
+            self.scope["extensions"][WIRE] = cast(Any, self)
+
     async def run_asgi(self) -> None:
-        await super().run_asgi()
+        try:
+            await self.app(self.scope, self.receive, self.send)
+        except ClientDisconnected:
+            pass
+        except Exception:
+            self.logger.exception("the application failed")
+            self.send_500_response()
+        else:
+            if self._connection is not None:
+                # An idle client costs as little as it can: these are some kilobytes.
+                del self.scope, self.request, self.response
+                self.queue = self.writable = cast(Any, _NOBODY)
+                return
+        if self.close_timer is None:
+            self.transport.close()
         if not self.disconnected:
             self.cut_off_later()
+
+    # What a Connection asks for.
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the network has not taken."""
+        return self.transport.get_write_buffer_size()
+
+    def take_over(self, connection: Connection) -> None:
+        """Hand frames, and the news of the end, to connection from now on."""
+        self._connection = connection
+        while not self.queue.empty():
+            early = cast(dict[str, Any], self.queue.get_nowait())
+            if early["type"] == "websocket.receive":
+                text = early.get("text")
+                connection.frame_received(early["bytes"] if text is None else text)
+        if self.read_paused:
+            self.read_paused = False
+            if not self._held:
+                self.transport.resume_reading()
+        if self.disconnected or self._failed:
+            connection.lost(None)
+
+    def send_text(self, payload: bytes) -> None:
+        """Send a text frame of valid UTF-8."""
+        if self.conn.state is State.OPEN and not self.transport.is_closing():
+            self.conn.send_text(payload)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+
+    def send_close(self, code: int, reason: str) -> None:
+        """Send a close frame, the last thing that is sent, and see to it that the connection ends."""
+        self.release()
+        if self.conn.state is not State.OPEN or self.transport.is_closing():
+            return
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.stop_keepalive()
+        # The peer's own close frame ends it sooner.
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
+        self.cut_off_later()
+
+    def hold(self) -> None:
+        """Read no further until release()."""
+        self._held = True
+        self.transport.pause_reading()
+
+    def release(self) -> None:
+        """Read on."""
+        if self._held:
+            self._held = False
+            self._read_on()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self.transport.abort()
+
+    def spawn(self, job: Coroutine[Any, Any, None]) -> None:
+        """Run job in a task of its own."""
+        task = self.loop.create_task(job)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    # What uvicorn asks for.
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
@@ -166,10 +282,64 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
         visit: Visit | None = self.app_state.get(VISIT)
         if visit is not None:
             visit.leave()
+        self._tell_lost(None)
+        self._connection = None
 
     def data_received(self, data: bytes) -> None:
-        if not self._failed:
+        if self._failed:
+            return
+        if self._connection is None:
             super().data_received(data)
+            return
+        if self._held or self._unread:
+            self._unread += data
+            return
+        if len(data) > _PIECE:
+            self._unread = data[_PIECE:]
+            data = data[:_PIECE]
+            self.transport.pause_reading()
+            self.loop.call_soon(self._read_on)
+        super().data_received(data)
+
+    def _read_on(self) -> None:
+        if self._held or self.disconnected:
+            return
+        if self._unread:
+            data, self._unread = self._unread, b""
+            self.data_received(data)
+        if self._is_idle() and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _is_idle(self) -> bool:
+        return not self._held and not self._unread
+
+    def send_receive_event_to_app(self) -> None:
+        if self._connection is None:
+            super().send_receive_event_to_app()
+            return
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
+        if self.close_sent:
+            return
+        if self.curr_msg_data_type == "bytes":
+            self._connection.frame_received(bytes(data))
+            return
+        try:
+            text = str(data, "utf-8")
+        except UnicodeDecodeError:
+            self.conn.fail(StandardCloseCode.INVALID_DATA)
+            self.handle_parser_exception()
+        else:
+            self._connection.frame_received(text)
+
+    def handle_close(self, event: Frame) -> None:
+        if self.conn.close_rcvd is not None:
+            self._tell_lost(self.conn.close_rcvd.code)
+        super().handle_close(event)
+
+    def _tell_lost(self, code: int | None) -> None:
+        if self._connection is not None:
+            self._connection.lost(code)
 
     def handle_parser_exception(self) -> None:
         """Say why the connection ends, and go on reading for a moment.
@@ -181,6 +351,7 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
             return
         self._failed = True
         closing = self.conn.close_sent
+        self._tell_lost(None)
         if closing is not None:
             disconnect = {"type": "websocket.disconnect", "code": closing.code, "reason": closing.reason}
             self.queue.put_nowait(cast(Any, disconnect))

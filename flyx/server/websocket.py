@@ -10,12 +10,14 @@ import asyncio
 from dataclasses import dataclass
 from typing import Annotated, assert_never
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from starlette.requests import HTTPConnection
+from starlette.routing import Router, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from flyx.errors import InputError, RemoteProtocolError
-from flyx.server.connection import LEFT, Connection, Frame
+from flyx.server.connection import LEFT, WIRE, Connection, Frame, Job
 from flyx.server.errors import token_is
 from flyx.server.hub import Hub, Seat
 from flyx.server.limits import Limit, LimitReached, PairLimits, TokenBucket, address_key
@@ -44,7 +46,6 @@ from flyx.signaling.messages import (
 from flyx.signaling.room import MISSING_ROOM, MISSING_SESSION
 
 log = get_logger("flyx.server.websocket")
-router = APIRouter()
 
 _PONG = serialize(Pong())
 
@@ -75,38 +76,51 @@ class _Refused(Exception):
         self.reason = reason
 
 
-@router.websocket("/ws")
-async def create_and_join(websocket: WebSocket, hub: HubOfApp) -> None:
-    """Create a room and join it as its sender."""
-    await _serve(websocket, hub, None)
+class Sockets:
+    """ASGI middleware: serves WebSockets, and lets the rest through.
 
+    A WebSocket needs nothing of what the application has for requests, and pays for none of it.
+    """
 
-@router.websocket("/ws/{room_id}")
-async def join(websocket: WebSocket, hub: HubOfApp, room_id: str) -> None:
-    """Join a room."""
-    await _serve(websocket, hub, room_id)
+    def __init__(self, app: ASGIApp, hub: Hub) -> None:
+        self._app = app
+        self._hub = hub
+        self._router = Router(
+            [WebSocketRoute("/ws", self._create), WebSocketRoute("/ws/{room_id}", self._join)]
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._router if scope["type"] == "websocket" else self._app
+        await app(scope, receive, send)
+
+    async def _create(self, websocket: WebSocket) -> None:
+        await _serve(websocket, self._hub, None)
+
+    async def _join(self, websocket: WebSocket) -> None:
+        await _serve(websocket, self._hub, websocket.path_params["room_id"])
 
 
 async def _serve(websocket: WebSocket, hub: Hub, room_text: str | None) -> None:
     offered = websocket.scope["subprotocols"]
     await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
     connection = Connection(
-        websocket, max_queue_size=hub.config.max_queue_size, close_timeout=hub.config.close_timeout
+        websocket.scope["extensions"][WIRE],
+        max_queue_size=hub.config.max_queue_size,
+        close_timeout=hub.config.close_timeout,
     )
     token = websocket.headers.get("authorization", "").removeprefix("Bearer ")
     session = _Session(hub, connection, address_of(websocket), token)
-    hub.connect(connection)
-    try:
+
+    async def enter() -> None:
+        hub.connect(connection)
         try:
             _check_subprotocol(offered)
             await session.begin(room_text, _wishes(websocket))
         except _Refused as exc:
             hub.metrics.join_ended(exc.error_code)
             connection.close(exc.close_code, exc.error_code, exc.reason)
-        await connection.run(session.handle)
-    finally:
-        await session.end()
-        hub.disconnect(connection)
+
+    await connection.run(session, enter())
 
 
 def _check_subprotocol(offered: list[str]) -> None:
@@ -237,7 +251,7 @@ class _Session:
     def _check_token(self) -> None:
         wanted = self._hub.config.api_token
         if wanted is not None and not token_is(wanted, self._token):
-            reason = "making rooms here needs the server's token, as Authorization: Bearer"
+            reason = "making rooms here needs the token of the server (--api-token)"
             raise _Refused(CloseCode.NOT_ALLOWED, ErrorCode.BAD_TOKEN, reason)
 
     async def _create(self, role: Role | None) -> str:
@@ -260,35 +274,33 @@ class _Session:
             await self._hub.door.rates.miss(self._address)
             raise _Refused(MISSING_ROOM.close_code, MISSING_ROOM.error_code, MISSING_ROOM.reason) from exc
 
-    async def handle(self, frame: Frame) -> None:
-        """Act on one frame."""
+    def handle(self, frame: Frame) -> Job | None:
+        """Act on one frame; return what has to be waited for, if anything."""
         now = self._loop.time()
         if not self._bucket.take(now):
             self._hub.door.turned_away(Limit.MESSAGES)
             reason = "more messages than one client may send"
             self._connection.close(CloseCode.TOO_MANY_REQUESTS, ErrorCode.RATE_LIMITED, reason)
-            return
+            return None
         if isinstance(frame, bytes):
             self._complain(ErrorCode.BINARY_MESSAGE, "messages are text frames")
-            return
+            return None
         try:
             message = parse_untrusted(frame)
         except RemoteProtocolError as exc:
             self._complain(ErrorCode(str(exc.fields["code"])), str(exc.fields["reason"]))
-            return
+            return None
         self._hub.metrics.messages[message.type] += 1
         if self._expected_in is not None:
-            await self._resume(self._expected_in, message)
-            return
+            return self._resume(self._expected_in, message)
         match message:
             case Offer() | Answer() | IceCandidate():
                 # Without a seat it has been refused, and is being told.
                 if self._seat is None:
-                    return
+                    return None
                 if self._may_relay(message, now):
-                    await self._hub.relay(self._seat, message)
-                else:
-                    self._seat.count()
+                    return self._hub.relay(self._seat, message)
+                self._seat.count()
             case Ping():
                 self._connection.send(_PONG)
             case Pong():
@@ -303,6 +315,7 @@ class _Session:
                 self._complain(ErrorCode.UNEXPECTED_TYPE, f"clients do not send {message.type}")
             case _:
                 assert_never(message)
+        return None
 
     def _may_relay(self, message: Offer | Answer | IceCandidate, now: float) -> bool:
         match message:
@@ -341,3 +354,7 @@ class _Session:
         else:
             await self._hub.lose(seat, farewell)
         self._log.info("client gone", reason=farewell, held=not self._connection.final)
+
+    def gone(self) -> None:
+        """The connection is over for good."""
+        self._hub.disconnect(self._connection)

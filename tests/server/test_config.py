@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from flyx.cli import room_options, serve, serve_options
+from flyx.cli.options import token_of
 from flyx.errors import InputError
 from flyx.server import config
 from flyx.signaling import room
@@ -47,3 +50,16 @@ def test_what_is_not_a_network_is_refused(text: str) -> None:
 def test_what_is_not_an_origin_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         serve_options.origins_of([text])
+
+
+@pytest.mark.parametrize("token", ["", "with space", "gefüllt", "line\nbreak"])
+def test_a_token_that_no_header_can_carry_is_refused(token: str) -> None:
+    with pytest.raises(InputError, match="--api-token"):
+        token_of("--api-token", token)
+
+
+def test_a_certificate_needs_its_key() -> None:
+    with pytest.raises(InputError):
+        serve_options.tls_of(Path("certificate"), None)
+    with pytest.raises(InputError):
+        serve_options.tls_of(None, Path("key"))
