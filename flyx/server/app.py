@@ -19,14 +19,16 @@ from fastapi import FastAPI
 from flyx import __version__
 from flyx.errors import InputError
 from flyx.server import operations, rest, websocket
-from flyx.server.config import ServerConfig
+from flyx.server.config import MAX_TTL, ServerConfig
 from flyx.server.errors import add_error_handlers
 from flyx.server.gate import Doorkeeper, Gate
 from flyx.server.hub import Hub
 from flyx.server.listener import Listener, affordable_connections, bind, connectable, reachable_urls, url_of
 from flyx.server.logs import get_logger
+from flyx.server.redis.client import RedisShared
+from flyx.server.redis.store import RedisRoomStore
 from flyx.server.sqlite import SqliteRoomStore
-from flyx.server.store import MemoryRoomStore, RoomStore
+from flyx.server.store import AWAY, MemoryRoomStore, RoomStore, StoreAway, StoreFull
 from flyx.server.tls import Certificate
 
 log = get_logger("flyx.server.app")
@@ -83,7 +85,9 @@ def create_operations_app(hub: Hub, config: ServerConfig, door: Doorkeeper) -> F
     return app
 
 
-def _make_store(config: ServerConfig) -> RoomStore:
+def _make_store(config: ServerConfig, clock: Callable[[], float]) -> RoomStore:
+    if config.redis is not None:
+        return RedisRoomStore(RedisShared(config.redis), max_rooms=config.max_rooms, clock=clock)
     if config.state is None:
         return MemoryRoomStore(max_rooms=config.max_rooms)
     return SqliteRoomStore(config.state, max_rooms=config.max_rooms)
@@ -110,8 +114,10 @@ class Server:
         self.port = 0
         self.metrics_port = 0
         self.test_room_id: str | None = None
-        self._store = _make_store(self.config)
+        self._store = _make_store(self.config, clock)
         self._hub = Hub(self._store, self.config, clock=clock)
+        if isinstance(self._store, RedisRoomStore):
+            self._store.clients = self._hub
         self._certificate = Certificate(*self.config.tls) if self.config.tls else None
         self._listener = Listener(create_app(self._hub), self.config, self._hub.door, self._certificate)
         self._operations = self._make_operations()
@@ -149,7 +155,7 @@ class Server:
         """
         await self._store.open(self._hub.clock())
         try:
-            sockets = await bind(self.config.host, self.config.port)
+            sockets = await bind(self.config.host, self.config.port, shared=self.config.shared_port)
             self.port = sockets[0].getsockname()[1]
             if self._operations is not None:
                 await self._start_operations(self._operations, sockets)
@@ -157,8 +163,7 @@ class Server:
             await self._store.close()
             raise
         if self.config.test_room:
-            self.test_room_id = await self._store.test_room() or await self._make_test_room()
-            log.info("test room ready", room_id=self.test_room_id, url=f"{self.url}/ws/{self.test_room_id}")
+            await self._provide_test_room()
         self._serving.append(asyncio.create_task(self._listener.serve(sockets)))
         self._chores.append(asyncio.create_task(self._sweep()))
         self._chores.append(asyncio.create_task(self._hub.metrics.watch_loop()))
@@ -167,9 +172,20 @@ class Server:
         for url in reachable_urls(self.config.host, self.port, secure=self._secure):
             log.info("others may reach this server", url=url)
 
+    async def _provide_test_room(self) -> None:
+        try:
+            self.test_room_id = await self._store.test_room() or await self._make_test_room()
+        except (StoreAway, StoreFull) as exc:
+            # Neither is a reason not to serve.
+            log.warning("no test room", reason=str(exc) or AWAY)
+        else:
+            log.info("test room ready", room_id=self.test_room_id, url=f"{self.url}/ws/{self.test_room_id}")
+
     async def _make_test_room(self) -> str:
+        # What many nodes share must not gather the test rooms of all their starts.
+        ttl = None if self.config.redis is None else float(MAX_TTL)
         created = await self._hub.create_room(
-            replace(self.config.room, ttl=None, persistent=True), owned=False
+            replace(self.config.room, ttl=ttl, persistent=True), owned=False
         )
         return created.room.room_id
 
@@ -230,6 +246,9 @@ class Server:
             await asyncio.sleep(self.config.sweep_interval)
             try:
                 await self._hub.sweep()
+            except StoreAway:
+                # Whose store it is knows, and has said so.
+                continue
             except Exception:
                 # Rooms that never expire would fill the server; the next round may fare better.
                 log.exception("sweep failed")

@@ -121,6 +121,8 @@ class ServerConfig:
         room: Config of rooms made by `WS /ws`, and the default of `POST /room`.
         max_rooms: Rooms at a time; more are refused with 503 or 1013.
         state: File that keeps the rooms for the next start; None: they are forgotten.
+        redis: URL of the Redis that keeps the rooms for many nodes, of which this is one; None: it is alone.
+        shared_port: Other processes of ours listen on the same port.
         max_queue_size: Outgoing messages waiting for one client; a client that lets more pile up is closed.
         max_bad_messages: Malformed messages answered before the connection is closed.
         join_timeout: Time for a client that resumes to say who it is.
@@ -149,6 +151,8 @@ class ServerConfig:
     room: RoomConfig = field(default_factory=RoomConfig)
     max_rooms: int = DEFAULT_MAX_ROOMS
     state: Path | None = None
+    redis: str | None = None
+    shared_port: bool = False
     max_queue_size: int = 256 * 1024
     max_bad_messages: int = 16
     join_timeout: float = 10.0

@@ -20,8 +20,8 @@ from flyx.errors import NoSuchRoom
 from flyx.server.config import ServerConfig
 from flyx.server.gate import Doorkeeper
 from flyx.server.logs import get_logger, room_tag
-from flyx.server.metrics import LOCAL, Metrics
-from flyx.server.store import AWAY, RoomStore, StoreAway
+from flyx.server.metrics import LOCAL, REMOTE, Metrics
+from flyx.server.store import AWAY, RoomStore, SeeTo, StoreAway
 from flyx.server.turn import credentials
 from flyx.signaling.codes import draw_room_id
 from flyx.signaling.commands import (
@@ -193,6 +193,8 @@ class Hub:
         self._seats: dict[str, Seat] = {}
         # Goodbyes that the store could not take yet.
         self._overdue: list[tuple[str, Leave | Lose]] = []
+        # Goodbyes under way that nobody waits for.
+        self._goodbyes: set[asyncio.Task[None]] = set()
         # Set while there is no connection.
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -206,6 +208,11 @@ class Hub:
     def queue_sizes(self) -> Iterable[int]:
         """Bytes that wait for each client of this process."""
         return (outlet.queued_size for outlet in self._outlets)
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients should be sent here."""
+        return not self.stopping and self._store.ready
 
     async def room_count(self) -> int:
         """Return how many rooms there are."""
@@ -245,8 +252,7 @@ class Hub:
         Raises:
             NoSuchRoom: There is none, or it is somebody else's; nobody learns which.
         """
-        effects = await self._apply(room_id, Shut(owner_token))
-        self._dispatch(effects, None)
+        effects = await self._perform(room_id, Shut(owner_token))
         if any(isinstance(effect, Refuse) for effect in effects):
             raise NoSuchRoom(room_id=room_id)
 
@@ -287,11 +293,25 @@ class Hub:
         return await self._admit(outlet, room_id, command)
 
     async def _admit(self, outlet: Outlet, room_id: str, command: Enter | Resume) -> Seat | None:
+        admitted: Seat | None = None
+
+        def see_to(effects: Effects) -> None:
+            nonlocal admitted
+            admitted = self._dispatch(effects, outlet)
+            if admitted is not None and outlet not in self._outlets:
+                # The connection has ended meanwhile, and with it whoever would see to its goodbye.
+                self._lose_later(admitted)
+
         try:
-            return self._dispatch(await self._apply(room_id, command), outlet)
+            await self._apply(room_id, command, see_to)
         except StoreAway:
             outlet.close(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, AWAY)
-            return None
+        return admitted
+
+    def _lose_later(self, seat: Seat) -> None:
+        task = asyncio.create_task(self.lose(seat, "the connection was lost"))
+        self._goodbyes.add(task)
+        task.add_done_callback(self._goodbyes.discard)
 
     def _ice_servers_for(self, client_id: str) -> tuple[IceServer, ...]:
         if self.config.turn is None:
@@ -351,14 +371,19 @@ class Hub:
         was_over, seat.over = seat.over, True
         return not was_over
 
-    async def _apply(self, room_id: str, command: Command) -> Effects:
+    async def _apply(self, room_id: str, command: Command, see_to: SeeTo) -> Effects:
         try:
-            return await self._store.apply(room_id, command, self.clock())
+            return await self._store.apply(room_id, command, self.clock(), see_to)
         except NoSuchRoom:
-            return (refusal_of(command),) if isinstance(command, Enter | Resume | Shut) else ()
+            effects = (refusal_of(command),) if isinstance(command, Enter | Resume | Shut) else ()
+            see_to(effects)
+            return effects
 
-    async def _perform(self, room_id: str, command: Command) -> None:
-        self._dispatch(await self._apply(room_id, command), None)
+    async def _perform(self, room_id: str, command: Command) -> Effects:
+        return await self._apply(room_id, command, self._see_to)
+
+    def _see_to(self, effects: Effects) -> None:
+        self._dispatch(effects, None)
 
     async def sweep(self) -> None:
         """Close the rooms whose time is over, and empty the places held too long."""
@@ -367,6 +392,30 @@ class Hub:
             await self._part(room_id, command)
         for room_id in await self._store.due(self.clock()):
             await self._perform(room_id, Expire())
+
+    # For a store that shares its rooms with other processes.
+
+    def holds(self, client_id: str, generation: int) -> bool:
+        """Tell whether this connection of the client is here and speaks for it."""
+        return self._seat_of(client_id, generation) is not None
+
+    def send(self, client_id: str, generation: int, text: str, *, counted: bool) -> None:
+        """Send to a connection that is here; counted: it is about a peer and must not get lost."""
+        seat = self._seat_of(client_id, generation)
+        if seat is not None:
+            seat.send(text, counted=counted)
+
+    def relayed_elsewhere(self, clients: int) -> None:
+        """Count what a client here said to so many on other nodes."""
+        self.metrics.relays[REMOTE] += clients
+
+    def close(self, client_id: str, generation: int, code: CloseCode, error: ErrorCode, reason: str) -> None:
+        """End a connection that is here; it speaks for the client no longer."""
+        seat = self._seat_of(client_id, generation)
+        if seat is not None:
+            seat.close(code, error, reason)
+
+    # The end.
 
     async def drain(self, seconds: float) -> None:
         """Let nobody in from now on, and tell those who are here to come back, spread over so many seconds.
@@ -412,7 +461,7 @@ class Hub:
                     # A broadcast is the same message many times: it is serialized once.
                     if effect.message is not message:
                         message, text = effect.message, serialize(effect.message)
-                    seat = self._seat_of(effect.member)
+                    seat = self._seat_of(effect.client_id, effect.member.generation)
                     if seat is not None:
                         seat.send(text, counted=not isinstance(message, Error))
                         self.metrics.relays[LOCAL] += isinstance(message, _RELAYED)
@@ -423,7 +472,7 @@ class Hub:
                     if asker is not None:
                         asker.close(effect.close_code, effect.error_code, effect.reason)
                 case CloseClient():
-                    seat = self._seat_of(effect.member)
+                    seat = self._seat_of(effect.client_id, effect.member.generation)
                     if seat is not None:
                         seat.close(effect.close_code, effect.error_code, effect.reason)
                 case RoomClosed():
@@ -432,9 +481,9 @@ class Hub:
                     assert_never(effect)
         return admitted
 
-    def _seat_of(self, member: Member) -> Seat | None:
-        seat = self._seats.get(member.client_id)
-        return seat if seat is not None and seat.generation == member.generation and not seat.over else None
+    def _seat_of(self, client_id: str, generation: int) -> Seat | None:
+        seat = self._seats.get(client_id)
+        return seat if seat is not None and seat.generation == generation and not seat.over else None
 
     def _seat(self, outlet: Outlet, effect: Admit) -> Seat:
         room_id = effect.joined.data.room_id

@@ -37,13 +37,19 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 async def bind(
-    host: str, port: int, *, host_option: str = "--host", port_option: str = "--port"
+    host: str,
+    port: int,
+    *,
+    shared: bool = False,
+    host_option: str = "--host",
+    port_option: str = "--port",
 ) -> list[socket.socket]:
-    """Return sockets bound to every address that host resolves to, all with the same port.
+    """Return sockets that listen on every address that host resolves to, all on the same port.
 
     Args:
         host: Address or name.
         port: 0 takes any free one.
+        shared: Other processes of ours listen there, too, and the kernel spreads connections over them.
         host_option: Where a person says the host, for hints.
         port_option: Where a person says the port.
 
@@ -57,7 +63,9 @@ async def bind(
         # The same address can come up more than once.
         for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
             chosen = sockets[0].getsockname()[1] if sockets else port
-            sockets.append(_bind_one(family, (address[0], chosen, *address[2:])))
+            sockets.append(_bind_one(family, (address[0], chosen, *address[2:]), shared=shared))
+            # Several sockets may be bound to one port as long as none listens: only now is it ours.
+            sockets[-1].listen(_BACKLOG)
     except OSError as exc:
         for bound in sockets:
             bound.close()
@@ -65,7 +73,25 @@ async def bind(
     return sockets
 
 
-def _bind_one(family: int, address: tuple[object, ...]) -> socket.socket:
+async def reserve(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that keep a port for processes which bind it as `shared`, without listening themselves.
+
+    Raises:
+        InputError: host is not here, port cannot be had, or this system does not share ports.
+    """
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise InputError(
+            reason="this system does not share a port among processes", hint="leave out --workers"
+        )
+    # Nobody else may have it, not even somebody who would share it.
+    taken = await bind(host, port)
+    addresses = [(bound.family, bound.getsockname()) for bound in taken]
+    for bound in taken:
+        bound.close()
+    return [_bind_one(family, address, shared=True) for family, address in addresses]
+
+
+def _bind_one(family: int, address: tuple[object, ...], *, shared: bool) -> socket.socket:
     # asyncio sets TCP_NODELAY only on sockets that name the protocol, and what a socket accepts inherits it.
     # Without it two small messages in a row are 40 ms apart.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -73,9 +99,9 @@ def _bind_one(family: int, address: tuple[object, ...]) -> socket.socket:
         if os.name == "posix":
             # Elsewhere the option lets two servers share one port.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(address)
-        # Several sockets may be bound to one port as long as none listens: only now is it ours.
-        bound.listen(_BACKLOG)
     except OSError:
         bound.close()
         raise

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from flyx import __version__
 from flyx.server.errors import bearer, errors, require_token, unavailable
 from flyx.server.metrics import CONTENT_TYPE
+from flyx.server.store import AWAY
 from flyx.server.websocket import HubOfApp
 from flyx.signaling.messages import ErrorCode
 
@@ -45,9 +46,11 @@ async def healthz() -> Health:
 
 @health.get("/readyz", responses=errors(HTTPStatus.SERVICE_UNAVAILABLE))
 async def readyz(hub: HubOfApp) -> Health:
-    """Tell whether clients should be sent here: not while the server is being drained."""
+    """Tell whether clients should be sent here: not while the server is drained or cannot reach its rooms."""
     if hub.stopping:
         raise unavailable(ErrorCode.SERVER_STOPPING, "the server is stopping")
+    if not hub.ready:
+        raise unavailable(ErrorCode.UNAVAILABLE, AWAY)
     return Health()
 
 

@@ -8,6 +8,7 @@ processes needs only the five primitives below. tests/server/store_contract.py h
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flyx.errors import NoSuchRoom
@@ -26,6 +27,14 @@ class StoreAway(Exception):
     """The rooms cannot be reached at the moment. Nobody knows whether what was asked for was done."""
 
 
+SeeTo = Callable[[Effects], None]
+"""Does what a command has brought about, without waiting for anybody."""
+
+
+def leave_alone(effects: Effects) -> None:
+    """There is nobody whom it concerns."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A room as it was read, with the version that `replace` compares."""
@@ -39,9 +48,14 @@ class RoomStore(ABC):
 
     Every method may suspend, and may raise StoreAway. None may be cancelled half-way with a change half made.
 
-    Between the moment at which a change can be seen by `load` and the return of the method that made it, no
-    other task of this process runs: effects are then seen to in the order in which they were decided.
+    Effects are seen to in the order in which they were decided: between the moment at which a change can be
+    seen by `load` and the one at which `apply` has had it seen to, no other task of this process runs.
     """
+
+    @property
+    def ready(self) -> bool:
+        """Whether rooms can be changed, as far as one knows without asking."""
+        return True
 
     @abstractmethod
     async def open(self, now: float) -> None:
@@ -83,8 +97,15 @@ class RoomStore(ABC):
         """Return the id of the room without an end or an owner that an earlier start has left, if one has."""
         return None
 
-    async def apply(self, room_id: str, command: Command, now: float) -> Effects:
-        """Run one command on a room as if nobody else were there, and return what has to be done about it.
+    async def apply(self, room_id: str, command: Command, now: float, see_to: SeeTo = leave_alone) -> Effects:
+        """Run one command on a room as if nobody else were there, and return what had to be done about it.
+
+        Args:
+            room_id: Which room.
+            command: What happened.
+            now: Unix time.
+            see_to: Does it, for clients of this process; called once before this returns, unless it raises
+                StoreAway: then perhaps later.
 
         Raises:
             NoSuchRoom: There is no such room.
@@ -96,6 +117,7 @@ class RoomStore(ABC):
             after, effects = step(seen.room, command, now)
             # Relaying changes nothing and is by far the most frequent command: it must not cost a write.
             if after is seen.room or await self.replace(seen, after):
+                see_to(effects)
                 return effects
 
 

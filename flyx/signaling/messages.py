@@ -147,6 +147,7 @@ class ErrorCode(StrEnum):
     RATE_LIMITED = "rate_limited"  # too much from this client or its address; later again
     REQUEST_TIMEOUT = "request_timeout"  # a request that did not come to its end
     ROLE_TAKEN = "role_taken"  # asked to be the sender of a room that has one
+    RESYNC = "resync"  # messages between servers were lost: what the client knows may be out of date
     ROOM_CLOSED = "room_closed"  # its sender left, or its owner closed it
     ROOM_EXPIRED = "room_expired"  # it grew too old
     ROOM_FULL = "room_full"
