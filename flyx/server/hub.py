@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from math import ceil
-from typing import Protocol, assert_never
+from typing import Any, Protocol, assert_never
 from uuid import uuid4
 
 from flyx.errors import NoSuchRoom
@@ -343,13 +343,29 @@ class Hub:
         seat.close(CloseCode.REPLACED, ErrorCode.REPLACED, reason)
         return seat.generation, await seat.traffic()
 
-    async def relay(self, seat: Seat, message: Relayed) -> None:
-        """Pass on what a client says."""
+    def relay(self, seat: Seat, message: Relayed) -> Coroutine[Any, Any, None] | None:
+        """Pass on what a client says.
+
+        Returns:
+            What is left to do if the store has to be waited for; the next message of the client comes after.
+        """
         if seat.over:
-            return
+            return None
+        command = Relay(seat.client_id, seat.generation, message)
+        room = self._store.at_hand(seat.room_id)
+        if room is not None:
+            after, effects = step(room, command, self.clock())
+            if after is room:
+                seat.count()
+                self._dispatch(effects, None)
+                return None
+        return self._relay_and_wait(seat, command)
+
+    async def _relay_and_wait(self, seat: Seat, command: Relay) -> None:
+        """The slow twin of relay: for whatever store, and whatever becomes of the room."""
         seat.begin_relay()
         try:
-            await self._perform(seat.room_id, Relay(seat.client_id, seat.generation, message))
+            await self._perform(seat.room_id, command)
         except StoreAway:
             seat.refuse_relay()
         finally:

@@ -193,6 +193,15 @@ async def test_rates_answer_http_with_429_and_websockets_with_4429() -> None:
                 await third.expect_close(4429)
 
 
+async def test_tokens_cannot_be_guessed_faster_than_rooms_are_made() -> None:
+    limits = LimitConfig(create_rate=parse_rate("2/minute"))
+    async with Server(local(limits=limits, api_token="s3cret")) as server, http_of(server) as http:
+        for status in (401, 401, 429):
+            assert (await http.post("/room")).status_code == status
+        async with peer(server, additional_headers={"Authorization": "Bearer s3cret"}) as creator:
+            await creator.expect_error("rate_limited", fatal=True)
+
+
 @pytest.mark.parametrize("guesses", [("ZZZZZZ", "ZZZZZ0"), ("nonsense", "K7M2QX-lemon-otter")])
 async def test_who_guesses_is_soon_told_nothing_of_any_room(guesses: tuple[str, str]) -> None:
     async with Server(local(limits=LimitConfig(miss_rate=parse_rate("2/minute")))) as server:

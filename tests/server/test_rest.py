@@ -144,6 +144,34 @@ async def test_missing_and_impossible_rooms_get_one_answer(http: httpx.AsyncClie
     assert response.json()["message"] == "there is no such room"
 
 
+async def test_a_whole_number_may_be_written_with_a_point(http: httpx.AsyncClient) -> None:
+    response = await http.post("/room", json={"max_clients": 3.0, "ttl": 600.0, "idle_timeout": 1e2})
+    assert response.status_code == 201
+
+
+async def test_a_method_that_is_not_there_is_answered_with_those_that_are(http: httpx.AsyncClient) -> None:
+    for path, methods in (("/room/ZZZZZZ", "DELETE, GET"), ("/room", "POST"), ("/openapi.json", "GET")):
+        response = await http.put(path)
+        assert (response.status_code, response.headers["Allow"]) == (405, methods)
+
+
+async def test_the_description_asks_for_a_token_only_where_one_is_needed() -> None:
+    for options, secured in (
+        ({}, {"/room/{room_id} delete"}),
+        ({"api_token": "a"}, {"/room post", "/room/{room_id} delete"}),
+        ({"metrics_token": "b"}, {"/status get", "/metrics get", "/room/{room_id} delete"}),
+    ):
+        async with Server(local(**options)) as server, http_of(server) as http:
+            paths = (await http.get("/openapi.json")).json()["paths"]
+        found = {
+            f"{path} {method}"
+            for path, operations in paths.items()
+            for method, operation in operations.items()
+            if "security" in operation
+        }
+        assert found == secured
+
+
 async def test_a_full_server_says_when_to_come_back() -> None:
     async with Server(local(max_rooms=1)) as server, http_of(server) as http:
         assert (await http.post("/room")).status_code == 201
