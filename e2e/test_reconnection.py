@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.processes import LONG, Flyx, FlyxProcess, Server, sha256, write_random
+from e2e.processes import DEADLINE, LONG, Flyx, FlyxProcess, Server, sha256, write_random
 
 BACK = "The server is there again."
 
@@ -84,9 +84,16 @@ def test_a_server_that_is_restarted_takes_everybody_back(flyx: Flyx, state: Path
 
 
 class Relay:
-    """A TCP relay in front of a server, whose connections can be cut."""
+    """A TCP relay in front of a server, whose connections can be cut.
+
+    Attributes:
+        mute: Whatever clients say after the handshake is lost.
+        swallowed: Set when something has been.
+    """
 
     def __init__(self, port: int) -> None:
+        self.mute = False
+        self.swallowed = threading.Event()
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"ws://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -99,15 +106,23 @@ class Relay:
                 outer, _ = self._listener.accept()
             except OSError:
                 return
-            inner = socket.create_connection(("127.0.0.1", self._target))
+            try:
+                inner = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                # The server is down.
+                outer.close()
+                continue
             self._pairs.append((outer, inner))
-            for source, target in ((outer, inner), (inner, outer)):
-                threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
+            for ends in ((outer, inner, True), (inner, outer, False)):
+                threading.Thread(target=self._pump, args=ends, daemon=True).start()
 
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket, to_server: bool) -> None:
         try:
             while data := source.recv(65536):
-                target.sendall(data)
+                if self.mute and to_server and not data.startswith(b"GET "):
+                    self.swallowed.set()
+                else:
+                    target.sendall(data)
             target.shutdown(socket.SHUT_WR)
         except OSError:
             pass
@@ -150,3 +165,25 @@ def test_a_broken_network_costs_nobody_a_place(flyx: Flyx, relay: Relay, tmp_pat
     assert sha256(tmp_path / "first" / "file") == sha256(source)
     sender.ends(0)
     second.fails(3, "sender_left")
+
+
+def test_a_server_killed_while_two_are_about_to_connect_is_done_without(
+    flyx: Flyx, state: Path, tmp_path: Path
+) -> None:
+    source = write_random(tmp_path / "file", 1_000_000)
+    server = serve(flyx, "--state", state)
+    relay = Relay(server.port)
+    try:
+        relay.mute = True
+        sender = send(flyx, server.url, source)
+        receiver = receive(flyx, relay.url, sender.code(), tmp_path / "in")
+        # Its answer to the sender's offer is lost, and so is the server that could tell.
+        assert relay.swallowed.wait(DEADLINE)
+        server.send_signal(signal.SIGKILL).ends(-signal.SIGKILL)
+        relay.mute = False
+        serve(flyx, "--state", state, port=server.port)
+        receiver.ends(0)
+        sender.ends(0)
+        assert sha256(tmp_path / "in" / "file") == sha256(source)
+    finally:
+        relay.close()

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from flyx.errors import NoSuchRoom
 from flyx.server.config import ServerConfig
+from flyx.server.connection import LOST
 from flyx.server.gate import Doorkeeper
 from flyx.server.logs import get_logger, room_tag
 from flyx.server.metrics import LOCAL, REMOTE, Metrics
@@ -281,16 +282,23 @@ class Hub:
         """Bring back a client that was inside; a connection that is refused is closed, and gets no seat."""
         if self.stopping:
             return None
+        await self._catch_up()
         token = claim.resume_token or ""
+        handover = await self._take_over(room_id, claim.client_id, token)
         command = Resume(
             claim.client_id,
             token,
             _new_token(),
             received=claim.received,
-            handover=await self._take_over(room_id, claim.client_id, token),
+            handover=handover,
             ice_servers=self._ice_servers_for(claim.client_id),
         )
-        return await self._admit(outlet, room_id, command)
+        admitted = await self._admit(outlet, room_id, command)
+        if admitted is None and handover is not None:
+            # The older connection is over all the same.
+            generation, traffic = handover
+            await self._part(room_id, Lose(claim.client_id, generation, LOST, traffic))
+        return admitted
 
     async def _admit(self, outlet: Outlet, room_id: str, command: Enter | Resume) -> Seat | None:
         admitted: Seat | None = None
@@ -309,7 +317,7 @@ class Hub:
         return admitted
 
     def _lose_later(self, seat: Seat) -> None:
-        task = asyncio.create_task(self.lose(seat, "the connection was lost"))
+        task = asyncio.create_task(self.lose(seat, LOST))
         self._goodbyes.add(task)
         task.add_done_callback(self._goodbyes.discard)
 
@@ -380,6 +388,12 @@ class Hub:
         except StoreAway:
             self._overdue.append((room_id, command))
 
+    async def _catch_up(self) -> None:
+        """Tell the store the goodbyes that it could not take before."""
+        overdue, self._overdue = self._overdue, []
+        for room_id, command in overdue:
+            await self._part(room_id, command)
+
     def _rise(self, seat: Seat) -> bool:
         """Have nothing more go over a connection; False if that was so already."""
         if self._seats.get(seat.client_id) is seat:
@@ -403,11 +417,11 @@ class Hub:
 
     async def sweep(self) -> None:
         """Close the rooms whose time is over, and empty the places held too long."""
-        overdue, self._overdue = self._overdue, []
-        for room_id, command in overdue:
-            await self._part(room_id, command)
-        for room_id in await self._store.due(self.clock()):
-            await self._perform(room_id, Expire())
+        await self._catch_up()
+        # Where rooms cannot be reached, the store has said so, and the next sweep may fare better.
+        with contextlib.suppress(StoreAway):
+            for room_id in await self._store.due(self.clock()):
+                await self._perform(room_id, Expire())
 
     # For a store that shares its rooms with other processes.
 
