@@ -248,6 +248,9 @@ class Server(FlyxProcess):
         port: 0 is any free one.
         """
         arguments = ["serve", "--host", "127.0.0.1", "--port", str(port), "--stun", "none"]
+        # All tests come from one address.
+        for rate in ("create", "join", "miss", "total-miss"):
+            arguments += [f"--{rate}-rate", "none"]
         arguments += ["--log-level", "warning", *(str(option) for option in options)]
         super().__init__(arguments, environment, directory)
         self.url: str = self.prints(r"^flyx serve: listening on (ws://\S+)\n")[1]

@@ -12,18 +12,11 @@ from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from e2e.processes import Server, clean_environment
 
-NO_RATES = {
-    "FLYX_CREATE_RATE": "none",
-    "FLYX_JOIN_RATE": "none",
-    "FLYX_MISS_RATE": "none",
-    "FLYX_TOTAL_MISS_RATE": "none",
-}
-
 
 @pytest.fixture(scope="module")
 def description(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenApiSchema]:
     home = tmp_path_factory.mktemp("server")
-    server = Server(clean_environment(home) | NO_RATES, home)
+    server = Server(clean_environment(home), home)
     try:
         yield schemathesis.openapi.from_url(server.url.replace("ws:", "http:") + "/openapi.json")
         assert "Traceback" not in server.err

@@ -154,6 +154,9 @@ async def test_a_proxy_is_believed_about_the_nearest_stranger() -> None:
         # What stands to the left of it, the stranger may have written itself.
         assert (await ask("198.51.100.7, 192.0.2.1")).status_code == 429
         assert (await ask("198.51.100.7", "192.0.2.1, 127.0.0.9")).status_code == 429
+        assert (await ask("192.0.2.1:50001")).status_code == 429
+        assert (await ask("[2001:db8::1]:50001")).status_code == 201
+        assert (await ask("2001:db8::2")).status_code == 429
         assert (await ask("192.0.2.2", scheme="http")).json()["ws_url"].startswith("ws://")
 
 
