@@ -49,7 +49,7 @@ def create_app(hub: Hub) -> FastAPI:
     app.include_router(operations.health)
     if hub.config.metrics_port is None:
         app.include_router(operations.router)
-    app.add_middleware(rest.BodyLimit)
+    app.add_middleware(rest.BodyLimit, limit=hub.config.limits.max_body_size)
     app.add_middleware(websocket.Sockets, hub=hub)
     app.add_middleware(Gate, config=hub.config, door=hub.door)
     add_error_handlers(app, hub.door)
@@ -79,7 +79,7 @@ def create_operations_app(hub: Hub, config: ServerConfig, door: Doorkeeper) -> F
     app.state.hub = hub
     app.include_router(operations.health)
     app.include_router(operations.router)
-    app.add_middleware(rest.BodyLimit)
+    app.add_middleware(rest.BodyLimit, limit=hub.config.limits.max_body_size)
     app.add_middleware(Gate, config=config, door=door)
     add_error_handlers(app, door)
     return app

@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flyx.errors import InputError, NoSuchRoom
 from flyx.server.config import (
-    MAX_BODY_SIZE,
     MAX_IDLE_TIMEOUT,
     MAX_MAX_CLIENTS,
     MAX_PERSISTENT_TTL,
@@ -235,10 +234,15 @@ async def close_room(
 
 
 class BodyLimit:
-    """ASGI middleware: no request body grows past MAX_BODY_SIZE, whatever its headers promise."""
+    """ASGI middleware: no request body grows past a limit, whatever its headers promise."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        """Args:
+        app: What it protects.
+        limit: Bytes.
+        """
         self._app = app
+        self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -250,8 +254,8 @@ class BodyLimit:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > MAX_BODY_SIZE:
-                reason = f"the body has more than {MAX_BODY_SIZE} bytes"
+            if size > self._limit:
+                reason = f"the body has more than {self._limit} bytes"
                 raise ApiFailure(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ErrorCode.MESSAGE_TOO_BIG, reason)
             return message
 

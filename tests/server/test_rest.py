@@ -9,7 +9,7 @@ import pytest
 
 from flyx import __version__
 from flyx.server.app import Server
-from flyx.server.config import MAX_BODY_SIZE
+from flyx.server.config import DEFAULT_MAX_BODY_SIZE
 from tests.server.peers import FakeClock, joined, local
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -105,19 +105,19 @@ async def test_a_body_that_is_not_json_is_refused(http: httpx.AsyncClient, body:
 
 async def test_a_large_body_is_refused_whatever_its_headers_say(http: httpx.AsyncClient) -> None:
     async def endless() -> Any:
-        for _ in range(2 * MAX_BODY_SIZE // 1024):
+        for _ in range(2 * DEFAULT_MAX_BODY_SIZE // 1024):
             yield b" " * 1024
 
     headers = {"Content-Type": "application/json"}
-    large = json.dumps({"pad": "x" * MAX_BODY_SIZE}).encode()
+    large = json.dumps({"pad": "x" * DEFAULT_MAX_BODY_SIZE}).encode()
     check_error(await http.post("/room", content=large, headers=headers), 413, "message_too_big")
     check_error(await http.post("/room", content=endless(), headers=headers), 413, "message_too_big")
 
 
 async def test_the_largest_body_is_taken(http: httpx.AsyncClient) -> None:
     body = json.dumps({"pad": ""}).encode()
-    body = body.replace(b'""', b'"' + b"x" * (MAX_BODY_SIZE - len(body)) + b'"')
-    assert len(body) == MAX_BODY_SIZE
+    body = body.replace(b'""', b'"' + b"x" * (DEFAULT_MAX_BODY_SIZE - len(body)) + b'"')
+    assert len(body) == DEFAULT_MAX_BODY_SIZE
     response = await http.post("/room", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 201
 
