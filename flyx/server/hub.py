@@ -12,7 +12,6 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from math import ceil
 from typing import Any, Protocol, assert_never
 from uuid import uuid4
 
@@ -454,17 +453,19 @@ class Hub:
         """
         self.stopping = True
         loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
+        start = loop.time()
         waiting = list(self._outlets)
+        total = len(waiting)
         # Told all at once, they would all be back at once.
-        while waiting and (left := end - loop.time()) > _DRAIN_STEP:
-            for _ in range(ceil(len(waiting) * _DRAIN_STEP / left)):
+        while waiting:
+            passed = loop.time() - start
+            due = total if passed >= seconds else int(total * passed / seconds) + 1
+            while waiting and total - len(waiting) < due:
                 self._send_away(waiting.pop())
-            await asyncio.sleep(_DRAIN_STEP)
-        for outlet in waiting:
-            self._send_away(outlet)
+            if waiting:
+                await asyncio.sleep(min(_DRAIN_STEP, seconds - passed))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._quiet.wait(), max(0.0, end - loop.time()))
+            await asyncio.wait_for(self._quiet.wait(), max(0.0, start + seconds - loop.time()))
 
     async def stop(self) -> None:
         """Tell every client that the server stops, and wait until all are gone or had their time."""

@@ -14,8 +14,6 @@ from flyx.server.config import ServerConfig
 from flyx.server.hub import Hub, Seat
 from flyx.server.store import MemoryRoomStore, StoreAway, Stored
 from flyx.signaling.messages import (
-    Answer,
-    AnswerData,
     CloseCode,
     ErrorCode,
     JoinData,
@@ -27,7 +25,6 @@ from flyx.signaling.room import Room, RoomConfig
 from tests.server.peers import FakeClock
 
 OFFER = Offer(data=OfferData(sdp="v=0"))
-ANSWER = Answer(data=AnswerData(sdp="v=0"))
 
 
 @dataclass(eq=False)
@@ -98,6 +95,12 @@ class House:
         self.hub.connect(outlet)
         return outlet, await self.hub.resume(outlet, self.room_id, before.claim(received))
 
+    async def say(self, seat: Seat) -> None:
+        """Have a client make an offer, and wait until it has gone its way."""
+        rest = self.hub.relay(seat, OFFER)
+        if rest is not None:
+            await rest
+
 
 @pytest.fixture
 async def house() -> House:
@@ -112,7 +115,7 @@ async def test_a_message_under_way_is_counted_once_when_its_client_comes_back(ho
     await house.hub.lose(other, "lost")
     # To somebody away: that has to be written, which takes its time.
     house.store.gate.clear()
-    relaying = asyncio.create_task(house.hub.relay(seat, OFFER))
+    relaying = asyncio.create_task(house.say(seat))
     await asyncio.sleep(0)
     returning = asyncio.create_task(house.resume(sender, 2))
     for _ in range(5):
@@ -125,7 +128,7 @@ async def test_a_message_under_way_is_counted_once_when_its_client_comes_back(ho
     assert back.heard[0]["data"]["recovered"] is True
     assert back.heard[0]["data"]["received"] == 1
     # What the older connection still brings is for nobody, and is not counted.
-    await house.hub.relay(seat, OFFER)
+    await house.say(seat)
     again, _ = await house.resume(back, 2)
     assert again.heard[0]["data"]["received"] == 1
 
@@ -133,10 +136,10 @@ async def test_a_message_under_way_is_counted_once_when_its_client_comes_back(ho
 async def test_a_message_that_could_not_be_taken_is_to_come_again(house: House) -> None:
     sender, seat = await house.enter()
     receiver, other = await house.enter()
-    await house.hub.relay(seat, OFFER)
+    await house.say(seat)
     await house.hub.lose(other, "lost")
     house.store.away = True
-    await house.hub.relay(seat, OFFER)
+    await house.say(seat)
     assert sender.closed == (CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE)
     refused, nobody = await house.resume(sender, 2)
     assert nobody is None
