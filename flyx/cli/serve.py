@@ -109,7 +109,7 @@ def serve(
 
     from flyx.net.loop import new_event_loop
     from flyx.server.config import LimitConfig, ServerConfig, parse_rate
-    from flyx.server.listener import raise_file_limit
+    from flyx.server.listener import calm_collector, raise_file_limit
     from flyx.server.logs import configure_logging
     from flyx.signaling.room import RoomConfig
 
@@ -149,6 +149,7 @@ def serve(
     )
     configure_logging(log_level.value, as_json=log_json)
     raise_file_limit()
+    calm_collector()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_serve(config, drain))
 
