@@ -238,7 +238,12 @@ class FlyxProcess:
 class Server(FlyxProcess):
     """A running `flyx serve` on the loopback."""
 
-    def __init__(self, environment: dict[str, str], directory: Path) -> None:
+    def __init__(self, environment: dict[str, str], directory: Path, *options: str) -> None:
+        """Args:
+        environment: all of it.
+        directory: where it runs.
+        options: besides those that all tests need.
+        """
         arguments = [
             "serve",
             "--host",
@@ -249,6 +254,7 @@ class Server(FlyxProcess):
             "none",
             "--log-level",
             "warning",
+            *options,
         ]
         super().__init__(arguments, environment, directory)
         self.url: str = self.prints(r"^flyx serve: listening on (ws://\S+)\n")[1]
