@@ -42,18 +42,36 @@ class Client(asyncio.Protocol):
 
     Attributes:
         first: Resolved with the first message.
+        heard: Messages after the first one.
         lost: Resolved when the connection is over.
         hear: Called with each later message.
     """
 
-    __slots__ = ("_handshake", "_rest", "_upgraded", "first", "hear", "lost", "transport")
+    __slots__ = (
+        "_greeting",
+        "_handshake",
+        "_rest",
+        "_upgraded",
+        "first",
+        "hear",
+        "heard",
+        "lost",
+        "transport",
+    )
 
-    def __init__(self, path: str, subprotocol: str = "") -> None:
+    def __init__(self, path: str, subprotocol: str = "", greeting: bytes = b"") -> None:
+        """Args:
+        path: What to ask for.
+        subprotocol: To offer; empty for none.
+        greeting: A frame to send as soon as the server has agreed.
+        """
         more = f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol else ""
         loop = asyncio.get_running_loop()
         self._handshake = _HANDSHAKE.format(path=path, more=more).encode()
+        self._greeting = greeting
         self._rest = b""
         self._upgraded = False
+        self.heard = 0
         self.first: asyncio.Future[bytes] = loop.create_future()
         self.lost: asyncio.Future[None] = loop.create_future()
         self.hear: Callable[[bytes], None] = _ignore
@@ -79,6 +97,8 @@ class Client(asyncio.Protocol):
                 self._rest = head + blank + data
                 return
             self._upgraded = True
+            if self._greeting:
+                self.transport.write(self._greeting)
         self._rest = self._cut(data)
 
     def _cut(self, data: bytes) -> bytes:
@@ -93,6 +113,7 @@ class Client(asyncio.Protocol):
             at = start + size
             if opcode == Opcode.TEXT:
                 if self.first.done():
+                    self.heard += 1
                     self.hear(data[start:at])
                 else:
                     self.first.set_result(data[start:at])

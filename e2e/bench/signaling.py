@@ -9,7 +9,8 @@ other in each round:
     idle      resident memory of the server for each of them, once all are in
     relayed   PAIRS pairs play ping-pong with messages of 768 bytes while the others are idle
     p50, p99  the same pairs at half that rate, sent by the clock; from when a message was due to its arrival
-    storm     all connections are cut at the same moment, and all clients come back at once
+    storm     all connections are cut at the same moment and all clients come back at once, STORM_PARALLEL of
+              them on their way in at a time; those of flyx resume their sessions
 
 flyx is `flyx serve` with its limits of rates and connections off; `relay` is e2e/bench/relay.py; `peer` is
 the npm package, of `npm ci --prefix e2e/peers`. Medians (least to most); CPU is user and system microseconds
@@ -27,7 +28,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from e2e.bench.load import Client
 from e2e.bench.signaling_servers import SERVERS, Member, SignalingServer
@@ -53,37 +54,39 @@ class Load:
         self._count = clients
         self._members: dict[int, Member] = {}
 
-    async def enter(self, number: int, room: str | None) -> Member:
-        """Bring one client in."""
-        path = self._server.path(number, room)
+    async def _connect(self, number: int, path: str, greeting: bytes = b"") -> tuple[Client, bytes]:
         _, client = await asyncio.get_running_loop().create_connection(
-            lambda: Client(path, self._server.subprotocol), *self._server.address(number)
+            lambda: Client(path, self._server.subprotocol, greeting), *self._server.address(number)
         )
-        first = await client.first
-        member = self._members[number] = Member(client, self._server.room_of(number, first))
-        return member
+        return client, await client.first
 
-    async def enter_all(self, parallel: int) -> float:
+    async def _enter(self, number: int, room: str | None) -> str:
+        client, first = await self._connect(number, self._server.path(number, room))
+        member = self._members[number] = Member(client, first, self._server.room_of(number, first))
+        return member.room
+
+    async def _enter_pair(self, number: int) -> None:
+        room = await self._enter(number, None)
+        await self._enter(number + 1, room)
+
+    async def enter_all(self) -> float:
         """Bring all clients in, two to a room; return the seconds that it took."""
-        numbers = iter(range(0, self._count, 2))
+        return await _together(self._enter_pair, range(0, self._count, 2), PARALLEL // 2)
 
-        async def enter_some() -> None:
-            for number in numbers:
-                sender = await self.enter(number, None)
-                await self.enter(number + 1, sender.room)
-
-        started = time.perf_counter()
-        async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as tasks:
-            for _ in range(parallel // 2):
-                tasks.create_task(enter_some())
-        return time.perf_counter() - started
-
-    async def cut(self) -> None:
-        """Cut all connections at the same moment."""
-        members, self._members = self._members, {}
-        for member in members.values():
+    async def storm(self) -> float:
+        """Cut all connections at the same moment, have all come back; return the seconds that it took."""
+        lost = []
+        for member in self._members.values():
             member.client.transport.abort()
-        await asyncio.gather(*(member.client.lost for member in members.values()))
+            lost.append(member.client.lost)
+        await asyncio.gather(*lost)
+        return await _together(self._come_back, range(self._count), STORM_PARALLEL)
+
+    async def _come_back(self, number: int) -> None:
+        member = self._members[number]
+        member.client, member.first = await self._connect(number, *self._server.way_back(number, member))
+        # Whoever is not let in is told so instead.
+        assert self._server.room_of(number, member.first) == member.room
 
     def pairs(self) -> Iterator[tuple[Member, Member]]:
         """Return PAIRS pairs with what they say to each other, from all over."""
@@ -159,6 +162,21 @@ class Load:
         return delays
 
 
+async def _together(job: Callable[[int], Awaitable[None]], numbers: range, parallel: int) -> float:
+    """Do a job for each number, so many at a time; return the seconds that it took."""
+    left = iter(numbers)
+
+    async def some() -> None:
+        for number in left:
+            await job(number)
+
+    started = time.perf_counter()
+    async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as tasks:
+        for _ in range(parallel):
+            tasks.create_task(some())
+    return time.perf_counter() - started
+
+
 def _resolve(future: asyncio.Future[None]) -> Callable[[bytes], None]:
     return lambda message: future.set_result(None)
 
@@ -168,7 +186,7 @@ async def measure(name: str, clients: int, seconds: float) -> dict[str, float]:
     with SERVERS[name].running(clients) as server:
         load = Load(server, clients)
         memory, cpu = server.memory(), server.cpu()
-        took = await load.enter_all(PARALLEL)
+        took = await load.enter_all()
         figures = {"joins": clients / took, "join_cpu": (server.cpu() - cpu) / clients * 1e6}
         figures["idle"] = (server.memory() - memory) / clients / 1024
         # Nothing of the load generator's own may show in what follows.
@@ -182,10 +200,7 @@ async def measure(name: str, clients: int, seconds: float) -> dict[str, float]:
         delays = sorted(await load.paced(figures["relayed"] / 2, seconds))
         figures["p50"] = delays[len(delays) // 2] * 1e3
         figures["p99"] = delays[len(delays) * 99 // 100] * 1e3
-        started = time.perf_counter()
-        await load.cut()
-        await load.enter_all(STORM_PARALLEL)
-        figures["storm"] = time.perf_counter() - started
+        figures["storm"] = await load.storm()
         return figures
 
 

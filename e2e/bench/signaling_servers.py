@@ -42,14 +42,16 @@ class Member:
 
     Attributes:
         client: Its connection.
+        first: The first message that it got.
         room: What leads others to it.
         request: The frame that it sends to its peer.
     """
 
-    __slots__ = ("client", "request", "room")
+    __slots__ = ("client", "first", "request", "room")
 
-    def __init__(self, client: Client, room: str) -> None:
+    def __init__(self, client: Client, first: bytes, room: str) -> None:
         self.client = client
+        self.first = first
         self.room = room
         self.request = b""
 
@@ -113,6 +115,10 @@ class SignalingServer(ABC):
     def room_of(self, number: int, first: bytes) -> str:
         """Return the room of a client from its number and the first message that it got."""
 
+    def way_back(self, number: int, member: Member) -> tuple[str, bytes]:
+        """Return what a client that lost its connection asks for, and a frame to send first, if any."""
+        return self.path(number, member.room), b""
+
     @abstractmethod
     def messages(self, sender: int, receiver: int) -> tuple[bytes, bytes]:
         """Return what the clients of these numbers say to each other, as long as each likes."""
@@ -133,7 +139,7 @@ class Flyx(SignalingServer):
     def commands(cls, clients: int) -> list[list[str]]:
         flyx = [sys.executable, "-m", "flyx", "serve", "--host", "127.0.0.1", "--port", "0", "--stun", "none"]
         unlimited = ["--max-connections", "0", "--max-connections-per-ip", "0", "--max-rooms", str(clients)]
-        unlimited += ["--create-rate", "none", "--join-rate", "none", "--miss-rate", "none"]
+        unlimited += ["--grace", "120", "--create-rate", "none", "--join-rate", "none", "--miss-rate", "none"]
         unlimited += ["--message-rate", "0", "--max-offers", "0", "--max-candidates", "0"]
         return [[*flyx, *unlimited, "--log-level", "warning"]]
 
@@ -142,6 +148,12 @@ class Flyx(SignalingServer):
 
     def room_of(self, number: int, first: bytes) -> str:
         return str(json.loads(first)["data"]["room_id"])
+
+    def way_back(self, number: int, member: Member) -> tuple[str, bytes]:
+        data = json.loads(member.first)["data"]
+        claim = {"client_id": data["client_id"], "resume_token": data["resume_token"]}
+        greeting = {"type": "join", "data": {**claim, "received": member.client.heard}}
+        return f"/ws/{member.room}?resume=1", frame(json.dumps(greeting).encode())
 
     def messages(self, sender: int, receiver: int) -> tuple[bytes, bytes]:
         spoken = []

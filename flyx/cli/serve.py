@@ -83,6 +83,8 @@ def serve(
     message_burst: options.MessageBurst = options.DEFAULT_MESSAGE_BURST,
     max_offers: options.MaxOffers = options.DEFAULT_MAX_OFFERS,
     max_candidates: options.MaxCandidates = options.DEFAULT_MAX_CANDIDATES,
+    max_frame_size: options.MaxFrameSize = options.DEFAULT_MAX_FRAME_SIZE,
+    max_body_size: options.MaxBodySize = options.DEFAULT_MAX_BODY_SIZE,
     handshake_timeout: options.HandshakeTimeout = options.DEFAULT_HANDSHAKE_TIMEOUT,
     allow_host: options.AllowHost = None,
     allow_origin: options.AllowOrigin = None,
@@ -126,6 +128,8 @@ def serve(
         message_burst=message_burst,
         max_offers_per_peer=max_offers,
         max_candidates_per_peer=max_candidates,
+        max_frame_size=max_frame_size,
+        max_body_size=max_body_size,
         handshake_timeout=handshake_timeout,
     )
     config = ServerConfig(

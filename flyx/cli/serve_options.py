@@ -26,6 +26,8 @@ DEFAULT_MESSAGE_RATE = 100.0
 DEFAULT_MESSAGE_BURST = 1000
 DEFAULT_MAX_OFFERS = 16
 DEFAULT_MAX_CANDIDATES = 256
+DEFAULT_MAX_FRAME_SIZE = 128 * 1024
+DEFAULT_MAX_BODY_SIZE = 16 * 1024
 DEFAULT_HANDSHAKE_TIMEOUT = 10.0
 DEFAULT_METRICS_HOST = "127.0.0.1"
 DEFAULT_DRAIN = 5.0
@@ -119,6 +121,27 @@ MaxCandidates = Annotated[
         metavar="N",
         min=0,
         help="ICE candidates of one client to one peer in 10 minutes; 0 is no limit",
+    ),
+]
+MaxFrameSize = Annotated[
+    int,
+    typer.Option(
+        "--max-frame-size",
+        envvar="FLYX_MAX_FRAME_SIZE",
+        metavar="BYTES",
+        # Less would cut off messages that the protocol allows.
+        min=64 * 1024,
+        help="Longest WebSocket message that is read at all",
+    ),
+]
+MaxBodySize = Annotated[
+    int,
+    typer.Option(
+        "--max-body-size",
+        envvar="FLYX_MAX_BODY_SIZE",
+        metavar="BYTES",
+        min=1024,
+        help="Longest body of an HTTP request",
     ),
 ]
 HandshakeTimeout = Annotated[

@@ -155,8 +155,7 @@ class _Reception:
                     case Join(data=data) if not data.recovered:
                         self._begin_anew()
                     case Disconnect(data=data):
-                        if not data.away:
-                            self._sender_left()
+                        self._sender_left(for_now=data.away)
                     case Offer():
                         self._offered.set()
                         self._link.take(message)
@@ -167,10 +166,11 @@ class _Reception:
         finally:
             self._offered.set()
 
-    def _sender_left(self) -> None:
+    def _sender_left(self, *, for_now: bool) -> None:
         if self._driver:
+            # We have lost it as well, unless we hear from it soon.
             self._driver.peer_gone()
-        else:
+        elif not for_now:
             self._link.connection.give_up(SenderLeft())
 
 

@@ -172,7 +172,10 @@ class _Share:
                 speaker = self._peers.get(data.client_id)
                 if speaker and speaker.link:
                     speaker.link.take(item)
-            case Disconnect(data=data) if not data.away:
+            case Disconnect(data=data) if data.away:
+                if peer := self._peers.get(data.client_id):
+                    peer.doubt()
+            case Disconnect(data=data):
                 self._leaving.discard(data.client_id)
                 self._left(self._peers.pop(data.client_id, None))
             case Interrupted(reason=reason):
@@ -194,7 +197,7 @@ class _Share:
     def _arrived(self, client_id: str, *, recovered: bool) -> None:
         """A receiver is here: a new one, or one that lost its connection to the server for a while."""
         known = self._peers.get(client_id)
-        if known and (recovered or not known.is_connecting):
+        if client_id in self._leaving or (known and (recovered or not known.is_connecting)):
             # What it has from us needs no server, or goes on through it.
             return
         # What we told it on the way to a connection may be lost: we begin anew.
@@ -293,6 +296,11 @@ class _Outgoing:
     def is_connecting(self) -> bool:
         """Whether we have told it how to connect, and are not connected yet."""
         return self.link is not None and self._driver is None
+
+    def doubt(self) -> None:
+        """The server has lost this receiver: so have we, unless we hear from it soon."""
+        if self._driver:
+            self._driver.peer_gone()
 
     def leave(self) -> None:
         """The server says that this receiver has gone."""

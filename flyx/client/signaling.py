@@ -16,7 +16,9 @@ server helps: `join` follows for each receiver that is there, as on the first da
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import ssl
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -25,7 +27,13 @@ from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidMessage,
+    InvalidStatus,
+    InvalidURI,
+    WebSocketException,
+)
 from websockets.typing import Subprotocol
 
 from flyx.errors import (
@@ -409,17 +417,35 @@ def _wanted_pause(error: Exception) -> float:
     return 0.0
 
 
+def _told_by(body: bytes | bytearray | None) -> str | None:
+    """Return the sentence in an HTTP error of a flyx server, if it is one."""
+    try:
+        told = json.loads(body or b"")
+    except (ValueError, RecursionError):
+        return None
+    message = told.get("message") if isinstance(told, dict) else None
+    return message[: messages.MAX_REASON_LENGTH] if isinstance(message, str) else None
+
+
 def _why(error: Exception) -> str:
     """Say in words why no connection was made."""
     match error:
         case TimeoutError():
             return "it does not answer"
+        case InvalidStatus(response=response) if told := _told_by(response.body):
+            return f"it says that {told}"
         case InvalidStatus(response=response):
             return f"it answers with HTTP status {response.status_code}, not as a flyx server"
         case InvalidURI():
             return "the URL cannot be used"
         case ConnectionRefusedError():
             return "nothing listens there"
+        case ssl.SSLCertVerificationError(verify_message=message):
+            return f"its certificate is not trusted ({message})"
+        case ssl.SSLError():
+            return "it does not speak TLS; with ws:// or http:// it may answer"
+        case InvalidMessage():
+            return "it does not answer as a web server; with wss:// or https:// it may"
         case OSError(strerror=str(reason)):
             return reason
         case _:

@@ -49,11 +49,22 @@ def create_app(hub: Hub) -> FastAPI:
     app.include_router(operations.health)
     if hub.config.metrics_port is None:
         app.include_router(operations.router)
-    app.add_middleware(rest.BodyLimit)
+    app.add_middleware(rest.BodyLimit, limit=hub.config.limits.max_body_size)
     app.add_middleware(websocket.Sockets, hub=hub)
     app.add_middleware(Gate, config=hub.config, door=hub.door)
     add_error_handlers(app, hub.door)
+    if hub.config.api_token is None:
+        _need_no_token(app, ("/room", "post"))
+    if hub.config.metrics_token is None:
+        _need_no_token(app, ("/status", "get"), ("/metrics", "get"))
     return app
+
+
+def _need_no_token(app: FastAPI, *operations: tuple[str, str]) -> None:
+    """Have the description of app say so."""
+    paths = app.openapi()["paths"]
+    for path, method in operations:
+        paths.get(path, {}).get(method, {}).pop("security", None)
 
 
 def create_operations_app(hub: Hub, config: ServerConfig, door: Doorkeeper) -> FastAPI:
@@ -68,7 +79,7 @@ def create_operations_app(hub: Hub, config: ServerConfig, door: Doorkeeper) -> F
     app.state.hub = hub
     app.include_router(operations.health)
     app.include_router(operations.router)
-    app.add_middleware(rest.BodyLimit)
+    app.add_middleware(rest.BodyLimit, limit=hub.config.limits.max_body_size)
     app.add_middleware(Gate, config=config, door=door)
     add_error_handlers(app, door)
     return app

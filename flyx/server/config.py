@@ -26,8 +26,8 @@ MIN_IDLE_TIMEOUT, MAX_IDLE_TIMEOUT = 10, 24 * 3600
 
 # What the WebSocket layer lets through. Frames between the two limits get a proper `error`; larger ones,
 # whose bytes should not even be collected, end the connection with 1009.
-MAX_FRAME_SIZE = 2 * MAX_MESSAGE_SIZE
-MAX_BODY_SIZE = 16 * 1024
+DEFAULT_MAX_FRAME_SIZE = 2 * MAX_MESSAGE_SIZE
+DEFAULT_MAX_BODY_SIZE = 16 * 1024
 
 NO_LIMIT = "none"
 DEFAULT_METRICS_HOST = "127.0.0.1"
@@ -92,6 +92,8 @@ class LimitConfig:
         max_offers_per_peer: Offers or answers of one client to one peer, or to all, within pair_window.
         max_candidates_per_peer: The same for ICE candidates.
         pair_window: See above.
+        max_frame_size: Bytes of a WebSocket message; what is longer ends the connection unread.
+        max_body_size: Bytes of the body of an HTTP request.
         handshake_timeout: Time for TLS, and then for each request up to its last byte.
     """
 
@@ -106,6 +108,8 @@ class LimitConfig:
     max_offers_per_peer: int = DEFAULT_MAX_OFFERS
     max_candidates_per_peer: int = DEFAULT_MAX_CANDIDATES
     pair_window: float = 600.0
+    max_frame_size: int = DEFAULT_MAX_FRAME_SIZE
+    max_body_size: int = DEFAULT_MAX_BODY_SIZE
     handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -100,8 +101,21 @@ async def _http_error(request: Request, exc: Exception) -> JSONResponse:
     else:
         # From the framework; what is not in the table is a body that could not be read.
         code = _FRAMEWORK_CODES.get(exc.status_code, ErrorCode.BAD_REQUEST)
+    headers = dict(exc.headers or {})
+    if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = _methods_of(request.app, request.url.path)
     body = ApiError(code=code, message=exc.detail)
-    return JSONResponse(body.model_dump(), exc.status_code, headers=exc.headers)
+    return JSONResponse(body.model_dump(), exc.status_code, headers=headers)
+
+
+def _methods_of(app: FastAPI, path: str) -> str:
+    """Return the methods of all operations of a path; the framework tells of one alone (RFC 9110 §10.2.1)."""
+    methods: list[str] = []
+    for template, operations in app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template)), path):
+            methods += (method.upper() for method in operations)
+    # It is no operation, but the only other path there is.
+    return ", ".join(sorted(methods)) or "GET"
 
 
 async def _validation_error(request: Request, exc: Exception) -> JSONResponse:

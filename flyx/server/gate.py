@@ -113,7 +113,7 @@ class Gate:
         if client is None or not self._door.is_proxy(client[0]):
             return
         hops = [hop.strip() for line in headers.getlist("x-forwarded-for") for hop in line.split(",")]
-        outside = (hop for hop in reversed(hops) if not self._door.is_proxy(hop))
+        outside = (hop for hop in map(_without_port, reversed(hops)) if not self._door.is_proxy(hop))
         # Without any, the proxy itself is asking.
         host = next(outside, client[0])
         scope["client"] = (host, 0)
@@ -161,6 +161,18 @@ class Gate:
         except (KeyError, ValueError):
             # "null", extensions of browsers, and nonsense.
             return False
+
+
+def _without_port(hop: str) -> str:
+    """Some proxies write the port as well, which would make as many addresses of one."""
+    try:
+        ip_address(hop)
+    except ValueError:
+        try:
+            return urlsplit(f"//{hop}").hostname or hop
+        except ValueError:
+            return hop
+    return hop
 
 
 async def _forbid(scope: Scope, receive: Receive, send: Send, code: ErrorCode, reason: str) -> None:

@@ -15,7 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from flyx.errors import InputError
-from flyx.server.config import MAX_FRAME_SIZE, ServerConfig
+from flyx.server.config import ServerConfig
 from flyx.server.gate import Doorkeeper
 from flyx.server.limits import ConnectionCounter
 from flyx.server.logs import get_logger
@@ -206,7 +206,7 @@ class Listener(uvicorn.Server):
                 # Signaling messages are small and many: compression costs memory for every idle client and
                 # lets a few bytes blow up to megabytes.
                 ws_per_message_deflate=False,
-                ws_max_size=MAX_FRAME_SIZE,
+                ws_max_size=config.limits.max_frame_size,
                 ws_ping_interval=config.ping_interval,
                 ws_ping_timeout=config.ping_timeout,
                 lifespan="off",

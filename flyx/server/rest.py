@@ -7,12 +7,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flyx.errors import InputError, NoSuchRoom
 from flyx.server.config import (
-    MAX_BODY_SIZE,
     MAX_IDLE_TIMEOUT,
     MAX_MAX_CLIENTS,
     MAX_PERSISTENT_TTL,
@@ -34,10 +33,34 @@ RoomId = Annotated[str, Field(examples=["K7M2QX"], description="Six characters o
 UnixTime = Annotated[float | None, Field(description="Unix time in seconds; null: never.")]
 
 
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 600.0 is 600."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_WHOLE = BeforeValidator(_whole)
+
+
 class RoomRequest(BaseModel):
     """What may be chosen about a new room; the server's defaults stand for what is left out."""
 
-    max_clients: Annotated[int | None, Field(ge=MIN_MAX_CLIENTS, le=MAX_MAX_CLIENTS, strict=True)] = None
+    # As _only_persistent_rooms_live_long has it.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"persistent": {"const": True}}, "required": ["persistent"]},
+                {
+                    "properties": {
+                        "ttl": {"anyOf": [{"type": "null"}, {"type": "integer", "maximum": MAX_TTL}]}
+                    }
+                },
+            ]
+        }
+    )
+
+    max_clients: Annotated[int | None, Field(ge=MIN_MAX_CLIENTS, le=MAX_MAX_CLIENTS, strict=True), _WHOLE] = (
+        None
+    )
     ttl: Annotated[
         int | None,
         Field(
@@ -46,6 +69,7 @@ class RoomRequest(BaseModel):
             strict=True,
             description=f"Seconds until the room ends; above {MAX_TTL} only if it is persistent.",
         ),
+        _WHOLE,
     ] = None
     idle_timeout: Annotated[
         int | None,
@@ -55,6 +79,7 @@ class RoomRequest(BaseModel):
             strict=True,
             description="Seconds that the room is kept without anybody inside, unless it is persistent.",
         ),
+        _WHOLE,
     ] = None
     persistent: Annotated[
         bool, Field(strict=True, description="The room outlives its sender and waits for the next one.")
@@ -119,8 +144,9 @@ async def create_room(
     wishes: RoomRequest | None = None,
 ) -> RoomCreated:
     """Make a room; the first client to connect to it becomes its sender."""
-    require_token(hub.config.api_token, credentials)
+    # In this order, or tokens could be guessed as fast as one likes.
     await hub.door.rates.create(address_of(request))
+    require_token(hub.config.api_token, credentials)
     config = (wishes or RoomRequest()).config(hub.config.room)
     try:
         if hub.stopping:
@@ -208,10 +234,15 @@ async def close_room(
 
 
 class BodyLimit:
-    """ASGI middleware: no request body grows past MAX_BODY_SIZE, whatever its headers promise."""
+    """ASGI middleware: no request body grows past a limit, whatever its headers promise."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        """Args:
+        app: What it protects.
+        limit: Bytes.
+        """
         self._app = app
+        self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -223,8 +254,8 @@ class BodyLimit:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > MAX_BODY_SIZE:
-                reason = f"the body has more than {MAX_BODY_SIZE} bytes"
+            if size > self._limit:
+                reason = f"the body has more than {self._limit} bytes"
                 raise ApiFailure(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ErrorCode.MESSAGE_TOO_BIG, reason)
             return message
 

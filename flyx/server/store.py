@@ -77,6 +77,10 @@ class RoomStore(ABC):
     async def load(self, room_id: str) -> Stored | None:
         """Return the room as it is now, or None."""
 
+    def at_hand(self, room_id: str) -> Room | None:
+        """Return what load() would, if that can be told without waiting; None if not, or there is no room."""
+        return None
+
     @abstractmethod
     async def replace(self, seen: Stored, room: Room) -> bool:
         """Put room in the place of the one seen, or forget it if it is closed.
@@ -148,6 +152,10 @@ class MemoryRoomStore(RoomStore):
 
     async def load(self, room_id: str) -> Stored | None:
         return self._rooms.get(room_id)
+
+    def at_hand(self, room_id: str) -> Room | None:
+        kept = self._rooms.get(room_id)
+        return None if kept is None else kept.room
 
     async def replace(self, seen: Stored, room: Room) -> bool:
         # By identity: an id that was forgotten and drawn again starts at version 1 like its predecessor.

@@ -184,8 +184,8 @@ class _Session:
         rates = self._hub.door.rates
         try:
             if room_text is None and not wishes.resume:
-                self._check_token()
                 await rates.create(self._address)
+                self._check_token()
             else:
                 await rates.join(self._address)
                 await rates.look(self._address)

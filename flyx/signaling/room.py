@@ -53,11 +53,13 @@ from flyx.signaling.members import MAX_KEPT_SIZE, Absence, Member, Traffic, hash
 from flyx.signaling.messages import (
     MAX_MESSAGE_SIZE,
     Answer,
+    AnswerData,
     CloseCode,
     Disconnect,
     DisconnectData,
     ErrorCode,
     IceCandidate,
+    IceCandidateData,
     IceServer,
     Join,
     JoinData,
@@ -65,6 +67,7 @@ from flyx.signaling.messages import (
     JoinedData,
     Limits,
     Offer,
+    OfferData,
     Peer,
     Relayed,
     Role,
@@ -533,7 +536,13 @@ def _farewell(member: Member, reason: str, *, away: bool = False) -> Disconnect:
 
 def _stamp(message: Relayed, speaker: str) -> Relayed:
     """Return message with its true speaker; whom it was meant for is nobody else's business."""
-    stamp: dict[str, str | None] = {"client_id": speaker}
-    if not isinstance(message, Answer):
-        stamp["target_id"] = None
-    return message.model_copy(update={"data": message.data.model_copy(update=stamp)})
+    data = message.data
+    match data:
+        case OfferData():
+            return Offer(data=OfferData(client_id=speaker, sdp=data.sdp))
+        case AnswerData():
+            return Answer(data=AnswerData(client_id=speaker, sdp=data.sdp))
+        case IceCandidateData():
+            return IceCandidate(data=IceCandidateData(client_id=speaker, candidate=data.candidate))
+        case _:
+            assert_never(data)

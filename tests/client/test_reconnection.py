@@ -21,84 +21,13 @@ from flyx.signaling.messages import (
     Offer,
     OfferData,
     Role,
-    serialize,
 )
 from flyx.signaling.room import RoomConfig
-from tests.server.peers import ANSWER, joined, local, until
+from tests.client.network import Network, network
+from tests.server.peers import ANSWER, joined, local
 
 QUICK = Patience(first_pause=0.01, longest_pause=0.05, limit=20.0)
 BRIEF = Patience(first_pause=0.01, longest_pause=0.05, limit=0.2)
-
-
-class Network:
-    """A TCP relay in front of a server, which can be cut, swallow what is under way, or lead elsewhere."""
-
-    def __init__(self, port: int) -> None:
-        self.target = port
-        self.url = ""
-        # Bytes towards the client are read and lost, but for the answers to handshakes.
-        self.deaf = False
-        # So are bytes towards the server.
-        self.mute = False
-        # How many.
-        self.swallowed = 0
-        # New connections are refused.
-        self.down = False
-        self._writers: set[asyncio.StreamWriter] = set()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.down:
-            writer.transport.abort()
-            return
-        try:
-            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
-            writer.transport.abort()
-            return
-        both = {writer, inner_writer}
-        self._writers |= both
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, inner_writer, "mute"))
-                group.create_task(self._pump(inner_reader, writer, "deaf"))
-        finally:
-            self._writers -= both
-            for end in both:
-                end.transport.abort()
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, switch: str) -> None:
-        try:
-            while data := await reader.read(65536):
-                if getattr(self, switch) and not data.startswith(b"HTTP/"):
-                    self.swallowed += len(data)
-                else:
-                    writer.write(data)
-            writer.close()
-        except OSError:
-            writer.transport.abort()
-
-    async def has_swallowed(self, *messages: Message) -> None:
-        """Wait until all these are gone."""
-        size = sum(len(serialize(message)) for message in messages)
-        await until(lambda: self.swallowed >= size)
-
-    def cut(self) -> None:
-        """End all connections at once."""
-        for writer in self._writers:
-            writer.transport.abort()
-
-
-@asynccontextmanager
-async def network(port: int) -> AsyncIterator[Network]:
-    net = Network(port)
-    listener = await asyncio.start_server(net.serve, "127.0.0.1", 0)
-    net.url = f"ws://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    try:
-        yield net
-    finally:
-        net.cut()
-        listener.close()
-        await listener.wait_closed()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import struct
 import pytest
 
 from flyx.server.app import Server
-from flyx.server.config import MAX_FRAME_SIZE
+from flyx.server.config import DEFAULT_MAX_FRAME_SIZE
 from flyx.signaling.messages import MAX_MESSAGE_SIZE
 from tests.server.raw import BINARY, CLOSE, CONT, PING, PING_MESSAGE, PONG, TEXT, Raw, closing, frame, raw
 
@@ -59,8 +59,8 @@ async def expect(client: Raw, expected: list[str]) -> None:
 
 LENGTHS = [
     *((size, ["pong"]) for size in (len(PING_MESSAGE), 125, 126, 127, 128, 65535, MAX_MESSAGE_SIZE)),
-    *((size, ["message_too_big"]) for size in (MAX_MESSAGE_SIZE + 1, MAX_FRAME_SIZE)),
-    (MAX_FRAME_SIZE + 1, ["close 1009"]),
+    *((size, ["message_too_big"]) for size in (MAX_MESSAGE_SIZE + 1, DEFAULT_MAX_FRAME_SIZE)),
+    (DEFAULT_MAX_FRAME_SIZE + 1, ["close 1009"]),
 ]
 
 
@@ -69,7 +69,7 @@ async def test_a_message_of_each_length(server: Server, size: int, expected: lis
     await converse(server, frame(TEXT, padded(size)), expected)
 
 
-@pytest.mark.parametrize("claim", [MAX_FRAME_SIZE + 1, 2**31, 2**32, 2**62])
+@pytest.mark.parametrize("claim", [DEFAULT_MAX_FRAME_SIZE + 1, 2**31, 2**32, 2**62])
 async def test_a_length_beyond_the_limit_is_refused_before_its_bytes_come(server: Server, claim: int) -> None:
     await converse(server, frame(TEXT, b"", claim=claim), ["close 1009"])
 

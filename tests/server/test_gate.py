@@ -154,6 +154,9 @@ async def test_a_proxy_is_believed_about_the_nearest_stranger() -> None:
         # What stands to the left of it, the stranger may have written itself.
         assert (await ask("198.51.100.7, 192.0.2.1")).status_code == 429
         assert (await ask("198.51.100.7", "192.0.2.1, 127.0.0.9")).status_code == 429
+        assert (await ask("192.0.2.1:50001")).status_code == 429
+        assert (await ask("[2001:db8::1]:50001")).status_code == 201
+        assert (await ask("2001:db8::2")).status_code == 429
         assert (await ask("192.0.2.2", scheme="http")).json()["ws_url"].startswith("ws://")
 
 
@@ -191,6 +194,15 @@ async def test_rates_answer_http_with_429_and_websockets_with_4429() -> None:
             async with peer(server, f"/ws/{room_id}") as third:
                 await third.expect_error("rate_limited", fatal=True)
                 await third.expect_close(4429)
+
+
+async def test_tokens_cannot_be_guessed_faster_than_rooms_are_made() -> None:
+    limits = LimitConfig(create_rate=parse_rate("2/minute"))
+    async with Server(local(limits=limits, api_token="s3cret")) as server, http_of(server) as http:
+        for status in (401, 401, 429):
+            assert (await http.post("/room")).status_code == status
+        async with peer(server, additional_headers={"Authorization": "Bearer s3cret"}) as creator:
+            await creator.expect_error("rate_limited", fatal=True)
 
 
 @pytest.mark.parametrize("guesses", [("ZZZZZZ", "ZZZZZ0"), ("nonsense", "K7M2QX-lemon-otter")])

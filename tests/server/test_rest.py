@@ -9,7 +9,7 @@ import pytest
 
 from flyx import __version__
 from flyx.server.app import Server
-from flyx.server.config import MAX_BODY_SIZE
+from flyx.server.config import DEFAULT_MAX_BODY_SIZE
 from tests.server.peers import FakeClock, joined, local
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -105,19 +105,19 @@ async def test_a_body_that_is_not_json_is_refused(http: httpx.AsyncClient, body:
 
 async def test_a_large_body_is_refused_whatever_its_headers_say(http: httpx.AsyncClient) -> None:
     async def endless() -> Any:
-        for _ in range(2 * MAX_BODY_SIZE // 1024):
+        for _ in range(2 * DEFAULT_MAX_BODY_SIZE // 1024):
             yield b" " * 1024
 
     headers = {"Content-Type": "application/json"}
-    large = json.dumps({"pad": "x" * MAX_BODY_SIZE}).encode()
+    large = json.dumps({"pad": "x" * DEFAULT_MAX_BODY_SIZE}).encode()
     check_error(await http.post("/room", content=large, headers=headers), 413, "message_too_big")
     check_error(await http.post("/room", content=endless(), headers=headers), 413, "message_too_big")
 
 
 async def test_the_largest_body_is_taken(http: httpx.AsyncClient) -> None:
     body = json.dumps({"pad": ""}).encode()
-    body = body.replace(b'""', b'"' + b"x" * (MAX_BODY_SIZE - len(body)) + b'"')
-    assert len(body) == MAX_BODY_SIZE
+    body = body.replace(b'""', b'"' + b"x" * (DEFAULT_MAX_BODY_SIZE - len(body)) + b'"')
+    assert len(body) == DEFAULT_MAX_BODY_SIZE
     response = await http.post("/room", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 201
 
@@ -142,6 +142,34 @@ async def test_missing_and_impossible_rooms_get_one_answer(http: httpx.AsyncClie
     response = await http.get(f"/room/{room_id}")
     check_error(response, 404, "no_such_room")
     assert response.json()["message"] == "there is no such room"
+
+
+async def test_a_whole_number_may_be_written_with_a_point(http: httpx.AsyncClient) -> None:
+    response = await http.post("/room", json={"max_clients": 3.0, "ttl": 600.0, "idle_timeout": 1e2})
+    assert response.status_code == 201
+
+
+async def test_a_method_that_is_not_there_is_answered_with_those_that_are(http: httpx.AsyncClient) -> None:
+    for path, methods in (("/room/ZZZZZZ", "DELETE, GET"), ("/room", "POST"), ("/openapi.json", "GET")):
+        response = await http.put(path)
+        assert (response.status_code, response.headers["Allow"]) == (405, methods)
+
+
+async def test_the_description_asks_for_a_token_only_where_one_is_needed() -> None:
+    for options, secured in (
+        ({}, {"/room/{room_id} delete"}),
+        ({"api_token": "a"}, {"/room post", "/room/{room_id} delete"}),
+        ({"metrics_token": "b"}, {"/status get", "/metrics get", "/room/{room_id} delete"}),
+    ):
+        async with Server(local(**options)) as server, http_of(server) as http:
+            paths = (await http.get("/openapi.json")).json()["paths"]
+        found = {
+            f"{path} {method}"
+            for path, operations in paths.items()
+            for method, operation in operations.items()
+            if "security" in operation
+        }
+        assert found == secured
 
 
 async def test_a_full_server_says_when_to_come_back() -> None:

@@ -352,10 +352,18 @@ class RoomMachine(RuleBasedStateMachine):
 
     @rule(node=st.sampled_from(["n1", "n2"]))
     def node_dies(self, node: str) -> None:
+        effects = self.run(LoseNode(node, "its server has gone"))
+        for effect in effects:
+            # Nobody is told of another's loss on a connection that is lost with it.
+            if (
+                isinstance(effect, Deliver)
+                and isinstance(effect.message, Disconnect)
+                and effect.message.data.away
+            ):
+                assert effect.member.node != node
         for client in self.clients.values():
             if client.line and client.line.node == node:
                 client.line = None
-        self.run(LoseNode(node, "its server has gone"))
         assert not any(m.node == node and m.absence is None for m in self.room.members.values())
 
     @rule(seconds=st.sampled_from([0.0, 15.0, 1000.0]))
