@@ -27,7 +27,13 @@ from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidMessage,
+    InvalidStatus,
+    InvalidURI,
+    WebSocketException,
+)
 from websockets.typing import Subprotocol
 
 from flyx.errors import (
@@ -436,6 +442,10 @@ def _why(error: Exception) -> str:
             return "nothing listens there"
         case ssl.SSLCertVerificationError(verify_message=message):
             return f"its certificate is not trusted ({message})"
+        case ssl.SSLError():
+            return "it does not speak TLS; with ws:// or http:// it may answer"
+        case InvalidMessage():
+            return "it does not answer as a web server; with wss:// or https:// it may"
         case OSError(strerror=str(reason)):
             return reason
         case _:

@@ -12,7 +12,6 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from math import ceil
 from typing import Any, Protocol, assert_never
 from uuid import uuid4
 
@@ -410,9 +409,10 @@ class Hub:
             return effects
 
     async def _perform(self, room_id: str, command: Command) -> Effects:
-        return await self._apply(room_id, command, self._see_to)
+        return await self._apply(room_id, command, self.see_to)
 
-    def _see_to(self, effects: Effects) -> None:
+    def see_to(self, effects: Effects) -> None:
+        """Do what a command has brought about that no connection waits for."""
         self._dispatch(effects, None)
 
     async def sweep(self) -> None:
@@ -454,17 +454,19 @@ class Hub:
         """
         self.stopping = True
         loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
+        start = loop.time()
         waiting = list(self._outlets)
+        total = len(waiting)
         # Told all at once, they would all be back at once.
-        while waiting and (left := end - loop.time()) > _DRAIN_STEP:
-            for _ in range(ceil(len(waiting) * _DRAIN_STEP / left)):
+        while waiting:
+            passed = loop.time() - start
+            due = total if passed >= seconds else int(total * passed / seconds) + 1
+            while waiting and total - len(waiting) < due:
                 self._send_away(waiting.pop())
-            await asyncio.sleep(_DRAIN_STEP)
-        for outlet in waiting:
-            self._send_away(outlet)
+            if waiting:
+                await asyncio.sleep(min(_DRAIN_STEP, seconds - passed))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._quiet.wait(), max(0.0, end - loop.time()))
+            await asyncio.wait_for(self._quiet.wait(), max(0.0, start + seconds - loop.time()))
 
     async def stop(self) -> None:
         """Tell every client that the server stops, and wait until all are gone or had their time."""

@@ -183,3 +183,20 @@ async def test_a_web_server_is_recognised(server: Server) -> None:
         with pytest.raises(ServerUnreachable, match="HTTP status"):
             async with Signaling(other.url + "/elsewhere", None, Role.SENDER):
                 pass
+
+
+async def test_ws_to_tls_and_wss_to_none_are_told_apart(server: Server) -> None:
+    with pytest.raises(ServerUnreachable, match="it does not speak TLS"):
+        async with Signaling(server.url.replace("ws:", "wss:"), None, Role.SENDER):
+            pass
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(bytes.fromhex("15030300020232"))
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as other:
+        port = other.sockets[0].getsockname()[1]
+        with pytest.raises(ServerUnreachable, match="wss://"):
+            async with Signaling(f"ws://127.0.0.1:{port}", None, Role.SENDER):
+                pass
