@@ -409,9 +409,10 @@ class Hub:
             return effects
 
     async def _perform(self, room_id: str, command: Command) -> Effects:
-        return await self._apply(room_id, command, self._see_to)
+        return await self._apply(room_id, command, self.see_to)
 
-    def _see_to(self, effects: Effects) -> None:
+    def see_to(self, effects: Effects) -> None:
+        """Do what a command has brought about that no connection waits for."""
         self._dispatch(effects, None)
 
     async def sweep(self) -> None:

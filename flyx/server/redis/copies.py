@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from flyx.server.redis.shared import SharedRoom
+from flyx.signaling.commands import Effects
 from flyx.signaling.messages import CloseCode, ErrorCode
 
 
 class Clients(Protocol):
     """The clients connected to this node. Nothing here waits; what is not here is ignored."""
+
+    def see_to(self, effects: Effects) -> None:
+        """Do what a command has brought about that no client here has given."""
 
     def holds(self, client_id: str, generation: int) -> bool:
         """Tell whether this connection of the client is here and speaks for it."""

@@ -122,6 +122,10 @@ class Ear:
             again = Relay(speaker, member.generation, retarget(message, client_id))
             self._store.spawn(self._store.perform(room_id, again))
 
+    def start_over(self) -> None:
+        """Nobody has said anything yet to this node under its new name."""
+        self._heard.clear()
+
     def forget_node(self, node_id: str) -> None:
         """Forget a node that is no more."""
         self._heard.pop(node_id, None)

@@ -232,10 +232,10 @@ class Keeper:
         for entry in self._copies.entries():
             for member in entry.members_at(self._shared.node_id):
                 self._store.close_client(member, "this server stood still for too long; connect again")
-        self._copies.clear()
         self._good_until = float("-inf")
         self.hearing = False
         self._shared.rename()
+        self._store.start_over()
 
     # Comparing.
 

@@ -142,7 +142,12 @@ class RedisRoomStore(RoomStore):
     async def create(self, room: Room) -> bool:
         await self.keeper.fit()
         entry = SharedRoom(room, 1, secrets.token_hex(8))
-        return await self.owned(self._shared.create(entry, max_rooms=self._max_rooms))
+        try:
+            return await self.owned(self._shared.create(entry, max_rooms=self._max_rooms))
+        except LeaseLost:
+            self.keeper.doubt()
+            await self.keeper.fit()
+            return await self.owned(self._shared.create(entry, max_rooms=self._max_rooms))
 
     async def load(self, room_id: str) -> SharedRoom | None:
         return await self.owned(self._shared.load(room_id))
@@ -197,7 +202,13 @@ class RedisRoomStore(RoomStore):
                 after, effects = step(seen.room, command, now)
                 if after is seen.room:
                     break
-                if await self._commit(seen, after, effects, see_to) is Commit.DONE:
+                try:
+                    outcome = await self._commit(seen, after, effects, see_to)
+                except LeaseLost:
+                    # Nothing was done, and nothing will be until it is known how we stand.
+                    await self.keeper.fit()
+                    continue
+                if outcome is Commit.DONE:
                     return effects
                 stale = seen
         if isinstance(command, Relay):
@@ -377,6 +388,12 @@ class RedisRoomStore(RoomStore):
         """Return what to tell each node, so that it can see whether it heard all."""
         return self._relays.marks()
 
+    def start_over(self) -> None:
+        """This node has a new name."""
+        self._copies.clear()
+        self._ear.start_over()
+        self._relays.start_over()
+
     async def forget_node(self, node_id: str) -> None:
         """Forget a node that is no more."""
         self._ear.forget_node(node_id)
@@ -384,7 +401,7 @@ class RedisRoomStore(RoomStore):
 
     async def perform(self, room_id: str, command: Command) -> None:
         """Run a command that no client gave."""
-        await self.run(room_id, command, self._clock(), leave_alone)
+        await self.run(room_id, command, self._clock(), self.clients.see_to)
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run work in a task that nobody else can cancel."""
