@@ -304,6 +304,8 @@ class Pair:
 
     async def _offer(self, sender: Signaling, target: str) -> None:
         number = 0
+        while not isinstance(await sender.receive(), Join):
+            pass
         sender.post(Offer(data=OfferData(sdp="0", target_id=target)))
         while not self._stop.is_set():
             match await sender.receive():
@@ -329,8 +331,8 @@ class Pair:
 
 
 async def test_a_rolling_restart_under_load_loses_no_session_and_no_message(node: Node) -> None:
-    server = node("--workers", "3", "--drain", "1", *UNLIMITED)
-    pairs = [Pair(server.url) for _ in range(30)]
+    server = node("--workers", "3", "--drain", "2", *UNLIMITED)
+    pairs = [Pair(server.url) for _ in range(20)]
     async with asyncio.TaskGroup() as tasks:
         for pair in pairs:
             tasks.create_task(pair.run())

@@ -23,6 +23,9 @@ class Clients(Protocol):
     def send(self, client_id: str, generation: int, text: str, *, counted: bool) -> None:
         """Send to a client; counted: the message is about a peer and must not get lost."""
 
+    async def oust(self, room_id: str, client_id: str, generation: int) -> None:
+        """End a connection whose client has come back elsewhere, and tell the room what went over it."""
+
     def relayed_elsewhere(self, clients: int) -> None:
         """Count what a client here said to so many on other nodes."""
 

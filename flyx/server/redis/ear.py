@@ -49,6 +49,9 @@ class Ear:
                 self._hear_change(*fields)
             case wire.MARK:
                 self._count(*fields, last=True)
+            case wire.OUST:
+                room_id, client_id, generation = fields
+                self._store.spawn(self._store.clients.oust(room_id, client_id, generation))
             case wire.PROBE:
                 self._store.keeper.on_probe(*fields)
             case _:

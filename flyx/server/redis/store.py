@@ -59,6 +59,9 @@ ECHO = 1.0
 # Seconds for which a change is tried whose outcome nobody knows, and between two tries.
 PATIENCE = 5.0
 _PAUSE = 0.2
+# Seconds that a client waits for the end of its older connection on another node, and between two looks.
+_HANDOVER = 3.0
+_GLANCE = 0.02
 
 T = TypeVar("T")
 
@@ -180,7 +183,34 @@ class RedisRoomStore(RoomStore):
                 if after is entry.room:
                     await self._relays.relay(entry, command, effects, now, see_to)
                     return effects
+        if isinstance(command, Resume):
+            await self.owned(self._make_way(room_id, command, now))
         return await self.owned(self.run(room_id, command, now, see_to))
+
+    async def _make_way(self, room_id: str, command: Resume, now: float) -> None:
+        """Have the older connection of a client that comes back end properly, wherever it is.
+
+        Whoever has it knows what went over it. Without that the client could not be told what it missed.
+        """
+        deadline = asyncio.get_running_loop().time() + _HANDOVER
+        asked = False
+        while True:
+            entry = await self._shared.load(room_id)
+            member = entry.room.members.get(command.client_id) if entry else None
+            if member is None or member.absence is not None or not member.accepts(command.shown_token, now):
+                return
+            if member.node == self._shared.node_id:
+                if self.clients.holds(member.client_id, member.generation):
+                    # Its end has been seen to, if it could be.
+                    return
+            elif not asked:
+                message = wire.encode([wire.OUST, room_id, member.client_id, member.generation])
+                if not await self._shared.tell(member.node, message):
+                    return
+                asked = True
+            if asyncio.get_running_loop().time() > deadline:
+                return
+            await asyncio.sleep(_GLANCE)
 
     async def run(
         self,
