@@ -159,7 +159,7 @@ class Member:
         node: The process that holds the connection; "" where there is only one.
         token_hash: Of the token that the client shows on return.
         old_token_hash: Of the one before: the answer that carried the newer one may have been lost.
-        old_token_until: Unix time until which the one before is good.
+        old_token_until: Unix time until which the one before is good; while away it is anyway.
         absence: None while connected.
     """
 
@@ -175,5 +175,6 @@ class Member:
     def accepts(self, token: str, now: float) -> bool:
         """Tell whether token is this member's."""
         newest = matches(token, self.token_hash)
-        older = matches(token, self.old_token_hash if now < self.old_token_until else None)
+        good = self.absence is not None or now < self.old_token_until
+        older = matches(token, self.old_token_hash if good else None)
         return newest or older
