@@ -202,6 +202,25 @@ def test_a_transfer_outlives_its_server(flyx: Flyx, own_server: Server, tmp_path
     assert sender.event("notice")["message"] == notice
 
 
+def test_a_sender_whose_room_is_gone_ends_when_those_served_have_everything(
+    flyx: Flyx, own_server: Server, tmp_path: Path
+) -> None:
+    source = write_random(tmp_path / "file", LONG)
+    sender = flyx.start("send", "--server", own_server.url, "--json", "--receivers", "2", source)
+    target = tmp_path / "in"
+    receiver = flyx.start(
+        "receive", "--server", own_server.url, "--json", "--yes", "-o", target, sender.code()
+    )
+    receiver.mid_transfer()
+    own_server.send_signal(signal.SIGKILL).ends(-signal.SIGKILL)
+    # It comes back without its rooms.
+    flyx.adopt(Server(flyx.environment, flyx.directory, port=own_server.port))
+    receiver.ends(0)
+    sender.fails(3, "room_lost")
+    assert sha256(target / "file") == sha256(source)
+    assert len(sender.named("done")) == 1
+
+
 def test_a_server_that_forgot_its_rooms_is_the_end_of_waiting(
     flyx: Flyx, own_server: Server, tmp_path: Path
 ) -> None:

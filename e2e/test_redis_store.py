@@ -11,6 +11,7 @@ from e2e.redis import RedisServer
 from flyx.server.redis.client import RedisShared
 from flyx.server.redis.store import RedisRoomStore
 from flyx.server.store import RoomStore
+from flyx.signaling.commands import Effects
 from flyx.signaling.messages import CloseCode, ErrorCode
 from tests.server.store_contract import RoomStoreContract
 
@@ -25,10 +26,14 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 class Everybody:
     """Clients that are always here and take everything."""
 
+    def see_to(self, effects: Effects) -> None: ...
+
     def holds(self, client_id: str, generation: int) -> bool:
         return True
 
     def send(self, client_id: str, generation: int, text: str, *, counted: bool) -> None: ...
+
+    async def oust(self, room_id: str, client_id: str, generation: int) -> None: ...
 
     def relayed_elsewhere(self, clients: int) -> None: ...
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -184,6 +185,12 @@ def test_a_port_in_use_is_explained() -> None:
 
 def test_a_host_that_is_elsewhere_is_explained() -> None:
     check_refusal(run_to_its_end("--host", "192.0.2.77", "--port", "0"), "192.0.2.77", "--host")
+
+
+def test_a_state_file_that_is_in_use_is_explained(tmp_path: Path) -> None:
+    state = str(tmp_path / "rooms.state")
+    with serving("--port", "0", "--state", state):
+        check_refusal(run_to_its_end("--port", "0", "--state", state), "--state", "in use by another server")
 
 
 def test_a_stun_url_that_is_none_is_explained() -> None:

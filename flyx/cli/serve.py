@@ -7,17 +7,22 @@ error.
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flyx.cli import room_options as rooms
+from flyx.cli import serve_nodes as nodes
 from flyx.cli import serve_options as options
 from flyx.cli.options import token_of
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from flyx.server.config import ServerConfig
 
 # As in flyx.server.config, which loads too much for `flyx --help`; a test holds them equal.
@@ -66,6 +71,8 @@ def serve(
     idle_timeout: rooms.IdleTimeout = rooms.DEFAULT_IDLE_TIMEOUT,
     grace: rooms.Grace = rooms.DEFAULT_GRACE,
     state: rooms.State = None,
+    redis: nodes.Redis = None,
+    workers: nodes.Workers = nodes.DEFAULT_WORKERS,
     max_connections: options.MaxConnections = options.DEFAULT_MAX_CONNECTIONS,
     max_connections_per_ip: options.MaxConnectionsPerAddress = options.DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
     create_rate: options.CreateRate = options.DEFAULT_CREATE_RATE,
@@ -105,14 +112,11 @@ def serve(
 
     Example: flyx serve --port 9000
     """
-    import asyncio
-
-    from flyx.net.loop import new_event_loop
     from flyx.server.config import LimitConfig, ServerConfig, parse_rate
-    from flyx.server.listener import calm_collector, raise_file_limit
     from flyx.server.logs import configure_logging
     from flyx.signaling.room import RoomConfig
 
+    nodes.check(redis, workers, state=state is not None)
     limits = LimitConfig(
         max_connections=max_connections,
         max_connections_per_address=max_connections_per_ip,
@@ -136,6 +140,7 @@ def serve(
         room=RoomConfig(max_clients=max_clients, ttl=ttl, idle_timeout=idle_timeout, grace=grace),
         max_rooms=max_rooms,
         state=state,
+        redis=redis,
         limits=limits,
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=options.origins_of(allow_origin),
@@ -147,11 +152,16 @@ def serve(
         metrics_port=metrics_port,
         metrics_token=token_of("--metrics-token", metrics_token),
     )
-    configure_logging(log_level.value, as_json=log_json)
-    raise_file_limit()
-    calm_collector()
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(config, drain))
+    start = partial(_start, log_level=log_level.value, log_json=log_json, drain=drain)
+    if workers == 1:
+        start(config, _announce, None)
+    else:
+        configure_logging(log_level.value, as_json=log_json)
+        nodes.supervise(config, workers, start, _announce)
+
+
+def _announce(url: str) -> None:
+    typer.echo(f"{READY} {url}")
 
 
 def _stun_urls(urls: list[str] | None) -> tuple[str, ...]:
@@ -166,7 +176,32 @@ def _stun_urls(urls: list[str] | None) -> tuple[str, ...]:
     return tuple(urls)
 
 
-async def _serve(config: ServerConfig, drain: float) -> None:
+def _start(
+    config: ServerConfig,
+    announce: Callable[[str], None],
+    channel: Connection | None,
+    *,
+    log_level: str,
+    log_json: bool,
+    drain: float,
+) -> None:
+    """Run one server until a signal ends it, or the end of the channel."""
+    import asyncio
+
+    from flyx.net.loop import new_event_loop
+    from flyx.server.listener import calm_collector, raise_file_limit
+    from flyx.server.logs import configure_logging
+
+    configure_logging(log_level, as_json=log_json)
+    raise_file_limit()
+    calm_collector()
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_serve(config, announce, channel, drain))
+
+
+async def _serve(
+    config: ServerConfig, announce: Callable[[str], None], channel: Connection | None, drain: float
+) -> None:
     import asyncio
 
     from flyx.server.app import Server
@@ -178,13 +213,20 @@ async def _serve(config: ServerConfig, drain: float) -> None:
     def tell(number: int, _: object) -> None:
         loop.call_soon_threadsafe(signals.put_nowait, number)
 
+    def hang_up(descriptor: int) -> None:
+        loop.remove_reader(descriptor)
+        signals.put_nowait(signal.SIGTERM)
+
     # signal.signal, because loop.add_signal_handler is not there on every platform.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, tell)
     if config.tls is not None and hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(server.reload_certificate))
+    if channel is not None:
+        # Nobody ever says anything on it: it is readable when whoever holds the other end is gone.
+        loop.add_reader(channel.fileno(), hang_up, channel.fileno())
     async with server:
-        typer.echo(f"{READY} {server.listening_url}")
+        announce(server.listening_url)
         # Ctrl-C is a person who waits; SIGTERM comes from whoever looks after many servers.
         if await signals.get() == signal.SIGTERM and drain:
             draining = asyncio.create_task(server.drain(drain))

@@ -61,6 +61,7 @@ log = get_logger("flyx.server.hub")
 
 # Bytes of randomness in a token.
 _TOKEN_SIZE = 24
+_REPLACED = "a newer connection of the same client took its place"
 # Seconds between two groups of clients that are told to come back.
 _DRAIN_STEP = 0.05
 _RELAYED = (Offer, Answer, IceCandidate)
@@ -338,8 +339,7 @@ class Hub:
         # Client ids are known to peers: they alone must not end anybody's connection.
         if member is None or not member.accepts(token, self.clock()):
             return None
-        reason = "a newer connection of the same client took its place"
-        seat.close(CloseCode.REPLACED, ErrorCode.REPLACED, reason)
+        seat.close(CloseCode.REPLACED, ErrorCode.REPLACED, _REPLACED)
         return seat.generation, await seat.traffic()
 
     def relay(self, seat: Seat, message: Relayed) -> Coroutine[Any, Any, None] | None:
@@ -409,9 +409,10 @@ class Hub:
             return effects
 
     async def _perform(self, room_id: str, command: Command) -> Effects:
-        return await self._apply(room_id, command, self._see_to)
+        return await self._apply(room_id, command, self.see_to)
 
-    def _see_to(self, effects: Effects) -> None:
+    def see_to(self, effects: Effects) -> None:
+        """Do what a command has brought about that no connection waits for."""
         self._dispatch(effects, None)
 
     async def sweep(self) -> None:
@@ -433,6 +434,14 @@ class Hub:
         seat = self._seat_of(client_id, generation)
         if seat is not None:
             seat.send(text, counted=counted)
+
+    async def oust(self, room_id: str, client_id: str, generation: int) -> None:
+        """End a connection whose client has come back elsewhere, and tell the room what went over it."""
+        seat = self._seat_of(client_id, generation)
+        if seat is not None:
+            seat.close(CloseCode.REPLACED, ErrorCode.REPLACED, _REPLACED)
+            lose = Lose(client_id, generation, "it came back elsewhere", await seat.traffic())
+            await self._part(room_id, lose)
 
     def relayed_elsewhere(self, clients: int) -> None:
         """Count what a client here said to so many on other nodes."""

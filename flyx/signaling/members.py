@@ -159,7 +159,9 @@ class Member:
         node: The process that holds the connection; "" where there is only one.
         token_hash: Of the token that the client shows on return.
         old_token_hash: Of the one before: the answer that carried the newer one may have been lost.
-        old_token_until: Unix time until which the one before is good.
+        old_token_until: Unix time until which the one before is good; while away it is anyway.
+        old_token_counts: Whoever has only that one counts in this session: the newer one was given with
+            `recovered: true`. Otherwise it does not know that a new session has begun.
         absence: None while connected.
     """
 
@@ -170,10 +172,12 @@ class Member:
     token_hash: str
     old_token_hash: str | None = None
     old_token_until: float = 0.0
+    old_token_counts: bool = False
     absence: Absence | None = None
 
     def accepts(self, token: str, now: float) -> bool:
         """Tell whether token is this member's."""
         newest = matches(token, self.token_hash)
-        older = matches(token, self.old_token_hash if now < self.old_token_until else None)
+        good = self.absence is not None or now < self.old_token_until
+        older = matches(token, self.old_token_hash if good else None)
         return newest or older

@@ -23,7 +23,7 @@ processes, and ids and tokens are made by the caller. A store wraps `step` in on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import inf
@@ -224,11 +224,10 @@ def step(room: Room, command: Command, now: float) -> tuple[Room, Effects]:
         LocalProtocolError: A client enters a room that it is in.
     """
     turn = _Turn(room, now)
-    if isinstance(command, Restart):
-        # Before the time that passed meanwhile counts.
-        turn.restart()
+    # Before anything is said: what a lost connection is told would be missing without anybody knowing.
+    lost = turn.cut(command)
     if now >= room.deadline and not room.closed:
-        turn.catch_up()
+        turn.catch_up(lost)
     if turn.closed:
         if isinstance(command, Enter | Resume | Shut):
             turn.effects.append(refusal_of(command))
@@ -244,13 +243,8 @@ def step(room: Room, command: Command, now: float) -> tuple[Room, Effects]:
             member = turn.member(command.client_id, command.generation)
             if member is not None:
                 turn.depart(member, command.reason)
-        case Lose():
-            member = turn.member(command.client_id, command.generation)
-            if member is not None and member.absence is None:
-                turn.lose([member], command.reason, command.traffic)
-        case LoseNode():
-            there = (m for m in turn.members.values() if m.absence is None)
-            turn.lose([m for m in there if m.node == command.node], command.reason, None)
+        case Lose() | LoseNode():
+            turn.tell_of_loss(lost, command.reason)
         case Shut():
             if matches(command.owner_token, room.owner_token_hash):
                 turn.close(ErrorCode.ROOM_CLOSED, "the room was closed by its owner")
@@ -317,9 +311,17 @@ class _Turn:
 
     # What happens.
 
-    def catch_up(self) -> None:
-        """Let time have its effects: first the places that are held no longer, then the room."""
-        overdue = [m for m in self.members.values() if m.absence and m.absence.until <= self.now]
+    def catch_up(self, lost: Collection[str]) -> None:
+        """Let time have its effects: first the places that are held no longer, then the room.
+
+        Args:
+            lost: Clients whose connection is lost just now, whatever their grace time.
+        """
+        overdue = [
+            member
+            for member in self.members.values()
+            if member.absence and member.absence.until <= self.now and member.client_id not in lost
+        ]
         for member in overdue:
             if member.client_id in self.members:
                 self.depart(member, "it did not come back")
@@ -407,14 +409,15 @@ class _Turn:
         if not member.accepts(command.shown_token, self.now):
             self.effects.append(MISSING_SESSION)
             return
-        before = member.absence
-        if before is None:
-            known = command.handover is not None and command.handover[0] == member.generation
-            traffic = command.handover[1] if known and command.handover else None
-            before = Absence(self.now, traffic)
+        older = self._room.members[command.client_id]
+        was_connected = older.absence is None
+        if was_connected:
             reason = "a newer connection of the same client took its place"
-            self.effects.append(CloseClient(member, CloseCode.REPLACED, ErrorCode.REPLACED, reason))
-        replay = before.since(command.received)
+            self.effects.append(CloseClient(older, CloseCode.REPLACED, ErrorCode.REPLACED, reason))
+        # Connected as far as anybody knows: what went over that connection, nobody does.
+        before = member.absence or Absence(self.now, None)
+        counts = member.old_token_counts or matches(command.shown_token, member.token_hash)
+        replay = before.since(command.received if counts else None)
         recovered = replay is not None
         received = before.traffic.received if before.traffic and recovered else 0
         self.generation += 1
@@ -425,6 +428,7 @@ class _Turn:
             token_hash=hash_token(command.resume_token),
             old_token_hash=hash_token(command.shown_token),
             old_token_until=self.now + self._room.config.grace,
+            old_token_counts=recovered,
             absence=None,
         )
         self.put(back)
@@ -434,34 +438,58 @@ class _Turn:
         sent = (command.received or 0) if recovered else 0
         self.effects.append(Admit(back, joined, sent, received, replay or ()))
         # Peers that never missed it need not hear of it.
-        if member.absence is not None or not recovered:
+        if not was_connected or not recovered:
             self._introduce(back, recovered=recovered)
 
-    def lose(self, members: list[Member], reason: str, traffic: Traffic | None) -> None:
-        """These members are connected no longer."""
+    def cut(self, command: Command) -> tuple[str, ...]:
+        """Take note of the connections that are over before command; return whose, for tell_of_loss."""
+        if not isinstance(command, Lose | Resume | LoseNode | Restart):
+            return ()
+        connected = [m for m in self.members.values() if m.absence is None]
+        traffic: Traffic | None = None
+        match command:
+            case Lose():
+                lost = [m for m in connected if m is self.member(command.client_id, command.generation)]
+                traffic = command.traffic
+            case Resume():
+                if command.handover is None:
+                    return ()
+                generation, traffic = command.handover
+                claimed = self.member(command.client_id, generation)
+                lost = [m for m in connected if m is claimed and m.accepts(command.shown_token, self.now)]
+            case LoseNode():
+                lost = [m for m in connected if m.node == command.node]
+            case Restart():
+                lost = connected
+            case _:
+                assert_never(command)
         until = self.now + self._room.config.grace
-        # All of them first: none is told of another on a connection that is gone as well.
-        for member in members:
+        for member in lost:
             absence = Absence(until, traffic)
             if absence.size > self._space():
                 absence = Absence(until, None)
             self.put(replace(member, absence=absence))
-        for member in members:
-            if until > self.now:
-                self.tell(self.peers_of(member.role), _farewell(member, reason, away=True))
-            elif member.client_id in self.members:
-                self.depart(member, reason)
+        if isinstance(command, Restart):
+            self._begin_grace_anew(until)
+            return ()
+        return tuple(member.client_id for member in lost)
 
-    def restart(self) -> None:
-        """Nobody is connected."""
-        until = self.now + self._room.config.grace
+    def _begin_grace_anew(self, until: float) -> None:
+        """Nobody could come back before now."""
         for member in self.members.values():
-            absence = member.absence
-            if absence is None:
-                absence = Absence(until, None)
-            elif absence.until < until:
-                absence = replace(absence, until=until)
-            self.put(replace(member, absence=absence))
+            if member.absence and member.absence.until < until:
+                self.put(replace(member, absence=replace(member.absence, until=until)))
+
+    def tell_of_loss(self, lost: Iterable[str], reason: str) -> None:
+        """These clients are connected no longer: their places are held, or not even that."""
+        for client_id in lost:
+            member = self.members.get(client_id)
+            if member is None:
+                continue
+            if self._room.config.grace > 0:
+                self.tell(self.peers_of(member.role), _farewell(member, reason, away=True))
+            else:
+                self.depart(member, reason)
 
     def depart(self, member: Member, reason: str) -> None:
         """This member is no longer inside."""

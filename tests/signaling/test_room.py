@@ -323,7 +323,10 @@ def test_any_command_finds_an_expired_room_closed() -> None:
     ):
         after, effects = step(room, command, T0 + 3600)
         assert after.closed
-        assert heard(effects, "s") == heard(effects, "r1") == ([] if command == Restart() else ["4410"])
+        # Not on connections that are over.
+        everybody_lost = isinstance(command, LoseNode | Restart)
+        assert heard(effects, "s") == ([] if everybody_lost else ["4410"])
+        assert heard(effects, "r1") == ([] if everybody_lost or isinstance(command, Lose) else ["4410"])
         assert refusals(effects) == ([4404] if isinstance(command, Enter | Resume | Shut) else [])
 
 
@@ -347,3 +350,58 @@ def test_rooms_are_values() -> None:
     assert replace(room) == room
     with pytest.raises(AttributeError):
         room.generation = 5  # type: ignore[misc]
+
+
+# Coming back. tests/signaling/test_room_machine.py has the rules; here is what it once found.
+
+
+def admitted(effects: Effects) -> Admit:
+    [admit] = [effect for effect in effects if isinstance(effect, Admit)]
+    return admit
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_what_is_due_when_a_connection_is_lost_is_kept_for_its_client(resumes: bool) -> None:
+    room = room_with("s", "r")
+    room, _ = step(room, lose(room, "r"), T0)
+    # That the receiver has not come back is found out by the command that tells of the sender's loss.
+    now = T0 + 30
+    if resumes:
+        handover = (generation(room, "s"), NOTHING_SAID)
+        back = Resume("s", "token of s", "new", received=0, handover=handover)
+        _, effects = step(room, back, now)
+    else:
+        room, effects = step(room, lose(room, "s"), now)
+        assert heard(effects, "s") == []
+        _, effects = step(room, Resume("s", "token of s", "new", received=0), now)
+    assert admitted(effects).joined.data.recovered
+    assert [text.partition('"reason":"')[2][:20] for text in admitted(effects).replay] == [
+        "it did not come back"
+    ]
+
+
+def test_the_token_before_the_newest_brings_back_whoever_never_got_the_newest() -> None:
+    room = room_with("s")
+    room, _ = step(room, lose(room, "s"), T0)
+    room, effects = step(room, Resume("s", "token of s", "never heard", received=0), T0)
+    room, _ = step(room, lose(room, "s"), T0)
+    room, _ = step(room, Restart(), T0 + 3600)
+    _, effects = step(room, Resume("s", "token of s", "new", received=0), T0 + 3629)
+    assert admitted(effects).joined.data.resume_token == "new"
+
+
+def test_nobody_is_told_of_another_on_a_connection_that_is_lost_with_it() -> None:
+    for grace in (0.0, 30.0):
+        room = room_with("s", "r", config=RoomConfig(grace=grace))
+        _, effects = step(room, LoseNode("", "its server has gone"), T0)
+        assert heard(effects, "s") == heard(effects, "r") == []
+
+
+def test_whoever_missed_that_a_new_session_began_is_told_again_whatever_it_counts() -> None:
+    room = room_with("s", "r")
+    room, _ = step(room, lose(room, "s", None), T0)
+    # The answer says `recovered: false`, and is lost; then the receiver says something.
+    room, _ = step(room, Resume("s", "token of s", "never heard", received=1), T0)
+    room, _ = step(room, lose(room, "s", Traffic(0, 2, ("join", "answer"))), T0)
+    room, effects = step(room, Resume("s", "token of s", "new", received=1), T0)
+    assert not admitted(effects).joined.data.recovered

@@ -7,17 +7,24 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from flyx.server.redis.shared import SharedRoom
+from flyx.signaling.commands import Effects
 from flyx.signaling.messages import CloseCode, ErrorCode
 
 
 class Clients(Protocol):
     """The clients connected to this node. Nothing here waits; what is not here is ignored."""
 
+    def see_to(self, effects: Effects) -> None:
+        """Do what a command has brought about that no client here has given."""
+
     def holds(self, client_id: str, generation: int) -> bool:
         """Tell whether this connection of the client is here and speaks for it."""
 
     def send(self, client_id: str, generation: int, text: str, *, counted: bool) -> None:
         """Send to a client; counted: the message is about a peer and must not get lost."""
+
+    async def oust(self, room_id: str, client_id: str, generation: int) -> None:
+        """End a connection whose client has come back elsewhere, and tell the room what went over it."""
 
     def relayed_elsewhere(self, clients: int) -> None:
         """Count what a client here said to so many on other nodes."""

@@ -49,6 +49,9 @@ class Ear:
                 self._hear_change(*fields)
             case wire.MARK:
                 self._count(*fields, last=True)
+            case wire.OUST:
+                room_id, client_id, generation = fields
+                self._store.spawn(self._store.clients.oust(room_id, client_id, generation))
             case wire.PROBE:
                 self._store.keeper.on_probe(*fields)
             case _:
@@ -121,6 +124,10 @@ class Ear:
         if isinstance(message, Relayed):
             again = Relay(speaker, member.generation, retarget(message, client_id))
             self._store.spawn(self._store.perform(room_id, again))
+
+    def start_over(self) -> None:
+        """Nobody has said anything yet to this node under its new name."""
+        self._heard.clear()
 
     def forget_node(self, node_id: str) -> None:
         """Forget a node that is no more."""

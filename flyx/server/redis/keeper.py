@@ -232,10 +232,10 @@ class Keeper:
         for entry in self._copies.entries():
             for member in entry.members_at(self._shared.node_id):
                 self._store.close_client(member, "this server stood still for too long; connect again")
-        self._copies.clear()
         self._good_until = float("-inf")
         self.hearing = False
         self._shared.rename()
+        self._store.start_over()
 
     # Comparing.
 
@@ -301,7 +301,9 @@ class Keeper:
             room_ids = await self._shared.bury(node_id)
             if room_ids is None:
                 return
-            log.warning("a node is dead", node=node_id, rooms=len(room_ids))
+            if room_ids:
+                # One that has stopped in good order has left none.
+                log.warning("a node is dead", node=node_id, rooms=len(room_ids))
             await self._lose(node_id, room_ids)
             await self._shared.forget(node_id)
             await self._store.forget_node(node_id)

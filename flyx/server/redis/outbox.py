@@ -31,16 +31,20 @@ class Outbox:
         sequence: Of the last batch that was said.
     """
 
-    def __init__(self, shared: Shared, node_id: str, on_death: Callable[[str], bool]) -> None:
+    def __init__(
+        self, shared: Shared, node_id: str, on_death: Callable[[str], bool], on_loss: Callable[[], None]
+    ) -> None:
         """Args:
         shared: The way out.
         node_id: The other node.
         on_death: Called when the node turns out to have no lease; True: its clients will be seen to.
+            on_loss: Called when this node turns out to have none itself.
         """
         self.sequence = 0
         self._shared = shared
         self._node_id = node_id
         self._on_death = on_death
+        self._on_loss = on_loss
         self._waiting: deque[tuple[Item, asyncio.Future[bool]]] = deque()
         self._size = 0
         self._wake = asyncio.Event()
@@ -92,7 +96,8 @@ class Outbox:
             try:
                 said = await self._shared.relay(self._node_id, self.sequence + 1, items)
             except LeaseLost:
-                raise
+                # The Keeper will get it back, or will know better.
+                self._on_loss()
             except StoreAway:
                 unsure = True
             else:

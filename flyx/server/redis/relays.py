@@ -166,7 +166,9 @@ class Relays:
     def _outbox(self, node_id: str) -> Outbox:
         outbox = self._outboxes.get(node_id)
         if outbox is None:
-            outbox = self._outboxes[node_id] = Outbox(self._shared, node_id, self._store.suspect)
+            outbox = self._outboxes[node_id] = Outbox(
+                self._shared, node_id, self._store.suspect, self._store.keeper.doubt
+            )
         return outbox
 
     def marks(self) -> dict[str, str]:
@@ -175,6 +177,11 @@ class Relays:
         return {
             n: wire.encode([wire.MARK, me, box.sequence]) for n, box in self._outboxes.items() if box.sequence
         }
+
+    def start_over(self) -> None:
+        """Nothing has been said yet under the new name of this node."""
+        for outbox in self._outboxes.values():
+            outbox.sequence = 0
 
     async def forget_node(self, node_id: str) -> None:
         """Forget a node that is no more."""

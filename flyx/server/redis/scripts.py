@@ -20,7 +20,7 @@ from typing import Final
 
 LEASE_MS: Final = 15_000
 # The node that does the chores keeps them for so long without having to win again.
-JANITOR_MS: Final = 10_000
+JANITOR_MS: Final = 3_000
 # For what describes the service and not a room. Every use starts it anew.
 INDEX_MS: Final = 40 * 24 * 3600 * 1000
 # A frozen node that comes back later than that finds out by looking at its rooms.

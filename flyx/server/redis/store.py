@@ -59,6 +59,9 @@ ECHO = 1.0
 # Seconds for which a change is tried whose outcome nobody knows, and between two tries.
 PATIENCE = 5.0
 _PAUSE = 0.2
+# Seconds that a client waits for the end of its older connection on another node, and between two looks.
+_HANDOVER = 3.0
+_GLANCE = 0.02
 
 T = TypeVar("T")
 
@@ -142,7 +145,12 @@ class RedisRoomStore(RoomStore):
     async def create(self, room: Room) -> bool:
         await self.keeper.fit()
         entry = SharedRoom(room, 1, secrets.token_hex(8))
-        return await self.owned(self._shared.create(entry, max_rooms=self._max_rooms))
+        try:
+            return await self.owned(self._shared.create(entry, max_rooms=self._max_rooms))
+        except LeaseLost:
+            self.keeper.doubt()
+            await self.keeper.fit()
+            return await self.owned(self._shared.create(entry, max_rooms=self._max_rooms))
 
     async def load(self, room_id: str) -> SharedRoom | None:
         return await self.owned(self._shared.load(room_id))
@@ -175,7 +183,34 @@ class RedisRoomStore(RoomStore):
                 if after is entry.room:
                     await self._relays.relay(entry, command, effects, now, see_to)
                     return effects
+        if isinstance(command, Resume):
+            await self.owned(self._make_way(room_id, command, now))
         return await self.owned(self.run(room_id, command, now, see_to))
+
+    async def _make_way(self, room_id: str, command: Resume, now: float) -> None:
+        """Have the older connection of a client that comes back end properly, wherever it is.
+
+        Whoever has it knows what went over it. Without that the client could not be told what it missed.
+        """
+        deadline = asyncio.get_running_loop().time() + _HANDOVER
+        asked = False
+        while True:
+            entry = await self._shared.load(room_id)
+            member = entry.room.members.get(command.client_id) if entry else None
+            if member is None or member.absence is not None or not member.accepts(command.shown_token, now):
+                return
+            if member.node == self._shared.node_id:
+                if self.clients.holds(member.client_id, member.generation):
+                    # Its end has been seen to, if it could be.
+                    return
+            elif not asked:
+                message = wire.encode([wire.OUST, room_id, member.client_id, member.generation])
+                if not await self._shared.tell(member.node, message):
+                    return
+                asked = True
+            if asyncio.get_running_loop().time() > deadline:
+                return
+            await asyncio.sleep(_GLANCE)
 
     async def run(
         self,
@@ -197,7 +232,13 @@ class RedisRoomStore(RoomStore):
                 after, effects = step(seen.room, command, now)
                 if after is seen.room:
                     break
-                if await self._commit(seen, after, effects, see_to) is Commit.DONE:
+                try:
+                    outcome = await self._commit(seen, after, effects, see_to)
+                except LeaseLost:
+                    # Nothing was done, and nothing will be until it is known how we stand.
+                    await self.keeper.fit()
+                    continue
+                if outcome is Commit.DONE:
                     return effects
                 stale = seen
         if isinstance(command, Relay):
@@ -377,6 +418,12 @@ class RedisRoomStore(RoomStore):
         """Return what to tell each node, so that it can see whether it heard all."""
         return self._relays.marks()
 
+    def start_over(self) -> None:
+        """This node has a new name."""
+        self._copies.clear()
+        self._ear.start_over()
+        self._relays.start_over()
+
     async def forget_node(self, node_id: str) -> None:
         """Forget a node that is no more."""
         self._ear.forget_node(node_id)
@@ -384,7 +431,7 @@ class RedisRoomStore(RoomStore):
 
     async def perform(self, room_id: str, command: Command) -> None:
         """Run a command that no client gave."""
-        await self.run(room_id, command, self._clock(), leave_alone)
+        await self.run(room_id, command, self._clock(), self.clients.see_to)
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run work in a task that nobody else can cancel."""

@@ -6,6 +6,7 @@
     ["relay", from, sequence, [item, ...]]   what clients elsewhere say to clients here
     ["mark", from, sequence]                 the last `relay` so far: shows what is missing at the end
     ["probe", number]                        to oneself: is this channel heard?
+    ["oust", room_id, client_id, generation] this client has come back by way of another node
 
     effect  = ["send", client_id, generation, text, counted]
               | ["close", client_id, generation, close code, error code, reason]
@@ -29,6 +30,7 @@ ROOM: Final = "room"
 RELAY: Final = "relay"
 MARK: Final = "mark"
 PROBE: Final = "probe"
+OUST: Final = "oust"
 
 SEND: Final = "send"
 CLOSE: Final = "close"
