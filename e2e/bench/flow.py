@@ -2,9 +2,10 @@
 
     python -m e2e.bench.flow STACK SECONDS COMMAND...
 
-sends for so long to a receiver that COMMAND starts (such as `ip netns exec right python -m e2e.bench.flow
-STACK`), and prints two lines of JSON: when it began, in monotonic seconds of this machine, and the receiver's
-timeline. STACK is one of stacks.py's, or tcp-cubic or tcp-bbr: plain TCP with that congestion control.
+connects to a receiver that COMMAND starts (such as `ip netns exec right python -m e2e.bench.flow STACK`),
+says "ready", and, told to go by a line of standard input, sends for so long. Then it prints the receiver's
+timeline as JSON. STACK is one of stacks.py's, or tcp-cubic or tcp-bbr: plain TCP with that congestion
+control.
 """
 
 from __future__ import annotations
@@ -91,8 +92,9 @@ async def send(stack: str, seconds: float, command: list[str]) -> None:
     receiver.stdin.write(json.dumps(await end.offer()).encode() + b"\n")
     await end.accept(json.loads(await receiver.stdout.readline()))
     await end.opened.wait()
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
     started = time.monotonic()
-    print(json.dumps(started), flush=True)
     message = os.urandom(MESSAGE_SIZE)
     while time.monotonic() < started + seconds:
         end.writable.clear()

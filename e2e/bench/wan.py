@@ -54,21 +54,31 @@ class Row:
 
 
 class Flow:
-    """A flow from left to right, running."""
+    """A flow from left to right: connected once made, sending from go() on."""
 
     def __init__(self, link: Link, stack: str, seconds: float) -> None:
         module = [sys.executable, "-m", "e2e.bench.flow", stack]
         # Nested: the sender starts its receiver on the other host.
         command = link.on("left", [*module, seconds, *link.on("right", module)])
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._output = self._process.stdout
-        self.began = float(json.loads(self._output.readline()))
+        self._input, self._output = self._process.stdin, self._process.stdout
+        self._output.readline()
+        # Set by go(), in monotonic seconds.
+        self.began = 0.0
+
+    def go(self) -> Flow:
+        """Begin to send."""
+        self.began = time.monotonic()
+        print(file=self._input, flush=True)
+        return self
 
     def finish(self) -> Timeline:
         """Wait for the end of it."""
         told = json.loads(self._output.readline())
-        self._process.wait()
+        self._process.communicate()
         return Timeline(told["started"], told["buckets"])
 
 
@@ -91,7 +101,7 @@ class Timeline:
 
 def share(link: Link, stack: str, seconds: float, rate_mbit: float) -> float:
     """The part of the link that one flow uses."""
-    return Flow(link, stack, seconds).finish().part(rate_mbit, seconds)
+    return Flow(link, stack, seconds).go().finish().part(rate_mbit, seconds)
 
 
 def lesser_share_against(other: str) -> Callable[[Link, str, float, float], float]:
@@ -99,6 +109,8 @@ def lesser_share_against(other: str) -> Callable[[Link, str, float, float], floa
 
     def measure(link: Link, stack: str, seconds: float, rate_mbit: float) -> float:
         flows = [Flow(link, name, seconds) for name in (stack, other or stack)]
+        for flow in flows:
+            flow.go()
         lines = [flow.finish() for flow in flows]
         begin = max(line.started for line in lines)
         rates = [line.rate(begin, begin + seconds - 1) / rate_mbit / 1e4 for line in lines]
@@ -117,7 +129,7 @@ def queueing(link: Link, stack: str, seconds: float, rate_mbit: float) -> float:
     echo.stdout.readline()
     try:
         alone = probe(link, 1.0)
-        flow = Flow(link, stack, seconds)
+        flow = Flow(link, stack, seconds).go()
         beside = probe(link, seconds)
         part = flow.finish().part(rate_mbit, seconds)
         print(f"  {stack} used {part:.1f} % meanwhile", file=sys.stderr)
@@ -139,7 +151,7 @@ def recovery_from(outage: float) -> Callable[[Link, str, float, float], float]:
     """Measure the seconds from the end of an outage to 80 % of the rate before it."""
 
     def measure(link: Link, stack: str, seconds: float, rate_mbit: float) -> float:
-        flow = Flow(link, stack, seconds)
+        flow = Flow(link, stack, seconds).go()
         _sleep_until(flow.began + DISTURBED_AT)
         link.cut()
         _sleep_until(flow.began + DISTURBED_AT + outage)

@@ -130,7 +130,7 @@ class Transmission:
         if result.sample is not None:
             if result.sample.rtt is not None:
                 self.rtt.update(result.sample.rtt, now)
-                self._pacer.on_round_trip(self.rtt.min_rtt or 0.0)
+                self._pacer.on_round_trip(self.rtt.min_rtt or 0.0, self.rtt.queueing)
             self.rtt.reset_back_off()
             self.failures = 0
             self._probed = False

@@ -194,7 +194,7 @@ class Flow:
         self.newest_acked = max(self.newest_acked, newest_number)
         rtt = now - newest.sent_at
         self.rtt.update(rtt, now)
-        self.pacer.on_round_trip(self.rtt.min_rtt or 0.0)
+        self.pacer.on_round_trip(self.rtt.min_rtt or 0.0, self.rtt.queueing)
         send_elapsed = newest.sent_at - newest.first_send_time
         ack_elapsed = now - newest.delivered_time
         self.first_send_time = newest.sent_at
