@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from flyx.sctp import chunks
 from flyx.sctp.chunks import ChunkType
 from flyx.sctp.congestion.base import CongestionController
-from flyx.sctp.outstanding import Burst, Outstanding
+from flyx.sctp.outstanding import Outstanding
 from flyx.sctp.pacing import Pacer
 from flyx.sctp.packet import COMMON_HEADER, COMMON_HEADER_SIZE, Checksum, padded, with_checksum
 from flyx.sctp.reassembly import BEGINNING, ENDING, UNORDERED
 from flyx.sctp.rto import RttEstimator
+from flyx.sctp.runs import Burst
 from flyx.sctp.send_queue import OutgoingMessage, SendQueue
 from flyx.sctp.serial import TSN_MODULUS, widen
 from flyx.sctp.timers import Timer, Timers
@@ -107,9 +108,24 @@ class Transmission:
 
         RFC 9260 §6.2.1, §6.3.2, §7.2.
         """
-        outstanding = self.outstanding
-        cumulative = widen(sack.cumulative_tsn_ack, outstanding.cumulative)
+        cumulative = widen(sack.cumulative_tsn_ack, self.outstanding.cumulative)
         gaps = [(cumulative + start, cumulative + end) for start, end in sack.gap_ack_blocks]
+        if not self._acknowledged(cumulative, gaps, now):
+            return
+        self._a_rwnd = sack.a_rwnd
+        if sack.a_rwnd < self._max_packet_size:
+            # It lives: probes of a closed window do not count (RFC 9260 §6.1 A).
+            self.failures = 0
+        if sack.duplicate_tsns:
+            self.outstanding.widen_reordering_window()
+
+    def receive_shutdown(self, cumulative_tsn_ack: int, now: float) -> None:
+        """Apply the acknowledgement in SHUTDOWN: of gaps and window it tells nothing (RFC 9260 §9.2)."""
+        self._acknowledged(widen(cumulative_tsn_ack, self.outstanding.cumulative), None, now)
+
+    def _acknowledged(self, cumulative: int, gaps: list[tuple[int, int]] | None, now: float) -> bool:
+        """Apply what was acknowledged; return False if it is older than what was applied before."""
+        outstanding = self.outstanding
         result = outstanding.on_sack(
             cumulative,
             gaps,
@@ -118,13 +134,7 @@ class Transmission:
             cwnd_limited=outstanding.delivered <= self._cwnd_limited_until,
         )
         if result is None:
-            return
-        self._a_rwnd = sack.a_rwnd
-        if sack.a_rwnd < self._max_packet_size:
-            # It lives: probes of a closed window do not count (RFC 9260 §6.1 A).
-            self.failures = 0
-        if sack.duplicate_tsns:
-            outstanding.widen_reordering_window()
+            return False
         if result.losses:
             self._controller.on_loss(now, result.losses, outstanding.in_flight)
         if result.sample is not None:
@@ -142,10 +152,7 @@ class Transmission:
             self._forward_to = None
         if result.advanced or result.sample is not None or not outstanding.runs:
             self._restart_loss_timers(now)
-
-    def receive_shutdown(self, cumulative_tsn_ack: int, now: float) -> None:
-        """Apply the acknowledgement in SHUTDOWN, which tells nothing of the window (RFC 9260 §9.2)."""
-        self.receive_sack(chunks.Sack(cumulative_tsn_ack, self._a_rwnd), now)
+        return True
 
     def handle_rack(self, now: float) -> None:
         """What was suspect may be lost by now."""

@@ -322,6 +322,24 @@ def test_a_sack_of_what_was_not_sent_aborts():
     assert isinstance(peer.closed().error, RemoteProtocolError)
 
 
+def test_a_peer_that_reneges_gets_everything_again():
+    peer = ByHand().establish()
+    data = bytes(range(250)) * 40
+    peer.association.send(1, 51, data)
+    first = values(peer.drain(), ChunkType.DATA)
+    count = len(first)
+    peer.give(peer.sack(0, (2, count)))
+    peer.now += 0.05
+    again = values(peer.drain(), ChunkType.DATA)
+    assert again == first[:1]
+    peer.give(peer.sack(1))
+    # At once, and all that was acknowledged by a gap ack block only.
+    assert values(peer.drain(), ChunkType.DATA) == first[1:]
+    peer.give(peer.sack(count))
+    assert peer.association.state is State.ESTABLISHED
+    assert peer.association.next_timeout() is None or not peer.next()
+
+
 def test_rfc_9260_section_6_2_every_second_packet_is_acknowledged_and_one_alone_soon():
     peer = ByHand().establish()
     peer.give(peer.data(b"1", ssn=0))

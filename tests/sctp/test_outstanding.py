@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyx.errors import RemoteProtocolError
-from flyx.sctp.outstanding import MAX_SKIPPED_STREAMS, Fate, Outstanding, _uncovered
+from flyx.sctp.outstanding import MAX_SKIPPED_STREAMS, Outstanding, _uncovered
+from flyx.sctp.runs import Fate
 from flyx.sctp.send_queue import OutgoingMessage
 
 FIRST = (1 << 32) - 30
@@ -99,6 +100,7 @@ def test_every_byte_is_acknowledged_or_lost_or_in_flight(seed):
     messages: dict[int, OutgoingMessage] = {}
     received: set[int] = set()
     acked: set[int] = set()
+    known: set[int] = set()
     cumulative, old_sacks = FIRST - 1, []
     partial = seed % 2
     for _ in range(120):
@@ -132,19 +134,35 @@ def test_every_byte_is_acknowledged_or_lost_or_in_flight(seed):
                     gaps.append((block[0], block[-1]))
                 gaps = gaps[: rng.randint(0, 5)]
                 old_sacks.append((cumulative, gaps))
-                before = outstanding.delivered
+                before, advanced = outstanding.delivered, cumulative > outstanding.cumulative
                 result = sack(outstanding, cumulative, *gaps, now=now)
                 told = {t for t in sizes if t <= cumulative} | {t for a, b in gaps for t in range(a, b + 1)}
                 fresh = {t for t in told - acked if not messages[t].abandoned}
                 assert outstanding.delivered - before == sum(sizes[t] for t in fresh)
                 assert (result.sample.acked if result.sample else 0) == sum(sizes[t] for t in fresh)
                 acked |= told
+                if advanced:
+                    reach = gaps[-1][1] if gaps else outstanding.next_tsn
+                    gone = {t for t in acked - told if t <= reach}
+                    taken = {t for t, fate in fates(outstanding).items() if fate is Fate.LOST} & gone
+                    # What is abandoned hides now and then that something was taken back, until T3 expires.
+                    assert taken == gone or partial
+                    acked -= taken
+                known = {t for a, b in gaps for t in range(a, b + 1)}
             case "stale" if old_sacks:
                 old_cumulative, gaps = rng.choice(old_sacks)
                 before = outstanding.delivered
+                told = {t for a, b in gaps for t in range(a, b + 1)}
+                fresh = {t for t in told - acked if not messages[t].abandoned}
                 result = sack(outstanding, old_cumulative, *gaps, now=now)
                 assert (result is None) is (old_cumulative < outstanding.cumulative)
-                assert outstanding.delivered == before
+                if result is not None:
+                    # It may tell of what was taken back since.
+                    assert outstanding.delivered - before == sum(sizes[t] for t in fresh)
+                    acked |= told
+                    known = told
+                else:
+                    assert outstanding.delivered == before
             case "rack":
                 before = outstanding.lost
                 losses, again = outstanding.detect_losses(now, 0.05)
@@ -154,6 +172,9 @@ def test_every_byte_is_acknowledged_or_lost_or_in_flight(seed):
                 before = outstanding.in_flight
                 assert sum(loss.size for loss in outstanding.lose_everything()) == before
                 assert outstanding.in_flight == 0
+                taken = {t for t, fate in fates(outstanding).items() if fate is Fate.LOST} & acked
+                assert not taken & known
+                acked -= taken
             case "probe":
                 if not outstanding.lost_waiting and (run := outstanding.lose_last()):
                     assert run.count == 1
@@ -194,6 +215,52 @@ def test_a_sack_for_what_was_not_sent_is_a_violation():
         sack(outstanding, FIRST + 3, now=1.1)
     with pytest.raises(RemoteProtocolError):
         sack(outstanding, FIRST, (FIRST + 2, FIRST + 3), now=1.1)
+
+
+def reneged_on(outstanding, cumulative, *gaps, now=1.2):
+    """TSNs, counted from FIRST, that this SACK takes back."""
+    before = {tsn for tsn, fate in fates(outstanding).items() if fate is Fate.ACKED}
+    sack(outstanding, cumulative, *gaps, now=now)
+    check(outstanding)
+    return [tsn - FIRST for tsn in lost(outstanding) if tsn in before]
+
+
+def test_rfc_9260_section_6_2_1_what_a_newer_sack_no_longer_tells_of_is_sent_again():
+    outstanding = Outstanding(FIRST)
+    first, rest = outgoing(4), outgoing(6, last=7, ssn=1)
+    send(outstanding, 1.0, first, rest)
+    sack(outstanding, FIRST - 1, (FIRST + 2, FIRST + 7), now=1.1)
+    assert reneged_on(outstanding, FIRST, (FIRST + 5, FIRST + 5)) == [2, 3, 4]
+    # What the last block does not reach may only have had no room.
+    assert {tsn - FIRST for tsn, fate in fates(outstanding).items() if fate is Fate.ACKED} == {5, 6, 7}
+    assert outstanding.lost == 2 * SIZE
+    sent = {run.first - FIRST: (run.message, run.fragment) for run in resend_all(outstanding, 1.3)}
+    assert {sent[2], sent[4]} == {(first, 2), (rest, 0)}
+    sack(outstanding, FIRST + 9, now=1.4)
+    assert not outstanding.runs
+    check(outstanding)
+
+
+def test_a_newer_sack_without_gap_ack_blocks_takes_back_all_of_them():
+    outstanding = Outstanding(FIRST)
+    send(outstanding, 1.0, *(outgoing(ssn=ssn) for ssn in range(6)))
+    sack(outstanding, FIRST - 1, (FIRST + 2, FIRST + 2), (FIRST + 4, FIRST + 5), now=1.1)
+    assert reneged_on(outstanding, FIRST + 1) == [2, 4, 5]
+    assert outstanding.in_flight + outstanding.lost_waiting == 4 * SIZE
+    # It is acknowledged again when it has arrived again.
+    resend_all(outstanding, 1.3)
+    assert sack(outstanding, FIRST + 1, (FIRST + 4, FIRST + 5), now=1.4).sample.acked == 2 * SIZE
+
+
+def test_a_sack_as_old_as_the_last_one_takes_nothing_back_before_t3_expires():
+    outstanding = Outstanding(FIRST)
+    send(outstanding, 1.0, *(outgoing(ssn=ssn) for ssn in range(6)))
+    sack(outstanding, FIRST - 1, (FIRST + 2, FIRST + 5), now=1.1)
+    # It may have been overtaken.
+    assert reneged_on(outstanding, FIRST - 1, (FIRST + 4, FIRST + 4)) == []
+    outstanding.lose_everything()
+    assert [tsn - FIRST for tsn in lost(outstanding)] == [0, 1, 2, 3]
+    check(outstanding)
 
 
 def test_neighbours_that_are_acknowledged_become_one_run():
