@@ -452,7 +452,7 @@ class Association:
     def _use_partial_reliability(self) -> None:
         """Messages may be abandoned from now on, if the peer understands FORWARD TSN."""
         if self._transmission and self._peer_init and self._partial_reliability:
-            self._transmission.partial_reliability = self._peer_init.forward_tsn
+            self._transmission.partial_reliability = self._peer_init.takes_forward_tsn
 
     def _start_t1(self, packet: bytes, now: float) -> None:
         self._resend, self._resends = packet, 0

@@ -716,6 +716,18 @@ def test_nothing_is_abandoned_for_a_peer_without_forward_tsn():
     assert values(peer.drain(), ChunkType.FORWARD_TSN) == []
 
 
+def test_forward_tsn_among_the_extensions_alone_is_enough_to_abandon():
+    # As pion tells it.
+    init = Init(TAG, 1 << 20, 1, 1, TSN, b"cookie", False, True, frozenset({ChunkType.FORWARD_TSN}))
+    peer = ByHand(init=init).establish()
+    peer.association.send(1, 51, b"x", max_retransmits=0)
+    peer.drain()
+    forwards = []
+    while not forwards:
+        forwards = values(peer.next(), ChunkType.FORWARD_TSN)
+    assert chunks.parse_forward_tsn_untrusted(memoryview(forwards[0])).streams == [(1, 0)]
+
+
 def test_forward_tsn_delivers_what_was_held_up():
     peer = ByHand().establish()
     peer.give(peer.data(b"b", tsn=TSN + 1, ssn=1))
