@@ -170,7 +170,8 @@ _SACK = struct.Struct("!IIHH")
 MAX_GAP_ACK_BLOCKS = 200
 """Gap ack blocks in our SACKs: 800 bytes, which fit every packet. The lowest are told, as first repaired."""
 
-MAX_DUPLICATE_TSNS = 20
+MAX_DUPLICATE_TSNS = 64
+"""Duplicates in our SACKs: 256 bytes, which fit beside the gap ack blocks."""
 
 
 @_untrusted

@@ -8,7 +8,7 @@ shown that it reorders, by three missing reports (RFC 9260 §7.2.4). TSNs here n
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -16,6 +16,7 @@ from flyx.errors import RemoteProtocolError
 from flyx.sctp.congestion.base import AckSample, Loss
 from flyx.sctp.runs import Burst, Fate, Run
 from flyx.sctp.send_queue import OutgoingMessage
+from flyx.sctp.spurious import SuspectLosses
 
 DUPLICATE_THRESHOLD = 3
 """Packets acknowledged beyond a missing one that prove its loss (RFC 9260 §7.2.4), if nothing reorders."""
@@ -104,6 +105,7 @@ class Outstanding:
         self._rack_tsn = initial_tsn - 1
         self._rack_rtt = 0.0
         self.reordering_seen = False
+        self.suspects = SuspectLosses()
         # The reordering window is this many quarters of the least RTT.
         self._reorder_steps = 1
         # Fragments acknowledged out of order, for the duplicate threshold.
@@ -302,6 +304,7 @@ class Outstanding:
             case Fate.LOST:
                 # It was not lost after all.
                 self.lost_waiting -= run.size
+                self.suspects.arrived(run.first, run.count)
         ack.size += run.size
         if run.first + run.count - 1 < self.highest_acked and run.times_sent == 1:
             self.reordering_seen = True
@@ -377,7 +380,7 @@ class Outstanding:
             due = run.burst.sent_at + limit
             if due <= now:
                 losses[run.burst] = losses.get(run.burst, 0) + run.size
-                self._lose(run)
+                self._lose(run, now)
             elif again is None or due < again:
                 again = due
         return self._losses(losses), again
@@ -392,18 +395,22 @@ class Outstanding:
             return 0.0
         return min(self._reorder_steps * min_rtt / 4, self._rack_rtt)
 
-    def widen_reordering_window(self) -> None:
-        """The receiver has reported a duplicate: a retransmission was needless (RFC 8985 §6.2 step 4)."""
-        self.reordering_seen = True
-        self._reorder_steps = min(self._reorder_steps + 1, 16)
+    def on_duplicates(self, tsns: Iterable[int]) -> None:
+        """The receiver has got these twice; a needless retransmission widens the reordering window.
 
-    def lose_everything(self) -> list[Loss]:
+        RFC 8985 §6.2 step 4. A tail probe, or what the path duplicates, was not declared lost before.
+        """
+        if self.suspects.duplicated(tsns):
+            self.reordering_seen = True
+            self._reorder_steps = min(self._reorder_steps + 1, 16)
+
+    def lose_everything(self, now: float) -> list[Loss]:
         """T3-rtx has expired: all that is in flight counts as lost (RFC 9260 §6.3.3)."""
         losses: dict[Burst, int] = {}
         for run in self.runs:
             if run.fate is Fate.IN_FLIGHT:
                 losses[run.burst] = losses.get(run.burst, 0) + run.size
-                self._lose(run)
+                self._lose(run, now)
         if self._gap_acked:
             # The last SACK may have been as old as the one before it; the next would long have corrected it.
             self._take_back()
@@ -426,7 +433,8 @@ class Outstanding:
             return run
         return None
 
-    def _lose(self, run: Run) -> None:
+    def _lose(self, run: Run, now: float) -> None:
+        self.suspects.lost(run.first, run.count, run.burst.sent_at, now)
         self.in_flight -= run.size
         self.lost_waiting += run.size
         self.lost += run.size

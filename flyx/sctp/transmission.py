@@ -117,7 +117,9 @@ class Transmission:
             # It lives: probes of a closed window do not count (RFC 9260 §6.1 A).
             self.failures = 0
         if sack.duplicate_tsns:
-            self.outstanding.widen_reordering_window()
+            self.outstanding.on_duplicates([widen(tsn, cumulative) for tsn in sack.duplicate_tsns])
+        if self.outstanding.suspects.were_none():
+            self._controller.on_spurious_loss(now)
 
     def receive_shutdown(self, cumulative_tsn_ack: int, now: float) -> None:
         """Apply the acknowledgement in SHUTDOWN: of gaps and window it tells nothing (RFC 9260 §9.2)."""
@@ -174,7 +176,7 @@ class Transmission:
             return
         self.failures += 1
         self.rtt.back_off()
-        losses = self.outstanding.lose_everything()
+        losses = self.outstanding.lose_everything(now)
         if losses:
             self._controller.on_timeout(now, self.outstanding.in_flight)
         if self._forward_to is not None:
