@@ -189,11 +189,6 @@ class Association:
         self._close(None)
 
     @property
-    def buffered(self) -> int:
-        """Bytes queued and not sent."""
-        return self._queue.size
-
-    @property
     def max_packet_size(self) -> int:
         """The largest packet that is known to pass."""
         return self._path_mtu.size

@@ -53,11 +53,6 @@ class RttEstimator:
         """The smallest sample of the last 10 s; RACK's reordering window is a part of it (RFC 8985 §6.2)."""
         return self._minimum.value
 
-    @property
-    def timeouts(self) -> int:
-        """Timeouts in a row, without a sample between."""
-        return self._timeouts
-
     def update(self, rtt: float, now: float) -> None:
         """Take one sample, and forget the back-off.
 
