@@ -193,6 +193,11 @@ class Association:
         """The largest packet that is known to pass."""
         return self._path_mtu.size
 
+    @property
+    def needs_fragments(self) -> bool:
+        """Packets to send may be larger than that: the path took them once. IP is to fragment them."""
+        return self._transmission is not None and self._transmission.oversized
+
     # Drains.
 
     def packets_to_send(self, now: float) -> list[bytes]:
@@ -425,7 +430,7 @@ class Association:
         ports = self._local_port, self._remote_port
         peer = Peer(*ports, init.initiate_tag, init.a_rwnd, checksum)
         self._transmission = Transmission(
-            peer, self._queue, self._initial_tsn, self._controller, self._timers, self._path_mtu.size
+            peer, self._queue, self._initial_tsn, self._controller, self._timers, self._path_mtu
         )
         self._use_partial_reliability()
         self._reception = Reception(init.initial_tsn, self._config, self._timers)
@@ -504,7 +509,7 @@ class Association:
     def _receive_heartbeat_ack(self, value: memoryview) -> None:
         for _, info in split_parameters_untrusted(value):
             if self._path_mtu.acknowledged(bytes(info)) and self._transmission:
-                self._transmission.set_max_packet_size(self._path_mtu.size)
+                self._transmission.path_mtu_changed()
 
     # Stream reset (RFC 6525).
 

@@ -77,7 +77,14 @@ def _uncovered(
 class Outstanding:
     """All TSNs that were sent and are not cumulatively acknowledged."""
 
-    def __init__(self, initial_tsn: int) -> None:
+    def __init__(self, initial_tsn: int, safe_fragment: int = 1 << 16) -> None:
+        """Args:
+        initial_tsn: of the first fragment.
+        safe_fragment: bytes of the largest fragment that every path takes.
+        """
+        self._safe_fragment = safe_fragment
+        # Times in a row that larger fragments were lost though sent again, without any that arrived.
+        self.large_losses = 0
         self.next_tsn = initial_tsn
         # Everything up to here is acknowledged.
         self.cumulative = initial_tsn - 1
@@ -306,6 +313,8 @@ class Outstanding:
                 self.lost_waiting -= run.size
                 self.suspects.arrived(run.first, run.count)
         ack.size += run.size
+        if self.large_losses and run.largest_fragment > self._safe_fragment:
+            self.large_losses = 0
         if run.first + run.count - 1 < self.highest_acked and run.times_sent == 1:
             self.reordering_seen = True
         newest = ack.newest
@@ -368,6 +377,7 @@ class Outstanding:
         window = self._reordering_window(min_rtt)
         limit = self._rack_rtt + window
         losses: dict[Burst, int] = {}
+        large = False
         again: float | None = None
         for run in self.runs:
             if run.fate is not Fate.IN_FLIGHT:
@@ -380,9 +390,11 @@ class Outstanding:
             due = run.burst.sent_at + limit
             if due <= now:
                 losses[run.burst] = losses.get(run.burst, 0) + run.size
+                large |= run.times_sent > 1 and run.largest_fragment > self._safe_fragment
                 self._lose(run, now)
             elif again is None or due < again:
                 again = due
+        self.large_losses += large
         return self._losses(losses), again
 
     def _overtaken(self) -> bool:
@@ -407,10 +419,13 @@ class Outstanding:
     def lose_everything(self, now: float) -> list[Loss]:
         """T3-rtx has expired: all that is in flight counts as lost (RFC 9260 §6.3.3)."""
         losses: dict[Burst, int] = {}
+        large = False
         for run in self.runs:
             if run.fate is Fate.IN_FLIGHT:
                 losses[run.burst] = losses.get(run.burst, 0) + run.size
+                large |= run.largest_fragment > self._safe_fragment
                 self._lose(run, now)
+        self.large_losses += large
         if self._gap_acked:
             # The last SACK may have been as old as the one before it; the next would long have corrected it.
             self._take_back()
@@ -445,6 +460,10 @@ class Outstanding:
             Loss(size, burst.sent_at, burst.in_flight, self.lost - burst.lost, burst.is_app_limited)
             for burst, size in sizes.items()
         ]
+
+    def has_large(self) -> bool:
+        """Whether fragments larger than the safe size may have to be sent again."""
+        return any(run.message.fragment_size > self._safe_fragment for run in self.runs)
 
     # Partial reliability.
 

@@ -80,6 +80,11 @@ class Run:
         """The TSN after the last."""
         return self.first + self.count
 
+    @property
+    def largest_fragment(self) -> int:
+        """Bytes."""
+        return min(self.size, self.message.fragment_size)
+
     def split(self, count: int) -> Run:
         """Keep the first `count` fragments and return the rest as another run."""
         if self.joined:

@@ -15,6 +15,7 @@ from flyx.sctp.congestion.base import CongestionController
 from flyx.sctp.outstanding import Outstanding
 from flyx.sctp.pacing import Pacer
 from flyx.sctp.packet import COMMON_HEADER, COMMON_HEADER_SIZE, Checksum, padded, with_checksum
+from flyx.sctp.path_mtu import TRIES, PathMtu
 from flyx.sctp.reassembly import BEGINNING, ENDING, UNORDERED
 from flyx.sctp.rto import RttEstimator
 from flyx.sctp.runs import Burst
@@ -64,10 +65,11 @@ class Transmission:
         initial_tsn: int,
         controller: CongestionController,
         timers: Timers,
-        max_packet_size: int,
+        path_mtu: PathMtu,
     ) -> None:
         self.queue = queue
-        self.outstanding = Outstanding(initial_tsn)
+        max_packet_size = path_mtu.size
+        self.outstanding = Outstanding(initial_tsn, max_packet_size - PACKET_OVERHEAD)
         self.rtt = RttEstimator()
         # T3 expiries in a row; the association gives up on too many.
         self.failures = 0
@@ -77,7 +79,10 @@ class Transmission:
         self._controller = controller
         self._timers = timers
         self._pacer = Pacer(max_packet_size)
+        self._path_mtu = path_mtu
         self._max_packet_size = max_packet_size
+        # The path has taken fewer bytes than before, and messages begun have fragments too large for it.
+        self.oversized = False
         self._a_rwnd = peer.initial_a_rwnd
         # cwnd has kept a burst from being longer: so the round counts, until this many bytes are delivered.
         self._cwnd_limited_until = -1
@@ -95,11 +100,31 @@ class Transmission:
         """Nothing waits, nothing is unacknowledged."""
         return not self.queue.size and self.queue.current is None and not self.outstanding.runs
 
-    def set_max_packet_size(self, size: int) -> None:
-        """Packets may be this large, as path-MTU discovery has found; messages begun keep their fragments."""
-        self._max_packet_size = size
+    def path_mtu_changed(self) -> None:
+        """Packets may be of another size than before; messages begun keep their fragments."""
+        size = self._max_packet_size = self._path_mtu.size
         self._pacer.on_max_packet_size(size)
         self._controller.on_max_packet_size(size - PACKET_OVERHEAD)
+
+    def _watch_path_mtu(self, now: float) -> None:
+        """Fall back when large packets do not pass any more; search anew when the last of them is through.
+
+        A fragment keeps its size for good. RFC 9260 §6.9 has IP fragment those that the path takes no longer;
+        meanwhile no probe could prove anything.
+        """
+        outstanding = self.outstanding
+        if self.oversized:
+            current = self.queue.current
+            held = current is not None and current.fragment_size + PACKET_OVERHEAD > self._max_packet_size
+            if not held and not outstanding.has_large():
+                self.oversized = False
+                outstanding.large_losses = 0
+                self._timers.start(Timer.HEARTBEAT, now)
+        elif outstanding.large_losses >= TRIES:
+            self.oversized = True
+            self._path_mtu.fall_back(now)
+            self._timers.stop(Timer.HEARTBEAT)
+            self.path_mtu_changed()
 
     # Acknowledgements and timers.
 
@@ -229,6 +254,8 @@ class Transmission:
     def packets(self, now: float) -> list[bytes]:
         """Build what may leave now: what was lost first, then what is new."""
         outstanding = self.outstanding
+        if self.oversized or outstanding.large_losses:
+            self._watch_path_mtu(now)
         if not outstanding.lost_waiting and not self.queue.sendable:
             if not self._probe_due:
                 return []

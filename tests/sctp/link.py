@@ -123,7 +123,8 @@ class Link:
     def _send(self, endpoint: Endpoint, other: Endpoint, packet: bytes) -> None:
         conditions, chance = self.conditions, self.random.random
         self.packets += 1
-        if not self.filter(endpoint, packet) or len(packet) > conditions.mtu or chance() < conditions.loss:
+        too_large = len(packet) > conditions.mtu and not endpoint.association.needs_fragments
+        if not self.filter(endpoint, packet) or too_large or chance() < conditions.loss:
             return
         if conditions.outage[0] <= self.now - 100.0 < conditions.outage[1]:
             return
