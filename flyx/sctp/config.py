@@ -16,7 +16,10 @@ class Config:
         packet_overhead: bytes of a datagram that are not SCTP packet: UDP and IP are not counted, DTLS is.
         initial_packet_size: largest SCTP packet before the path MTU is known.
         max_packet_size: largest SCTP packet ever: a DTLS record holds 2^14 bytes (RFC 9147 §4).
-        receive_window: a_rwnd when nothing waits: what is buffered until it is in order and whole.
+        receive_window: a_rwnd when nothing waits: what is buffered until it is in order and whole. Messages
+            that have been delivered do not count: a data channel pushes them, and the application alone knows
+            what it has used. Transfers push back by credit (flyx/transfer/receiver.py, WINDOW) and end with a
+            sender that exceeds it, so memory is bounded by the two windows together.
         max_message_size: largest message that we take (a=max-message-size).
         streams: streams offered and taken in each direction (RFC 8831 §6.2 asks for all).
         init_retries: Max.Init.Retransmits.
