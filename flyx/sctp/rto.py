@@ -62,11 +62,6 @@ class RttEstimator:
         least, recent = self._minimum.value, self._recent_minimum.value
         return recent - least if least is not None and recent is not None else 0.0
 
-    @property
-    def timeouts(self) -> int:
-        """Timeouts in a row, without a sample between."""
-        return self._timeouts
-
     def update(self, rtt: float, now: float) -> None:
         """Take one sample, and forget the back-off.
 

@@ -215,6 +215,11 @@ def test_loss_while_cruising_bounds_bw_by_what_was_delivered_but_never_below_sev
     model.bw_latest = 0.9 * 0.53e6
     model.adapt_lower_bounds(100_000, pace=0.9)
     assert model.bw_shortterm == pytest.approx(0.53e6)
+    # And where it overflows, the draft's rule holds: somebody else may want the difference.
+    model.queue_overflows = True
+    model.bw_latest = 0.9 * 0.53e6
+    model.adapt_lower_bounds(100_000, pace=0.9)
+    assert model.bw_shortterm == pytest.approx(0.9 * 0.53e6)
 
 
 def test_little_loss_without_a_queue_bounds_nothing() -> None:
