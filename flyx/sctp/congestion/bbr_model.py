@@ -149,9 +149,9 @@ class PathModel:
         PACING_MARGIN and by the background loss in each round with any loss, compounding for seconds; and a
         single loss after PROBE_BW_DOWN or PROBE_RTT takes their low rate for the path's. Where there is a
         queue that overflows, all is as in the draft: then the loss may tell of another flow, and a flow that
-        came late lives off what this one gives up. And loss that a probe would have tolerated, in a round that met
-        no queue, changes nothing: what such a round delivered tells of our process, which was busy elsewhere,
-        rather than of the path.
+        came late lives off what this one gives up. And loss that a probe would have tolerated, in a round
+        that met no queue, changes nothing: what such a round delivered tells of our process, which was busy
+        elsewhere, rather than of the path.
 
         Args:
             cwnd: Bytes.
