@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,7 +124,7 @@ def test_json_logs_are_json_and_hold_no_room_id() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_tells_the_clients_and_ends_with_status_0(number: int) -> None:
-    with serving("--port", "0") as server:
+    with serving("--port", "0", "--drain", "1") as server:
         with connect(f"{server.url}/ws") as sender:
             room_id = hear(sender)["data"]["room_id"]
             with connect(f"{server.url}/ws/{room_id}") as receiver:
@@ -132,7 +133,9 @@ def test_a_signal_tells_the_clients_and_ends_with_status_0(number: int) -> None:
                 started = time.monotonic()
                 server.process.send_signal(number)
                 for client in (sender, receiver):
-                    last = hear(client)
+                    # Told one after the other, the second may hear first that the first is away.
+                    while (last := hear(client))["type"] == "disconnect":
+                        assert last["data"]["away"]
                     assert (last["type"], last["data"]["code"]) == ("error", "server_stopping")
                     with pytest.raises(ConnectionClosed):
                         client.recv(timeout=PATIENCE)
@@ -182,6 +185,12 @@ def test_a_port_in_use_is_explained() -> None:
 
 def test_a_host_that_is_elsewhere_is_explained() -> None:
     check_refusal(run_to_its_end("--host", "192.0.2.77", "--port", "0"), "192.0.2.77", "--host")
+
+
+def test_a_state_file_that_is_in_use_is_explained(tmp_path: Path) -> None:
+    state = str(tmp_path / "rooms.state")
+    with serving("--port", "0", "--state", state):
+        check_refusal(run_to_its_end("--port", "0", "--state", state), "--state", "in use by another server")
 
 
 def test_a_stun_url_that_is_none_is_explained() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flyx.cli.options import DEFAULT_SERVER, Json, NoProgress, Quiet, Server, make_reporter
+from flyx.cli.options import DEFAULT_SERVER, Json, NoProgress, Quiet, Server, make_reporter, token_of
 
 
 class Congestion(StrEnum):
@@ -48,6 +48,15 @@ def send(
         Congestion,
         typer.Option("--congestion", envvar="FLYX_CONGESTION", help="Congestion control of what is sent"),
     ] = Congestion.BBR,
+    api_token: Annotated[
+        str | None,
+        typer.Option(
+            "--api-token",
+            envvar="FLYX_API_TOKEN",
+            metavar="TOKEN",
+            help="Token of a server that lets only its own people make rooms",
+        ),
+    ] = None,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
     as_json: Json = False,
@@ -65,4 +74,5 @@ def send(
     with make_reporter(
         sending=True, server=server, quiet=quiet, bars=not no_progress, as_json=as_json
     ) as reporter:
-        run(send_files(SendOptions(server, paths, receivers, wait, congestion.value), reporter))
+        token = token_of("--api-token", api_token)
+        run(send_files(SendOptions(server, paths, receivers, wait, congestion.value, token), reporter))

@@ -7,14 +7,22 @@ error.
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flyx.cli import room_options as rooms
+from flyx.cli import serve_nodes as nodes
+from flyx.cli import serve_options as options
+from flyx.cli.options import token_of
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from flyx.server.config import ServerConfig
 
 # As in flyx.server.config, which loads too much for `flyx --help`; a test holds them equal.
@@ -58,6 +66,39 @@ def serve(
     max_rooms: Annotated[
         int, typer.Option("--max-rooms", envvar="FLYX_MAX_ROOMS", min=1, help="Most rooms at a time")
     ] = DEFAULT_MAX_ROOMS,
+    max_clients: rooms.MaxClients = rooms.DEFAULT_MAX_CLIENTS,
+    ttl: rooms.Ttl = rooms.DEFAULT_TTL,
+    idle_timeout: rooms.IdleTimeout = rooms.DEFAULT_IDLE_TIMEOUT,
+    grace: rooms.Grace = rooms.DEFAULT_GRACE,
+    state: rooms.State = None,
+    redis: nodes.Redis = None,
+    workers: nodes.Workers = nodes.DEFAULT_WORKERS,
+    max_connections: options.MaxConnections = options.DEFAULT_MAX_CONNECTIONS,
+    max_connections_per_ip: options.MaxConnectionsPerAddress = options.DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
+    create_rate: options.CreateRate = options.DEFAULT_CREATE_RATE,
+    join_rate: options.JoinRate = options.DEFAULT_JOIN_RATE,
+    miss_rate: options.MissRate = options.DEFAULT_MISS_RATE,
+    total_miss_rate: options.TotalMissRate = options.DEFAULT_TOTAL_MISS_RATE,
+    message_rate: options.MessageRate = options.DEFAULT_MESSAGE_RATE,
+    message_burst: options.MessageBurst = options.DEFAULT_MESSAGE_BURST,
+    max_offers: options.MaxOffers = options.DEFAULT_MAX_OFFERS,
+    max_candidates: options.MaxCandidates = options.DEFAULT_MAX_CANDIDATES,
+    max_frame_size: options.MaxFrameSize = options.DEFAULT_MAX_FRAME_SIZE,
+    max_body_size: options.MaxBodySize = options.DEFAULT_MAX_BODY_SIZE,
+    handshake_timeout: options.HandshakeTimeout = options.DEFAULT_HANDSHAKE_TIMEOUT,
+    allow_host: options.AllowHost = None,
+    allow_origin: options.AllowOrigin = None,
+    trusted_proxy: options.TrustedProxy = None,
+    turn: options.Turn = None,
+    turn_secret: options.TurnSecret = None,
+    turn_ttl: options.TurnTtl = options.DEFAULT_TURN_TTL,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+    api_token: options.ApiToken = None,
+    metrics_port: options.MetricsPort = None,
+    metrics_host: options.MetricsHost = options.DEFAULT_METRICS_HOST,
+    metrics_token: options.MetricsToken = None,
+    drain: options.Drain = options.DEFAULT_DRAIN,
     log_level: Annotated[
         LogLevel, typer.Option("--log-level", envvar="FLYX_LOG_LEVEL", help="Least severe events to log")
     ] = LogLevel.INFO,
@@ -71,18 +112,56 @@ def serve(
 
     Example: flyx serve --port 9000
     """
-    import asyncio
-
-    from flyx.net.loop import new_event_loop
-    from flyx.server.config import ServerConfig
+    from flyx.server.config import LimitConfig, ServerConfig, parse_rate
     from flyx.server.logs import configure_logging
+    from flyx.signaling.room import RoomConfig
 
-    config = ServerConfig(
-        host=host, port=port, stun_urls=_stun_urls(stun), test_room=True, max_rooms=max_rooms
+    nodes.check(redis, workers, state=state is not None)
+    limits = LimitConfig(
+        max_connections=max_connections,
+        max_connections_per_address=max_connections_per_ip,
+        create_rate=parse_rate(create_rate),
+        join_rate=parse_rate(join_rate),
+        miss_rate=parse_rate(miss_rate),
+        total_miss_rate=parse_rate(total_miss_rate),
+        message_rate=message_rate,
+        message_burst=message_burst,
+        max_offers_per_peer=max_offers,
+        max_candidates_per_peer=max_candidates,
+        max_frame_size=max_frame_size,
+        max_body_size=max_body_size,
+        handshake_timeout=handshake_timeout,
     )
-    configure_logging(log_level.value, as_json=log_json)
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(config))
+    config = ServerConfig(
+        host=host,
+        port=port,
+        stun_urls=_stun_urls(stun),
+        test_room=True,
+        room=RoomConfig(max_clients=max_clients, ttl=ttl, idle_timeout=idle_timeout, grace=grace),
+        max_rooms=max_rooms,
+        state=state,
+        redis=redis,
+        limits=limits,
+        allowed_hosts=tuple(allow_host or ()),
+        allowed_origins=options.origins_of(allow_origin),
+        trusted_proxies=options.networks_of(trusted_proxy),
+        turn=options.turn_of(turn, turn_secret, turn_ttl),
+        tls=options.tls_of(tls_cert, tls_key),
+        api_token=token_of("--api-token", api_token),
+        metrics_host=metrics_host,
+        metrics_port=metrics_port,
+        metrics_token=token_of("--metrics-token", metrics_token),
+    )
+    start = partial(_start, log_level=log_level.value, log_json=log_json, drain=drain)
+    if workers == 1:
+        start(config, _announce, None)
+    else:
+        configure_logging(log_level.value, as_json=log_json)
+        nodes.supervise(config, workers, start, _announce)
+
+
+def _announce(url: str) -> None:
+    typer.echo(f"{READY} {url}")
 
 
 def _stun_urls(urls: list[str] | None) -> tuple[str, ...]:
@@ -97,16 +176,61 @@ def _stun_urls(urls: list[str] | None) -> tuple[str, ...]:
     return tuple(urls)
 
 
-async def _serve(config: ServerConfig) -> None:
+def _start(
+    config: ServerConfig,
+    announce: Callable[[str], None],
+    channel: Connection | None,
+    *,
+    log_level: str,
+    log_json: bool,
+    drain: float,
+) -> None:
+    """Run one server until a signal ends it, or the end of the channel."""
+    import asyncio
+
+    from flyx.net.loop import new_event_loop
+    from flyx.server.listener import raise_file_limit
+    from flyx.server.logs import configure_logging
+
+    configure_logging(log_level, as_json=log_json)
+    raise_file_limit()
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_serve(config, announce, channel, drain))
+
+
+async def _serve(
+    config: ServerConfig, announce: Callable[[str], None], channel: Connection | None, drain: float
+) -> None:
     import asyncio
 
     from flyx.server.app import Server
 
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    server = Server(config)
+
+    def tell(number: int, _: object) -> None:
+        loop.call_soon_threadsafe(signals.put_nowait, number)
+
+    def hang_up(descriptor: int) -> None:
+        loop.remove_reader(descriptor)
+        signals.put_nowait(signal.SIGTERM)
+
     # signal.signal, because loop.add_signal_handler is not there on every platform.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
-    async with Server(config) as server:
-        typer.echo(f"{READY} {server.listening_url}")
-        await stop.wait()
+        signal.signal(number, tell)
+    if config.tls is not None and hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(server.reload_certificate))
+    if channel is not None:
+        # Nobody ever says anything on it: it is readable when whoever holds the other end is gone.
+        loop.add_reader(channel.fileno(), hang_up, channel.fileno())
+    async with server:
+        announce(server.listening_url)
+        # Ctrl-C is a person who waits; SIGTERM comes from whoever looks after many servers.
+        if await signals.get() == signal.SIGTERM and drain:
+            draining = asyncio.create_task(server.drain(drain))
+            impatience = asyncio.create_task(signals.get())
+            await asyncio.wait((draining, impatience), return_when=asyncio.FIRST_COMPLETED)
+            for task in (draining, impatience):
+                task.cancel()
+            await asyncio.gather(draining, impatience, return_exceptions=True)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 from flyx.client.signaling import Signaling, websocket_url
 from flyx.errors import (
@@ -69,6 +70,40 @@ async def test_sender_and_receiver_meet_and_part(server: Server) -> None:
         assert left.data.reason == "enough"
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ('{"code": "forbidden_host", "message": "it has another name"}', "it says that it has another name"),
+        ("<html>", "not as a flyx server"),
+        ("[1]", "not as a flyx server"),
+        ('{"message": 1}', "not as a flyx server"),
+    ],
+)
+async def test_a_server_that_refuses_the_handshake_is_quoted(body: str, reason: str) -> None:
+    def refuse(connection: ServerConnection, request: Request) -> Response:
+        return connection.respond(403, body)
+
+    async def never(_: ServerConnection) -> None: ...
+
+    async with serve(never, "127.0.0.1", 0, process_request=refuse) as other:
+        port = next(iter(other.sockets)).getsockname()[1]
+        with pytest.raises(ServerUnreachable, match=reason):
+            async with Signaling(f"ws://127.0.0.1:{port}", None, Role.SENDER):
+                pass
+
+
+async def test_a_token_opens_a_server_that_wants_one() -> None:
+    config = ServerConfig(host="127.0.0.1", port=0, stun_urls=(), api_token="s3cret")
+    async with Server(config) as server:
+        for token in (None, "wrong"):
+            with pytest.raises(ServerRefused, match="--api-token"):
+                async with Signaling(server.url, None, Role.SENDER, api_token=token):
+                    pass
+        async with Signaling(server.url, None, Role.SENDER, api_token="s3cret") as sender:
+            async with Signaling(server.url, sender.joined.room_id, Role.RECEIVER):
+                pass
+
+
 async def test_an_unknown_room_is_no_such_room(server: Server) -> None:
     with pytest.raises(NoSuchRoom, match="000000"):
         async with Signaling(server.url, "000000", Role.RECEIVER):
@@ -96,14 +131,6 @@ async def test_a_full_room_is_full(server: Server) -> None:
                 async with Signaling(server.url, room_id, Role.RECEIVER):
                     pass
             leave.set()
-
-
-async def test_a_server_that_stops_says_come_back(server: Server) -> None:
-    async with Signaling(server.url, None, Role.SENDER) as sender:
-        stopping = asyncio.create_task(server._hub.stop())
-        with pytest.raises(ServerClosed):
-            await sender.receive()
-        await stopping
 
 
 async def test_a_room_that_closes_says_so(server: Server) -> None:
@@ -155,4 +182,21 @@ async def test_a_web_server_is_recognised(server: Server) -> None:
     async with Server(ServerConfig(host="127.0.0.1", port=0, stun_urls=(), test_room=False)) as other:
         with pytest.raises(ServerUnreachable, match="HTTP status"):
             async with Signaling(other.url + "/elsewhere", None, Role.SENDER):
+                pass
+
+
+async def test_ws_to_tls_and_wss_to_none_are_told_apart(server: Server) -> None:
+    with pytest.raises(ServerUnreachable, match="it does not speak TLS"):
+        async with Signaling(server.url.replace("ws:", "wss:"), None, Role.SENDER):
+            pass
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(bytes.fromhex("15030300020232"))
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as other:
+        port = other.sockets[0].getsockname()[1]
+        with pytest.raises(ServerUnreachable, match="wss://"):
+            async with Signaling(f"ws://127.0.0.1:{port}", None, Role.SENDER):
                 pass

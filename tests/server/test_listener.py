@@ -6,7 +6,14 @@ import socket
 import pytest
 
 from flyx.errors import InputError
-from flyx.server.listener import bind, connectable, reachable_urls, url_of
+from flyx.server.listener import (
+    affordable_connections,
+    bind,
+    connectable,
+    raise_file_limit,
+    reachable_urls,
+    url_of,
+)
 
 
 async def test_small_messages_are_not_held_back() -> None:
@@ -68,3 +75,18 @@ def test_urls_for_others_are_named_only_for_all_addresses() -> None:
     urls = reachable_urls("0.0.0.0", 8000)
     assert urls
     assert all(url.startswith("ws://") and url.endswith(":8000") for url in urls)
+
+
+def test_a_server_has_no_more_connections_than_files() -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
+        assert affordable_connections(100) == 100
+        assert affordable_connections(50_000) < 1000
+        # As many as it likes is not more than it can.
+        assert affordable_connections(0) == affordable_connections(50_000)
+        raise_file_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flyx.server.logs import configure_logging, get_logger, room_tag
+from flyx.server.logs import Throttle, configure_logging, get_logger, room_tag
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +64,15 @@ def test_what_is_below_the_level_is_left_out() -> None:
 def test_a_room_tag_stands_for_its_room_without_naming_it() -> None:
     assert room_tag("K7M2QX") == room_tag("K7M2QX") != room_tag("K7M2QY")
     assert "K7M2QX" not in room_tag("K7M2QX")
+
+
+def test_what_happens_often_is_logged_now_and_then_with_how_often_it_was_not() -> None:
+    now = 100.0
+    throttle = Throttle(10.0, clock=lambda: now)
+    assert [throttle.count("a") for _ in range(3)] == [0, None, None]
+    # Another kind has its own time.
+    assert throttle.count("b") == 0
+    now = 110.0
+    assert [throttle.count("a"), throttle.count("a")] == [2, None]
+    now = 120.0
+    assert throttle.count("a") == 1

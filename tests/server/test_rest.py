@@ -9,7 +9,7 @@ import pytest
 
 from flyx import __version__
 from flyx.server.app import Server
-from flyx.server.config import MAX_BODY_SIZE
+from flyx.server.config import DEFAULT_MAX_BODY_SIZE
 from tests.server.peers import FakeClock, joined, local
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -105,19 +105,19 @@ async def test_a_body_that_is_not_json_is_refused(http: httpx.AsyncClient, body:
 
 async def test_a_large_body_is_refused_whatever_its_headers_say(http: httpx.AsyncClient) -> None:
     async def endless() -> Any:
-        for _ in range(2 * MAX_BODY_SIZE // 1024):
+        for _ in range(2 * DEFAULT_MAX_BODY_SIZE // 1024):
             yield b" " * 1024
 
     headers = {"Content-Type": "application/json"}
-    large = json.dumps({"pad": "x" * MAX_BODY_SIZE}).encode()
+    large = json.dumps({"pad": "x" * DEFAULT_MAX_BODY_SIZE}).encode()
     check_error(await http.post("/room", content=large, headers=headers), 413, "message_too_big")
     check_error(await http.post("/room", content=endless(), headers=headers), 413, "message_too_big")
 
 
 async def test_the_largest_body_is_taken(http: httpx.AsyncClient) -> None:
     body = json.dumps({"pad": ""}).encode()
-    body = body.replace(b'""', b'"' + b"x" * (MAX_BODY_SIZE - len(body)) + b'"')
-    assert len(body) == MAX_BODY_SIZE
+    body = body.replace(b'""', b'"' + b"x" * (DEFAULT_MAX_BODY_SIZE - len(body)) + b'"')
+    assert len(body) == DEFAULT_MAX_BODY_SIZE
     response = await http.post("/room", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 201
 
@@ -142,6 +142,34 @@ async def test_missing_and_impossible_rooms_get_one_answer(http: httpx.AsyncClie
     response = await http.get(f"/room/{room_id}")
     check_error(response, 404, "no_such_room")
     assert response.json()["message"] == "there is no such room"
+
+
+async def test_a_whole_number_may_be_written_with_a_point(http: httpx.AsyncClient) -> None:
+    response = await http.post("/room", json={"max_clients": 3.0, "ttl": 600.0, "idle_timeout": 1e2})
+    assert response.status_code == 201
+
+
+async def test_a_method_that_is_not_there_is_answered_with_those_that_are(http: httpx.AsyncClient) -> None:
+    for path, methods in (("/room/ZZZZZZ", "DELETE, GET"), ("/room", "POST"), ("/openapi.json", "GET")):
+        response = await http.put(path)
+        assert (response.status_code, response.headers["Allow"]) == (405, methods)
+
+
+async def test_the_description_asks_for_a_token_only_where_one_is_needed() -> None:
+    for options, secured in (
+        ({}, {"/room/{room_id} delete"}),
+        ({"api_token": "a"}, {"/room post", "/room/{room_id} delete"}),
+        ({"metrics_token": "b"}, {"/status get", "/metrics get", "/room/{room_id} delete"}),
+    ):
+        async with Server(local(**options)) as server, http_of(server) as http:
+            paths = (await http.get("/openapi.json")).json()["paths"]
+        found = {
+            f"{path} {method}"
+            for path, operations in paths.items()
+            for method, operation in operations.items()
+            if "security" in operation
+        }
+        assert found == secured
 
 
 async def test_a_full_server_says_when_to_come_back() -> None:
@@ -177,12 +205,19 @@ async def test_the_frameworks_errors_look_like_ours(http: httpx.AsyncClient) -> 
 
 async def test_openapi_describes_every_answer(http: httpx.AsyncClient) -> None:
     document = (await http.get("/openapi.json")).json()
-    assert set(document["paths"]) == {"/room", "/room/{room_id}", "/status", "/healthz"}
+    assert set(document["paths"]) == {
+        *("/room", "/room/{room_id}", "/status", "/metrics", "/healthz", "/readyz")
+    }
     post = document["paths"]["/room"]["post"]["responses"]
-    assert set(post) == {"201", "400", "413", "422", "503"}
+    assert set(post) == {"201", "400", "401", "413", "422", "429", "503"}
     for path in document["paths"].values():
         for operation in path.values():
             for status, response in operation["responses"].items():
+                if status == "204":
+                    assert "content" not in response
+                    continue
+                if "text/plain" in response["content"]:
+                    continue
                 schema = response["content"]["application/json"]["schema"]["$ref"]
                 assert schema.endswith("/ApiError") == (status >= "400"), (operation, status)
 
@@ -197,3 +232,46 @@ async def test_rooms_that_nobody_enters_are_swept_away() -> None:
         async with asyncio.timeout(5):
             while (await http.get("/status")).json()["rooms"]:
                 pass
+
+
+async def test_an_owner_closes_the_room_and_those_inside_are_told(
+    server: Server, http: httpx.AsyncClient
+) -> None:
+    room = (await http.post("/room")).json()
+    owner = {"Authorization": f"Bearer {room['owner_token']}"}
+    path = f"/ws/{room['room_id']}"
+    async with joined(server, path) as sender, joined(server, path) as receiver:
+        await sender.expect("join")
+        response = await http.delete(f"/room/{room['room_id'].lower()}", headers=owner)
+        assert (response.status_code, response.content) == (204, b"")
+        for client in (sender, receiver):
+            await client.expect_error("room_closed", fatal=True)
+            await client.expect_close(4410)
+    check_error(await http.delete(f"/room/{room['room_id']}", headers=owner), 404, "no_such_room")
+
+
+async def test_who_is_not_the_owner_learns_nothing_of_a_room(server: Server, http: httpx.AsyncClient) -> None:
+    room, other = [(await http.post("/room")).json() for _ in range(2)]
+    async with joined(server) as sender:
+        # Made over the WebSocket, nobody has a token for it.
+        rooms = [room["room_id"], sender.room_id, "ZZZZZZ", "nonsense"]
+        tokens = ["guess", other["owner_token"], str(sender.joined["resume_token"])]
+        answers = [
+            await http.delete(f"/room/{room_id}", headers={"Authorization": f"Bearer {token}"})
+            for room_id in rooms
+            for token in tokens
+        ]
+        for response in answers:
+            check_error(response, 404, "no_such_room")
+            assert response.content == answers[0].content
+        await sender.expect_silence()
+    assert (await http.get(f"/room/{room['room_id']}")).status_code == 200
+
+
+@pytest.mark.parametrize("room_id", ["known", "ZZZZZZ"])
+async def test_closing_a_room_needs_a_token_whatever_the_room(http: httpx.AsyncClient, room_id: str) -> None:
+    if room_id == "known":
+        room_id = (await http.post("/room")).json()["room_id"]
+    response = await http.delete(f"/room/{room_id}")
+    check_error(response, 401, "bad_token")
+    assert response.headers["WWW-Authenticate"] == "Bearer"

@@ -1,0 +1,475 @@
+"""Two nodes, a service that they share, and clients: whatever breaks, nothing is lost or doubled in silence.
+
+The nodes are the real store and the real hub; only Redis and the sockets are not. Time is virtual.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from flyx.server.config import ServerConfig
+from flyx.server.hub import Hub, Seat
+from flyx.server.redis.store import RedisRoomStore
+from flyx.server.store import StoreAway
+from flyx.signaling.messages import (
+    CLOSE_CODES,
+    Answer,
+    AnswerData,
+    CloseCode,
+    ErrorCode,
+    JoinData,
+    Offer,
+    OfferData,
+    Relayed,
+    Role,
+)
+from flyx.signaling.room import RoomConfig
+from tests.server.shared_memory import Service, SharedMemory, VirtualLoop
+
+EPOCH = 1_000_000.0
+# Long enough for everybody to come back from anything that happens here.
+GRACE = 900.0
+ABOUT_PEERS = {"join", "offer", "answer", "ice_candidate", "disconnect"}
+
+
+class Node:
+    """One server without sockets."""
+
+    def __init__(self, service: Service, name: str) -> None:
+        loop = asyncio.get_running_loop()
+        self.shared = SharedMemory(service, name)
+        self.store = RedisRoomStore(
+            self.shared, max_rooms=10, clock=lambda: EPOCH + loop.time(), monotonic=loop.time
+        )
+        self.hub = Hub(self.store, ServerConfig(), clock=lambda: EPOCH + loop.time())
+        self.store.clients = self.hub
+        self._sweeping: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self.store.open(EPOCH)
+        self._sweeping = asyncio.create_task(self._sweep())
+
+    async def stop(self) -> None:
+        assert self._sweeping is not None
+        self._sweeping.cancel()
+        await self.store.close()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            try:
+                await self.hub.sweep()
+            except StoreAway:
+                continue
+
+
+class Line:
+    """A connection: what the hub sees of it, and the way from the client to the hub."""
+
+    def __init__(self, person: Person, node: Node) -> None:
+        self.person = person
+        self.node = node
+        self.seat: Seat | None = None
+        # The client has been let in; its end is open; the server's end is.
+        self.joined = False
+        self.open = True
+        self.alive = True
+        self.frames: asyncio.Queue[Relayed] = asyncio.Queue()
+        self.reader: asyncio.Task[None] | None = None
+
+    # The hub's side.
+
+    def send(self, text: str) -> None:
+        if self.open:
+            self.person.hear(json.loads(text))
+
+    def close(self, code: CloseCode, error_code: ErrorCode, reason: str) -> None:
+        if self.alive:
+            self.alive = False
+            self.person.spawn(self._end(code))
+
+    async def _end(self, code: CloseCode) -> None:
+        await self.finish()
+        if self.open:
+            self.open = False
+            self.person.closed(self, code)
+
+    async def read(self) -> None:
+        """What the server does with each frame, one after the other."""
+        while True:
+            message = await self.frames.get()
+            if self.seat is not None and self.alive:
+                await self.node.hub.relay(self.seat, message)
+
+    async def finish(self) -> None:
+        """What the server does when a connection is over."""
+        self.alive = False
+        if self.reader is not None:
+            self.reader.cancel()
+            await asyncio.gather(self.reader, return_exceptions=True)
+            self.reader = None
+        if self.seat is not None:
+            await self.node.hub.lose(self.seat, "lost")
+        self.node.hub.disconnect(self)
+
+
+class Person:
+    """A client as flyx's own: it counts, resumes, sends again what was not taken, and believes nothing."""
+
+    def __init__(self, world: World, role: Role, name: str) -> None:
+        self.world = world
+        self.role = role
+        self.name = name
+        self.client_id = ""
+        self.token = ""
+        self.line: Line | None = None
+        # Why it will not come back.
+        self.over: str | None = None
+        # Messages about peers heard in this session, and said in it.
+        self.heard = 0
+        self.said: list[Relayed] = []
+        # By speaker, the number of the last message, and whether the next must be its successor.
+        self.last: dict[str, int] = {}
+        self.unbroken: dict[str, bool] = {}
+        # Of what was said to each peer, the last number.
+        self.numbers: dict[str, int] = {}
+        # Numbers, by peer, of which the server has told us that they may not have arrived.
+        self.unsure: set[tuple[str, int]] = set()
+        self.tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    # Coming and going.
+
+    async def connect(self) -> None:
+        while self.over is None:
+            node = self.world.rng.choice(self.world.nodes)
+            line = self.line = Line(self, node)
+            node.hub.connect(line)
+            if self.token:
+                claim = JoinData(client_id=self.client_id, resume_token=self.token, received=self.heard)
+                line.seat = await node.hub.resume(line, self.world.room_id, claim)
+            else:
+                line.seat = await node.hub.enter(line, self.world.room_id, self.role)
+            if line.seat is not None and line.open:
+                line.reader = asyncio.create_task(line.read())
+                return
+            # A refusal has closed the line, and closed() sees to the rest.
+            return
+
+    def closed(self, line: Line, code: CloseCode) -> None:
+        if line is not self.line:
+            return
+        self.line = None
+        if CLOSE_CODES[code].retry:
+            self.spawn(self._come_back())
+        else:
+            self.over = f"{code}"
+
+    async def _come_back(self) -> None:
+        await asyncio.sleep(self.world.rng.uniform(0.1, 3.0))
+        if self.line is None and self.over is None:
+            await self.connect()
+
+    def break_line(self, notices_after: float) -> None:
+        line = self.line
+        if line is None:
+            return
+        self.line = None
+        line.open = False
+
+        async def notice() -> None:
+            await asyncio.sleep(notices_after)
+            if line.alive:
+                await line.finish()
+
+        self.spawn(notice())
+        self.spawn(self._come_back())
+
+    # Talking.
+
+    def say(self, peer: str) -> None:
+        number = self.numbers[peer] = self.numbers.get(peer, 0) + 1
+        text = json.dumps({"to": peer, "n": number})
+        message: Relayed
+        if self.role is Role.SENDER:
+            message = Offer(data=OfferData(sdp=text, target_id=peer))
+        else:
+            message = Answer(data=AnswerData(sdp=text))
+        self.said.append(message)
+        if self.line is not None and self.line.joined:
+            self.line.frames.put_nowait(message)
+
+    def hear(self, message: dict[str, Any]) -> None:
+        kind, data = message["type"], message["data"]
+        if kind == "joined":
+            self._joined(data)
+        elif kind == "error":
+            if data["code"] in ("unavailable", "no_such_peer"):
+                # Nobody says which: none under way is certain any more.
+                for peer, number in self.numbers.items():
+                    self.unsure.update((peer, n) for n in range(1, number + 1))
+        elif kind in ABOUT_PEERS:
+            self.heard += 1
+            if kind == "join" and not data.get("recovered", False):
+                self.unbroken[data["client_id"]] = False
+            if kind in ("offer", "answer"):
+                self._check(data["client_id"], json.loads(data["sdp"]))
+
+    def _joined(self, data: dict[str, Any]) -> None:
+        self.client_id, self.token = data["client_id"], data["resume_token"]
+        self.world.people_by_id[self.client_id] = self
+        line = self.line
+        assert line is not None
+        line.joined = True
+        if data["recovered"]:
+            again = self.said[data["received"] :]
+            for message in again:
+                line.frames.put_nowait(message)
+        else:
+            self.heard = 0
+            self.said = []
+            self.unbroken = {}
+
+    def _check(self, speaker: str, data: dict[str, Any]) -> None:
+        assert data["to"] == self.client_id, f"{self.name} got what was for {data['to']}"
+        number, last = data["n"], self.last.get(speaker, 0)
+        assert number > last, f"{self.name} got {number} of {speaker} after {last}"
+        missing = range(last + 1, number)
+        unsure = self.world.people_by_id[speaker].unsure
+        if self.unbroken.get(speaker, False):
+            lost = [n for n in missing if (self.client_id, n) not in unsure]
+            assert not lost, f"{self.name} never got {lost} of {speaker}, and nobody said so"
+        self.last[speaker], self.unbroken[speaker] = number, True
+
+
+class World:
+    """Two nodes, a room, and who is in it."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.service = Service(self.rng)
+        self.nodes: list[Node] = []
+        self.people: list[Person] = []
+        self.people_by_id: dict[str, Person] = {}
+        self.room_id = ""
+        # Rooms in which nobody was connected may be lost with Redis' data.
+        self.flushed = False
+
+    async def start(self) -> None:
+        self.nodes = [Node(self.service, name) for name in "ab"]
+        for node in self.nodes:
+            await node.start()
+        created = await self.nodes[0].hub.create_room(RoomConfig(grace=GRACE, ttl=None))
+        self.room_id = created.room.room_id
+        await self.arrive(Role.SENDER)
+
+    async def arrive(self, role: Role) -> None:
+        person = Person(self, role, f"{role.value} {len(self.people)}")
+        self.people.append(person)
+        await person.connect()
+
+    async def stop(self) -> None:
+        for person in self.people:
+            for task in list(person.tasks):
+                task.cancel()
+            if person.line is not None:
+                person.line.open = False
+                await person.line.finish()
+        for node in self.nodes:
+            await node.stop()
+
+    async def heal(self) -> None:
+        """Let everything work again, and everybody come back."""
+        for node in self.nodes:
+            node.shared.cut = False
+        await asyncio.sleep(60.0)
+
+    @property
+    def present(self) -> list[Person]:
+        return [person for person in self.people if person.over is None]
+
+    def check(self) -> None:
+        """After heal(): all is as if nothing had happened."""
+        if self.flushed and any(person.over for person in self.people):
+            # Whoever was not connected when the data was lost may have lost the room, and was told.
+            return
+        assert all(person.over is None for person in self.people), [p.over for p in self.people]
+        for person in self.people:
+            line = person.line
+            assert line is not None, f"{person.name} did not come back"
+            assert line.seat is not None, f"{person.name} was not let in"
+            assert line.node.hub.holds(person.client_id, line.seat.generation), person.name
+        kept = self.service.rooms[self.room_id]
+        for node in self.nodes:
+            entry = node.store.known(self.room_id)
+            if entry is not None:
+                assert (entry.incarnation, entry.version) == kept[:2]
+                for member in entry.room.members.values():
+                    assert member.absence is None
+                    home = next(n for n in self.nodes if n.shared.node_id == member.node)
+                    assert home.hub.holds(member.client_id, member.generation)
+
+    def say_everything(self) -> None:
+        sender, *receivers = self.people
+        for receiver in receivers:
+            sender.say(receiver.client_id)
+            receiver.say(sender.client_id)
+
+    def check_heard(self) -> None:
+        sender, *receivers = self.people
+        for receiver in receivers:
+            for speaker, listener in ((sender, receiver), (receiver, sender)):
+                said, heard = speaker.numbers[listener.client_id], listener.last.get(speaker.client_id)
+                assert said == heard, f"{listener.name} heard {heard} of {said} by {speaker.name}"
+
+
+class NodesMachine(RuleBasedStateMachine):
+    @initialize(seed=st.integers(0, 2**32))
+    def begin(self, seed: int) -> None:
+        self.loop = VirtualLoop()
+        self.loop.set_exception_handler(self.complain)
+        self.complaints: list[dict[str, Any]] = []
+        self.world = World(seed)
+        self.run(self.world.start())
+
+    def complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.complaints.append(context)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(work)
+
+    def pass_time(self, seconds: float) -> None:
+        self.run(asyncio.sleep(seconds))
+
+    def pick(self, people: list[Person], n: int) -> Person | None:
+        return people[n % len(people)] if people else None
+
+    @precondition(lambda self: len(self.world.people) < 4)
+    @rule()
+    def a_receiver_arrives(self) -> None:
+        # Without a sender there is no room for it.
+        sender = self.world.people[0]
+        if sender.line is not None and sender.line.seat is not None:
+            self.run(self.world.arrive(Role.RECEIVER))
+            self.world.people = [p for p in self.world.people if p.client_id or p.over is None]
+
+    @rule(n=st.integers(0, 9), times=st.integers(1, 5))
+    def the_sender_speaks(self, n: int, times: int) -> None:
+        receiver = self.pick(self.world.people[1:], n)
+        if receiver is not None and receiver.client_id:
+            for _ in range(times):
+                self.world.people[0].say(receiver.client_id)
+
+    @rule(n=st.integers(0, 9), times=st.integers(1, 5))
+    def a_receiver_speaks(self, n: int, times: int) -> None:
+        receiver = self.pick(self.world.people[1:], n)
+        if receiver is not None and receiver.client_id:
+            for _ in range(times):
+                receiver.say(self.world.people[0].client_id)
+
+    @rule(n=st.integers(0, 9), notices_after=st.sampled_from([0.0, 0.1, 1.0, 20.0]))
+    def a_connection_breaks(self, n: int, notices_after: float) -> None:
+        person = self.pick(self.world.people, n)
+        assert person is not None
+
+        async def break_line() -> None:
+            person.break_line(notices_after)
+
+        self.run(break_line())
+
+    @rule(seconds=st.sampled_from([0.0, 0.001, 0.01, 0.05, 0.2, 1.0, 4.0, 20.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.pass_time(seconds)
+
+    @rule(n=st.integers(0, 1), seconds=st.sampled_from([0.5, 3.0, 14.0, 25.0]))
+    def a_node_loses_redis_for_a_while(self, n: int, seconds: float) -> None:
+        async def cut() -> None:
+            shared = self.world.nodes[n].shared
+            shared.cut = True
+            shared.deafen()
+
+            def mend() -> None:
+                shared.cut = False
+
+            asyncio.get_running_loop().call_later(seconds, mend)
+
+        self.run(cut())
+
+    @rule(n=st.integers(0, 1), seconds=st.sampled_from([1.0, 10.0, 20.0]))
+    def a_node_cannot_talk_to_redis_for_a_while(self, n: int, seconds: float) -> None:
+        """Its commands and its channel stand still, which is what it would see had it been frozen."""
+
+        async def freeze() -> None:
+            self.world.nodes[n].shared.frozen_until = asyncio.get_running_loop().time() + seconds
+
+        self.run(freeze())
+
+    @rule(n=st.integers(0, 1))
+    def the_channel_of_a_node_breaks(self, n: int) -> None:
+        async def deafen() -> None:
+            self.world.nodes[n].shared.deafen()
+
+        self.run(deafen())
+
+    @rule()
+    def redis_loses_everything(self) -> None:
+        self.world.flushed = True
+        self.world.service.flush()
+
+    @rule()
+    def all_is_well_again(self) -> None:
+        self.run(self.world.heal())
+        self.world.check()
+        if not any(person.over for person in self.world.people):
+            self.world.say_everything()
+            self.pass_time(5.0)
+            self.world.check_heard()
+
+    @invariant()
+    def nothing_went_wrong_unseen(self) -> None:
+        assert not self.complaints, self.complaints
+
+    def teardown(self) -> None:
+        try:
+            self.all_is_well_again()
+            self.nothing_went_wrong_unseen()
+        finally:
+            self.run(self.world.stop())
+            self.loop.close()
+
+
+_SETTINGS = settings(
+    max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def test_whatever_breaks_nothing_is_lost_or_doubled_in_silence() -> None:
+    run_state_machine_as_test(NodesMachine, settings=_SETTINGS)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_the_same_for_longer() -> None:
+    longer = settings(_SETTINGS, max_examples=500, stateful_step_count=40)
+    run_state_machine_as_test(NodesMachine, settings=longer)
