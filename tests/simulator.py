@@ -148,8 +148,8 @@ class Simulation:
         # When the last message of each direction and channel arrives: order is kept within a channel.
         self._last_arrival: dict[str, float] = {}
         size = self.conditions.max_message_size
-        self.sender = Sender(self.manifest, max_message_size=size, agent="test", now=self.now)
-        self.receiver = Receiver(ask=self.conditions.answer is not None, agent="test", now=self.now)
+        self.sender = Sender(self.manifest, max_message_size=size, now=self.now)
+        self.receiver = Receiver(ask=self.conditions.answer is not None, now=self.now)
         self.sender_events: list[SenderEvent] = []
         self.receiver_events: list[ReceiverEvent] = []
         # Bytes of data messages: sent in all, on their way now, and the most that ever were.

@@ -19,7 +19,7 @@ from flyx.client import events
 from flyx.errors import FilesFailed, FlyxError, StorageError, TransferInterrupted
 from flyx.rtc.peer import Channel, Channels, PeerConnection
 from flyx.transfer.disk import FAILURE_REASONS
-from flyx.transfer.session import Failed, Greeted, RoundTrip, Session
+from flyx.transfer.session import Failed, RoundTrip, Session
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that the other side gets to read our last message and close."""
@@ -175,8 +175,6 @@ class Driver(ABC, Generic[Machine, Work, Result]):
 
     def _handle(self, event: object) -> None:
         match event:
-            case Greeted():
-                pass
             case RoundTrip(seconds=rtt):
                 if not self._path_told.is_set() and (path := self._connection.path()):
                     self._path_told.set()

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import flyx
 from flyx.client import events
 from flyx.client.driver import Driver, Wiring
 from flyx.client.link import Link
@@ -98,7 +97,7 @@ class _Reception:
             ):
                 wiring = Wiring(self._link.connection, channels, disk, _SENDER, self._on_event)
                 confirm = self._options.confirm
-                machine = Receiver(ask=confirm is not None, agent=flyx.AGENT, now=time.monotonic())
+                machine = Receiver(ask=confirm is not None, now=time.monotonic())
                 self._driver = ReceiveDriver(machine, wiring, destination, confirm)
                 await self._driver.run()
         finally:

@@ -10,7 +10,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import flyx
 from flyx.client import events
 from flyx.client.driver import Driver, Wiring
 from flyx.client.link import Link
@@ -234,7 +233,7 @@ class _Outgoing:
             await link.offer()
             channels = await link.connection.connected()
             size = min(MAX_MESSAGE_SIZE, channels.max_message_size)
-            machine = Sender(found.manifest, max_message_size=size, agent=flyx.AGENT, now=time.monotonic())
+            machine = Sender(found.manifest, max_message_size=size, now=time.monotonic())
             wiring = Wiring(link.connection, channels, disk, self.number, on_event)
             self._driver = SendDriver(machine, wiring, reader)
             await self._driver.run()

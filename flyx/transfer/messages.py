@@ -1,9 +1,9 @@
 """The wire grammar of a transfer, version 1.
 
-Two ordered, reliable data channels. On `control`, one JSON object a message, at most MAX_CONTROL_SIZE:
+Two ordered, reliable data channels. On `control`, once the two sides have paired (flyx/pairing/messages.py),
+one JSON object a message, at most MAX_CONTROL_SIZE:
 
     type            from       fields
-    hello           both       version, agent: first message of either side
     manifest_start  sender     manifest_id, entries, files, bytes, roots: how many there are of each
     roots           sender     names: the first parts of the paths, in order, in pieces
     manifest        sender     first, entries: rows [path, kind, size, mode, mtime_us], in order, in pieces
@@ -43,8 +43,6 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from flyx.errors import RemoteProtocolError
 from flyx.transfer.manifest import DIGEST_SIZE, MAX_ENTRIES, MAX_FILE_SIZE, Entry, EntryKind, Manifest
 
-VERSION = 1
-
 MAX_CONTROL_SIZE = 60_000
 """Characters in a control message: below the 64 KiB that every WebRTC stack accepts, in UTF-8 as well."""
 
@@ -77,14 +75,6 @@ Row = tuple[
 class _Message(BaseModel):
     # strict: a peer that sends "5" for 5 or 1 for true is not speaking this protocol.
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-
-class Hello(_Message):
-    """The first message of either side."""
-
-    type: Literal["hello"] = "hello"
-    version: Annotated[int, Field(ge=1)]
-    agent: Annotated[str, Field(max_length=64)]
 
 
 class ManifestStart(_Message):
@@ -179,8 +169,7 @@ class Pong(_Message):
 
 
 ControlMessage = (
-    Hello
-    | ManifestStart
+    ManifestStart
     | Roots
     | ManifestPiece
     | ManifestEnd

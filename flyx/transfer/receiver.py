@@ -50,7 +50,7 @@ from flyx.transfer.messages import (
     Roots,
     Saved,
 )
-from flyx.transfer.session import Failed, FileLost, Greeted, RoundTrip, Session
+from flyx.transfer.session import Failed, FileLost, RoundTrip, Session
 
 WINDOW = 16 * BLOCK_SIZE
 """Data bytes that the sender may have under way: 1 Gbit/s over 130 ms, and a few blocks for the disk."""
@@ -93,11 +93,10 @@ class Received:
     sha256: str
 
 
-ReceiverEvent = Greeted | RoundTrip | Offered | ManifestReceived | FileReceived | FileLost | Received | Failed
+ReceiverEvent = RoundTrip | Offered | ManifestReceived | FileReceived | FileLost | Received | Failed
 
 
 class _State(Enum):
-    GREETING = auto()
     # The manifest is arriving; with everything accepted unseen, files already are as well.
     LISTING = auto()
     # The manifest is complete; the disk is still planning.
@@ -116,15 +115,14 @@ class Receiver(Session):
 
     _peer = "sender"
 
-    def __init__(self, *, ask: bool, agent: str, now: float) -> None:
+    def __init__(self, *, ask: bool, now: float) -> None:
         """Args:
         ask: whether the person is asked before anything is accepted.
-        agent: who we say we are.
         now: monotonic seconds.
         """
-        super().__init__(agent, now)
+        super().__init__(now)
         self._ask = ask
-        self._state = _State.GREETING
+        self._state = _State.LISTING
         self._events: deque[ReceiverEvent] = deque()
         self._operations: deque[Operation] = deque()
         # Operations handed out and not answered.
@@ -217,9 +215,6 @@ class Receiver(Session):
 
     def _emit(self, event: ReceiverEvent) -> None:
         self._events.append(event)
-
-    def _start(self, now: float) -> None:
-        self._state = _State.LISTING
 
     def _fail(self, error: FlyxError) -> None:
         if self._state is _State.CONFIRMING and not self._ended:

@@ -28,7 +28,7 @@ from flyx.transfer.messages import (
     FramePacker,
     Saved,
 )
-from flyx.transfer.session import Failed, FileLost, Greeted, RoundTrip, Session
+from flyx.transfer.session import Failed, FileLost, RoundTrip, Session
 
 READ_AHEAD = 4 * BLOCK_SIZE
 """Bytes that may be read and packed before they are sent: the disk stays ahead of the wire."""
@@ -61,11 +61,11 @@ class Delivered:
     sha256: str
 
 
-SenderEvent = Greeted | RoundTrip | Accepted | FileConfirmed | FileLost | Delivered | Failed
+SenderEvent = RoundTrip | Accepted | FileConfirmed | FileLost | Delivered | Failed
 
 
 class _State(Enum):
-    GREETING = auto()
+    HELD = auto()
     OFFERING = auto()
     SENDING = auto()
     DELIVERED = auto()
@@ -76,16 +76,16 @@ class Sender(Session):
 
     _peer = "receiver"
 
-    def __init__(self, manifest: Manifest, *, max_message_size: int, agent: str, now: float) -> None:
+    def __init__(self, manifest: Manifest, *, max_message_size: int, now: float, held: bool = False) -> None:
         """Args:
         manifest: what is offered.
         max_message_size: bytes in one data message; no more than the peer's max-message-size (RFC 8841 §6).
-        agent: who we say we are.
         now: monotonic seconds.
+        held: tell nothing before release(): it is not this receiver's turn.
         """
-        super().__init__(agent, now)
+        super().__init__(now)
         self.manifest = manifest
-        self._state = _State.GREETING
+        self._state = _State.HELD
         self._events: deque[SenderEvent] = deque()
         # The messages of the manifest that are still to be told; made one by one.
         self._telling: Iterator[ControlMessage] = iter(())
@@ -112,6 +112,15 @@ class Sender(Session):
         self._credit = 0
         # File bytes that the receiver has verified, by its last word.
         self.bytes_confirmed = 0
+        if not held:
+            self.release()
+
+    def release(self) -> None:
+        """Offer the manifest: the receiver's turn has come."""
+        if self._state is not _State.HELD:
+            raise LocalProtocolError(reason="released twice")
+        self._state = _State.OFFERING
+        self._telling = messages.manifest_messages(self.manifest)
 
     def blocks_read(self, results: Sequence[BlockRead | BlockFailed], now: float) -> None:
         """Take the answers to next_reads(), in the order of the requests, all of them at once."""
@@ -172,12 +181,10 @@ class Sender(Session):
     def _emit(self, event: SenderEvent) -> None:
         self._events.append(event)
 
-    def _start(self, now: float) -> None:
-        self._state = _State.OFFERING
-        self._telling = messages.manifest_messages(self.manifest)
-
     def _receive(self, message: ControlMessage, now: float) -> None:
         match message:
+            case _ if self._state is _State.HELD:
+                raise RemoteProtocolError(reason=f"{message.type} before anything was offered")
             case Accept(below=below):
                 self._accept(below)
             case Credit(bytes=credit, written=written):
