@@ -55,7 +55,7 @@ def test_the_three_terminals_show_what_the_readme_shows(flyx: Flyx) -> None:
     flyx.environment = flyx.environment | {"FLYX_SERVER": server.prints(r"ws://\S+(?=\n)")[0]}
     sender = flyx.start(*send.split()[1:])
     code = sender.code()
-    command = receive.replace("K7M2QX", code).split()[1:]
+    command = receive.replace("K7M2QX-lemon-otter", code).split()[1:]
     receiver = flyx.terminal(*command, FLYX_OUTPUT=str(target)).says("[y/N] ")
     receiver.type("y\r")
     receiver.ends(EXIT_DONE)

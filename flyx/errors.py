@@ -13,6 +13,14 @@
     │   └── ServerRefused
     ├── PeerUnreachable           no path to the other side (exit 4)
     ├── NobodyCame                (exit 4)
+    ├── PairingFailed             the two sides could not prove to share a code (exit 5)
+    │   ├── WrongWords
+    │   ├── TooManyTries
+    │   ├── ConnectionMismatch
+    │   ├── OtherVersion
+    │   ├── MissingFeature
+    │   ├── NoWordsAsked
+    │   └── PairingTimedOut
     ├── TransferInterrupted       the other side went away too early (exit 6)
     ├── TransferRefused           a person or a policy said no (exit 7)
     │   ├── Declined
@@ -77,6 +85,8 @@ class FlyxError(Exception):
     code: ClassVar[str] = "failed"
     exit_status: ClassVar[int] = EXIT_FAILED
     hint: str | None = None
+    # Whether a sender takes no more receivers after it.
+    closes_room: ClassVar[bool] = False
     # What the other side is told, where the message would show it paths of this machine.
     for_peer: ClassVar[str | None] = None
 
@@ -175,6 +185,63 @@ class NobodyCame(FlyxError):
 
     code = "nobody_came"
     exit_status = EXIT_NO_PATH
+
+
+class PairingFailed(FlyxError):
+    """Pairing failed: {reason}"""
+
+    code = "pairing_failed"
+    exit_status = EXIT_PAIRING
+
+
+class WrongWords(PairingFailed):
+    """Pairing failed: the words of the two sides do not match."""
+
+    code = "wrong_words"
+    hint = "check each word; if the sender saw no try of yours, somebody else answered in its place"
+
+
+class TooManyTries(PairingFailed):
+    """Wrong words were given {tries} times: the room is closed."""
+
+    code = "too_many_tries"
+    closes_room = True
+    hint = "somebody may be guessing; run `flyx send` again for a new code, with --words 3 or more"
+
+
+class ConnectionMismatch(PairingFailed):
+    """The words are right, but the two sides see different connections: somebody may be in between."""
+
+    code = "connection_mismatch"
+    closes_room = True
+    hint = "nothing was sent; do not trust this signaling server or network, run `flyx serve` yourself"
+
+
+class OtherVersion(PairingFailed):
+    """The other side speaks version {theirs} of the protocol of flyx, this one version {ours}."""
+
+    code = "other_version"
+    hint = "bring both sides to the same release; compare `flyx --version`"
+
+
+class MissingFeature(PairingFailed):
+    """The two sides cannot work together: {whose} flyx lacks {features}."""
+
+    code = "missing_feature"
+    hint = "bring both sides to the same release; compare `flyx --version`"
+
+
+class NoWordsAsked(PairingFailed):
+    """The code has words, but who answered asks for none."""
+
+    code = "no_words_asked"
+    hint = "somebody else may have answered; nothing was received. Ask the sender for its code again"
+
+
+class PairingTimedOut(PairingFailed):
+    """Pairing failed: the other side did not answer within {seconds:g} s."""
+
+    code = "pairing_timed_out"
 
 
 class TransferInterrupted(FlyxError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,6 +29,11 @@ Json = Annotated[
 NoProgress = Annotated[
     bool, typer.Option("--no-progress", envvar="FLYX_NO_PROGRESS", help="Print lines only, no bars")
 ]
+
+
+def read_secret(text: str) -> str:
+    """Return text, or a line of standard input for "-": arguments can be seen in the list of processes."""
+    return sys.stdin.readline().strip() if text == "-" else text
 
 
 def make_reporter(*, sending: bool, server: str, quiet: bool, bars: bool, as_json: bool) -> Reporter:

@@ -147,6 +147,8 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             return "room", {"room_id": room_id}
         case e.PeerJoined(peer=peer):
             return "peer", {"peer": peer, "state": "joined"}
+        case e.PeerPaired(peer=peer):
+            return "peer", {"peer": peer, "state": "paired"}
         case e.PeerConnected(peer=peer, local=local, remote=remote, rtt=rtt):
             return "path", {"peer": peer, "local": local, "remote": remote, "rtt": round(rtt, 6)}
         case e.PeerEnded(peer=peer, error=None):

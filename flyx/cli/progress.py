@@ -94,7 +94,8 @@ class HumanReporter:
                 self.line(f"{self._name(peer)}: connected {way} ({local} to {remote}, {rtt * 1000:.1f} ms)")
             case e.PeerEnded(peer=peer, error=error):
                 self._remove_bar(peer)
-                if error is not None:
+                # What closes the room is the last word of the program as well.
+                if error is not None and not error.closes_room:
                     reason = str(error).rstrip(".")
                     self.line(f"{self._name(peer)}: {reason}. The code is still good for another try.")
             case e.ManifestKnown(manifest=manifest):
@@ -109,7 +110,7 @@ class HumanReporter:
                 self._done(peer, files, size, seconds)
             case e.Notice(message=message):
                 self.line(printable(message))
-            case e.PeerJoined() | e.FileFinished():
+            case e.PeerJoined() | e.PeerPaired() | e.FileFinished():
                 pass
 
     def _name(self, peer: int) -> str:

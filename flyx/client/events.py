@@ -35,6 +35,13 @@ class PeerJoined:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerPaired:
+    """The other side knows the code, or the code has no words."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
 class PeerConnected:
     """The connection is up.
 
@@ -121,6 +128,7 @@ Event = (
     RoomOpened
     | RoomJoined
     | PeerJoined
+    | PeerPaired
     | PeerConnected
     | PeerEnded
     | ManifestKnown

@@ -12,8 +12,12 @@ from pathlib import Path
 from flyx.client import events
 from flyx.client.driver import Driver, Wiring
 from flyx.client.link import Link
+from flyx.client.pairing import Pairing
 from flyx.client.signaling import Signaling
-from flyx.errors import FlyxError, LocalProtocolError, SenderLeft, SignalingError
+from flyx.errors import FlyxError, InputError, LocalProtocolError, SenderLeft, SignalingError
+from flyx.pairing.exchange import WordsWanted
+from flyx.pairing.words import password_of, resolve_words
+from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Disconnect, Offer, Role
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.disk import Operation, Outcome
@@ -32,6 +36,9 @@ _SENDER = 1
 
 Confirm = Callable[[Manifest], Awaitable[bool]]
 
+AskWords = Callable[[int], Awaitable[tuple[str, ...]]]
+"""Returns so many words of the list (0: words of the sender's own, in their common form)."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReceiveOptions:
@@ -39,12 +46,16 @@ class ReceiveOptions:
 
     Attributes:
         room_id: normalised.
+        words: of the code, in their common form; empty if it has none.
+        ask_words: asks the person for the words; None if there is nobody to ask.
         directory: where the files go; made if missing.
         confirm: asks the person; None to accept whatever is offered.
     """
 
     server: str
     room_id: str
+    words: tuple[str, ...]
+    ask_words: AskWords | None
     directory: Path
     existing: ExistingPolicy
     confirm: Confirm | None
@@ -66,6 +77,9 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
             raise
 
 
+_OPEN = "This code has no words: the server is trusted to have connected us with the right sender."
+
+
 class _Reception:
     """One attempt to receive from the sender of a room."""
 
@@ -76,7 +90,8 @@ class _Reception:
         self._signaling = signaling
         self._on_event = on_event
         self._link = Link(signaling, None)
-        # Set when the connection is up.
+        # Set when the connection is up, and when both sides have paired.
+        self._pairing: Pairing | None = None
         self._driver: ReceiveDriver | None = None
 
     async def run(self) -> None:
@@ -91,6 +106,7 @@ class _Reception:
             # The sender may be busy with others: as long as it stays in the room, its turn will come.
             await offered.wait()
             channels = await self._link.connection.connected()
+            await self._pair(channels)
             with (
                 ThreadPoolExecutor(1, thread_name_prefix="flyx-write") as disk,
                 Destination(self._options.directory, self._options.existing) as destination,
@@ -104,6 +120,28 @@ class _Reception:
             listener.cancel()
             await asyncio.gather(listener, return_exceptions=True)
             await self._link.close()
+
+    async def _pair(self, channels: Channels) -> None:
+        """Prove to know the sender's code, and have it prove the same."""
+        options = self._options
+        self._pairing = Pairing(self._link.connection, channels)
+        paired = await self._pairing.receive(
+            options.room_id, None, self._password, has_words=bool(options.words)
+        )
+        self._on_event(events.PeerPaired(_SENDER))
+        if paired.session is None:
+            self._on_event(events.Notice(_OPEN))
+
+    async def _password(self, wanted: WordsWanted) -> str:
+        options = self._options
+        if options.words:
+            words = resolve_words(options.words, wanted.count) if wanted.count else options.words
+        elif options.ask_words:
+            words = await options.ask_words(wanted.count)
+        else:
+            hint = "give the whole code, such as K7M2QX-lemon-otter, or run this on a terminal to be asked"
+            raise InputError(reason="the sender's code has words, and this one has none", hint=hint)
+        return password_of(words)
 
     async def _listen(self, offered: asyncio.Event) -> None:
         """Pass on what the room says. Its end matters only while we are not connected."""
@@ -123,6 +161,8 @@ class _Reception:
     def _sender_left(self) -> None:
         if self._driver:
             self._driver.peer_gone()
+        elif self._pairing:
+            self._pairing.give_up(SenderLeft())
         else:
             self._link.connection.give_up(SenderLeft())
 

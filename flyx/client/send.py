@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from flyx.client import events
+from flyx.client.codes import format_code
 from flyx.client.driver import Driver, Wiring
 from flyx.client.link import Link
+from flyx.client.pairing import Gate, Pairing
 from flyx.client.signaling import Signaling
 from flyx.errors import (
     FilesFailed,
@@ -22,7 +25,10 @@ from flyx.errors import (
     RemoteProtocolError,
     SignalingError,
     TransferInterrupted,
+    WrongWords,
 )
+from flyx.pairing.exchange import Code
+from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Answer, Disconnect, IceCandidate, Join, Message, Role
 from flyx.storage.reader import Scan, SourceReader, scan
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
@@ -31,6 +37,9 @@ from flyx.transfer.session import FileLost
 
 MAX_MESSAGE_SIZE = 256 * 1024
 """Bytes in a data message, if the peer takes as much: what libwebrtc and aiortc take at most."""
+
+MAX_UNPAIRED = 8
+"""Receivers at a time that have not proved themselves: strangers cannot take every place, nor much memory."""
 
 DISK_THREADS = 8
 """Reads under way at once, whatever the number of receivers."""
@@ -41,6 +50,7 @@ class SendOptions:
     """What to send, and to how many.
 
     Attributes:
+        code: what receivers have to know.
         receivers: how many receivers must have everything before we are done; 0 for no end.
         wait: seconds without any receiver after which we give up; None for never.
         congestion: name of the congestion control; None for the default.
@@ -48,6 +58,7 @@ class SendOptions:
 
     server: str
     paths: Sequence[Path]
+    code: Code
     receivers: int = 1
     wait: float | None = None
     congestion: str | None = None
@@ -66,7 +77,9 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
         on_event(events.ManifestKnown(found.manifest))
         async with Signaling(options.server, None, Role.SENDER) as signaling:
             room_id = signaling.joined.room_id
-            on_event(events.RoomOpened(room_id, code=room_id))
+            on_event(events.RoomOpened(room_id, format_code(room_id, options.code.password)))
+            if options.code.kind == "open":
+                on_event(events.Notice(_OPEN))
             try:
                 await _Share(options, found, signaling, disk, on_event).run()
             except asyncio.CancelledError:
@@ -74,8 +87,14 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
                 raise
 
 
+_OPEN = (
+    "This code has no words: whoever learns it can receive, and the server is trusted to bring only them "
+    "together with this sender."
+)
+
+
 class _Share:
-    """The receivers of one room: who waits, who is served, who is done."""
+    """The receivers of one room: who waits, who proves to know the code, who is served, who is done."""
 
     def __init__(
         self,
@@ -90,17 +109,21 @@ class _Share:
         self._signaling = signaling
         self._disk = disk
         self._on_event = on_event
+        self._gate = Gate(signaling.joined.room_id, options.code)
         # What there is to react to: a message, a transfer that has ended, or the end of the room.
         self._inbox: asyncio.Queue[Message | _Outgoing | SignalingError] = asyncio.Queue()
         self._arrivals = 0
-        # Receivers in the room by client id; those of them that wait for a place; those being served.
+        # Receivers in the room by client id. Those of them that wait; those with a connection that have not
+        # paired; those that have, while all places are taken; those being served.
         self._peers: dict[str, _Outgoing] = {}
         self._waiting: deque[_Outgoing] = deque()
+        self._unpaired: set[_Outgoing] = set()
+        self._held: deque[_Outgoing] = deque()
         self._serving: set[_Outgoing] = set()
         self._done = 0
         self._idle_since = time.monotonic()
-        # Set when no more receivers can come; those being served go on without a server.
-        self._room_lost: SignalingError | None = None
+        # Set when no more receivers are taken; those being served go on.
+        self._closed: FlyxError | None = None
         # Set when files could not be read as offered: another try would fare no better.
         self._incomplete: FilesFailed | None = None
 
@@ -113,12 +136,13 @@ class _Share:
         listener = asyncio.create_task(self._listen())
         try:
             while not 0 < self._options.receivers <= self._done:
-                if self._room_lost and not self._serving:
-                    raise self._room_lost
+                if self._closed and not self._serving:
+                    raise self._closed
                 self._react(await self._next())
                 self._fill_places()
         finally:
-            tasks = [listener, *(peer.task for peer in self._serving if peer.task)]
+            served = (*self._unpaired, *self._held, *self._serving)
+            tasks = [listener, *(peer.task for peer in served if peer.task)]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -159,48 +183,81 @@ class _Share:
             case _Outgoing():
                 self._ended(item)
             case SignalingError():
-                self._room_lost = item
-                self._waiting.clear()
-                if self._serving:
-                    self._on_event(events.Notice(f"{str(item).rstrip('.')}. What is being sent goes on."))
+                self._close(item)
             case _:
                 pass
+
+    def _close(self, error: FlyxError) -> None:
+        """Take no more receivers."""
+        if self._closed:
+            return
+        self._closed = error
+        self._waiting.clear()
+        if self._serving:
+            self._on_event(events.Notice(f"{str(error).rstrip('.')}. What is being sent goes on."))
 
     def _left(self, peer: _Outgoing | None) -> None:
         if peer is None:
             return
-        if peer in self._serving:
-            peer.leave()
-        else:
+        if peer in self._waiting:
             self._waiting.remove(peer)
             self._on_event(events.PeerEnded(peer.number, _GONE))
+        else:
+            peer.leave()
 
     def _fill_places(self) -> None:
-        """Begin to serve those who wait, as far as there are places."""
-        wanted = self._options.receivers
-        while self._waiting and (not wanted or self._done + len(self._serving) < wanted):
-            peer = self._waiting.popleft()
+        """Serve those who have paired, and connect to those who wait, as far as there are places."""
+        while self._held and self._has_place():
+            peer = self._held.popleft()
             self._serving.add(peer)
+            peer.release()
+        while self._waiting and self._has_place() and len(self._unpaired) < MAX_UNPAIRED and not self._closed:
+            peer = self._waiting.popleft()
+            self._unpaired.add(peer)
             peer.task = asyncio.create_task(self._serve(peer))
+
+    def _has_place(self) -> bool:
+        wanted = self._options.receivers
+        return not wanted or self._done + len(self._serving) < wanted
 
     async def _serve(self, peer: _Outgoing) -> None:
         try:
             link = Link(self._signaling, peer.client_id, congestion=self._options.congestion)
-            await peer.serve(link, self._found, self._disk, self._on_event)
+            async with peer.connect(link, self._gate) as channels:
+                self._unpaired.discard(peer)
+                self._on_event(events.PeerPaired(peer.number))
+                held = not self._has_place()
+                if held:
+                    self._held.append(peer)
+                else:
+                    self._serving.add(peer)
+                await peer.serve(channels, self._found, self._disk, self._on_event, held=held)
         except FlyxError as error:
             peer.error = error
         finally:
             self._inbox.put_nowait(peer)
 
     def _ended(self, peer: _Outgoing) -> None:
+        if peer in self._unpaired:
+            self._unpaired.discard(peer)
+        else:
+            # A stranger's visit is not what --wait waits for.
+            self._idle_since = time.monotonic()
+        if peer in self._held:
+            self._held.remove(peer)
         self._serving.discard(peer)
         self._peers.pop(peer.client_id, None)
-        self._idle_since = time.monotonic()
         if isinstance(peer.error, FilesFailed):
             self._incomplete = peer.error
         if peer.error is None or self._incomplete is peer.error:
             self._done += 1
         self._on_event(events.PeerEnded(peer.number, peer.error))
+        if isinstance(peer.error, WrongWords):
+            left = self._gate.tries_left
+            tries = "1 more try" if left == 1 else f"{left} more tries"
+            self._on_event(events.Notice(f"Wrong words were given. After {tries} the room will be closed."))
+        if peer.error and peer.error.closes_room:
+            self._close(peer.error)
 
 
 _GONE = TransferInterrupted(reason="the receiver left")
@@ -215,36 +272,65 @@ class _Outgoing:
         # Set while it is served.
         self.task: asyncio.Task[None] | None = None
         self.link: Link | None = None
+        self._pairing: Pairing | None = None
         self._driver: SendDriver | None = None
         # Why it was not served, in the end.
         self.error: FlyxError | None = None
 
-    async def serve(
-        self, link: Link, found: Scan, disk: Executor, on_event: Callable[[events.Event], None]
-    ) -> None:
-        """Connect over this link and send everything.
+    @asynccontextmanager
+    async def connect(self, link: Link, gate: Gate) -> AsyncIterator[Channels]:
+        """Connect over this link and pair; the connection ends with the block.
 
         Raises:
-            FlyxError: the receiver does not have everything.
+            FlyxError: there is no connection, or who is at its other end does not know the code.
         """
-        reader = SourceReader(found)
         self.link = link
         try:
             await link.offer()
             channels = await link.connection.connected()
-            size = min(MAX_MESSAGE_SIZE, channels.max_message_size)
-            machine = Sender(found.manifest, max_message_size=size, now=time.monotonic())
-            wiring = Wiring(link.connection, channels, disk, self.number, on_event)
+            self._pairing = Pairing(link.connection, channels)
+            await gate.pair(self._pairing)
+            yield channels
+        finally:
+            await link.close()
+
+    async def serve(
+        self,
+        channels: Channels,
+        found: Scan,
+        disk: Executor,
+        on_event: Callable[[events.Event], None],
+        *,
+        held: bool,
+    ) -> None:
+        """Send everything; if held, after release().
+
+        Raises:
+            FlyxError: the receiver does not have everything.
+        """
+        assert self.link is not None
+        size = min(MAX_MESSAGE_SIZE, channels.max_message_size)
+        machine = Sender(found.manifest, max_message_size=size, now=time.monotonic(), held=held)
+        wiring = Wiring(self.link.connection, channels, disk, self.number, on_event)
+        reader = SourceReader(found)
+        try:
             self._driver = SendDriver(machine, wiring, reader)
             await self._driver.run()
         finally:
-            await link.close()
             reader.close()
+
+    def release(self) -> None:
+        """Its turn has come."""
+        assert self._driver is not None
+        self._driver.machine.release()
+        self._driver.wake()
 
     def leave(self) -> None:
         """The server says that this receiver has gone."""
         if self._driver:
             self._driver.peer_gone()
+        elif self._pairing:
+            self._pairing.give_up(_GONE)
         elif self.link:
             self.link.connection.give_up(_GONE)
 

@@ -20,9 +20,10 @@ from tests.simulator import manifest_of
 MANIFEST = manifest_of({"d": None, "d/one": b"1" * 10, "d/empty": b"", "d/two": b"2" * 5})
 
 EVERY_EVENT: list[events.Event] = [
-    events.RoomOpened("K7M2QX", "K7M2QX"),
+    events.RoomOpened("K7M2QX", "K7M2QX-lemon-otter"),
     events.RoomJoined("K7M2QX"),
     events.PeerJoined(1),
+    events.PeerPaired(1),
     events.PeerConnected(1, "host", "srflx", 0.0123456789),
     events.PeerEnded(1, None),
     events.PeerEnded(1, Declined()),
@@ -72,7 +73,7 @@ def test_the_sender_prints_the_command_alone_on_standard_output(capfd: pytest.Ca
         for event in EVERY_EVENT[:1]:
             reporter(event)
     out, err = capfd.readouterr()
-    assert out == "flyx receive K7M2QX\n"
+    assert out == "flyx receive K7M2QX-lemon-otter\n"
     assert "(note)" in err
 
 
@@ -81,7 +82,7 @@ def test_quiet_prints_data_alone(capfd: pytest.CaptureFixture[str]) -> None:
         for event in EVERY_EVENT:
             reporter(event)
     out, err = capfd.readouterr()
-    assert out == "flyx receive K7M2QX\nout/d/one\n"
+    assert out == "flyx receive K7M2QX-lemon-otter\nout/d/one\n"
     assert not err
 
 
