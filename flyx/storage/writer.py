@@ -51,7 +51,7 @@ from flyx.transfer.disk import (
     WriteBlock,
 )
 from flyx.transfer.manifest import Entry, EntryKind, block_digest
-from flyx.transfer.names import numbered
+from flyx.transfer.names import STATE_DIRECTORY, numbered
 
 __all__ = ["Destination", "ExistingPolicy"]
 
@@ -102,6 +102,11 @@ class Destination:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.abandon()
+
+    @property
+    def state_directory(self) -> str:
+        """Where unfinished transfers are kept, as people know it."""
+        return self._tree.shown((STATE_DIRECTORY,))
 
     def abandon(self) -> None:
         """Stop here: keep what was saved, and what a later run can go on with. Any number of times.
