@@ -44,10 +44,11 @@ def sender(
     tries: Tries | None = None,
     sessions: dict[str, Session] | None = None,
     seed: int = 1,
+    now: float = NOW,
 ) -> SenderExchange:
     """A sender's end."""
     entropy = random.Random(seed).randbytes
-    return SenderExchange(binding, greeting, code, tries or Tries(), sessions or {}, entropy=entropy, now=NOW)
+    return SenderExchange(binding, greeting, code, tries or Tries(), sessions or {}, entropy=entropy, now=now)
 
 
 def receiver(
@@ -57,10 +58,11 @@ def receiver(
     session: Session | None = None,
     has_words: bool = True,
     seed: int = 2,
+    now: float = NOW,
 ) -> ReceiverExchange:
     """A receiver's end."""
     entropy = random.Random(seed).randbytes
-    return ReceiverExchange(binding, greeting, session, has_words=has_words, entropy=entropy, now=NOW)
+    return ReceiverExchange(binding, greeting, session, has_words=has_words, entropy=entropy, now=now)
 
 
 @dataclass
