@@ -364,7 +364,8 @@ def test_a_disk_that_fills_up_in_the_middle_is_a_refusal_and_the_sender_stays(
     with filler.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(small_disk).free)
     receiver.resume().fails(7, "no_space")
-    assert names_in(small_disk) == ["filler"]
+    assert names_in(small_disk) == ["filler", "in"]
+    assert names_in(small_disk / "in") == [".flyx"]
     assert "not enough space" in sender.event("peer", peer=1, state="failed")["message"]
     filler.unlink()
     flyx.receive(sender.code(), small_disk / "in").ends(0)

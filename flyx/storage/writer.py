@@ -256,6 +256,7 @@ class Destination:
             journal = self._record(group)
             durability.sync((*(finishing.handle for finishing in group), journal), len(group) + 1)
             directories = self._name_all(group, outcomes)
+            self._partials.record_made()
             durability.sync((self._tree.handle(parts) for parts in directories), len(directories))
         except (OSError, FlyxError) as error:
             self._fail(outcomes, group[0], error)
@@ -289,7 +290,6 @@ class Destination:
 
     def _record(self, group: list[_Finishing]) -> int:
         """Have the journal say under which names these files will be found; return its handle."""
-        self._partials.record_made()
         saved = [self._saved(finishing, self._target(finishing.file)) for finishing in group]
         return self._partials.record_saved(saved, self._plan.new_names())
 
