@@ -10,6 +10,7 @@
     │   ├── NoSuchRoom
     │   ├── SenderLeft
     │   ├── RoomFull
+    │   ├── RoomLost
     │   └── ServerRefused
     ├── PeerUnreachable           no path to the other side (exit 4)
     ├── NobodyCame                (exit 4)
@@ -164,6 +165,13 @@ class RoomFull(SignalingError):
 
     code = "room_full"
     hint = "try again when another receiver has finished"
+
+
+class RoomLost(SignalingError):
+    """The room is gone: the server was away for too long, or it has forgotten its rooms."""
+
+    code = "room_lost"
+    hint = "start again, with a new code"
 
 
 class ServerRefused(SignalingError):

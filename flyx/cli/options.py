@@ -36,6 +36,18 @@ def read_secret(text: str) -> str:
     return sys.stdin.readline().strip() if text == "-" else text
 
 
+def token_of(option: str, token: str | None) -> str | None:
+    """Return a token.
+
+    Raises:
+        InputError: It is one that everybody would guess, or that no header can carry.
+    """
+    if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
+        hint = "take something like the output of `openssl rand -hex 24`"
+        raise InputError(reason=f"{option} is empty, or holds other than visible ASCII characters", hint=hint)
+    return token
+
+
 def make_reporter(*, sending: bool, server: str, quiet: bool, bars: bool, as_json: bool) -> Reporter:
     """Return the reporter that the person asked for."""
     if quiet and as_json:

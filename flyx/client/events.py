@@ -138,6 +138,13 @@ class Notice:
     message: str
 
 
+def server_lost(reason: str) -> Notice:
+    """Return what to tell when the connection to the server is lost; reason is a clause."""
+    return Notice(f"The server is out of reach ({reason}). Trying to get back to it.")
+
+
+SERVER_BACK = Notice("The server is there again.")
+
 Event = (
     RoomOpened
     | RoomJoined

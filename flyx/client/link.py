@@ -8,7 +8,7 @@ from typing import Any
 
 from flyx.client.signaling import Signaling
 from flyx.errors import RemoteProtocolError
-from flyx.rtc.peer import IceCandidateInit, PeerConnection
+from flyx.rtc.peer import IceCandidateInit, PeerConnection, TurnServer
 from flyx.signaling.messages import (
     Answer,
     AnswerData,
@@ -36,9 +36,18 @@ class Link:
         """
         self._signaling = signaling
         self._target_id = target_id
-        urls = [url for server in signaling.joined.ice_servers for url in server.urls]
+        servers = signaling.joined.ice_servers
+        urls = [url for server in servers for url in server.urls]
+        turn = [
+            TurnServer(url, server.username, server.credential)
+            for server in servers
+            if server.username and server.credential
+            for url in server.urls
+        ]
         labels = (CONTROL_CHANNEL, DATA_CHANNEL)
-        self.connection = PeerConnection(labels, urls, self._tell_candidate, congestion=congestion)
+        self.connection = PeerConnection(
+            labels, urls, self._tell_candidate, turn_servers=turn, congestion=congestion
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered = False
 

@@ -13,12 +13,13 @@ from flyx.client import events
 from flyx.client.driver import Driver, Wiring
 from flyx.client.link import Link
 from flyx.client.pairing import Pairing
-from flyx.client.signaling import Signaling
-from flyx.errors import FlyxError, InputError, LocalProtocolError, SenderLeft, SignalingError
+from flyx.client.signaling import Interrupted, Restored, Signaling
+from flyx.errors import FlyxError, InputError, LocalProtocolError, SenderLeft, SignalingError, TransferRefused
 from flyx.pairing.exchange import WordsWanted
 from flyx.pairing.words import password_of, resolve_words
 from flyx.rtc.peer import Channels
-from flyx.signaling.messages import Disconnect, Offer, Role
+from flyx.signaling.messages import Disconnect, Join, Offer, Role
+from flyx.signaling.messages import Outcome as TransferOutcome
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.disk import Operation, Outcome, Unfinished
 from flyx.transfer.manifest import Manifest
@@ -76,6 +77,12 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
         except asyncio.CancelledError:
             signaling.farewell = "the receiver stopped"
             raise
+        except (TransferRefused, SignalingError):
+            # Nobody tried, or it was not for want of a connection.
+            raise
+        except FlyxError:
+            signaling.outcome = TransferOutcome.FAILED
+            raise
 
 
 _OPEN = "This code has no words: the server is trusted to have connected us with the right sender."
@@ -93,6 +100,9 @@ class _Reception:
         self._link = Link(signaling, None)
         # Set when the connection is up, and when both sides have paired.
         self._pairing: Pairing | None = None
+        # Set when the sender has offered a connection, or none will come.
+        self._offered = asyncio.Event()
+        self._connected = False
         self._driver: ReceiveDriver | None = None
 
     async def run(self) -> None:
@@ -101,12 +111,9 @@ class _Reception:
         Raises:
             FlyxError: not everything was received.
         """
-        offered = asyncio.Event()
-        listener = asyncio.create_task(self._listen(offered))
+        listener = asyncio.create_task(self._listen())
         try:
-            # The sender may be busy with others: as long as it stays in the room, its turn will come.
-            await offered.wait()
-            channels = await self._link.connection.connected()
+            channels = await self._connect()
             await self._pair(channels)
             with (
                 ThreadPoolExecutor(1, thread_name_prefix="flyx-write") as disk,
@@ -116,7 +123,10 @@ class _Reception:
                 confirm = self._options.confirm
                 machine = Receiver(ask=confirm is not None, now=time.monotonic())
                 self._driver = ReceiveDriver(machine, wiring, destination, confirm)
+                path = self._link.connection.path()
+                relayed = path is not None and "relay" in (path.local, path.remote)
                 await self._driver.run()
+                self._signaling.outcome = TransferOutcome.RELAYED if relayed else TransferOutcome.DIRECT
         finally:
             listener.cancel()
             await asyncio.gather(listener, return_exceptions=True)
@@ -144,27 +154,62 @@ class _Reception:
             raise InputError(reason="the sender's code has words, and this one has none", hint=hint)
         return password_of(words)
 
-    async def _listen(self, offered: asyncio.Event) -> None:
+    async def _connect(self) -> Channels:
+        """Return the channels of the link when it is up, whichever link that is in the end."""
+        while True:
+            link = self._link
+            # The sender may be busy with others: as long as it stays in the room, its turn will come.
+            await self._offered.wait()
+            try:
+                channels = await link.connection.connected()
+            except FlyxError:
+                if link is self._link:
+                    raise
+                await link.close()
+            else:
+                self._connected = True
+                return channels
+
+    def _begin_anew(self) -> None:
+        """What we and the sender said on the way to a connection may be lost: it will offer another one."""
+        if self._connected:
+            return
+        old, self._link = self._link, Link(self._signaling, None)
+        self._offered.clear()
+        old.connection.give_up(SenderLeft())
+
+    async def _listen(self) -> None:
         """Pass on what the room says. Its end matters only while we are not connected."""
         try:
             while True:
-                message = await self._signaling.receive()
-                if isinstance(message, Disconnect):
-                    self._sender_left()
-                elif isinstance(message, Offer):
-                    offered.set()
-                self._link.take(message)
+                match message := await self._signaling.receive():
+                    case Interrupted(reason=reason):
+                        self._on_event(events.server_lost(reason))
+                    case Restored(recovered=recovered):
+                        self._on_event(events.SERVER_BACK)
+                        if not recovered:
+                            self._begin_anew()
+                    case Join(data=data) if not data.recovered:
+                        self._begin_anew()
+                    case Disconnect(data=data):
+                        self._sender_left(for_now=data.away)
+                    case Offer():
+                        self._offered.set()
+                        self._link.take(message)
+                    case _:
+                        self._link.take(message)
         except SignalingError as error:
             self._link.connection.give_up(error)
         finally:
-            offered.set()
+            self._offered.set()
 
-    def _sender_left(self) -> None:
+    def _sender_left(self, *, for_now: bool) -> None:
         if self._driver:
+            # We have lost it as well, unless we hear from it soon.
             self._driver.peer_gone()
-        elif self._pairing:
+        elif self._pairing and not for_now:
             self._pairing.give_up(SenderLeft())
-        else:
+        elif not for_now:
             self._link.connection.give_up(SenderLeft())
 
 

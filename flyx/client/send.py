@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -10,13 +11,14 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from flyx.client import events
 from flyx.client.codes import format_code
 from flyx.client.driver import Driver, Wiring
 from flyx.client.link import Link
 from flyx.client.pairing import Gate, Pairing
-from flyx.client.signaling import Signaling
+from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import (
     FilesFailed,
     FlyxError,
@@ -41,6 +43,9 @@ MAX_MESSAGE_SIZE = 256 * 1024
 MAX_UNPAIRED = 8
 """Receivers at a time that have not proved themselves: strangers cannot take every place, nor much memory."""
 
+SEE_OFF_TIMEOUT = 1.0
+"""Seconds for receivers that have everything to leave the room before we do."""
+
 DISK_THREADS = 8
 """Reads under way at once, whatever the number of receivers."""
 
@@ -54,6 +59,7 @@ class SendOptions:
         receivers: how many receivers must have everything before we are done; 0 for no end.
         wait: seconds without any receiver after which we give up; None for never.
         congestion: name of the congestion control; None for the default.
+        api_token: what the server wants of those who create rooms; None if it wants nothing.
     """
 
     server: str
@@ -62,6 +68,7 @@ class SendOptions:
     receivers: int = 1
     wait: float | None = None
     congestion: str | None = None
+    api_token: str | None = None
 
 
 async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -75,7 +82,7 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
         for skipped in found.skipped:
             on_event(events.Notice(f"skipped {skipped.path}: {skipped.reason}"))
         on_event(events.ManifestKnown(found.manifest))
-        async with Signaling(options.server, None, Role.SENDER) as signaling:
+        async with Signaling(options.server, None, Role.SENDER, api_token=options.api_token) as signaling:
             room_id = signaling.joined.room_id
             on_event(events.RoomOpened(room_id, format_code(room_id, options.code.password)))
             if options.code.kind == "open":
@@ -91,6 +98,10 @@ _OPEN = (
     "This code has no words: whoever learns it can receive, and the server is trusted to bring only them "
     "together with this sender."
 )
+
+# What there is to react to: a message, the connection to the server, a transfer that has ended, or the end of
+# the room.
+_Item: TypeAlias = "Message | Interrupted | Restored | _Outgoing | SignalingError"
 
 
 class _Share:
@@ -110,8 +121,7 @@ class _Share:
         self._disk = disk
         self._on_event = on_event
         self._gate = Gate(signaling.joined.room_id, options.code)
-        # What there is to react to: a message, a transfer that has ended, or the end of the room.
-        self._inbox: asyncio.Queue[Message | _Outgoing | SignalingError] = asyncio.Queue()
+        self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
         self._arrivals = 0
         # Receivers in the room by client id. Those of them that wait; those with a connection that have not
         # paired; those that have, while all places are taken; those being served.
@@ -120,6 +130,8 @@ class _Share:
         self._unpaired: set[_Outgoing] = set()
         self._held: deque[_Outgoing] = deque()
         self._serving: set[_Outgoing] = set()
+        # Those in the room that have everything.
+        self._leaving: set[str] = set()
         self._done = 0
         self._idle_since = time.monotonic()
         # Set when no more receivers are taken; those being served go on.
@@ -140,6 +152,7 @@ class _Share:
                     raise self._closed
                 self._react(await self._next())
                 self._fill_places()
+            await self._see_off()
         finally:
             served = (*self._unpaired, *self._held, *self._serving)
             tasks = [listener, *(peer.task for peer in served if peer.task)]
@@ -149,6 +162,13 @@ class _Share:
         if self._incomplete:
             raise self._incomplete
 
+    async def _see_off(self) -> None:
+        """Let those who have everything leave first: the room ends with us, and they have more to say."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SEE_OFF_TIMEOUT):
+                while self._leaving and not self._closed:
+                    self._react(await self._inbox.get())
+
     async def _listen(self) -> None:
         try:
             while True:
@@ -156,7 +176,7 @@ class _Share:
         except SignalingError as error:
             self._inbox.put_nowait(error)
 
-    async def _next(self) -> Message | _Outgoing | SignalingError:
+    async def _next(self) -> _Item:
         deadline = None
         if self._options.wait is not None and not self._serving:
             deadline = self._idle_since + self._options.wait - time.monotonic()
@@ -166,20 +186,26 @@ class _Share:
         except TimeoutError:
             raise NobodyCame(seconds=self._options.wait) from None
 
-    def _react(self, item: Message | _Outgoing | SignalingError) -> None:
+    def _react(self, item: _Item) -> None:
         match item:
-            case Join(data=data) if data.role is Role.RECEIVER and data.client_id not in self._peers:
-                self._arrivals += 1
-                peer = _Outgoing(self._arrivals, data.client_id)
-                self._peers[data.client_id] = peer
-                self._waiting.append(peer)
-                self._on_event(events.PeerJoined(peer.number))
+            case Join(data=data) if data.role is Role.RECEIVER:
+                self._arrived(data.client_id, recovered=data.recovered)
             case Answer(data=data) | IceCandidate(data=data):
                 speaker = self._peers.get(data.client_id)
                 if speaker and speaker.link:
                     speaker.link.take(item)
+            case Disconnect(data=data) if data.away:
+                if peer := self._peers.get(data.client_id):
+                    peer.doubt()
             case Disconnect(data=data):
+                self._leaving.discard(data.client_id)
                 self._left(self._peers.pop(data.client_id, None))
+            case Interrupted(reason=reason):
+                self._on_event(events.server_lost(reason))
+            case Restored(recovered=recovered):
+                self._on_event(events.SERVER_BACK)
+                if not recovered:
+                    self._look_around()
             case _Outgoing():
                 self._ended(item)
             case SignalingError():
@@ -195,6 +221,26 @@ class _Share:
         self._waiting.clear()
         if self._serving:
             self._on_event(events.Notice(f"{str(error).rstrip('.')}. What is being sent goes on."))
+
+    def _arrived(self, client_id: str, *, recovered: bool) -> None:
+        """A receiver is here: a new one, or one that lost its connection to the server for a while."""
+        known = self._peers.get(client_id)
+        if client_id in self._leaving or (known and (recovered or not known.is_connecting)):
+            # What it has from us needs no server, or goes on through it.
+            return
+        # What we told it on the way to a connection may be lost: we begin anew.
+        self._left(self._peers.pop(client_id, None))
+        self._arrivals += 1
+        peer = _Outgoing(self._arrivals, client_id)
+        self._peers[client_id] = peer
+        self._waiting.append(peer)
+        self._on_event(events.PeerJoined(peer.number))
+
+    def _look_around(self) -> None:
+        """Forget the receivers that have left unheard; those that are here will be told of."""
+        present = {peer.client_id for peer in self._signaling.joined.peers}
+        for client_id in self._peers.keys() - present:
+            self._left(self._peers.pop(client_id))
 
     def _left(self, peer: _Outgoing | None) -> None:
         if peer is None:
@@ -246,7 +292,10 @@ class _Share:
         if peer in self._held:
             self._held.remove(peer)
         self._serving.discard(peer)
-        self._peers.pop(peer.client_id, None)
+        if self._peers.get(peer.client_id) is peer:
+            del self._peers[peer.client_id]
+            if peer.error is None:
+                self._leaving.add(peer.client_id)
         if isinstance(peer.error, FilesFailed):
             self._incomplete = peer.error
         if peer.error is None or self._incomplete is peer.error:
@@ -324,6 +373,16 @@ class _Outgoing:
         assert self._driver is not None
         self._driver.machine.release()
         self._driver.wake()
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether we have told it how to connect, and are not connected yet."""
+        return self.link is not None and self._driver is None
+
+    def doubt(self) -> None:
+        """The server has lost this receiver: so have we, unless we hear from it soon."""
+        if self._driver:
+            self._driver.peer_gone()
 
     def leave(self) -> None:
         """The server says that this receiver has gone."""
