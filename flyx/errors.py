@@ -23,6 +23,7 @@
     │   ├── NoWordsAsked
     │   └── PairingTimedOut
     ├── TransferInterrupted       the other side went away too early (exit 6)
+    │   └── ConnectionLost
     ├── TransferRefused           a person or a policy said no (exit 7)
     │   ├── Declined
     │   ├── ConsentNeeded
@@ -258,6 +259,13 @@ class TransferInterrupted(FlyxError):
     code = "interrupted"
     exit_status = EXIT_INTERRUPTED
     hint = "what has arrived is kept; receive into the same directory again to go on from there"
+
+
+class ConnectionLost(TransferInterrupted):
+    """The transfer was interrupted: {reason}"""
+
+    # Unlike other interruptions, one that a new connection repairs.
+    code = "interrupted"
 
 
 class TransferRefused(FlyxError):

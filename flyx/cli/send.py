@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flyx.cli.options import (
+    DEFAULT_RECONNECT,
     DEFAULT_SERVER,
     Json,
     NoProgress,
     Quiet,
+    Reconnect,
     Server,
     make_reporter,
     read_secret,
@@ -103,6 +105,7 @@ def send(
             help="Token of a server that lets only its own people make rooms",
         ),
     ] = None,
+    reconnect: Reconnect = DEFAULT_RECONNECT,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
     as_json: Json = False,
@@ -122,7 +125,7 @@ def send(
     ) as reporter:
         token = token_of("--api-token", api_token)
         made = _make_code(words, code, is_open=open_)
-        options = SendOptions(server, paths, made, receivers, wait, congestion.value, token)
+        options = SendOptions(server, paths, made, receivers, wait, congestion.value, token, reconnect)
         run(send_files(options, reporter))
 
 

@@ -58,6 +58,17 @@ class PeerConnected:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerLost:
+    """The connection is lost in the middle of the transfer, and another one is being made.
+
+    PeerConnected follows when it is made, PeerEnded or the end of the program when it cannot be.
+    """
+
+    peer: int
+    error: FlyxError
+
+
+@dataclass(frozen=True, slots=True)
 class PeerEnded:
     """The transfer with this peer is over; `error` says why when it did not succeed."""
 
@@ -151,6 +162,7 @@ Event = (
     | PeerJoined
     | PeerPaired
     | PeerConnected
+    | PeerLost
     | PeerEnded
     | ManifestKnown
     | Resuming

@@ -15,15 +15,18 @@ from typing import TypeAlias
 
 from flyx.client import events
 from flyx.client.codes import format_code
-from flyx.client.driver import Driver, Wiring
+from flyx.client.driver import RECONNECT_TIME, Driver, Wiring
 from flyx.client.link import Link
 from flyx.client.pairing import Gate, Pairing
 from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import (
+    ConnectionLost,
     FilesFailed,
     FlyxError,
     LocalProtocolError,
     NobodyCame,
+    PairingTimedOut,
+    PeerUnreachable,
     RemoteProtocolError,
     SignalingError,
     TransferInterrupted,
@@ -46,6 +49,9 @@ MAX_UNPAIRED = 8
 SEE_OFF_TIMEOUT = 1.0
 """Seconds for receivers that have everything to leave the room before we do."""
 
+RECONNECT_PAUSE = 1.0
+"""Seconds between two tries to make a lost connection anew."""
+
 DISK_THREADS = 8
 """Reads under way at once, whatever the number of receivers."""
 
@@ -60,6 +66,7 @@ class SendOptions:
         wait: seconds without any receiver after which we give up; None for never.
         congestion: name of the congestion control; None for the default.
         api_token: what the server wants of those who create rooms; None if it wants nothing.
+        reconnect: seconds for which a lost connection to a receiver is tried to be made anew; 0 for not.
     """
 
     server: str
@@ -69,6 +76,7 @@ class SendOptions:
     wait: float | None = None
     congestion: str | None = None
     api_token: str | None = None
+    reconnect: float = RECONNECT_TIME
 
 
 async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -99,9 +107,9 @@ _OPEN = (
     "together with this sender."
 )
 
-# What there is to react to: a message, the connection to the server, a transfer that has ended, or the end of
-# the room.
-_Item: TypeAlias = "Message | Interrupted | Restored | _Outgoing | SignalingError"
+# What there is to react to: a message, the connection to the server, a transfer that has ended, the end of
+# the room; None if a place may have become free.
+_Item: TypeAlias = "Message | Interrupted | Restored | _Outgoing | SignalingError | None"
 
 
 class _Share:
@@ -130,6 +138,8 @@ class _Share:
         self._unpaired: set[_Outgoing] = set()
         self._held: deque[_Outgoing] = deque()
         self._serving: set[_Outgoing] = set()
+        # Those whose connection was lost in the middle, and which keep no place until there is another one.
+        self._repairing: set[_Outgoing] = set()
         # Those in the room that have everything.
         self._leaving: set[str] = set()
         self._done = 0
@@ -148,13 +158,13 @@ class _Share:
         listener = asyncio.create_task(self._listen())
         try:
             while not 0 < self._options.receivers <= self._done:
-                if self._closed and not self._serving:
+                if self._closed and not self._serving and not self._repairing:
                     raise self._closed
                 self._react(await self._next())
                 self._fill_places()
             await self._see_off()
         finally:
-            served = (*self._unpaired, *self._held, *self._serving)
+            served = (*self._unpaired, *self._held, *self._serving, *self._repairing)
             tasks = [listener, *(peer.task for peer in served if peer.task)]
             for task in tasks:
                 task.cancel()
@@ -178,7 +188,7 @@ class _Share:
 
     async def _next(self) -> _Item:
         deadline = None
-        if self._options.wait is not None and not self._serving:
+        if self._options.wait is not None and not self._serving and not self._repairing:
             deadline = self._idle_since + self._options.wait - time.monotonic()
         try:
             async with asyncio.timeout(deadline):
@@ -219,6 +229,8 @@ class _Share:
             return
         self._closed = error
         self._waiting.clear()
+        for peer in self._repairing:
+            peer.give_up(error)
         if self._serving:
             self._on_event(events.Notice(f"{str(error).rstrip('.')}. What is being sent goes on."))
 
@@ -227,6 +239,9 @@ class _Share:
         known = self._peers.get(client_id)
         if client_id in self._leaving or (known and (recovered or not known.is_connecting)):
             # What it has from us needs no server, or goes on through it.
+            return
+        if known in self._repairing:
+            known.give_up(PeerUnreachable(reason="an offer was lost"))
             return
         # What we told it on the way to a connection may be lost: we begin anew.
         self._left(self._peers.pop(client_id, None))
@@ -267,21 +282,74 @@ class _Share:
         return not wanted or self._done + len(self._serving) < wanted
 
     async def _serve(self, peer: _Outgoing) -> None:
+        lost: ConnectionLost | None = None
         try:
-            link = Link(self._signaling, peer.client_id, congestion=self._options.congestion)
-            async with peer.connect(link, self._gate) as channels:
-                self._unpaired.discard(peer)
-                self._on_event(events.PeerPaired(peer.number))
-                held = not self._has_place()
-                if held:
-                    self._held.append(peer)
-                else:
-                    self._serving.add(peer)
-                await peer.serve(channels, self._found, self._disk, self._on_event, held=held)
+            while True:
+                try:
+                    await self._attempt(peer, lost)
+                    return
+                except ConnectionLost as error:
+                    lost = error
+                    self._lose(peer, error)
         except FlyxError as error:
-            peer.error = error
+            # That another connection could not be made says less than why it was wanted.
+            peer.error = (
+                lost
+                if lost and isinstance(error, PeerUnreachable | PairingTimedOut | SignalingError)
+                else error
+            )
         finally:
             self._inbox.put_nowait(peer)
+
+    def _lose(self, peer: _Outgoing, error: ConnectionLost) -> None:
+        """The connection is lost: begin to make another one, if there is a way to.
+
+        Raises:
+            ConnectionLost: there is not.
+        """
+        self._held = deque(other for other in self._held if other is not peer)
+        self._serving.discard(peer)
+        self._repairing.add(peer)
+        self._inbox.put_nowait(None)
+        if self._closed or peer.has_left or not self._options.reconnect:
+            raise error
+        self._on_event(events.PeerLost(peer.number, error))
+
+    async def _attempt(self, peer: _Outgoing, lost: ConnectionLost | None) -> None:
+        """Connect and send; if a connection was lost, try for as long as the person wants.
+
+        Raises:
+            FlyxError: the receiver does not have everything.
+        """
+        try:
+            async with asyncio.timeout(self._options.reconnect if lost else None) as patience:
+                while True:
+                    link = Link(self._signaling, peer.client_id, congestion=self._options.congestion)
+                    try:
+                        async with peer.connect(link, self._gate, anew=lost is not None) as channels:
+                            patience.reschedule(None)
+                            await self._send(peer, channels)
+                            return
+                    except (PeerUnreachable, PairingTimedOut):
+                        if lost is None or self._closed:
+                            raise
+                    await asyncio.sleep(RECONNECT_PAUSE)
+        except TimeoutError:
+            assert lost is not None
+            raise PeerUnreachable(reason=f"none within {self._options.reconnect:g} s") from None
+
+    async def _send(self, peer: _Outgoing, channels: Channels) -> None:
+        """Send to a receiver that has paired, when it is its turn."""
+        if peer not in self._repairing:
+            self._on_event(events.PeerPaired(peer.number))
+        self._unpaired.discard(peer)
+        self._repairing.discard(peer)
+        held = not self._has_place()
+        if held:
+            self._held.append(peer)
+        else:
+            self._serving.add(peer)
+        await peer.serve(channels, self._found, self._disk, self._on_event, held=held)
 
     def _ended(self, peer: _Outgoing) -> None:
         if peer in self._unpaired:
@@ -292,6 +360,7 @@ class _Share:
         if peer in self._held:
             self._held.remove(peer)
         self._serving.discard(peer)
+        self._repairing.discard(peer)
         if self._peers.get(peer.client_id) is peer:
             del self._peers[peer.client_id]
             if peer.error is None:
@@ -322,20 +391,34 @@ class _Outgoing:
         self.task: asyncio.Task[None] | None = None
         self.link: Link | None = None
         self._pairing: Pairing | None = None
+        # Of the connection that there is, and of the last one that was lost.
         self._driver: SendDriver | None = None
+        self._earlier: SendDriver | None = None
+        # The server says that it has left the room.
+        self.has_left = False
         # Why it was not served, in the end.
         self.error: FlyxError | None = None
 
     @asynccontextmanager
-    async def connect(self, link: Link, gate: Gate) -> AsyncIterator[Channels]:
+    async def connect(self, link: Link, gate: Gate, *, anew: bool) -> AsyncIterator[Channels]:
         """Connect over this link and pair; the connection ends with the block.
+
+        Args:
+            link: newly made.
+            gate: what the receiver has to pass.
+            anew: there was a connection before. It may take long until a receiver that has lost the server
+                as well reads the offer.
 
         Raises:
             FlyxError: there is no connection, or who is at its other end does not know the code.
         """
         self.link = link
+        self._earlier, self._driver = self._driver or self._earlier, None
+        self._pairing = None
         try:
             await link.offer()
+            if anew:
+                await link.settled.wait()
             channels = await link.connection.connected()
             self._pairing = Pairing(link.connection, channels)
             await gate.pair(self._pairing)
@@ -364,6 +447,8 @@ class _Outgoing:
         reader = SourceReader(found)
         try:
             self._driver = SendDriver(machine, wiring, reader)
+            if self._earlier:
+                self._driver.go_on_after(self._earlier)
             await self._driver.run()
         finally:
             reader.close()
@@ -386,12 +471,18 @@ class _Outgoing:
 
     def leave(self) -> None:
         """The server says that this receiver has gone."""
+        self.has_left = True
         if self._driver:
             self._driver.peer_gone()
-        elif self._pairing:
-            self._pairing.give_up(_GONE)
+        else:
+            self.give_up(_GONE)
+
+    def give_up(self, error: FlyxError) -> None:
+        """Make no connection to it, for this reason."""
+        if self._pairing:
+            self._pairing.give_up(error)
         elif self.link:
-            self.link.connection.give_up(_GONE)
+            self.link.give_up(error)
 
 
 class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed]]):
@@ -423,11 +514,12 @@ class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed
         entries = self.machine.manifest.entries
         match event:
             case Accepted():
+                self.manifest_told = True
                 self.begin()
             case Resumed(files=files, bytes=size):
                 self.resume(files, size)
             case FileConfirmed(file=file):
-                self.on_event(events.FileFinished(self.peer, entries[file].path, None, None))
+                self.finish_file(entries[file].path, None, None)
             case FileLost(file=file, code=code):
                 self.lose(entries[file].path, code)
             case Delivered(files=files, bytes=size, sha256=sha256):
