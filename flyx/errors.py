@@ -257,7 +257,7 @@ class TransferInterrupted(FlyxError):
 
     code = "interrupted"
     exit_status = EXIT_INTERRUPTED
-    hint = "files that were complete are kept; start again for the rest"
+    hint = "what has arrived is kept; receive into the same directory again to go on from there"
 
 
 class TransferRefused(FlyxError):
@@ -321,4 +321,4 @@ class CorruptData(FlyxError):
     """{path} arrived damaged: its SHA-256 is not the sender's."""
 
     code = "corrupt_data"
-    hint = "nothing damaged was kept; start again"
+    hint = "nothing damaged was kept; receive into the same directory again to go on from there"

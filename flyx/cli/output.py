@@ -160,6 +160,8 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             files, entries = manifest.file_count, len(manifest.entries)
             counts = {"files": files, "directories": entries - files, "bytes": manifest.total_bytes}
             return "manifest", {"manifest_id": manifest.id, **counts}
+        case e.Resuming(peer=peer, files=files, bytes=size):
+            return "resume", {"peer": peer, "files": files, "bytes": size}
         case e.Progress(peer=peer, bytes=done, total=total):
             return "progress", {"peer": peer, "bytes": done, "total": total}
         case e.FileFinished(peer=peer, path=path, saved_as=saved_as, sha256=sha256):
@@ -167,9 +169,11 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             return "file", {"peer": peer, "path": path, **saved}
         case e.FileLost(peer=peer, path=path, reason=reason):
             return "file", {"peer": peer, "path": path, "error": reason}
-        case e.TransferDone(peer=peer, files=files, bytes=size, seconds=seconds, sha256=sha256):
-            result = {"files": files, "bytes": size, "seconds": round(seconds, 3), "sha256": sha256}
-            return "done", {"peer": peer, **result}
+        case e.TransferDone(
+            peer=peer, files=files, bytes=size, seconds=seconds, sha256=sha256, resumed=there
+        ):
+            amounts = {"files": files, "bytes": size, "resumed": there}
+            return "done", {"peer": peer, **amounts, "seconds": round(seconds, 3), "sha256": sha256}
         case e.Notice(message=message):
             return "notice", {"message": message}
         case _:

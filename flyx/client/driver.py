@@ -76,6 +76,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self._next_progress = 0.0
         # When the transfer was accepted.
         self._started: float | None = None
+        # Bytes that were there from an earlier try.
+        self._resumed = 0
         # The files that could not be delivered: path and reason.
         self._lost: list[tuple[str, str]] = []
 
@@ -116,6 +118,11 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         """The transfer has been accepted: its time starts."""
         self._started = time.monotonic()
 
+    def resume(self, files: int, size: int) -> None:
+        """So much was there from an earlier try."""
+        self._resumed += size
+        self.on_event(events.Resuming(self.peer, files, size))
+
     def lose(self, path: str, code: str) -> None:
         """The sender cannot deliver this file."""
         reason = FAILURE_REASONS[code]
@@ -131,7 +138,7 @@ class Driver(ABC, Generic[Machine, Work, Result]):
             self._error = FilesFailed(failed=len(self._lost), total=total, path=path, reason=reason)
         else:
             seconds = time.monotonic() - (self._started or time.monotonic())
-            self.on_event(events.TransferDone(self.peer, files, size, seconds, sha256))
+            self.on_event(events.TransferDone(self.peer, files, size, seconds, sha256, self._resumed))
 
     @abstractmethod
     def next_work(self) -> Work | None:

@@ -73,6 +73,15 @@ class ManifestKnown:
 
 
 @dataclass(frozen=True, slots=True)
+class Resuming:
+    """The receiver has a part from an earlier try: `files` that are complete, and `bytes` in all."""
+
+    peer: int
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Verified bytes at the receiver so far, of `total`. At most a few a second."""
 
@@ -108,13 +117,18 @@ class FileLost:
 
 @dataclass(frozen=True, slots=True)
 class TransferDone:
-    """The transfer with this peer is complete and confirmed; `seconds` since it was accepted."""
+    """The transfer with this peer is complete and confirmed; `seconds` since it was accepted.
+
+    Attributes:
+        resumed: how many of the bytes were there before.
+    """
 
     peer: int
     files: int
     bytes: int
     seconds: float
     sha256: str
+    resumed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +146,7 @@ Event = (
     | PeerConnected
     | PeerEnded
     | ManifestKnown
+    | Resuming
     | Progress
     | FileFinished
     | FileLost

@@ -20,7 +20,7 @@ from flyx.pairing.words import password_of, resolve_words
 from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Disconnect, Offer, Role
 from flyx.storage.writer import Destination, ExistingPolicy
-from flyx.transfer.disk import Operation, Outcome
+from flyx.transfer.disk import Operation, Outcome, Unfinished
 from flyx.transfer.manifest import Manifest
 from flyx.transfer.receiver import (
     FileReceived,
@@ -28,6 +28,7 @@ from flyx.transfer.receiver import (
     Offered,
     Received,
     Receiver,
+    UnfinishedFound,
 )
 from flyx.transfer.session import FileLost
 
@@ -209,11 +210,13 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
             case Offered():
                 if self._confirm is None:
                     self.begin()
-            case ManifestReceived(manifest=manifest, question=question):
-                if question:
-                    self._asking = asyncio.create_task(self._ask(manifest))
-                else:
-                    self.on_event(events.ManifestKnown(manifest))
+            case ManifestReceived(question=True):
+                self._asking = asyncio.create_task(self._ask(event))
+            case ManifestReceived():
+                self._tell(event)
+            case UnfinishedFound(transfers=transfers):
+                for transfer in transfers:
+                    self.on_event(events.Notice(self._unfinished(transfer)))
             case FileReceived(file=file, path=saved_as, sha256=sha256):
                 path = self.machine.path_of(file)
                 self.on_event(events.FileFinished(self.peer, path, saved_as, sha256))
@@ -224,12 +227,26 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
             case _:
                 raise LocalProtocolError(reason=f"unknown event {event}")
 
-    async def _ask(self, manifest: Manifest) -> None:
+    def _tell(self, received: ManifestReceived) -> None:
+        """Tell what is offered, and what of it is here."""
+        self.on_event(events.ManifestKnown(received.manifest))
+        for file in received.changed:
+            path = received.manifest.entries[file].path
+            self.on_event(events.Notice(f"{path} has changed since the last try: it starts anew."))
+        if received.kept_files or received.found_bytes:
+            self.resume(received.kept_files, received.found_bytes)
+
+    def _unfinished(self, transfer: Unfinished) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(transfer.time))
+        state = self._destination.state_directory
+        return f"An unfinished transfer of {transfer.root} from {since} is kept in {state}."
+
+    async def _ask(self, received: ManifestReceived) -> None:
         assert self._confirm is not None
         await self.path_told()
-        self.on_event(events.ManifestKnown(manifest))
+        self._tell(received)
         try:
-            accepted = await self._confirm(manifest)
+            accepted = await self._confirm(received.manifest)
         except FlyxError as error:
             self.machine.cancel(error)
         else:

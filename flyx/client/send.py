@@ -32,7 +32,7 @@ from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Answer, Disconnect, IceCandidate, Join, Message, Role
 from flyx.storage.reader import Scan, SourceReader, scan
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
-from flyx.transfer.sender import Accepted, Delivered, FileConfirmed, Sender
+from flyx.transfer.sender import Accepted, Delivered, FileConfirmed, Resumed, Sender
 from flyx.transfer.session import FileLost
 
 MAX_MESSAGE_SIZE = 256 * 1024
@@ -365,6 +365,8 @@ class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed
         match event:
             case Accepted():
                 self.begin()
+            case Resumed(files=files, bytes=size):
+                self.resume(files, size)
             case FileConfirmed(file=file):
                 self.on_event(events.FileFinished(self.peer, entries[file].path, None, None))
             case FileLost(file=file, code=code):

@@ -28,6 +28,7 @@ EVERY_EVENT: list[events.Event] = [
     events.PeerEnded(1, None),
     events.PeerEnded(1, Declined()),
     events.ManifestKnown(MANIFEST),
+    events.Resuming(1, 2, 10),
     events.Progress(1, 5, 15),
     events.FileFinished(1, "d/one", "out/d/one", "00" * 32),
     events.FileFinished(1, "d/one", None, None),
