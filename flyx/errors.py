@@ -56,6 +56,9 @@ EXIT_INTERRUPTED = 6
 EXIT_REFUSED = 7
 EXIT_CTRL_C = 130
 
+MAX_SHOWN = 600
+"""Characters of one field that a message repeats."""
+
 # Format characters that only choose how a glyph looks or joins; emoji and many scripts need them.
 _HARMLESS_FORMAT_CHARACTERS = frozenset("\u200c\u200d") | {chr(c) for c in range(0xE0020, 0xE0080)}
 
@@ -81,6 +84,11 @@ def _printable_character(character: str) -> str:
     return character
 
 
+def _shortened(text: str) -> str:
+    """Leave the middle out of what is longer than a message should be: names of a stranger may be."""
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN // 2]}…{text[-MAX_SHOWN // 2 :]}"
+
+
 class FlyxError(Exception):
     """Something went wrong: {reason}"""
 
@@ -101,7 +109,7 @@ class FlyxError(Exception):
     def __str__(self) -> str:
         message = inspect.getdoc(type(self)) or type(self).__name__
         template = " ".join(message.split("\n\n", 1)[0].split())
-        shown = {key: printable(v) if isinstance(v, str) else v for key, v in self.fields.items()}
+        shown = {key: _shortened(printable(v)) if isinstance(v, str) else v for key, v in self.fields.items()}
         return template.format_map(shown)
 
 

@@ -24,6 +24,9 @@ DIGEST_SIZE = 32
 MAX_ENTRIES = 1_000_000
 """Entries in one manifest: about 300 MB of memory on either side, and more files than people send at once."""
 
+MAX_PATH_CHARACTERS = 1 << 27
+"""Characters in all paths of one manifest: 134 for each of MAX_ENTRIES; nobody fills a memory with more."""
+
 MAX_FILE_SIZE = 1 << 53
 """Bytes in one file: the largest integer that a browser's number holds exactly."""
 

@@ -44,6 +44,7 @@ from flyx.transfer.disk import (
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
     DIGEST_SIZE,
+    MAX_PATH_CHARACTERS,
     Entry,
     EntryKind,
     Manifest,
@@ -165,6 +166,8 @@ class Receiver(Session):
         # Set by manifest_start.
         self._start_message: ManifestStart | None = None
         self._roots: list[str] = []
+        # Characters in the roots and paths told so far.
+        self._path_characters = 0
         self._entries: list[Entry] = []
         # Set when the last entry has come.
         self.manifest: Manifest | None = None
@@ -309,6 +312,7 @@ class Receiver(Session):
         start = self._start_message
         if start is None or len(self._roots) + len(names) > start.roots:
             raise RemoteProtocolError(reason="roots that were not announced")
+        self._count_paths(names)
         self._roots += names
         if len(self._roots) == start.roots:
             self._operations.append(PlanTree(tuple(self._roots), start.bytes, start.manifest_id))
@@ -323,8 +327,15 @@ class Receiver(Session):
         for entry in entries:
             if entry.kind is EntryKind.DIRECTORY and entry.size:
                 raise RemoteProtocolError(reason="a directory with a size")
+        self._count_paths([entry.path for entry in entries])
         self._entries += entries
         self._operations.append(PlanEntries(piece.first, entries))
+
+    def _count_paths(self, paths: Sequence[str]) -> None:
+        self._path_characters += sum(map(len, paths))
+        # Roots are told besides: at most the paths once more.
+        if self._path_characters > 2 * MAX_PATH_CHARACTERS:
+            raise RemoteProtocolError(reason="paths that are too long in all")
 
     def _end_manifest(self) -> None:
         start = self._start_message

@@ -73,6 +73,8 @@ class Session(ABC):
         self._silence_limit = SILENCE_LIMIT
         self._next_ping = now
         self._ping_token = 0
+        # One pong waits at most, whatever a peer asks that does not read.
+        self._pong_waiting = False
         # When the last ping left, until its pong arrives.
         self._ping_sent: float | None = None
 
@@ -130,7 +132,10 @@ class Session(ABC):
         """Return the next message for the control channel."""
         if not self._outgoing:
             return None
-        return messages.serialize_control(self._outgoing.popleft())
+        message = self._outgoing.popleft()
+        if isinstance(message, Pong):
+            self._pong_waiting = False
+        return messages.serialize_control(message)
 
     def next_timeout(self) -> float | None:
         """When handle_timeout() is due, in the same seconds as `now`."""
@@ -165,7 +170,9 @@ class Session(ABC):
             case Cancel():
                 self._fail(error_of_cancel(message, self._peer))
             case Ping(token=token):
-                self._outgoing.append(Pong(token=token))
+                if not self._pong_waiting:
+                    self._pong_waiting = True
+                    self._outgoing.append(Pong(token=token))
             case Pong(token=token):
                 if token == self._ping_token and self._ping_sent is not None:
                     self._emit(RoundTrip(now - self._ping_sent))

@@ -184,6 +184,42 @@ def test_a_manifest_that_contradicts_itself_ends_the_transfer(lie: str) -> None:
     assert isinstance(error_of(receiver), RemoteProtocolError)
 
 
+@pytest.mark.parametrize("what", ["roots", "paths"])
+def test_paths_that_fill_the_memory_end_the_transfer(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flyx.transfer.receiver.MAX_PATH_CHARACTERS", 100_000)
+    receiver = Receiver(ask=False, now=NOW)
+    many = 10_000
+    roots = many if what == "roots" else 1
+    start = messages.ManifestStart(manifest_id="0" * 64, entries=many, files=many, bytes=0, roots=roots)
+    control(receiver, start)
+    if what == "paths":
+        control(receiver, messages.Roots(names=["d"]))
+    for n in range(many // 10):
+        names = [f"{'d/' if what == 'paths' else ''}{n}-{i}-{'x' * 900}" for i in range(10)]
+        if what == "roots":
+            control(receiver, messages.Roots(names=names))
+        else:
+            rows: list[messages.Row] = [(name, "file", 0, 0o644, 0) for name in names]
+            control(receiver, messages.ManifestPiece(first=10 * n, entries=rows))
+        if receiver.ended:
+            break
+    assert isinstance(error_of(receiver), RemoteProtocolError)
+    assert n * 9_000 < 300_000
+
+
+@pytest.mark.parametrize("end", ["receiver", "sender"])
+def test_pings_without_end_leave_one_answer_waiting(end: str) -> None:
+    machine = accepting_receiver()[0] if end == "receiver" else offering_sender()[0]
+    while machine.next_control() is not None:
+        pass
+    for token in range(10_000):
+        control(machine, messages.Ping(token=token))
+    answers = [messages.parse_control_untrusted(text) for text in iter(machine.next_control, None)]
+    assert answers == [messages.Pong(token=0)]
+    control(machine, messages.Ping(token=5))
+    assert machine.next_control() == messages.serialize_control(messages.Pong(token=5))
+
+
 def offering_sender() -> tuple[Sender, MemorySource]:
     manifest = manifest_of(FILES)
     sender = Sender(manifest, max_message_size=16384, now=NOW)
