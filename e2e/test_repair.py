@@ -120,9 +120,9 @@ def test_when_no_connection_can_be_made_what_arrived_is_kept(scene: Scene, tmp_p
     receiver = scene.receive(sender, "in", "--reconnect", "5")
     in_the_middle(receiver)
     scene.network.cable("right", "down")
-    receiver.fails(6, "interrupted", 90.0)
+    receiver.fails(6, "connection_lost", 90.0)
     assert "nothing was heard from the sender" in receiver.event("error")["message"]
-    assert sender.event("peer", state="failed")["code"] == "interrupted"
+    assert sender.event("peer", state="failed")["code"] == "connection_lost"
     assert names_in(tmp_path / "in") == [".flyx"]
     scene.network.cable("right", "up")
     again = scene.receive(sender, "in")

@@ -273,7 +273,7 @@ class ConnectionLost(TransferInterrupted):
     """The transfer was interrupted: {reason}"""
 
     # Unlike other interruptions, one that a new connection repairs.
-    code = "interrupted"
+    code = "connection_lost"
 
 
 class TransferRefused(FlyxError):
