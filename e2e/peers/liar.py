@@ -24,6 +24,8 @@ from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, Runni
 from flyx.transfer.messages import FRAME_HEADER, ControlMessage, FrameKind
 
 CODE = Code("words", 2, "lemon-otter")
+RECEIVER_HELLO = '{"type":"hello","version":1,"agent":"liar"}'
+SENDER_HELLO = '{"type":"hello","version":1,"agent":"liar","code":"words","words":2}'
 CONTENT = b"content of the liar\n" * 100
 ESCAPES = "\x1b[2J\x1b[1;1H\u202ehello\r\nfaked: line"
 
@@ -289,6 +291,31 @@ RECEIVER_LIES: dict[str, Lie] = {
 }
 
 DAWDLING = "dawdles"
+VERSION_2 = "speaks version 2"
+
+
+async def speak_version_2(channels: Channels, hello: str) -> None:
+    """Greet as a later version would, and print what is answered to that."""
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    channels.control.listen(_Queueing(heard))
+    channels.control.send(hello.replace('"version":1', '"version":2'))
+    while (answer := json.loads(await heard.get()))["type"] == "hello":
+        pass
+    say(heard=answer["type"], code=answer["reason"])
+
+
+class _Queueing:
+    def __init__(self, heard: asyncio.Queue[str]) -> None:
+        self._heard = heard
+
+    def message_received(self, message: bytes | str) -> None:
+        self._heard.put_nowait(str(message))
+
+    def channel_writable(self) -> None:
+        pass
+
+    def channel_closed(self) -> None:
+        self._heard.put_nowait('{"type": null, "reason": null}')
 
 
 async def send(server: str, lie: str) -> None:
@@ -301,6 +328,9 @@ async def send(server: str, lie: str) -> None:
         listener = asyncio.create_task(_listen(signaling, link))
         await link.offer()
         channels = await link.connection.connected()
+        if lie == VERSION_2:
+            await speak_version_2(channels, SENDER_HELLO)
+            return
         await Gate(room_id, CODE).pair(Pairing(link.connection, channels))
         wire = Wire(channels)
         if lie.startswith("paths:"):
@@ -325,6 +355,9 @@ async def receive(server: str, lie: str, code: str) -> None:
         if lie == DAWDLING:
             say(connected=True)
             await asyncio.Event().wait()
+        if lie == VERSION_2:
+            await speak_version_2(channels, RECEIVER_HELLO)
+            return
         await Pairing(link.connection, channels).receive(room_id, None, ask, has_words=True)
         wire = Wire(channels)
         await RECEIVER_LIES[lie](wire)
