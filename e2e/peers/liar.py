@@ -267,6 +267,21 @@ async def verify_what_was_not_sent(wire: Wire) -> None:
     wire.tell(messages.Credit(bytes=100, written=1 << 60))
 
 
+async def keep_what_is_not_there(wire: Wire) -> None:
+    await wire.until(messages.ManifestEnd)
+    wire.tell(messages.Kept(files=[(9, "0" * 64)]))
+
+
+async def have_more_than_there_is(wire: Wire) -> None:
+    await wire.until(messages.ManifestEnd)
+    wire.tell(messages.Have(file=0, first=0, sha256=["0" * 64] * 500))
+
+
+async def have_out_of_order(wire: Wire) -> None:
+    await wire.until(messages.ManifestEnd)
+    wire.tell(messages.Have(file=0, first=3, sha256=["0" * 64]))
+
+
 async def send_data(wire: Wire) -> None:
     await wire.send(*whole_file(0, CONTENT))
 
@@ -284,6 +299,9 @@ RECEIVER_LIES: dict[str, Lie] = {
     "completes": complete_at_once,
     "takes back": take_credit_back,
     "verifies": verify_what_was_not_sent,
+    "keeps": keep_what_is_not_there,
+    "has too much": have_more_than_there_is,
+    "has out of order": have_out_of_order,
     "data": send_data,
     "escapes": cancel_with_escapes,
     "nonsense": say_nonsense,
