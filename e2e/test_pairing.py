@@ -118,7 +118,7 @@ def test_who_types_slowly_keeps_nobody_waiting_and_has_its_turn(flyx: Flyx, tmp_
     quick = flyx.receive(code, tmp_path / "quick").mid_transfer(peer=1).stop()
     slow.type(f"{code}\r")
     sender.event("peer", peer=1, state="paired")
-    quick.send_signal(signal.SIGKILL).ends(-signal.SIGKILL)
+    quick.send_signal(signal.SIGINT).resume().ends(130)
     slow.ends(0)
     sender.ends(0)
     assert [event["peer"] for event in sender.named("done")] == [1]
@@ -131,11 +131,10 @@ def test_without_a_terminal_a_code_without_words_is_a_usage_error_that_costs_no_
     sender = flyx.send(source)
     code = sender.code()
     for typed in (room_of(code), f"{code}-lemon", f"{room_of(code)}-qqqq-qqqq"):
-        for _ in range(2):
-            flyx.receive(typed, tmp_path / "in").fails(2, "bad_input")
+        flyx.receive(typed, tmp_path / "in").fails(2, "bad_input")
     flyx.receive(code, tmp_path / "in").ends(0)
     sender.ends(0)
-    assert len([event for event in sender.named("peer") if event["state"] == "failed"]) == 6
+    assert len([event for event in sender.named("peer") if event["state"] == "failed"]) == 3
     assert sender.named("notice") == []
 
 
@@ -189,7 +188,7 @@ def test_wrong_words_are_told_in_words_on_both_sides(flyx: Flyx, source: Path) -
 
 
 def test_guessers_do_not_end_what_is_being_sent(flyx: Flyx, tmp_path: Path) -> None:
-    source = write_random(tmp_path / NAME, 200_000_000)
+    source = write_random(tmp_path / NAME, LONG // 2)
     sender = flyx.send("--receivers", "2", source)
     code = sender.code()
     served = flyx.receive(code, tmp_path / "in").mid_transfer().stop()
