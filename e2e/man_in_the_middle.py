@@ -93,6 +93,8 @@ class ManInTheMiddle:
         # By the receiver's client id.
         self._ends: dict[str, tuple[End, End]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        # All that clients said to it.
+        self.seen: list[str] = []
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         # Set in the thread.
@@ -161,6 +163,7 @@ class ManInTheMiddle:
 
     async def _from_client(self, client: ServerConnection, server: ClientConnection) -> None:
         async for text in client:
+            self.seen.append(str(text))
             message = json.loads(text)
             match message["type"]:
                 case "offer":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
 from e2e.man_in_the_middle import Attack, End, ManInTheMiddle
-from e2e.processes import Flyx, FlyxProcess, names_in, sha256, write_random
+from e2e.processes import LONG, Flyx, FlyxProcess, names_in, sha256, write_random
 from flyx.client.pairing import Gate, Pairing
 from flyx.errors import FlyxError
 from flyx.pairing.exchange import Code, WordsWanted
@@ -49,7 +50,10 @@ def test_codes_come_from_the_environment_and_from_standard_input(
     code = sender.code()
     assert len(code.split("-")) == 5
     common = ["receive", "--server", flyx.server, "--json", "--yes", "-o"]
-    flyx.start(*common, "env", FLYX_CODE=code).ends(0)
+    receiver = flyx.start(*common, "env", FLYX_CODE=code, FLYX_DEBUG="1").ends(0)
+    assert "flyx" in receiver.err
+    for separator in ("-", " ", "', '"):
+        assert separator.join(code.split("-")[1:]) not in receiver.out + receiver.err
     # Standard input is a terminal here, of which a line is read as well.
     terminal = flyx.terminal(*common, "stdin", "-")
     terminal.type(f"{code}\r").ends(0)
@@ -59,7 +63,8 @@ def test_codes_come_from_the_environment_and_from_standard_input(
 
 
 def test_words_of_ones_own_are_the_code(flyx: Flyx, tmp_path: Path, source: Path) -> None:
-    sender = flyx.send("--code", "Nobody guesses-THIS", source)
+    sender = flyx.terminal("send", "--server", flyx.server, "--code", "-", source, pipe_stdout=True)
+    sender.type("Nobody guesses-THIS\r")
     room = room_of(sender.code())
     assert sender.code() == f"{room}-nobody-guesses-this"
     # No word of them is taken for one of the list.
@@ -90,17 +95,46 @@ def test_a_terminal_is_asked_for_the_words_until_they_can_be_right(
     assert sha256(tmp_path / "in" / NAME) == sha256(source)
 
 
+@pytest.mark.parametrize(("keys", "status"), [("\x03", 130), ("\x04", 2)])
+def test_who_has_no_words_to_type_costs_no_try(
+    flyx: Flyx, tmp_path: Path, source: Path, keys: str, status: int
+) -> None:
+    sender = flyx.send(source)
+    room = room_of(sender.code())
+    receiver = flyx.terminal("receive", "--server", flyx.server, "--yes", "-o", "in", room)
+    receiver.says("(2): ").type(keys).ends(status)
+    sender.event("peer", peer=1, state="failed")
+    assert sender.named("notice") == []
+    assert not (tmp_path / "in").exists()
+
+
+def test_who_types_slowly_keeps_nobody_waiting_and_has_its_turn(flyx: Flyx, tmp_path: Path) -> None:
+    source = write_random(tmp_path / NAME, LONG)
+    sender = flyx.send(source)
+    code = sender.code()
+    slow = flyx.terminal("receive", "--server", flyx.server, "--json", "--yes", "-o", "slow", room_of(code))
+    slow.says("(2): ")
+    # The only place goes to who comes later and has the words at hand.
+    quick = flyx.receive(code, tmp_path / "quick").mid_transfer(peer=1).stop()
+    slow.type(f"{code}\r")
+    sender.event("peer", peer=1, state="paired")
+    quick.send_signal(signal.SIGINT).resume().ends(130)
+    slow.ends(0)
+    sender.ends(0)
+    assert [event["peer"] for event in sender.named("done")] == [1]
+    assert sha256(tmp_path / "slow" / NAME) == sha256(source)
+
+
 def test_without_a_terminal_a_code_without_words_is_a_usage_error_that_costs_no_try(
     flyx: Flyx, tmp_path: Path, source: Path
 ) -> None:
     sender = flyx.send(source)
     code = sender.code()
     for typed in (room_of(code), f"{code}-lemon", f"{room_of(code)}-qqqq-qqqq"):
-        for _ in range(2):
-            flyx.receive(typed, tmp_path / "in").fails(2, "bad_input")
+        flyx.receive(typed, tmp_path / "in").fails(2, "bad_input")
     flyx.receive(code, tmp_path / "in").ends(0)
     sender.ends(0)
-    assert len([event for event in sender.named("peer") if event["state"] == "failed"]) == 6
+    assert len([event for event in sender.named("peer") if event["state"] == "failed"]) == 3
     assert sender.named("notice") == []
 
 
@@ -154,7 +188,7 @@ def test_wrong_words_are_told_in_words_on_both_sides(flyx: Flyx, source: Path) -
 
 
 def test_guessers_do_not_end_what_is_being_sent(flyx: Flyx, tmp_path: Path) -> None:
-    source = write_random(tmp_path / NAME, 200_000_000)
+    source = write_random(tmp_path / NAME, LONG // 2)
     sender = flyx.send("--receivers", "2", source)
     code = sender.code()
     served = flyx.receive(code, tmp_path / "in").mid_transfer().stop()
@@ -257,6 +291,10 @@ def test_a_server_that_passes_on_what_both_say_is_found_out_by_both(
         receiver = flyx.receive(sender.code(), tmp_path / "in")
         receiver.fails(5, "connection_mismatch")
         sender.fails(5, "connection_mismatch")
+    # The room is the only part of the code that it ever saw.
+    seen = "".join(server.seen)
+    assert "offer" in seen
+    assert sender.code().partition("-")[2] not in seen
     for process in (sender, receiver):
         assert "somebody may be in between" in process.event("error")["message"]
         assert "do not trust this signaling server" in process.event("error")["hint"]

@@ -24,6 +24,8 @@ from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, Runni
 from flyx.transfer.messages import FRAME_HEADER, ControlMessage, FrameKind
 
 CODE = Code("words", 2, "lemon-otter")
+RECEIVER_HELLO = '{"type":"hello","version":1,"agent":"liar"}'
+SENDER_HELLO = '{"type":"hello","version":1,"agent":"liar","code":"words","words":2}'
 CONTENT = b"content of the liar\n" * 100
 ESCAPES = "\x1b[2J\x1b[1;1H\u202ehello\r\nfaked: line"
 
@@ -265,6 +267,21 @@ async def verify_what_was_not_sent(wire: Wire) -> None:
     wire.tell(messages.Credit(bytes=100, written=1 << 60))
 
 
+async def keep_what_is_not_there(wire: Wire) -> None:
+    await wire.until(messages.ManifestEnd)
+    wire.tell(messages.Kept(files=[(9, "0" * 64)]))
+
+
+async def have_more_than_there_is(wire: Wire) -> None:
+    await wire.until(messages.ManifestEnd)
+    wire.tell(messages.Have(file=0, first=0, sha256=["0" * 64] * 500))
+
+
+async def have_out_of_order(wire: Wire) -> None:
+    await wire.until(messages.ManifestEnd)
+    wire.tell(messages.Have(file=0, first=3, sha256=["0" * 64]))
+
+
 async def send_data(wire: Wire) -> None:
     await wire.send(*whole_file(0, CONTENT))
 
@@ -282,6 +299,9 @@ RECEIVER_LIES: dict[str, Lie] = {
     "completes": complete_at_once,
     "takes back": take_credit_back,
     "verifies": verify_what_was_not_sent,
+    "keeps": keep_what_is_not_there,
+    "has too much": have_more_than_there_is,
+    "has out of order": have_out_of_order,
     "data": send_data,
     "escapes": cancel_with_escapes,
     "nonsense": say_nonsense,
@@ -289,6 +309,31 @@ RECEIVER_LIES: dict[str, Lie] = {
 }
 
 DAWDLING = "dawdles"
+VERSION_2 = "speaks version 2"
+
+
+async def speak_version_2(channels: Channels, hello: str) -> None:
+    """Greet as a later version would, and print what is answered to that."""
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    channels.control.listen(_Queueing(heard))
+    channels.control.send(hello.replace('"version":1', '"version":2'))
+    while (answer := json.loads(await heard.get()))["type"] == "hello":
+        pass
+    say(heard=answer["type"], code=answer["reason"])
+
+
+class _Queueing:
+    def __init__(self, heard: asyncio.Queue[str]) -> None:
+        self._heard = heard
+
+    def message_received(self, message: bytes | str) -> None:
+        self._heard.put_nowait(str(message))
+
+    def channel_writable(self) -> None:
+        pass
+
+    def channel_closed(self) -> None:
+        self._heard.put_nowait('{"type": null, "reason": null}')
 
 
 async def send(server: str, lie: str) -> None:
@@ -301,6 +346,9 @@ async def send(server: str, lie: str) -> None:
         listener = asyncio.create_task(_listen(signaling, link))
         await link.offer()
         channels = await link.connection.connected()
+        if lie == VERSION_2:
+            await speak_version_2(channels, SENDER_HELLO)
+            return
         await Gate(room_id, CODE).pair(Pairing(link.connection, channels))
         wire = Wire(channels)
         if lie.startswith("paths:"):
@@ -325,6 +373,9 @@ async def receive(server: str, lie: str, code: str) -> None:
         if lie == DAWDLING:
             say(connected=True)
             await asyncio.Event().wait()
+        if lie == VERSION_2:
+            await speak_version_2(channels, RECEIVER_HELLO)
+            return
         await Pairing(link.connection, channels).receive(room_id, None, ask, has_words=True)
         wire = Wire(channels)
         await RECEIVER_LIES[lie](wire)

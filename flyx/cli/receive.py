@@ -98,8 +98,10 @@ def _ask_words(room_id: str) -> AskWords:
             line = await _read_line()
             if not line:
                 raise InputError(reason="no words were given")
-            # Somebody may well type the whole code here.
-            typed = split_words(line.strip().removeprefix(room_id))
+            typed = split_words(line)
+            if typed[:1] == (room_id.casefold(),):
+                # Somebody may well type the whole code here.
+                typed = typed[1:]
             if not count and typed:
                 return typed
             try:
