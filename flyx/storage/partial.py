@@ -312,15 +312,29 @@ class Partials:
 
     def keep(self) -> bool:
         """The transfer ends here for now: keep what a later run can go on with, and return whether any is."""
-        with suppress(OSError):
-            # If the disk does not take the last second's records, what was recorded before stays good.
+        try:
             self.checkpoint()
+        except OSError:
+            # On a full disk, the last block makes room for the records of those before it. If they cannot be
+            # written even so, what was recorded before stays good.
+            with suppress(OSError):
+                self._give_last_block_back()
+                self.checkpoint()
+        with suppress(OSError):
             if self._journal is not None:
                 self.record_made()
         begun = any(partial.recorded for partial in self._files.values())
         keep = begun or bool(self._left) or self._has_saved
         self._let_go(keep=keep)
         return keep
+
+    def _give_last_block_back(self) -> None:
+        for file, partial in self._files.items():
+            if len(partial.digests) > (partial.recorded or 0):
+                partial.written = (partial.written - 1) // BLOCK_SIZE * BLOCK_SIZE
+                del partial.digests[-DIGEST_SIZE:]
+                os.ftruncate(self._handle(file, partial.identity), partial.written)
+                return
 
     def _let_go(self, *, keep: bool) -> None:
         self._close_file()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from flyx.errors import NoSpace
 from flyx.storage import durability, partial
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.disk import (
@@ -26,7 +28,7 @@ from flyx.transfer.disk import (
     TreePlanned,
 )
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Manifest, block_digest
-from tests.storage.support import MTIME_US, Offer, failure, file_entry, names_in, saved_in, succeed
+from tests.storage.support import MTIME_US, Offer, failure, file_entry, mounted, names_in, saved_in, succeed
 
 BIG = os.urandom(2 * BLOCK_SIZE + 100)
 CONTENTS: dict[str, bytes | None] = {"d": None, "d/small": b"small", "d/big": BIG, "d/last": b"last"}
@@ -317,6 +319,27 @@ def test_only_the_missing_bytes_need_space(out: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("flyx.storage.plan.free_space", lambda _: len(BIG) - 2 * BLOCK_SIZE + 4)
     complete(out)
     assert contents_of(out) == CONTENTS
+
+
+def test_a_disk_filled_to_the_last_byte_keeps_all_but_the_block_that_makes_room_for_the_journal(
+    tmp_path: Path,
+) -> None:
+    disk = tmp_path / "disk"
+    offer = Offer({"f": os.urandom(4 * BLOCK_SIZE)})
+    with mounted(disk, "size=6m"):
+        with Destination(disk / "out") as destination:
+            succeed(destination, [*offer.plan(), *offer.writes("f")[:2]])
+            with (disk / "filler").open("wb") as filler:
+                os.posix_fallocate(filler.fileno(), 0, shutil.disk_usage(disk).free)
+            assert isinstance(failure(destination.apply(offer.writes("f")[2:3])), NoSpace)
+        (disk / "filler").unlink()
+        with Destination(disk / "out") as destination:
+            there = found(destination, offer)
+            held = there["f"]
+            assert isinstance(held, Held)
+            assert len(held.digests) == DIGEST_SIZE
+            succeed(destination, rest(offer, there))
+        assert (disk / "out" / "f").read_bytes() == offer.contents["f"]
 
 
 def test_an_unlockable_filesystem_receives_and_does_not_resume(
