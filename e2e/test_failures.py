@@ -94,7 +94,7 @@ def test_a_receiver_that_dies_disturbs_nobody_and_can_try_again(flyx: Flyx, tmp_
     other.ends(0)
     assert sha256(tmp_path / "other" / "file") == sha256(source)
     failed = sender.event("peer", state="failed")
-    assert failed["code"] == "connection_lost"
+    assert failed["code"] == "interrupted"
     assert "file" not in names_in(tmp_path / "dying")
     assert sender.process.poll() is None
     flyx.receive(code, tmp_path / "dying").ends(0)

@@ -325,7 +325,7 @@ class _Share:
             async with asyncio.timeout(self._options.reconnect if lost else None) as patience:
                 while True:
                     if lost and peer.has_left:
-                        raise lost
+                        raise _GONE
                     link = Link(self._signaling, peer.client_id, congestion=self._options.congestion)
                     try:
                         async with peer.connect(link, self._gate, anew=lost is not None) as channels:
