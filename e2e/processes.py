@@ -238,20 +238,20 @@ class FlyxProcess:
 class Server(FlyxProcess):
     """A running `flyx serve` on the loopback."""
 
-    def __init__(self, environment: dict[str, str], directory: Path) -> None:
-        arguments = [
-            "serve",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            "0",
-            "--stun",
-            "none",
-            "--log-level",
-            "warning",
-        ]
+    def __init__(
+        self, environment: dict[str, str], directory: Path, *options: str | Path, port: int = 0
+    ) -> None:
+        """Args:
+        environment: all of it.
+        directory: where it runs.
+        options: more of them.
+        port: 0 is any free one.
+        """
+        arguments = ["serve", "--host", "127.0.0.1", "--port", str(port), "--stun", "none"]
+        arguments += ["--log-level", "warning", *(str(option) for option in options)]
         super().__init__(arguments, environment, directory)
         self.url: str = self.prints(r"^flyx serve: listening on (ws://\S+)\n")[1]
+        self.port = int(self.url.rpartition(":")[2])
 
 
 class Terminal(FlyxProcess):

@@ -10,6 +10,7 @@
     │   ├── NoSuchRoom
     │   ├── SenderLeft
     │   ├── RoomFull
+    │   ├── RoomLost
     │   └── ServerRefused
     ├── PeerUnreachable           no path to the other side (exit 4)
     ├── NobodyCame                (exit 4)
@@ -22,6 +23,7 @@
     │   ├── NoWordsAsked
     │   └── PairingTimedOut
     ├── TransferInterrupted       the other side went away too early (exit 6)
+    │   └── ConnectionLost
     ├── TransferRefused           a person or a policy said no (exit 7)
     │   ├── Declined
     │   ├── ConsentNeeded
@@ -174,6 +176,13 @@ class RoomFull(SignalingError):
     hint = "try again when another receiver has finished"
 
 
+class RoomLost(SignalingError):
+    """The room is gone: the server was away for too long, or it has forgotten its rooms."""
+
+    code = "room_lost"
+    hint = "start again, with a new code"
+
+
 class ServerRefused(SignalingError):
     """The signaling server refused: {reason}"""
 
@@ -258,6 +267,13 @@ class TransferInterrupted(FlyxError):
     code = "interrupted"
     exit_status = EXIT_INTERRUPTED
     hint = "what has arrived is kept; receive into the same directory again to go on from there"
+
+
+class ConnectionLost(TransferInterrupted):
+    """The transfer was interrupted: {reason}"""
+
+    # Unlike other interruptions, one that a new connection repairs.
+    code = "connection_lost"
 
 
 class TransferRefused(FlyxError):

@@ -151,6 +151,8 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             return "peer", {"peer": peer, "state": "paired"}
         case e.PeerConnected(peer=peer, local=local, remote=remote, rtt=rtt):
             return "path", {"peer": peer, "local": local, "remote": remote, "rtt": round(rtt, 6)}
+        case e.PeerLost(peer=peer, error=lost):
+            return "peer", {"peer": peer, "state": "lost", "code": lost.code, "message": str(lost)}
         case e.PeerEnded(peer=peer, error=None):
             return "peer", {"peer": peer, "state": "done"}
         case e.PeerEnded(peer=peer, error=error):

@@ -92,6 +92,8 @@ class HumanReporter:
             case e.PeerConnected(peer=peer, local=local, remote=remote, rtt=rtt):
                 way = path_text(local, remote)
                 self.line(f"{self._name(peer)}: connected {way} ({local} to {remote}, {rtt * 1000:.1f} ms)")
+            case e.PeerLost(peer=peer, error=lost):
+                self.line(f"{self._name(peer)}: {str(lost).rstrip('.')}. Trying to connect again.")
             case e.PeerEnded(peer=peer, error=error):
                 self._remove_bar(peer)
                 # What closes the room is the last word of the program as well.

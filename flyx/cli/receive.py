@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flyx.cli.options import (
+    DEFAULT_RECONNECT,
     DEFAULT_SERVER,
     Json,
     NoProgress,
     Quiet,
+    Reconnect,
     Server,
     make_reporter,
     read_secret,
@@ -52,6 +54,7 @@ def receive(
         bool, typer.Option("--rename", envvar="FLYX_RENAME", help="Save under a new name what exists")
     ] = False,
     server: Server = DEFAULT_SERVER,
+    reconnect: Reconnect = DEFAULT_RECONNECT,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
     as_json: Json = False,
@@ -80,7 +83,7 @@ def receive(
         room_id, words = parse_code(read_secret(code))
         confirm = None if yes else _confirm(output)
         ask = _ask_words(room_id) if sys.stdin.isatty() else None
-        options = ReceiveOptions(server, room_id, words, ask, output, existing, confirm)
+        options = ReceiveOptions(server, room_id, words, ask, output, existing, confirm, reconnect)
         run(receive_files(options, reporter))
 
 

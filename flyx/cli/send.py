@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flyx.cli.options import (
+    DEFAULT_RECONNECT,
     DEFAULT_SERVER,
     Json,
     NoProgress,
     Quiet,
+    Reconnect,
     Server,
     make_reporter,
     read_secret,
+    token_of,
 )
 from flyx.errors import InputError
 
@@ -93,6 +96,16 @@ def send(
         Congestion,
         typer.Option("--congestion", envvar="FLYX_CONGESTION", help="Congestion control of what is sent"),
     ] = Congestion.BBR,
+    api_token: Annotated[
+        str | None,
+        typer.Option(
+            "--api-token",
+            envvar="FLYX_API_TOKEN",
+            metavar="TOKEN",
+            help="Token of a server that lets only its own people make rooms",
+        ),
+    ] = None,
+    reconnect: Reconnect = DEFAULT_RECONNECT,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
     as_json: Json = False,
@@ -110,8 +123,10 @@ def send(
     with make_reporter(
         sending=True, server=server, quiet=quiet, bars=not no_progress, as_json=as_json
     ) as reporter:
+        token = token_of("--api-token", api_token)
         made = _make_code(words, code, is_open=open_)
-        run(send_files(SendOptions(server, paths, made, receivers, wait, congestion.value), reporter))
+        options = SendOptions(server, paths, made, receivers, wait, congestion.value, token, reconnect)
+        run(send_files(options, reporter))
 
 
 def _make_code(words: int | None, own: str | None, *, is_open: bool) -> Code:

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flyx.cli import room_options as rooms
+from flyx.cli import serve_options as options
+from flyx.cli.options import token_of
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,6 +61,35 @@ def serve(
     max_rooms: Annotated[
         int, typer.Option("--max-rooms", envvar="FLYX_MAX_ROOMS", min=1, help="Most rooms at a time")
     ] = DEFAULT_MAX_ROOMS,
+    max_clients: rooms.MaxClients = rooms.DEFAULT_MAX_CLIENTS,
+    ttl: rooms.Ttl = rooms.DEFAULT_TTL,
+    idle_timeout: rooms.IdleTimeout = rooms.DEFAULT_IDLE_TIMEOUT,
+    grace: rooms.Grace = rooms.DEFAULT_GRACE,
+    state: rooms.State = None,
+    max_connections: options.MaxConnections = options.DEFAULT_MAX_CONNECTIONS,
+    max_connections_per_ip: options.MaxConnectionsPerAddress = options.DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
+    create_rate: options.CreateRate = options.DEFAULT_CREATE_RATE,
+    join_rate: options.JoinRate = options.DEFAULT_JOIN_RATE,
+    miss_rate: options.MissRate = options.DEFAULT_MISS_RATE,
+    total_miss_rate: options.TotalMissRate = options.DEFAULT_TOTAL_MISS_RATE,
+    message_rate: options.MessageRate = options.DEFAULT_MESSAGE_RATE,
+    message_burst: options.MessageBurst = options.DEFAULT_MESSAGE_BURST,
+    max_offers: options.MaxOffers = options.DEFAULT_MAX_OFFERS,
+    max_candidates: options.MaxCandidates = options.DEFAULT_MAX_CANDIDATES,
+    handshake_timeout: options.HandshakeTimeout = options.DEFAULT_HANDSHAKE_TIMEOUT,
+    allow_host: options.AllowHost = None,
+    allow_origin: options.AllowOrigin = None,
+    trusted_proxy: options.TrustedProxy = None,
+    turn: options.Turn = None,
+    turn_secret: options.TurnSecret = None,
+    turn_ttl: options.TurnTtl = options.DEFAULT_TURN_TTL,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+    api_token: options.ApiToken = None,
+    metrics_port: options.MetricsPort = None,
+    metrics_host: options.MetricsHost = options.DEFAULT_METRICS_HOST,
+    metrics_token: options.MetricsToken = None,
+    drain: options.Drain = options.DEFAULT_DRAIN,
     log_level: Annotated[
         LogLevel, typer.Option("--log-level", envvar="FLYX_LOG_LEVEL", help="Least severe events to log")
     ] = LogLevel.INFO,
@@ -74,15 +106,47 @@ def serve(
     import asyncio
 
     from flyx.net.loop import new_event_loop
-    from flyx.server.config import ServerConfig
+    from flyx.server.config import LimitConfig, ServerConfig, parse_rate
+    from flyx.server.listener import raise_file_limit
     from flyx.server.logs import configure_logging
+    from flyx.signaling.room import RoomConfig
 
+    limits = LimitConfig(
+        max_connections=max_connections,
+        max_connections_per_address=max_connections_per_ip,
+        create_rate=parse_rate(create_rate),
+        join_rate=parse_rate(join_rate),
+        miss_rate=parse_rate(miss_rate),
+        total_miss_rate=parse_rate(total_miss_rate),
+        message_rate=message_rate,
+        message_burst=message_burst,
+        max_offers_per_peer=max_offers,
+        max_candidates_per_peer=max_candidates,
+        handshake_timeout=handshake_timeout,
+    )
     config = ServerConfig(
-        host=host, port=port, stun_urls=_stun_urls(stun), test_room=True, max_rooms=max_rooms
+        host=host,
+        port=port,
+        stun_urls=_stun_urls(stun),
+        test_room=True,
+        room=RoomConfig(max_clients=max_clients, ttl=ttl, idle_timeout=idle_timeout, grace=grace),
+        max_rooms=max_rooms,
+        state=state,
+        limits=limits,
+        allowed_hosts=tuple(allow_host or ()),
+        allowed_origins=options.origins_of(allow_origin),
+        trusted_proxies=options.networks_of(trusted_proxy),
+        turn=options.turn_of(turn, turn_secret, turn_ttl),
+        tls=options.tls_of(tls_cert, tls_key),
+        api_token=token_of("--api-token", api_token),
+        metrics_host=metrics_host,
+        metrics_port=metrics_port,
+        metrics_token=token_of("--metrics-token", metrics_token),
     )
     configure_logging(log_level.value, as_json=log_json)
+    raise_file_limit()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(config))
+        runner.run(_serve(config, drain))
 
 
 def _stun_urls(urls: list[str] | None) -> tuple[str, ...]:
@@ -97,16 +161,30 @@ def _stun_urls(urls: list[str] | None) -> tuple[str, ...]:
     return tuple(urls)
 
 
-async def _serve(config: ServerConfig) -> None:
+async def _serve(config: ServerConfig, drain: float) -> None:
     import asyncio
 
     from flyx.server.app import Server
 
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    server = Server(config)
+
+    def tell(number: int, _: object) -> None:
+        loop.call_soon_threadsafe(signals.put_nowait, number)
+
     # signal.signal, because loop.add_signal_handler is not there on every platform.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
-    async with Server(config) as server:
+        signal.signal(number, tell)
+    if config.tls is not None and hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(server.reload_certificate))
+    async with server:
         typer.echo(f"{READY} {server.listening_url}")
-        await stop.wait()
+        # Ctrl-C is a person who waits; SIGTERM comes from whoever looks after many servers.
+        if await signals.get() == signal.SIGTERM and drain:
+            draining = asyncio.create_task(server.drain(drain))
+            impatience = asyncio.create_task(signals.get())
+            await asyncio.wait((draining, impatience), return_when=asyncio.FIRST_COMPLETED)
+            for task in (draining, impatience):
+                task.cancel()
+            await asyncio.gather(draining, impatience, return_exceptions=True)

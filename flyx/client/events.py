@@ -58,6 +58,17 @@ class PeerConnected:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerLost:
+    """The connection is lost in the middle of the transfer, and another one is being made.
+
+    PeerConnected follows when it is made, PeerEnded or the end of the program when it cannot be.
+    """
+
+    peer: int
+    error: FlyxError
+
+
+@dataclass(frozen=True, slots=True)
 class PeerEnded:
     """The transfer with this peer is over; `error` says why when it did not succeed."""
 
@@ -138,12 +149,20 @@ class Notice:
     message: str
 
 
+def server_lost(reason: str) -> Notice:
+    """Return what to tell when the connection to the server is lost; reason is a clause."""
+    return Notice(f"The server is out of reach ({reason}). Trying to get back to it.")
+
+
+SERVER_BACK = Notice("The server is there again.")
+
 Event = (
     RoomOpened
     | RoomJoined
     | PeerJoined
     | PeerPaired
     | PeerConnected
+    | PeerLost
     | PeerEnded
     | ManifestKnown
     | Resuming

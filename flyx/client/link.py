@@ -7,8 +7,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from flyx.client.signaling import Signaling
-from flyx.errors import RemoteProtocolError
-from flyx.rtc.peer import IceCandidateInit, PeerConnection
+from flyx.errors import FlyxError, RemoteProtocolError
+from flyx.rtc.peer import IceCandidateInit, PeerConnection, TurnServer
 from flyx.signaling.messages import (
     Answer,
     AnswerData,
@@ -36,11 +36,22 @@ class Link:
         """
         self._signaling = signaling
         self._target_id = target_id
-        urls = [url for server in signaling.joined.ice_servers for url in server.urls]
+        servers = signaling.joined.ice_servers
+        urls = [url for server in servers for url in server.urls]
+        turn = [
+            TurnServer(url, server.username, server.credential)
+            for server in servers
+            if server.username and server.credential
+            for url in server.urls
+        ]
         labels = (CONTROL_CHANNEL, DATA_CHANNEL)
-        self.connection = PeerConnection(labels, urls, self._tell_candidate, congestion=congestion)
+        self.connection = PeerConnection(
+            labels, urls, self._tell_candidate, turn_servers=turn, congestion=congestion
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered = False
+        # Set when the receiver has answered our offer, or we have given up.
+        self.settled = asyncio.Event()
 
     async def offer(self) -> None:
         """Offer a connection to the receiver."""
@@ -54,11 +65,17 @@ class Link:
                 self._answered = True
                 self._spawn(self._answer(data.sdp))
             case Answer(data=data):
+                self.settled.set()
                 self._spawn(self.connection.accept_answer(data.sdp))
             case IceCandidate(data=data):
                 self._spawn(self.connection.add_candidate(_candidate(data.candidate)))
             case _:
                 pass
+
+    def give_up(self, error: FlyxError) -> None:
+        """Have connected() raise this error, unless the connection is made."""
+        self.connection.give_up(error)
+        self.settled.set()
 
     async def close(self) -> None:
         """Close the connection and end what is under way for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -10,18 +11,22 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from flyx.client import events
 from flyx.client.codes import format_code
-from flyx.client.driver import Driver, Wiring
+from flyx.client.driver import RECONNECT_TIME, Driver, Wiring
 from flyx.client.link import Link
 from flyx.client.pairing import Gate, Pairing
-from flyx.client.signaling import Signaling
+from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import (
+    ConnectionLost,
     FilesFailed,
     FlyxError,
     LocalProtocolError,
     NobodyCame,
+    PairingTimedOut,
+    PeerUnreachable,
     RemoteProtocolError,
     SignalingError,
     TransferInterrupted,
@@ -41,6 +46,12 @@ MAX_MESSAGE_SIZE = 256 * 1024
 MAX_UNPAIRED = 8
 """Receivers at a time that have not proved themselves: strangers cannot take every place, nor much memory."""
 
+SEE_OFF_TIMEOUT = 1.0
+"""Seconds for receivers that have everything to leave the room before we do."""
+
+RECONNECT_PAUSE = 1.0
+"""Seconds between two tries to make a lost connection anew."""
+
 DISK_THREADS = 8
 """Reads under way at once, whatever the number of receivers."""
 
@@ -54,6 +65,8 @@ class SendOptions:
         receivers: how many receivers must have everything before we are done; 0 for no end.
         wait: seconds without any receiver after which we give up; None for never.
         congestion: name of the congestion control; None for the default.
+        api_token: what the server wants of those who create rooms; None if it wants nothing.
+        reconnect: seconds for which a lost connection to a receiver is tried to be made anew; 0 for not.
     """
 
     server: str
@@ -62,6 +75,8 @@ class SendOptions:
     receivers: int = 1
     wait: float | None = None
     congestion: str | None = None
+    api_token: str | None = None
+    reconnect: float = RECONNECT_TIME
 
 
 async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -75,7 +90,7 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
         for skipped in found.skipped:
             on_event(events.Notice(f"skipped {skipped.path}: {skipped.reason}"))
         on_event(events.ManifestKnown(found.manifest))
-        async with Signaling(options.server, None, Role.SENDER) as signaling:
+        async with Signaling(options.server, None, Role.SENDER, api_token=options.api_token) as signaling:
             room_id = signaling.joined.room_id
             on_event(events.RoomOpened(room_id, format_code(room_id, options.code.password)))
             if options.code.kind == "open":
@@ -91,6 +106,10 @@ _OPEN = (
     "This code has no words: whoever learns it can receive, and the server is trusted to bring only them "
     "together with this sender."
 )
+
+# What there is to react to: a message, the connection to the server, a transfer that has ended, the end of
+# the room; None if a place may have become free.
+_Item: TypeAlias = "Message | Interrupted | Restored | _Outgoing | SignalingError | None"
 
 
 class _Share:
@@ -110,8 +129,7 @@ class _Share:
         self._disk = disk
         self._on_event = on_event
         self._gate = Gate(signaling.joined.room_id, options.code)
-        # What there is to react to: a message, a transfer that has ended, or the end of the room.
-        self._inbox: asyncio.Queue[Message | _Outgoing | SignalingError] = asyncio.Queue()
+        self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
         self._arrivals = 0
         # Receivers in the room by client id. Those of them that wait; those with a connection that have not
         # paired; those that have, while all places are taken; those being served.
@@ -120,6 +138,10 @@ class _Share:
         self._unpaired: set[_Outgoing] = set()
         self._held: deque[_Outgoing] = deque()
         self._serving: set[_Outgoing] = set()
+        # Those whose connection was lost in the middle, and which keep no place until there is another one.
+        self._repairing: set[_Outgoing] = set()
+        # Those in the room that have everything.
+        self._leaving: set[str] = set()
         self._done = 0
         self._idle_since = time.monotonic()
         # Set when no more receivers are taken; those being served go on.
@@ -140,14 +162,22 @@ class _Share:
                     raise self._closed
                 self._react(await self._next())
                 self._fill_places()
+            await self._see_off()
         finally:
-            served = (*self._unpaired, *self._held, *self._serving)
+            served = (*self._unpaired, *self._held, *self._serving, *self._repairing)
             tasks = [listener, *(peer.task for peer in served if peer.task)]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         if self._incomplete:
             raise self._incomplete
+
+    async def _see_off(self) -> None:
+        """Let those who have everything leave first: the room ends with us, and they have more to say."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SEE_OFF_TIMEOUT):
+                while self._leaving and not self._closed:
+                    self._react(await self._inbox.get())
 
     async def _listen(self) -> None:
         try:
@@ -156,34 +186,40 @@ class _Share:
         except SignalingError as error:
             self._inbox.put_nowait(error)
 
-    async def _next(self) -> Message | _Outgoing | SignalingError:
+    async def _next(self) -> _Item:
         wait = self._options.wait
         while True:
             remaining = None
-            if wait is not None and not self._serving:
+            if wait is not None and not self._is_somebody_served():
                 remaining = self._idle_since + wait - time.monotonic()
             try:
                 async with asyncio.timeout(remaining):
                     return await self._inbox.get()
             except TimeoutError:
                 # Somebody may have paired meanwhile, which nothing in the inbox tells.
-                if not self._serving:
+                if not self._is_somebody_served():
                     raise NobodyCame(seconds=wait) from None
 
-    def _react(self, item: Message | _Outgoing | SignalingError) -> None:
+    def _react(self, item: _Item) -> None:
         match item:
-            case Join(data=data) if data.role is Role.RECEIVER and data.client_id not in self._peers:
-                self._arrivals += 1
-                peer = _Outgoing(self._arrivals, data.client_id)
-                self._peers[data.client_id] = peer
-                self._waiting.append(peer)
-                self._on_event(events.PeerJoined(peer.number))
+            case Join(data=data) if data.role is Role.RECEIVER:
+                self._arrived(data.client_id, recovered=data.recovered)
             case Answer(data=data) | IceCandidate(data=data):
                 speaker = self._peers.get(data.client_id)
                 if speaker and speaker.link:
                     speaker.link.take(item)
+            case Disconnect(data=data) if data.away:
+                if peer := self._peers.get(data.client_id):
+                    peer.doubt()
             case Disconnect(data=data):
+                self._leaving.discard(data.client_id)
                 self._left(self._peers.pop(data.client_id, None))
+            case Interrupted(reason=reason):
+                self._on_event(events.server_lost(reason))
+            case Restored(recovered=recovered):
+                self._on_event(events.SERVER_BACK)
+                if not recovered:
+                    self._look_around()
             case _Outgoing():
                 self._ended(item)
             case SignalingError():
@@ -197,8 +233,33 @@ class _Share:
             return
         self._closed = error
         self._waiting.clear()
+        for peer in self._repairing:
+            peer.give_up(error)
         if self._serving:
             self._on_event(events.Notice(f"{str(error).rstrip('.')}. What is being sent goes on."))
+
+    def _arrived(self, client_id: str, *, recovered: bool) -> None:
+        """A receiver is here: a new one, or one that lost its connection to the server for a while."""
+        known = self._peers.get(client_id)
+        if client_id in self._leaving or (known and (recovered or not known.is_connecting)):
+            # What it has from us needs no server, or goes on through it.
+            return
+        if known in self._repairing:
+            known.give_up(PeerUnreachable(reason="an offer was lost"))
+            return
+        # What we told it on the way to a connection may be lost: we begin anew.
+        self._left(self._peers.pop(client_id, None))
+        self._arrivals += 1
+        peer = _Outgoing(self._arrivals, client_id)
+        self._peers[client_id] = peer
+        self._waiting.append(peer)
+        self._on_event(events.PeerJoined(peer.number))
+
+    def _look_around(self) -> None:
+        """Forget the receivers that have left unheard; those that are here will be told of."""
+        present = {peer.client_id for peer in self._signaling.joined.peers}
+        for client_id in self._peers.keys() - present:
+            self._left(self._peers.pop(client_id))
 
     def _left(self, peer: _Outgoing | None) -> None:
         if peer is None:
@@ -222,28 +283,86 @@ class _Share:
 
     def _is_under_way(self, closed: FlyxError) -> bool:
         """Whether receivers are served still, or may come to be: a connection needs no server to pair."""
-        return bool(self._serving or (self._unpaired and not closed.closes_room))
+        return self._is_somebody_served() or bool(self._unpaired and not closed.closes_room)
+
+    def _is_somebody_served(self) -> bool:
+        return bool(self._serving or self._repairing)
 
     def _has_place(self) -> bool:
         wanted = self._options.receivers
         return not wanted or self._done + len(self._serving) < wanted
 
     async def _serve(self, peer: _Outgoing) -> None:
+        lost: ConnectionLost | None = None
         try:
-            link = Link(self._signaling, peer.client_id, congestion=self._options.congestion)
-            async with peer.connect(link, self._gate) as channels:
-                self._unpaired.discard(peer)
-                self._on_event(events.PeerPaired(peer.number))
-                held = not self._has_place()
-                if held:
-                    self._held.append(peer)
-                else:
-                    self._serving.add(peer)
-                await peer.serve(channels, self._found, self._disk, self._on_event, held=held)
+            while True:
+                try:
+                    await self._attempt(peer, lost)
+                    return
+                except ConnectionLost as error:
+                    lost = error
+                    self._lose(peer, error)
         except FlyxError as error:
-            peer.error = error
+            # That another connection could not be made says less than why it was wanted.
+            peer.error = (
+                lost
+                if lost and isinstance(error, PeerUnreachable | PairingTimedOut | SignalingError)
+                else error
+            )
         finally:
             self._inbox.put_nowait(peer)
+
+    def _lose(self, peer: _Outgoing, error: ConnectionLost) -> None:
+        """The connection is lost: begin to make another one, if there is a way to.
+
+        Raises:
+            ConnectionLost: there is not.
+        """
+        self._held = deque(other for other in self._held if other is not peer)
+        self._serving.discard(peer)
+        self._repairing.add(peer)
+        self._inbox.put_nowait(None)
+        if self._closed or peer.has_left or not self._options.reconnect:
+            raise error
+        self._on_event(events.PeerLost(peer.number, error))
+
+    async def _attempt(self, peer: _Outgoing, lost: ConnectionLost | None) -> None:
+        """Connect and send; if a connection was lost, try for as long as the person wants.
+
+        Raises:
+            FlyxError: the receiver does not have everything.
+        """
+        try:
+            async with asyncio.timeout(self._options.reconnect if lost else None) as patience:
+                while True:
+                    if lost and peer.has_left:
+                        raise lost
+                    link = Link(self._signaling, peer.client_id, congestion=self._options.congestion)
+                    try:
+                        async with peer.connect(link, self._gate, anew=lost is not None) as channels:
+                            patience.reschedule(None)
+                            await self._send(peer, channels)
+                            return
+                    except (PeerUnreachable, PairingTimedOut):
+                        if lost is None or self._closed:
+                            raise
+                    await asyncio.sleep(RECONNECT_PAUSE)
+        except TimeoutError:
+            assert lost is not None
+            raise PeerUnreachable(reason=f"none within {self._options.reconnect:g} s") from None
+
+    async def _send(self, peer: _Outgoing, channels: Channels) -> None:
+        """Send to a receiver that has paired, when it is its turn."""
+        if peer not in self._repairing:
+            self._on_event(events.PeerPaired(peer.number))
+        self._unpaired.discard(peer)
+        self._repairing.discard(peer)
+        held = not self._has_place()
+        if held:
+            self._held.append(peer)
+        else:
+            self._serving.add(peer)
+        await peer.serve(channels, self._found, self._disk, self._on_event, held=held)
 
     def _ended(self, peer: _Outgoing) -> None:
         if peer in self._unpaired:
@@ -254,7 +373,11 @@ class _Share:
         if peer in self._held:
             self._held.remove(peer)
         self._serving.discard(peer)
-        self._peers.pop(peer.client_id, None)
+        self._repairing.discard(peer)
+        if self._peers.get(peer.client_id) is peer:
+            del self._peers[peer.client_id]
+            if peer.error is None:
+                self._leaving.add(peer.client_id)
         if isinstance(peer.error, FilesFailed):
             self._incomplete = peer.error
         if peer.error is None or self._incomplete is peer.error:
@@ -281,20 +404,34 @@ class _Outgoing:
         self.task: asyncio.Task[None] | None = None
         self.link: Link | None = None
         self._pairing: Pairing | None = None
+        # Of the connection that there is, and of the last one that was lost.
         self._driver: SendDriver | None = None
+        self._earlier: SendDriver | None = None
+        # The server says that it has left the room.
+        self.has_left = False
         # Why it was not served, in the end.
         self.error: FlyxError | None = None
 
     @asynccontextmanager
-    async def connect(self, link: Link, gate: Gate) -> AsyncIterator[Channels]:
+    async def connect(self, link: Link, gate: Gate, *, anew: bool) -> AsyncIterator[Channels]:
         """Connect over this link and pair; the connection ends with the block.
+
+        Args:
+            link: newly made.
+            gate: what the receiver has to pass.
+            anew: there was a connection before. It may take long until a receiver that has lost the server
+                as well reads the offer.
 
         Raises:
             FlyxError: there is no connection, or who is at its other end does not know the code.
         """
         self.link = link
+        self._earlier, self._driver = self._driver or self._earlier, None
+        self._pairing = None
         try:
             await link.offer()
+            if anew:
+                await link.settled.wait()
             channels = await link.connection.connected()
             self._pairing = Pairing(link.connection, channels)
             await gate.pair(self._pairing)
@@ -323,6 +460,8 @@ class _Outgoing:
         reader = SourceReader(found)
         try:
             self._driver = SendDriver(machine, wiring, reader)
+            if self._earlier:
+                self._driver.go_on_after(self._earlier)
             await self._driver.run()
         finally:
             reader.close()
@@ -333,14 +472,30 @@ class _Outgoing:
         self._driver.machine.release()
         self._driver.wake()
 
-    def leave(self) -> None:
-        """The server says that this receiver has gone."""
+    @property
+    def is_connecting(self) -> bool:
+        """Whether we have told it how to connect, and are not connected yet."""
+        return self.link is not None and self._driver is None
+
+    def doubt(self) -> None:
+        """The server has lost this receiver: so have we, unless we hear from it soon."""
         if self._driver:
             self._driver.peer_gone()
-        elif self._pairing:
-            self._pairing.give_up(_GONE)
+
+    def leave(self) -> None:
+        """The server says that this receiver has gone."""
+        self.has_left = True
+        if self._driver:
+            self._driver.peer_gone()
+        else:
+            self.give_up(_GONE)
+
+    def give_up(self, error: FlyxError) -> None:
+        """Make no connection to it, for this reason."""
+        if self._pairing:
+            self._pairing.give_up(error)
         elif self.link:
-            self.link.connection.give_up(_GONE)
+            self.link.give_up(error)
 
 
 class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed]]):
@@ -372,11 +527,12 @@ class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed
         entries = self.machine.manifest.entries
         match event:
             case Accepted():
+                self.manifest_told = True
                 self.begin()
             case Resumed(files=files, bytes=size):
                 self.resume(files, size)
             case FileConfirmed(file=file):
-                self.on_event(events.FileFinished(self.peer, entries[file].path, None, None))
+                self.finish_file(entries[file].path, None, None)
             case FileLost(file=file, code=code):
                 self.lose(entries[file].path, code)
             case Delivered(files=files, bytes=size, sha256=sha256):

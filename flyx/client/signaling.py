@@ -1,8 +1,25 @@
-"""The client's connection to the signaling server."""
+"""The client's place in a room of the signaling server.
+
+A connection may be lost at any time: the network changes, a laptop sleeps, the server restarts. The place in
+the room is held meanwhile, and this module goes back to it:
+
+    receive() --> Interrupted        the connection is lost
+    receive() --> Restored           it is there again, or
+    receive() raises SignalingError  the place is lost for good
+
+Messages are counted both ways (flyx.signaling.messages), so that after Restored(recovered=True) every message
+has arrived or will, once and in order. After Restored(recovered=False) that could not be had. What was posted
+before and not yet taken has been dropped; peers and we have to begin anew with whatever needs signaling. The
+server helps: `join` follows for each receiver that is there, as on the first day.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import random
+import time
+from collections import deque
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
@@ -17,18 +34,26 @@ from flyx.errors import (
     NoSuchRoom,
     RemoteProtocolError,
     RoomFull,
+    RoomLost,
     ServerClosed,
     ServerRefused,
     ServerUnreachable,
     SignalingError,
 )
 from flyx.signaling import messages
+from flyx.signaling.members import Tail
 from flyx.signaling.messages import (
+    Answer,
     CloseCode,
     Disconnect,
     DisconnectData,
+    IceCandidate,
+    Join,
+    JoinData,
     JoinedData,
     Message,
+    Offer,
+    Outcome,
     Ping,
     Pong,
     Role,
@@ -39,6 +64,13 @@ OPEN_TIMEOUT = 10.0
 
 FAREWELL_TIMEOUT = 1.0
 """Seconds that our goodbye may take when we leave."""
+
+PING_INTERVAL, PING_TIMEOUT = 15.0, 10.0
+"""Seconds between our WebSocket pings, and for their answer: a dead connection is noticed well within the
+time for which the server, which pings by itself, holds our place."""
+
+# RFC 6455 §7.4.1. Not a goodbye, which 1000 would be.
+_GOING_AWAY = 1001
 
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
@@ -60,81 +92,146 @@ def websocket_url(server: str) -> str:
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
 
 
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The connection is lost, for this reason (a clause); nothing is heard until Restored."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The connection is there again.
+
+    Attributes:
+        recovered: Nothing that either side said is lost.
+        rejoined: Our place was gone and we have a new one: to our peers we are somebody new.
+    """
+
+    recovered: bool
+    rejoined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How hard to try to get a lost connection back. Times are seconds.
+
+    The pause before the n-th try is random between 0 and first_pause * 2**n: all clients of a server that
+    restarts lose it at once, and should not all come back at once.
+
+    Attributes:
+        first_pause: See above.
+        longest_pause: What the bound grows to. Shorter than the server holds our place.
+        limit: From the loss to the end of all tries. More than the grace time of servers, which begins anew
+            when a server has been away itself.
+    """
+
+    first_pause: float = 0.5
+    longest_pause: float = 8.0
+    limit: float = 600.0
+
+    def pause(self, tries: int) -> float:
+        """Return how long to wait before the next try, after so many."""
+        bound = min(self.longest_pause, self.first_pause * 2 ** min(tries, 32))
+        return random.uniform(0, bound)
+
+
+class _TryAgain(Exception):
+    """There is no connection at the moment; `error` is what that would be called if it were the end."""
+
+    def __init__(self, error: SignalingError, pause: float = 0.0) -> None:
+        super().__init__()
+        self.error = error
+        # Seconds that the server asks for.
+        self.pause = pause
+
+
 class Signaling:
     """A room joined on a server. Use as an async context manager; leaving it says goodbye to the server."""
 
-    def __init__(self, server: str, room_id: str | None, role: Role) -> None:
+    def __init__(
+        self,
+        server: str,
+        room_id: str | None,
+        role: Role,
+        *,
+        api_token: str | None = None,
+        patience: Patience | None = None,
+    ) -> None:
         """Args:
         server: URL of the server.
         room_id: the room to join; None to create one.
         role: what we are there; the server refuses rather than give us the other role.
+        api_token: what the server wants of those who create rooms; None if it wants nothing.
+        patience: how to get a lost connection back.
         """
         self._url = websocket_url(server)
         self._room_id = room_id
         self._role = role
-        # Set by __aenter__.
+        self._headers = {"Authorization": f"Bearer {api_token}"} if api_token else {}
+        self._patience = patience or Patience()
+        # What the server last said of our place. Set by __aenter__; new after each Restored.
         self.joined: JoinedData
-        self._socket: ClientConnection
-        self._writer: asyncio.Task[None]
-        # None ends the writer.
-        self._outgoing: asyncio.Queue[Message | None] = asyncio.Queue()
+        # None while the connection is lost.
+        self._socket: ClientConnection | None = None
+        self._writer: asyncio.Task[None] | None = None
+        # Messages as text, each with whether it counts, that no connection has been given yet.
+        self._outgoing: deque[tuple[str, bool]] = deque()
+        self._wake_writer = asyncio.Event()
+        self._leaving = False
+        # Messages of this session: those given to a connection, and how many were taken from one.
+        self._sent = Tail()
+        self._received = 0
+        # While the connection is lost: since when, and how often we have tried.
+        self._lost_at = 0.0
+        self._tries = 0
         # The last error that the server told: it explains the close that follows a fatal one.
         self._told: str | None = None
         # Why we leave, for the peers; set before the end.
         self.farewell = ""
+        # How our transfer went, for the server's statistics; set before the end by who received.
+        self.outcome: Outcome | None = None
 
     async def __aenter__(self) -> Self:
-        path = f"/ws/{self._room_id}" if self._room_id else "/ws"
-        url = f"{self._url}{path}?role={self._role}"
         try:
-            self._socket = await connect(
-                url,
-                subprotocols=[Subprotocol(messages.SUBPROTOCOL)],
-                compression=None,
-                max_size=messages.MAX_MESSAGE_SIZE,
-                open_timeout=OPEN_TIMEOUT,
-                close_timeout=2,
-            )
-        except (OSError, TimeoutError, WebSocketException) as error:
-            raise ServerUnreachable(url=self._url, reason=_why(error)) from error
-        try:
-            async with asyncio.timeout(OPEN_TIMEOUT):
-                first = await self.receive()
-        except TimeoutError:
-            await self._socket.close()
-            raise ServerUnreachable(url=self._url, reason="it accepts connections but says nothing") from None
-        if not isinstance(first, messages.Joined):
-            await self._socket.close()
-            raise ServerRefused(reason="it did not let us join", hint="is this a flyx server?")
-        self.joined = first.data
-        self._writer = asyncio.create_task(self._write())
+            await self._enter()
+        except _TryAgain as failed:
+            # Nobody is waiting for us yet: better to say so at once.
+            raise failed.error from failed.__cause__
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.post(Disconnect(data=DisconnectData(reason=self.farewell)))
-        self._outgoing.put_nowait(None)
+        if self._socket is None:
+            return
+        self.post(Disconnect(data=DisconnectData(reason=self.farewell, outcome=self.outcome)))
+        self._leaving = True
+        assert self._writer is not None
         try:
             async with asyncio.timeout(FAREWELL_TIMEOUT):
                 await self._writer
         except TimeoutError:
             pass
-        await self._socket.close()
+        await self._drop_socket()
 
-    async def receive(self) -> Message:
-        """Return the next message that is about peers; pings are answered, errors kept for the end.
+    async def receive(self) -> Message | Interrupted | Restored:
+        """Return the next message that is about peers, or what has become of the connection.
+
+        Pings are answered, errors kept for the end. May be cancelled and called again.
 
         Raises:
-            SignalingError: the server closed the connection, or the network did.
+            SignalingError: our place in the room is lost, or cannot be reached any more.
         """
         while True:
+            if self._socket is None:
+                return await self._restore()
             try:
-                message = messages.parse_untrusted(await self._socket.recv())
-            except RemoteProtocolError as error:
-                raise SignalingError(reason=f"it broke the protocol: {error.fields['reason']}") from error
-            except ConnectionClosed as closed:
-                raise self._error_of_close(closed) from closed
+                message = await self._hear(self._socket)
+            except _TryAgain as lost:
+                await self._drop_socket()
+                self._lost_at, self._tries = time.monotonic(), 0
+                return Interrupted(str(lost.error.fields["reason"]))
             match message:
                 case Ping():
                     self.post(Pong())
@@ -142,22 +239,153 @@ class Signaling:
                     self._told = data.message
                 case Pong():
                     pass
+                case Join() | Offer() | Answer() | IceCandidate() | Disconnect():
+                    self._received += 1
+                    return message
                 case _:
                     return message
 
     def post(self, message: Message) -> None:
-        """Send a message soon, in order. What a lost connection did not take is dropped with it."""
-        self._outgoing.put_nowait(message)
+        """Send a message soon, in order; while the connection is lost, when it is there again."""
+        counts = isinstance(message, Offer | Answer | IceCandidate)
+        self._outgoing.append((messages.serialize(message), counts))
+        self._wake_writer.set()
 
-    async def _write(self) -> None:
+    async def _enter(self) -> None:
+        """Take a new place in the room."""
+        path = f"/ws/{self._room_id}" if self._room_id else "/ws"
+        socket = await self._connect(f"{path}?role={self._role}")
+        self._adopt(socket, await self._expect_joined(socket))
+
+    async def _restore(self) -> Restored:
+        while True:
+            await asyncio.sleep(self._patience.pause(self._tries))
+            self._tries += 1
+            try:
+                return await self._go_back()
+            except _TryAgain as failed:
+                left = self._lost_at + self._patience.limit - time.monotonic()
+                if left <= failed.pause:
+                    raise failed.error from failed.__cause__
+                await asyncio.sleep(failed.pause)
+
+    async def _go_back(self) -> Restored:
+        """Take our place again, or a new one if it is gone and there is one."""
+        # What we may create anew is not the room in which somebody waits for us.
+        self._room_id = self.joined.room_id
         try:
-            while (message := await self._outgoing.get()) is not None:
-                await self._socket.send(messages.serialize(message))
+            return await self._resume(self._received)
+        except NoSuchRoom:
+            pass
+        try:
+            await self._enter()
+        except NoSuchRoom as error:
+            raise RoomLost from error
+        return Restored(recovered=False, rejoined=True)
+
+    async def _resume(self, received: int | None) -> Restored:
+        socket = await self._connect(f"/ws/{self._room_id}?resume=1")
+        claim = JoinData(
+            client_id=self.joined.client_id, resume_token=self.joined.resume_token, received=received
+        )
+        # The token is new whatever comes of it.
+        self.joined = await self._expect_joined(socket, messages.serialize(Join(data=claim)))
+        if self.joined.recovered and self._sent.since(self.joined.received) is None:
+            # The server lacks something that we have no longer: it must begin anew with us and our peers.
+            await socket.close(_GOING_AWAY)
+            return await self._resume(None)
+        self._adopt(socket, self.joined)
+        return Restored(self.joined.recovered)
+
+    async def _connect(self, path: str) -> ClientConnection:
+        try:
+            return await connect(
+                self._url + path,
+                additional_headers=self._headers,
+                subprotocols=[Subprotocol(messages.SUBPROTOCOL)],
+                compression=None,
+                max_size=messages.MAX_MESSAGE_SIZE,
+                open_timeout=OPEN_TIMEOUT,
+                close_timeout=2,
+                ping_interval=PING_INTERVAL,
+                ping_timeout=PING_TIMEOUT,
+            )
+        except (OSError, TimeoutError, WebSocketException) as error:
+            unreachable = ServerUnreachable(url=self._url, reason=_why(error))
+            raise _TryAgain(unreachable, _wanted_pause(error)) from error
+
+    async def _expect_joined(self, socket: ClientConnection, claim: str | None = None) -> JoinedData:
+        """Say who we are, if we were here before, and take the answer. The socket closes if that fails."""
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT):
+                if claim is not None:
+                    await self._say(socket, claim)
+                while isinstance(first := await self._hear(socket), messages.Error):
+                    self._told = first.data.message
+        except TimeoutError:
+            await socket.close(_GOING_AWAY)
+            reason = "it accepts connections but says nothing"
+            raise _TryAgain(ServerUnreachable(url=self._url, reason=reason)) from None
+        except BaseException:
+            await socket.close(_GOING_AWAY)
+            raise
+        if not isinstance(first, messages.Joined):
+            await socket.close(_GOING_AWAY)
+            raise ServerRefused(reason="it did not let us join", hint="is this a flyx server?")
+        return first.data
+
+    def _adopt(self, socket: ClientConnection, joined: JoinedData) -> None:
+        """Speak over this socket from now on, first what the server has not taken from the one before."""
+        if joined.recovered:
+            missing = self._sent.since(joined.received) or ()
+            self._outgoing.extendleft((text, True) for text in reversed(missing))
+        else:
+            self._outgoing.clear()
+            self._received = 0
+        self._sent = Tail(joined.received)
+        self.joined, self._socket, self._told = joined, socket, None
+        self._writer = asyncio.create_task(self._write(socket))
+
+    async def _drop_socket(self) -> None:
+        socket, writer = self._socket, self._writer
+        self._socket = self._writer = None
+        if writer is not None:
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+        if socket is not None:
+            await socket.close()
+
+    async def _write(self, socket: ClientConnection) -> None:
+        try:
+            while True:
+                while self._outgoing:
+                    text, counts = self._outgoing.popleft()
+                    if counts:
+                        self._sent.append(text)
+                    await socket.send(text)
+                if self._leaving:
+                    return
+                self._wake_writer.clear()
+                await self._wake_writer.wait()
         except ConnectionClosed:
-            # receive() tells why.
+            # receive() sees the same.
             pass
 
-    def _error_of_close(self, closed: ConnectionClosed) -> FlyxError:
+    async def _say(self, socket: ClientConnection, text: str) -> None:
+        try:
+            await socket.send(text)
+        except ConnectionClosed as closed:
+            raise self._error_of_close(closed) from closed
+
+    async def _hear(self, socket: ClientConnection) -> Message:
+        try:
+            return messages.parse_untrusted(await socket.recv())
+        except RemoteProtocolError as error:
+            raise SignalingError(reason=f"it broke the protocol: {error.fields['reason']}") from error
+        except ConnectionClosed as closed:
+            raise self._error_of_close(closed) from closed
+
+    def _error_of_close(self, closed: ConnectionClosed) -> FlyxError | _TryAgain:
         code = closed.rcvd.code if closed.rcvd else None
         if code == CloseCode.NO_SUCH_ROOM:
             return NoSuchRoom(room_id=self._room_id)
@@ -165,9 +393,20 @@ class Signaling:
             return RoomFull(room_id=self._room_id)
         meaning = messages.CLOSE_CODES.get(code) if code is not None else None
         reason = self._told or (meaning.meaning if meaning else "the connection was lost")
-        if meaning and not meaning.retry and code != CloseCode.ROOM_CLOSED:
-            return ServerRefused(reason=reason)
-        return ServerClosed(reason=reason)
+        if meaning is None or meaning.retry:
+            return _TryAgain(ServerClosed(reason=reason))
+        if code == CloseCode.ROOM_CLOSED:
+            return ServerClosed(reason=reason)
+        return ServerRefused(reason=reason)
+
+
+def _wanted_pause(error: Exception) -> float:
+    """Return the seconds that a server which refuses connections asks us to wait."""
+    if isinstance(error, InvalidStatus):
+        text = error.response.headers.get("Retry-After", "")
+        if text.isascii() and text.isdigit():
+            return min(float(text), 60.0)
+    return 0.0
 
 
 def _why(error: Exception) -> str:

@@ -30,6 +30,9 @@ CONNECT_TIMEOUT = 30.0
 STUN_SERVERS_ASKED = 3
 """Of the STUN servers that we are told, so many are asked, all at once."""
 
+TURN_SERVERS_ASKED = 2
+"""The same for TURN servers; each costs an allocation there."""
+
 MAX_REMOTE_CANDIDATES = 256
 """Candidates taken from one peer: each is checked against each of ours, so a hostile list would be work."""
 
@@ -61,6 +64,19 @@ class CandidatePair:
 
     local: str
     remote: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnServer:
+    """A TURN server (RFC 8656) and what it is to be told.
+
+    Attributes:
+        url: "turn:host:port?transport=udp" or "turns:…" (RFC 7065).
+    """
+
+    url: str
+    username: str
+    credential: str
 
 
 class ChannelListener(Protocol):
@@ -153,16 +169,19 @@ class PeerConnection:
         stun_urls: Sequence[str],
         on_candidate: Callable[[IceCandidateInit | None], None],
         *,
+        turn_servers: Sequence[TurnServer] = (),
         congestion: str | None = None,
     ) -> None:
         """Args:
         labels: of the control channel and the data channel.
         stun_urls: "stun:host:port" (RFC 7064), to learn server-reflexive candidates from.
         on_candidate: called with each local candidate, and with None after the last.
+        turn_servers: to be reached through when there is no other path.
         congestion: name of the congestion control; None for the default.
         """
         self._labels = labels
         self._stun_servers = _stun_servers(stun_urls)
+        self._turn_servers = _turn_servers(turn_servers)
         self._on_candidate = on_candidate
         # No ICE servers here: aiortc would wait for them; see seam.
         self._pc = make_peer_connection(RTCConfiguration(iceServers=[]), congestion)
@@ -281,6 +300,7 @@ class PeerConnection:
         for host in hosts:
             self._on_candidate(_candidate_init(host))
         asked = [asyncio.create_task(self._trickle_from(server)) for server in self._stun_servers]
+        asked += [asyncio.create_task(self._trickle_through(server)) for server in self._turn_servers]
         try:
             await asyncio.gather(*asked)
         finally:
@@ -290,6 +310,11 @@ class PeerConnection:
 
     async def _trickle_from(self, server: tuple[str, int]) -> None:
         for candidate in await seam.server_reflexive_candidates(self._pc, server):
+            self._on_candidate(_candidate_init(candidate))
+
+    async def _trickle_through(self, server: seam.Relay) -> None:
+        candidate = await seam.relayed_candidate(self._pc, server)
+        if candidate is not None:
             self._on_candidate(_candidate_init(candidate))
 
     def _on_datachannel(self, channel: RTCDataChannel) -> None:
@@ -336,6 +361,24 @@ def _stun_servers(urls: Sequence[str]) -> list[tuple[str, int]]:
         if parsed["scheme"] == "stun":
             servers.append((parsed["host"], parsed["port"]))
     return servers[:STUN_SERVERS_ASKED]
+
+
+def _turn_servers(servers: Sequence[TurnServer]) -> list[seam.Relay]:
+    """Return the first TURN servers that can be reached; malformed URLs are skipped."""
+    relays = []
+    for server in servers:
+        try:
+            parsed = parse_stun_turn_uri(server.url)
+        except ValueError:
+            continue
+        # aioice speaks DTLS to no server (RFC 7350).
+        if parsed["scheme"] == "turn" or (parsed["scheme"], parsed.get("transport")) == ("turns", "tcp"):
+            address = parsed["host"], parsed["port"]
+            secure = parsed["scheme"] == "turns"
+            relays.append(
+                seam.Relay(address, server.username, server.credential, parsed["transport"], secure=secure)
+            )
+    return relays[:TURN_SERVERS_ASKED]
 
 
 def _candidate_init(candidate: RTCIceCandidate) -> IceCandidateInit:

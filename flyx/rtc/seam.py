@@ -20,6 +20,7 @@ from typing import Any
 
 from aioice import Connection, stun
 from aioice.ice import StunProtocol, server_reflexive_candidate
+from aioice.ice import relayed_candidate as ice_relayed_candidate
 from aioice.turn import TurnTransport
 from aiortc import RTCConfiguration, RTCDataChannel, RTCDtlsTransport, RTCIceCandidate, RTCPeerConnection
 from aiortc.rtcicetransport import RTCIceGatherer, candidate_from_aioice
@@ -47,7 +48,10 @@ PRIVATE_NAMES = {
         *("_inbound_streams_count", "_outbound_streams_count", "_reconfig_queue"),
         *("_remote_max_message_size", "_set_state", "_transmit_reconfig"),
     ),
-    Connection: ("_local_candidates", "_nominated", "_protocols", "_queue"),
+    Connection: (
+        *("_local_candidates", "_nominated", "_pair_remote_candidate", "_protocols", "_queue"),
+        "_remote_candidates",
+    ),
     TurnTransport: ("_TurnTransport__inner_protocol",),
     SSL.Connection: ("_ssl", "_into_ssl", "_from_ssl"),
 }
@@ -55,6 +59,9 @@ PRIVATE_NAMES = {
 
 PRIVATE_NAMES_OF_PYOPENSSL = ("_lib", "_ffi")
 """Attributes of the module OpenSSL.SSL: the functions of libssl and libcrypto, and cffi to call them."""
+
+ALLOCATION_TIMEOUT = 10.0
+"""Seconds for a TURN server to make an allocation."""
 
 COMPONENT = 1
 """The only component of a data channel's ICE stream."""
@@ -128,6 +135,51 @@ def certificate_fingerprints(pc: RTCPeerConnection) -> tuple[bytes, bytes]:
     assert ours is not None
     assert theirs is not None, "aiortc connects to nobody without a certificate"
     return ours.fingerprint(SHA256()), theirs.fingerprint(SHA256())
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A TURN server (host, port) and how to be let in.
+
+    Attributes:
+        transport: "udp" or "tcp", to the server.
+        secure: TLS over that.
+    """
+
+    address: tuple[str, int]
+    username: str
+    password: str
+    transport: str
+    secure: bool
+
+
+async def relayed_candidate(pc: RTCPeerConnection, relay: Relay) -> RTCIceCandidate | None:
+    """Have a TURN server relay for us, and return the address there; None if it does not.
+
+    RFC 8656. The allocation lives and ends with the connection.
+    """
+    ice = _ice(pc)
+    try:
+        async with asyncio.timeout(ALLOCATION_TIMEOUT):
+            candidate, protocol = await ice_relayed_candidate(
+                component=COMPONENT,
+                hide_related_address=False,
+                protocol_factory=lambda: StunProtocol(ice),
+                turn_server=relay.address,
+                turn_username=relay.username,
+                turn_password=relay.password,
+                turn_ssl=relay.secure,
+                turn_transport=relay.transport,
+            )
+    except (stun.TransactionError, OSError, TimeoutError, KeyError):
+        return None
+    ice._protocols.append(protocol)
+    ice._local_candidates.append(candidate)
+    # What the peer has told before is paired with our other candidates; the checks may have begun.
+    for remote in list(ice._remote_candidates):
+        ice._pair_remote_candidate(remote)
+    ice.sort_check_list()
+    return candidate_from_aioice(candidate)
 
 
 def selected_pair(pc: RTCPeerConnection) -> tuple[RTCIceCandidate, RTCIceCandidate] | None:

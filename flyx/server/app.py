@@ -7,22 +7,29 @@ async with Server(ServerConfig(host="127.0.0.1", port=0)) as server:
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from fastapi import FastAPI
 
 from flyx import __version__
-from flyx.server import rest, websocket
-from flyx.server.config import ServerConfig
+from flyx.errors import InputError
+from flyx.server import operations, rest, websocket
+from flyx.server.config import MAX_TTL, ServerConfig
+from flyx.server.errors import add_error_handlers
+from flyx.server.gate import Doorkeeper, Gate
 from flyx.server.hub import Hub
-from flyx.server.listener import Listener, bind, connectable, reachable_urls, url_of
+from flyx.server.listener import Listener, affordable_connections, bind, connectable, reachable_urls, url_of
 from flyx.server.logs import get_logger
-from flyx.server.store import MemoryRoomStore
-from flyx.signaling.room import RoomConfig
+from flyx.server.redis.client import RedisShared
+from flyx.server.redis.store import RedisRoomStore
+from flyx.server.sqlite import SqliteRoomStore
+from flyx.server.store import AWAY, MemoryRoomStore, RoomStore, StoreAway, StoreFull
+from flyx.server.tls import Certificate
 
 log = get_logger("flyx.server.app")
 
@@ -39,10 +46,40 @@ def create_app(hub: Hub) -> FastAPI:
     )
     app.state.hub = hub
     app.include_router(rest.router)
-    app.include_router(websocket.router)
+    app.include_router(operations.health)
+    if hub.config.metrics_port is None:
+        app.include_router(operations.router)
     app.add_middleware(rest.BodyLimit)
-    rest.add_error_handlers(app)
+    app.add_middleware(websocket.Sockets, hub=hub)
+    app.add_middleware(Gate, config=hub.config, door=hub.door)
+    add_error_handlers(app, hub.door)
     return app
+
+
+def create_operations_app(hub: Hub, config: ServerConfig, door: Doorkeeper) -> FastAPI:
+    """Return the ASGI application for those who watch over hub, on a port of its own.
+
+    Args:
+        hub: What it tells of.
+        config: Of the listener that it is for.
+        door: Of that listener: who watches must not be turned away because many others came.
+    """
+    app = FastAPI(title="flyx operations", version=__version__, docs_url=None, redoc_url=None)
+    app.state.hub = hub
+    app.include_router(operations.health)
+    app.include_router(operations.router)
+    app.add_middleware(rest.BodyLimit)
+    app.add_middleware(Gate, config=config, door=door)
+    add_error_handlers(app, door)
+    return app
+
+
+def _make_store(config: ServerConfig, clock: Callable[[], float]) -> RoomStore:
+    if config.redis is not None:
+        return RedisRoomStore(RedisShared(config.redis), max_rooms=config.max_rooms, clock=clock)
+    if config.state is None:
+        return MemoryRoomStore(max_rooms=config.max_rooms)
+    return SqliteRoomStore(config.state, max_rooms=config.max_rooms)
 
 
 class Server:
@@ -56,55 +93,141 @@ class Server:
         config: What to listen on, and the limits.
         clock: Returns Unix time; for tests.
         """
-        self.config = config or ServerConfig()
+        config = config or ServerConfig()
+        wanted = config.limits.max_connections
+        affordable = affordable_connections(wanted)
+        if affordable != wanted:
+            log.info("fewer connections, for want of open files", wanted=wanted, limit=affordable)
+        self.config = replace(config, limits=replace(config.limits, max_connections=affordable))
         # Set from start() on: port is the real one, whatever was asked for.
         self.port = 0
+        self.metrics_port = 0
         self.test_room_id: str | None = None
-        self._hub = Hub(MemoryRoomStore(max_rooms=self.config.max_rooms), self.config, clock=clock)
-        self._listener = Listener(create_app(self._hub), self.config)
-        self._serving: asyncio.Task[None] | None = None
-        self._sweeping: asyncio.Task[None] | None = None
+        self._store = _make_store(self.config, clock)
+        self._hub = Hub(self._store, self.config, clock=clock)
+        if isinstance(self._store, RedisRoomStore):
+            self._store.clients = self._hub
+        self._certificate = Certificate(*self.config.tls) if self.config.tls else None
+        self._listener = Listener(create_app(self._hub), self.config, self._hub.door, self._certificate)
+        self._operations = self._make_operations()
+        self._serving: list[asyncio.Task[None]] = []
+        # What goes on as long as the server runs.
+        self._chores: list[asyncio.Task[None]] = []
+
+    def _make_operations(self) -> Listener | None:
+        if self.config.metrics_port is None:
+            return None
+        # Names under which clients may come are not those under which monitoring does; nor are its pages any.
+        config = replace(self.config, host=self.config.metrics_host, allowed_hosts=(), allowed_origins=())
+        door = Doorkeeper(config, self._hub.metrics)
+        return Listener(create_operations_app(self._hub, config, door), config, door, None)
 
     @property
     def url(self) -> str:
         """URL for clients on this computer, such as ws://127.0.0.1:8000."""
-        return url_of(connectable(self.config.host), self.port)
+        return url_of(connectable(self.config.host), self.port, secure=self._secure)
 
     @property
     def listening_url(self) -> str:
         """URL with the host as it was asked for, such as ws://0.0.0.0:8000."""
-        return url_of(self.config.host, self.port)
+        return url_of(self.config.host, self.port, secure=self._secure)
+
+    @property
+    def _secure(self) -> bool:
+        return self._certificate is not None
 
     async def start(self) -> None:
         """Bind, and return when clients can connect.
 
         Raises:
-            InputError: The host or the port cannot be used.
+            InputError: The host, the port or the state file cannot be used.
         """
-        sockets = await bind(self.config.host, self.config.port)
-        self.port = sockets[0].getsockname()[1]
+        await self._store.open(self._hub.clock())
+        try:
+            sockets = await bind(self.config.host, self.config.port, shared=self.config.shared_port)
+            self.port = sockets[0].getsockname()[1]
+            if self._operations is not None:
+                await self._start_operations(self._operations, sockets)
+        except InputError:
+            await self._store.close()
+            raise
         if self.config.test_room:
-            created = await self._hub.create_room(RoomConfig(ttl=None, persistent=True))
-            self.test_room_id = created.room.room_id
-            log.info("test room ready", room_id=self.test_room_id, url=f"{self.url}/ws/{self.test_room_id}")
-        self._serving = asyncio.create_task(self._listener.serve(sockets))
-        self._sweeping = asyncio.create_task(self._sweep())
+            await self._provide_test_room()
+        self._serving.append(asyncio.create_task(self._listener.serve(sockets)))
+        self._chores.append(asyncio.create_task(self._sweep()))
+        self._chores.append(asyncio.create_task(self._hub.metrics.watch_loop()))
         await self._listener.ready.wait()
         log.info("listening", url=self.listening_url, version=__version__)
-        for url in reachable_urls(self.config.host, self.port):
+        for url in reachable_urls(self.config.host, self.port, secure=self._secure):
             log.info("others may reach this server", url=url)
+
+    async def _provide_test_room(self) -> None:
+        try:
+            self.test_room_id = await self._store.test_room() or await self._make_test_room()
+        except (StoreAway, StoreFull) as exc:
+            # Neither is a reason not to serve.
+            log.warning("no test room", reason=str(exc) or AWAY)
+        else:
+            log.info("test room ready", room_id=self.test_room_id, url=f"{self.url}/ws/{self.test_room_id}")
+
+    async def _make_test_room(self) -> str:
+        # What many nodes share must not gather the test rooms of all their starts.
+        ttl = None if self.config.redis is None else float(MAX_TTL)
+        created = await self._hub.create_room(
+            replace(self.config.room, ttl=ttl, persistent=True), owned=False
+        )
+        return created.room.room_id
+
+    async def _start_operations(self, listener: Listener, others: list[socket.socket]) -> None:
+        assert self.config.metrics_port is not None
+        try:
+            sockets = await bind(
+                self.config.metrics_host,
+                self.config.metrics_port,
+                host_option="--metrics-host",
+                port_option="--metrics-port",
+            )
+        except InputError:
+            for bound in others:
+                bound.close()
+            raise
+        self.metrics_port = sockets[0].getsockname()[1]
+        self._serving.append(asyncio.create_task(listener.serve(sockets)))
+        await listener.ready.wait()
+        url = url_of(self.config.metrics_host, self.metrics_port, scheme="http")
+        log.info("metrics", url=f"{url}/metrics")
+
+    def reload_certificate(self) -> None:
+        """Show from now on what the certificate's files hold; what they held if they cannot be used."""
+        if self._certificate is None:
+            return
+        try:
+            self._certificate.reload()
+        except InputError as exc:
+            log.error("certificate not reloaded", reason=str(exc))
+        else:
+            log.info("certificate reloaded")
+
+    async def drain(self, seconds: float) -> None:
+        """Take nobody in, tell clients to come back, spread over so many seconds; stop() is to follow.
+
+        Returns when all have gone or the time is over. While it runs, the server says that it is not ready.
+        """
+        log.info("draining", clients=self._hub.client_count, seconds=seconds)
+        await self._hub.drain(seconds)
 
     async def stop(self) -> None:
         """Tell every client, close every connection and return. Takes at most a few seconds."""
-        assert self._serving is not None
-        assert self._sweeping is not None
         log.info("stopping", clients=self._hub.client_count)
-        self._sweeping.cancel()
+        for chore in self._chores:
+            chore.cancel()
         await self._hub.stop()
         self._listener.finish()
-        await self._serving
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._sweeping
+        if self._operations is not None:
+            self._operations.finish()
+        await asyncio.gather(*self._serving)
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        await self._store.close()
         log.info("stopped")
 
     async def _sweep(self) -> None:
@@ -112,6 +235,9 @@ class Server:
             await asyncio.sleep(self.config.sweep_interval)
             try:
                 await self._hub.sweep()
+            except StoreAway:
+                # Whose store it is knows, and has said so.
+                continue
             except Exception:
                 # Rooms that never expire would fill the server; the next round may fare better.
                 log.exception("sweep failed")

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 
+from limits import RateLimitItem
+from limits import parse as parse_limit
+
+from flyx.errors import InputError
+from flyx.server.turn import DEFAULT_TTL, TurnConfig
 from flyx.signaling.messages import MAX_MESSAGE_SIZE
 from flyx.signaling.room import RoomConfig
 
@@ -22,6 +29,85 @@ MIN_IDLE_TIMEOUT, MAX_IDLE_TIMEOUT = 10, 24 * 3600
 MAX_FRAME_SIZE = 2 * MAX_MESSAGE_SIZE
 MAX_BODY_SIZE = 16 * 1024
 
+NO_LIMIT = "none"
+DEFAULT_METRICS_HOST = "127.0.0.1"
+DEFAULT_DRAIN = 5.0
+DEFAULT_TURN_TTL = DEFAULT_TTL
+DEFAULT_MAX_CONNECTIONS = 50_000
+DEFAULT_MAX_CONNECTIONS_PER_ADDRESS = 200
+DEFAULT_MESSAGE_RATE = 100.0
+DEFAULT_MESSAGE_BURST = 1000
+DEFAULT_MAX_OFFERS = 16
+DEFAULT_MAX_CANDIDATES = 256
+DEFAULT_HANDSHAKE_TIMEOUT = 10.0
+DEFAULT_CREATE_RATE = "60/minute"
+DEFAULT_JOIN_RATE = "300/minute"
+DEFAULT_MISS_RATE = "20/minute"
+DEFAULT_TOTAL_MISS_RATE = "600/minute"
+
+IPNetwork = IPv4Network | IPv6Network
+
+
+def parse_rate(text: str) -> RateLimitItem | None:
+    """Return the rate that text means, such as "60/minute" or "1000 per 2 hours"; None for "none".
+
+    Raises:
+        InputError: It means none.
+    """
+    if text == NO_LIMIT:
+        return None
+    try:
+        rate = parse_limit(text)
+    except ValueError:
+        rate = None
+    # A rate of nothing would switch off what it limits, which is hardly what somebody wanted.
+    if rate is None or rate.amount < 1:
+        hint = f"write it like 60/minute or 1000/hour, or `{NO_LIMIT}` for no limit"
+        raise InputError(reason=f"{text} is not a rate", hint=hint)
+    return rate
+
+
+_CREATE_RATE = parse_rate(DEFAULT_CREATE_RATE)
+_JOIN_RATE = parse_rate(DEFAULT_JOIN_RATE)
+_MISS_RATE = parse_rate(DEFAULT_MISS_RATE)
+_TOTAL_MISS_RATE = parse_rate(DEFAULT_TOTAL_MISS_RATE)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitConfig:
+    """What strangers may ask of one server. Times are seconds; 0, and None for a rate, are no limit.
+
+    An address is an IPv4 address or an IPv6 network of 64 bits. The rates count in a window that begins with
+    the first of what they count.
+
+    Attributes:
+        max_connections: Connections at a time, WebSockets and HTTP together.
+        max_connections_per_address: Of these, from one address.
+        create_rate: Rooms that one address may make.
+        join_rate: Rooms that one address may ask to enter.
+        miss_rate: Looks for a room that is not there, for one address; then it may look for none.
+        total_miss_rate: The same for all together; over it, one miss an address is enough.
+        message_rate: Messages a second of one client, in the long run.
+        message_burst: Messages that it may send at once before that counts.
+        max_offers_per_peer: Offers or answers of one client to one peer, or to all, within pair_window.
+        max_candidates_per_peer: The same for ICE candidates.
+        pair_window: See above.
+        handshake_timeout: Time for TLS, and then for each request up to its last byte.
+    """
+
+    max_connections: int = DEFAULT_MAX_CONNECTIONS
+    max_connections_per_address: int = DEFAULT_MAX_CONNECTIONS_PER_ADDRESS
+    create_rate: RateLimitItem | None = _CREATE_RATE
+    join_rate: RateLimitItem | None = _JOIN_RATE
+    miss_rate: RateLimitItem | None = _MISS_RATE
+    total_miss_rate: RateLimitItem | None = _TOTAL_MISS_RATE
+    message_rate: float = DEFAULT_MESSAGE_RATE
+    message_burst: int = DEFAULT_MESSAGE_BURST
+    max_offers_per_peer: int = DEFAULT_MAX_OFFERS
+    max_candidates_per_peer: int = DEFAULT_MAX_CANDIDATES
+    pair_window: float = 600.0
+    handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT
+
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
@@ -34,13 +120,28 @@ class ServerConfig:
         test_room: Make a persistent room that never expires at the start and log its id.
         room: Config of rooms made by `WS /ws`, and the default of `POST /room`.
         max_rooms: Rooms at a time; more are refused with 503 or 1013.
+        state: File that keeps the rooms for the next start; None: they are forgotten.
+        redis: URL of the Redis that keeps the rooms for many nodes, of which this is one; None: it is alone.
+        shared_port: Other processes of ours listen on the same port.
         max_queue_size: Outgoing messages waiting for one client; a client that lets more pile up is closed.
         max_bad_messages: Malformed messages answered before the connection is closed.
+        join_timeout: Time for a client that resumes to say who it is.
         sweep_interval: Pause between looks for rooms whose time is over.
         close_timeout: Time for a client to take its last messages before it is cut off.
         linger: Time after the end of a connection for a peer that reads slowly; then it is cut off.
         ping_interval: Pause between WebSocket pings.
         ping_timeout: Time for a client to answer one.
+        limits: What strangers may ask of it.
+        allowed_hosts: Names under which clients may reach it; empty: any name, but on the loopback none other
+            than `localhost`. IP addresses are always allowed.
+        allowed_origins: Of pages from elsewhere that may use it, such as "https://example.org"; "*": any.
+        trusted_proxies: Networks of proxies that are believed about whom they speak for.
+        turn: A TURN service for which every client gets credentials.
+        tls: PEM files of a certificate chain and its key; None: no TLS.
+        api_token: Needed to make rooms; None: anybody may.
+        metrics_host: Address to bind for metrics_port.
+        metrics_port: Where /metrics and /status are, instead of where everything else is; 0: any free port.
+        metrics_token: Needed for /metrics and /status; None: none.
     """
 
     host: str = DEFAULT_HOST
@@ -49,10 +150,24 @@ class ServerConfig:
     test_room: bool = False
     room: RoomConfig = field(default_factory=RoomConfig)
     max_rooms: int = DEFAULT_MAX_ROOMS
+    state: Path | None = None
+    redis: str | None = None
+    shared_port: bool = False
     max_queue_size: int = 256 * 1024
     max_bad_messages: int = 16
-    sweep_interval: float = 5.0
+    join_timeout: float = 10.0
+    sweep_interval: float = 1.0
     close_timeout: float = 2.0
     linger: float = 10.0
     ping_interval: float = 20.0
     ping_timeout: float = 20.0
+    limits: LimitConfig = field(default_factory=LimitConfig)
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[IPNetwork, ...] = ()
+    turn: TurnConfig | None = None
+    tls: tuple[Path, Path] | None = None
+    api_token: str | None = None
+    metrics_host: str = DEFAULT_METRICS_HOST
+    metrics_port: int | None = None
+    metrics_token: str | None = None

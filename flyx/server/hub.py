@@ -1,4 +1,4 @@
-"""The hub: rooms on one side, connected clients on the other.
+"""The hub: rooms on one side, connections on the other.
 
 It runs commands on the store and hands their effects to the connections of this process. It never waits for a
 client: a connection only queues what it is given.
@@ -7,43 +7,71 @@ client: a connection only queues what it is given.
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import ceil
 from typing import Protocol, assert_never
+from uuid import uuid4
 
 from flyx.errors import NoSuchRoom
 from flyx.server.config import ServerConfig
+from flyx.server.gate import Doorkeeper
 from flyx.server.logs import get_logger, room_tag
-from flyx.server.store import RoomStore
+from flyx.server.metrics import LOCAL, REMOTE, Metrics
+from flyx.server.store import AWAY, RoomStore, SeeTo, StoreAway
+from flyx.server.turn import credentials
 from flyx.signaling.codes import draw_room_id
-from flyx.signaling.messages import CloseCode, ErrorCode, IceServer, Message, Role, serialize
-from flyx.signaling.room import (
+from flyx.signaling.commands import (
+    Admit,
     CloseClient,
     Command,
     Deliver,
     Effects,
     Enter,
     Expire,
-    Room,
+    Leave,
+    Lose,
+    Refuse,
+    Relay,
+    Resume,
     RoomClosed,
-    RoomConfig,
-    missing_room,
-    new_room,
+    Shut,
 )
+from flyx.signaling.members import Member, Tail, Traffic
+from flyx.signaling.messages import (
+    Answer,
+    CloseCode,
+    Error,
+    ErrorCode,
+    IceCandidate,
+    IceServer,
+    JoinData,
+    Message,
+    Offer,
+    Relayed,
+    Role,
+    serialize,
+)
+from flyx.signaling.room import Room, RoomConfig, new_room, refusal_of, step
 
 log = get_logger("flyx.server.hub")
 
-# Bytes of randomness in an owner token.
+# Bytes of randomness in a token.
 _TOKEN_SIZE = 24
+# Seconds between two groups of clients that are told to come back.
+_DRAIN_STEP = 0.05
+_RELAYED = (Offer, Answer, IceCandidate)
 
 
 class Outlet(Protocol):
-    """A connected client, as the hub sees it. Neither method waits."""
+    """A connection, as the hub sees it. Neither method waits."""
 
-    client_id: str
+    @property
+    def queued_size(self) -> int:
+        """Bytes that wait for the client."""
 
     def send(self, text: str) -> None:
         """Queue one message; a client that does not keep up is closed instead."""
@@ -52,12 +80,94 @@ class Outlet(Protocol):
         """Say why, then close; what is queued goes out first."""
 
 
+class Seat:
+    """A client inside a room, and the connection of this process that is its own.
+
+    Attributes:
+        room_id: Where it is.
+        client_id: Who it is.
+        generation: Of the connection.
+        over: The connection speaks for the client no longer.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_idle",
+        "_outlet",
+        "_received",
+        "_tail",
+        "client_id",
+        "generation",
+        "over",
+        "room_id",
+    )
+
+    def __init__(self, outlet: Outlet, room_id: str, member: Member, *, sent: int, received: int) -> None:
+        """Args:
+        outlet: The connection.
+        room_id: Where the client is.
+        member: Who it is there.
+        sent: Messages that it has seen already.
+        received: Messages that were taken from it already.
+        """
+        self.room_id = room_id
+        self.client_id = member.client_id
+        self.generation = member.generation
+        self.over = False
+        self._outlet = outlet
+        self._tail = Tail(sent)
+        self._received = received
+        # While a message of the client is being relayed; set by whoever waits for the end of that.
+        self._busy = False
+        self._idle: asyncio.Future[None] | None = None
+
+    def send(self, text: str, *, counted: bool) -> None:
+        """Send to the client; counted: it is about a peer, and must come again if it does not arrive."""
+        if counted:
+            self._tail.append(text)
+        self._outlet.send(text)
+
+    def close(self, code: CloseCode, error_code: ErrorCode, reason: str) -> None:
+        """End the connection; nothing else is sent on it or taken from it."""
+        self.over = True
+        self._outlet.close(code, error_code, reason)
+
+    def count(self) -> None:
+        """Count a message that was taken from the client."""
+        self._received += 1
+
+    def refuse_relay(self) -> None:
+        """The message was not taken after all, and the client is to send it again when it is back."""
+        self._received -= 1
+        self._outlet.close(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, AWAY)
+
+    def begin_relay(self) -> None:
+        """Count a message of the client, whose relaying begins."""
+        self._received += 1
+        self._busy = True
+
+    def end_relay(self) -> None:
+        """The message has gone its way."""
+        self._busy = False
+        if self._idle is not None:
+            self._idle.set_result(None)
+            self._idle = None
+
+    async def traffic(self) -> Traffic:
+        """Return what went over the connection, once what is under way has gone its way."""
+        if self._busy:
+            if self._idle is None:
+                self._idle = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._idle)
+        return Traffic(self._received, self._tail.count, self._tail.texts)
+
+
 @dataclass(frozen=True, slots=True)
 class CreatedRoom:
     """A new room, with the only copy of the secret that its owner may later close it with."""
 
     room: Room
-    owner_token: str
+    owner_token: str | None
 
 
 class Hub:
@@ -74,34 +184,50 @@ class Hub:
         self.config = config
         self.clock = clock
         self.started_at = clock()
+        self.metrics = Metrics()
+        self.door = Doorkeeper(config, self.metrics)
         self.stopping = False
         self._store = store
-        self._outlets: dict[str, Outlet] = {}
-        # Set while no client is connected.
+        # Every connection, and by client id those that are inside a room.
+        self._outlets: set[Outlet] = set()
+        self._seats: dict[str, Seat] = {}
+        # Goodbyes that the store could not take yet.
+        self._overdue: list[tuple[str, Leave | Lose]] = []
+        # Goodbyes under way that nobody waits for.
+        self._goodbyes: set[asyncio.Task[None]] = set()
+        # Set while there is no connection.
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._ice_servers = tuple(IceServer(urls=(url,)) for url in config.stun_urls)
 
     @property
     def client_count(self) -> int:
-        """Clients connected to this process."""
+        """Connections to this process."""
         return len(self._outlets)
+
+    def queue_sizes(self) -> Iterable[int]:
+        """Bytes that wait for each client of this process."""
+        return (outlet.queued_size for outlet in self._outlets)
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients should be sent here."""
+        return not self.stopping and self._store.ready
 
     async def room_count(self) -> int:
         """Return how many rooms there are."""
         return await self._store.count()
 
-    async def create_room(self, config: RoomConfig) -> CreatedRoom:
-        """Make a room under an id that nobody has.
+    async def create_room(self, config: RoomConfig, *, owned: bool = True) -> CreatedRoom:
+        """Make a room under an id that nobody has; owned: whoever holds its token may close it.
 
         Raises:
             StoreFull: The server has as many rooms as it may have.
         """
-        owner_token = secrets.token_urlsafe(_TOKEN_SIZE)
-        token_hash = hashlib.sha256(owner_token.encode()).hexdigest()
+        owner_token = _new_token() if owned else None
         while True:
             room_id = draw_room_id(secrets.randbelow)
-            room = new_room(room_id, config, self.clock(), owner_token_hash=token_hash)
+            room = new_room(room_id, config, self.clock(), owner_token=owner_token)
             if await self._store.create(room):
                 log.info("room created", room=room_tag(room_id), persistent=config.persistent)
                 return CreatedRoom(room, owner_token)
@@ -113,50 +239,207 @@ class Hub:
             NoSuchRoom: There is none, or its time is over.
         """
         seen = await self._store.load(room_id)
-        if seen is None or seen.room.deadline <= self.clock():
+        if seen is None:
             raise NoSuchRoom(room_id=room_id)
-        return seen.room
+        room, _ = step(seen.room, Expire(), self.clock())
+        if room.closed:
+            raise NoSuchRoom(room_id=room_id)
+        return room
 
-    async def enter(self, outlet: Outlet, room_id: str, role: Role | None) -> None:
-        """Bring a client into a room; a client that is refused is closed. Call `detach` in the end."""
-        self._outlets[outlet.client_id] = outlet
+    async def close_room(self, room_id: str, owner_token: str) -> None:
+        """Close a room in the name of its owner.
+
+        Raises:
+            NoSuchRoom: There is none, or it is somebody else's; nobody learns which.
+        """
+        effects = await self._perform(room_id, Shut(owner_token))
+        if any(isinstance(effect, Refuse) for effect in effects):
+            raise NoSuchRoom(room_id=room_id)
+
+    def connect(self, outlet: Outlet) -> None:
+        """Take notice of a connection. Call `disconnect` in the end."""
+        self._outlets.add(outlet)
         self._quiet.clear()
         if self.stopping:
             self._send_away(outlet)
-            return
-        command = Enter(outlet.client_id, role, self._ice_servers)
-        try:
-            await self.perform(room_id, command)
-        except NoSuchRoom:
-            self._dispatch((missing_room(outlet.client_id),))
 
-    def detach(self, client_id: str) -> None:
-        """Forget the connection of a client."""
-        self._outlets.pop(client_id, None)
+    def disconnect(self, outlet: Outlet) -> None:
+        """Forget a connection."""
+        self._outlets.discard(outlet)
         if not self._outlets:
             self._quiet.set()
 
-    async def perform(self, room_id: str, command: Command) -> None:
-        """Run one command on a room and see to its effects.
+    async def enter(self, outlet: Outlet, room_id: str, role: Role | None) -> Seat | None:
+        """Bring a new client into a room; a connection that is refused is closed, and gets no seat."""
+        if self.stopping:
+            return None
+        client_id = str(uuid4())
+        command = Enter(client_id, _new_token(), role, ice_servers=self._ice_servers_for(client_id))
+        return await self._admit(outlet, room_id, command)
 
-        Raises:
-            NoSuchRoom: There is no such room.
-        """
-        self._dispatch(await self._store.apply(room_id, command, self.clock()))
+    async def resume(self, outlet: Outlet, room_id: str, claim: JoinData) -> Seat | None:
+        """Bring back a client that was inside; a connection that is refused is closed, and gets no seat."""
+        if self.stopping:
+            return None
+        token = claim.resume_token or ""
+        command = Resume(
+            claim.client_id,
+            token,
+            _new_token(),
+            received=claim.received,
+            handover=await self._take_over(room_id, claim.client_id, token),
+            ice_servers=self._ice_servers_for(claim.client_id),
+        )
+        return await self._admit(outlet, room_id, command)
+
+    async def _admit(self, outlet: Outlet, room_id: str, command: Enter | Resume) -> Seat | None:
+        admitted: Seat | None = None
+
+        def see_to(effects: Effects) -> None:
+            nonlocal admitted
+            admitted = self._dispatch(effects, outlet)
+            if admitted is not None and outlet not in self._outlets:
+                # The connection has ended meanwhile, and with it whoever would see to its goodbye.
+                self._lose_later(admitted)
+
+        try:
+            await self._apply(room_id, command, see_to)
+        except StoreAway:
+            outlet.close(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, AWAY)
+        return admitted
+
+    def _lose_later(self, seat: Seat) -> None:
+        task = asyncio.create_task(self.lose(seat, "the connection was lost"))
+        self._goodbyes.add(task)
+        task.add_done_callback(self._goodbyes.discard)
+
+    def _ice_servers_for(self, client_id: str) -> tuple[IceServer, ...]:
+        if self.config.turn is None:
+            return self._ice_servers
+        return (*self._ice_servers, credentials(self.config.turn, client_id, self.clock()))
+
+    async def _take_over(self, room_id: str, client_id: str, token: str) -> tuple[int, Traffic] | None:
+        """End the older connection of a client, if it is here, so that what went over it is known."""
+        seat = self._seats.get(client_id)
+        if seat is None or seat.room_id != room_id:
+            return None
+        try:
+            seen = await self._store.load(room_id)
+        except StoreAway:
+            return None
+        member = seen.room.members.get(client_id) if seen else None
+        # Client ids are known to peers: they alone must not end anybody's connection.
+        if member is None or not member.accepts(token, self.clock()):
+            return None
+        reason = "a newer connection of the same client took its place"
+        seat.close(CloseCode.REPLACED, ErrorCode.REPLACED, reason)
+        return seat.generation, await seat.traffic()
+
+    async def relay(self, seat: Seat, message: Relayed) -> None:
+        """Pass on what a client says."""
+        if seat.over:
+            return
+        seat.begin_relay()
+        try:
+            await self._perform(seat.room_id, Relay(seat.client_id, seat.generation, message))
+        except StoreAway:
+            seat.refuse_relay()
+        finally:
+            seat.end_relay()
+
+    async def leave(self, seat: Seat, reason: str) -> None:
+        """A client has said goodbye."""
+        if self._rise(seat):
+            await self._part(seat.room_id, Leave(seat.client_id, seat.generation, reason))
+
+    async def lose(self, seat: Seat, reason: str) -> None:
+        """The connection of a client has ended without a goodbye."""
+        if self._rise(seat):
+            traffic = await seat.traffic()
+            await self._part(seat.room_id, Lose(seat.client_id, seat.generation, reason, traffic))
+
+    async def _part(self, room_id: str, command: Leave | Lose) -> None:
+        try:
+            await self._perform(room_id, command)
+        except StoreAway:
+            self._overdue.append((room_id, command))
+
+    def _rise(self, seat: Seat) -> bool:
+        """Have nothing more go over a connection; False if that was so already."""
+        if self._seats.get(seat.client_id) is seat:
+            del self._seats[seat.client_id]
+        was_over, seat.over = seat.over, True
+        return not was_over
+
+    async def _apply(self, room_id: str, command: Command, see_to: SeeTo) -> Effects:
+        try:
+            return await self._store.apply(room_id, command, self.clock(), see_to)
+        except NoSuchRoom:
+            effects = (refusal_of(command),) if isinstance(command, Enter | Resume | Shut) else ()
+            see_to(effects)
+            return effects
+
+    async def _perform(self, room_id: str, command: Command) -> Effects:
+        return await self._apply(room_id, command, self._see_to)
+
+    def _see_to(self, effects: Effects) -> None:
+        self._dispatch(effects, None)
 
     async def sweep(self) -> None:
-        """Close the rooms whose time is over."""
+        """Close the rooms whose time is over, and empty the places held too long."""
+        overdue, self._overdue = self._overdue, []
+        for room_id, command in overdue:
+            await self._part(room_id, command)
         for room_id in await self._store.due(self.clock()):
-            try:
-                await self.perform(room_id, Expire())
-            except NoSuchRoom:
-                # Somebody else closed it first.
-                continue
+            await self._perform(room_id, Expire())
+
+    # For a store that shares its rooms with other processes.
+
+    def holds(self, client_id: str, generation: int) -> bool:
+        """Tell whether this connection of the client is here and speaks for it."""
+        return self._seat_of(client_id, generation) is not None
+
+    def send(self, client_id: str, generation: int, text: str, *, counted: bool) -> None:
+        """Send to a connection that is here; counted: it is about a peer and must not get lost."""
+        seat = self._seat_of(client_id, generation)
+        if seat is not None:
+            seat.send(text, counted=counted)
+
+    def relayed_elsewhere(self, clients: int) -> None:
+        """Count what a client here said to so many on other nodes."""
+        self.metrics.relays[REMOTE] += clients
+
+    def close(self, client_id: str, generation: int, code: CloseCode, error: ErrorCode, reason: str) -> None:
+        """End a connection that is here; it speaks for the client no longer."""
+        seat = self._seat_of(client_id, generation)
+        if seat is not None:
+            seat.close(code, error, reason)
+
+    # The end.
+
+    async def drain(self, seconds: float) -> None:
+        """Let nobody in from now on, and tell those who are here to come back, spread over so many seconds.
+
+        Returns when all have gone, or the time is over.
+        """
+        self.stopping = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        waiting = list(self._outlets)
+        # Told all at once, they would all be back at once.
+        while waiting and (left := end - loop.time()) > _DRAIN_STEP:
+            for _ in range(ceil(len(waiting) * _DRAIN_STEP / left)):
+                self._send_away(waiting.pop())
+            await asyncio.sleep(_DRAIN_STEP)
+        for outlet in waiting:
+            self._send_away(outlet)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet.wait(), max(0.0, end - loop.time()))
 
     async def stop(self) -> None:
         """Tell every client that the server stops, and wait until all are gone or had their time."""
         self.stopping = True
-        for outlet in list(self._outlets.values()):
+        for outlet in list(self._outlets):
             self._send_away(outlet)
         # Each connection ends within close_timeout by itself; the margin is for the event loop.
         try:
@@ -167,23 +450,50 @@ class Hub:
     def _send_away(self, outlet: Outlet) -> None:
         outlet.close(CloseCode.SERVICE_RESTART, ErrorCode.SERVER_STOPPING, "the server is stopping")
 
-    def _dispatch(self, effects: Effects) -> None:
+    def _dispatch(self, effects: Effects, asker: Outlet | None) -> Seat | None:
+        """See to effects; return the seat that the connection which asked to come in has got."""
         message: Message | None = None
         text = ""
+        admitted: Seat | None = None
         for effect in effects:
             match effect:
                 case Deliver():
                     # A broadcast is the same message many times: it is serialized once.
                     if effect.message is not message:
                         message, text = effect.message, serialize(effect.message)
-                    outlet = self._outlets.get(effect.client_id)
-                    if outlet is not None:
-                        outlet.send(text)
+                    seat = self._seat_of(effect.client_id, effect.member.generation)
+                    if seat is not None:
+                        seat.send(text, counted=not isinstance(message, Error))
+                        self.metrics.relays[LOCAL] += isinstance(message, _RELAYED)
+                case Admit():
+                    assert asker is not None
+                    admitted = self._seat(asker, effect)
+                case Refuse():
+                    if asker is not None:
+                        asker.close(effect.close_code, effect.error_code, effect.reason)
                 case CloseClient():
-                    outlet = self._outlets.get(effect.client_id)
-                    if outlet is not None:
-                        outlet.close(effect.close_code, effect.error_code, effect.reason)
+                    seat = self._seat_of(effect.client_id, effect.member.generation)
+                    if seat is not None:
+                        seat.close(effect.close_code, effect.error_code, effect.reason)
                 case RoomClosed():
                     log.info("room closed", room=room_tag(effect.room_id), reason=effect.error_code.value)
                 case _:
                     assert_never(effect)
+        return admitted
+
+    def _seat_of(self, client_id: str, generation: int) -> Seat | None:
+        seat = self._seats.get(client_id)
+        return seat if seat is not None and seat.generation == generation and not seat.over else None
+
+    def _seat(self, outlet: Outlet, effect: Admit) -> Seat:
+        room_id = effect.joined.data.room_id
+        seat = Seat(outlet, room_id, effect.member, sent=effect.sent, received=effect.received)
+        self._seats[seat.client_id] = seat
+        seat.send(serialize(effect.joined), counted=False)
+        for text in effect.replay:
+            seat.send(text, counted=True)
+        return seat
+
+
+def _new_token() -> str:
+    return secrets.token_urlsafe(_TOKEN_SIZE)

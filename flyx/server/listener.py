@@ -9,25 +9,49 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from flyx.errors import InputError
 from flyx.server.config import MAX_FRAME_SIZE, ServerConfig
+from flyx.server.gate import Doorkeeper
+from flyx.server.limits import ConnectionCounter
+from flyx.server.logs import get_logger
+from flyx.server.protocols import HttpProtocol, WebSocketProtocol
+from flyx.server.tls import Certificate, TlsServer
+
+log = get_logger("flyx.server.listener")
 
 # Connections that the kernel accepts before we do: a restarted server meets all its clients at once.
 _BACKLOG = 2048
 # Seconds that requests have to finish when the server stops, after the WebSockets are closed.
 _HTTP_GRACE = 1
+# Seconds between two looks whether they have: uvicorn has no event for it.
+_SHUTDOWN_STEP = 0.01
+# Files that a server needs besides those of its connections, and of those it turns away.
+_OTHER_FILES = 64 + 2 * ConnectionCounter.SLACK
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-async def bind(host: str, port: int) -> list[socket.socket]:
-    """Return sockets bound to every address that host resolves to, all with the same port.
+async def bind(
+    host: str,
+    port: int,
+    *,
+    shared: bool = False,
+    host_option: str = "--host",
+    port_option: str = "--port",
+) -> list[socket.socket]:
+    """Return sockets that listen on every address that host resolves to, all on the same port.
+
+    Args:
+        host: Address or name.
+        port: 0 takes any free one.
+        shared: Other processes of ours listen there, too, and the kernel spreads connections over them.
+        host_option: Where a person says the host, for hints.
+        port_option: Where a person says the port.
 
     Raises:
         InputError: host is not here, or port cannot be had.
@@ -39,15 +63,35 @@ async def bind(host: str, port: int) -> list[socket.socket]:
         # The same address can come up more than once.
         for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
             chosen = sockets[0].getsockname()[1] if sockets else port
-            sockets.append(_bind_one(family, (address[0], chosen, *address[2:])))
+            sockets.append(_bind_one(family, (address[0], chosen, *address[2:]), shared=shared))
+            # Several sockets may be bound to one port as long as none listens: only now is it ours.
+            sockets[-1].listen(_BACKLOG)
     except OSError as exc:
         for bound in sockets:
             bound.close()
-        raise _explain(host, port, exc) from exc
+        raise _explain(host, port, exc, host_option, port_option) from exc
     return sockets
 
 
-def _bind_one(family: int, address: tuple[object, ...]) -> socket.socket:
+async def reserve(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that keep a port for processes which bind it as `shared`, without listening themselves.
+
+    Raises:
+        InputError: host is not here, port cannot be had, or this system does not share ports.
+    """
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise InputError(
+            reason="this system does not share a port among processes", hint="leave out --workers"
+        )
+    # Nobody else may have it, not even somebody who would share it.
+    taken = await bind(host, port)
+    addresses = [(bound.family, bound.getsockname()) for bound in taken]
+    for bound in taken:
+        bound.close()
+    return [_bind_one(family, address, shared=True) for family, address in addresses]
+
+
+def _bind_one(family: int, address: tuple[object, ...], *, shared: bool) -> socket.socket:
     # asyncio sets TCP_NODELAY only on sockets that name the protocol, and what a socket accepts inherits it.
     # Without it two small messages in a row are 40 ms apart.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -55,31 +99,32 @@ def _bind_one(family: int, address: tuple[object, ...]) -> socket.socket:
         if os.name == "posix":
             # Elsewhere the option lets two servers share one port.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(address)
-        # Several sockets may be bound to one port as long as none listens: only now is it ours.
-        bound.listen(_BACKLOG)
     except OSError:
         bound.close()
         raise
     return bound
 
 
-def _explain(host: str, port: int, exc: OSError) -> InputError:
+def _explain(host: str, port: int, exc: OSError, host_option: str, port_option: str) -> InputError:
     if isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL:
-        hint = "--host takes an address of this computer; 0.0.0.0 stands for all of them"
+        hint = f"{host_option} takes an address of this computer; 0.0.0.0 stands for all of them"
         return InputError(reason=f"cannot listen on {host}: it is not an address of this computer", hint=hint)
     if exc.errno == errno.EADDRINUSE:
-        hint = "choose another port with --port, or --port 0 for any free one"
+        hint = f"choose another port with {port_option}, or {port_option} 0 for any free one"
         return InputError(reason=f"cannot listen on port {port}: another program uses it", hint=hint)
     if exc.errno == errno.EACCES:
-        hint = "choose a port from 1024 on with --port; lower ones are for the administrator"
+        hint = f"choose a port from 1024 on with {port_option}; lower ones are for the administrator"
         return InputError(reason=f"cannot listen on port {port}: not permitted", hint=hint)
     return InputError(reason=f"cannot listen on {host}, port {port}: {exc.strerror}")
 
 
-def url_of(host: str, port: int) -> str:
-    """Return the WebSocket URL of a server that listens on host and port."""
-    return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+def url_of(host: str, port: int, *, secure: bool = False, scheme: str | None = None) -> str:
+    """Return the WebSocket URL of a server that listens on host and port, or that of another scheme."""
+    scheme = scheme or ("wss" if secure else "ws")
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def connectable(host: str) -> str:
@@ -87,61 +132,77 @@ def connectable(host: str) -> str:
     return _WILDCARDS.get(host, host)
 
 
-def reachable_urls(host: str, port: int) -> list[str]:
+def reachable_urls(host: str, port: int, *, secure: bool = False) -> list[str]:
     """Return the URLs under which others probably reach a server that listens on all addresses; else none."""
     if host not in _WILDCARDS:
         return []
-    urls = [url_of(socket.gethostname(), port)]
+    urls = [url_of(socket.gethostname(), port, secure=secure)]
     # The address from which this computer would talk to the internet. Connecting a UDP socket sends nothing.
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))
-        urls.append(url_of(probe.getsockname()[0], port))
+        urls.append(url_of(probe.getsockname()[0], port, secure=secure))
     return urls
 
 
-class _WebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket, with an end for connections whose peer no longer reads.
-
-    uvicorn closes a transport and waits until what was written is sent. A peer that keeps its TCP window shut
-    would hold the socket and its buffers for ever.
-    """
-
-    # Seconds; set by Listener.
-    linger: ClassVar[float]
-    _cut_off: asyncio.TimerHandle | None = None
-
-    async def run_asgi(self) -> None:
-        await super().run_asgi()
-        self._cut_off_later()
-
-    def keepalive_timeout(self) -> None:
-        super().keepalive_timeout()
-        self._cut_off_later()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._cut_off is not None:
-            self._cut_off.cancel()
-        super().connection_lost(exc)
-
-    def _cut_off_later(self) -> None:
-        if self._cut_off is None and not self.disconnected:
-            self._cut_off = self.loop.call_later(self.linger, self.transport.abort)
+# What uvicorn logs as if it were an error of ours: garbage from clients, as often as they like.
+_CLIENTS_FAULTS = ("Invalid UTF-8", "Invalid HTTP request", "Unsupported upgrade request")
 
 
 def _is_not_a_clients_fault(record: logging.LogRecord) -> bool:
-    """False for garbage from a client, which uvicorn logs as if it were an error of ours."""
-    return not str(record.msg).startswith("Invalid UTF-8")
+    return not str(record.msg).startswith(_CLIENTS_FAULTS)
+
+
+def raise_file_limit() -> None:
+    """Let this process have as many files and sockets open as the system allows."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # Where "as many as it likes" is more than it can have, what there was stays.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def affordable_connections(wanted: int) -> int:
+    """Return wanted, or less if this process may not have so many files open; 0 stands for no limit in both.
+
+    A server that runs out of files cannot even say so to whom it turns away.
+    """
+    try:
+        import resource
+    except ImportError:
+        return wanted
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    most = max(1, soft - _OTHER_FILES)
+    return min(wanted or most, most)
 
 
 class Listener(uvicorn.Server):
     """uvicorn inside somebody else's event loop: no signal handlers, and `ready` tells when it serves."""
 
-    def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
-        protocol = type("WebSocketProtocol", (_WebSocketProtocol,), {"linger": config.linger})
+    def __init__(
+        self, app: ASGIApp, config: ServerConfig, door: Doorkeeper, certificate: Certificate | None
+    ) -> None:
+        """Args:
+        app: What is served.
+        config: Limits and times.
+        door: Counts the connections.
+        certificate: What the server shows; None: no TLS.
+        """
+        self._door = door
+        self._certificate = certificate
+        self._handshake_timeout = config.limits.handshake_timeout
+        shared = {"settings": config, "door": door}
+        self._http_protocol: type[HttpProtocol] = type("HttpProtocol", (HttpProtocol,), shared)
         super().__init__(
             uvicorn.Config(
                 app,
-                ws=protocol,
+                http=self._http_protocol,
+                ws=type("WebSocketProtocol", (WebSocketProtocol,), shared),
                 # Signaling messages are small and many: compression costs memory for every idle client and
                 # lets a few bytes blow up to megabytes.
                 ws_per_message_deflate=False,
@@ -156,7 +217,6 @@ class Listener(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 backlog=_BACKLOG,
-                timeout_graceful_shutdown=_HTTP_GRACE,
             )
         )
         self.ready = asyncio.Event()
@@ -170,8 +230,52 @@ class Listener(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then say so."""
-        await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        # uvicorn closes them, and asks no more of them.
+        servers: list[asyncio.AbstractServer | TlsServer] = []
+        for bound in sockets or []:
+            if self._certificate is None:
+                servers.append(await loop.create_server(self._make_http, sock=bound, backlog=_BACKLOG))
+            else:
+                servers.append(
+                    TlsServer(
+                        bound,
+                        self._certificate,
+                        self._door,
+                        self._make_http,
+                        handshake_timeout=self._handshake_timeout,
+                    )
+                )
+        self.servers = cast(list[asyncio.base_events.Server], servers)
+        self.started = True
         self.ready.set()
+
+    def _make_http(self) -> HttpProtocol:
+        return self._http_protocol(self.config, self.server_state, self.lifespan.state)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, end what can be ended in good order, and cut off the rest.
+
+        uvicorn's own takes a tenth of a second for each step, which tests would wait for a thousand times.
+        """
+        for server in self.servers:
+            server.close()
+        for bound in sockets or []:
+            bound.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        end = asyncio.get_running_loop().time() + _HTTP_GRACE
+        while self.server_state.connections or self.server_state.tasks:
+            if asyncio.get_running_loop().time() > end:
+                log.warning("connections cut off", connections=len(self.server_state.connections))
+                break
+            await asyncio.sleep(_SHUTDOWN_STEP)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        for server in self.servers:
+            await server.wait_closed()
 
     def finish(self) -> None:
         """Make `serve` stop listening, close what is still open, and return."""

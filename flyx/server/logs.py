@@ -13,6 +13,9 @@ import hashlib
 import logging
 import secrets
 import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable
 from typing import TextIO, cast
 
 import structlog
@@ -37,6 +40,32 @@ def get_logger(name: str) -> BoundLogger:
 def room_tag(room_id: str) -> str:
     """Return what stands for a room id in logs: the same throughout a process, useless outside."""
     return hashlib.blake2s(room_id.encode(), key=_TAG_KEY, digest_size=4).hexdigest()
+
+
+class Throttle:
+    """Says whether to log something that may happen thousands of times a second, for each kind of it."""
+
+    def __init__(self, interval: float = 10.0, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Args:
+        interval: Seconds between two log lines of one kind.
+        clock: Returns monotonic seconds.
+        """
+        self._interval = interval
+        self._clock = clock
+        self._next: dict[Hashable, float] = {}
+        self._suppressed: Counter[Hashable] = Counter()
+
+    def count(self, kind: Hashable) -> int | None:
+        """It has happened; return how often it was not logged, or None if it is not to be this time either.
+
+        Kinds are few: they are never forgotten.
+        """
+        now = self._clock()
+        if now < self._next.get(kind, 0.0):
+            self._suppressed[kind] += 1
+            return None
+        self._next[kind] = now + self._interval
+        return self._suppressed.pop(kind, 0)
 
 
 def configure_logging(level: str, *, as_json: bool, stream: TextIO | None = None) -> None:

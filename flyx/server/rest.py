@@ -1,21 +1,15 @@
-"""The REST interface: make a room, ask after one, ask after the server.
-
-Every error has the body `{"code": …, "message": …}`, its code from `flyx.signaling.messages.ErrorCode`.
-"""
+"""The REST interface of rooms: make one, ask after one."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials
 from pydantic import BaseModel, Field, model_validator
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flyx import __version__
 from flyx.errors import InputError, NoSuchRoom
 from flyx.server.config import (
     MAX_BODY_SIZE,
@@ -27,30 +21,17 @@ from flyx.server.config import (
     MIN_MAX_CLIENTS,
     MIN_TTL,
 )
+from flyx.server.errors import ApiFailure, bearer, errors, require_token, unavailable
 from flyx.server.store import StoreFull
-from flyx.server.websocket import HubOfApp
+from flyx.server.websocket import HubOfApp, address_of
 from flyx.signaling.codes import normalise_room_id
 from flyx.signaling.messages import ErrorCode
 from flyx.signaling.room import RoomConfig, RoomStatus
 
 router = APIRouter()
 
-# Seconds after which a client that was told 503 may try again: rooms come and go within minutes.
-_RETRY_AFTER = 30
-_FRAMEWORK_CODES: dict[int, ErrorCode] = {
-    HTTPStatus.NOT_FOUND: ErrorCode.NOT_FOUND,
-    HTTPStatus.METHOD_NOT_ALLOWED: ErrorCode.METHOD_NOT_ALLOWED,
-}
-
 RoomId = Annotated[str, Field(examples=["K7M2QX"], description="Six characters of Crockford's base32.")]
 UnixTime = Annotated[float | None, Field(description="Unix time in seconds; null: never.")]
-
-
-class ApiError(BaseModel):
-    """What every error looks like."""
-
-    code: Annotated[str, Field(description="Stable, for programs.")]
-    message: Annotated[str, Field(description="A sentence, for people.")]
 
 
 class RoomRequest(BaseModel):
@@ -93,6 +74,7 @@ class RoomRequest(BaseModel):
             ttl=default_ttl if self.ttl is None else self.ttl,
             idle_timeout=default.idle_timeout if self.idle_timeout is None else self.idle_timeout,
             persistent=self.persistent,
+            grace=default.grace,
         )
 
 
@@ -118,53 +100,36 @@ class RoomInfo(BaseModel):
     max_clients: Annotated[int, Field(description="Most clients at a time, the sender included.")]
 
 
-class ServerStatus(BaseModel):
-    """How the server is."""
-
-    version: str
-    uptime: Annotated[float, Field(description="Seconds since the start.")]
-    rooms: int
-    clients: Annotated[int, Field(description="Clients connected to this process.")]
-
-
-class Health(BaseModel):
-    """The process answers."""
-
-    status: str = "ok"
-
-
-class ApiFailure(HTTPException):
-    """An error with a code of its own."""
-
-    def __init__(self, status: HTTPStatus, code: ErrorCode, message: str, **headers: str) -> None:
-        super().__init__(status, message, headers)
-        self.code = code
-
-
-def _errors(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    return {int(status): {"model": ApiError, "description": status.phrase} for status in statuses}
-
-
 @router.post(
     "/room",
     status_code=HTTPStatus.CREATED,
-    responses=_errors(
+    responses=errors(
         HTTPStatus.BAD_REQUEST,
+        HTTPStatus.UNAUTHORIZED,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
 )
-async def create_room(request: Request, hub: HubOfApp, wishes: RoomRequest | None = None) -> RoomCreated:
+async def create_room(
+    request: Request,
+    hub: HubOfApp,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+    wishes: RoomRequest | None = None,
+) -> RoomCreated:
     """Make a room; the first client to connect to it becomes its sender."""
+    require_token(hub.config.api_token, credentials)
+    await hub.door.rates.create(address_of(request))
     config = (wishes or RoomRequest()).config(hub.config.room)
     try:
         if hub.stopping:
-            raise _unavailable(ErrorCode.SERVER_STOPPING, "the server is stopping")
+            raise unavailable(ErrorCode.SERVER_STOPPING, "the server is stopping")
         created = await hub.create_room(config)
     except StoreFull as exc:
-        raise _unavailable(ErrorCode.TOO_MANY_ROOMS, "the server has as many rooms as it may have") from exc
+        raise unavailable(ErrorCode.TOO_MANY_ROOMS, "the server has as many rooms as it may have") from exc
     room_id = created.room.room_id
+    assert created.owner_token is not None
     scheme = "wss" if request.url.scheme == "https" else "ws"
     return RoomCreated(
         room_id=room_id,
@@ -174,46 +139,72 @@ async def create_room(request: Request, hub: HubOfApp, wishes: RoomRequest | Non
     )
 
 
-def _unavailable(code: ErrorCode, message: str) -> ApiFailure:
-    return ApiFailure(HTTPStatus.SERVICE_UNAVAILABLE, code, message, **{"Retry-After": str(_RETRY_AFTER)})
-
-
 # The framework documents 422 for every path with a parameter; so it had better have the right body.
-@router.get("/room/{room_id}", responses=_errors(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
-async def room_info(hub: HubOfApp, room_id: str) -> RoomInfo:
+@router.get(
+    "/room/{room_id}",
+    responses=errors(
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    ),
+)
+async def room_info(request: Request, hub: HubOfApp, room_id: str) -> RoomInfo:
     """Tell whether a room is there and how it stands."""
+    address = address_of(request)
+    await hub.door.rates.look(address)
     try:
         room = await hub.find_room(normalise_room_id(room_id))
     except (InputError, NoSuchRoom) as exc:
-        # One answer for an id that nobody has and one that nobody can have.
-        raise ApiFailure(HTTPStatus.NOT_FOUND, ErrorCode.NO_SUCH_ROOM, "there is no such room") from exc
+        await hub.door.rates.miss(address)
+        raise _missing() from exc
     return RoomInfo(
         room_id=room.room_id,
         status=room.status,
         created_at=room.created_at,
         expires_at=room.expires_at,
         persistent=room.config.persistent,
-        has_sender=room.sender_id is not None,
-        receivers=len(room.receiver_ids),
+        has_sender=room.sender is not None,
+        receivers=len(room.receivers),
         max_clients=room.config.max_clients,
     )
 
 
-@router.get("/status")
-async def server_status(hub: HubOfApp) -> ServerStatus:
-    """Tell the version, the uptime and how much is going on."""
-    return ServerStatus(
-        version=__version__,
-        uptime=hub.clock() - hub.started_at,
-        rooms=await hub.room_count(),
-        clients=hub.client_count,
-    )
+def _missing() -> ApiFailure:
+    """One answer for an id that nobody has, one that nobody can have, and a room that is somebody else's."""
+    return ApiFailure(HTTPStatus.NOT_FOUND, ErrorCode.NO_SUCH_ROOM, "there is no such room")
 
 
-@router.get("/healthz")
-async def health() -> Health:
-    """Answer, and so show that the process is alive; nothing else is looked at."""
-    return Health()
+@router.delete(
+    "/room/{room_id}",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=errors(
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    ),
+)
+async def close_room(
+    request: Request,
+    hub: HubOfApp,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+    room_id: str,
+) -> None:
+    """Close a room and tell everybody inside; with its owner token as `Authorization: Bearer`."""
+    if credentials is None:
+        message = "this needs the room's owner token, as Authorization: Bearer"
+        raise ApiFailure(
+            HTTPStatus.UNAUTHORIZED, ErrorCode.BAD_TOKEN, message, **{"WWW-Authenticate": "Bearer"}
+        )
+    address = address_of(request)
+    await hub.door.rates.look(address)
+    try:
+        await hub.close_room(normalise_room_id(room_id), credentials.credentials)
+    except (InputError, NoSuchRoom) as exc:
+        await hub.door.rates.miss(address)
+        raise _missing() from exc
 
 
 class BodyLimit:
@@ -238,28 +229,3 @@ class BodyLimit:
             return message
 
         await self._app(scope, receive_bounded, send)
-
-
-def add_error_handlers(app: FastAPI) -> None:
-    """Give every error of app the body of an ApiError."""
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-
-
-async def _http_error(request: Request, exc: Exception) -> JSONResponse:
-    assert isinstance(exc, HTTPException)
-    if isinstance(exc, ApiFailure):
-        code = exc.code
-    else:
-        # From the framework; what is not in the table is a body that could not be read.
-        code = _FRAMEWORK_CODES.get(exc.status_code, ErrorCode.BAD_REQUEST)
-    body = ApiError(code=code, message=exc.detail)
-    return JSONResponse(body.model_dump(), exc.status_code, headers=exc.headers)
-
-
-async def _validation_error(request: Request, exc: Exception) -> JSONResponse:
-    assert isinstance(exc, RequestValidationError)
-    first = exc.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    body = ApiError(code=ErrorCode.BAD_REQUEST, message=f"{place}: {first['msg']}")
-    return JSONResponse(body.model_dump(), HTTPStatus.UNPROCESSABLE_ENTITY)

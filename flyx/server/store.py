@@ -8,14 +8,31 @@ processes needs only the five primitives below. tests/server/store_contract.py h
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flyx.errors import NoSuchRoom
-from flyx.signaling.room import Command, Effects, Room, step
+from flyx.signaling.commands import Command, Effects
+from flyx.signaling.room import Room, step
+
+AWAY = "the server cannot reach its rooms at the moment"
+"""What a client is told when StoreAway was raised."""
 
 
 class StoreFull(Exception):
     """The store has as many rooms as it may have."""
+
+
+class StoreAway(Exception):
+    """The rooms cannot be reached at the moment. Nobody knows whether what was asked for was done."""
+
+
+SeeTo = Callable[[Effects], None]
+"""Does what a command has brought about, without waiting for anybody."""
+
+
+def leave_alone(effects: Effects) -> None:
+    """There is nobody whom it concerns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +46,24 @@ class Stored:
 class RoomStore(ABC):
     """Rooms by their ids.
 
-    Every method may suspend. None may be cancelled half-way with a change half made.
+    Every method may suspend, and may raise StoreAway. None may be cancelled half-way with a change half made.
+
+    Effects are seen to in the order in which they were decided: between the moment at which a change can be
+    seen by `load` and the one at which `apply` has had it seen to, no other task of this process runs.
     """
+
+    @property
+    def ready(self) -> bool:
+        """Whether rooms can be changed, as far as one knows without asking."""
+        return True
+
+    @abstractmethod
+    async def open(self, now: float) -> None:
+        """Make ready, before anything else; `now` is Unix time."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of what is held; nothing else is called afterwards."""
 
     @abstractmethod
     async def create(self, room: Room) -> bool:
@@ -60,8 +93,19 @@ class RoomStore(ABC):
     async def count(self) -> int:
         """Return how many rooms there are."""
 
-    async def apply(self, room_id: str, command: Command, now: float) -> Effects:
-        """Run one command on a room as if nobody else were there, and return what has to be done about it.
+    async def test_room(self) -> str | None:
+        """Return the id of the room without an end or an owner that an earlier start has left, if one has."""
+        return None
+
+    async def apply(self, room_id: str, command: Command, now: float, see_to: SeeTo = leave_alone) -> Effects:
+        """Run one command on a room as if nobody else were there, and return what had to be done about it.
+
+        Args:
+            room_id: Which room.
+            command: What happened.
+            now: Unix time.
+            see_to: Does it, for clients of this process; called once before this returns, unless it raises
+                StoreAway: then perhaps later.
 
         Raises:
             NoSuchRoom: There is no such room.
@@ -73,6 +117,7 @@ class RoomStore(ABC):
             after, effects = step(seen.room, command, now)
             # Relaying changes nothing and is by far the most frequent command: it must not cost a write.
             if after is seen.room or await self.replace(seen, after):
+                see_to(effects)
                 return effects
 
 
@@ -86,6 +131,12 @@ class MemoryRoomStore(RoomStore):
     def __init__(self, *, max_rooms: int) -> None:
         self._max_rooms = max_rooms
         self._rooms: dict[str, Stored] = {}
+
+    async def open(self, now: float) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
 
     async def create(self, room: Room) -> bool:
         if room.room_id in self._rooms:

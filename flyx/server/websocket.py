@@ -6,18 +6,23 @@ refused handshake, nor tell one refusal from another.
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
 from typing import Annotated, assert_never
-from uuid import uuid4
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from starlette.requests import HTTPConnection
+from starlette.routing import Router, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from flyx.errors import InputError, NoSuchRoom, RemoteProtocolError
-from flyx.server.connection import Connection, Frame
-from flyx.server.hub import Hub
+from flyx.errors import InputError, RemoteProtocolError
+from flyx.server.connection import LEFT, WIRE, Connection, Frame, Job
+from flyx.server.errors import token_is
+from flyx.server.hub import Hub, Seat
+from flyx.server.limits import Limit, LimitReached, PairLimits, TokenBucket, address_key
 from flyx.server.logs import get_logger, room_tag
-from flyx.server.store import StoreFull
+from flyx.server.store import AWAY, StoreAway, StoreFull
 from flyx.signaling.codes import normalise_room_id
 from flyx.signaling.messages import (
     SUBPROTOCOL,
@@ -29,6 +34,7 @@ from flyx.signaling.messages import (
     IceCandidate,
     Join,
     Joined,
+    Message,
     Offer,
     Ping,
     Pong,
@@ -37,10 +43,9 @@ from flyx.signaling.messages import (
     parse_untrusted,
     serialize,
 )
-from flyx.signaling.room import Leave, Relay, missing_room
+from flyx.signaling.room import MISSING_ROOM, MISSING_SESSION
 
 log = get_logger("flyx.server.websocket")
-router = APIRouter()
 
 _PONG = serialize(Pong())
 
@@ -56,6 +61,11 @@ async def hub_of(connection: HTTPConnection) -> Hub:
 HubOfApp = Annotated[Hub, Depends(hub_of)]
 
 
+def address_of(connection: HTTPConnection) -> str:
+    """Return what the address of a client counts as, for rates."""
+    return address_key(connection.client.host if connection.client else "")
+
+
 class _Refused(Exception):
     """This client is not let into a room."""
 
@@ -66,38 +76,51 @@ class _Refused(Exception):
         self.reason = reason
 
 
-@router.websocket("/ws")
-async def create_and_join(websocket: WebSocket, hub: HubOfApp) -> None:
-    """Create a room and join it as its sender."""
-    await _serve(websocket, hub, None)
+class Sockets:
+    """ASGI middleware: serves WebSockets, and lets the rest through.
 
+    A WebSocket needs nothing of what the application has for requests, and pays for none of it.
+    """
 
-@router.websocket("/ws/{room_id}")
-async def join(websocket: WebSocket, hub: HubOfApp, room_id: str) -> None:
-    """Join a room."""
-    await _serve(websocket, hub, room_id)
+    def __init__(self, app: ASGIApp, hub: Hub) -> None:
+        self._app = app
+        self._hub = hub
+        self._router = Router(
+            [WebSocketRoute("/ws", self._create), WebSocketRoute("/ws/{room_id}", self._join)]
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._router if scope["type"] == "websocket" else self._app
+        await app(scope, receive, send)
+
+    async def _create(self, websocket: WebSocket) -> None:
+        await _serve(websocket, self._hub, None)
+
+    async def _join(self, websocket: WebSocket) -> None:
+        await _serve(websocket, self._hub, websocket.path_params["room_id"])
 
 
 async def _serve(websocket: WebSocket, hub: Hub, room_text: str | None) -> None:
     offered = websocket.scope["subprotocols"]
     await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
     connection = Connection(
-        websocket,
-        str(uuid4()),
+        websocket.scope["extensions"][WIRE],
         max_queue_size=hub.config.max_queue_size,
         close_timeout=hub.config.close_timeout,
     )
-    session = _Session(hub, connection)
-    try:
+    token = websocket.headers.get("authorization", "").removeprefix("Bearer ")
+    session = _Session(hub, connection, address_of(websocket), token)
+
+    async def enter() -> None:
+        hub.connect(connection)
         try:
-            role = _wanted_role(websocket)
             _check_subprotocol(offered)
-            await session.enter(room_text, role)
+            await session.begin(room_text, _wishes(websocket))
         except _Refused as exc:
+            hub.metrics.join_ended(exc.error_code)
             connection.close(exc.close_code, exc.error_code, exc.reason)
-        await connection.run(session.handle)
-    finally:
-        await session.end()
+
+    await connection.run(session, enter())
 
 
 def _check_subprotocol(offered: list[str]) -> None:
@@ -106,82 +129,209 @@ def _check_subprotocol(offered: list[str]) -> None:
         raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.UNSUPPORTED_PROTOCOL, reason)
 
 
-def _wanted_role(websocket: WebSocket) -> Role | None:
-    text = websocket.query_params.get("role")
-    if text is None:
-        return None
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    """The query of the URL: what the client wants to be, or that it was here before."""
+
+    role: Role | None
+    resume: bool
+
+
+def _wishes(websocket: WebSocket) -> _Wishes:
+    query = websocket.query_params
+    if query.get("resume") not in (None, "1"):
+        raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.BAD_REQUEST, "resume must be 1")
+    text = query.get("role")
     try:
-        return Role(text)
+        return _Wishes(None if text is None else Role(text), "resume" in query)
     except ValueError as exc:
         reason = "role must be sender or receiver"
         raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.BAD_REQUEST, reason) from exc
 
 
 class _Session:
-    """What one client does here: enter one room, talk in it, leave it."""
+    """What one connection does here: enter one room or come back to it, talk in it, leave it."""
 
-    def __init__(self, hub: Hub, connection: Connection) -> None:
+    def __init__(self, hub: Hub, connection: Connection, address: str, token: str) -> None:
+        """Args:
+        hub: All the rooms.
+        connection: The client.
+        address: What its address counts as.
+        token: What it says to be the token for making rooms; empty if it says nothing.
+        """
         self._hub = hub
         self._connection = connection
-        self._log = log.bind(client=connection.client_id[:8])
+        self._address = address
+        self._token = token
+        self._log = log
         self._bad_messages = 0
-        # Set when the client has asked for a room that may exist.
-        self._room_id: str | None = None
+        self._loop = asyncio.get_running_loop()
+        limits = hub.config.limits
+        self._bucket = TokenBucket(limits.message_rate, limits.message_burst, self._loop.time())
+        self._pairs = PairLimits(limits)
+        # Set while we wait for the client to say who it is: the room that it was in, and the end of patience.
+        self._expected_in: str | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        # Set when the client is inside.
+        self._seat: Seat | None = None
 
-    async def enter(self, room_text: str | None, role: Role | None) -> None:
-        """Join the room that room_text names, or a new one if it is None.
+    async def begin(self, room_text: str | None, wishes: _Wishes) -> None:
+        """Join the room that room_text names, or a new one if it is None; or wait for who wants to resume.
 
         Raises:
             _Refused: Before any room was asked. A room's own refusal closes the connection by itself.
         """
-        self._room_id = await self._create(role) if room_text is None else self._find(room_text)
-        self._log = self._log.bind(room=room_tag(self._room_id))
-        await self._hub.enter(self._connection, self._room_id, role)
-        self._log.info("client connected")
+        rates = self._hub.door.rates
+        try:
+            if room_text is None and not wishes.resume:
+                self._check_token()
+                await rates.create(self._address)
+            else:
+                await rates.join(self._address)
+                await rates.look(self._address)
+        except LimitReached as exc:
+            self._hub.door.turned_away(exc.limit)
+            reason = f"{exc.reason}; try again in {exc.retry_after} s"
+            raise _Refused(CloseCode.TOO_MANY_REQUESTS, ErrorCode.RATE_LIMITED, reason) from exc
+        if wishes.resume:
+            self._expect(room_text)
+            return
+        room_id = await self._create(wishes.role) if room_text is None else await self._find(room_text)
+        await self._take_seat(await self._hub.enter(self._connection, room_id, wishes.role))
+
+    async def _take_seat(self, seat: Seat | None) -> None:
+        refusal = self._connection.closed_for
+        self._hub.metrics.join_ended(refusal)
+        if seat is not None:
+            self._seat = seat
+            self._log = log.bind(client=seat.client_id[:8], room=room_tag(seat.room_id))
+            self._log.info("client connected")
+        elif refusal in (ErrorCode.NO_SUCH_ROOM, ErrorCode.NO_SUCH_SESSION):
+            await self._hub.door.rates.miss(self._address)
+
+    def _expect(self, room_text: str | None) -> None:
+        if room_text is None:
+            reason = "only a client of a room can resume: /ws/{room_id}?resume=1"
+            raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.BAD_REQUEST, reason)
+        self._expected_in = room_text
+        reason = "the client did not say who it is"
+        self._patience = self._loop.call_later(
+            self._hub.config.join_timeout,
+            self._connection.close,
+            CloseCode.TIMED_OUT,
+            ErrorCode.JOIN_TIMEOUT,
+            reason,
+        )
+
+    async def _resume(self, room_text: str, message: Message) -> None:
+        if isinstance(message, Ping):
+            self._connection.send(_PONG)
+            return
+        self._cease_waiting()
+        if not isinstance(message, Join) or message.data.resume_token is None:
+            reason = "the first message of a client that resumes is join, with its resume_token"
+            self._connection.close(CloseCode.BAD_MESSAGE, ErrorCode.UNEXPECTED_TYPE, reason)
+            return
+        seat = None
+        try:
+            room_id = normalise_room_id(room_text)
+        except InputError:
+            refusal = MISSING_SESSION
+            self._connection.close(refusal.close_code, refusal.error_code, refusal.reason)
+        else:
+            seat = await self._hub.resume(self._connection, room_id, message.data)
+        await self._take_seat(seat)
+
+    def _cease_waiting(self) -> None:
+        self._expected_in = None
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _check_token(self) -> None:
+        wanted = self._hub.config.api_token
+        if wanted is not None and not token_is(wanted, self._token):
+            reason = "making rooms here needs the token of the server (--api-token)"
+            raise _Refused(CloseCode.NOT_ALLOWED, ErrorCode.BAD_TOKEN, reason)
 
     async def _create(self, role: Role | None) -> str:
         if role is Role.RECEIVER:
             reason = "who creates a room is its sender"
             raise _Refused(CloseCode.NOT_ALLOWED, ErrorCode.WRONG_ROLE, reason)
         try:
-            created = await self._hub.create_room(self._hub.config.room)
+            created = await self._hub.create_room(self._hub.config.room, owned=False)
         except StoreFull as exc:
             reason = "the server has as many rooms as it may have"
             raise _Refused(CloseCode.TRY_AGAIN_LATER, ErrorCode.TOO_MANY_ROOMS, reason) from exc
+        except StoreAway as exc:
+            raise _Refused(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, AWAY) from exc
         return created.room.room_id
 
-    def _find(self, room_text: str) -> str:
+    async def _find(self, room_text: str) -> str:
         try:
             return normalise_room_id(room_text)
         except InputError as exc:
-            answer = missing_room(self._connection.client_id)
-            raise _Refused(answer.close_code, answer.error_code, answer.reason) from exc
+            await self._hub.door.rates.miss(self._address)
+            raise _Refused(MISSING_ROOM.close_code, MISSING_ROOM.error_code, MISSING_ROOM.reason) from exc
 
-    async def handle(self, frame: Frame) -> None:
-        """Act on one frame."""
+    def handle(self, frame: Frame) -> Job | None:
+        """Act on one frame; return what has to be waited for, if anything."""
+        now = self._loop.time()
+        if not self._bucket.take(now):
+            self._hub.door.turned_away(Limit.MESSAGES)
+            reason = "more messages than one client may send"
+            self._connection.close(CloseCode.TOO_MANY_REQUESTS, ErrorCode.RATE_LIMITED, reason)
+            return None
         if isinstance(frame, bytes):
             self._complain(ErrorCode.BINARY_MESSAGE, "messages are text frames")
-            return
+            return None
         try:
             message = parse_untrusted(frame)
         except RemoteProtocolError as exc:
             self._complain(ErrorCode(str(exc.fields["code"])), str(exc.fields["reason"]))
-            return
+            return None
+        self._hub.metrics.messages[message.type] += 1
+        if self._expected_in is not None:
+            return self._resume(self._expected_in, message)
         match message:
             case Offer() | Answer() | IceCandidate():
-                await self._perform(Relay(self._connection.client_id, message))
+                # Without a seat it has been refused, and is being told.
+                if self._seat is None:
+                    return None
+                if self._may_relay(message, now):
+                    return self._hub.relay(self._seat, message)
+                self._seat.count()
             case Ping():
                 self._connection.send(_PONG)
             case Pong():
                 pass
             case Disconnect():
-                self._connection.leave(message.data.reason or "it left")
+                if message.data.outcome is not None:
+                    self._hub.metrics.transfer_ended(message.data.outcome)
+                self._connection.leave(message.data.reason or LEFT)
+            case Join() if message.data.role is None:
+                self._complain(ErrorCode.UNEXPECTED_TYPE, "join resumes a session, as the first message")
             case Joined() | Join() | Error():
                 self._complain(ErrorCode.UNEXPECTED_TYPE, f"clients do not send {message.type}")
             case _:
                 assert_never(message)
+        return None
+
+    def _may_relay(self, message: Offer | Answer | IceCandidate, now: float) -> bool:
+        match message:
+            case IceCandidate():
+                limit, granted = Limit.CANDIDATES, self._pairs.trickle(message.data.target_id, now)
+            case Offer():
+                limit, granted = Limit.OFFERS, self._pairs.describe(message.data.target_id, now)
+            case Answer():
+                limit, granted = Limit.OFFERS, self._pairs.describe(None, now)
+        if not granted:
+            self._hub.door.turned_away(limit)
+            self._complain(ErrorCode.RATE_LIMITED, f"too many {limit.value} for one peer")
+        return granted
 
     def _complain(self, code: ErrorCode, reason: str) -> None:
+        self._hub.metrics.messages["invalid"] += 1
         self._bad_messages += 1
         if self._bad_messages > self._hub.config.max_bad_messages:
             self._log.info("client closed", reason=ErrorCode.TOO_MANY_ERRORS.value, last=code.value)
@@ -190,18 +340,21 @@ class _Session:
         else:
             self._connection.send(serialize(error_message(code, reason)))
 
-    async def _perform(self, command: Relay | Leave) -> None:
-        assert self._room_id is not None
-        try:
-            await self._hub.perform(self._room_id, command)
-        except NoSuchRoom:
-            # The room is over and this client is being told so.
-            return
-
     async def end(self) -> None:
-        """Leave the room. The connection is over, whoever ended it."""
-        if self._room_id is None:
+        """Leave the room, or have the place held. The connection is over, whoever ended it."""
+        if self._connection.closed_for is ErrorCode.TOO_SLOW:
+            self._hub.metrics.slow_consumers += 1
+        self._cease_waiting()
+        seat = self._seat
+        if seat is None:
             return
-        self._hub.detach(self._connection.client_id)
-        await self._perform(Leave(self._connection.client_id, self._connection.farewell))
-        self._log.info("client gone", reason=self._connection.farewell)
+        farewell = self._connection.farewell
+        if self._connection.final:
+            await self._hub.leave(seat, farewell)
+        else:
+            await self._hub.lose(seat, farewell)
+        self._log.info("client gone", reason=farewell, held=not self._connection.final)
+
+    def gone(self) -> None:
+        """The connection is over for good."""
+        self._hub.disconnect(self._connection)

@@ -2,7 +2,9 @@
 
 A client connects to `/ws/{room_id}` to join a room, or to `/ws` to create one and join it as its sender. The
 first client of a room is its sender, later ones are receivers; `?role=sender` or `?role=receiver` insists on
-one of the two and is refused rather than given the other. The WebSocket subprotocol is `flyx.v1`.
+one of the two and is refused rather than given the other. `/ws/{room_id}?resume=1` brings back a client whose
+connection was lost: it must say who it is with `join`, its first message, before it hears anything. The
+WebSocket subprotocol is `flyx.v1`.
 
 Each message is one text frame of at most 64 KiB holding a JSON object:
 
@@ -12,16 +14,26 @@ Each message is one text frame of at most 64 KiB holding a JSON object:
         room_id       text      as the server writes it
         client_id     text      UUID, made by the server
         role          "sender" | "receiver"
-        resume_token  text | null
-        recovered     bool      true: an earlier session goes on and nothing was lost
+        resume_token  text      secret: brings this client back after its connection was lost; new each time
+        recovered     bool      true: an earlier session goes on and nothing that was said is lost
+        received      int       messages of this client that the server has taken in this session
         expires_at    number | null   Unix time in seconds; null: never
-        peers         [ { client_id, role } ]   those this client can talk to: a receiver sees the sender only
+        peers         [ { client_id, role, away?: true } ]   those this client can talk to: a receiver sees
+                                the sender only; away: the connection is lost and may come back
         ice_servers   [ { urls: [text], username?: text, credential?: text } ]   as RTCIceServer
-        limits        { max_message_size: bytes, max_clients: int }
+        limits        { max_message_size: bytes, max_clients: int, grace: seconds }
+                      grace: how long the place of a client is held after its connection was lost
 
     join            server -> sender, for each receiver present or arriving
                     server -> receivers, when the sender arrives
         client_id, role
+        recovered?    true      it is back and lacks nothing; absent: it is new or has lost messages, and what
+                                was agreed with it before is void
+
+    join            client -> server, the first message after ?resume=1 and never else
+        client_id     text      from `joined`
+        resume_token  text      the newest one
+        received?     int       messages that the client has taken in this session
 
     offer           sender -> receivers
         client_id     text      the speaker: written by the server over whatever the client put there
@@ -39,12 +51,27 @@ Each message is one text frame of at most 64 KiB holding a JSON object:
     disconnect      client -> server, to leave; server -> its peers, when a client has gone
         client_id
         reason        text      for people
+        away?         true      only its connection is lost: it may come back, which is told by `join`, or
+                                not, which is told by another `disconnect`
+        outcome?      "direct" | "relayed" | "failed"   from a receiver, for the server's statistics: how its
+                                transfer went, and whether through a TURN server
 
     ping, pong      either way; data is empty. A ping is answered with a pong
     error           server -> client
         code          text      see ErrorCode; a client meets unknown ones calmly
         message       text      a sentence for people
         fatal         bool      true: a close frame follows
+
+A session begins with a `joined` that says `recovered: false`. From there both sides count what they take of
+offer, answer and ice_candidate, and the client of join and disconnect; what was answered with `error` counts,
+what was no message does not. A client that comes back says how many it has taken. Where the server has kept
+the rest, it says `recovered: true` and sends it at once, and the client sends again what comes after
+`received`. Otherwise it says `recovered: false`, the count starts anew, and `join` follows for each peer as
+on the first day. It is the same without `received`.
+
+A close frame with 1000 is a goodbye like `disconnect`: the client's place is free at once. Any other end of
+its connection leaves the place held for `grace` seconds. An older connection that is still open when its
+client comes back is closed with 4409.
 
 Unknown fields are ignored. An unknown type or a malformed message is answered with `error`, and too many of
 them with a close.
@@ -59,7 +86,16 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from flyx.errors import RemoteProtocolError
 
@@ -72,6 +108,7 @@ MAX_SDP_SIZE: Final = 60 * 1024
 # Characters. A UUID has 36; later versions may choose something longer.
 MAX_CLIENT_ID_LENGTH: Final = 64
 MAX_REASON_LENGTH: Final = 200
+MAX_TOKEN_LENGTH: Final = 256
 
 
 class Role(StrEnum):
@@ -81,26 +118,45 @@ class Role(StrEnum):
     RECEIVER = "receiver"
 
 
+class Outcome(StrEnum):
+    """How a transfer went, in the words of its receiver."""
+
+    DIRECT = "direct"  # complete, over a path between the two
+    RELAYED = "relayed"  # complete, over a TURN server
+    FAILED = "failed"  # not complete, or not connected
+
+
 class ErrorCode(StrEnum):
     """The stable `code` of an `error` message and of an HTTP error body."""
 
     BAD_JSON = "bad_json"  # not UTF-8, or not JSON
     BAD_MESSAGE = "bad_message"  # JSON, but not as the grammar has it
     BAD_REQUEST = "bad_request"  # an HTTP body or a query parameter that cannot be used
+    BAD_TOKEN = "bad_token"  # an HTTP request without the token that it needs
     BINARY_MESSAGE = "binary_message"  # only text frames carry messages
+    FORBIDDEN_HOST = "forbidden_host"  # the request names a host that this server is not
+    FORBIDDEN_ORIGIN = "forbidden_origin"  # a web page from elsewhere
+    JOIN_TIMEOUT = "join_timeout"  # came to resume and did not say who it is
     MESSAGE_TOO_BIG = "message_too_big"
     METHOD_NOT_ALLOWED = "method_not_allowed"  # an HTTP path that does not take this method
     NO_SUCH_PEER = "no_such_peer"  # nobody in the room to whom the message could go
     NO_SUCH_ROOM = "no_such_room"
+    NO_SUCH_SESSION = "no_such_session"  # nothing to resume: place or room are gone, or the token is bad
     NOT_FOUND = "not_found"  # an HTTP path that leads nowhere
+    REPLACED = "replaced"  # a newer connection of the same client
+    RATE_LIMITED = "rate_limited"  # too much from this client or its address; later again
+    REQUEST_TIMEOUT = "request_timeout"  # a request that did not come to its end
     ROLE_TAKEN = "role_taken"  # asked to be the sender of a room that has one
-    ROOM_CLOSED = "room_closed"  # its sender left
+    RESYNC = "resync"  # messages between servers were lost: what the client knows may be out of date
+    ROOM_CLOSED = "room_closed"  # its sender left, or its owner closed it
     ROOM_EXPIRED = "room_expired"  # it grew too old
     ROOM_FULL = "room_full"
     SERVER_STOPPING = "server_stopping"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
     TOO_MANY_ERRORS = "too_many_errors"
     TOO_MANY_ROOMS = "too_many_rooms"
     TOO_SLOW = "too_slow"  # messages for this client piled up
+    UNAVAILABLE = "unavailable"  # the server cannot do it at the moment; later again
     UNEXPECTED_TYPE = "unexpected_type"  # a type that only the server sends
     UNKNOWN_TYPE = "unknown_type"
     UNSUPPORTED_PROTOCOL = "unsupported_protocol"
@@ -168,7 +224,7 @@ def _fits_a_relay(sdp: str) -> str:
 
 
 def _is_absent(value: object) -> bool:
-    return value is None or value == ""
+    return value is None or value == "" or value is False
 
 
 class _Part(BaseModel):
@@ -184,13 +240,18 @@ TargetId = Annotated[ClientId | None, Field(exclude_if=_is_absent)]
 Sdp = Annotated[str, Field(min_length=1), AfterValidator(_fits_a_relay)]
 UnixTime = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 StrictInt = Annotated[int, Field(strict=True, ge=0)]
+# Within what a double holds: JavaScript counts in those.
+Count = Annotated[StrictInt, Field(le=2**53)]
+Token = Annotated[str, Field(min_length=1, max_length=MAX_TOKEN_LENGTH)]
+Flag = Annotated[StrictBool, Field(exclude_if=_is_absent)]
 
 
 class Peer(_Part):
-    """Somebody else in the room."""
+    """Somebody else in the room; away: its connection is lost and its place is held."""
 
     client_id: ClientId
     role: Role
+    away: Flag = False
 
 
 class IceServer(_Part):
@@ -207,22 +268,41 @@ class Limits(_Part):
     Attributes:
         max_message_size: Bytes of a message as UTF-8.
         max_clients: Clients of this room, its sender included.
+        grace: Seconds for which the place of a client is held after its connection was lost.
     """
 
     max_message_size: StrictInt
     max_clients: StrictInt
+    grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 class JoinedData(_Part):
     room_id: Annotated[str, Field(max_length=64)]
     client_id: ClientId
     role: Role
-    resume_token: Annotated[str | None, Field(max_length=256)] = None
+    resume_token: Token | None = None
     recovered: StrictBool = False
+    received: Count = 0
     expires_at: UnixTime | None = None
     peers: Annotated[tuple[Peer, ...], Field(max_length=1024)] = ()
     ice_servers: Annotated[tuple[IceServer, ...], Field(max_length=16)] = ()
     limits: Limits
+
+
+class JoinData(_Part):
+    """Of the server's `join`, with a role, or of the client's, with a token."""
+
+    client_id: ClientId
+    role: Annotated[Role | None, Field(exclude_if=_is_absent)] = None
+    recovered: Flag = False
+    resume_token: Annotated[Token | None, Field(exclude_if=_is_absent)] = None
+    received: Annotated[Count | None, Field(exclude_if=_is_absent)] = None
+
+    @model_validator(mode="after")
+    def _is_of_one_side(self) -> JoinData:
+        if (self.role is None) == (self.resume_token is None):
+            raise ValueError("either role or resume_token")
+        return self
 
 
 class OfferData(_Part):
@@ -255,6 +335,8 @@ class IceCandidateData(_Part):
 class DisconnectData(_Part):
     client_id: SpeakerId = ""
     reason: Annotated[str, Field(max_length=MAX_REASON_LENGTH)] = ""
+    away: Flag = False
+    outcome: Annotated[Outcome | None, Field(exclude_if=_is_absent)] = None
 
 
 class ErrorData(_Part):
@@ -277,10 +359,10 @@ class Joined(_Part):
 
 
 class Join(_Part):
-    """Server to a client: somebody to talk to is here."""
+    """Server to a client: somebody to talk to is here. Client to server: it is me again."""
 
     type: Literal["join"] = "join"
-    data: Peer
+    data: JoinData
 
 
 class Offer(_Part):

@@ -8,21 +8,48 @@ A room holds one sender and its receivers and decides who may say what to whom:
 
 A receiver never reaches another receiver. What is not allowed is answered to the speaker alone.
 
-    no sender  --Join-->  sender inside  --Leave of the sender-->  closed, or no sender again (persistent)
-    any        --time-->  closed
+    no sender  --Enter-->  sender inside  --the sender leaves-->  closed, or no sender again (persistent)
+    any        --time, or Shut by the owner-->  closed
+
+    connected  --Lose-->  away, its place held for `grace` seconds  --Resume-->  connected
+                               `--time-->  as if it had left
+
+Every connection has a generation, and what is done in the name of an older one changes nothing. What is kept
+for those away is told in flyx.signaling.members.
 
 This module knows no sockets, no clock and no randomness: `now` is Unix time in seconds, because rooms outlive
-processes, and client ids are made by the caller. A store wraps `step` in one compare-and-set.
+processes, and ids and tokens are made by the caller. A store wraps `step` in one compare-and-set.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import inf
 from typing import assert_never
 
 from flyx.errors import LocalProtocolError
+from flyx.signaling.commands import (
+    Admit,
+    CloseClient,
+    Command,
+    Deliver,
+    Effect,
+    Effects,
+    Enter,
+    Expire,
+    Leave,
+    Lose,
+    LoseNode,
+    Refuse,
+    Relay,
+    Restart,
+    Resume,
+    RoomClosed,
+    Shut,
+)
+from flyx.signaling.members import MAX_KEPT_SIZE, Absence, Member, Traffic, hash_token, matches
 from flyx.signaling.messages import (
     MAX_MESSAGE_SIZE,
     Answer,
@@ -33,20 +60,22 @@ from flyx.signaling.messages import (
     IceCandidate,
     IceServer,
     Join,
+    JoinData,
     Joined,
     JoinedData,
     Limits,
-    Message,
     Offer,
     Peer,
     Relayed,
     Role,
     error_message,
+    serialize,
 )
 
 DEFAULT_MAX_CLIENTS = 16
 DEFAULT_TTL = 24 * 3600.0
 DEFAULT_IDLE_TIMEOUT = 600.0
+DEFAULT_GRACE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +87,14 @@ class RoomConfig:
         ttl: Seconds from creation to the end of the room, whoever is inside; None: no end.
         idle_timeout: Seconds that a room without anybody inside is kept, unless it is persistent.
         persistent: The room outlives its sender and waits for the next one.
+        grace: Seconds that the place of a client is held after its connection was lost; 0: not at all.
     """
 
     max_clients: int = DEFAULT_MAX_CLIENTS
     ttl: float | None = DEFAULT_TTL
     idle_timeout: float = DEFAULT_IDLE_TIMEOUT
     persistent: bool = False
+    grace: float = DEFAULT_GRACE
 
 
 class RoomStatus(Enum):
@@ -76,17 +107,20 @@ class RoomStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """One room at one moment.
+    """One room at one moment. A value: nothing in it is ever changed.
 
     Attributes:
         room_id: Normalised, see flyx.signaling.codes.
         config: Chosen at creation, never changed.
         created_at: Unix time.
         owner_token_hash: Hash of the secret that its maker holds; None: made without one.
-        empty_since: Unix time at which the last client left; None while somebody is inside.
-        sender_id: None while there is no sender.
-        receiver_ids: In order of arrival.
+        empty_since: Unix time at which the last client left; None while somebody is inside, if only away.
+        members: By client id, in order of arrival.
+        generation: Of the newest connection that anybody has made.
         closed: Nothing can happen here any more.
+        sender: None while there is no sender. Follows from members.
+        deadline: Unix time from which an Expire changes the room, as things stand; infinite if none does.
+            Follows from the rest.
     """
 
     room_id: str
@@ -94,21 +128,30 @@ class Room:
     created_at: float
     owner_token_hash: str | None = None
     empty_since: float | None = None
-    sender_id: str | None = None
-    receiver_ids: tuple[str, ...] = ()
+    members: Mapping[str, Member] = field(default_factory=dict)
+    generation: int = 0
     closed: bool = False
+    sender: Member | None = field(init=False, compare=False, default=None)
+    deadline: float = field(init=False, compare=False, default=inf)
+
+    def __post_init__(self) -> None:
+        members = self.members.values()
+        # Computed once, because relaying asks for both every time.
+        object.__setattr__(self, "sender", next((m for m in members if m.role is Role.SENDER), None))
+        ends = [m.absence.until for m in members if m.absence]
+        object.__setattr__(self, "deadline", min([self.end, *ends]))
 
     @property
     def status(self) -> RoomStatus:
         """Where the room is in its life."""
         if self.closed:
             return RoomStatus.CLOSED
-        return RoomStatus.WAITING if self.sender_id is None else RoomStatus.OPEN
+        return RoomStatus.WAITING if self.sender is None else RoomStatus.OPEN
 
     @property
-    def client_ids(self) -> tuple[str, ...]:
-        """Everybody inside, the sender first."""
-        return self.receiver_ids if self.sender_id is None else (self.sender_id, *self.receiver_ids)
+    def receivers(self) -> tuple[Member, ...]:
+        """In order of arrival."""
+        return tuple(m for m in self.members.values() if m.role is Role.RECEIVER)
 
     @property
     def expires_at(self) -> float | None:
@@ -116,118 +159,58 @@ class Room:
         return None if self.config.ttl is None else self.created_at + self.config.ttl
 
     @property
-    def deadline(self) -> float:
-        """Unix time from which an Expire closes the room, as things stand; infinite if none does."""
+    def end(self) -> float:
+        """Unix time from which the room is over, whatever becomes of those inside; infinite if never."""
         oldest = inf if self.expires_at is None else self.expires_at
         if self.empty_since is None or self.config.persistent:
             return oldest
         return min(oldest, self.empty_since + self.config.idle_timeout)
 
-    def role_of(self, client_id: str) -> Role | None:
-        """Return what client_id is here; None if it is not inside."""
-        if client_id == self.sender_id:
-            return Role.SENDER
-        return Role.RECEIVER if client_id in self.receiver_ids else None
 
-
-def new_room(room_id: str, config: RoomConfig, now: float, *, owner_token_hash: str | None = None) -> Room:
-    """Return a room without anybody inside."""
+def new_room(room_id: str, config: RoomConfig, now: float, *, owner_token: str | None = None) -> Room:
+    """Return a room without anybody inside, which whoever knows owner_token may close."""
     return Room(
         room_id=room_id,
         config=config,
         created_at=now,
-        owner_token_hash=owner_token_hash,
+        owner_token_hash=None if owner_token is None else hash_token(owner_token),
         empty_since=now,
     )
 
 
-# Commands.
+MISSING_ROOM = Refuse(CloseCode.NO_SUCH_ROOM, ErrorCode.NO_SUCH_ROOM, "no sender is waiting under this code")
+"""The answer to a client that asks for a room that is not there.
+
+It is the same for an id that nobody has, one that nobody can have, a room that is over and, for a client that
+must be a receiver, a room without a sender: who guesses learns as little as possible.
+"""
+
+MISSING_SESSION = Refuse(
+    CloseCode.NO_SUCH_ROOM, ErrorCode.NO_SUCH_SESSION, "there is nothing here that could be resumed"
+)
+"""The answer to a client that cannot be brought back, be it for want of the room, its place or its token."""
 
 
-@dataclass(frozen=True, slots=True)
-class Enter:
-    """A client has connected.
-
-    Attributes:
-        client_id: New; made by the server.
-        role: The only role that it will have; None: whichever is free.
-        ice_servers: To be handed to it.
-    """
-
-    client_id: str
-    role: Role | None = None
-    ice_servers: tuple[IceServer, ...] = ()
+def refusal_of(command: Enter | Resume | Shut) -> Refuse:
+    """Return the answer to this command where there is no such room."""
+    if isinstance(command, Resume):
+        # As long as if there were a member: its two tokens are compared.
+        _NOBODY.accepts(command.shown_token, 0.0)
+        return MISSING_SESSION
+    if isinstance(command, Shut):
+        matches(command.owner_token, None)
+    return MISSING_ROOM
 
 
-@dataclass(frozen=True, slots=True)
-class Relay:
-    """A client has something to say to its peers."""
-
-    client_id: str
-    message: Relayed
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """A client has gone, or is about to go; reason is for people."""
-
-    client_id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Expire:
-    """Time has passed: close the room if its deadline has."""
-
-
-Command = Enter | Relay | Leave | Expire
-
-
-# Effects.
-
-
-@dataclass(frozen=True, slots=True)
-class Deliver:
-    """Send message to a client inside."""
-
-    client_id: str
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class CloseClient:
-    """Tell a client why with a fatal `error`, then close its connection. It is no longer inside.
-
-    Attributes:
-        client_id: Somebody who was inside until now, or who asked to come in.
-        close_code: For the close frame.
-        error_code: For the `error`.
-        reason: A sentence for people.
-    """
-
-    client_id: str
-    close_code: CloseCode
-    error_code: ErrorCode
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class RoomClosed:
-    """The room is over."""
-
-    room_id: str
-    error_code: ErrorCode
-
-
-Effect = Deliver | CloseClient | RoomClosed
-Effects = tuple[Effect, ...]
+_NOBODY = Member("", Role.RECEIVER, 0, "", "")
 
 
 def step(room: Room, command: Command, now: float) -> tuple[Room, Effects]:
     """Apply one command and say what has to be done about it, in order.
 
-    A room whose deadline has passed closes first, whatever the command is. The same room object comes back
-    when nothing changed, so that a store can tell that there is nothing to write.
+    What was due before `now` happens first, whatever the command is. The same room object comes back when
+    nothing changed, so that a store can tell that there is nothing to write: it does for messages between
+    clients that are connected.
 
     Args:
         room: As the last step left it.
@@ -237,138 +220,315 @@ def step(room: Room, command: Command, now: float) -> tuple[Room, Effects]:
     Raises:
         LocalProtocolError: A client enters a room that it is in.
     """
-    if not room.closed and now >= room.deadline:
-        expired, effects = _close(room, ErrorCode.ROOM_EXPIRED, "the room has expired")
-        _, refusal = _step_closed(expired, command)
-        return expired, effects + refusal
-    if room.closed:
-        return _step_closed(room, command)
+    turn = _Turn(room, now)
+    if isinstance(command, Restart):
+        # Before the time that passed meanwhile counts.
+        turn.restart()
+    if now >= room.deadline and not room.closed:
+        turn.catch_up()
+    if turn.closed:
+        if isinstance(command, Enter | Resume | Shut):
+            turn.effects.append(refusal_of(command))
+        return turn.end()
     match command:
-        case Enter():
-            return _enter(room, command)
         case Relay():
-            return room, _relay(room, command)
+            turn.relay(command)
+        case Enter():
+            turn.enter(command)
+        case Resume():
+            turn.resume(command)
         case Leave():
-            return _leave(room, command, now)
-        case Expire():
-            return room, ()
+            member = turn.member(command.client_id, command.generation)
+            if member is not None:
+                turn.depart(member, command.reason)
+        case Lose():
+            member = turn.member(command.client_id, command.generation)
+            if member is not None and member.absence is None:
+                turn.lose([member], command.reason, command.traffic)
+        case LoseNode():
+            there = (m for m in turn.members.values() if m.absence is None)
+            turn.lose([m for m in there if m.node == command.node], command.reason, None)
+        case Shut():
+            if matches(command.owner_token, room.owner_token_hash):
+                turn.close(ErrorCode.ROOM_CLOSED, "the room was closed by its owner")
+            else:
+                turn.effects.append(MISSING_ROOM)
+        case Expire() | Restart():
+            pass
         case _:
             assert_never(command)
+    return turn.end()
 
 
-def missing_room(client_id: str) -> CloseClient:
-    """Return the answer to a client that asked for a room that is not there.
+class _Turn:
+    """One step under way: what the room is becoming, and the effects so far."""
 
-    It is the same for an id that nobody has, one that nobody can have, a room that is over and, for a client
-    that must be a receiver, a room without a sender: who guesses learns as little as possible.
-    """
-    return CloseClient(
-        client_id,
-        CloseCode.NO_SUCH_ROOM,
-        ErrorCode.NO_SUCH_ROOM,
-        "no sender is waiting under this code",
-    )
+    __slots__ = ("_room", "closed", "effects", "generation", "members", "now")
 
+    def __init__(self, room: Room, now: float) -> None:
+        self._room = room
+        self.now = now
+        # Replaced, never changed: until something changes, it is the room's own.
+        self.members = room.members
+        self.generation = room.generation
+        self.closed = room.closed
+        self.effects: list[Effect] = []
 
-def _step_closed(room: Room, command: Command) -> tuple[Room, Effects]:
-    if isinstance(command, Enter):
-        return room, (missing_room(command.client_id),)
-    return room, ()
+    def end(self) -> tuple[Room, Effects]:
+        """Return what step returns."""
+        room = self._room
+        if self.members is not room.members or self.closed is not room.closed:
+            empty_since = None if self.members else self.now if room.members else room.empty_since
+            room = replace(
+                room,
+                members=self.members,
+                generation=self.generation,
+                empty_since=empty_since,
+                closed=self.closed,
+            )
+        return room, tuple(self.effects)
 
+    def member(self, client_id: str, generation: int) -> Member | None:
+        """Return the member whose newest connection this is."""
+        member = self.members.get(client_id)
+        return member if member is not None and member.generation == generation else None
 
-def _close(room: Room, error_code: ErrorCode, reason: str) -> tuple[Room, Effects]:
-    closed = replace(room, sender_id=None, receiver_ids=(), closed=True)
-    told = (CloseClient(c, CloseCode.ROOM_CLOSED, error_code, reason) for c in room.client_ids)
-    return closed, (*told, RoomClosed(room.room_id, error_code))
+    @property
+    def sender(self) -> Member | None:
+        if self.members is self._room.members:
+            return self._room.sender
+        return next((m for m in self.members.values() if m.role is Role.SENDER), None)
 
+    @property
+    def receivers(self) -> tuple[Member, ...]:
+        return tuple(m for m in self.members.values() if m.role is Role.RECEIVER)
 
-def _enter(room: Room, command: Enter) -> tuple[Room, Effects]:
-    client_id = command.client_id
-    if room.role_of(client_id) is not None:
-        raise LocalProtocolError(reason=f"client {client_id} is already in the room")
-    role = command.role or (Role.SENDER if room.sender_id is None else Role.RECEIVER)
-    refusal = _refusal(room, client_id, role)
-    if refusal is not None:
-        return room, (refusal,)
-    if role is Role.SENDER:
-        after = replace(room, sender_id=client_id, empty_since=None)
-        peers = tuple(Peer(client_id=r, role=Role.RECEIVER) for r in room.receiver_ids)
-    else:
-        after = replace(room, receiver_ids=(*room.receiver_ids, client_id), empty_since=None)
-        peers = tuple(Peer(client_id=s, role=Role.SENDER) for s in (room.sender_id,) if s is not None)
-    joined = Joined(
-        data=JoinedData(
-            room_id=room.room_id,
-            client_id=client_id,
-            role=role,
-            expires_at=room.expires_at,
-            peers=peers,
-            ice_servers=command.ice_servers,
-            limits=Limits(max_message_size=MAX_MESSAGE_SIZE, max_clients=room.config.max_clients),
+    def peers_of(self, role: Role) -> tuple[Member, ...]:
+        """Return those whom somebody of this role talks to."""
+        if role is Role.SENDER:
+            return self.receivers
+        return () if self.sender is None else (self.sender,)
+
+    def put(self, member: Member) -> None:
+        self.members = {**self.members, member.client_id: member}
+
+    # What happens.
+
+    def catch_up(self) -> None:
+        """Let time have its effects: first the places that are held no longer, then the room."""
+        overdue = [m for m in self.members.values() if m.absence and m.absence.until <= self.now]
+        for member in overdue:
+            if member.client_id in self.members:
+                self.depart(member, "it did not come back")
+        if not self.closed and self.now >= self._room.end:
+            self.close(ErrorCode.ROOM_EXPIRED, "the room has expired")
+
+    def close(self, error_code: ErrorCode, reason: str) -> None:
+        for member in self.members.values():
+            if member.absence is None:
+                self.effects.append(CloseClient(member, CloseCode.ROOM_CLOSED, error_code, reason))
+        self.effects.append(RoomClosed(self._room.room_id, error_code))
+        self.members = {}
+        self.closed = True
+
+    def enter(self, command: Enter) -> None:
+        client_id = command.client_id
+        if client_id in self.members:
+            raise LocalProtocolError(reason=f"client {client_id} is already in the room")
+        sender = self.sender
+        role = command.role or (Role.SENDER if sender is None else Role.RECEIVER)
+        refusal = self._refusal(role)
+        if refusal is not None:
+            self.effects.append(refusal)
+            return
+        self.generation += 1
+        token_hash = hash_token(command.resume_token)
+        member = Member(client_id, role, self.generation, command.node, token_hash)
+        self.put(member)
+        joined = self._joined(member, command.resume_token, command.ice_servers)
+        self.effects.append(Admit(member, joined))
+        self._introduce(member)
+
+    def _refusal(self, role: Role) -> Refuse | None:
+        if role is Role.RECEIVER and self.sender is None:
+            return MISSING_ROOM
+        if role is Role.SENDER and self.sender is not None:
+            return Refuse(CloseCode.NOT_ALLOWED, ErrorCode.ROLE_TAKEN, "this room has a sender already")
+        limit = self._room.config.max_clients
+        if len(self.members) >= limit:
+            reason = f"the room has as many clients as it may have ({limit})"
+            return Refuse(CloseCode.ROOM_FULL, ErrorCode.ROOM_FULL, reason)
+        return None
+
+    def _joined(
+        self,
+        member: Member,
+        resume_token: str,
+        ice_servers: tuple[IceServer, ...],
+        *,
+        recovered: bool = False,
+        received: int = 0,
+    ) -> Joined:
+        config = self._room.config
+        peers = self.peers_of(member.role)
+        return Joined(
+            data=JoinedData(
+                room_id=self._room.room_id,
+                client_id=member.client_id,
+                role=member.role,
+                resume_token=resume_token,
+                recovered=recovered,
+                received=received,
+                expires_at=self._room.expires_at,
+                peers=tuple(
+                    Peer(client_id=p.client_id, role=p.role, away=p.absence is not None) for p in peers
+                ),
+                ice_servers=ice_servers,
+                limits=Limits(
+                    max_message_size=MAX_MESSAGE_SIZE, max_clients=config.max_clients, grace=config.grace
+                ),
+            )
         )
-    )
-    return after, (Deliver(client_id, joined), *_introductions(after, client_id, role))
+
+    def _introduce(self, newcomer: Member, *, recovered: bool = False) -> None:
+        """The sender hears of every receiver, each receiver of the sender, and nobody of anybody else."""
+        peers = self.peers_of(newcomer.role)
+        if newcomer.role is Role.SENDER and not recovered:
+            for peer in peers:
+                if peer.absence is None:
+                    self.tell([newcomer], _join(peer))
+        self.tell(peers, _join(newcomer, recovered=recovered))
+
+    def resume(self, command: Resume) -> None:
+        member = self.members.get(command.client_id, _NOBODY)
+        if not member.accepts(command.shown_token, self.now):
+            self.effects.append(MISSING_SESSION)
+            return
+        before = member.absence
+        if before is None:
+            known = command.handover is not None and command.handover[0] == member.generation
+            traffic = command.handover[1] if known and command.handover else None
+            before = Absence(self.now, traffic)
+            reason = "a newer connection of the same client took its place"
+            self.effects.append(CloseClient(member, CloseCode.REPLACED, ErrorCode.REPLACED, reason))
+        replay = before.since(command.received)
+        recovered = replay is not None
+        received = before.traffic.received if before.traffic and recovered else 0
+        self.generation += 1
+        back = replace(
+            member,
+            generation=self.generation,
+            node=command.node,
+            token_hash=hash_token(command.resume_token),
+            old_token_hash=hash_token(command.shown_token),
+            old_token_until=self.now + self._room.config.grace,
+            absence=None,
+        )
+        self.put(back)
+        joined = self._joined(
+            back, command.resume_token, command.ice_servers, recovered=recovered, received=received
+        )
+        sent = (command.received or 0) if recovered else 0
+        self.effects.append(Admit(back, joined, sent, received, replay or ()))
+        # Peers that never missed it need not hear of it.
+        if member.absence is not None or not recovered:
+            self._introduce(back, recovered=recovered)
+
+    def lose(self, members: list[Member], reason: str, traffic: Traffic | None) -> None:
+        """These members are connected no longer."""
+        until = self.now + self._room.config.grace
+        # All of them first: none is told of another on a connection that is gone as well.
+        for member in members:
+            absence = Absence(until, traffic)
+            if absence.size > self._space():
+                absence = Absence(until, None)
+            self.put(replace(member, absence=absence))
+        for member in members:
+            if until > self.now:
+                self.tell(self.peers_of(member.role), _farewell(member, reason, away=True))
+            elif member.client_id in self.members:
+                self.depart(member, reason)
+
+    def restart(self) -> None:
+        """Nobody is connected."""
+        until = self.now + self._room.config.grace
+        for member in self.members.values():
+            absence = member.absence
+            if absence is None:
+                absence = Absence(until, None)
+            elif absence.until < until:
+                absence = replace(absence, until=until)
+            self.put(replace(member, absence=absence))
+
+    def depart(self, member: Member, reason: str) -> None:
+        """This member is no longer inside."""
+        self.members = {k: m for k, m in self.members.items() if k != member.client_id}
+        self.tell(self.peers_of(member.role), _farewell(member, reason))
+        if member.role is Role.SENDER and not self._room.config.persistent:
+            self.close(ErrorCode.ROOM_CLOSED, "the sender has left the room")
+
+    def relay(self, command: Relay) -> None:
+        speaker, message = self.member(command.client_id, command.generation), command.message
+        if speaker is None or speaker.absence is not None:
+            # It spoke while it was being closed.
+            return
+        match message:
+            case Offer():
+                if speaker.role is not Role.SENDER:
+                    self._answer(speaker, ErrorCode.WRONG_ROLE, "only the sender makes offers")
+                    return
+                targets = self._receivers(message.data.target_id)
+            case Answer():
+                if speaker.role is not Role.RECEIVER:
+                    self._answer(speaker, ErrorCode.WRONG_ROLE, "only receivers answer")
+                    return
+                targets = self.peers_of(speaker.role)
+            case IceCandidate():
+                if speaker.role is Role.SENDER:
+                    targets = self._receivers(message.data.target_id)
+                else:
+                    targets = self.peers_of(speaker.role)
+            case _:
+                assert_never(message)
+        if targets:
+            self.tell(targets, _stamp(message, speaker.client_id))
+        else:
+            self._answer(speaker, ErrorCode.NO_SUCH_PEER, "there is nobody here to whom this could go")
+
+    def _receivers(self, target_id: str | None) -> tuple[Member, ...]:
+        if target_id is None:
+            return self.receivers
+        target = self.members.get(target_id)
+        return (target,) if target is not None and target.role is Role.RECEIVER else ()
+
+    # What is said.
+
+    def tell(self, members: Iterable[Member], message: Join | Disconnect | Relayed) -> None:
+        """Send message to those connected, and keep it for those away."""
+        text = ""
+        for member in members:
+            if member.absence is None:
+                self.effects.append(Deliver(member, message))
+                continue
+            text = text or serialize(message)
+            absence = member.absence.with_message(text, self._space())
+            if absence is not member.absence:
+                self.put(replace(member, absence=absence))
+
+    def _space(self) -> int:
+        """Return the bytes that may still be kept for those away."""
+        return MAX_KEPT_SIZE - sum(m.absence.size for m in self.members.values() if m.absence)
+
+    def _answer(self, speaker: Member, code: ErrorCode, text: str) -> None:
+        self.effects.append(Deliver(speaker, error_message(code, text)))
 
 
-def _refusal(room: Room, client_id: str, role: Role) -> CloseClient | None:
-    if role is Role.RECEIVER and room.sender_id is None:
-        return missing_room(client_id)
-    if role is Role.SENDER and room.sender_id is not None:
-        reason = "this room has a sender already"
-        return CloseClient(client_id, CloseCode.NOT_ALLOWED, ErrorCode.ROLE_TAKEN, reason)
-    if len(room.client_ids) >= room.config.max_clients:
-        reason = f"the room has as many clients as it may have ({room.config.max_clients})"
-        return CloseClient(client_id, CloseCode.ROOM_FULL, ErrorCode.ROOM_FULL, reason)
-    return None
+def _join(member: Member, *, recovered: bool = False) -> Join:
+    return Join(data=JoinData(client_id=member.client_id, role=member.role, recovered=recovered))
 
 
-def _introductions(room: Room, newcomer: str, role: Role) -> Effects:
-    """The sender hears of every receiver, each receiver of the sender, and nobody of anybody else."""
-    if role is Role.RECEIVER:
-        # A receiver is let in only where a sender is.
-        assert room.sender_id is not None
-        return (Deliver(room.sender_id, Join(data=Peer(client_id=newcomer, role=role))),)
-    present = (Join(data=Peer(client_id=r, role=Role.RECEIVER)) for r in room.receiver_ids)
-    arrival = Join(data=Peer(client_id=newcomer, role=role))
-    return (
-        *(Deliver(newcomer, join) for join in present),
-        *(Deliver(receiver, arrival) for receiver in room.receiver_ids),
-    )
-
-
-def _relay(room: Room, command: Relay) -> Effects:
-    speaker, message = command.client_id, command.message
-    role = room.role_of(speaker)
-    if role is None:
-        # It spoke while it was being closed.
-        return ()
-    match message:
-        case Offer():
-            if role is not Role.SENDER:
-                return _answer(speaker, ErrorCode.WRONG_ROLE, "only the sender makes offers")
-            targets = _receivers(room, message.data.target_id)
-        case Answer():
-            if role is not Role.RECEIVER:
-                return _answer(speaker, ErrorCode.WRONG_ROLE, "only receivers answer")
-            targets = _sender(room)
-        case IceCandidate():
-            targets = _receivers(room, message.data.target_id) if role is Role.SENDER else _sender(room)
-        case _:
-            assert_never(message)
-    if not targets:
-        return _answer(speaker, ErrorCode.NO_SUCH_PEER, "there is nobody here to whom this could go")
-    stamped = _stamp(message, speaker)
-    return tuple(Deliver(target, stamped) for target in targets)
-
-
-def _receivers(room: Room, target_id: str | None) -> tuple[str, ...]:
-    if target_id is None:
-        return room.receiver_ids
-    return (target_id,) if target_id in room.receiver_ids else ()
-
-
-def _sender(room: Room) -> tuple[str, ...]:
-    return () if room.sender_id is None else (room.sender_id,)
+def _farewell(member: Member, reason: str, *, away: bool = False) -> Disconnect:
+    return Disconnect(data=DisconnectData(client_id=member.client_id, reason=reason, away=away))
 
 
 def _stamp(message: Relayed, speaker: str) -> Relayed:
@@ -377,28 +537,3 @@ def _stamp(message: Relayed, speaker: str) -> Relayed:
     if not isinstance(message, Answer):
         stamp["target_id"] = None
     return message.model_copy(update={"data": message.data.model_copy(update=stamp)})
-
-
-def _answer(speaker: str, code: ErrorCode, text: str) -> Effects:
-    return (Deliver(speaker, error_message(code, text)),)
-
-
-def _leave(room: Room, command: Leave, now: float) -> tuple[Room, Effects]:
-    client_id = command.client_id
-    role = room.role_of(client_id)
-    if role is None:
-        return room, ()
-    goodbye = Disconnect(data=DisconnectData(client_id=client_id, reason=command.reason))
-    if role is Role.RECEIVER:
-        rest = tuple(r for r in room.receiver_ids if r != client_id)
-        after = replace(room, receiver_ids=rest)
-        effects: Effects = tuple(Deliver(sender, goodbye) for sender in _sender(room))
-    else:
-        after = replace(room, sender_id=None)
-        effects = tuple(Deliver(receiver, goodbye) for receiver in room.receiver_ids)
-        if not room.config.persistent:
-            after, closing = _close(after, ErrorCode.ROOM_CLOSED, "the sender has left the room")
-            return after, effects + closing
-    if not after.client_ids:
-        after = replace(after, empty_since=now)
-    return after, effects

@@ -201,6 +201,12 @@ class Receiver(Session):
         """File bytes in the whole transfer, by the sender's first word; 0 before it."""
         return self._start_message.bytes if self._start_message else 0
 
+    @property
+    def accepted(self) -> str | None:
+        """Id of the manifest that was accepted, once all of it is known and that is decided."""
+        decided = self._state in (_State.RECEIVING, _State.FINISHING, _State.CONFIRMING)
+        return self.manifest.id if self.manifest and decided else None
+
     def path_of(self, file: int) -> str:
         """The path of an entry that has been told, as the sender wrote it."""
         return self._entries[file].path

@@ -14,7 +14,7 @@ from flyx.cli.output import JsonReporter, QuietReporter, event_fields, files_tex
 from flyx.cli.progress import HumanReporter, _FilesByOffset
 from flyx.cli.receive import offer_lines
 from flyx.client import events
-from flyx.errors import Declined, InputError, NoSuchRoom
+from flyx.errors import ConnectionLost, Declined, InputError, NoSuchRoom
 from tests.simulator import manifest_of
 
 MANIFEST = manifest_of({"d": None, "d/one": b"1" * 10, "d/empty": b"", "d/two": b"2" * 5})
@@ -25,6 +25,7 @@ EVERY_EVENT: list[events.Event] = [
     events.PeerJoined(1),
     events.PeerPaired(1),
     events.PeerConnected(1, "host", "srflx", 0.0123456789),
+    events.PeerLost(1, ConnectionLost(reason="nothing was heard")),
     events.PeerEnded(1, None),
     events.PeerEnded(1, Declined()),
     events.ManifestKnown(MANIFEST),

@@ -12,7 +12,7 @@ from aioice import stun
 
 from flyx.errors import PeerUnreachable, RemoteProtocolError, TransferInterrupted
 from flyx.rtc import peer
-from flyx.rtc.peer import Channel, IceCandidateInit, PeerConnection
+from flyx.rtc.peer import Channel, IceCandidateInit, PeerConnection, TurnServer
 
 LABELS = ("control", "data")
 
@@ -279,3 +279,17 @@ async def test_closing_while_connecting_is_clean() -> None:
         await left.close()
         with pytest.raises(PeerUnreachable):
             await waiting
+
+
+@pytest.mark.parametrize(
+    "url", ["turn:", "stun:127.0.0.1", "turns:127.0.0.1?transport=udp", "turn:127.0.0.1:1?transport=tcp", "x"]
+)
+async def test_a_turn_server_that_cannot_be_used_is_done_without(url: str) -> None:
+    told: asyncio.Queue[IceCandidateInit | None] = asyncio.Queue()
+    made = PeerConnection(LABELS, [], told.put_nowait, turn_servers=[TurnServer(url, "user", "password")])
+    try:
+        await made.offer()
+        while (candidate := await told.get()) is not None:
+            assert "typ host" in candidate["candidate"]
+    finally:
+        await made.close()

@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from flyx.server.app import Server
-from flyx.server.config import ServerConfig
+from flyx.server.config import LimitConfig, ServerConfig
 
 # Seconds within which whatever is awaited must have happened, on a slow machine too.
 PATIENCE = 10.0
@@ -119,9 +119,20 @@ async def trio(server: Server) -> AsyncIterator[tuple[Peer, Peer, Peer]]:
         yield sender, first, second
 
 
+UNLIMITED = LimitConfig(
+    create_rate=None,
+    join_rate=None,
+    miss_rate=None,
+    total_miss_rate=None,
+    message_rate=0.0,
+    max_offers_per_peer=0,
+    max_candidates_per_peer=0,
+)
+
+
 def local(**changes: Any) -> ServerConfig:
-    """The config of a server for one test."""
-    return ServerConfig(host="127.0.0.1", port=0, **changes)
+    """The config of a server for one test: all tests are one address and in a hurry, beyond any limit."""
+    return ServerConfig(**{"host": "127.0.0.1", "port": 0, "limits": UNLIMITED, **changes})
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -11,20 +11,24 @@ import pytest
 
 from flyx.errors import NoSuchRoom
 from flyx.server.store import RoomStore, StoreFull
-from flyx.signaling.messages import Offer, OfferData
-from flyx.signaling.room import (
+from flyx.signaling.commands import (
+    Admit,
     CloseClient,
     Deliver,
     Effects,
     Enter,
     Expire,
     Leave,
+    Lose,
+    Refuse,
     Relay,
-    Room,
+    Resume,
     RoomClosed,
-    RoomConfig,
-    new_room,
 )
+from flyx.signaling.members import Traffic
+from flyx.signaling.messages import Offer, OfferData, Role
+from flyx.signaling.record import dump_room, load_room
+from flyx.signaling.room import Room, RoomConfig, new_room
 
 T0 = 1_000_000.0
 
@@ -34,7 +38,17 @@ def a_room(room_id: str = "K7M2QX", **config: object) -> Room:
 
 
 def closes(effects: Effects) -> list[int]:
-    return [int(effect.close_code) for effect in effects if isinstance(effect, CloseClient)]
+    return [int(effect.close_code) for effect in effects if isinstance(effect, CloseClient | Refuse)]
+
+
+def enter(client_id: str) -> Enter:
+    return Enter(client_id, f"token of {client_id}")
+
+
+def generation(effects: Effects) -> int:
+    """Of the connection that was let in."""
+    [admit] = [effect for effect in effects if isinstance(effect, Admit)]
+    return admit.member.generation
 
 
 class RoomStoreContract:
@@ -44,12 +58,26 @@ class RoomStoreContract:
 
     async def test_a_room_comes_back_as_it_was_put_in(self) -> None:
         async with self.make_store() as store:
-            room = replace(a_room(max_clients=3, ttl=None, persistent=True), owner_token_hash="abc")
+            room = new_room("K7M2QX", RoomConfig(3, None, 5.0, True, 7.0), T0, owner_token="secret")
             assert await store.create(room)
             seen = await store.load("K7M2QX")
             assert seen is not None
             assert seen.room == room
             assert await store.count() == 1
+
+    async def test_a_room_comes_back_with_those_inside_and_what_is_kept_for_them(self) -> None:
+        async with self.make_store() as store:
+            await store.create(a_room())
+            await store.apply("K7M2QX", enter("s"), T0)
+            other = generation(await store.apply("K7M2QX", enter("r"), T0))
+            lost = Lose("r", other, "lost", Traffic(1, 1, ("ünïcödé \x00 \u2028",)))
+            await store.apply("K7M2QX", lost, T0)
+            seen = await store.load("K7M2QX")
+            assert seen is not None
+            assert load_room(dump_room(seen.room)) == seen.room
+            absence = seen.room.members["r"].absence
+            assert absence is not None
+            assert absence.traffic == lost.traffic
 
     async def test_a_missing_room_is_none(self) -> None:
         async with self.make_store() as store:
@@ -87,11 +115,11 @@ class RoomStoreContract:
             await store.create(a_room())
             seen = await store.load("K7M2QX")
             assert seen is not None
-            assert await store.replace(seen, replace(seen.room, sender_id="a"))
-            assert not await store.replace(seen, replace(seen.room, sender_id="b"))
+            assert await store.replace(seen, replace(seen.room, generation=1))
+            assert not await store.replace(seen, replace(seen.room, generation=2))
             now = await store.load("K7M2QX")
             assert now is not None
-            assert now.room.sender_id == "a"
+            assert now.room.generation == 1
 
     async def test_a_closed_room_is_forgotten(self) -> None:
         async with self.make_store() as store:
@@ -110,7 +138,7 @@ class RoomStoreContract:
             assert seen is not None
             await store.apply("K7M2QX", Expire(), T0 + 1e6)
             await store.create(a_room())
-            assert not await store.replace(seen, replace(seen.room, sender_id="a"))
+            assert not await store.replace(seen, replace(seen.room, generation=1))
 
     async def test_rooms_past_their_deadline_are_due(self) -> None:
         async with self.make_store() as store:
@@ -124,17 +152,66 @@ class RoomStoreContract:
     async def test_a_room_that_is_used_is_due_later(self) -> None:
         async with self.make_store() as store:
             await store.create(a_room(idle_timeout=10.0, persistent=False))
-            await store.apply("K7M2QX", Enter("s"), T0)
+            await store.apply("K7M2QX", enter("s"), T0)
             assert await store.due(T0 + 100) == []
+
+    async def test_a_room_is_due_when_a_place_in_it_is_held_no_longer(self) -> None:
+        async with self.make_store() as store:
+            await store.create(a_room(grace=30.0))
+            effects = await store.apply("K7M2QX", enter("s"), T0)
+            await store.apply("K7M2QX", Lose("s", generation(effects), "lost", None), T0 + 5)
+            assert await store.due(T0 + 34) == []
+            assert await store.due(T0 + 35) == ["K7M2QX"]
+            effects = await store.apply("K7M2QX", Expire(), T0 + 35)
+            assert isinstance(effects[-1], RoomClosed)
+            assert await store.count() == 0
+
+    async def test_a_client_comes_back_and_gets_what_was_kept(self) -> None:
+        async with self.make_store() as store:
+            await store.create(a_room())
+            first = generation(await store.apply("K7M2QX", enter("s"), T0))
+            other = generation(await store.apply("K7M2QX", enter("r"), T0))
+            lost = Lose("r", other, "lost", Traffic(received=3, sent=2, tail=("one", "two")))
+            await store.apply("K7M2QX", lost, T0)
+            await store.apply("K7M2QX", Relay("s", first, Offer(data=OfferData(sdp="v=0"))), T0)
+            back = Resume("r", "token of r", "next token", received=1)
+            effects = await store.apply("K7M2QX", back, T0 + 29)
+            admit = effects[0]
+            assert isinstance(admit, Admit)
+            assert admit.joined.data.recovered
+            assert (admit.sent, admit.received) == (1, 3)
+            assert admit.replay[0] == "two"
+            assert "v=0" in admit.replay[1]
+            assert len(admit.replay) == 2
+            # What its older connection still does changes nothing.
+            assert await store.apply("K7M2QX", Leave("r", other, "late"), T0 + 29) == ()
+
+    async def test_of_many_that_resume_one_client_at_once_each_token_serves_once(self) -> None:
+        async with self.make_store() as store:
+            await store.create(a_room())
+            await store.apply("K7M2QX", enter("s"), T0)
+            tries = (Resume("s", "token of s", f"token {n}") for n in range(10))
+            results = await asyncio.gather(*(store.apply("K7M2QX", back, T0) for back in tries))
+            seen = await store.load("K7M2QX")
+            assert seen is not None
+            # The token before the newest is good for a while: the answer with the newest may have been lost.
+            generations = [
+                generation(effects) for effects in results if isinstance(effects[0], Admit | CloseClient)
+            ]
+            assert len(set(generations)) == len(generations) == 10
+            assert seen.room.members["s"].generation == max(generations)
 
     async def test_apply_runs_a_whole_session(self) -> None:
         async with self.make_store() as store:
             await store.create(a_room())
-            await store.apply("K7M2QX", Enter("s"), T0)
-            await store.apply("K7M2QX", Enter("r"), T0)
-            effects = await store.apply("K7M2QX", Relay("s", Offer(data=OfferData(sdp="v=0"))), T0)
-            assert effects == (Deliver("r", Offer(data=OfferData(client_id="s", sdp="v=0"))),)
-            effects = await store.apply("K7M2QX", Leave("s", "done"), T0)
+            sender = generation(await store.apply("K7M2QX", enter("s"), T0))
+            await store.apply("K7M2QX", enter("r"), T0)
+            relay = Relay("s", sender, Offer(data=OfferData(sdp="v=0")))
+            [effect] = await store.apply("K7M2QX", relay, T0)
+            assert isinstance(effect, Deliver)
+            assert effect.client_id == "r"
+            assert effect.message == Offer(data=OfferData(client_id="s", sdp="v=0"))
+            effects = await store.apply("K7M2QX", Leave("s", sender, "done"), T0)
             assert closes(effects) == [4410]
             assert isinstance(effects[-1], RoomClosed)
             assert await store.load("K7M2QX") is None
@@ -143,9 +220,10 @@ class RoomStoreContract:
         async with self.make_store() as store:
             await store.create(a_room(max_clients=16))
             names = [f"client-{n}" for n in range(30)]
-            results = await asyncio.gather(*(store.apply("K7M2QX", Enter(name), T0) for name in names))
+            results = await asyncio.gather(*(store.apply("K7M2QX", enter(name), T0) for name in names))
             seen = await store.load("K7M2QX")
             assert seen is not None
-            assert len(seen.room.client_ids) == 16
-            assert set(seen.room.client_ids) <= set(names)
+            assert len(seen.room.members) == 16
+            assert set(seen.room.members) <= set(names)
+            assert sum(m.role is Role.SENDER for m in seen.room.members.values()) == 1
             assert [code for effects in results for code in closes(effects)] == [4413] * 14

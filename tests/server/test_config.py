@@ -1,11 +1,65 @@
 from __future__ import annotations
 
-from flyx.cli import serve
+from pathlib import Path
+
+import pytest
+
+from flyx.cli import room_options, serve, serve_options
+from flyx.cli.options import token_of
+from flyx.errors import InputError
 from flyx.server import config
+from flyx.signaling import room
 
 
 def test_the_commands_defaults_are_the_servers() -> None:
     for name in ("DEFAULT_HOST", "DEFAULT_PORT", "DEFAULT_STUN_URL", "DEFAULT_MAX_ROOMS"):
         assert getattr(serve, name) == getattr(config, name)
+    for name in vars(serve_options):
+        if name.startswith("DEFAULT_"):
+            assert getattr(serve_options, name) == getattr(config, name), name
+    for name in vars(room_options):
+        if name.startswith("DEFAULT_"):
+            assert getattr(room_options, name) == getattr(room, name), name
+        if name.startswith(("MIN_", "MAX_")) and name != "MAX_GRACE":
+            assert getattr(room_options, name) == getattr(config, name), name
     default = config.ServerConfig()
     assert (default.host, default.port) == ("0.0.0.0", 8000)
+
+
+@pytest.mark.parametrize("text", ["", "many", "0/minute", "-1/minute", "5/fortnight", "5"])
+def test_what_is_not_a_rate_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        config.parse_rate(text)
+    assert "60/minute" in str(caught.value.hint)
+
+
+def test_none_is_no_rate() -> None:
+    assert config.parse_rate("none") is None
+    rate = config.parse_rate("1000 per 2 hours")
+    assert rate is not None
+    assert (rate.amount, rate.get_expiry()) == (1000, 7200)
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1/8", "proxy", "10.0.0.300", ""])
+def test_what_is_not_a_network_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        serve_options.networks_of([text])
+
+
+@pytest.mark.parametrize("text", ["example.org", "https://example.org/path", "https://", ""])
+def test_what_is_not_an_origin_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        serve_options.origins_of([text])
+
+
+@pytest.mark.parametrize("token", ["", "with space", "gefüllt", "line\nbreak"])
+def test_a_token_that_no_header_can_carry_is_refused(token: str) -> None:
+    with pytest.raises(InputError, match="--api-token"):
+        token_of("--api-token", token)
+
+
+def test_a_certificate_needs_its_key() -> None:
+    with pytest.raises(InputError):
+        serve_options.tls_of(Path("certificate"), None)
+    with pytest.raises(InputError):
+        serve_options.tls_of(None, Path("key"))

@@ -177,12 +177,19 @@ async def test_the_frameworks_errors_look_like_ours(http: httpx.AsyncClient) -> 
 
 async def test_openapi_describes_every_answer(http: httpx.AsyncClient) -> None:
     document = (await http.get("/openapi.json")).json()
-    assert set(document["paths"]) == {"/room", "/room/{room_id}", "/status", "/healthz"}
+    assert set(document["paths"]) == {
+        *("/room", "/room/{room_id}", "/status", "/metrics", "/healthz", "/readyz")
+    }
     post = document["paths"]["/room"]["post"]["responses"]
-    assert set(post) == {"201", "400", "413", "422", "503"}
+    assert set(post) == {"201", "400", "401", "413", "422", "429", "503"}
     for path in document["paths"].values():
         for operation in path.values():
             for status, response in operation["responses"].items():
+                if status == "204":
+                    assert "content" not in response
+                    continue
+                if "text/plain" in response["content"]:
+                    continue
                 schema = response["content"]["application/json"]["schema"]["$ref"]
                 assert schema.endswith("/ApiError") == (status >= "400"), (operation, status)
 
@@ -197,3 +204,46 @@ async def test_rooms_that_nobody_enters_are_swept_away() -> None:
         async with asyncio.timeout(5):
             while (await http.get("/status")).json()["rooms"]:
                 pass
+
+
+async def test_an_owner_closes_the_room_and_those_inside_are_told(
+    server: Server, http: httpx.AsyncClient
+) -> None:
+    room = (await http.post("/room")).json()
+    owner = {"Authorization": f"Bearer {room['owner_token']}"}
+    path = f"/ws/{room['room_id']}"
+    async with joined(server, path) as sender, joined(server, path) as receiver:
+        await sender.expect("join")
+        response = await http.delete(f"/room/{room['room_id'].lower()}", headers=owner)
+        assert (response.status_code, response.content) == (204, b"")
+        for client in (sender, receiver):
+            await client.expect_error("room_closed", fatal=True)
+            await client.expect_close(4410)
+    check_error(await http.delete(f"/room/{room['room_id']}", headers=owner), 404, "no_such_room")
+
+
+async def test_who_is_not_the_owner_learns_nothing_of_a_room(server: Server, http: httpx.AsyncClient) -> None:
+    room, other = [(await http.post("/room")).json() for _ in range(2)]
+    async with joined(server) as sender:
+        # Made over the WebSocket, nobody has a token for it.
+        rooms = [room["room_id"], sender.room_id, "ZZZZZZ", "nonsense"]
+        tokens = ["guess", other["owner_token"], str(sender.joined["resume_token"])]
+        answers = [
+            await http.delete(f"/room/{room_id}", headers={"Authorization": f"Bearer {token}"})
+            for room_id in rooms
+            for token in tokens
+        ]
+        for response in answers:
+            check_error(response, 404, "no_such_room")
+            assert response.content == answers[0].content
+        await sender.expect_silence()
+    assert (await http.get(f"/room/{room['room_id']}")).status_code == 200
+
+
+@pytest.mark.parametrize("room_id", ["known", "ZZZZZZ"])
+async def test_closing_a_room_needs_a_token_whatever_the_room(http: httpx.AsyncClient, room_id: str) -> None:
+    if room_id == "known":
+        room_id = (await http.post("/room")).json()["room_id"]
+    response = await http.delete(f"/room/{room_id}")
+    check_error(response, 401, "bad_token")
+    assert response.headers["WWW-Authenticate"] == "Bearer"

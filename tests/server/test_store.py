@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from flyx.server.store import MemoryRoomStore, RoomStore, Stored
+from flyx.signaling.commands import Relay
 from flyx.signaling.messages import Offer, OfferData
-from flyx.signaling.room import Enter, Relay, Room
-from tests.server.store_contract import T0, RoomStoreContract, a_room
+from flyx.signaling.room import Room
+from tests.server.store_contract import T0, RoomStoreContract, a_room, enter, generation
 
 
 class TestMemoryRoomStore(RoomStoreContract):
@@ -46,7 +47,7 @@ class TestDistantStore(RoomStoreContract):
 async def test_apply_tries_again_when_another_was_first() -> None:
     store = DistantStore(max_rooms=1)
     await store.create(a_room())
-    await asyncio.gather(*(store.apply("K7M2QX", Enter(name), T0) for name in "abc"))
+    await asyncio.gather(*(store.apply("K7M2QX", enter(name), T0) for name in "abc"))
     assert store.replaced == 3
     assert store.refused > 0
 
@@ -54,8 +55,8 @@ async def test_apply_tries_again_when_another_was_first() -> None:
 async def test_relaying_writes_nothing() -> None:
     store = DistantStore(max_rooms=1)
     await store.create(a_room())
-    for name in "sr":
-        await store.apply("K7M2QX", Enter(name), T0)
+    sender = generation(await store.apply("K7M2QX", enter("s"), T0))
+    await store.apply("K7M2QX", enter("r"), T0)
     written = store.replaced
-    await store.apply("K7M2QX", Relay("s", Offer(data=OfferData(sdp="v=0"))), T0)
+    await store.apply("K7M2QX", Relay("s", sender, Offer(data=OfferData(sdp="v=0"))), T0)
     assert store.replaced == written

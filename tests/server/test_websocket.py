@@ -40,9 +40,12 @@ async def test_connecting_to_ws_makes_a_room_and_its_sender(server: Server) -> N
         assert len(sender.room_id) == 6
         assert set(sender.room_id) <= set(ROOM_ID_ALPHABET)
         assert sender.joined["peers"] == []
-        assert sender.joined["resume_token"] is None
+        # 192 bits in base64.
+        assert len(sender.joined["resume_token"]) == 32
         assert sender.joined["recovered"] is False
-        assert sender.joined["limits"] == {"max_message_size": MAX_MESSAGE_SIZE, "max_clients": 16}
+        assert sender.joined["received"] == 0
+        limits = {"max_message_size": MAX_MESSAGE_SIZE, "max_clients": 16, "grace": 30.0}
+        assert sender.joined["limits"] == limits
         assert sender.joined["ice_servers"] == [{"urls": ["stun:stun.l.google.com:19302"]}]
 
 
@@ -241,7 +244,7 @@ async def test_a_client_that_does_not_answer_pings_is_closed() -> None:
         # Nothing is read from the socket any more, so no ping is answered.
         dead.socket.transport.pause_reading()
         data = await sender.expect("disconnect")
-        assert data == {"client_id": dead.id, "reason": "the connection was lost"}
+        assert data == {"client_id": dead.id, "reason": "the connection was lost", "away": True}
         dead.socket.transport.abort()
 
 
@@ -271,7 +274,7 @@ async def test_a_receiver_that_vanishes_is_reported(server: Server) -> None:
     async with trio(server) as (sender, first, second):
         first.socket.transport.abort()
         data = await sender.expect("disconnect")
-        assert data == {"client_id": first.id, "reason": "the connection was lost"}
+        assert data == {"client_id": first.id, "reason": "the connection was lost", "away": True}
         await second.expect_silence()
 
 

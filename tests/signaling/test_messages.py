@@ -22,6 +22,7 @@ from flyx.signaling.messages import (
     IceCandidateInit,
     IceServer,
     Join,
+    JoinData,
     Joined,
     JoinedData,
     Limits,
@@ -40,7 +41,12 @@ from flyx.signaling.messages import (
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 client_ids = st.uuids(version=4).map(str)
 sdps = text.filter(bool)
-peers = st.builds(Peer, client_id=client_ids, role=st.sampled_from(Role))
+counts = st.integers(0, 2**53)
+peers = st.builds(Peer, client_id=client_ids, role=st.sampled_from(Role), away=st.booleans())
+arrivals = st.builds(JoinData, client_id=client_ids, role=st.sampled_from(Role), recovered=st.booleans())
+returns = st.builds(
+    JoinData, client_id=client_ids, resume_token=text.filter(bool), received=st.none() | counts
+)
 candidates = st.builds(
     IceCandidateInit,
     candidate=text,
@@ -59,16 +65,22 @@ joined_data = st.builds(
     room_id=text,
     client_id=client_ids,
     role=st.sampled_from(Role),
-    resume_token=st.none() | text,
+    resume_token=st.none() | text.filter(bool),
     recovered=st.booleans(),
+    received=counts,
     expires_at=st.none() | st.floats(0, 1e11),
     peers=st.lists(peers, max_size=3).map(tuple),
     ice_servers=st.lists(ice_servers, max_size=3).map(tuple),
-    limits=st.builds(Limits, max_message_size=st.integers(0, 2**31), max_clients=st.integers(0, 256)),
+    limits=st.builds(
+        Limits,
+        max_message_size=st.integers(0, 2**31),
+        max_clients=st.integers(0, 256),
+        grace=st.floats(0, 1e6),
+    ),
 )
 messages = st.one_of(
     st.builds(Joined, data=joined_data),
-    st.builds(Join, data=peers),
+    st.builds(Join, data=arrivals | returns),
     st.builds(
         Offer,
         data=st.builds(OfferData, client_id=client_ids, sdp=sdps, target_id=st.none() | client_ids),
@@ -83,7 +95,9 @@ messages = st.one_of(
             target_id=st.none() | client_ids,
         ),
     ),
-    st.builds(Disconnect, data=st.builds(DisconnectData, client_id=client_ids, reason=text)),
+    st.builds(
+        Disconnect, data=st.builds(DisconnectData, client_id=client_ids, reason=text, away=st.booleans())
+    ),
     st.just(Ping()),
     st.just(Pong()),
     st.builds(error_message, st.sampled_from(ErrorCode), text, fatal=st.booleans()),
@@ -196,6 +210,13 @@ def test_any_field_replaced_raises_nothing_but_remote_protocol_error(
         ('{"type":"ice_candidate","data":{"candidate":{"candidate":"","sdpMLineIndex":"0"}}}', "bad_message"),
         ('{"type":"ice_candidate","data":{"candidate":{"candidate":"","sdpMLineIndex":-1}}}', "bad_message"),
         ('{"type":"disconnect","data":{"reason":"' + "x" * 201 + '"}}', ErrorCode.BAD_MESSAGE),
+        ('{"type":"join","data":{"client_id":"a"}}', ErrorCode.BAD_MESSAGE),
+        ('{"type":"join","data":{"client_id":"a","role":"sender","resume_token":"x"}}', "bad_message"),
+        ('{"type":"join","data":{"client_id":"a","resume_token":""}}', ErrorCode.BAD_MESSAGE),
+        ('{"type":"join","data":{"client_id":"a","resume_token":"x","received":-1}}', "bad_message"),
+        ('{"type":"join","data":{"client_id":"a","resume_token":"x","received":1.5}}', "bad_message"),
+        ('{"type":"join","data":{"client_id":"a","resume_token":"x","received":1e400}}', "bad_message"),
+        ('{"type":"join","data":{"client_id":"a","resume_token":"' + "x" * 257 + '"}}', "bad_message"),
         ('{"type":"error","data":{"code":"x","message":"y","fatal":"yes"}}', ErrorCode.BAD_MESSAGE),
         ('{"type":"ping","data":{"pad":"' + "x" * MAX_MESSAGE_SIZE + '"}}', ErrorCode.MESSAGE_TOO_BIG),
         # 3 bytes each: the limit counts bytes, not characters.

@@ -1,0 +1,76 @@
+"""Options of `flyx serve` about rooms: what they are like unless asked otherwise, and where they are kept.
+
+The defaults are those of flyx.server.config and flyx.signaling.room, which load too much for `flyx --help`; a
+test holds them equal.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_MAX_CLIENTS = 16
+DEFAULT_TTL = 24 * 3600
+DEFAULT_IDLE_TIMEOUT = 600
+DEFAULT_GRACE = 30.0
+# The bounds of POST /room, but that an operator may let every room live as long as a persistent one.
+MIN_MAX_CLIENTS, MAX_MAX_CLIENTS = 2, 256
+MIN_TTL, MAX_PERSISTENT_TTL = 60, 30 * 24 * 3600
+MIN_IDLE_TIMEOUT, MAX_IDLE_TIMEOUT = 10, 24 * 3600
+MAX_GRACE = 3600.0
+
+MaxClients = Annotated[
+    int,
+    typer.Option(
+        "--max-clients",
+        envvar="FLYX_MAX_CLIENTS",
+        metavar="N",
+        min=MIN_MAX_CLIENTS,
+        max=MAX_MAX_CLIENTS,
+        help="Most clients of a room, its sender included",
+    ),
+]
+Ttl = Annotated[
+    int,
+    typer.Option(
+        "--ttl",
+        envvar="FLYX_TTL",
+        metavar="SECONDS",
+        min=MIN_TTL,
+        max=MAX_PERSISTENT_TTL,
+        help="Time after which a room ends, whoever is inside",
+    ),
+]
+IdleTimeout = Annotated[
+    int,
+    typer.Option(
+        "--idle-timeout",
+        envvar="FLYX_IDLE_TIMEOUT",
+        metavar="SECONDS",
+        min=MIN_IDLE_TIMEOUT,
+        max=MAX_IDLE_TIMEOUT,
+        help="Time for which a room is kept with nobody inside",
+    ),
+]
+Grace = Annotated[
+    float,
+    typer.Option(
+        "--grace",
+        envvar="FLYX_GRACE",
+        metavar="SECONDS",
+        min=0.0,
+        max=MAX_GRACE,
+        help="Time for which a client may come back after its connection was lost; 0 is not at all",
+    ),
+]
+State = Annotated[
+    Path | None,
+    typer.Option(
+        "--state",
+        envvar="FLYX_STATE",
+        metavar="FILE",
+        help="File that keeps rooms and places for the next start  [default: kept in memory]",
+    ),
+]

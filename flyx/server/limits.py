@@ -1,0 +1,343 @@
+"""What strangers may ask of the server, and what they have asked so far.
+
+    ConnectionCounter   connections at a time, in all and for each address: a Visit each
+    RateLimits          creating rooms, entering them, looking for rooms that are not there
+    TokenBucket         messages of one connection
+
+Addresses are counted, never logged: `address_key` is what stands for one here. Rates are those of the library
+`limits`, over any of its asynchronous storages; WindowStorage is the one for a single process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from itertools import islice
+from math import ceil
+
+from limits import RateLimitItem, RateLimitItemPerMinute
+from limits.aio.storage import Storage
+from limits.aio.strategies import FixedWindowRateLimiter
+
+from flyx.server.config import LimitConfig
+
+# Of the windows that are kept, how many at most: an attacker with many addresses must not fill the memory.
+_MAX_WINDOWS = 100_000
+
+
+class Limit(StrEnum):
+    """What a client has had too much of. The values are the labels of a metric."""
+
+    CONNECTIONS = "connections"
+    CONNECTIONS_PER_ADDRESS = "connections_per_address"
+    CREATE = "create"
+    JOIN = "join"
+    MISS = "miss"
+    MESSAGES = "messages"
+    OFFERS = "offers"
+    CANDIDATES = "candidates"
+    HANDSHAKE = "handshake"
+    CONTROL_FRAMES = "control_frames"
+    FRAGMENTS = "fragments"
+
+
+class LimitReached(Exception):
+    """No more of this for now.
+
+    Attributes:
+        limit: Which one.
+        retry_after: Whole seconds after which it may be asked again.
+    """
+
+    def __init__(self, limit: Limit, retry_after: int, reason: str) -> None:
+        super().__init__(reason)
+        self.limit = limit
+        self.retry_after = retry_after
+        self.reason = reason
+
+
+def address_key(host: str) -> str:
+    """Return what an address counts as: an IPv4 address as itself, an IPv6 address as its network of 64 bits.
+
+    Whoever has one IPv6 address has 2^64 of them. What is no address, such as a Unix socket, is one client.
+    """
+    # An interface may follow an IPv6 address (RFC 4007 §11).
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return str(ip_network((address, 64), strict=False))
+
+
+class Visit:
+    """One connection, as it is counted. It needs its leave(), whatever became of it.
+
+    Attributes:
+        exceeds: The limit that it is beyond; None: welcome. Those beyond one are told so and sent away.
+        proxied: It comes from a proxy, which speaks for others.
+    """
+
+    __slots__ = ("_address", "_counter", "exceeds", "proxied")
+
+    def __init__(self, counter: ConnectionCounter, exceeds: Limit | None, *, proxied: bool) -> None:
+        self.exceeds = exceeds
+        self.proxied = proxied
+        self._address: str | None = None
+        self._counter: ConnectionCounter | None = counter
+
+    def belong_to(self, address: str) -> None:
+        """Count the connection for an address, too; once."""
+        if self._counter is None or self._address is not None:
+            return
+        self._address = address
+        self.exceeds = self._counter.add_address(address) or self.exceeds
+
+    def leave(self) -> None:
+        """The connection is over."""
+        if self._counter is not None:
+            self._counter.remove(self._address)
+            self._counter = None
+
+
+class ConnectionCounter:
+    """Counts connections, in all and for each address."""
+
+    # Connections beyond a limit that are told so at a time, for each limit; more are cut off without a word.
+    SLACK = 64
+
+    def __init__(self, config: LimitConfig) -> None:
+        self._max_total = config.max_connections
+        self._max_per_address = config.max_connections_per_address
+        self._addresses: Counter[str] = Counter()
+        self.total = 0
+
+    def enter(self, address: str | None) -> Visit | None:
+        """Count a connection.
+
+        Args:
+            address: Whose it is; None: a proxy's.
+
+        Returns:
+            None, and nothing is counted, if so many are beyond a limit that this one is not even to be told.
+        """
+        per_address = self._addresses.get(address, 0) if address is not None else 0
+        for count, limit in ((self.total, self._max_total), (per_address, self._max_per_address)):
+            if limit and count >= limit + self.SLACK:
+                return None
+        self.total += 1
+        over = Limit.CONNECTIONS if self._max_total and self.total > self._max_total else None
+        visit = Visit(self, over, proxied=address is None)
+        if address is not None:
+            visit.belong_to(address)
+        return visit
+
+    def add_address(self, address: str) -> Limit | None:
+        """Count a connection of an address; return the limit that it is beyond."""
+        self._addresses[address] += 1
+        over = self._max_per_address and self._addresses[address] > self._max_per_address
+        return Limit.CONNECTIONS_PER_ADDRESS if over else None
+
+    def remove(self, address: str | None) -> None:
+        """A connection is over."""
+        self.total -= 1
+        if address is not None:
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
+
+
+class TokenBucket:
+    """Lets through `burst` at once and `rate` a second in the long run."""
+
+    __slots__ = ("_burst", "_rate", "_seen", "_tokens")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        """Args:
+        rate: Tokens a second; 0 is no limit.
+        burst: Tokens that the bucket holds; it starts full.
+        now: Monotonic seconds, as in all calls.
+        """
+        self._rate = rate
+        self._burst = float(burst)
+        self._tokens = float(burst)
+        self._seen = now
+
+    def take(self, now: float) -> bool:
+        """Take a token; False if there is none."""
+        if not self._rate:
+            return True
+        tokens = self._tokens + (now - self._seen) * self._rate
+        self._seen = now
+        if tokens > self._burst:
+            tokens = self._burst
+        if tokens < 1.0:
+            self._tokens = tokens
+            return False
+        self._tokens = tokens - 1.0
+        return True
+
+
+class WindowStorage(Storage):
+    """Counts of one process for the fixed windows of `limits`.
+
+    The library's own storages in memory look at every key on every hit, on a thread or in a task of its own:
+    with as many keys as an attacker has addresses. Here windows are dropped in the order in which they
+    began, a few for each new one, and never are there more than _MAX_WINDOWS.
+    """
+
+    STORAGE_SCHEME = None
+
+    def __init__(self, *, clock: Callable[[], float] = time.time, max_windows: int = _MAX_WINDOWS) -> None:
+        super().__init__()
+        self._clock = clock
+        self._max_windows = max_windows
+        # Key to (count, end of the window), in the order in which they began.
+        self._windows: dict[str, tuple[int, float]] = {}
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return ValueError
+
+    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        now = self._clock()
+        count, end = self._windows.get(key, (0, 0.0))
+        if end <= now:
+            count, end = 0, now + expiry
+            self._windows.pop(key, None)
+            self._make_room(now)
+        self._windows[key] = (count + amount, end)
+        return count + amount
+
+    def _make_room(self, now: float) -> None:
+        # Two for each new one: what is over goes faster than it comes.
+        for oldest in list(islice(self._windows, 2)):
+            if self._windows[oldest][1] <= now or len(self._windows) >= self._max_windows:
+                del self._windows[oldest]
+
+    async def get(self, key: str) -> int:
+        count, end = self._windows.get(key, (0, 0.0))
+        return count if end > self._clock() else 0
+
+    async def get_expiry(self, key: str) -> float:
+        """Return when the window of key ends, on the clock of this storage."""
+        now = self._clock()
+        return max(now, self._windows.get(key, (0, now))[1])
+
+    async def check(self) -> bool:
+        return True
+
+    async def reset(self) -> int | None:
+        count = len(self._windows)
+        self._windows.clear()
+        return count
+
+    async def clear(self, key: str) -> None:
+        self._windows.pop(key, None)
+
+
+# One miss in a minute; what an address gets while all together miss too often.
+_ONE_MISS = RateLimitItemPerMinute(1, namespace="STRICT")
+
+
+class RateLimits:
+    """The rates at which addresses may do what costs us something or tells them something."""
+
+    def __init__(self, config: LimitConfig, *, clock: Callable[[], float] = time.time) -> None:
+        """Args:
+        config: The rates.
+        clock: Returns Unix time, as the storages of `limits` do.
+        """
+        self._config = config
+        self._clock = clock
+        self._storage: Storage = WindowStorage(clock=clock)
+        self._limiter = FixedWindowRateLimiter(self._storage)
+
+    async def create(self, address: str) -> None:
+        """An address asks for a new room.
+
+        Raises:
+            LimitReached: It has made too many.
+        """
+        reason = "too many rooms made from your address"
+        await self._hit(Limit.CREATE, self._config.create_rate, address, reason)
+
+    async def join(self, address: str) -> None:
+        """An address asks to enter a room.
+
+        Raises:
+            LimitReached: It has done so too often.
+        """
+        await self._hit(Limit.JOIN, self._config.join_rate, address, "too many joins from your address")
+
+    async def look(self, address: str) -> None:
+        """An address is about to look for a room; tell miss() if it is not there.
+
+        An answer, either way, would let it go on guessing: whoever has missed too often learns nothing.
+
+        Raises:
+            LimitReached: It has missed too often, or all have and it is one of them.
+        """
+        reason = "too many looks for rooms that are not there"
+        rate = self._config.miss_rate
+        if rate is not None and not await self._limiter.test(rate, Limit.MISS, address):
+            raise LimitReached(Limit.MISS, await self._wait(rate, Limit.MISS, address), reason)
+        total = self._config.total_miss_rate
+        if total is None or await self._limiter.test(total, Limit.MISS):
+            return
+        if not await self._limiter.test(_ONE_MISS, Limit.MISS, address):
+            raise LimitReached(Limit.MISS, await self._wait(_ONE_MISS, Limit.MISS, address), reason)
+
+    async def miss(self, address: str) -> None:
+        """The room that an address looked for is not there."""
+        if self._config.miss_rate is not None:
+            await self._limiter.hit(self._config.miss_rate, Limit.MISS, address)
+        if self._config.total_miss_rate is not None:
+            await self._limiter.hit(self._config.total_miss_rate, Limit.MISS)
+            await self._limiter.hit(_ONE_MISS, Limit.MISS, address)
+
+    async def _hit(self, limit: Limit, rate: RateLimitItem | None, address: str, reason: str) -> None:
+        if rate is not None and not await self._limiter.hit(rate, limit, address):
+            raise LimitReached(limit, await self._wait(rate, limit, address), reason)
+
+    async def _wait(self, rate: RateLimitItem, *identifiers: str) -> int:
+        end = await self._storage.get_expiry(rate.key_for(*identifiers))
+        return max(1, ceil(end - self._clock()))
+
+
+class PairLimits:
+    """What one client has said to each of its peers: offers, answers and candidates, within a window."""
+
+    # Peers that are told apart. A client that names more starts anew with the first of them.
+    _MAX_PEERS = 1024
+
+    def __init__(self, config: LimitConfig) -> None:
+        self._config = config
+        # Peer to the end of its window, descriptions and candidates.
+        self._said: dict[str | None, list[float]] = {}
+
+    def describe(self, peer: str | None, now: float) -> bool:
+        """Count an offer or an answer; False if it is one too many."""
+        return self._count(peer, 1, self._config.max_offers_per_peer, now)
+
+    def trickle(self, peer: str | None, now: float) -> bool:
+        """Count a candidate; False if it is one too many."""
+        return self._count(peer, 2, self._config.max_candidates_per_peer, now)
+
+    def _count(self, peer: str | None, kind: int, limit: int, now: float) -> bool:
+        if not limit:
+            return True
+        said = self._said.get(peer)
+        if said is None or said[0] <= now:
+            self._said.pop(peer, None)
+            if len(self._said) >= self._MAX_PEERS:
+                del self._said[next(iter(self._said))]
+            said = self._said[peer] = [now + self._config.pair_window, 0, 0]
+        said[kind] += 1
+        return said[kind] <= limit

@@ -1,0 +1,132 @@
+"""What the server counts, for Prometheus. Nothing here has a label by room, client or address.
+
+Counters are plain integers, which cost next to nothing to raise; they become metrics when somebody asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+
+from flyx import __version__
+from flyx.server.limits import Limit
+from flyx.signaling.messages import ErrorCode, Outcome
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# Seconds between two looks at the loop's lag.
+_LAG_INTERVAL = 0.5
+_LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+JOINED = "joined"
+LOCAL, REMOTE = "local", "remote"
+
+
+class Metrics:
+    """The counters of one server. They begin at nothing: two servers in one process do not mix.
+
+    Attributes:
+        messages: Messages received, by type, those that could not be used as "invalid".
+        joins: Clients that asked to enter a room, by what came of it: JOINED, or the code they were told.
+        limits: Limits reached.
+        transfers: Transfers, by outcome, as their receivers tell.
+        relays: Messages passed on, to clients of this process (LOCAL) and to other nodes (REMOTE).
+        slow_consumers: Clients closed because they did not read.
+    """
+
+    def __init__(self) -> None:
+        self.messages: Counter[str] = Counter()
+        self.joins: Counter[str] = Counter({JOINED: 0})
+        self.limits: Counter[str] = Counter(dict.fromkeys(Limit, 0))
+        self.transfers: Counter[str] = Counter(dict.fromkeys(Outcome, 0))
+        self.relays: Counter[str] = Counter({LOCAL: 0, REMOTE: 0})
+        self.slow_consumers = 0
+
+        self._registry = CollectorRegistry()
+        registry = self._registry
+        ProcessCollector(registry=registry)
+        Info("flyx", "The server.", registry=registry).info({"version": __version__})
+        self._rooms = Gauge("flyx_rooms", "Rooms.", registry=registry)
+        self._clients = Gauge("flyx_clients", "Clients connected to this process.", registry=registry)
+        self._connections = Gauge(
+            "flyx_connections", "TCP connections to this process, HTTP included.", registry=registry
+        )
+        self._queued = Gauge(
+            "flyx_queued_bytes", "Bytes that wait for clients of this process.", registry=registry
+        )
+        self._longest_queue = Gauge(
+            "flyx_longest_queue_bytes", "Bytes that wait for the slowest client.", registry=registry
+        )
+        self._lag = Histogram(
+            "flyx_loop_lag_seconds", "How late the event loop is.", registry=registry, buckets=_LAG_BUCKETS
+        )
+        registry.register(_Plain(self))
+
+    def join_ended(self, refusal: ErrorCode | None) -> None:
+        """A client has been let in, or has not."""
+        self.joins[JOINED if refusal is None else refusal] += 1
+
+    def limit_reached(self, limit: Limit) -> None:
+        """Somebody was told to ask for less."""
+        self.limits[limit] += 1
+
+    def transfer_ended(self, outcome: Outcome) -> None:
+        """A receiver has told how its transfer went."""
+        self.transfers[outcome] += 1
+
+    def expose(self, *, rooms: int, connections: int, queues: Iterable[int]) -> bytes:
+        """Return everything in the text format of Prometheus.
+
+        Args:
+            rooms: How many there are.
+            connections: TCP connections.
+            queues: Bytes waiting for each client.
+        """
+        clients = total = longest = 0
+        for size in queues:
+            clients += 1
+            total += size
+            longest = max(longest, size)
+        self._rooms.set(rooms)
+        self._connections.set(connections)
+        self._clients.set(clients)
+        self._queued.set(total)
+        self._longest_queue.set(longest)
+        return generate_latest(self._registry)
+
+    async def watch_loop(self) -> None:
+        """Measure how late the event loop is, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LAG_INTERVAL
+            await asyncio.sleep(_LAG_INTERVAL)
+            self._lag.observe(max(0.0, loop.time() - due))
+
+
+class _Plain:
+    """Collects what is counted as plain integers."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        counted = self._metrics
+        yield _family("flyx_joins", "Clients that asked for a room, by outcome.", "outcome", counted.joins)
+        yield _family("flyx_messages", "Messages received, by type.", "type", counted.messages)
+        yield _family("flyx_relays", "Messages passed on, by where to.", "path", counted.relays)
+        yield _family("flyx_limits", "Limits reached, by limit.", "limit", counted.limits)
+        yield _family("flyx_transfers", "Transfers, as receivers tell.", "outcome", counted.transfers)
+        yield CounterMetricFamily(
+            "flyx_slow_consumers", "Clients closed because they did not read.", value=counted.slow_consumers
+        )
+
+
+def _family(name: str, text: str, label: str, counts: Counter[str]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, count in sorted(counts.items()):
+        family.add_metric([value], count)
+    return family

@@ -1,0 +1,89 @@
+"""For those who run the server: is it alive, is it ready, how is it doing.
+
+`health` is for whoever balances load and may ask at any time. `router` tells more, on the same port as
+everything else, behind a token, or on a port of its own.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+from fastapi.security import HTTPAuthorizationCredentials
+from pydantic import BaseModel, Field
+
+from flyx import __version__
+from flyx.server.errors import bearer, errors, require_token, unavailable
+from flyx.server.metrics import CONTENT_TYPE
+from flyx.server.store import AWAY
+from flyx.server.websocket import HubOfApp
+from flyx.signaling.messages import ErrorCode
+
+health = APIRouter()
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: str = "ok"
+
+
+class ServerStatus(BaseModel):
+    """How the server is."""
+
+    version: str
+    uptime: Annotated[float, Field(description="Seconds since the start.")]
+    rooms: int
+    clients: Annotated[int, Field(description="Clients connected to this process.")]
+
+
+@health.get("/healthz")
+async def healthz() -> Health:
+    """Answer, and so show that the process is alive; nothing else is looked at."""
+    return Health()
+
+
+@health.get("/readyz", responses=errors(HTTPStatus.SERVICE_UNAVAILABLE))
+async def readyz(hub: HubOfApp) -> Health:
+    """Tell whether clients should be sent here: not while the server is drained or cannot reach its rooms."""
+    if hub.stopping:
+        raise unavailable(ErrorCode.SERVER_STOPPING, "the server is stopping")
+    if not hub.ready:
+        raise unavailable(ErrorCode.UNAVAILABLE, AWAY)
+    return Health()
+
+
+async def _may_watch(
+    hub: HubOfApp, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+) -> None:
+    require_token(hub.config.metrics_token, credentials)
+
+
+router = APIRouter(dependencies=[Depends(_may_watch)], responses=errors(HTTPStatus.UNAUTHORIZED))
+
+
+@router.get("/status")
+async def server_status(hub: HubOfApp) -> ServerStatus:
+    """Tell the version, the uptime and how much is going on."""
+    return ServerStatus(
+        version=__version__,
+        uptime=hub.clock() - hub.started_at,
+        rooms=await hub.room_count(),
+        clients=hub.client_count,
+    )
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={int(HTTPStatus.OK): {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(hub: HubOfApp) -> Response:
+    """Tell everything that is counted, in the text format of Prometheus."""
+    text = hub.metrics.expose(
+        rooms=await hub.room_count(),
+        connections=hub.door.connections.total,
+        queues=hub.queue_sizes(),
+    )
+    return Response(text, media_type=CONTENT_TYPE)

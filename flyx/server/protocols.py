@@ -1,0 +1,419 @@
+"""uvicorn's protocols, with an end for every connection whose other side does not do its part.
+
+uvicorn waits for ever for the rest of a request, for a peer to read what was written, and for the end of a
+message in as many fragments as it likes. Here each connection is counted before its first byte (`Visit`),
+each request has a deadline up to its last byte, and what a peer may make us keep is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from http import HTTPStatus
+from typing import Any, ClassVar, cast
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode as StandardCloseCode
+from websockets.frames import Frame
+from websockets.http11 import Request
+from websockets.protocol import State
+
+from flyx.server.config import ServerConfig
+from flyx.server.connection import WIRE, Connection
+from flyx.server.gate import VISIT, Doorkeeper
+from flyx.server.limits import Limit, TokenBucket, Visit
+from flyx.signaling.messages import CloseCode
+
+# Of one message. Ours come in one; nothing that a client has to say needs more.
+_MAX_FRAGMENTS = 64
+# WebSocket pings and pongs of a peer: per second in the long run, and at once.
+_CONTROL_RATE, _CONTROL_BURST = 10.0, 100
+# Bytes that may wait for a peer which makes us answer and does not read.
+_MAX_UNREAD = 64 * 1024
+# Bytes read before others have their turn: one read of a socket can bring thousands of small messages.
+_PIECE = 8 * 1024
+# Seconds for a peer that broke the protocol to read that it did.
+_FAREWELL = 1.0
+
+_REQUEST_TIMEOUT = (
+    f"HTTP/1.1 {HTTPStatus.REQUEST_TIMEOUT.value} {HTTPStatus.REQUEST_TIMEOUT.phrase}\r\n"
+    "connection: close\r\ncontent-length: 0\r\n\r\n"
+).encode()
+
+
+class Lingering:
+    """Mixin for a protocol: cuts its transport off if closing it does not end it within `linger` seconds.
+
+    A transport that is closed still waits until what was written is sent. A peer that keeps its TCP window
+    shut would hold the socket and its buffers for ever.
+    """
+
+    settings: ClassVar[ServerConfig]
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    _cut_off: asyncio.TimerHandle | None = None
+
+    def cut_off_later(self) -> None:
+        """The transport is being closed."""
+        if self._cut_off is None:
+            self._cut_off = self.loop.call_later(self.settings.linger, self.transport.abort)
+
+    def stay(self) -> None:
+        """The connection has ended."""
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+
+
+class HttpProtocol(Lingering, H11Protocol):
+    """uvicorn's HTTP/1.1, up to a WebSocket handshake. Listener makes a subclass that has the attributes."""
+
+    door: ClassVar[Doorkeeper]
+    _deadline: asyncio.TimerHandle | None = None
+    # Set before the connection is made if it was counted then.
+    visit: Visit | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        visit = self.visit or self.door.enter(_host_of(transport))
+        if visit is None:
+            transport.abort()
+            return
+        self.visit = visit
+        self.app_state = {**self.app_state, VISIT: visit}
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        self.stay()
+        super().connection_lost(exc)
+        if self.visit is not None:
+            self.visit.leave()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.transport.get_protocol() is not self:
+            return
+        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
+            self._arm()
+        else:
+            self._disarm()
+        if self.transport.is_closing():
+            self.cut_off_later()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._disarm()
+        super().handle_websocket_upgrade(event)
+        protocol = self.transport.get_protocol()
+        if isinstance(protocol, WebSocketProtocol):
+            protocol.expect_handshake()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self.cut_off_later()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self.cut_off_later()
+
+    def _arm(self) -> None:
+        if self._deadline is None and self.settings.limits.handshake_timeout:
+            self._deadline = self.loop.call_later(self.settings.limits.handshake_timeout, self._too_late)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        self.door.turned_away(Limit.HANDSHAKE)
+        # A body that does not come keeps the application waiting; the end of the connection ends that.
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.write(_REQUEST_TIMEOUT)
+        self.transport.close()
+        self.cut_off_later()
+
+
+class _Nobody:
+    """What uvicorn tells when the application has returned."""
+
+    def put_nowait(self, event: object) -> None:
+        """An event that would be received."""
+
+    def set(self) -> None:
+        """A client that waits could send."""
+
+    def clear(self) -> None:
+        """It would have to wait."""
+
+
+_NOBODY = _Nobody()
+
+
+class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket. Listener makes a subclass that has the attributes.
+
+    The handshake goes through the ASGI application, like every request. The application then calls
+    take_over() on what it finds as WIRE in the extensions of the scope, and returns: what follows needs
+    neither a task nor a queue nor a dictionary for each message. The methods are those of
+    flyx.server.connection.Wire.
+    """
+
+    door: ClassVar[Doorkeeper]
+    _control: TokenBucket | None = None
+    # Set by take_over().
+    _connection: Connection | None = None
+    # What was read and waits for its turn; whether it waits for release().
+    _unread = b""
+    _held = False
+    # The peer has broken the protocol and been told so.
+    _failed = False
+
+    def expect_handshake(self) -> None:
+        """The request for a handshake has been passed on: if it is not one, the answer to it is the end."""
+        if self.handshake_initiated:
+            return
+        # What h11 takes for a request need not be one for `websockets`, which has an answer ready.
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
+        self.cut_off_later()
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if not self.handshake_complete:
+            self.scope["extensions"][WIRE] = cast(Any, self)
+
+    async def run_asgi(self) -> None:
+        try:
+            await self.app(self.scope, self.receive, self.send)
+        except ClientDisconnected:
+            pass
+        except Exception:
+            self.logger.exception("the application failed")
+            self.send_500_response()
+        else:
+            if self._connection is not None:
+                # An idle client costs as little as it can: these are some kilobytes.
+                del self.scope, self.request, self.response
+                self.queue = self.writable = cast(Any, _NOBODY)
+                return
+        if self.close_timer is None:
+            self.transport.close()
+        if not self.disconnected:
+            self.cut_off_later()
+
+    # What a Connection asks for.
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the network has not taken."""
+        return self.transport.get_write_buffer_size()
+
+    def take_over(self, connection: Connection) -> None:
+        """Hand frames, and the news of the end, to connection from now on."""
+        self._connection = connection
+        while not self.queue.empty():
+            early = cast(dict[str, Any], self.queue.get_nowait())
+            if early["type"] == "websocket.receive":
+                text = early.get("text")
+                connection.frame_received(early["bytes"] if text is None else text)
+        if self.read_paused:
+            self.read_paused = False
+            if not self._held:
+                self.transport.resume_reading()
+        if self.disconnected or self._failed:
+            connection.lost(None)
+
+    def send_text(self, payload: bytes) -> None:
+        """Send a text frame of valid UTF-8."""
+        if self.conn.state is State.OPEN and not self.transport.is_closing():
+            self.conn.send_text(payload)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+
+    def send_close(self, code: int, reason: str) -> None:
+        """Send a close frame, the last thing that is sent, and see to it that the connection ends."""
+        self.release()
+        if self.conn.state is not State.OPEN or self.transport.is_closing():
+            return
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.stop_keepalive()
+        # The peer's own close frame ends it sooner.
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
+        self.cut_off_later()
+
+    def hold(self) -> None:
+        """Read no further until release()."""
+        self._held = True
+        self.transport.pause_reading()
+
+    def release(self) -> None:
+        """Read on."""
+        if self._held:
+            self._held = False
+            self._read_on()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self.transport.abort()
+
+    def spawn(self, job: Coroutine[Any, Any, None]) -> None:
+        """Run job in a task of its own."""
+        task = self.loop.create_task(job)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    # What uvicorn asks for.
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.cut_off_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.stay()
+        super().connection_lost(exc)
+        visit: Visit | None = self.app_state.get(VISIT)
+        if visit is not None:
+            visit.leave()
+        self._tell_lost(None)
+        self._connection = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._failed:
+            return
+        if self._connection is None:
+            super().data_received(data)
+            return
+        if self._held or self._unread:
+            self._unread += data
+            return
+        if len(data) > _PIECE:
+            self._unread = data[_PIECE:]
+            data = data[:_PIECE]
+            self.transport.pause_reading()
+            self.loop.call_soon(self._read_on)
+        super().data_received(data)
+
+    def _read_on(self) -> None:
+        if self._held or self.disconnected:
+            return
+        if self._unread:
+            data, self._unread = self._unread, b""
+            self.data_received(data)
+        if self._is_idle() and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _is_idle(self) -> bool:
+        return not self._held and not self._unread
+
+    def send_receive_event_to_app(self) -> None:
+        if self._connection is None:
+            super().send_receive_event_to_app()
+            return
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
+        if self.close_sent:
+            return
+        if self.curr_msg_data_type == "bytes":
+            self._connection.frame_received(bytes(data))
+            return
+        try:
+            text = str(data, "utf-8")
+        except UnicodeDecodeError:
+            self.conn.fail(StandardCloseCode.INVALID_DATA)
+            self.handle_parser_exception()
+        else:
+            self._connection.frame_received(text)
+
+    def handle_close(self, event: Frame) -> None:
+        if self.conn.close_rcvd is not None:
+            self._tell_lost(self.conn.close_rcvd.code)
+        super().handle_close(event)
+
+    def _tell_lost(self, code: int | None) -> None:
+        if self._connection is not None:
+            self._connection.lost(code)
+
+    def handle_parser_exception(self) -> None:
+        """Say why the connection ends, and go on reading for a moment.
+
+        uvicorn closes at once. What the peer still sends then makes the kernel reset the connection, and the
+        peer may lose the reason before it reads it.
+        """
+        if self._failed:
+            return
+        self._failed = True
+        closing = self.conn.close_sent
+        self._tell_lost(None)
+        if closing is not None:
+            disconnect = {"type": "websocket.disconnect", "code": closing.code, "reason": closing.reason}
+            self.queue.put_nowait(cast(Any, disconnect))
+        self.close_sent = True
+        self.stop_keepalive()
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        # Also keeps uvicorn from closing when the application is done.
+        self.close_timer = self.loop.call_later(_FAREWELL, self.transport.close)
+        self.cut_off_later()
+
+    async def send(self, message: Any) -> None:
+        if self._failed:
+            raise ClientDisconnected
+        await super().send(message)
+
+    def handle_cont(self, event: Frame) -> None:
+        if self.close_sent:
+            return
+        # `websockets` bounds the bytes of a message, but fragments may be empty.
+        if len(self.frames) >= _MAX_FRAGMENTS:
+            self._end(Limit.FRAGMENTS, StandardCloseCode.MESSAGE_TOO_BIG, "too many fragments")
+            return
+        super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        if not self._may_control():
+            return
+        if self.transport.get_write_buffer_size() > _MAX_UNREAD:
+            # It makes us answer and does not read the answers.
+            self.door.turned_away(Limit.CONTROL_FRAMES)
+            self.transport.abort()
+            return
+        super().handle_ping()
+
+    def handle_pong(self, event: Frame) -> None:
+        if self._may_control():
+            super().handle_pong(event)
+
+    def _may_control(self) -> bool:
+        if self.close_sent:
+            return False
+        now = self.loop.time()
+        if self._control is None:
+            self._control = TokenBucket(_CONTROL_RATE, _CONTROL_BURST, now)
+        if self._control.take(now):
+            return True
+        self._end(Limit.CONTROL_FRAMES, CloseCode.TOO_MANY_REQUESTS, "too many pings and pongs")
+        return False
+
+    def _end(self, limit: Limit, code: int, reason: str) -> None:
+        self.door.turned_away(limit)
+        # Pongs that were due would come after the close frame.
+        self.conn.fail(code, reason)
+        self.handle_parser_exception()
+
+
+def _host_of(transport: asyncio.BaseTransport) -> str:
+    """Return the address of the other side; empty if it has none, or is gone already."""
+    peer: Any = transport.get_extra_info("peername")
+    return str(peer[0]) if isinstance(peer, tuple) and peer else ""

@@ -1,0 +1,323 @@
+"""Redis itself: one connection for commands, one for this node's channel.
+
+Commands are sent at once; what is asked for during the round trip goes out together in the next one. They run
+in one task of their own: a client that goes away cancels nothing half-way, and no reply is ever taken for
+another's. A command that is not answered within a second fails, and so do those behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+from flyx.errors import InputError
+from flyx.server.logs import get_logger
+from flyx.server.redis.scripts import JANITOR_MS, LEASE_MS, SCRIPTS
+from flyx.server.redis.shared import (
+    Chores,
+    Commit,
+    Fate,
+    Item,
+    Lease,
+    LeaseLost,
+    Pulse,
+    Relayed,
+    Shared,
+    SharedRoom,
+)
+from flyx.server.redis.wire import dump_item
+from flyx.server.store import StoreAway, StoreFull
+from flyx.signaling.record import dump_room, load_room
+from flyx.signaling.room import Room
+
+log = get_logger("flyx.server.redis.client")
+
+# Seconds for a command or a connection. Twice that for a batch, which may have to connect first.
+TIMEOUT = 1.0
+# Commands that go out together.
+_BATCH = 256
+# Seconds before the channel is listened to again; half of it at least, so that nodes come back one by one.
+_PAUSE = 0.5
+# Seconds without a word on the channel, where a probe of our own comes every 3, after which it is broken.
+_SILENCE = 10.0
+# Seconds that Redis keeps a room that never ends after its last change, and any other after its end.
+_ENDLESS = 30 * 24 * 3600.0
+_MARGIN = 24 * 3600.0
+
+_HASHES = {name: hashlib.sha1(text.encode()).hexdigest() for name, text in SCRIPTS.items()}
+_SCHEMES = ("redis", "rediss", "unix")
+
+Argument = str | bytes | int | float
+Command = tuple[Argument, ...]
+
+
+def check_url(url: str) -> None:
+    """Make sure that url can be one of a Redis.
+
+    Raises:
+        InputError: It cannot. Its message does not repeat what may be a password.
+    """
+    try:
+        Redis.from_url(url)
+        fitting = urlsplit(url).scheme in _SCHEMES
+    except ValueError:
+        fitting = False
+    if not fitting:
+        hint = (
+            "write it like redis://localhost:6379/0, rediss://:PASSWORD@example.org or unix:///run/redis.sock"
+        )
+        raise InputError(reason="--redis needs the URL of a Redis", hint=hint)
+
+
+class RedisShared(Shared):
+    """What the nodes of one service share, kept in one Redis (6.2 or newer)."""
+
+    def __init__(self, url: str) -> None:
+        """Args:
+        url: redis://, rediss:// or unix://, checked by check_url.
+        """
+        self.node_id = secrets.token_hex(8)
+        self._client = Redis.from_url(
+            url,
+            socket_timeout=TIMEOUT,
+            socket_connect_timeout=TIMEOUT,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+            client_name=f"flyx-{self.node_id}",
+        )
+        # What waits for the next round trip, each with the future of its answer.
+        self._queue: deque[tuple[Command, asyncio.Future[Any]]] = deque()
+        self._wake = asyncio.Event()
+        # The largest count of ticks that Redis has shown us: a smaller one means that it lost data.
+        self._ticks = 0
+        # Set by start(): what talks to Redis, and what listens.
+        self._voice: asyncio.Task[None]
+        self._ear: asyncio.Task[None]
+
+    # Life.
+
+    async def start(self) -> None:
+        self._voice = asyncio.create_task(self._send())
+        self._ear = asyncio.create_task(self._listen())
+
+    async def stop(self) -> None:
+        with contextlib.suppress(StoreAway):
+            await self._run("resign", self.node_id)
+        self._voice.cancel()
+        self._ear.cancel()
+        await asyncio.gather(self._voice, self._ear, return_exceptions=True)
+        self._fail_all(StoreAway("this node stops"))
+        await self._client.aclose()
+
+    # Commands.
+
+    def _run(self, script: str, *arguments: Argument) -> Awaitable[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.append((("EVALSHA", _HASHES[script], 0, *arguments), future))
+        self._wake.set()
+        return future
+
+    async def _send(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
+                try:
+                    answers = await self._execute([command for command, _ in batch])
+                except (RedisError, OSError, TimeoutError) as exc:
+                    away = StoreAway(f"Redis does not answer: {type(exc).__name__}")
+                    away.__cause__ = exc
+                    for _, future in batch:
+                        _settle(future, away)
+                    # Those behind would each wait as long in vain.
+                    self._fail_all(away)
+                    continue
+                for (_, future), answer in zip(batch, answers, strict=True):
+                    _settle(future, answer)
+
+    async def _execute(self, commands: list[Command]) -> list[Any]:
+        answers = await self._round_trip(commands)
+        unknown = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:
+            # Redis is new, or was told to forget scripts.
+            await self._round_trip([("SCRIPT", "LOAD", text) for text in SCRIPTS.values()])
+            again = await self._round_trip([commands[n] for n in unknown])
+            for n, answer in zip(unknown, again, strict=True):
+                answers[n] = answer
+        return answers
+
+    async def _round_trip(self, commands: list[Command]) -> list[Any]:
+        async with asyncio.timeout(2 * TIMEOUT), self._client.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            return list(await pipeline.execute(raise_on_error=False))
+
+    def _fail_all(self, exc: Exception) -> None:
+        while self._queue:
+            _settle(self._queue.popleft()[1], exc)
+
+    # The channel.
+
+    async def _listen(self) -> None:
+        while True:
+            pubsub = self._client.pubsub()
+            try:
+                await self._hear(pubsub)
+            except (RedisError, OSError, TimeoutError) as exc:
+                log.info("the channel of this node is not heard", error=type(exc).__name__)
+            finally:
+                self.on_hearing(False)
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
+            await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.0))
+
+    async def _hear(self, pubsub: PubSub) -> None:
+        """Listen until the connection breaks."""
+        await pubsub.subscribe(f"flyx:node:{self.node_id}")
+        while True:
+            message = await pubsub.get_message(timeout=_SILENCE)
+            if message is None:
+                raise TimeoutError
+            if message["type"] == "message":
+                self.on_message(message["data"])
+            elif message["type"] == "subscribe":
+                self.on_hearing(True)
+
+    # What Shared promises.
+
+    async def create(self, entry: SharedRoom, *, max_rooms: int) -> bool:
+        answer = await self._run("create", self.node_id, *_put(entry), max_rooms)
+        if answer == "full":
+            raise StoreFull
+        return bool(_checked(answer) == "ok")
+
+    async def load(self, room_id: str) -> SharedRoom | None:
+        incarnation, version, record = await self._run("load", room_id)
+        if incarnation is None:
+            return None
+        return SharedRoom(load_room(record), int(version), incarnation)
+
+    async def versions(self, room_ids: Sequence[str]) -> list[tuple[str, int] | None]:
+        found = await asyncio.gather(*(self._run("version", room_id) for room_id in room_ids))
+        return [None if incarnation is None else (incarnation, int(v)) for incarnation, v in found]
+
+    async def commit(
+        self,
+        seen: SharedRoom,
+        after: SharedRoom,
+        change_id: str,
+        record: str | None,
+        messages: Mapping[str, str],
+    ) -> tuple[Commit, Collection[str]]:
+        room = after.room
+        now: frozenset[str] = frozenset() if room.closed else after.nodes
+        no_more = seen.nodes - now
+        answer = await self._run(
+            "commit",
+            self.node_id,
+            *(room.room_id, seen.incarnation, seen.version, after.version, change_id),
+            record or "",
+            *(room.deadline, _time_to_live(room)),
+            len(now),
+            *now,
+            len(no_more),
+            *no_more,
+            *(part for pair in messages.items() for part in pair),
+        )
+        how, *heard = _checked(answer)
+        if how == "done":
+            return Commit.DONE, ()
+        if how == "ok":
+            return Commit.DONE, {node for node, count in zip(messages, heard, strict=True) if not count}
+        return (Commit.GONE if how == "gone" else Commit.STALE), ()
+
+    async def restore(self, entry: SharedRoom) -> bool:
+        answer = await self._run("restore", self.node_id, *_put(entry), *entry.nodes)
+        return bool(_checked(answer) == "ok")
+
+    async def relay(self, node_id: str, sequence: int, items: Sequence[Item]) -> Relayed:
+        parts: list[Argument] = []
+        for item in items:
+            parts += (item.room_id, item.incarnation, item.version, dump_item(item))
+        answer = await self._run("relay", self.node_id, node_id, sequence, *parts)
+        _, heard, leased, *current = _checked(answer)
+        fate = Fate.HEARD if heard else Fate.DEAF if leased else Fate.DEAD
+        return Relayed(fate, tuple(map(bool, current)))
+
+    async def tell(self, node_id: str, message: str) -> bool:
+        return bool(_checked(await self._run("tell", self.node_id, node_id, message)))
+
+    async def renew(self) -> Pulse:
+        fresh = secrets.token_hex(8)
+        how, epoch, ticks = await self._run("renew", self.node_id, LEASE_MS, self._ticks, fresh)
+        self._ticks = int(ticks)
+        return Pulse(Lease(how), epoch)
+
+    async def chores(self, now: float) -> Chores | None:
+        answer = await self._run("chores", self.node_id, JANITOR_MS, now)
+        return Chores(tuple(answer[1]), tuple(answer[2])) if answer[0] else None
+
+    async def bury(self, node_id: str) -> list[str] | None:
+        answer = await self._run("bury", node_id)
+        return list(answer[1]) if answer[0] else None
+
+    async def forget(self, node_id: str) -> None:
+        await self._run("forget", node_id)
+
+    async def count(self) -> int:
+        return int(await self._run("count"))
+
+    def rename(self) -> None:
+        self.node_id = secrets.token_hex(8)
+        self._ear.cancel()
+        self._ear = asyncio.create_task(self._listen())
+
+
+def _put(entry: SharedRoom) -> tuple[Argument, ...]:
+    """What the scripts want to know of a room that they are to keep."""
+    room = entry.room
+    return (
+        *(room.room_id, entry.incarnation, entry.version),
+        *(dump_room(room), room.deadline, _time_to_live(room)),
+    )
+
+
+def _time_to_live(room: Room) -> int:
+    """Return milliseconds after which Redis forgets a room that no node has seen to in time."""
+    life = room.expires_at - room.created_at if room.expires_at is not None else _ENDLESS
+    return int((life + _MARGIN) * 1000)
+
+
+def _settle(future: asyncio.Future[Any], answer: Any) -> None:
+    # Who asked may have gone.
+    if future.done():
+        return
+    if isinstance(answer, RedisError):
+        # Out of memory, read-only, still loading: nothing was changed, and it may pass.
+        log.error("Redis refused a command", error=str(answer))
+        away = StoreAway(f"Redis refused: {answer}")
+        away.__cause__ = answer
+        future.set_exception(away)
+    elif isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+def _checked(answer: Any) -> Any:
+    if answer in ("lost", ["lost"]):
+        raise LeaseLost("this node has no lease")
+    return answer

@@ -1,0 +1,127 @@
+"""What this node hears on its channel, and what follows for its clients."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from flyx.errors import RemoteProtocolError
+from flyx.server.logs import get_logger
+from flyx.server.redis import wire
+from flyx.server.redis.copies import Copies
+from flyx.server.redis.relays import retarget
+from flyx.server.redis.shared import SharedRoom
+from flyx.signaling.commands import Relay
+from flyx.signaling.messages import CloseCode, ErrorCode, Relayed, parse_untrusted
+from flyx.signaling.record import load_room
+
+if TYPE_CHECKING:
+    from flyx.server.redis.store import RedisRoomStore
+
+log = get_logger("flyx.server.redis.ear")
+
+
+class Ear:
+    """Takes one message after the other, and waits for nobody."""
+
+    def __init__(self, store: RedisRoomStore, copies: Copies) -> None:
+        """Args:
+        store: Whose clients these are.
+        copies: Rooms as this node knows them.
+        """
+        self._store = store
+        self._copies = copies
+        # By node, the number of the last batch that it said to us.
+        self._heard: dict[str, int] = {}
+
+    def on_message(self, text: str) -> None:
+        kind, *fields = json.loads(text)
+        if not self._store.keeper.sound and kind != wire.PROBE:
+            # We may have been taken for dead: nothing is believed or passed on before that is known.
+            self._store.keeper.doubt()
+            return
+        match kind:
+            case wire.MINE:
+                self._store.take(*fields)
+            case wire.RELAY:
+                self._hear_relay(*fields)
+            case wire.ROOM:
+                self._hear_change(*fields)
+            case wire.MARK:
+                self._count(*fields, last=True)
+            case wire.PROBE:
+                self._store.keeper.on_probe(*fields)
+            case _:
+                log.warning("a message of another version of flyx", kind=kind)
+
+    def _hear_change(
+        self, room_id: str, incarnation: str, version: int, record: str | None, effects: list[list[Any]]
+    ) -> None:
+        copy = self._copies.get(room_id)
+        known = copy.entry if copy else None
+        if known is not None and known.incarnation == incarnation and version <= known.version:
+            # From before the Keeper looked for itself.
+            return
+        if record is None:
+            self._copies.drop(room_id)
+            room = None
+        else:
+            entry = SharedRoom(load_room(record), version, incarnation)
+            room = entry.room
+            self._store.adopt(entry)
+        for kind, client_id, generation, *rest in effects:
+            if kind == wire.CLOSE:
+                code, error_code, reason = rest
+                self._store.clients.close(
+                    client_id, generation, CloseCode(code), ErrorCode(error_code), reason
+                )
+            elif self._store.clients.holds(client_id, generation):
+                self._store.clients.send(client_id, generation, rest[0], counted=rest[1])
+            elif rest[1] and room is not None:
+                self._store.note_hole(client_id, generation)
+        if known is not None and (known.incarnation != incarnation or version != known.version + 1):
+            self._store.send_back(known)
+
+    def _hear_relay(self, node_id: str, sequence: int, items: list[tuple[Any, ...]]) -> None:
+        if not self._count(node_id, sequence):
+            return
+        for room_id, _, speaker, targets, text in items:
+            for client_id, generation in targets:
+                if self._store.clients.holds(client_id, generation):
+                    self._store.clients.send(client_id, generation, text, counted=True)
+                else:
+                    self._redirect(room_id, speaker, client_id, text)
+
+    def _count(self, node_id: str, sequence: int, *, last: bool = False) -> bool:
+        """Take note of the number of a batch, or that it was the last; False if we had it already."""
+        heard = self._heard.get(node_id, 0)
+        if sequence <= heard:
+            return False
+        self._heard[node_id] = sequence
+        if last or sequence != heard + 1:
+            log.warning(
+                "messages of another node were lost", node=node_id, batches=sequence - heard - (not last)
+            )
+            for entry in self._copies.entries():
+                if node_id in entry.nodes:
+                    self._store.send_back(entry)
+        return True
+
+    def _redirect(self, room_id: str, speaker: str, client_id: str, text: str) -> None:
+        """A client whose connection has just ended was meant: its room knows where this belongs."""
+        copy = self._copies.get(room_id)
+        member = copy.entry.room.members.get(speaker) if copy and copy.entry else None
+        if member is None:
+            return
+        try:
+            message = parse_untrusted(text)
+        except RemoteProtocolError:
+            log.exception("another node relayed what is no message")
+            return
+        if isinstance(message, Relayed):
+            again = Relay(speaker, member.generation, retarget(message, client_id))
+            self._store.spawn(self._store.perform(room_id, again))
+
+    def forget_node(self, node_id: str) -> None:
+        """Forget a node that is no more."""
+        self._heard.pop(node_id, None)

@@ -1,0 +1,116 @@
+"""What clients of this node say to clients of one other, in order, a batch at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from flyx.server.redis.shared import Fate, Item, LeaseLost, Shared
+from flyx.server.store import StoreAway
+from flyx.signaling.messages import encoded_size
+
+# Items that go out together.
+_BATCH = 64
+# Seconds for which an item that is not heard is said again, and between two tries.
+PATIENCE = 5.0
+_PAUSE = 0.2
+# Bytes that wait for one node.
+MAX_SIZE = 16 * 1024 * 1024
+
+
+class Outbox:
+    """The way to one other node.
+
+    One batch is under way at a time; what comes meanwhile is the next one. A batch that nobody heard, or of
+    which nobody knows whether it was heard, is said again under the same number, so that the other side can
+    tell: a number twice is dropped there, a number left out is a loss, of which clients are told. So a batch
+    of unknown fate counts as said: said anew it could come twice.
+
+    Attributes:
+        sequence: Of the last batch that was said.
+    """
+
+    def __init__(self, shared: Shared, node_id: str, on_death: Callable[[str], bool]) -> None:
+        """Args:
+        shared: The way out.
+        node_id: The other node.
+        on_death: Called when the node turns out to have no lease; True: its clients will be seen to.
+        """
+        self.sequence = 0
+        self._shared = shared
+        self._node_id = node_id
+        self._on_death = on_death
+        self._waiting: deque[tuple[Item, asyncio.Future[bool]]] = deque()
+        self._size = 0
+        self._wake = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+
+    def put(self, item: Item) -> asyncio.Future[bool]:
+        """Say something soon. The result is False if it was said in a room as it no longer is: decide anew.
+
+        The future raises StoreAway if the other node cannot be told.
+        """
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        size = encoded_size(item.text)
+        if self._size + size > MAX_SIZE:
+            future.set_exception(StoreAway("too much waits for another node"))
+            return future
+        self._size += size
+        self._waiting.append((item, future))
+        self._wake.set()
+        return future
+
+    async def close(self) -> None:
+        """Say nothing more."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._fail(list(self._waiting), StoreAway("this node stops"))
+        self._waiting.clear()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+                self._size -= sum(encoded_size(item.text) for item, _ in batch)
+                try:
+                    results = await self._say([item for item, _ in batch])
+                except StoreAway as exc:
+                    self._fail(batch, exc)
+                    continue
+                for (_, future), result in zip(batch, results, strict=True):
+                    if not future.done():
+                        future.set_result(result)
+
+    async def _say(self, items: list[Item]) -> Sequence[bool]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        unsure = False
+        while True:
+            try:
+                said = await self._shared.relay(self._node_id, self.sequence + 1, items)
+            except LeaseLost:
+                raise
+            except StoreAway:
+                unsure = True
+            else:
+                if said.fate is Fate.HEARD:
+                    self.sequence += any(said.current) or unsure
+                    return [ok or unsure for ok in said.current]
+                if said.fate is Fate.DEAD and self._on_death(self._node_id):
+                    return (False,) * len(items)
+            if loop.time() > deadline:
+                if not unsure:
+                    raise StoreAway("the other node does not listen")
+                self.sequence += 1
+                return [True] * len(items)
+            await asyncio.sleep(_PAUSE)
+
+    def _fail(self, batch: list[tuple[Item, asyncio.Future[bool]]], exc: StoreAway) -> None:
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(exc)
+                # The client who said it may be gone: then nobody asks.
+                future.exception()

@@ -1,0 +1,195 @@
+"""What clients of this node say: to clients here at once, to others through the channels of their nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flyx.errors import NoSuchRoom
+from flyx.server.logs import get_logger
+from flyx.server.redis import wire
+from flyx.server.redis.copies import Copies
+from flyx.server.redis.outbox import Outbox
+from flyx.server.redis.shared import Item, Shared, SharedRoom
+from flyx.server.store import SeeTo, StoreAway
+from flyx.signaling.commands import Deliver, Effect, Effects, Lose, Relay
+from flyx.signaling.members import Member
+from flyx.signaling.messages import Answer, Error, Relayed, serialize
+
+if TYPE_CHECKING:
+    from flyx.server.redis.store import RedisRoomStore
+
+log = get_logger("flyx.server.redis.relays")
+
+# Seconds that a room which has changed takes at most to be known here as it is now.
+_NEWS = 1.0
+# Times that a message is decided anew before its speaker is told that it does not get through.
+_ATTEMPTS = 5
+
+
+class Relays:
+    """The ways from here to clients."""
+
+    def __init__(self, store: RedisRoomStore, shared: Shared, copies: Copies) -> None:
+        """Args:
+        store: Decides anew what was decided on a room that has changed.
+        shared: The way to other nodes.
+        copies: Rooms as this node knows them.
+        """
+        self._store = store
+        self._shared = shared
+        self._copies = copies
+        self._outboxes: dict[str, Outbox] = {}
+
+    async def relay(
+        self,
+        entry: SharedRoom,
+        command: Relay,
+        effects: Effects,
+        now: float,
+        see_to: SeeTo,
+        attempt: int = 0,
+    ) -> None:
+        """Pass on what a client said, as it was decided on the room in entry."""
+        me = self._shared.node_id
+        here: list[Effect] = []
+        left: list[Member] = []
+        elsewhere: dict[str, list[Deliver]] = {}
+        for effect in effects:
+            if not isinstance(effect, Deliver) or isinstance(effect.message, Error):
+                here.append(effect)
+            elif effect.member.node != me:
+                elsewhere.setdefault(effect.member.node, []).append(effect)
+            elif self._store.clients.holds(effect.client_id, effect.member.generation):
+                here.append(effect)
+            else:
+                # Its connection has ended, which the room will learn in a moment.
+                left.append(effect.member)
+        see_to(tuple(here))
+        if elsewhere:
+            others = len(effects) > len(elsewhere)
+            left += await self._relay_elsewhere(entry, command, elsewhere, now, see_to, attempt, others)
+        if left:
+            await self._store.owned(self._decide_anew(entry, command, left, now, see_to, attempt))
+
+    async def _relay_elsewhere(
+        self,
+        entry: SharedRoom,
+        command: Relay,
+        elsewhere: dict[str, list[Deliver]],
+        now: float,
+        see_to: SeeTo,
+        attempt: int,
+        others: bool,
+    ) -> list[Member]:
+        """Return those whom it did not reach because the room has changed."""
+        left: list[Member] = []
+        under_way = []
+        for node_id, delivers in elsewhere.items():
+            members = [deliver.member for deliver in delivers]
+            self._store.clients.relayed_elsewhere(len(members))
+            item = Item(
+                entry.room.room_id,
+                entry.incarnation,
+                entry.version,
+                command.client_id,
+                tuple((member.client_id, member.generation) for member in members),
+                serialize(delivers[0].message),
+            )
+            under_way.append((self._outbox(node_id).put(item), members))
+        for future, members in under_way:
+            try:
+                if not await asyncio.shield(future):
+                    left += members
+            except StoreAway:
+                if not others:
+                    # Nobody else has got it: it may be said again.
+                    raise
+                for member in members:
+                    self._store.spawn(self._give_up(entry.room.room_id, member))
+            except asyncio.CancelledError:
+                # The speaker is gone. What it said goes on.
+                for unfinished, those in under_way:
+                    unfinished.add_done_callback(
+                        lambda done, those=those: self._finish(  # type: ignore[misc]
+                            done, entry, command, those, now, see_to, attempt
+                        )
+                    )
+                raise
+        return left
+
+    def _finish(
+        self,
+        done: asyncio.Future[bool],
+        entry: SharedRoom,
+        command: Relay,
+        members: list[Member],
+        now: float,
+        see_to: SeeTo,
+        attempt: int,
+    ) -> None:
+        if not done.cancelled() and done.exception() is None and not done.result():
+            self._store.spawn(self._decide_anew(entry, command, members, now, see_to, attempt))
+
+    async def _decide_anew(
+        self,
+        entry: SharedRoom,
+        command: Relay,
+        members: Iterable[Member],
+        now: float,
+        see_to: SeeTo,
+        attempt: int,
+    ) -> None:
+        """Relay to each of these again, once the room is no longer as it was."""
+        room_id = entry.room.room_id
+        copy = self._copies.get(room_id)
+        if copy is not None and copy.entry is not None and not copy.entry.succeeds(entry):
+            await self._copies.news(copy, asyncio.get_running_loop().time() + _NEWS)
+        for member in members:
+            if attempt == _ATTEMPTS:
+                await self._give_up(room_id, member)
+                continue
+            again = replace(command, message=retarget(command.message, member.client_id))
+            with contextlib.suppress(NoSuchRoom):
+                await self._store.run(room_id, again, now, see_to, None, attempt + 1)
+
+    async def _give_up(self, room_id: str, member: Member) -> None:
+        """Have a client connect anew that something did not reach."""
+        log.warning("a message was given up")
+        with contextlib.suppress(NoSuchRoom):
+            lose = Lose(member.client_id, member.generation, "its server lost messages", None)
+            await self._store.perform(room_id, lose)
+
+    def _outbox(self, node_id: str) -> Outbox:
+        outbox = self._outboxes.get(node_id)
+        if outbox is None:
+            outbox = self._outboxes[node_id] = Outbox(self._shared, node_id, self._store.suspect)
+        return outbox
+
+    def marks(self) -> dict[str, str]:
+        """Return what to tell each node, so that it can see whether it heard all."""
+        me = self._shared.node_id
+        return {
+            n: wire.encode([wire.MARK, me, box.sequence]) for n, box in self._outboxes.items() if box.sequence
+        }
+
+    async def forget_node(self, node_id: str) -> None:
+        """Forget a node that is no more."""
+        outbox = self._outboxes.pop(node_id, None)
+        if outbox is not None:
+            await outbox.close()
+
+    async def close(self) -> None:
+        """Say nothing more."""
+        for node_id in list(self._outboxes):
+            await self.forget_node(node_id)
+
+
+def retarget(message: Relayed, client_id: str) -> Relayed:
+    """Return message for this client alone; an answer has no choice."""
+    if isinstance(message, Answer):
+        return message
+    return message.model_copy(update={"data": message.data.model_copy(update={"target_id": client_id})})

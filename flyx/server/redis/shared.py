@@ -1,0 +1,222 @@
+"""What the nodes of one service have in common, as one of them sees it.
+
+    rooms       each a value with a version, changed by compare-and-set alone
+    channels    one a node; a change of a room tells the nodes that have clients in it, in one atomic step
+    leases      one a node; a node without one changes nothing and says nothing
+    epoch       names this set of data; a new one says that data was lost
+
+flyx.server.redis.client keeps all this in Redis. The tests have a version in memory, with the same rules and
+no network, to try what nodes do to each other.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from flyx.server.store import StoreAway, Stored
+from flyx.signaling.members import Member
+
+
+class LeaseLost(StoreAway):
+    """This node has no lease: others may have taken it for dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedRoom(Stored):
+    """A room as all nodes see it.
+
+    Attributes:
+        incarnation: Told apart from an earlier room of the same id.
+    """
+
+    incarnation: str
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """The nodes that have clients inside."""
+        return frozenset(m.node for m in self.room.members.values() if m.absence is None)
+
+    def members_at(self, node_id: str) -> list[Member]:
+        """Return those whose connection is on this node."""
+        return [m for m in self.room.members.values() if m.absence is None and m.node == node_id]
+
+    def succeeds(self, other: SharedRoom | None) -> bool:
+        """Tell whether this is newer than what was seen before, if anything was."""
+        return other is None or self.incarnation != other.incarnation or self.version > other.version
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something that one client said, on its way to clients of one other node.
+
+    Attributes:
+        room_id: Where it was said.
+        incarnation: Of the room.
+        version: Of the room, as it was when it was decided for whom this is.
+        speaker: Who said it.
+        targets: Client ids and generations.
+        text: The message as it goes to the clients.
+    """
+
+    room_id: str
+    incarnation: str
+    version: int
+    speaker: str
+    targets: tuple[tuple[str, int], ...]
+    text: str
+
+
+class Commit(Enum):
+    """What became of a change."""
+
+    DONE = "done"
+    STALE = "stale"  # the room is no longer the one seen
+    GONE = "gone"  # there is no such room
+
+
+class Fate(Enum):
+    """What became of a batch of items."""
+
+    HEARD = "heard"
+    DEAF = "deaf"  # the node lives, but nobody listens on its channel
+    DEAD = "dead"  # the node's lease is over
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """What became of a batch, and of each item: False for one that was said in a room as it no longer is."""
+
+    fate: Fate
+    current: tuple[bool, ...]
+
+
+class Lease(Enum):
+    """How this node's lease stood when it was renewed."""
+
+    HELD = "held"
+    LAPSED = "lapsed"  # it had run out, nobody has acted on that, and it is ours again
+    BURIED = "buried"  # this node was taken for dead, its clients for lost
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The answer to a renewal."""
+
+    lease: Lease
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chores:
+    """What there is to do for the node that does it for all."""
+
+    dead_nodes: tuple[str, ...] = ()
+    due_rooms: tuple[str, ...] = ()
+
+
+class Shared(ABC):
+    """One node's access to what all share.
+
+    Every method may raise StoreAway, within about a second: then nobody knows whether what was asked for was
+    done. Methods that change or say something raise LeaseLost if this node has no lease, and then nothing was
+    done. None may run in a task that ends when a client goes away.
+
+    Attributes:
+        node_id: The name of this node; a new one after every start and every burial.
+        on_message: Called with each message on this node's channel, in order.
+        on_hearing: Called with True when the channel is listened to, and with False when that ends: what is
+            said meanwhile is lost.
+    """
+
+    node_id: str
+    on_message: Callable[[str], None]
+    on_hearing: Callable[[bool], None]
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Begin to listen. Does not wait for it."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Give up the lease and everything else."""
+
+    @abstractmethod
+    async def create(self, entry: SharedRoom, *, max_rooms: int) -> bool:
+        """Keep a new room; False if its id is taken.
+
+        Raises:
+            StoreFull: There are max_rooms already.
+        """
+
+    @abstractmethod
+    async def load(self, room_id: str) -> SharedRoom | None:
+        """Return the room as it is now."""
+
+    @abstractmethod
+    async def versions(self, room_ids: Sequence[str]) -> list[tuple[str, int] | None]:
+        """Return incarnation and version of each room as it is now."""
+
+    @abstractmethod
+    async def commit(
+        self,
+        seen: SharedRoom,
+        after: SharedRoom,
+        change_id: str,
+        record: str | None,
+        messages: Mapping[str, str],
+    ) -> tuple[Commit, Collection[str]]:
+        """Put a room in the place of the one seen, or forget it if it is closed, and tell nodes: in one step.
+
+        Args:
+            seen: As it was known.
+            after: Its successor, one version on.
+            change_id: Whoever commits with the same one again, right after, is told that it is done.
+            record: The successor as text; None if it is closed.
+            messages: What to tell on the channel of each node, if the change is made.
+
+        Returns:
+            What became of it, and the nodes that nobody listened for.
+        """
+
+    @abstractmethod
+    async def restore(self, entry: SharedRoom) -> bool:
+        """Put back a room that was lost; False if one as new or newer, or another of this id, is there."""
+
+    @abstractmethod
+    async def relay(self, node_id: str, sequence: int, items: Sequence[Item]) -> Relayed:
+        """Tell a node those of the items whose rooms are still as they were when they were said."""
+
+    @abstractmethod
+    async def tell(self, node_id: str, message: str) -> bool:
+        """Say something on a node's channel; False if nobody listens."""
+
+    @abstractmethod
+    async def renew(self) -> Pulse:
+        """Renew the lease, or take it again unless this node was buried."""
+
+    @abstractmethod
+    async def chores(self, now: float) -> Chores | None:
+        """Return what is to be done at `now` (Unix time) if it is this node's turn to do it for all."""
+
+    @abstractmethod
+    async def bury(self, node_id: str) -> list[str] | None:
+        """Make sure that a node whose lease is over does not get it back; None if it has one.
+
+        Returns:
+            The rooms in which it had clients.
+        """
+
+    @abstractmethod
+    async def count(self) -> int:
+        """Return how many rooms there are."""
+
+    @abstractmethod
+    def rename(self) -> None:
+        """Take a new node_id, after a burial. What is said to the old one is no longer heard."""
+
+    @abstractmethod
+    async def forget(self, node_id: str) -> None:
+        """Forget a buried node, once its rooms are seen to."""

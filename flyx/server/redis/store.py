@@ -1,0 +1,406 @@
+"""Rooms shared by many nodes: the store that each of them has.
+
+Truth is in Redis, changed by compare-and-set alone. A node with clients in a room keeps a copy of it, and
+every change tells all such nodes, in the same atomic step, through the one channel that each node has. So a
+copy is always the room as it was at some point of one order that all nodes share.
+
+    change   step() on the copy, then a commit if the room is still at that version, else all again. The node
+             that made the change takes it from its channel like the others; only then do its clients hear.
+    relay    step() on the copy. Clients of this node get it at once, and Redis hears nothing of it. Clients
+             of another node get it through that node's channel, if the room is still at that version: a relay
+             that a change has overtaken is decided anew and never delivered on old knowledge.
+
+Why a copy that lags cannot hurt within a node: only this node connects and disconnects its own clients, and
+while such a change is under way everything in that room waits for it.
+
+This module knows neither Redis nor sockets: `Shared` is the one, `Clients` the other. What got lost, and
+whether this node still has its lease, is the Keeper's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from flyx.errors import NoSuchRoom
+from flyx.server.logs import get_logger
+from flyx.server.redis import wire
+from flyx.server.redis.copies import Clients, Copies, Copy
+from flyx.server.redis.ear import Ear
+from flyx.server.redis.keeper import Keeper
+from flyx.server.redis.relays import Relays
+from flyx.server.redis.shared import Commit, LeaseLost, Shared, SharedRoom
+from flyx.server.store import RoomStore, SeeTo, StoreAway, Stored, StoreFull, leave_alone
+from flyx.signaling.commands import (
+    Command,
+    Deliver,
+    Effects,
+    Enter,
+    Leave,
+    Lose,
+    Relay,
+    Resume,
+)
+from flyx.signaling.members import Member
+from flyx.signaling.messages import CloseCode, Error, ErrorCode
+from flyx.signaling.record import dump_room
+from flyx.signaling.room import Room, step
+
+log = get_logger("flyx.server.redis.store")
+
+# Seconds that a change takes at most to come back through our own channel.
+ECHO = 1.0
+# Seconds for which a change is tried whose outcome nobody knows, and between two tries.
+PATIENCE = 5.0
+_PAUSE = 0.2
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Change:
+    """A change of ours, from its commit until it comes back through our channel."""
+
+    entry: SharedRoom
+    effects: Effects
+    see_to: SeeTo
+    seen: asyncio.Future[None]
+
+
+class RedisRoomStore(RoomStore):
+    """The rooms of all nodes, as one node works with them.
+
+    Attributes:
+        clients: The clients connected to this node; set before open().
+        keeper: Tells whether this node is fit to work.
+    """
+
+    clients: Clients
+
+    def __init__(
+        self,
+        shared: Shared,
+        *,
+        max_rooms: int,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Args:
+        shared: What all nodes have in common.
+        max_rooms: Most rooms of all nodes together.
+        clock: Returns Unix time.
+        monotonic: Returns seconds that also pass while the process is frozen.
+        """
+        self._shared = shared
+        self._max_rooms = max_rooms
+        self._clock = clock
+        self._copies = Copies()
+        self._changes: dict[str, _Change] = {}
+        self._change_ids = itertools.count()
+        # Connections that something did not reach although the room took it for sent.
+        self._holes: set[tuple[str, int]] = set()
+        # Rooms, when Redis was last asked for their number.
+        self._count = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._relays = Relays(self, shared, self._copies)
+        self._ear = Ear(self, self._copies)
+        self.keeper = Keeper(self, shared, self._copies, monotonic)
+        shared.on_message = self._ear.on_message
+        shared.on_hearing = self.keeper.on_hearing
+
+    @property
+    def ready(self) -> bool:
+        """Whether this node can take new clients."""
+        return self.keeper.ready
+
+    def known(self, room_id: str) -> SharedRoom | None:
+        """Return a room that this node has clients in, as it was told of it last."""
+        copy = self._copies.get(room_id)
+        return copy.entry if copy else None
+
+    async def open(self, now: float) -> None:
+        await self._shared.start()
+        await self.keeper.start()
+
+    async def close(self) -> None:
+        await self.keeper.stop()
+        while self._tasks:
+            await asyncio.wait(self._tasks, timeout=ECHO)
+            for task in self._tasks:
+                task.cancel()
+        await self._relays.close()
+        await self._shared.stop()
+
+    # Primitives.
+
+    async def create(self, room: Room) -> bool:
+        await self.keeper.fit()
+        entry = SharedRoom(room, 1, secrets.token_hex(8))
+        return await self.owned(self._shared.create(entry, max_rooms=self._max_rooms))
+
+    async def load(self, room_id: str) -> SharedRoom | None:
+        return await self.owned(self._shared.load(room_id))
+
+    async def replace(self, seen: Stored, room: Room) -> bool:
+        assert isinstance(seen, SharedRoom)
+        return await self.owned(self._commit(seen, room, (), leave_alone)) is Commit.DONE
+
+    async def due(self, now: float) -> list[str]:
+        chores = await self.owned(self._shared.chores(now))
+        if chores is None:
+            return []
+        for node_id in chores.dead_nodes:
+            self.suspect(node_id)
+        return list(chores.due_rooms)
+
+    async def count(self) -> int:
+        """Return how many rooms all nodes have, or had when Redis was last asked with success."""
+        with contextlib.suppress(StoreAway):
+            self._count = await self.owned(self._shared.count())
+        return self._count
+
+    # Commands.
+
+    async def apply(self, room_id: str, command: Command, now: float, see_to: SeeTo = leave_alone) -> Effects:
+        if isinstance(command, Relay) and self.keeper.sound:
+            entry = self._copies.quiet(room_id)
+            if entry is not None:
+                after, effects = step(entry.room, command, now)
+                if after is entry.room:
+                    await self._relays.relay(entry, command, effects, now, see_to)
+                    return effects
+        return await self.owned(self.run(room_id, command, now, see_to))
+
+    async def run(
+        self,
+        room_id: str,
+        command: Command,
+        now: float,
+        see_to: SeeTo,
+        stale: SharedRoom | None = None,
+        attempt: int = 0,
+    ) -> Effects:
+        """Run a command in its turn, on a room that is not as it was seen in `stale`."""
+        await self.keeper.fit()
+        async with self._turn(room_id) as copy:
+            while True:
+                seen = await self._present(room_id, copy, stale)
+                if seen is None:
+                    raise NoSuchRoom(room_id=room_id)
+                command = self._completed(command)
+                after, effects = step(seen.room, command, now)
+                if after is seen.room:
+                    break
+                if await self._commit(seen, after, effects, see_to) is Commit.DONE:
+                    return effects
+                stale = seen
+        if isinstance(command, Relay):
+            await self._relays.relay(seen, command, effects, now, see_to, attempt)
+        else:
+            see_to(effects)
+        return effects
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, room_id: str) -> AsyncIterator[Copy]:
+        """One after the other, in the order of asking: a client's end must not overtake its beginning."""
+        copy = self._copies.reserve(room_id)
+        try:
+            async with copy.lock:
+                yield copy
+        finally:
+            self._copies.release(room_id)
+
+    def _completed(self, command: Command) -> Command:
+        """Return command with what only this node knows."""
+        if isinstance(command, Enter | Resume):
+            return replace(command, node=self._shared.node_id)
+        if isinstance(command, Leave | Lose):
+            connection = (command.client_id, command.generation)
+            if connection in self._holes:
+                self._holes.discard(connection)
+                if isinstance(command, Lose):
+                    return replace(command, traffic=None)
+        return command
+
+    async def _present(self, room_id: str, copy: Copy, stale: SharedRoom | None) -> SharedRoom | None:
+        """Return the room in a version that is not the stale one."""
+        deadline = asyncio.get_running_loop().time() + ECHO
+        while copy.entry is not None and not copy.entry.succeeds(stale):
+            if not await self._copies.news(copy, deadline):
+                # We were not told. The Keeper will find the rest of what we were not told.
+                await self.refresh(room_id)
+                break
+        return copy.entry or await self._shared.load(room_id)
+
+    async def _commit(self, seen: SharedRoom, after: Room, effects: Effects, see_to: SeeTo) -> Commit:
+        me = self._shared.node_id
+        entry = SharedRoom(after, seen.version + 1, seen.incarnation)
+        record = None if after.closed else dump_room(after)
+        messages = wire.dump_changes(entry, record, (seen.nodes | entry.nodes) - {me}, effects)
+        change_id = f"{me}:{next(self._change_ids)}"
+        # To ourselves a word is enough: what it stands for need not travel.
+        messages[me] = wire.encode([wire.MINE, change_id])
+        change = _Change(entry, effects, see_to, asyncio.get_running_loop().create_future())
+        self._changes[change_id] = change
+        outcome, unheard = await self._insist(change_id, change, seen, record, messages)
+        if outcome is not Commit.DONE:
+            del self._changes[change_id]
+            return outcome
+        for node_id in unheard:
+            if node_id != me:
+                self.suspect(node_id)
+        if me not in unheard:
+            await asyncio.wait([change.seen], timeout=ECHO)
+        if not change.seen.done():
+            self.keeper.doubt()
+            self.take(change_id)
+        return outcome
+
+    async def _insist(
+        self,
+        change_id: str,
+        change: _Change,
+        seen: SharedRoom,
+        record: str | None,
+        messages: Mapping[str, str],
+    ) -> tuple[Commit, Collection[str]]:
+        """Commit a change, and again if nobody knows whether that worked: it is made once at most."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        while True:
+            try:
+                return await self._shared.commit(seen, change.entry, change_id, record, messages)
+            except LeaseLost:
+                del self._changes[change_id]
+                self.keeper.doubt()
+                raise
+            except StoreAway:
+                if change.seen.done():
+                    return Commit.DONE, ()
+                if loop.time() > deadline or self.keeper.away:
+                    # It may have been made, and may come through the channel yet.
+                    loop.call_later(10 * ECHO, self._changes.pop, change_id, None)
+                    raise
+            await asyncio.wait([change.seen], timeout=_PAUSE)
+
+    def take(self, change_id: str) -> None:
+        """Act on a change of ours: it has its place in the order."""
+        change = self._changes.pop(change_id, None)
+        if change is None:
+            # It came back too late to be waited for.
+            return
+        self.adopt(change.entry)
+        change.see_to(change.effects)
+        change.seen.set_result(None)
+        for effect in change.effects:
+            if isinstance(effect, Deliver) and effect.member.node == self._shared.node_id:
+                self._check_reached(change.entry.room, effect.member, effect.message)
+
+    def _check_reached(self, room: Room, member: Member, message: object) -> None:
+        """Remember a connection that is ending and got less than the room thinks."""
+        if isinstance(message, Error) or self.clients.holds(member.client_id, member.generation):
+            return
+        now = room.members.get(member.client_id)
+        if now is not None and now.generation == member.generation and now.absence is None:
+            self.note_hole(member.client_id, member.generation)
+
+    def note_hole(self, client_id: str, generation: int) -> None:
+        """Remember a connection that something did not reach although the room took it for sent."""
+        self._holes.add((client_id, generation))
+
+    def adopt(self, entry: SharedRoom) -> None:
+        """Take a room as it is now known."""
+        known = self.known(entry.room.room_id)
+        self._copies.adopt(entry, self._shared.node_id)
+        for member in known.members_at(self._shared.node_id) if known else ():
+            now = entry.room.members.get(member.client_id)
+            if now is not None and now.generation == member.generation and now.absence is not None:
+                # Somebody has found out that something did not reach it.
+                self.close_client(member, "messages between servers were lost; connect again")
+
+    # What the Keeper needs.
+
+    def suspect(self, node_id: str) -> bool:
+        """See to a node that may be dead; False if this node is not in a position to tell."""
+        return self.keeper.suspect(node_id)
+
+    async def refresh(self, room_id: str) -> None:
+        """Take a room as it is in Redis, although we were not told how it came to that."""
+        copy = self._copies.get(room_id)
+        known = copy.entry if copy else None
+        if known is None:
+            return
+        entry = await self._shared.load(room_id)
+        copy = self._copies.get(room_id)
+        if copy is None or copy.entry is not known:
+            # We have been told meanwhile.
+            return
+        if entry is None:
+            self._copies.drop(room_id)
+        elif not entry.succeeds(known):
+            return
+        else:
+            self.adopt(entry)
+        self.send_back(known)
+
+    def send_back(self, entry: SharedRoom) -> None:
+        """Have the clients that are here in a room connect anew: they were not told everything."""
+        for member in entry.members_at(self._shared.node_id):
+            reason = "messages between servers were lost; connect again"
+            self.close_client(member, reason)
+            lose = Lose(member.client_id, member.generation, "its server lost messages", None)
+            self.spawn(self.perform(entry.room.room_id, lose))
+
+    def close_client(self, member: Member, reason: str) -> None:
+        """End the connection of a client that is to come back."""
+        self.clients.close(
+            member.client_id, member.generation, CloseCode.SERVICE_RESTART, ErrorCode.RESYNC, reason
+        )
+
+    def make_up(self) -> None:
+        """Say the goodbyes of connections that are here no longer, should one have been forgotten."""
+        for entry in self._copies.entries():
+            if self._copies.quiet(entry.room.room_id) is None:
+                continue
+            for member in entry.members_at(self._shared.node_id):
+                if not self.clients.holds(member.client_id, member.generation):
+                    lose = Lose(member.client_id, member.generation, "the connection was lost", None)
+                    self.spawn(self.perform(entry.room.room_id, lose))
+
+    def marks(self) -> dict[str, str]:
+        """Return what to tell each node, so that it can see whether it heard all."""
+        return self._relays.marks()
+
+    async def forget_node(self, node_id: str) -> None:
+        """Forget a node that is no more."""
+        self._ear.forget_node(node_id)
+        await self._relays.forget_node(node_id)
+
+    async def perform(self, room_id: str, command: Command) -> None:
+        """Run a command that no client gave."""
+        await self.run(room_id, command, self._clock(), leave_alone)
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run work in a task that nobody else can cancel."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+        return task
+
+    def _reap(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            exc = task.exception()
+            if exc is not None and not isinstance(exc, StoreAway | StoreFull | NoSuchRoom):
+                # Whoever asked, if still there, gets it, too.
+                log.error("a task failed", exc_info=exc)
+
+    async def owned(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await work in a task that goes on if we are cancelled."""
+        return await asyncio.shield(self.spawn(work))

@@ -1,0 +1,75 @@
+"""What nodes tell each other on their channels: one JSON array a message.
+
+    ["mine", change]                         to oneself: a change of ours took place
+    ["room", room_id, incarnation, version, record | null, [effect, ...]]
+                                             a room has changed; null: it is closed
+    ["relay", from, sequence, [item, ...]]   what clients elsewhere say to clients here
+    ["mark", from, sequence]                 the last `relay` so far: shows what is missing at the end
+    ["probe", number]                        to oneself: is this channel heard?
+
+    effect  = ["send", client_id, generation, text, counted]
+              | ["close", client_id, generation, close code, error code, reason]
+    item    = [room_id, version, speaker, [[client_id, generation], ...], text]
+
+All that comes from Redis is believed: who can write there can do as it likes with this service anyway.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+from flyx.server.redis.shared import Item, SharedRoom
+from flyx.signaling.commands import CloseClient, Deliver, Effect
+from flyx.signaling.messages import Error, serialize
+
+MINE: Final = "mine"
+ROOM: Final = "room"
+RELAY: Final = "relay"
+MARK: Final = "mark"
+PROBE: Final = "probe"
+
+SEND: Final = "send"
+CLOSE: Final = "close"
+
+_encoder = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+encode = _encoder.encode
+
+
+def dump_changes(
+    entry: SharedRoom, record: str | None, node_ids: Iterable[str], effects: Iterable[Effect]
+) -> dict[str, str]:
+    """Return the `room` message for each node: how the room is now, and what its clients there get.
+
+    Args:
+        entry: The room after the change.
+        record: The same as text; None if it is closed.
+        node_ids: Whom to tell.
+        effects: For clients of all nodes, in order.
+    """
+    parts: dict[str, list[list[Any]]] = {node_id: [] for node_id in node_ids}
+    texts: dict[int, str] = {}
+    for effect in effects:
+        if isinstance(effect, Deliver | CloseClient) and effect.member.node in parts:
+            parts[effect.member.node].append(_dump_effect(effect, texts))
+    head = [ROOM, entry.room.room_id, entry.incarnation, entry.version, record]
+    return {node_id: encode([*head, those]) for node_id, those in parts.items()}
+
+
+def _dump_effect(effect: Deliver | CloseClient, texts: dict[int, str]) -> list[Any]:
+    member = effect.member
+    if isinstance(effect, CloseClient):
+        code = effect.error_code.value
+        return [CLOSE, member.client_id, member.generation, int(effect.close_code), code, effect.reason]
+    # A broadcast is the same message many times: it is serialized once.
+    key = id(effect.message)
+    if key not in texts:
+        texts[key] = serialize(effect.message)
+    counted = not isinstance(effect.message, Error)
+    return [SEND, member.client_id, member.generation, texts[key], counted]
+
+
+def dump_item(item: Item) -> str:
+    """Return an item as it stands in a `relay` message."""
+    return encode([item.room_id, item.version, item.speaker, item.targets, item.text])

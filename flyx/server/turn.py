@@ -1,0 +1,46 @@
+"""Time-limited credentials for a TURN server that shares a secret with us.
+
+The scheme of coturn's `use-auth-secret` (draft-uberti-behave-turn-rest-00): the user name is the Unix time at
+which it ends, a colon and who it is for; the password is the HMAC-SHA1 of that, in base64. The TURN server
+works it out by itself: it is never asked about a user, and a client that keeps its credentials has them for
+nothing once their time is over.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from dataclasses import dataclass
+
+from flyx.signaling.messages import IceServer
+
+DEFAULT_TTL = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class TurnConfig:
+    """A TURN service.
+
+    Attributes:
+        urls: "turn:host:port?transport=udp" or "turns:…" (RFC 7065).
+        secret: Its `static-auth-secret`.
+        ttl: Seconds for which credentials are good; an allocation made in that time goes on.
+    """
+
+    urls: tuple[str, ...]
+    secret: str
+    ttl: float = DEFAULT_TTL
+
+
+def credentials(config: TurnConfig, client_id: str, now: float) -> IceServer:
+    """Return the TURN service with credentials for one client.
+
+    Args:
+        config: The service.
+        client_id: For the TURN server's quotas and logs; it says nothing of who that is.
+        now: Unix time.
+    """
+    username = f"{int(now + config.ttl)}:{client_id}"
+    digest = hmac.new(config.secret.encode(), username.encode(), hashlib.sha1).digest()
+    return IceServer(urls=config.urls, username=username, credential=base64.b64encode(digest).decode())

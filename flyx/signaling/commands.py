@@ -1,0 +1,189 @@
+"""What can happen to a room, and what a room wants done about it.
+
+Commands go into `flyx.signaling.room.step`, effects come out, to be seen to in their order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flyx.signaling.members import Member, Traffic
+from flyx.signaling.messages import CloseCode, ErrorCode, IceServer, Joined, Message, Relayed, Role
+
+# Commands.
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """A new client has connected.
+
+    Attributes:
+        client_id: New; made by the server.
+        resume_token: New and secret; the client gets it, the room keeps its hash.
+        role: The only role that it will have; None: whichever is free.
+        node: The process that holds the connection.
+        ice_servers: To be handed to it.
+    """
+
+    client_id: str
+    resume_token: str
+    role: Role | None = None
+    node: str = ""
+    ice_servers: tuple[IceServer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A client that was inside has connected again; its older connection, if there is one, is over.
+
+    Attributes:
+        client_id: Who it says that it is.
+        shown_token: How it proves it.
+        resume_token: The next one, new and secret.
+        received: Messages that it has seen; None: it does not count.
+        handover: What went over its older connection, if that is known to be over: (generation, traffic).
+        node: The process that holds the connection.
+        ice_servers: To be handed to it.
+    """
+
+    client_id: str
+    shown_token: str
+    resume_token: str
+    received: int | None = None
+    handover: tuple[int, Traffic] | None = None
+    node: str = ""
+    ice_servers: tuple[IceServer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A client has something to say to its peers."""
+
+    client_id: str
+    generation: int
+    message: Relayed
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """A client has gone for good; reason is for people."""
+
+    client_id: str
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lose:
+    """The connection of a client has ended without a goodbye; reason is for people."""
+
+    client_id: str
+    generation: int
+    reason: str
+    traffic: Traffic | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoseNode:
+    """A process has died, and its connections with it."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """All processes were down. Nobody is connected, and whoever was inside has the whole grace time again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shut:
+    """Somebody wants the room closed who says that it is theirs."""
+
+    owner_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Time has passed."""
+
+
+Command = Enter | Resume | Relay | Leave | Lose | LoseNode | Restart | Shut | Expire
+
+
+# Effects.
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """The connection that asked to come in is now that of `member`; `joined` is the first that it hears.
+
+    Attributes:
+        member: As it is inside.
+        joined: For the client.
+        sent: Messages that the client has seen already: where the count goes on.
+        received: Messages that were taken from it already.
+        replay: What it missed, to be sent and counted.
+    """
+
+    member: Member
+    joined: Joined
+    sent: int = 0
+    received: int = 0
+    replay: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Tell the connection that asked why not, with a fatal `error`, and close it. Nobody else is meant."""
+
+    close_code: CloseCode
+    error_code: ErrorCode
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Send message to a member that is connected, on the connection of that generation alone."""
+
+    member: Member
+    message: Message
+
+    @property
+    def client_id(self) -> str:
+        """Whom it is for."""
+        return self.member.client_id
+
+
+@dataclass(frozen=True, slots=True)
+class CloseClient:
+    """Tell a client why with a fatal `error`, then close its connection of that generation.
+
+    Attributes:
+        member: Somebody who was inside until now, or whose older connection this was.
+        close_code: For the close frame.
+        error_code: For the `error`.
+        reason: A sentence for people.
+    """
+
+    member: Member
+    close_code: CloseCode
+    error_code: ErrorCode
+    reason: str
+
+    @property
+    def client_id(self) -> str:
+        """Whose connection it is."""
+        return self.member.client_id
+
+
+@dataclass(frozen=True, slots=True)
+class RoomClosed:
+    """The room is over."""
+
+    room_id: str
+    error_code: ErrorCode
+
+
+Effect = Admit | Refuse | Deliver | CloseClient | RoomClosed
+Effects = tuple[Effect, ...]

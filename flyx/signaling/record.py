@@ -1,0 +1,185 @@
+"""A room as text, for stores that keep rooms outside the process.
+
+    record  = JSON object, `version` 1, without what has its default value; see the models below
+
+A record comes from a disk or a database that others can write to: `load_room` believes nothing that a room
+could not be. Tokens are in it as hashes only; the messages kept for those away are in it as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flyx.signaling.members import (
+    MAX_MAILBOX_LENGTH,
+    MAX_TAIL_LENGTH,
+    Absence,
+    Member,
+    Traffic,
+)
+from flyx.signaling.messages import MAX_CLIENT_ID_LENGTH, Role
+from flyx.signaling.room import Room, RoomConfig
+
+VERSION: Final = 1
+
+_Seconds = Annotated[float, Field(allow_inf_nan=False)]
+_Span = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0)]
+_Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class BadRecord(ValueError):
+    """The text is not the record of a room; the message says where, and repeats nothing of it."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Config(_Part):
+    max_clients: Annotated[int, Field(ge=1)]
+    ttl: _Span | None = None
+    idle_timeout: _Span
+    persistent: bool = False
+    grace: _Span
+
+
+class _Traffic(_Part):
+    received: _Count = 0
+    sent: _Count = 0
+    tail: Annotated[tuple[str, ...], Field(max_length=MAX_TAIL_LENGTH)] = ()
+
+
+class _Absence(_Part):
+    until: _Seconds
+    traffic: _Traffic | None = None
+    mailbox: Annotated[tuple[str, ...], Field(max_length=MAX_MAILBOX_LENGTH)] = ()
+
+
+class _Member(_Part):
+    client_id: Annotated[str, Field(min_length=1, max_length=MAX_CLIENT_ID_LENGTH)]
+    role: Role
+    generation: _Count
+    node: Annotated[str, Field(max_length=200)] = ""
+    token_hash: _Hash
+    old_token_hash: _Hash | None = None
+    old_token_until: _Seconds = 0.0
+    absence: _Absence | None = None
+
+
+class _Room(_Part):
+    version: Literal[1]
+    room_id: Annotated[str, Field(min_length=1, max_length=64)]
+    config: _Config
+    created_at: _Seconds
+    owner_token_hash: _Hash | None = None
+    empty_since: _Seconds | None = None
+    members: tuple[_Member, ...] = ()
+    generation: _Count = 0
+
+
+def dump_room(room: Room) -> str:
+    """Return the record of a room that is not closed."""
+    assert not room.closed
+    record = _Room(
+        version=VERSION,
+        room_id=room.room_id,
+        config=_Config(
+            max_clients=room.config.max_clients,
+            ttl=room.config.ttl,
+            idle_timeout=room.config.idle_timeout,
+            persistent=room.config.persistent,
+            grace=room.config.grace,
+        ),
+        created_at=room.created_at,
+        owner_token_hash=room.owner_token_hash,
+        empty_since=room.empty_since,
+        members=tuple(_dump_member(member) for member in room.members.values()),
+        generation=room.generation,
+    )
+    return record.model_dump_json(exclude_defaults=True)
+
+
+def load_room(text: str | bytes) -> Room:
+    """Return the room of a record.
+
+    Raises:
+        BadRecord: text is none.
+    """
+    try:
+        record = _Room.model_validate_json(text)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BadRecord(f"{place}: {first['msg']}") from exc
+    members = {member.client_id: _load_member(member) for member in record.members}
+    senders = sum(member.role is Role.SENDER for member in members.values())
+    if len(members) != len(record.members) or senders > 1:
+        raise BadRecord("members: somebody is inside twice")
+    if any(member.generation > record.generation for member in members.values()):
+        raise BadRecord("generation: older than a member")
+    if (record.empty_since is None) != bool(members):
+        raise BadRecord("empty_since: does not go with members")
+    config = record.config
+    return Room(
+        room_id=record.room_id,
+        config=RoomConfig(
+            max_clients=config.max_clients,
+            ttl=config.ttl,
+            idle_timeout=config.idle_timeout,
+            persistent=config.persistent,
+            grace=config.grace,
+        ),
+        created_at=record.created_at,
+        owner_token_hash=record.owner_token_hash,
+        empty_since=record.empty_since,
+        members=members,
+        generation=record.generation,
+    )
+
+
+def _dump_member(member: Member) -> _Member:
+    absence = member.absence
+    return _Member(
+        client_id=member.client_id,
+        role=member.role,
+        generation=member.generation,
+        node=member.node,
+        token_hash=member.token_hash,
+        old_token_hash=member.old_token_hash,
+        old_token_until=member.old_token_until,
+        absence=None if absence is None else _dump_absence(absence),
+    )
+
+
+def _dump_absence(absence: Absence) -> _Absence:
+    traffic = absence.traffic
+    known = (
+        None if traffic is None else _Traffic(received=traffic.received, sent=traffic.sent, tail=traffic.tail)
+    )
+    return _Absence(until=absence.until, traffic=known, mailbox=absence.mailbox)
+
+
+def _load_member(member: _Member) -> Member:
+    absence = member.absence
+    return Member(
+        client_id=member.client_id,
+        role=member.role,
+        generation=member.generation,
+        node=member.node,
+        token_hash=member.token_hash,
+        old_token_hash=member.old_token_hash,
+        old_token_until=member.old_token_until,
+        absence=None if absence is None else _load_absence(absence),
+    )
+
+
+def _load_absence(absence: _Absence) -> Absence:
+    traffic = absence.traffic
+    if traffic is None:
+        return Absence(absence.until, None)
+    if traffic.sent < len(traffic.tail):
+        raise BadRecord("traffic: more kept than sent")
+    return Absence(absence.until, Traffic(traffic.received, traffic.sent, traffic.tail), absence.mailbox)

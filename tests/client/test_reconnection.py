@@ -1,0 +1,306 @@
+"""The client's side of signaling when its connection is lost: real servers, behind a bad network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from flyx.client.signaling import Interrupted, Patience, Restored, Signaling
+from flyx.errors import RoomLost, ServerRefused, ServerUnreachable
+from flyx.server.app import Server
+from flyx.signaling.messages import (
+    Answer,
+    AnswerData,
+    Disconnect,
+    Join,
+    Message,
+    Offer,
+    OfferData,
+    Role,
+)
+from flyx.signaling.room import RoomConfig
+from tests.client.network import Network, network
+from tests.server.peers import ANSWER, joined, local
+
+QUICK = Patience(first_pause=0.01, longest_pause=0.05, limit=20.0)
+BRIEF = Patience(first_pause=0.01, longest_pause=0.05, limit=0.2)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with Server(local(stun_urls=())) as running:
+        yield running
+
+
+@asynccontextmanager
+async def met(
+    server: Server, net: Network, *, patience: Patience = QUICK
+) -> AsyncIterator[tuple[Signaling, Signaling]]:
+    """A sender behind the network and a receiver with a connection of its own, introduced."""
+    async with Signaling(net.url, None, Role.SENDER, patience=patience) as sender:
+        async with Signaling(server.url, sender.joined.room_id, Role.RECEIVER, patience=patience) as receiver:
+            assert isinstance(await sender.receive(), Join)
+            yield sender, receiver
+
+
+def offer(text: str) -> Offer:
+    return Offer(data=OfferData(sdp=text))
+
+
+def answer(text: str) -> Answer:
+    return Answer(data=AnswerData(sdp=text))
+
+
+def sdp(message: Message | Interrupted | Restored) -> str:
+    assert isinstance(message, Offer | Answer), message
+    return message.data.sdp
+
+
+async def skip_presence(signaling: Signaling) -> Message | Interrupted | Restored:
+    """The next message that is not about somebody coming or going."""
+    while isinstance(message := await signaling.receive(), Join | Disconnect):
+        pass
+    return message
+
+
+async def test_a_cut_connection_is_restored_and_nothing_is_lost(server: Server) -> None:
+    async with network(server.port) as net, met(server, net) as (sender, receiver):
+        token = sender.joined.resume_token
+        net.cut()
+        assert isinstance(await sender.receive(), Interrupted)
+        away = await receiver.receive()
+        assert isinstance(away, Disconnect)
+        assert away.data.away
+        # Both speak while the connection is down.
+        sender.post(offer("one"))
+        receiver.post(answer("two"))
+        assert await sender.receive() == Restored(recovered=True)
+        assert sender.joined.resume_token != token
+        assert sdp(await sender.receive()) == "two"
+        back = await receiver.receive()
+        assert isinstance(back, Join)
+        assert back.data.recovered
+        assert sdp(await receiver.receive()) == "one"
+
+
+async def test_what_the_network_swallowed_on_the_way_to_the_server_is_sent_again(server: Server) -> None:
+    async with network(server.port) as net, met(server, net) as (sender, receiver):
+        sender.post(offer("arrives"))
+        assert sdp(await receiver.receive()) == "arrives"
+        net.mute = True
+        lost = [offer(f"swallowed {n}") for n in range(3)]
+        for message in lost:
+            sender.post(message)
+        await net.has_swallowed(*lost)
+        net.cut()
+        net.mute = False
+        assert isinstance(await sender.receive(), Interrupted)
+        assert await sender.receive() == Restored(recovered=True)
+        sender.post(offer("last"))
+        heard = [sdp(await skip_presence(receiver)) for _ in range(4)]
+        assert heard == ["swallowed 0", "swallowed 1", "swallowed 2", "last"]
+
+
+async def test_what_the_network_swallowed_on_the_way_to_us_comes_again(server: Server) -> None:
+    async with network(server.port) as net, met(server, net) as (sender, receiver):
+        receiver.post(answer("arrives"))
+        assert sdp(await sender.receive()) == "arrives"
+        net.deaf = True
+        lost = [answer(f"swallowed {n}") for n in range(3)]
+        for message in lost:
+            receiver.post(message)
+        await net.has_swallowed(*lost)
+        net.cut()
+        net.deaf = False
+        assert isinstance(await sender.receive(), Interrupted)
+        assert await sender.receive() == Restored(recovered=True)
+        assert [sdp(await sender.receive()) for _ in range(3)] == [f"swallowed {n}" for n in range(3)]
+
+
+async def test_the_answer_to_a_return_may_be_lost_as_well(server: Server) -> None:
+    async with network(server.port) as net, met(server, net) as (sender, receiver):
+        receiver.post(answer("one"))
+        assert sdp(await sender.receive()) == "one"
+        net.cut()
+        assert isinstance(await sender.receive(), Interrupted)
+        assert isinstance(await receiver.receive(), Disconnect)
+        net.deaf = True
+        returning = asyncio.create_task(sender.receive())
+        # The server takes it in and answers, with a new token, and nobody hears it.
+        assert isinstance(await receiver.receive(), Join)
+        receiver.post(answer("two"))
+        await net.has_swallowed(answer("two"))
+        assert not returning.done()
+        net.deaf = False
+        net.cut()
+        assert await returning == Restored(recovered=True)
+        assert sdp(await sender.receive()) == "two"
+
+
+async def test_a_loss_is_told_and_the_peers_begin_anew(server: Server) -> None:
+    async with network(server.port) as net, Signaling(net.url, None, Role.SENDER, patience=QUICK) as sender:
+        async with joined(server, f"/ws/{sender.joined.room_id}") as receiver:
+            assert isinstance(await sender.receive(), Join)
+            net.down = True
+            net.cut()
+            assert isinstance(await sender.receive(), Interrupted)
+            await receiver.expect("disconnect")
+            # More than a mailbox holds.
+            for _ in range(65):
+                await receiver.say(ANSWER)
+            await receiver.expect_silence()
+            sender.post(offer("is void"))
+            net.down = False
+            assert await sender.receive() == Restored(recovered=False)
+            assert [peer.client_id for peer in sender.joined.peers] == [receiver.id]
+            introduced = await sender.receive()
+            assert isinstance(introduced, Join)
+            assert introduced.data.client_id == receiver.id
+            assert "recovered" not in await receiver.expect("join")
+            sender.post(offer("anew"))
+            assert (await receiver.expect("offer"))["sdp"] == "anew"
+
+
+async def test_more_than_we_keep_for_the_server_is_a_loss_that_is_told(server: Server) -> None:
+    async with network(server.port) as net, met(server, net) as (sender, receiver):
+        net.mute = True
+        lost = [offer(f"{n}") for n in range(40)]
+        for message in lost:
+            sender.post(message)
+        await net.has_swallowed(*lost)
+        net.cut()
+        net.mute = False
+        assert isinstance(await sender.receive(), Interrupted)
+        assert await sender.receive() == Restored(recovered=False)
+        assert isinstance(await sender.receive(), Join)
+        sender.post(offer("anew"))
+        assert sdp(await skip_presence(receiver)) == "anew"
+
+
+async def test_a_server_that_restarts_with_its_rooms_is_gone_back_to(tmp_path: Path) -> None:
+    config = local(stun_urls=(), state=tmp_path / "state")
+    first = Server(config)
+    await first.start()
+    async with network(first.port) as net:
+        async with Signaling(net.url, None, Role.SENDER, patience=QUICK) as sender:
+            receiver = Signaling(net.url, sender.joined.room_id, Role.RECEIVER, patience=QUICK)
+            async with receiver:
+                assert isinstance(await sender.receive(), Join)
+                events = [asyncio.create_task(client.receive()) for client in (sender, receiver)]
+                await first.stop()
+                for event in events:
+                    assert await event == Interrupted("the server is stopping")
+                async with Server(config) as second:
+                    net.target = second.port
+                    # It went down in good order and knows what had been said.
+                    assert await sender.receive() == Restored(recovered=True)
+                    assert await receiver.receive() == Restored(recovered=True)
+                    sender.post(offer("still here"))
+                    assert sdp(await skip_presence(receiver)) == "still here"
+
+
+async def test_a_server_that_forgot_its_rooms_is_the_end(server: Server) -> None:
+    async with Server(local(stun_urls=())) as other, network(server.port) as net:
+        async with Signaling(net.url, None, Role.SENDER, patience=QUICK) as sender:
+            net.target = other.port
+            net.cut()
+            assert isinstance(await sender.receive(), Interrupted)
+            with pytest.raises(RoomLost):
+                await sender.receive()
+
+
+async def test_a_receiver_whose_place_is_gone_takes_a_new_one() -> None:
+    config = local(stun_urls=(), room=RoomConfig(grace=0.0))
+    async with Server(config) as server, network(server.port) as net:
+        async with Signaling(server.url, None, Role.SENDER) as sender:
+            async with Signaling(net.url, sender.joined.room_id, Role.RECEIVER, patience=QUICK) as receiver:
+                before = receiver.joined.client_id
+                assert isinstance(await sender.receive(), Join)
+                net.cut()
+                assert isinstance(await receiver.receive(), Interrupted)
+                assert await receiver.receive() == Restored(recovered=False, rejoined=True)
+                assert receiver.joined.client_id != before
+                left, came = await sender.receive(), await sender.receive()
+                assert isinstance(left, Disconnect)
+                assert isinstance(came, Join)
+                assert came.data.client_id == receiver.joined.client_id
+
+
+async def test_patience_has_an_end(server: Server) -> None:
+    async with network(server.port) as net:
+        async with Signaling(net.url, None, Role.SENDER, patience=BRIEF) as sender:
+            net.down = True
+            net.cut()
+            assert isinstance(await sender.receive(), Interrupted)
+            with pytest.raises(ServerUnreachable):
+                await sender.receive()
+
+
+async def test_a_server_that_says_come_back_is_believed() -> None:
+    server = Server(local(stun_urls=()))
+    await server.start()
+    async with Signaling(server.url, None, Role.SENDER, patience=BRIEF) as sender:
+        stopping = asyncio.create_task(server.stop())
+        assert await sender.receive() == Interrupted("the server is stopping")
+        await stopping
+        with pytest.raises(ServerUnreachable):
+            await sender.receive()
+
+
+async def test_receive_may_be_cancelled_while_the_connection_is_lost(server: Server) -> None:
+    async with network(server.port) as net, met(server, net) as (sender, receiver):
+        net.down = True
+        net.cut()
+        assert isinstance(await sender.receive(), Interrupted)
+        for _ in range(5):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(sender.receive(), 0.02)
+        net.down = False
+        assert await sender.receive() == Restored(recovered=True)
+        sender.post(offer("on"))
+        assert sdp(await skip_presence(receiver)) == "on"
+
+
+async def test_leaving_while_the_connection_is_lost_takes_no_time(server: Server) -> None:
+    async with network(server.port) as net:
+        async with Signaling(net.url, None, Role.SENDER, patience=QUICK) as sender:
+            net.down = True
+            net.cut()
+            assert isinstance(await sender.receive(), Interrupted)
+
+
+async def test_who_is_replaced_does_not_fight_for_its_place(server: Server) -> None:
+    async with Signaling(server.url, None, Role.SENDER, patience=QUICK) as sender:
+        twin = Signaling(server.url, None, Role.SENDER, patience=QUICK)
+        twin.joined = sender.joined
+        assert await twin.receive() == Restored(recovered=True)
+        with pytest.raises(ServerRefused, match="took its place"):
+            await sender.receive()
+        await twin.__aexit__(None, None, None)
+
+
+async def test_a_room_that_closes_meanwhile_is_lost(server: Server) -> None:
+    async with network(server.port) as net:
+        async with Signaling(server.url, None, Role.SENDER) as sender:
+            receiver = Signaling(net.url, sender.joined.room_id, Role.RECEIVER, patience=QUICK)
+            await receiver.__aenter__()
+            net.down = True
+            net.cut()
+            assert isinstance(await receiver.receive(), Interrupted)
+        net.down = False
+        with pytest.raises(RoomLost):
+            await receiver.receive()
+
+
+def test_pauses_grow_and_are_never_the_same_for_all() -> None:
+    patience = Patience()
+    for tries in range(40):
+        pauses = [patience.pause(tries) for _ in range(50)]
+        bound = min(patience.longest_pause, patience.first_pause * 2**tries)
+        assert all(0 <= pause <= bound for pause in pauses)
+        assert max(pauses) > bound / 2
+        assert len(set(pauses)) > 1

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from flyx.cli.serve_options import turn_of
+from flyx.errors import InputError
+from flyx.server.app import Server
+from flyx.server.turn import TurnConfig, credentials
+from tests.server.peers import FakeClock, joined, local
+
+TURN = TurnConfig(("turn:turn.example:3478", "turns:turn.example:5349?transport=tcp"), "north", ttl=600)
+
+
+def test_a_password_is_the_hmac_of_a_name_that_says_when_it_ends() -> None:
+    server = credentials(TURN, "somebody", 1_000_000.9)
+    assert server.urls == TURN.urls
+    assert server.username == "1000600:somebody"
+    # `echo -n 1000600:somebody | openssl dgst -sha1 -hmac north -binary | base64`
+    assert server.credential == "JQAxGKWAdDKCBe7PCAJ/cSYIIn8="
+
+
+async def test_each_client_gets_credentials_of_its_own() -> None:
+    clock = FakeClock()
+    config = local(turn=TURN, stun_urls=("stun:stun.example",))
+    async with Server(config, clock=clock) as server, joined(server) as sender:
+        async with joined(server, f"/ws/{sender.room_id}") as receiver:
+            for client in (sender, receiver):
+                stun, turn = client.joined["ice_servers"]
+                assert stun == {"urls": ["stun:stun.example"]}
+                assert turn["urls"] == list(TURN.urls)
+                assert turn["username"] == f"{int(clock.now + 600)}:{client.id}"
+                assert turn["credential"]
+
+
+async def test_without_a_turn_server_there_are_no_credentials() -> None:
+    async with Server(local()) as server, joined(server) as client:
+        assert all("credential" not in entry for entry in client.joined["ice_servers"])
+
+
+@pytest.mark.parametrize(
+    ("urls", "secret"),
+    [
+        (["turn:example.org"], None),
+        (["turn:example.org"], ""),
+        (None, "secret"),
+        (["stun:example.org"], "secret"),
+        (["turn:"], "secret"),
+        (["example.org"], "secret"),
+    ],
+)
+def test_half_a_turn_service_is_refused(urls: list[str] | None, secret: str | None) -> None:
+    with pytest.raises(InputError) as caught:
+        turn_of(urls, secret, 3600)
+    assert caught.value.hint
