@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,16 @@ def test_guessers_do_not_end_what_is_being_sent(flyx: Flyx, tmp_path: Path) -> N
     served.resume().ends(0)
     sender.fails(5, "too_many_tries")
     assert sha256(tmp_path / "in" / NAME) == sha256(source)
+
+
+def test_waiting_for_somebody_ends_when_somebody_is_served(flyx: Flyx, tmp_path: Path) -> None:
+    source = write_random(tmp_path / NAME, LONG // 2)
+    sender = flyx.send("--wait", "6", source)
+    served = flyx.receive(sender.code(), tmp_path / "in").mid_transfer().stop()
+    with pytest.raises(subprocess.TimeoutExpired):
+        sender.process.wait(7)
+    served.resume().ends(0)
+    sender.ends(0)
 
 
 # Servers in between.

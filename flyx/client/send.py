@@ -158,7 +158,7 @@ class _Share:
         listener = asyncio.create_task(self._listen())
         try:
             while not 0 < self._options.receivers <= self._done:
-                if self._closed and not self._serving and not self._repairing:
+                if self._closed and not self._is_under_way(self._closed):
                     raise self._closed
                 self._react(await self._next())
                 self._fill_places()
@@ -187,14 +187,18 @@ class _Share:
             self._inbox.put_nowait(error)
 
     async def _next(self) -> _Item:
-        deadline = None
-        if self._options.wait is not None and not self._serving and not self._repairing:
-            deadline = self._idle_since + self._options.wait - time.monotonic()
-        try:
-            async with asyncio.timeout(deadline):
-                return await self._inbox.get()
-        except TimeoutError:
-            raise NobodyCame(seconds=self._options.wait) from None
+        wait = self._options.wait
+        while True:
+            remaining = None
+            if wait is not None and not self._is_somebody_served():
+                remaining = self._idle_since + wait - time.monotonic()
+            try:
+                async with asyncio.timeout(remaining):
+                    return await self._inbox.get()
+            except TimeoutError:
+                # Somebody may have paired meanwhile, which nothing in the inbox tells.
+                if not self._is_somebody_served():
+                    raise NobodyCame(seconds=wait) from None
 
     def _react(self, item: _Item) -> None:
         match item:
@@ -276,6 +280,13 @@ class _Share:
             peer = self._waiting.popleft()
             self._unpaired.add(peer)
             peer.task = asyncio.create_task(self._serve(peer))
+
+    def _is_under_way(self, closed: FlyxError) -> bool:
+        """Whether receivers are served still, or may come to be: a connection needs no server to pair."""
+        return self._is_somebody_served() or bool(self._unpaired and not closed.closes_room)
+
+    def _is_somebody_served(self) -> bool:
+        return bool(self._serving or self._repairing)
 
     def _has_place(self) -> bool:
         wanted = self._options.receivers
