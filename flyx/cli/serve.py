@@ -189,11 +189,12 @@ def _start(
     import asyncio
 
     from flyx.net.loop import new_event_loop
-    from flyx.server.listener import raise_file_limit
+    from flyx.server.listener import calm_collector, raise_file_limit
     from flyx.server.logs import configure_logging
 
     configure_logging(log_level, as_json=log_json)
     raise_file_limit()
+    calm_collector()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_serve(config, announce, channel, drain))
 

@@ -160,6 +160,8 @@ class Member:
         token_hash: Of the token that the client shows on return.
         old_token_hash: Of the one before: the answer that carried the newer one may have been lost.
         old_token_until: Unix time until which the one before is good; while away it is anyway.
+        old_token_counts: Whoever has only that one counts in this session: the newer one was given with
+            `recovered: true`. Otherwise it does not know that a new session has begun.
         absence: None while connected.
     """
 
@@ -170,6 +172,7 @@ class Member:
     token_hash: str
     old_token_hash: str | None = None
     old_token_until: float = 0.0
+    old_token_counts: bool = False
     absence: Absence | None = None
 
     def accepts(self, token: str, now: float) -> bool:

@@ -66,6 +66,7 @@ class _Member(_Part):
     token_hash: _Hash
     old_token_hash: _Hash | None = None
     old_token_until: _Seconds = 0.0
+    old_token_counts: bool = False
     absence: _Absence | None = None
 
 
@@ -150,6 +151,7 @@ def _dump_member(member: Member) -> _Member:
         token_hash=member.token_hash,
         old_token_hash=member.old_token_hash,
         old_token_until=member.old_token_until,
+        old_token_counts=member.old_token_counts,
         absence=None if absence is None else _dump_absence(absence),
     )
 
@@ -172,6 +174,7 @@ def _load_member(member: _Member) -> Member:
         token_hash=member.token_hash,
         old_token_hash=member.old_token_hash,
         old_token_until=member.old_token_until,
+        old_token_counts=member.old_token_counts,
         absence=None if absence is None else _load_absence(absence),
     )
 

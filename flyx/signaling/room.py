@@ -409,13 +409,15 @@ class _Turn:
         if not member.accepts(command.shown_token, self.now):
             self.effects.append(MISSING_SESSION)
             return
-        was_connected = self._room.members[command.client_id].absence is None
+        older = self._room.members[command.client_id]
+        was_connected = older.absence is None
         if was_connected:
             reason = "a newer connection of the same client took its place"
-            self.effects.append(CloseClient(member, CloseCode.REPLACED, ErrorCode.REPLACED, reason))
+            self.effects.append(CloseClient(older, CloseCode.REPLACED, ErrorCode.REPLACED, reason))
         # Connected as far as anybody knows: what went over that connection, nobody does.
         before = member.absence or Absence(self.now, None)
-        replay = before.since(command.received)
+        counts = member.old_token_counts or matches(command.shown_token, member.token_hash)
+        replay = before.since(command.received if counts else None)
         recovered = replay is not None
         received = before.traffic.received if before.traffic and recovered else 0
         self.generation += 1
@@ -426,6 +428,7 @@ class _Turn:
             token_hash=hash_token(command.resume_token),
             old_token_hash=hash_token(command.shown_token),
             old_token_until=self.now + self._room.config.grace,
+            old_token_counts=recovered,
             absence=None,
         )
         self.put(back)

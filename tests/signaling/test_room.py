@@ -395,3 +395,13 @@ def test_nobody_is_told_of_another_on_a_connection_that_is_lost_with_it() -> Non
         room = room_with("s", "r", config=RoomConfig(grace=grace))
         _, effects = step(room, LoseNode("", "its server has gone"), T0)
         assert heard(effects, "s") == heard(effects, "r") == []
+
+
+def test_whoever_missed_that_a_new_session_began_is_told_again_whatever_it_counts() -> None:
+    room = room_with("s", "r")
+    room, _ = step(room, lose(room, "s", None), T0)
+    # The answer says `recovered: false`, and is lost; then the receiver says something.
+    room, _ = step(room, Resume("s", "token of s", "never heard", received=1), T0)
+    room, _ = step(room, lose(room, "s", Traffic(0, 2, ("join", "answer"))), T0)
+    room, effects = step(room, Resume("s", "token of s", "new", received=1), T0)
+    assert not admitted(effects).joined.data.recovered
