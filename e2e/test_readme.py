@@ -1,12 +1,18 @@
-"""The README's three terminals: its commands run as they stand there, its outputs compared line by line."""
+"""The README's three terminals and codes: commands run as they stand, outputs compared line by line."""
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
-from e2e.processes import Flyx, sha256, write_random
+from e2e.processes import DEADLINE, Flyx, sha256, write_random
+from flyx.client.codes import format_code, parse_code
 from flyx.errors import EXIT_DONE
+from flyx.pairing.words import password_of, resolve_words
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -55,7 +61,7 @@ def test_the_three_terminals_show_what_the_readme_shows(flyx: Flyx) -> None:
     flyx.environment = flyx.environment | {"FLYX_SERVER": server.prints(r"ws://\S+(?=\n)")[0]}
     sender = flyx.start(*send.split()[1:])
     code = sender.code()
-    command = receive.replace("K7M2QX", code).split()[1:]
+    command = receive.replace("K7M2QX-lemon-otter", code).split()[1:]
     receiver = flyx.terminal(*command, FLYX_OUTPUT=str(target)).says("[y/N] ")
     receiver.type("y\r")
     receiver.ends(EXIT_DONE)
@@ -69,3 +75,32 @@ def test_the_three_terminals_show_what_the_readme_shows(flyx: Flyx) -> None:
     shown = [line for line in screen_lines(receiver.err) if line != str(target / "file.bin")]
     expected = [line for line in generalised(received) if line != "file.bin"]
     assert generalised(shown) == expected
+
+
+def test_the_codes_of_the_readme_are_made_and_understood_as_it_says(flyx: Flyx) -> None:
+    section = README.read_text().split("## Codes and trust")[1].split("###")[0]
+    write_random(flyx.directory / "file.bin", 1000)
+    commands = [shlex.split(command) for command in re.findall(r"`(flyx send [^`]+)`", section)]
+    (pipeline,) = re.findall(r"```sh\n\s*(.*)\n", section)
+    codes = [r"\w{6}(-[a-z]+){4}", r"\w{6}-nobody-guesses-this", r"\w{6}"]
+    programs = flyx.directory / "bin"
+    programs.mkdir()
+    (programs / "flyx").write_text(f'#!/bin/sh\nexec {sys.executable} -m flyx "$@"\n')
+    (programs / "flyx").chmod(0o755)
+    flyx.environment |= {"FLYX_SERVER": flyx.server, "PATH": f"{programs}:{os.environ['PATH']}"}
+    for n, (command, code) in enumerate(zip(commands, codes, strict=True)):
+        sender = flyx.start(*command[1:])
+        assert re.fullmatch(code, sender.code())
+        done = subprocess.run(
+            pipeline,
+            shell=True,
+            cwd=flyx.directory,
+            env=flyx.environment | {"CODE": sender.code(), "FLYX_OUTPUT": f"in-{n}"},
+            timeout=DEADLINE,
+            check=False,
+        )
+        assert done.returncode == EXIT_DONE, sender
+        sender.ends(EXIT_DONE)
+    (typed,) = re.findall(r'`flyx receive "([^"]+)"`', section)
+    room_id, words = parse_code(typed)
+    assert format_code(room_id, password_of(resolve_words(words, 2))) == "K7M2QX-lemon-otter"

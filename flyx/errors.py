@@ -14,7 +14,16 @@
     │   └── ServerRefused
     ├── PeerUnreachable           no path to the other side (exit 4)
     ├── NobodyCame                (exit 4)
+    ├── PairingFailed             the two sides could not prove to share a code (exit 5)
+    │   ├── WrongWords
+    │   ├── TooManyTries
+    │   ├── ConnectionMismatch
+    │   ├── OtherVersion
+    │   ├── MissingFeature
+    │   ├── NoWordsAsked
+    │   └── PairingTimedOut
     ├── TransferInterrupted       the other side went away too early (exit 6)
+    │   └── ConnectionLost
     ├── TransferRefused           a person or a policy said no (exit 7)
     │   ├── Declined
     │   ├── ConsentNeeded
@@ -47,6 +56,9 @@ EXIT_INTERRUPTED = 6
 EXIT_REFUSED = 7
 EXIT_CTRL_C = 130
 
+MAX_SHOWN = 600
+"""Characters of one field that a message repeats."""
+
 # Format characters that only choose how a glyph looks or joins; emoji and many scripts need them.
 _HARMLESS_FORMAT_CHARACTERS = frozenset("\u200c\u200d") | {chr(c) for c in range(0xE0020, 0xE0080)}
 
@@ -72,12 +84,19 @@ def _printable_character(character: str) -> str:
     return character
 
 
+def _shortened(text: str) -> str:
+    """Leave the middle out of what is longer than a message should be: names of a stranger may be."""
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN // 2]}…{text[-MAX_SHOWN // 2 :]}"
+
+
 class FlyxError(Exception):
     """Something went wrong: {reason}"""
 
     code: ClassVar[str] = "failed"
     exit_status: ClassVar[int] = EXIT_FAILED
     hint: str | None = None
+    # Whether a sender takes no more receivers after it.
+    closes_room: ClassVar[bool] = False
     # What the other side is told, where the message would show it paths of this machine.
     for_peer: ClassVar[str | None] = None
 
@@ -90,7 +109,7 @@ class FlyxError(Exception):
     def __str__(self) -> str:
         message = inspect.getdoc(type(self)) or type(self).__name__
         template = " ".join(message.split("\n\n", 1)[0].split())
-        shown = {key: printable(v) if isinstance(v, str) else v for key, v in self.fields.items()}
+        shown = {key: _shortened(printable(v)) if isinstance(v, str) else v for key, v in self.fields.items()}
         return template.format_map(shown)
 
 
@@ -185,12 +204,76 @@ class NobodyCame(FlyxError):
     exit_status = EXIT_NO_PATH
 
 
+class PairingFailed(FlyxError):
+    """Pairing failed: {reason}"""
+
+    code = "pairing_failed"
+    exit_status = EXIT_PAIRING
+
+
+class WrongWords(PairingFailed):
+    """Pairing failed: the words of the two sides do not match."""
+
+    code = "wrong_words"
+    hint = "check each word; if the sender saw no try of yours, somebody else answered in its place"
+
+
+class TooManyTries(PairingFailed):
+    """Wrong words were given {tries} times: the room is closed."""
+
+    code = "too_many_tries"
+    closes_room = True
+    hint = "somebody may be guessing; run `flyx send` again for a new code, with --words 3 or more"
+
+
+class ConnectionMismatch(PairingFailed):
+    """The words are right, but the two sides see different connections: somebody may be in between."""
+
+    code = "connection_mismatch"
+    closes_room = True
+    hint = "nothing was sent; do not trust this signaling server or network, run `flyx serve` yourself"
+
+
+class OtherVersion(PairingFailed):
+    """The other side speaks version {theirs} of the protocol of flyx, this one version {ours}."""
+
+    code = "other_version"
+    hint = "bring both sides to the same release; compare `flyx --version`"
+
+
+class MissingFeature(PairingFailed):
+    """The two sides cannot work together: {whose} flyx lacks {features}."""
+
+    code = "missing_feature"
+    hint = "bring both sides to the same release; compare `flyx --version`"
+
+
+class NoWordsAsked(PairingFailed):
+    """The code has words, but who answered asks for none."""
+
+    code = "no_words_asked"
+    hint = "somebody else may have answered; nothing was received. Ask the sender for its code again"
+
+
+class PairingTimedOut(PairingFailed):
+    """Pairing failed: the other side did not answer within {seconds:g} s."""
+
+    code = "pairing_timed_out"
+
+
 class TransferInterrupted(FlyxError):
     """The transfer was interrupted: {reason}"""
 
     code = "interrupted"
     exit_status = EXIT_INTERRUPTED
-    hint = "files that were complete are kept; start again for the rest"
+    hint = "what has arrived is kept; receive into the same directory again to go on from there"
+
+
+class ConnectionLost(TransferInterrupted):
+    """The transfer was interrupted: {reason}"""
+
+    # Unlike other interruptions, one that a new connection repairs.
+    code = "connection_lost"
 
 
 class TransferRefused(FlyxError):
@@ -254,4 +337,4 @@ class CorruptData(FlyxError):
     """{path} arrived damaged: its SHA-256 is not the sender's."""
 
     code = "corrupt_data"
-    hint = "nothing damaged was kept; start again"
+    hint = "nothing damaged was kept; receive into the same directory again to go on from there"

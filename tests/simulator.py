@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from flyx.errors import CorruptData, DestinationExists
 from flyx.transfer import disk
-from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, Operation, Outcome
-from flyx.transfer.manifest import Entry, EntryKind, Manifest, block_digest
+from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, Changed, Held, Kept, Operation, Outcome
+from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, block_digest
 from flyx.transfer.receiver import Receiver, ReceiverEvent
 from flyx.transfer.sender import READ_AHEAD, READ_BATCH, Sender, SenderEvent
 from flyx.transfer.session import Session
@@ -33,6 +33,12 @@ def manifest_of(files: dict[str, bytes | None]) -> Manifest:
         else Entry(path, EntryKind.FILE, len(content), 0o644, 1_700_000_000_000_000)
         for path, content in files.items()
     )
+
+
+def digests_of(content: bytes | bytearray) -> bytes:
+    """Return the SHA-256 of each block of a file, in one string."""
+    blocks = range(0, len(content), BLOCK_SIZE)
+    return b"".join(block_digest([bytes(content[at : at + BLOCK_SIZE])]) for at in blocks)
 
 
 @dataclass
@@ -58,7 +64,7 @@ class MemorySource:
 
 
 class MemoryDestination:
-    """Takes operations as storage.writer.Destination does."""
+    """Takes operations as storage.writer.Destination does; `again()` is that of a later run."""
 
     def __init__(self, existing: set[str]) -> None:
         self.existing = existing
@@ -66,6 +72,34 @@ class MemoryDestination:
         self.finished = False
         self._entries: list[Entry] = []
         self._partial: dict[int, bytearray] = {}
+        # What an earlier run has left: files that were saved, and parts of others, with their entries.
+        self._saved: dict[str, Entry] = {}
+        self._parts: dict[str, tuple[Entry, bytearray]] = {}
+        # File bytes that were written here.
+        self.written = 0
+
+    def again(self) -> MemoryDestination:
+        """Return what a new run finds."""
+        later = MemoryDestination(self.existing)
+        later.files = self.files
+        later._saved = dict(self._saved)
+        later._parts = self._parts | {
+            self._entries[file].path: (self._entries[file], part) for file, part in self._partial.items()
+        }
+        return later
+
+    def _find(self, file: int, entry: Entry) -> Kept | Held | Changed | None:
+        if self._saved.get(entry.path) == entry:
+            content = self.files[entry.path]
+            assert content is not None
+            return Kept(file, entry.path, block_digest([digests_of(content)]))
+        if entry.path not in self._parts:
+            return None
+        earlier, part = self._parts.pop(entry.path)
+        if earlier != entry:
+            return Changed(file)
+        self._partial[file] = part
+        return Held(file, digests_of(part)) if part else None
 
     def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -79,13 +113,14 @@ class MemoryDestination:
     def _apply(self, operation: Operation) -> Outcome:
         match operation:
             case disk.PlanTree(roots=roots):
-                return disk.TreePlanned(fresh=not self.existing & set(roots))
+                return disk.TreePlanned(fresh=not (self.existing | self._saved.keys()) & set(roots))
             case disk.PlanEntries(first=first, entries=entries):
                 assert first == len(self._entries)
                 self._entries += entries
                 if conflicts := [e.path for e in entries if e.path in self.existing]:
                     return disk.OperationFailed(DestinationExists(path=conflicts[0], others=""))
-                return disk.EntriesPlanned(len(self._entries))
+                found = [self._find(file, entry) for file, entry in enumerate(entries, first)]
+                return disk.EntriesPlanned(len(self._entries), tuple(one for one in found if one))
             case disk.WriteBlock(file=file, offset=offset, parts=parts, digest=digest):
                 if block_digest(parts) != digest:
                     return disk.OperationFailed(CorruptData(path=self._entries[file].path))
@@ -93,14 +128,19 @@ class MemoryDestination:
                 assert len(partial) == offset
                 for part in parts:
                     partial += part
+                self.written += sum(map(len, parts))
                 return disk.BlockWritten(file, offset, sum(map(len, parts)))
             case disk.FinishFile(file=file):
                 path = self._entries[file].path
                 self.files[path] = bytes(self._partial.pop(file, b""))
+                self._saved[path] = self._entries[file]
                 return disk.FileSaved(file, path)
             case disk.DiscardFile(file=file):
                 self._partial.pop(file, None)
                 return disk.FileDiscarded(file)
+            case disk.RestartFile(file=file):
+                self._partial.pop(file, None)
+                return disk.FileRestarted(file)
             case disk.FinishTree():
                 self.files |= {e.path: None for e in self._entries if e.kind is EntryKind.DIRECTORY}
                 self.finished = True
@@ -135,12 +175,23 @@ class Simulation:
         conditions: Conditions | None = None,
         existing: set[str] | None = None,
         faults: dict[str, tuple[int, str]] | None = None,
+        destination: MemoryDestination | None = None,
+        accepted: str | None = None,
     ) -> None:
+        """Args:
+        files: what is sent.
+        seed: of everything that is left to chance.
+        conditions: how the world is.
+        existing: names that are there before.
+        faults: see MemorySource.
+        destination: what an earlier run has left.
+        accepted: id of the manifest that the person accepted in an earlier connection.
+        """
         self.seed = seed
         self.conditions = conditions or Conditions()
         self.manifest = manifest_of(files)
         self.source = MemorySource(self.manifest, files, faults or {})
-        self.destination = MemoryDestination(existing or set())
+        self.destination = destination or MemoryDestination(existing or set())
         self.now = 1000.0
         self._random = random.Random(seed)
         self._due: list[tuple[float, int, Callable[[], None]]] = []
@@ -148,14 +199,17 @@ class Simulation:
         # When the last message of each direction and channel arrives: order is kept within a channel.
         self._last_arrival: dict[str, float] = {}
         size = self.conditions.max_message_size
-        self.sender = Sender(self.manifest, max_message_size=size, agent="test", now=self.now)
-        self.receiver = Receiver(ask=self.conditions.answer is not None, agent="test", now=self.now)
+        self.sender = Sender(self.manifest, max_message_size=size, now=self.now)
+        self.receiver = Receiver(ask=self.conditions.answer is not None, now=self.now, accepted=accepted)
         self.sender_events: list[SenderEvent] = []
         self.receiver_events: list[ReceiverEvent] = []
         # Bytes of data messages: sent in all, on their way now, and the most that ever were.
         self.data_sent = 0
         self.data_in_flight = 0
         self.most_data_in_flight = 0
+        # Messages that have arrived, and where the run is cut short.
+        self.arrived = 0
+        self.cut_after: int | None = None
         # File bytes read, to see how far ahead of the wire the sender reads.
         self.bytes_read = 0
 
@@ -215,11 +269,20 @@ class Simulation:
             self._at(self.now - 1000.0 + self.conditions.answer_delay, lambda: self.receiver.answer(answer))
 
     def _control(self, peer: Session, text: str) -> None:
-        peer.receive_control(text, self.now)
+        if self._arrives():
+            peer.receive_control(text, self.now)
 
     def _data(self, data: bytes) -> None:
         self.data_in_flight -= len(data)
-        self.receiver.receive_data(data, self.now)
+        if self._arrives():
+            self.receiver.receive_data(data, self.now)
+
+    def _arrives(self) -> bool:
+        """Count a message, and close the channels after as many as the test wants."""
+        self.arrived += 1
+        if self.cut_after is not None and self.arrived > self.cut_after:
+            self._close()
+        return self.cut_after is None or self.arrived <= self.cut_after
 
     def _close(self) -> None:
         self.sender.channel_closed()

@@ -121,6 +121,28 @@ def test_the_client_never_prints(module: Path) -> None:
     assert not tops & {"rich", "typer"}
 
 
+# Where the wall clock is shown to people, and decides nothing.
+SHOW_THE_TIME = {"cli/output.py", "storage/partial.py"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [m for m in modules() if package_of(m) in {"client", "rtc", "net", "storage", "cli"}],
+    ids=relative_name,
+)
+def test_a_clock_that_jumps_disturbs_no_transfer(module: Path) -> None:
+    """Deadlines are kept by the monotonic clock alone, which no time server, person or sleep sets."""
+    if relative_name(module) in SHOW_THE_TIME:
+        return
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) not in {
+                ("time", "time"),
+                ("time", "time_ns"),
+                ("datetime", "now"),
+            }
+
+
 def test_modules_stay_readable() -> None:
     long = {relative_name(m): n for m in modules() if (n := len(m.read_text().splitlines())) > 600}
     assert not long

@@ -83,6 +83,12 @@ def test_fields_are_escaped_in_the_message() -> None:
     assert str(error) == r"The name \x1b[31mred is not safe to create: control characters."
 
 
+def test_the_middle_of_a_very_long_name_is_left_out() -> None:
+    message = str(UnsafeName(name="a" * 400 + "b" * 4000 + "c" * 400, reason="its path is too long"))
+    assert "aaa…ccc" in message
+    assert len(message) < errors.MAX_SHOWN + 100
+
+
 def test_a_hint_of_the_moment_replaces_the_usual_one() -> None:
     assert UnsafeName(name="x", reason="y", hint="do this").hint == "do this"
     assert UnsafeName(name="x", reason="y").hint == UnsafeName.hint

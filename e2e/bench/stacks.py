@@ -14,6 +14,7 @@ import resource
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
@@ -38,9 +39,13 @@ class End(ABC):
         self.complete = asyncio.Event()
         self.received = 0
         self.wanted = 1 << 62
+        # Told the size of each binary message.
+        self.on_bytes: Callable[[int], None] = lambda _: None
 
     def message(self, data: bytes | str) -> None:
         """Count a message."""
+        if isinstance(data, bytes):
+            self.on_bytes(len(data))
         self.received += len(data)
         if self.received >= self.wanted or isinstance(data, str):
             self.complete.set()
@@ -109,9 +114,9 @@ class AiortcEnd(End):
 class FlyxEnd(End):
     """flyx.rtc: our association over batched DTLS and UDP."""
 
-    def __init__(self) -> None:
+    def __init__(self, congestion: str | None = None) -> None:
         super().__init__()
-        self.connection = PeerConnection(("control", "data"), [], lambda _: None)
+        self.connection = PeerConnection(("control", "data"), [], lambda _: None, congestion=congestion)
         self.channel: Channel | None = None
         self._connecting = asyncio.ensure_future(self._connect())
 
@@ -206,10 +211,21 @@ class LibwebrtcEnd(End):
 
 
 def make_end(stack: str) -> End:
-    """Make an end on "aiortc", "libwebrtc", "flyx", or "flyx-1200", whose packets keep to 1,200 bytes."""
-    if stack == "flyx-1200":
-        flyx.rtc.driver.MAX_PACKET_SIZE = 1160
-    return {"aiortc": AiortcEnd, "libwebrtc": LibwebrtcEnd}.get(stack, FlyxEnd)()
+    """Make an end.
+
+    Args:
+        stack: "aiortc", "libwebrtc", "flyx", "flyx-cubic", or "flyx-1200", whose packets keep to 1,200 bytes.
+    """
+    match stack:
+        case "aiortc":
+            return AiortcEnd()
+        case "libwebrtc":
+            return LibwebrtcEnd()
+        case "flyx-cubic":
+            return FlyxEnd(congestion="cubic")
+        case "flyx-1200":
+            flyx.rtc.driver.MAX_PACKET_SIZE = 1160
+    return FlyxEnd()
 
 
 def cost() -> dict[str, float]:

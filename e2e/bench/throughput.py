@@ -1,16 +1,19 @@
-"""How fast is a transfer, beside the stock aiortc channel in the same run?
+"""How fast are whole transfers, `flyx send` to `flyx receive`, beside other programs in the same run?
 
-    python -m e2e.bench.throughput [--size 100MB] [--runs 5]
+    python -m e2e.bench.throughput [--rows disk,memory,...] [--size 1GB] [--runs 5]
 
-Each round measures both, one after the other, on loopback, two processes each:
+Everything on one machine, over its own addresses, a process each for server, sender and receivers. A figure
+is the median of the rounds, with the least and the most; rates are MB/s (10^6 bytes). Machines are noisy: the
+ratios, taken within each round, are worth more than the figures.
 
-    aiortc   a stock data channel on uvloop, memory to memory, from its opening to the peer's confirmation
-    flyx     `flyx send` to `flyx receive`: a file, read, hashed, verified and written, from its acceptance to
-             the confirmed digest
-    command  the same transfer from starting `flyx receive` to its end
-
-Figures are MB/s (10^6 bytes); CPU is user and system seconds a GB of both processes. Machines are noisy: the
-ratio of each round is worth more than a figure.
+    disk         one random file, from starting the receiver to the end of both, hashing and start-up
+                 included: flyx, flyx with packets of 1,200 bytes, and magic-wormhole (extra `bench`) between
+                 the same two directories; and the bare data channel with packets of 1,200 bytes
+    stock        the payload's rate alone, beside stock aiortc's channel on uvloop, memory to memory
+    memory       peak memory (MB) of sender and receiver; take --size 10GB
+    receivers    eight receivers of one sender at once: bytes written in all, beside those to one receiver
+    first-byte   seconds from starting `flyx receive` to the first verified byte
+    small-files  10,000 files of 4 KB, beside one file of 40 MB plus `tar x` of the same tree
 """
 
 from __future__ import annotations
@@ -18,71 +21,301 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import resource
+import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from e2e.bench.channel import measure
 from e2e.processes import write_random
 from flyx.cli.demo import parse_size
 
+Environment = dict[str, str]
+Figures = dict[str, float]
+
+FLYX = (sys.executable, "-m", "flyx")
+# Its packets keep to 1,200 bytes, as on paths whose MTU is not known to be larger.
+FLYX_1200 = (
+    sys.executable,
+    "-c",
+    "import flyx.rtc.driver as driver; driver.MAX_PACKET_SIZE = 1160; import flyx.__main__ as m; m.main()",
+)
+WORMHOLE = (sys.executable, "-m", "wormhole")
+
+RECEIVERS = 8
+SMALL_FILES, SMALL_SIZE = 10_000, 4_000
+
 
 @dataclass(frozen=True)
-class Rate:
-    """One measurement: seconds of the payload, of the whole command, and of CPU in both processes."""
+class Run:
+    """One transfer: seconds of the payload by the receiver's account, of both programs from the start of the
+    receiver to their end, to the first verified byte, CPU seconds and peak memory (MB) of each.
+    """
 
-    seconds: float
-    command_seconds: float
-    cpu_seconds: float
+    payload: float
+    whole: float
+    first_byte: float
+    cpu: tuple[float, float]
+    peak: tuple[float, float]
 
 
-def _cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+class Bench:
+    """What the rows share: a scratch directory, a server, and how much to send how often."""
+
+    def __init__(self, scratch: Path, server: str, size: int, runs: int) -> None:
+        self.scratch = scratch
+        self.server = server
+        self.size = size
+        self.runs = runs
+
+    def source(self) -> Path:
+        """A random file of the size wanted."""
+        path = self.scratch / "random.bin"
+        return path if path.exists() else write_random(path, self.size)
+
+    def flyx(self, source: Path, *, program: Sequence[str] = FLYX) -> Run:
+        """Transfer something to one receiver, and remove what arrived."""
+        send = subprocess.Popen(
+            [*program, "send", "--server", self.server, "--quiet", str(source)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        code = _line(send).split()[-1]
+        target = self.scratch / "received"
+        started_at, started = time.time(), time.perf_counter()
+        receive = subprocess.Popen(
+            [*program, "receive", "--server", self.server, "--json", "--yes", "-o", str(target), code],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert receive.stdout is not None
+        events = [json.loads(line) for line in receive.stdout]
+        costs = [_ended(process) for process in (send, receive)]
+        whole = time.perf_counter() - started
+        done = next(event for event in events if event["event"] == "done")
+        first = next(event["time"] for event in events if event["event"] == "progress" and event["bytes"])
+        subprocess.run(["rm", "-r", target], check=True)
+        return Run(
+            done["seconds"],
+            whole,
+            first - started_at,
+            (costs[0][0], costs[1][0]),
+            (costs[0][1], costs[1][1]),
+        )
 
 
-def measure_stock(size: int) -> Rate:
-    """Measure the stock channel."""
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def _ended(process: subprocess.Popen[str]) -> tuple[float, float]:
+    """Wait for a process; return its CPU seconds and peak memory in MB."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args)
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
+
+
+# Rows: each returns figures of one round by name.
+
+
+def disk(bench: Bench) -> Figures:
+    """One file from disk to disk."""
+    source = bench.source()
+    megabytes = bench.size / 1e6
+    ours = bench.flyx(source)
+    small = bench.flyx(source, program=FLYX_1200)
+    channel = measure("flyx-1200", bench.size // 2)["rate"]
+    wormhole = megabytes / measure_wormhole(bench, source)
+    return {
+        "flyx, MB/s": megabytes / ours.whole,
+        "flyx with packets of 1,200 bytes, MB/s": megabytes / small.whole,
+        "magic-wormhole, MB/s": wormhole,
+        "bare channel with packets of 1,200 bytes, MB/s": channel,
+        "flyx to magic-wormhole (goal 2.5)": megabytes / ours.whole / wormhole,
+        "1,200 bytes: flyx's payload to the bare channel (goal 0.7)": megabytes / small.payload / channel,
+        "1,200 bytes: whole command to the bare channel": megabytes / small.whole / channel,
+        "sender's CPU s a GB": ours.cpu[0] / megabytes * 1e3,
+        "receiver's CPU s a GB": ours.cpu[1] / megabytes * 1e3,
+    }
+
+
+def measure_wormhole(bench: Bench, source: Path) -> float:
+    """Seconds that magic-wormhole takes, from starting its receiver to the end of both."""
+    with _wormhole_mailbox(bench.scratch) as mailbox:
+        # Its transit relay is not needed on one machine, and is not to be looked for.
+        common = [*WORMHOLE, "--relay-url", mailbox, "--transit-helper", "tcp:127.0.0.1:9"]
+        send = subprocess.Popen(
+            [*common, "send", "--hide-progress", "--no-qr", "--code", "7-bench-mark", str(source)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert send.stderr is not None
+        _wait_for(send.stderr, "wormhole receive")
+        # Nobody else reads it, and it must not fill.
+        threading.Thread(target=send.stderr.read, daemon=True).start()
+        target = bench.scratch / "wormhole"
+        target.mkdir()
+        started = time.perf_counter()
+        command = [*common, "receive", "--hide-progress", "--accept-file", "7-bench-mark"]
+        receive = subprocess.Popen(
+            command, cwd=target, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
+        )
+        for process in (receive, send):
+            _ended(process)
+        seconds = time.perf_counter() - started
+        subprocess.run(["rm", "-r", target], check=True)
+        return seconds
+
+
+@contextlib.contextmanager
+def _wormhole_mailbox(scratch: Path) -> Iterator[str]:
+    """Run magic-wormhole's own rendezvous server; yield its URL."""
+    command = [sys.executable, "-m", "twisted", "wormhole-mailbox", "--port=tcp:0:interface=127.0.0.1"]
+    with subprocess.Popen(
+        command, cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as server:
+        assert server.stdout is not None
+        try:
+            port = _wait_for(server.stdout, r"starting on (\d+)")[1]
+            threading.Thread(target=server.stdout.read, daemon=True).start()
+            yield f"ws://127.0.0.1:{port}/v1"
+        finally:
+            server.terminate()
+
+
+def _wait_for(stream: IO[str], pattern: str) -> re.Match[str]:
+    said = ""
+    for line in stream:
+        if found := re.search(pattern, line):
+            return found
+        said += line
+    raise RuntimeError(f"a program ended without saying {pattern!r}:\n{said}")
+
+
+def stock(bench: Bench) -> Figures:
+    """The payload alone beside the stock channel."""
+    ours = bench.flyx(bench.source())
+    theirs = measure("aiortc", min(bench.size, 50_000_000))["rate"]
+    rate = bench.size / 1e6 / ours.payload
+    return {"flyx, MB/s": rate, "aiortc's channel, MB/s": theirs, "ratio": rate / theirs}
+
+
+def memory(bench: Bench) -> Figures:
+    """Peak memory."""
+    run = bench.flyx(bench.source())
+    return {
+        "sender, MB (goal 120)": run.peak[0],
+        "receiver, MB (goal 120)": run.peak[1],
+        "payload, MB/s": bench.size / 1e6 / run.payload,
+    }
+
+
+def receivers(bench: Bench) -> Figures:
+    """Many receivers at once beside one."""
+    source = bench.source()
+    one = bench.size / 1e6 / bench.flyx(source).payload
+    command = [*FLYX, "send", "--server", bench.server, "--quiet", "--receivers", str(RECEIVERS), str(source)]
+    send = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    code = _line(send).split()[-1]
+    common = [*FLYX, "receive", "--server", bench.server, "--json", "--yes"]
+    running = [
+        subprocess.Popen(
+            [*common, "-o", str(bench.scratch / f"received-{number}"), code],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(RECEIVERS)
+    ]
+    outputs: list[str] = []
+    listeners = [
+        threading.Thread(target=lambda process=process: outputs.append(process.stdout.read()))
+        for process in running
+    ]
+    for listener in listeners:
+        listener.start()
+    for listener in listeners:
+        listener.join()
+    for process in (*running, send):
+        _ended(process)
+    spans = []
+    for output in outputs:
+        done = next(e for e in map(json.loads, output.splitlines()) if e["event"] == "done")
+        spans.append((done["time"] - done["seconds"], done["time"]))
+    for number in range(RECEIVERS):
+        subprocess.run(["rm", "-r", bench.scratch / f"received-{number}"], check=True)
+    seconds = max(end for _, end in spans) - min(begin for begin, _ in spans)
+    together = RECEIVERS * bench.size / 1e6 / seconds
+    return {
+        "one receiver, MB/s": one,
+        f"{RECEIVERS} together, MB/s": together,
+        "ratio (goal 0.8)": together / one,
+    }
+
+
+def first_byte(bench: Bench) -> Figures:
+    """The start."""
+    path = bench.scratch / "small.bin"
+    if not path.exists():
+        write_random(path, 3_000_000)
+    run = bench.flyx(path)
+    return {"to the first verified byte, s (goal 1.0)": run.first_byte, "to the end of both, s": run.whole}
+
+
+def small_files(bench: Bench) -> Figures:
+    """A tree of many small files beside one file, and beside tar."""
+    tree = bench.scratch / "tree"
+    total = SMALL_FILES * SMALL_SIZE
+    if not tree.exists():
+        for number in range(SMALL_FILES):
+            write_random(tree / f"{number % 100}" / f"{number}", SMALL_SIZE)
+        write_random(bench.scratch / "one.bin", total)
+        subprocess.run(["tar", "cf", bench.scratch / "tree.tar", "-C", bench.scratch, "tree"], check=True)
+    many = bench.flyx(tree).whole
+    one = bench.flyx(bench.scratch / "one.bin").whole
+    target = bench.scratch / "untarred"
+    target.mkdir()
     started = time.perf_counter()
-    figures = measure("aiortc", size)
-    cpu = (figures["send_cpu"] + figures["receive_cpu"]) * size / 1e9
-    return Rate(size / figures["rate"] / 1e6, time.perf_counter() - started, cpu)
+    subprocess.run(["tar", "xf", bench.scratch / "tree.tar", "-C", target], check=True)
+    tar = time.perf_counter() - started
+    subprocess.run(["rm", "-r", target], check=True)
+    return {
+        "the files, s": many,
+        "one file, s": one,
+        "tar x, s": tar,
+        "the files to one file and tar (goal 2)": many / (one + tar),
+    }
+
+
+ROWS = {
+    "disk": disk,
+    "stock": stock,
+    "memory": memory,
+    "receivers": receivers,
+    "first-byte": first_byte,
+    "small-files": small_files,
+}
 
 
 @contextlib.contextmanager
 def signaling_server() -> Iterator[str]:
     """Run `flyx serve`; yield its URL."""
-    command = [sys.executable, "-m", "flyx", "serve", "--host", "127.0.0.1", "--port", "0", "--stun", "none"]
+    command = [*FLYX, "serve", "--host", "127.0.0.1", "--port", "0", "--stun", "none"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        assert server.stdout is not None
         try:
-            yield server.stdout.readline().split()[-1]
+            yield _line(server).split()[-1]
         finally:
             server.terminate()
-
-
-def measure_flyx(server: str, source: Path, directory: Path) -> Rate:
-    """Measure one transfer of a file."""
-    before = _cpu()
-    flyx = [sys.executable, "-m", "flyx"]
-    send = [*flyx, "send", "--server", server, "--quiet", str(source)]
-    with subprocess.Popen(send, stdout=subprocess.PIPE, text=True) as sender:
-        assert sender.stdout is not None
-        code = sender.stdout.readline().split()[-1]
-        started = time.perf_counter()
-        receive = [*flyx, "receive", "--server", server, "--json", "--yes", "-o", str(directory), code]
-        output = subprocess.run(receive, check=True, stdout=subprocess.PIPE, text=True).stdout
-        command_seconds = time.perf_counter() - started
-    events = [json.loads(line) for line in output.splitlines()]
-    done = next(event for event in events if event["event"] == "done")
-    (directory / source.name).unlink()
-    return Rate(done["seconds"], command_seconds, _cpu() - before)
 
 
 def main() -> None:
@@ -90,29 +323,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", default="100MB")
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--size", default="1GB")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument(
+        "--scratch", type=Path, help="directory to read from and write to; default: a new one"
+    )
     arguments = parser.parse_args()
-    size = parse_size(arguments.size)
-    stock: list[Rate] = []
-    ours: list[Rate] = []
-    with tempfile.TemporaryDirectory() as scratch, signaling_server() as server:
-        source = write_random(Path(scratch, "random.bin"), size)
-        for _ in range(arguments.runs):
-            stock.append(measure_stock(size))
-            ours.append(measure_flyx(server, source, Path(scratch, "received")))
-    print(f"{size / 1e6:g} MB, {arguments.runs} rounds, median (least to most)")
-    print_row("aiortc", [size / rate.seconds / 1e6 for rate in stock], "MB/s")
-    print_row("flyx", [size / rate.seconds / 1e6 for rate in ours], "MB/s")
-    print_row("command", [size / rate.command_seconds / 1e6 for rate in ours], "MB/s")
-    print_row("ratio", [s.seconds / o.seconds for s, o in zip(stock, ours, strict=True)], "flyx to aiortc")
-    print_row("aiortc", [rate.cpu_seconds / size * 1e9 for rate in stock], "CPU s a GB")
-    print_row("flyx", [rate.cpu_seconds / size * 1e9 for rate in ours], "CPU s a GB")
-
-
-def print_row(name: str, values: list[float], unit: str) -> None:
-    """Print one line of the table."""
-    print(f"{name:8} {statistics.median(values):8.2f} ({min(values):.2f} to {max(values):.2f}) {unit}")
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch, signaling_server() as server:
+        bench = Bench(Path(scratch), server, parse_size(arguments.size), arguments.runs)
+        for name in arguments.rows.split(","):
+            rounds = [ROWS[name](bench) for _ in range(bench.runs)]
+            for figure in rounds[0]:
+                values = [each[figure] for each in rounds]
+                spread = f"({min(values):.2f} to {max(values):.2f})"
+                print(f"{name:12} {statistics.median(values):8.2f} {spread:22} {figure}", flush=True)
 
 
 if __name__ == "__main__":

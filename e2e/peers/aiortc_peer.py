@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import uvloop
 from aiortc import RTCConfiguration, RTCDataChannel, RTCSessionDescription
 
 from e2e.peers.agent import BUFFERED_LOW, Agent, emit
+from e2e.peers.recorder import RECORD_VARIABLE, record
 from flyx.net.loop import new_event_loop
 from flyx.rtc import seam
 from flyx.rtc.driver import STOCK, STOCK_VARIABLE, make_peer_connection
@@ -84,6 +86,8 @@ async def main() -> None:
 if __name__ == "__main__":
     if os.environ.get("FLYX_PEER_LOG"):
         logging.basicConfig(level=os.environ["FLYX_PEER_LOG"])
+    if os.environ.get(RECORD_VARIABLE):
+        record(Path(os.environ[RECORD_VARIABLE]))
     stock = os.environ.get(STOCK_VARIABLE) == STOCK
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if stock else new_event_loop) as runner:
         runner.run(main())

@@ -56,8 +56,8 @@ async def _transfer(server: str, source: Path, target: Path) -> dict[str, Any]:
     async with _flyx("send", "--server", server, "--json", "--", str(source)) as sender:
         room = await _await_event(sender, "room")
         report_line(f"sender    process {sender.pid}, code {room['code']}")
-        arguments = ["--server", server, "--json", "--yes", "-o", str(target), room["code"]]
-        async with _flyx("receive", *arguments) as receiver:
+        arguments = ["--server", server, "--json", "--yes", "-o", str(target)]
+        async with _flyx("receive", *arguments, FLYX_CODE=room["code"]) as receiver:
             report_line(f"receiver  process {receiver.pid}")
             route = await _await_event(receiver, "path")
             report_line(f"path      {route['local']} to {route['remote']}, {route['rtt'] * 1000:.1f} ms")
@@ -71,8 +71,8 @@ async def _transfer(server: str, source: Path, target: Path) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _flyx(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run flyx in a process of its own, which ends with the block."""
+async def _flyx(*arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run flyx in a process of its own, with these variables besides, which ends with the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -80,6 +80,7 @@ async def _flyx(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, **environment},
     )
     try:
         yield process

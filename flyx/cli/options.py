@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,9 +26,28 @@ Json = Annotated[
     bool, typer.Option("--json", envvar="FLYX_JSON", help="Print one JSON event a line on stdout")
 ]
 
+# As in flyx.client.driver, which loads too much for `flyx --help`; a test holds them equal.
+DEFAULT_RECONNECT = 300.0
+
+Reconnect = Annotated[
+    float,
+    typer.Option(
+        "--reconnect",
+        envvar="FLYX_RECONNECT",
+        min=0,
+        metavar="SECONDS",
+        help="Try for so long to make a lost connection anew; 0 is to give up at once",
+    ),
+]
+
 NoProgress = Annotated[
     bool, typer.Option("--no-progress", envvar="FLYX_NO_PROGRESS", help="Print lines only, no bars")
 ]
+
+
+def read_secret(text: str) -> str:
+    """Return text, or a line of standard input for "-": arguments can be seen in the list of processes."""
+    return sys.stdin.readline().strip() if text == "-" else text
 
 
 def token_of(option: str, token: str | None) -> str | None:

@@ -147,8 +147,12 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             return "room", {"room_id": room_id}
         case e.PeerJoined(peer=peer):
             return "peer", {"peer": peer, "state": "joined"}
+        case e.PeerPaired(peer=peer):
+            return "peer", {"peer": peer, "state": "paired"}
         case e.PeerConnected(peer=peer, local=local, remote=remote, rtt=rtt):
             return "path", {"peer": peer, "local": local, "remote": remote, "rtt": round(rtt, 6)}
+        case e.PeerLost(peer=peer, error=lost):
+            return "peer", {"peer": peer, "state": "lost", "code": lost.code, "message": str(lost)}
         case e.PeerEnded(peer=peer, error=None):
             return "peer", {"peer": peer, "state": "done"}
         case e.PeerEnded(peer=peer, error=error):
@@ -158,6 +162,8 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             files, entries = manifest.file_count, len(manifest.entries)
             counts = {"files": files, "directories": entries - files, "bytes": manifest.total_bytes}
             return "manifest", {"manifest_id": manifest.id, **counts}
+        case e.Resuming(peer=peer, files=files, bytes=size):
+            return "resume", {"peer": peer, "files": files, "bytes": size}
         case e.Progress(peer=peer, bytes=done, total=total):
             return "progress", {"peer": peer, "bytes": done, "total": total}
         case e.FileFinished(peer=peer, path=path, saved_as=saved_as, sha256=sha256):
@@ -165,9 +171,11 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             return "file", {"peer": peer, "path": path, **saved}
         case e.FileLost(peer=peer, path=path, reason=reason):
             return "file", {"peer": peer, "path": path, "error": reason}
-        case e.TransferDone(peer=peer, files=files, bytes=size, seconds=seconds, sha256=sha256):
-            result = {"files": files, "bytes": size, "seconds": round(seconds, 3), "sha256": sha256}
-            return "done", {"peer": peer, **result}
+        case e.TransferDone(
+            peer=peer, files=files, bytes=size, seconds=seconds, sha256=sha256, resumed=there
+        ):
+            amounts = {"files": files, "bytes": size, "resumed": there}
+            return "done", {"peer": peer, **amounts, "seconds": round(seconds, 3), "sha256": sha256}
         case e.Notice(message=message):
             return "notice", {"message": message}
         case _:

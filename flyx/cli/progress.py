@@ -92,24 +92,31 @@ class HumanReporter:
             case e.PeerConnected(peer=peer, local=local, remote=remote, rtt=rtt):
                 way = path_text(local, remote)
                 self.line(f"{self._name(peer)}: connected {way} ({local} to {remote}, {rtt * 1000:.1f} ms)")
+            case e.PeerLost(peer=peer, error=lost):
+                self.line(f"{self._name(peer)}: {str(lost).rstrip('.')}. Trying to connect again.")
             case e.PeerEnded(peer=peer, error=error):
                 self._remove_bar(peer)
-                if error is not None:
+                # What closes the room is the last word of the program as well.
+                if error is not None and not error.closes_room:
                     reason = str(error).rstrip(".")
                     self.line(f"{self._name(peer)}: {reason}. The code is still good for another try.")
             case e.ManifestKnown(manifest=manifest):
                 self._know(manifest)
+            case e.Resuming(peer=peer, files=files, bytes=size):
+                there = files_text(files, 0, size) if files else size_text(size)
+                who = f"Receiver {peer} has" if self._sending else "Here already"
+                self.line(f"{who} from an earlier try: {there}")
             case e.Progress(peer=peer, bytes=done, total=total):
                 self._advance(peer, done, total)
             case e.FileFinished(saved_as=str(path)):
                 self._saved(path)
             case e.FileLost(path=path, reason=reason):
                 self.line(f"warning: {printable(path)}: {reason}")
-            case e.TransferDone(peer=peer, files=files, bytes=size, seconds=seconds):
-                self._done(peer, files, size, seconds)
+            case e.TransferDone(peer=peer, files=files, bytes=size, seconds=seconds, resumed=there):
+                self._done(peer, files, size, seconds, there)
             case e.Notice(message=message):
                 self.line(printable(message))
-            case e.PeerJoined() | e.FileFinished():
+            case e.PeerJoined() | e.PeerPaired() | e.FileFinished():
                 pass
 
     def _name(self, peer: int) -> str:
@@ -130,7 +137,8 @@ class HumanReporter:
             return
         if peer not in self._bars:
             name = self._name(peer) if self._sending else "All files"
-            self._bars[peer] = self._live.add_task(name, total=total)
+            # What was there before is no speed.
+            self._bars[peer] = self._live.add_task(name, total=total, completed=done)
         self._live.start()
         self._live.update(self._bars[peer], completed=done, total=total)
         if self._files:
@@ -154,8 +162,9 @@ class HumanReporter:
         else:
             write_data(path)
 
-    def _done(self, peer: int, files: int, size: int, seconds: float) -> None:
-        speed = f", {size_text(round(size / seconds))}/s" if seconds > 0.001 and size else ""
+    def _done(self, peer: int, files: int, size: int, seconds: float, resumed: int) -> None:
+        moved = size - resumed
+        speed = f", {size_text(round(moved / seconds))}/s" if seconds > 0.001 and moved > 0 else ""
         # Its bar may not have been drawn since the beginning.
         self._remove_bar(peer)
         amount = f"{files_text(files, 0, size)} in {seconds:.1f} s{speed}"

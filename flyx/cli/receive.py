@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flyx.cli.options import DEFAULT_SERVER, Json, NoProgress, Quiet, Server, make_reporter
+from flyx.cli.options import (
+    DEFAULT_RECONNECT,
+    DEFAULT_SERVER,
+    Json,
+    NoProgress,
+    Quiet,
+    Reconnect,
+    Server,
+    make_reporter,
+    read_secret,
+)
 from flyx.cli.output import files_text, report_line, size_text
 from flyx.errors import ConsentNeeded, InputError, printable
 
 if TYPE_CHECKING:
-    from flyx.client.receive import Confirm
+    from flyx.client.receive import AskWords, Confirm
     from flyx.transfer.manifest import Manifest
 
 LISTED = 20
@@ -22,7 +32,13 @@ LISTED = 20
 
 def receive(
     code: Annotated[
-        str, typer.Argument(metavar="CODE", help="Code that the sender shows", show_default=False)
+        str,
+        typer.Argument(
+            metavar="CODE",
+            envvar="FLYX_CODE",
+            help="Code that the sender shows, or - to read it from standard input",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         Path,
@@ -38,6 +54,7 @@ def receive(
         bool, typer.Option("--rename", envvar="FLYX_RENAME", help="Save under a new name what exists")
     ] = False,
     server: Server = DEFAULT_SERVER,
+    reconnect: Reconnect = DEFAULT_RECONNECT,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
     as_json: Json = False,
@@ -46,12 +63,14 @@ def receive(
 
     Prints each saved path.
 
-    Example: flyx receive K7M2QX -o Downloads
+    Without its words, it asks for them.
+
+    Example: flyx receive K7M2QX-lemon-otter -o Downloads
     """
     from flyx.cli.runtime import run
+    from flyx.client.codes import parse_code
     from flyx.client.receive import ReceiveOptions
     from flyx.client.receive import receive as receive_files
-    from flyx.signaling.codes import normalise_room_id
     from flyx.storage.writer import ExistingPolicy
 
     with make_reporter(
@@ -61,9 +80,40 @@ def receive(
             raise InputError(reason="--overwrite and --rename exclude each other")
         existing = ExistingPolicy.OVERWRITE if overwrite else ExistingPolicy.REFUSE
         existing = ExistingPolicy.RENAME if rename else existing
+        room_id, words = parse_code(read_secret(code))
         confirm = None if yes else _confirm(output)
-        options = ReceiveOptions(server, normalise_room_id(code), output, existing, confirm)
+        ask = _ask_words(room_id) if sys.stdin.isatty() else None
+        options = ReceiveOptions(server, room_id, words, ask, output, existing, confirm, reconnect)
         run(receive_files(options, reporter))
+
+
+def _ask_words(room_id: str) -> AskWords:
+    """Return what asks the person for the words of a code, until they can be right."""
+    from flyx.pairing.words import password_of, resolve_words, split_words
+
+    async def ask(count: int) -> tuple[str, ...]:
+        while True:
+            sys.stderr.write(f"Words of the code after {room_id}{f' ({count})' if count else ''}: ")
+            sys.stderr.flush()
+            line = await _read_line()
+            if not line:
+                raise InputError(reason="no words were given")
+            typed = split_words(line)
+            if typed[:1] == (room_id.casefold(),):
+                # Somebody may well type the whole code here.
+                typed = typed[1:]
+            if not count and typed:
+                return typed
+            try:
+                words = resolve_words(typed, count)
+            except InputError as error:
+                report_line(f"{error}; {error.hint}" if error.hint else str(error))
+                continue
+            if words != typed:
+                report_line(f"That is {password_of(words)}")
+            return words
+
+    return ask
 
 
 def _confirm(directory: Path) -> Confirm:

@@ -4,11 +4,34 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flyx.cli.options import DEFAULT_SERVER, Json, NoProgress, Quiet, Server, make_reporter, token_of
+from flyx.cli.options import (
+    DEFAULT_RECONNECT,
+    DEFAULT_SERVER,
+    Json,
+    NoProgress,
+    Quiet,
+    Reconnect,
+    Server,
+    make_reporter,
+    read_secret,
+    token_of,
+)
+from flyx.errors import InputError
+
+if TYPE_CHECKING:
+    from flyx.pairing.exchange import Code
+
+
+# As in flyx.pairing, which loads too much for `flyx --help`; a test holds them equal.
+DEFAULT_WORDS = 2
+MAX_WORDS = 8
+
+MIN_WORDS = 2
+"""One alone is found by three tries once in 340 rooms."""
 
 
 class Congestion(StrEnum):
@@ -44,6 +67,31 @@ def send(
             help="Give up when nobody receives for so long",
         ),
     ] = None,
+    words: Annotated[
+        int | None,
+        typer.Option(
+            "--words",
+            envvar="FLYX_WORDS",
+            min=MIN_WORDS,
+            max=MAX_WORDS,
+            show_default=False,
+            help=f"Random words in the code, of 10 bits each  [default: {DEFAULT_WORDS}]",
+        ),
+    ] = None,
+    code: Annotated[
+        str | None,
+        typer.Option(
+            "--code",
+            envvar="FLYX_SEND_CODE",
+            metavar="WORDS",
+            show_default=False,
+            help="Words of your own for the code, or - to read them from standard input",
+        ),
+    ] = None,
+    open_: Annotated[
+        bool,
+        typer.Option("--open", envvar="FLYX_OPEN", help="A code without words: the server is then trusted"),
+    ] = False,
     congestion: Annotated[
         Congestion,
         typer.Option("--congestion", envvar="FLYX_CONGESTION", help="Congestion control of what is sent"),
@@ -57,6 +105,7 @@ def send(
             help="Token of a server that lets only its own people make rooms",
         ),
     ] = None,
+    reconnect: Reconnect = DEFAULT_RECONNECT,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
     as_json: Json = False,
@@ -75,4 +124,27 @@ def send(
         sending=True, server=server, quiet=quiet, bars=not no_progress, as_json=as_json
     ) as reporter:
         token = token_of("--api-token", api_token)
-        run(send_files(SendOptions(server, paths, receivers, wait, congestion.value, token), reporter))
+        made = _make_code(words, code, is_open=open_)
+        options = SendOptions(server, paths, made, receivers, wait, congestion.value, token, reconnect)
+        run(send_files(options, reporter))
+
+
+def _make_code(words: int | None, own: str | None, *, is_open: bool) -> Code:
+    """Return the code that the person asked for.
+
+    Raises:
+        InputError: there is none like that.
+    """
+    import secrets
+
+    from flyx.pairing.exchange import Code
+    from flyx.pairing.words import check_own_words, draw_words, password_of
+
+    if sum((words is not None, own is not None, is_open)) > 1:
+        raise InputError(reason="--words, --code and --open exclude each other")
+    if is_open:
+        return Code("open", 0, "")
+    if own is not None:
+        return Code("own", 0, password_of(check_own_words(read_secret(own))))
+    count = DEFAULT_WORDS if words is None else words
+    return Code("words", count, password_of(draw_words(count, secrets.randbelow)))

@@ -19,10 +19,14 @@ from flyx.client import events
 from flyx.errors import FilesFailed, FlyxError, StorageError, TransferInterrupted
 from flyx.rtc.peer import Channel, Channels, PeerConnection
 from flyx.transfer.disk import FAILURE_REASONS
-from flyx.transfer.session import Failed, Greeted, RoundTrip, Session
+from flyx.transfer.session import Failed, RoundTrip, Session
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that the other side gets to read our last message and close."""
+
+RECONNECT_TIME = 300.0
+"""Seconds for which both ends try to make a connection anew that was lost: a router restarts, a train leaves
+a tunnel, a laptop changes its network."""
 
 PROGRESS_INTERVAL = 0.1
 """Seconds between two progress events."""
@@ -76,6 +80,12 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self._next_progress = 0.0
         # When the transfer was accepted.
         self._started: float | None = None
+        # What has been told: complete files; the manifest, and whether over an earlier connection.
+        self._told: set[str] = set()
+        self.manifest_told = False
+        self.goes_on = False
+        # Bytes that were there from an earlier try.
+        self._resumed = 0
         # The files that could not be delivered: path and reason.
         self._lost: list[tuple[str, str]] = []
 
@@ -112,9 +122,30 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         """Wait until PeerConnected has been told: people read first how they are connected."""
         await self._path_told.wait()
 
+    def go_on_after(self, earlier: Driver[Machine, Work, Result]) -> None:
+        """Go on with the transfer of a driver whose connection was lost: what was told is not told again."""
+        self._started = earlier._started
+        self._resumed = earlier._resumed
+        self._told = earlier._told
+        self.goes_on = earlier.goes_on or earlier.manifest_told
+
     def begin(self) -> None:
         """The transfer has been accepted: its time starts."""
-        self._started = time.monotonic()
+        if self._started is None:
+            self._started = time.monotonic()
+
+    def resume(self, files: int, size: int) -> None:
+        """So much was there from an earlier try."""
+        if self.goes_on:
+            return
+        self._resumed += size
+        self.on_event(events.Resuming(self.peer, files, size))
+
+    def finish_file(self, path: str, saved_as: str | None, sha256: str | None) -> None:
+        """A file is complete at the receiver."""
+        if path not in self._told:
+            self._told.add(path)
+            self.on_event(events.FileFinished(self.peer, path, saved_as, sha256))
 
     def lose(self, path: str, code: str) -> None:
         """The sender cannot deliver this file."""
@@ -131,7 +162,7 @@ class Driver(ABC, Generic[Machine, Work, Result]):
             self._error = FilesFailed(failed=len(self._lost), total=total, path=path, reason=reason)
         else:
             seconds = time.monotonic() - (self._started or time.monotonic())
-            self.on_event(events.TransferDone(self.peer, files, size, seconds, sha256))
+            self.on_event(events.TransferDone(self.peer, files, size, seconds, sha256, self._resumed))
 
     @abstractmethod
     def next_work(self) -> Work | None:
@@ -175,8 +206,6 @@ class Driver(ABC, Generic[Machine, Work, Result]):
 
     def _handle(self, event: object) -> None:
         match event:
-            case Greeted():
-                pass
             case RoundTrip(seconds=rtt):
                 if not self._path_told.is_set() and (path := self._connection.path()):
                     self._path_told.set()

@@ -35,6 +35,13 @@ class PeerJoined:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerPaired:
+    """The other side knows the code, or the code has no words."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
 class PeerConnected:
     """The connection is up.
 
@@ -51,6 +58,17 @@ class PeerConnected:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerLost:
+    """The connection is lost in the middle of the transfer, and another one is being made.
+
+    PeerConnected follows when it is made, PeerEnded or the end of the program when it cannot be.
+    """
+
+    peer: int
+    error: FlyxError
+
+
+@dataclass(frozen=True, slots=True)
 class PeerEnded:
     """The transfer with this peer is over; `error` says why when it did not succeed."""
 
@@ -63,6 +81,15 @@ class ManifestKnown:
     """All that is offered is known."""
 
     manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Resuming:
+    """The receiver has a part from an earlier try: `files` that are complete, and `bytes` in all."""
+
+    peer: int
+    files: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +128,18 @@ class FileLost:
 
 @dataclass(frozen=True, slots=True)
 class TransferDone:
-    """The transfer with this peer is complete and confirmed; `seconds` since it was accepted."""
+    """The transfer with this peer is complete and confirmed; `seconds` since it was accepted.
+
+    Attributes:
+        resumed: how many of the bytes were there before.
+    """
 
     peer: int
     files: int
     bytes: int
     seconds: float
     sha256: str
+    resumed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +160,12 @@ Event = (
     RoomOpened
     | RoomJoined
     | PeerJoined
+    | PeerPaired
     | PeerConnected
+    | PeerLost
     | PeerEnded
     | ManifestKnown
+    | Resuming
     | Progress
     | FileFinished
     | FileLost

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from flyx.client.signaling import Signaling
-from flyx.errors import RemoteProtocolError
+from flyx.errors import FlyxError, RemoteProtocolError
 from flyx.rtc.peer import IceCandidateInit, PeerConnection, TurnServer
 from flyx.signaling.messages import (
     Answer,
@@ -50,6 +50,8 @@ class Link:
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered = False
+        # Set when the receiver has answered our offer, or we have given up.
+        self.settled = asyncio.Event()
 
     async def offer(self) -> None:
         """Offer a connection to the receiver."""
@@ -63,11 +65,17 @@ class Link:
                 self._answered = True
                 self._spawn(self._answer(data.sdp))
             case Answer(data=data):
+                self.settled.set()
                 self._spawn(self.connection.accept_answer(data.sdp))
             case IceCandidate(data=data):
                 self._spawn(self.connection.add_candidate(_candidate(data.candidate)))
             case _:
                 pass
+
+    def give_up(self, error: FlyxError) -> None:
+        """Have connected() raise this error, unless the connection is made."""
+        self.connection.give_up(error)
+        self.settled.set()
 
     async def close(self) -> None:
         """Close the connection and end what is under way for it."""

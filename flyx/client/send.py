@@ -6,37 +6,51 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-import flyx
 from flyx.client import events
-from flyx.client.driver import Driver, Wiring
+from flyx.client.codes import format_code
+from flyx.client.driver import RECONNECT_TIME, Driver, Wiring
 from flyx.client.link import Link
+from flyx.client.pairing import Gate, Pairing
 from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import (
+    ConnectionLost,
     FilesFailed,
     FlyxError,
     LocalProtocolError,
     NobodyCame,
+    PairingTimedOut,
+    PeerUnreachable,
     RemoteProtocolError,
     SignalingError,
     TransferInterrupted,
+    WrongWords,
 )
+from flyx.pairing.exchange import Code
+from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Answer, Disconnect, IceCandidate, Join, Message, Role
 from flyx.storage.reader import Scan, SourceReader, scan
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
-from flyx.transfer.sender import Accepted, Delivered, FileConfirmed, Sender
+from flyx.transfer.sender import Accepted, Delivered, FileConfirmed, Resumed, Sender
 from flyx.transfer.session import FileLost
 
 MAX_MESSAGE_SIZE = 256 * 1024
 """Bytes in a data message, if the peer takes as much: what libwebrtc and aiortc take at most."""
 
+MAX_UNPAIRED = 8
+"""Receivers at a time that have not proved themselves: strangers cannot take every place, nor much memory."""
+
 SEE_OFF_TIMEOUT = 1.0
 """Seconds for receivers that have everything to leave the room before we do."""
+
+RECONNECT_PAUSE = 1.0
+"""Seconds between two tries to make a lost connection anew."""
 
 DISK_THREADS = 8
 """Reads under way at once, whatever the number of receivers."""
@@ -47,18 +61,22 @@ class SendOptions:
     """What to send, and to how many.
 
     Attributes:
+        code: what receivers have to know.
         receivers: how many receivers must have everything before we are done; 0 for no end.
         wait: seconds without any receiver after which we give up; None for never.
         congestion: name of the congestion control; None for the default.
         api_token: what the server wants of those who create rooms; None if it wants nothing.
+        reconnect: seconds for which a lost connection to a receiver is tried to be made anew; 0 for not.
     """
 
     server: str
     paths: Sequence[Path]
+    code: Code
     receivers: int = 1
     wait: float | None = None
     congestion: str | None = None
     api_token: str | None = None
+    reconnect: float = RECONNECT_TIME
 
 
 async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -74,7 +92,9 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
         on_event(events.ManifestKnown(found.manifest))
         async with Signaling(options.server, None, Role.SENDER, api_token=options.api_token) as signaling:
             room_id = signaling.joined.room_id
-            on_event(events.RoomOpened(room_id, code=room_id))
+            on_event(events.RoomOpened(room_id, format_code(room_id, options.code.password)))
+            if options.code.kind == "open":
+                on_event(events.Notice(_OPEN))
             try:
                 await _Share(options, found, signaling, disk, on_event).run()
             except asyncio.CancelledError:
@@ -82,13 +102,18 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
                 raise
 
 
-# What there is to react to: a message, the connection to the server, a transfer that has ended, or the end of
-# the room.
-_Item: TypeAlias = "Message | Interrupted | Restored | _Outgoing | SignalingError"
+_OPEN = (
+    "This code has no words: whoever learns it can receive, and the server is trusted to bring only them "
+    "together with this sender."
+)
+
+# What there is to react to: a message, the connection to the server, a transfer that has ended, the end of
+# the room; None if a place may have become free.
+_Item: TypeAlias = "Message | Interrupted | Restored | _Outgoing | SignalingError | None"
 
 
 class _Share:
-    """The receivers of one room: who waits, who is served, who is done."""
+    """The receivers of one room: who waits, who proves to know the code, who is served, who is done."""
 
     def __init__(
         self,
@@ -103,18 +128,24 @@ class _Share:
         self._signaling = signaling
         self._disk = disk
         self._on_event = on_event
+        self._gate = Gate(signaling.joined.room_id, options.code)
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
         self._arrivals = 0
-        # Receivers in the room by client id; those of them that wait for a place; those being served.
+        # Receivers in the room by client id. Those of them that wait; those with a connection that have not
+        # paired; those that have, while all places are taken; those being served.
         self._peers: dict[str, _Outgoing] = {}
         self._waiting: deque[_Outgoing] = deque()
+        self._unpaired: set[_Outgoing] = set()
+        self._held: deque[_Outgoing] = deque()
         self._serving: set[_Outgoing] = set()
+        # Those whose connection was lost in the middle, and which keep no place until there is another one.
+        self._repairing: set[_Outgoing] = set()
         # Those in the room that have everything.
         self._leaving: set[str] = set()
         self._done = 0
         self._idle_since = time.monotonic()
-        # Set when no more receivers can come; those being served go on without a server.
-        self._room_lost: SignalingError | None = None
+        # Set when no more receivers are taken; those being served go on.
+        self._closed: FlyxError | None = None
         # Set when files could not be read as offered: another try would fare no better.
         self._incomplete: FilesFailed | None = None
 
@@ -127,13 +158,14 @@ class _Share:
         listener = asyncio.create_task(self._listen())
         try:
             while not 0 < self._options.receivers <= self._done:
-                if self._room_lost and not self._serving:
-                    raise self._room_lost
+                if self._closed and not self._is_under_way(self._closed):
+                    raise self._closed
                 self._react(await self._next())
                 self._fill_places()
             await self._see_off()
         finally:
-            tasks = [listener, *(peer.task for peer in self._serving if peer.task)]
+            served = (*self._unpaired, *self._held, *self._serving, *self._repairing)
+            tasks = [listener, *(peer.task for peer in served if peer.task)]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -144,7 +176,7 @@ class _Share:
         """Let those who have everything leave first: the room ends with us, and they have more to say."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SEE_OFF_TIMEOUT):
-                while self._leaving and not self._room_lost:
+                while self._leaving and not self._closed:
                     self._react(await self._inbox.get())
 
     async def _listen(self) -> None:
@@ -155,14 +187,18 @@ class _Share:
             self._inbox.put_nowait(error)
 
     async def _next(self) -> _Item:
-        deadline = None
-        if self._options.wait is not None and not self._serving:
-            deadline = self._idle_since + self._options.wait - time.monotonic()
-        try:
-            async with asyncio.timeout(deadline):
-                return await self._inbox.get()
-        except TimeoutError:
-            raise NobodyCame(seconds=self._options.wait) from None
+        wait = self._options.wait
+        while True:
+            remaining = None
+            if wait is not None and not self._is_somebody_served():
+                remaining = self._idle_since + wait - time.monotonic()
+            try:
+                async with asyncio.timeout(remaining):
+                    return await self._inbox.get()
+            except TimeoutError:
+                # Somebody may have paired meanwhile, which nothing in the inbox tells.
+                if not self._is_somebody_served():
+                    raise NobodyCame(seconds=wait) from None
 
     def _react(self, item: _Item) -> None:
         match item:
@@ -187,18 +223,29 @@ class _Share:
             case _Outgoing():
                 self._ended(item)
             case SignalingError():
-                self._room_lost = item
-                self._waiting.clear()
-                if self._serving:
-                    self._on_event(events.Notice(f"{str(item).rstrip('.')}. What is being sent goes on."))
+                self._close(item)
             case _:
                 pass
+
+    def _close(self, error: FlyxError) -> None:
+        """Take no more receivers."""
+        if self._closed:
+            return
+        self._closed = error
+        self._waiting.clear()
+        for peer in self._repairing:
+            peer.give_up(error)
+        if self._serving:
+            self._on_event(events.Notice(f"{str(error).rstrip('.')}. What is being sent goes on."))
 
     def _arrived(self, client_id: str, *, recovered: bool) -> None:
         """A receiver is here: a new one, or one that lost its connection to the server for a while."""
         known = self._peers.get(client_id)
         if client_id in self._leaving or (known and (recovered or not known.is_connecting)):
             # What it has from us needs no server, or goes on through it.
+            return
+        if known in self._repairing:
+            known.give_up(PeerUnreachable(reason="an offer was lost"))
             return
         # What we told it on the way to a connection may be lost: we begin anew.
         self._left(self._peers.pop(client_id, None))
@@ -217,41 +264,131 @@ class _Share:
     def _left(self, peer: _Outgoing | None) -> None:
         if peer is None:
             return
-        if peer in self._serving:
-            peer.leave()
-        else:
+        if peer in self._waiting:
             self._waiting.remove(peer)
             self._on_event(events.PeerEnded(peer.number, _GONE))
+        else:
+            peer.leave()
 
     def _fill_places(self) -> None:
-        """Begin to serve those who wait, as far as there are places."""
-        wanted = self._options.receivers
-        while self._waiting and (not wanted or self._done + len(self._serving) < wanted):
-            peer = self._waiting.popleft()
+        """Serve those who have paired, and connect to those who wait, as far as there are places."""
+        while self._held and self._has_place():
+            peer = self._held.popleft()
             self._serving.add(peer)
+            peer.release()
+        while self._waiting and self._has_place() and len(self._unpaired) < MAX_UNPAIRED and not self._closed:
+            peer = self._waiting.popleft()
+            self._unpaired.add(peer)
             peer.task = asyncio.create_task(self._serve(peer))
 
+    def _is_under_way(self, closed: FlyxError) -> bool:
+        """Whether receivers are served still, or may come to be: a connection needs no server to pair."""
+        return self._is_somebody_served() or bool(self._unpaired and not closed.closes_room)
+
+    def _is_somebody_served(self) -> bool:
+        return bool(self._serving or self._repairing)
+
+    def _has_place(self) -> bool:
+        wanted = self._options.receivers
+        return not wanted or self._done + len(self._serving) < wanted
+
     async def _serve(self, peer: _Outgoing) -> None:
+        lost: ConnectionLost | None = None
         try:
-            link = Link(self._signaling, peer.client_id, congestion=self._options.congestion)
-            await peer.serve(link, self._found, self._disk, self._on_event)
+            while True:
+                try:
+                    await self._attempt(peer, lost)
+                    return
+                except ConnectionLost as error:
+                    lost = error
+                    self._lose(peer, error)
         except FlyxError as error:
-            peer.error = error
+            # That another connection could not be made says less than why it was wanted.
+            peer.error = (
+                lost
+                if lost and isinstance(error, PeerUnreachable | PairingTimedOut | SignalingError)
+                else error
+            )
         finally:
             self._inbox.put_nowait(peer)
 
-    def _ended(self, peer: _Outgoing) -> None:
+    def _lose(self, peer: _Outgoing, error: ConnectionLost) -> None:
+        """The connection is lost: begin to make another one, if there is a way to.
+
+        Raises:
+            ConnectionLost: there is not.
+        """
+        self._held = deque(other for other in self._held if other is not peer)
         self._serving.discard(peer)
+        self._repairing.add(peer)
+        self._inbox.put_nowait(None)
+        if self._closed or peer.has_left or not self._options.reconnect:
+            raise error
+        self._on_event(events.PeerLost(peer.number, error))
+
+    async def _attempt(self, peer: _Outgoing, lost: ConnectionLost | None) -> None:
+        """Connect and send; if a connection was lost, try for as long as the person wants.
+
+        Raises:
+            FlyxError: the receiver does not have everything.
+        """
+        try:
+            async with asyncio.timeout(self._options.reconnect if lost else None) as patience:
+                while True:
+                    if lost and peer.has_left:
+                        raise _GONE
+                    link = Link(self._signaling, peer.client_id, congestion=self._options.congestion)
+                    try:
+                        async with peer.connect(link, self._gate, anew=lost is not None) as channels:
+                            patience.reschedule(None)
+                            await self._send(peer, channels)
+                            return
+                    except (PeerUnreachable, PairingTimedOut):
+                        if lost is None or self._closed:
+                            raise
+                    await asyncio.sleep(RECONNECT_PAUSE)
+        except TimeoutError:
+            assert lost is not None
+            raise PeerUnreachable(reason=f"none within {self._options.reconnect:g} s") from None
+
+    async def _send(self, peer: _Outgoing, channels: Channels) -> None:
+        """Send to a receiver that has paired, when it is its turn."""
+        if peer not in self._repairing:
+            self._on_event(events.PeerPaired(peer.number))
+        self._unpaired.discard(peer)
+        self._repairing.discard(peer)
+        held = not self._has_place()
+        if held:
+            self._held.append(peer)
+        else:
+            self._serving.add(peer)
+        await peer.serve(channels, self._found, self._disk, self._on_event, held=held)
+
+    def _ended(self, peer: _Outgoing) -> None:
+        if peer in self._unpaired:
+            self._unpaired.discard(peer)
+        else:
+            # A stranger's visit is not what --wait waits for.
+            self._idle_since = time.monotonic()
+        if peer in self._held:
+            self._held.remove(peer)
+        self._serving.discard(peer)
+        self._repairing.discard(peer)
         if self._peers.get(peer.client_id) is peer:
             del self._peers[peer.client_id]
             if peer.error is None:
                 self._leaving.add(peer.client_id)
-        self._idle_since = time.monotonic()
         if isinstance(peer.error, FilesFailed):
             self._incomplete = peer.error
         if peer.error is None or self._incomplete is peer.error:
             self._done += 1
         self._on_event(events.PeerEnded(peer.number, peer.error))
+        if isinstance(peer.error, WrongWords):
+            left = self._gate.tries_left
+            tries = "1 more try" if left == 1 else f"{left} more tries"
+            self._on_event(events.Notice(f"Wrong words were given. After {tries} the room will be closed."))
+        if peer.error and peer.error.closes_room:
+            self._close(peer.error)
 
 
 _GONE = TransferInterrupted(reason="the receiver left")
@@ -266,31 +403,74 @@ class _Outgoing:
         # Set while it is served.
         self.task: asyncio.Task[None] | None = None
         self.link: Link | None = None
+        self._pairing: Pairing | None = None
+        # Of the connection that there is, and of the last one that was lost.
         self._driver: SendDriver | None = None
+        self._earlier: SendDriver | None = None
+        # The server says that it has left the room.
+        self.has_left = False
         # Why it was not served, in the end.
         self.error: FlyxError | None = None
 
+    @asynccontextmanager
+    async def connect(self, link: Link, gate: Gate, *, anew: bool) -> AsyncIterator[Channels]:
+        """Connect over this link and pair; the connection ends with the block.
+
+        Args:
+            link: newly made.
+            gate: what the receiver has to pass.
+            anew: there was a connection before. It may take long until a receiver that has lost the server
+                as well reads the offer.
+
+        Raises:
+            FlyxError: there is no connection, or who is at its other end does not know the code.
+        """
+        self.link = link
+        self._earlier, self._driver = self._driver or self._earlier, None
+        self._pairing = None
+        try:
+            await link.offer()
+            if anew:
+                await link.settled.wait()
+            channels = await link.connection.connected()
+            self._pairing = Pairing(link.connection, channels)
+            await gate.pair(self._pairing)
+            yield channels
+        finally:
+            await link.close()
+
     async def serve(
-        self, link: Link, found: Scan, disk: Executor, on_event: Callable[[events.Event], None]
+        self,
+        channels: Channels,
+        found: Scan,
+        disk: Executor,
+        on_event: Callable[[events.Event], None],
+        *,
+        held: bool,
     ) -> None:
-        """Connect over this link and send everything.
+        """Send everything; if held, after release().
 
         Raises:
             FlyxError: the receiver does not have everything.
         """
+        assert self.link is not None
+        size = min(MAX_MESSAGE_SIZE, channels.max_message_size)
+        machine = Sender(found.manifest, max_message_size=size, now=time.monotonic(), held=held)
+        wiring = Wiring(self.link.connection, channels, disk, self.number, on_event)
         reader = SourceReader(found)
-        self.link = link
         try:
-            await link.offer()
-            channels = await link.connection.connected()
-            size = min(MAX_MESSAGE_SIZE, channels.max_message_size)
-            machine = Sender(found.manifest, max_message_size=size, agent=flyx.AGENT, now=time.monotonic())
-            wiring = Wiring(link.connection, channels, disk, self.number, on_event)
             self._driver = SendDriver(machine, wiring, reader)
+            if self._earlier:
+                self._driver.go_on_after(self._earlier)
             await self._driver.run()
         finally:
-            await link.close()
             reader.close()
+
+    def release(self) -> None:
+        """Its turn has come."""
+        assert self._driver is not None
+        self._driver.machine.release()
+        self._driver.wake()
 
     @property
     def is_connecting(self) -> bool:
@@ -304,10 +484,18 @@ class _Outgoing:
 
     def leave(self) -> None:
         """The server says that this receiver has gone."""
+        self.has_left = True
         if self._driver:
             self._driver.peer_gone()
+        else:
+            self.give_up(_GONE)
+
+    def give_up(self, error: FlyxError) -> None:
+        """Make no connection to it, for this reason."""
+        if self._pairing:
+            self._pairing.give_up(error)
         elif self.link:
-            self.link.connection.give_up(_GONE)
+            self.link.give_up(error)
 
 
 class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed]]):
@@ -339,9 +527,12 @@ class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed
         entries = self.machine.manifest.entries
         match event:
             case Accepted():
+                self.manifest_told = True
                 self.begin()
+            case Resumed(files=files, bytes=size):
+                self.resume(files, size)
             case FileConfirmed(file=file):
-                self.on_event(events.FileFinished(self.peer, entries[file].path, None, None))
+                self.finish_file(entries[file].path, None, None)
             case FileLost(file=file, code=code):
                 self.lose(entries[file].path, code)
             case Delivered(files=files, bytes=size, sha256=sha256):

@@ -34,6 +34,7 @@ UDP_SEGMENT = 103
 UDP_GRO = 104
 IP_MTU_DISCOVER = 10
 IPV6_MTU_DISCOVER = 23
+PMTUDISC_DONT = 0
 PMTUDISC_PROBE = 3
 SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
@@ -161,7 +162,8 @@ class UdpTransport(asyncio.DatagramTransport):
         self._receive_offload = offload and _has_receive_offload(sock)
         # Cleared when a send shows that it does not work after all.
         self._send_offload = offload and _has_send_offload(sock)
-        self._never_fragments = _forbid_fragments(sock)
+        # PROBE and not DO: what the kernel believes of the path would hide what the path really takes.
+        self._never_fragments = _discover_mtu(sock, PMTUDISC_PROBE)
         _enlarge_buffers(sock)
         self.counters = Counters()
         self._received = memoryview(bytearray(RECEIVE_SIZE))
@@ -252,6 +254,11 @@ class UdpTransport(asyncio.DatagramTransport):
     def never_fragments(self) -> bool:
         """Whether what arrives proves its size fit the path (RFC 8899 §3, requirement 1)."""
         return self._never_fragments
+
+    def allow_fragments(self, allowed: bool) -> None:
+        """Let IP fragment datagrams from now on, or forbid it again, if it was forbidden at all."""
+        if self._never_fragments:
+            _discover_mtu(self._sock, PMTUDISC_DONT if allowed else PMTUDISC_PROBE)
 
     def send_run(self, run: Buffer, segment_size: int, address: Address) -> None:
         """Send datagrams of segment_size bytes each, the last one of 1 to segment_size, back to back.
@@ -441,13 +448,12 @@ def _has_receive_offload(sock: socket.socket) -> bool:
     return LINUX and _set(sock, SOL_UDP, UDP_GRO, 1)
 
 
-def _forbid_fragments(sock: socket.socket) -> bool:
-    # PROBE and not DO: what the kernel believes of the path would hide what the path really takes.
+def _discover_mtu(sock: socket.socket, how: int) -> bool:
     if not LINUX:
         return False
     if sock.family == socket.AF_INET6:
-        return _set(sock, socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
-    return sock.family == socket.AF_INET and _set(sock, socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
+        return _set(sock, socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, how)
+    return sock.family == socket.AF_INET and _set(sock, socket.IPPROTO_IP, IP_MTU_DISCOVER, how)
 
 
 def _enlarge_buffers(sock: socket.socket) -> None:

@@ -67,6 +67,8 @@ class SctpTransport(SctpSeam):
         self._association: Association | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._pump_scheduled = False
+        # IP may fragment what is sent.
+        self._fragments = False
 
     def begin(self, remote_port: int) -> None:
         """DTLS is connected: send INIT."""
@@ -180,6 +182,9 @@ class SctpTransport(SctpSeam):
             if batcher.backlog > MAX_BACKLOG:
                 return now + BACKLOG_PAUSE
             packets = association.packets_to_send(now)
+            if association.needs_fragments is not self._fragments:
+                self._fragments = association.needs_fragments
+                batcher.allow_fragments(self._fragments)
             if packets:
                 batcher.send(packets)
             if len(packets) < MAX_BURST_PACKETS:

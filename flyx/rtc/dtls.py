@@ -100,6 +100,12 @@ class DtlsBatcher:
         transport = self._find_path().transport
         return isinstance(transport, UdpTransport) and transport.never_fragments
 
+    def allow_fragments(self, allowed: bool) -> None:
+        """Let IP fragment what is sent from now on, or forbid it again."""
+        transport = self._find_path().transport
+        if isinstance(transport, UdpTransport):
+            transport.allow_fragments(allowed)
+
     def start(self, on_packets: PacketsReceived) -> None:
         """Deliver packets to this callback from now on, those included that ICE has queued."""
         self._on_packets = on_packets

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
@@ -36,7 +37,8 @@ MAX_REMOTE_CANDIDATES = 256
 """Candidates taken from one peer: each is checked against each of ours, so a hostile list would be work."""
 
 MAX_EARLY_MESSAGES = 64
-"""Messages kept on a channel that nobody listens to yet; a peer that sends more has not waited its turn."""
+MAX_EARLY_BYTES = 4 << 20
+"""What is kept on a channel that nobody listens to; a peer that sends more has not waited its turn."""
 
 BUFFERED_HIGH = 1 << 20
 """Bytes in a channel's send buffer above which it is not writable."""
@@ -96,7 +98,8 @@ class Channel:
     def __init__(self, channel: RTCDataChannel) -> None:
         self._channel = channel
         self._listener: ChannelListener | None = None
-        self._early: list[bytes | str] = []
+        self._early: deque[bytes | str] = deque()
+        self._early_size = 0
         self.closed = False
         channel.bufferedAmountLowThreshold = BUFFERED_LOW
         channel.on("message", self._on_message)
@@ -111,11 +114,16 @@ class Channel:
     def listen(self, listener: ChannelListener) -> None:
         """Deliver everything to this listener from now on, what came before included."""
         self._listener = listener
-        for message in self._early:
+        while self._early and self._listener is listener:
+            message = self._early.popleft()
+            self._early_size -= len(message)
             listener.message_received(message)
-        self._early.clear()
-        if self.closed:
+        if self.closed and self._listener is listener:
             listener.channel_closed()
+
+    def release(self) -> None:
+        """Deliver nothing more to the listener: what comes from now on is kept for the next one."""
+        self._listener = None
 
     def send(self, message: bytes | str) -> None:
         """Queue one message; on a closed channel it is dropped, as it would be on the way."""
@@ -125,8 +133,9 @@ class Channel:
     def _on_message(self, message: bytes | str) -> None:
         if self._listener:
             self._listener.message_received(message)
-        elif len(self._early) < MAX_EARLY_MESSAGES:
+        elif len(self._early) < MAX_EARLY_MESSAGES and self._early_size + len(message) <= MAX_EARLY_BYTES:
             self._early.append(message)
+            self._early_size += len(message)
         else:
             self._channel.close()
 
@@ -236,6 +245,10 @@ class PeerConnection:
         """The candidate pair in use, once there is one."""
         pair = seam.selected_pair(self._pc)
         return CandidatePair(pair[0].type, pair[1].type) if pair else None
+
+    def fingerprints(self) -> tuple[bytes, bytes]:
+        """The SHA-256 of our DTLS certificate and of the peer's, once connected() has returned."""
+        return seam.certificate_fingerprints(self._pc)
 
     def give_up(self, error: FlyxError) -> None:
         """Have connected() raise this error, unless the connection is made."""

@@ -33,6 +33,7 @@ from aiortc.rtcsctptransport import (
     RTCSctpCapabilities,
     RTCSctpTransport,
 )
+from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
 
 PRIVATE_NAMES = {
@@ -119,6 +120,21 @@ async def server_reflexive_candidates(
             answer.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
     return found
+
+
+def certificate_fingerprints(pc: RTCPeerConnection) -> tuple[bytes, bytes]:
+    """Return the SHA-256 of our DTLS certificate and of the peer's, as OpenSSL has them: DTLS is connected.
+
+    Not as the descriptions claim them, which went through a server.
+    """
+    assert pc.sctp is not None
+    connection = pc.sctp.transport._ssl
+    assert connection is not None, "not started"
+    ours = connection.get_certificate(as_cryptography=True)
+    theirs = connection.get_peer_certificate(as_cryptography=True)
+    assert ours is not None
+    assert theirs is not None, "aiortc connects to nobody without a certificate"
+    return ours.fingerprint(SHA256()), theirs.fingerprint(SHA256())
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,14 +189,14 @@ class Association:
         self._close(None)
 
     @property
-    def buffered(self) -> int:
-        """Bytes queued and not sent."""
-        return self._queue.size
-
-    @property
     def max_packet_size(self) -> int:
         """The largest packet that is known to pass."""
         return self._path_mtu.size
+
+    @property
+    def needs_fragments(self) -> bool:
+        """Packets to send may be larger than that: the path took them once. IP is to fragment them."""
+        return self._transmission is not None and self._transmission.oversized
 
     # Drains.
 
@@ -430,7 +430,7 @@ class Association:
         ports = self._local_port, self._remote_port
         peer = Peer(*ports, init.initiate_tag, init.a_rwnd, checksum)
         self._transmission = Transmission(
-            peer, self._queue, self._initial_tsn, self._controller, self._timers, self._path_mtu.size
+            peer, self._queue, self._initial_tsn, self._controller, self._timers, self._path_mtu
         )
         self._use_partial_reliability()
         self._reception = Reception(init.initial_tsn, self._config, self._timers)
@@ -452,7 +452,7 @@ class Association:
     def _use_partial_reliability(self) -> None:
         """Messages may be abandoned from now on, if the peer understands FORWARD TSN."""
         if self._transmission and self._peer_init and self._partial_reliability:
-            self._transmission.partial_reliability = self._peer_init.forward_tsn
+            self._transmission.partial_reliability = self._peer_init.takes_forward_tsn
 
     def _start_t1(self, packet: bytes, now: float) -> None:
         self._resend, self._resends = packet, 0
@@ -509,7 +509,7 @@ class Association:
     def _receive_heartbeat_ack(self, value: memoryview) -> None:
         for _, info in split_parameters_untrusted(value):
             if self._path_mtu.acknowledged(bytes(info)) and self._transmission:
-                self._transmission.set_max_packet_size(self._path_mtu.size)
+                self._transmission.path_mtu_changed()
 
     # Stream reset (RFC 6525).
 

@@ -92,6 +92,7 @@ class Init:
 
     Attributes:
         cookie: of INIT ACK; None in INIT.
+        forward_tsn: it has the parameter of RFC 3758 §3.1.
         extensions: chunk types that the peer knows (RFC 5061 §4.2.7).
         zero_checksum: it accepts packets without a checksum (RFC 9653 §4).
     """
@@ -105,6 +106,11 @@ class Init:
     forward_tsn: bool = False
     zero_checksum: bool = False
     extensions: frozenset[int] = frozenset()
+
+    @property
+    def takes_forward_tsn(self) -> bool:
+        """Whether messages may be abandoned; pion tells that among its extensions alone."""
+        return self.forward_tsn or ChunkType.FORWARD_TSN in self.extensions
 
 
 _INIT = struct.Struct("!IIHHI")
@@ -164,7 +170,8 @@ _SACK = struct.Struct("!IIHH")
 MAX_GAP_ACK_BLOCKS = 200
 """Gap ack blocks in our SACKs: 800 bytes, which fit every packet. The lowest are told, as first repaired."""
 
-MAX_DUPLICATE_TSNS = 20
+MAX_DUPLICATE_TSNS = 64
+"""Duplicates in our SACKs: 256 bytes, which fit beside the gap ack blocks."""
 
 
 @_untrusted

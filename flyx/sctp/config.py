@@ -16,12 +16,16 @@ class Config:
         packet_overhead: bytes of a datagram that are not SCTP packet: UDP and IP are not counted, DTLS is.
         initial_packet_size: largest SCTP packet before the path MTU is known.
         max_packet_size: largest SCTP packet ever: a DTLS record holds 2^14 bytes (RFC 9147 §4).
-        receive_window: a_rwnd when nothing waits: what is buffered until it is in order and whole.
+        receive_window: a_rwnd when nothing waits: what is buffered until it is in order and whole. Messages
+            that have been delivered do not count: a data channel pushes them, and the application alone knows
+            what it has used. Transfers push back by credit (flyx/transfer/receiver.py, WINDOW) and end with a
+            sender that exceeds it, so memory is bounded by the two windows together.
         max_message_size: largest message that we take (a=max-message-size).
         streams: streams offered and taken in each direction (RFC 8831 §6.2 asks for all).
         init_retries: Max.Init.Retransmits.
         max_retries: Association.Max.Retrans: T3-rtx expiries in a row, or unanswered stream resets. RFC 9260
-            says 10; with an RTO floor below its 1 s, more of them make up the same time.
+            says 10; with an RTO floor below its 1 s, more of them make up about the same time, 55 s: longer
+            than what uses the association waits for a peer that is silent.
         sack_delay: SACK.Delay: 200 ms in RFC 9260 §6.2; acknowledgements are what tells us the path's
             round trip, so they wait no longer than 20 ms here.
         sack_every: packets after which a SACK leaves at once. RFC 9260 §6.2 says 2 (SHOULD). A batch of
@@ -36,7 +40,7 @@ class Config:
     max_message_size: int = 262144
     streams: int = 65535
     init_retries: int = 8
-    max_retries: int = 15
+    max_retries: int = 17
     sack_delay: float = 0.02
     sack_every: int = 2
     zero_checksum: bool = True

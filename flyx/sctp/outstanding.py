@@ -1,110 +1,28 @@
 """Sent data until it is acknowledged: SACK handling, loss detection, what to send again.
 
-Nothing is kept per packet. A Run is a row of consecutive fragments of one message that left in one burst and
-have one fate so far; a SACK moves, splits or removes runs. Loss is found by time (RACK, RFC 8985 §6, with gap
-ack blocks and duplicate TSNs of SCTP for SACK and DSACK of TCP) and, until the path has shown that it
-reorders, by three missing reports (RFC 9260 §7.2.4). TSNs here never wrap.
+Nothing is kept per packet: a SACK moves, splits or removes runs (see runs.py). Loss is found by time (RACK,
+RFC 8985 §6, with gap ack blocks and duplicate TSNs of SCTP for SACK and DSACK of TCP) and, until the path has
+shown that it reorders, by three missing reports (RFC 9260 §7.2.4). TSNs here never wrap.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
 from operator import attrgetter
 
 from flyx.errors import RemoteProtocolError
 from flyx.sctp.congestion.base import AckSample, Loss
+from flyx.sctp.runs import Burst, Fate, Run
 from flyx.sctp.send_queue import OutgoingMessage
+from flyx.sctp.spurious import SuspectLosses
 
 DUPLICATE_THRESHOLD = 3
 """Packets acknowledged beyond a missing one that prove its loss (RFC 9260 §7.2.4), if nothing reorders."""
 
 MAX_SKIPPED_STREAMS = 200
 """Streams in one FORWARD TSN: 800 bytes, which fit every packet."""
-
-
-class Fate(Enum):
-    """What is known of a run."""
-
-    IN_FLIGHT = auto()
-    # Acknowledged by a gap ack block: the receiver has it, but may still renege in theory (RFC 9260 §6.2.1).
-    ACKED = auto()
-    # Declared lost, to be sent again.
-    LOST = auto()
-    # Neither sent again nor missed: FORWARD TSN skips it (RFC 3758).
-    ABANDONED = auto()
-
-
-class Burst:
-    """What left at one moment, and what was known then (delivery-rate sampling)."""
-
-    __slots__ = (
-        "delivered",
-        "delivered_at",
-        "first_sent_at",
-        "in_flight",
-        "is_app_limited",
-        "lost",
-        "sent_at",
-    )
-
-    def __init__(
-        self,
-        sent_at: float,
-        delivered: int,
-        delivered_at: float,
-        first_sent_at: float,
-        lost: int,
-        is_app_limited: bool,
-    ) -> None:
-        self.sent_at = sent_at
-        self.delivered = delivered
-        self.delivered_at = delivered_at
-        self.first_sent_at = first_sent_at
-        self.lost = lost
-        self.is_app_limited = is_app_limited
-        # Bytes in flight right after it left.
-        self.in_flight = 0
-
-
-class Run:
-    """Fragments first_fragment … of one message, as TSNs first … first + count - 1."""
-
-    __slots__ = ("burst", "count", "fate", "first", "fragment", "message", "size", "times_sent")
-
-    def __init__(
-        self, first: int, count: int, message: OutgoingMessage, fragment: int, burst: Burst, times_sent: int
-    ) -> None:
-        self.first = first
-        self.count = count
-        self.message = message
-        self.fragment = fragment
-        self.burst = burst
-        self.times_sent = times_sent
-        self.fate = Fate.IN_FLIGHT
-        self.size = message.span(fragment, count)
-
-    @property
-    def end(self) -> int:
-        """The TSN after the last."""
-        return self.first + self.count
-
-    def split(self, count: int) -> Run:
-        """Keep the first `count` fragments and return the rest as another run."""
-        rest = Run(
-            self.first + count,
-            self.count - count,
-            self.message,
-            self.fragment + count,
-            self.burst,
-            self.times_sent,
-        )
-        rest.fate = self.fate
-        self.count = count
-        self.size = self.message.span(self.fragment, count)
-        return rest
 
 
 @dataclass(slots=True)
@@ -159,7 +77,14 @@ def _uncovered(
 class Outstanding:
     """All TSNs that were sent and are not cumulatively acknowledged."""
 
-    def __init__(self, initial_tsn: int) -> None:
+    def __init__(self, initial_tsn: int, safe_fragment: int = 1 << 16) -> None:
+        """Args:
+        initial_tsn: of the first fragment.
+        safe_fragment: bytes of the largest fragment that every path takes.
+        """
+        self._safe_fragment = safe_fragment
+        # Times in a row that larger fragments were lost though sent again, without any that arrived.
+        self.large_losses = 0
         self.next_tsn = initial_tsn
         # Everything up to here is acknowledged.
         self.cumulative = initial_tsn - 1
@@ -187,6 +112,7 @@ class Outstanding:
         self._rack_tsn = initial_tsn - 1
         self._rack_rtt = 0.0
         self.reordering_seen = False
+        self.suspects = SuspectLosses()
         # The reordering window is this many quarters of the least RTT.
         self._reorder_steps = 1
         # Fragments acknowledged out of order, for the duplicate threshold.
@@ -241,7 +167,7 @@ class Outstanding:
     def on_sack(
         self,
         cumulative: int,
-        gaps: Sequence[tuple[int, int]],
+        gaps: Sequence[tuple[int, int]] | None,
         *,
         now: float,
         min_rtt: float,
@@ -251,7 +177,7 @@ class Outstanding:
 
         Args:
             cumulative: the cumulative TSN ack, widened.
-            gaps: first and last TSN of each gap ack block, widened, in order.
+            gaps: first and last TSN of each gap ack block, widened, in order; None if they are not told.
             now: monotonic seconds.
             min_rtt: the least round trip lately, for the reordering window.
             cwnd_limited: for the sample.
@@ -270,8 +196,13 @@ class Outstanding:
         advanced = cumulative > self.cumulative
         if advanced:
             self._advance(cumulative, ack)
-        if gaps:
-            self._mark_gaps(gaps, ack)
+        if gaps is not None:
+            if gaps:
+                self._mark_gaps(gaps, ack)
+            self._known_gaps = gaps
+            if advanced and self._gap_acked > sum([end - start + 1 for start, end in gaps]):
+                # This SACK is newer than all others, and tells of less.
+                self._take_back()
         rtt = self._count(ack, now)
         lost_before = self.lost
         losses, look_again = self.detect_losses(now, min_rtt)
@@ -297,7 +228,6 @@ class Outstanding:
         for start, end in _uncovered(gaps, self._known_gaps):
             if start > self.cumulative:
                 self._mark(start, end, ack)
-        self._known_gaps = gaps
         self.highest_acked = max(self.highest_acked, gaps[-1][1])
 
     def _mark(self, start: int, end: int, ack: _Ack) -> None:
@@ -319,12 +249,51 @@ class Outstanding:
             after += 1
         self._join(max(index - 1, 0), min(after + 1, len(runs)))
 
+    def _take_back(self) -> None:
+        """Have sent again what was acknowledged by a gap ack block and is none of those known now.
+
+        The receiver reneged (RFC 9260 §6.2.1 D). What lies beyond the last block may only have had no room in
+        the SACK, unless there is none at all. Nothing of this tells of congestion.
+        """
+        known = self._known_gaps
+        reach = known[-1][1] if known else self.next_tsn - 1
+        holes = list(_uncovered([(self.cumulative + 1, reach)], known))
+        if not holes:
+            return
+        runs: list[Run] = []
+        position = 0
+        pending = self.runs[::-1]
+        while pending:
+            run = pending.pop()
+            while position < len(holes) and holes[position][1] < run.first:
+                position += 1
+            if run.fate is not Fate.ACKED or position == len(holes) or holes[position][0] >= run.end:
+                runs.append(run)
+                continue
+            start, end = holes[position]
+            if run.first < start:
+                pending.append(run.split(start - run.first))
+                runs.append(run)
+                continue
+            if run.end - 1 > end:
+                pending.append(run.split(end + 1 - run.first))
+            self._gap_acked -= run.count
+            for part in (run, *run.part()):
+                if part.message.abandoned:
+                    part.fate = Fate.ABANDONED
+                    self.abandoned_waiting = True
+                else:
+                    part.fate = Fate.LOST
+                    self.lost_waiting += part.size
+                runs.append(part)
+        self.runs = runs
+
     def _join(self, begin: int, end: int) -> None:
         """Make one run of neighbours that are ACKED, in runs[begin:end]."""
         joined: list[Run] = []
         for run in self.runs[begin:end]:
             if joined and run.fate is joined[-1].fate is Fate.ACKED:
-                joined[-1].count += run.count
+                joined[-1].join(run)
             else:
                 joined.append(run)
         self.runs[begin:end] = joined
@@ -342,7 +311,10 @@ class Outstanding:
             case Fate.LOST:
                 # It was not lost after all.
                 self.lost_waiting -= run.size
+                self.suspects.arrived(run.first, run.count)
         ack.size += run.size
+        if self.large_losses and run.largest_fragment > self._safe_fragment:
+            self.large_losses = 0
         if run.first + run.count - 1 < self.highest_acked and run.times_sent == 1:
             self.reordering_seen = True
         newest = ack.newest
@@ -405,6 +377,7 @@ class Outstanding:
         window = self._reordering_window(min_rtt)
         limit = self._rack_rtt + window
         losses: dict[Burst, int] = {}
+        large = False
         again: float | None = None
         for run in self.runs:
             if run.fate is not Fate.IN_FLIGHT:
@@ -417,9 +390,11 @@ class Outstanding:
             due = run.burst.sent_at + limit
             if due <= now:
                 losses[run.burst] = losses.get(run.burst, 0) + run.size
-                self._lose(run)
+                large |= run.times_sent > 1 and run.largest_fragment > self._safe_fragment
+                self._lose(run, now)
             elif again is None or due < again:
                 again = due
+        self.large_losses += large
         return self._losses(losses), again
 
     def _overtaken(self) -> bool:
@@ -432,18 +407,28 @@ class Outstanding:
             return 0.0
         return min(self._reorder_steps * min_rtt / 4, self._rack_rtt)
 
-    def widen_reordering_window(self) -> None:
-        """The receiver has reported a duplicate: a retransmission was needless (RFC 8985 §6.2 step 4)."""
-        self.reordering_seen = True
-        self._reorder_steps = min(self._reorder_steps + 1, 16)
+    def on_duplicates(self, tsns: Iterable[int]) -> None:
+        """The receiver has got these twice; a needless retransmission widens the reordering window.
 
-    def lose_everything(self) -> list[Loss]:
+        RFC 8985 §6.2 step 4. A tail probe, or what the path duplicates, was not declared lost before.
+        """
+        if self.suspects.duplicated(tsns):
+            self.reordering_seen = True
+            self._reorder_steps = min(self._reorder_steps + 1, 16)
+
+    def lose_everything(self, now: float) -> list[Loss]:
         """T3-rtx has expired: all that is in flight counts as lost (RFC 9260 §6.3.3)."""
         losses: dict[Burst, int] = {}
+        large = False
         for run in self.runs:
             if run.fate is Fate.IN_FLIGHT:
                 losses[run.burst] = losses.get(run.burst, 0) + run.size
-                self._lose(run)
+                large |= run.largest_fragment > self._safe_fragment
+                self._lose(run, now)
+        self.large_losses += large
+        if self._gap_acked:
+            # The last SACK may have been as old as the one before it; the next would long have corrected it.
+            self._take_back()
         return self._losses(losses)
 
     def lose_last(self) -> Run | None:
@@ -463,7 +448,8 @@ class Outstanding:
             return run
         return None
 
-    def _lose(self, run: Run) -> None:
+    def _lose(self, run: Run, now: float) -> None:
+        self.suspects.lost(run.first, run.count, run.burst.sent_at, now)
         self.in_flight -= run.size
         self.lost_waiting += run.size
         self.lost += run.size
@@ -474,6 +460,10 @@ class Outstanding:
             Loss(size, burst.sent_at, burst.in_flight, self.lost - burst.lost, burst.is_app_limited)
             for burst, size in sizes.items()
         ]
+
+    def has_large(self) -> bool:
+        """Whether fragments larger than the safe size may have to be sent again."""
+        return any(run.message.fragment_size > self._safe_fragment for run in self.runs)
 
     # Partial reliability.
 

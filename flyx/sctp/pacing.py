@@ -19,6 +19,11 @@ QUANTUM_MIN_PACKETS = 2
 QUANTUM_MAX = 1 << 20
 # Seconds of sending that may be saved up while a timer is late or the window is closed. Bounds bursts.
 BURST_TIME = 0.004
+# Half a round trip may be saved up, if that is more, up to this, less what queues already. Event loops are
+# late by whole scheduler slices on a busy machine, and what is not caught up on is lost to the flow: of 100
+# Mbit/s at 50 ms, stalls of up to 20 ms leave 97 % instead of 82 % (tests/sctp/congestion_simulation.py). The
+# path has drained by as much in the meantime, so that the burst finds room; but not if a queue kept it busy.
+BURST_TIME_MAX = 0.025
 # The bucket holds this many packets even if they take longer than BURST_TIME, so that a slow flow's bundle of
 # packets still leaves in one send (RFC 9002 §7.7 recommends no more than 10).
 BURST_MIN_PACKETS = 4
@@ -38,10 +43,11 @@ class Pacer:
     the debt is paid before anything else leaves.
     """
 
-    __slots__ = ("_level", "_max_packet_size", "_updated_at")
+    __slots__ = ("_burst_time", "_level", "_max_packet_size", "_updated_at")
 
     def __init__(self, max_packet_size: int) -> None:
         self._max_packet_size = max_packet_size
+        self._burst_time = BURST_TIME
         # Bytes that may leave at _updated_at; filled by the first budget() call.
         self._level = 0.0
         # None until the bucket is first asked for.
@@ -50,6 +56,10 @@ class Pacer:
     def on_max_packet_size(self, size: int) -> None:
         """Packets may be this large from now on."""
         self._max_packet_size = size
+
+    def on_round_trip(self, min_rtt: float, queueing: float) -> None:
+        """The path's round trip takes so many seconds without queues, and so many more with them."""
+        self._burst_time = min(max(BURST_TIME, min_rtt / 2 - queueing), BURST_TIME_MAX)
 
     def budget(self, now: float, rate: float | None) -> int:
         """Bytes that may leave now: a quantum at least, or none until next_send_time().
@@ -84,7 +94,7 @@ class Pacer:
         return now + (missing + 1) / rate if missing > 0 else now
 
     def _fill(self, now: float, rate: float) -> None:
-        capacity = max(rate * BURST_TIME, float(BURST_MIN_PACKETS * self._max_packet_size))
+        capacity = max(rate * self._burst_time, float(BURST_MIN_PACKETS * self._max_packet_size))
         if self._updated_at is None:
             self._level = capacity
         else:

@@ -7,6 +7,7 @@ trip later the largest that came back is known. What is lost to chance gets two 
 from __future__ import annotations
 
 import struct
+from math import inf
 
 from flyx.sctp.chunks import ChunkType, ParameterType, serialize_pad
 from flyx.sctp.packet import COMMON_HEADER_SIZE, serialize_chunk, serialize_parameter
@@ -42,12 +43,14 @@ class PathMtu:
         largest: packets may not be larger.
         magic: recognises our own probes among heartbeats; 32 bits.
         """
-        self.size = initial
+        self.size = self._initial = initial
         sizes = {min(size - packet_overhead, largest) & ~3 for size in DATAGRAM_SIZES}
         self._sizes = sorted(size for size in sizes if size > initial)
         self._packet_overhead = packet_overhead
         self._magic = magic
         self._tries = 0
+        # Answers to probes that left before this are of no use.
+        self._since = -inf
 
     def spare_stranger(self) -> None:
         """The peer may not survive larger packets than the Internet has; before the first probes."""
@@ -73,11 +76,17 @@ class PathMtu:
         """A heartbeat has come back; return whether larger packets may be sent now."""
         if len(info) != _INFO.size:
             return False
-        magic, size, _ = _INFO.unpack(info)
-        if magic != self._magic or size <= self.size or size not in self._sizes:
+        magic, size, sent_at = _INFO.unpack(info)
+        if magic != self._magic or size <= self.size or size not in self._sizes or not sent_at >= self._since:
             return False
         self.size = size
         return True
+
+    def fall_back(self, now: float) -> None:
+        """Packets of the size in use no longer pass: begin again with the smallest (RFC 8899 §4.3)."""
+        self.size = self._initial
+        self._tries = 0
+        self._since = now
 
 
 def serialize_heartbeat(info: bytes) -> bytes:

@@ -2,7 +2,8 @@
 
 One request of ours is under way at a time. An outgoing reset waits until everything of its streams has left,
 and holds back what is queued on them afterwards; the peer carries it out once it has everything up to the TSN
-that the request names.
+that the request names. Peers that send requests before the last one is answered (pion does, against RFC 6525
+§5.1.1) get all of them carried out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from flyx.sctp.timers import Timer, Timers
 
 MAX_STREAMS_PER_REQUEST = 200
 """Streams in one request: 400 bytes, which fit every packet."""
+
+MAX_WAITING_REQUESTS = 64
+"""Resets of the peer's that wait for data; it is to ask again for more."""
 
 _ASK_AGAIN = (ReconfigResult.IN_PROGRESS, ReconfigResult.REQUEST_IN_PROGRESS)
 _DONE = (ReconfigResult.PERFORMED, ReconfigResult.NOTHING_TO_DO)
@@ -53,9 +57,10 @@ class StreamResets:
         self._supported = supported
         self._max_retries = max_retries
         self._next_request = initial_request
-        # The last request of the peer that was carried out or denied, and how.
+        # The last request of the peer that was taken.
         self._peer_request = peer_initial_request - 1
-        self._last_result = ReconfigResult.NOTHING_TO_DO
+        # What became of the last ones, oldest first.
+        self._results: dict[int, ReconfigResult] = {}
         # Streams of ours to be reset, in order of the wish.
         self._wanted: dict[int, None] = {}
         # Our request under way, and how often it was repeated in vain.
@@ -63,8 +68,8 @@ class StreamResets:
         self._retries = 0
         # Answers to send.
         self._responses: list[ReconfigResponse] = []
-        # A reset of the peer's that waits for data still missing.
-        self._deferred: OutgoingReset | None = None
+        # Resets of the peer's that wait for data still missing.
+        self._deferred: dict[int, OutgoingReset] = {}
         # Streams whose resets are done: ours, as the peer has confirmed; the peer's, as we have carried out.
         self.outgoing_done: list[int] = []
         self.incoming_done: list[int] = []
@@ -138,52 +143,60 @@ class StreamResets:
                     self._receive_incoming(parameter)
                 case ReconfigResponse():
                     self._receive_response(parameter)
-        for number in reconfig.unknown:
-            if self._is_next(number):
+        for request in reconfig.unknown:
+            number = self._take(request)
+            if number is not None:
                 self._answer(number, ReconfigResult.DENIED)
 
     def data_arrived(self, cumulative: int) -> None:
-        """More data has come: a deferred reset may be due."""
-        deferred = self._deferred
-        if deferred is not None and widen(deferred.last_tsn, cumulative) <= cumulative:
-            self._perform(deferred)
+        """More data has come: deferred resets may be due."""
+        if self._deferred:
+            due = [
+                n for n, reset in self._deferred.items() if widen(reset.last_tsn, cumulative) <= cumulative
+            ]
+            for number in due:
+                self._perform(number, self._deferred.pop(number))
 
-    def _is_next(self, request: int) -> bool:
-        """Whether a request is the one that is due; others are answered here."""
+    def _take(self, request: int) -> int | None:
+        """Return the number of a request that is the one due; others are answered here, if at all."""
         number = widen(request, self._peer_request)
-        if number == self._peer_request + 1:
-            return True
-        # The last one again: our answer was lost.
-        again = number == self._peer_request
-        self._responses.append(
-            ReconfigResponse(request, self._last_result if again else ReconfigResult.BAD_SEQUENCE_NUMBER)
-        )
-        return False
+        if number == self._peer_request + 1 and len(self._deferred) < MAX_WAITING_REQUESTS:
+            self._peer_request = number
+            return number
+        if number <= self._peer_request:
+            # Our answer was lost, unless it is older than any whose answer may be.
+            result = self._results.get(number, ReconfigResult.BAD_SEQUENCE_NUMBER)
+            self._responses.append(ReconfigResponse(request, result))
+        # One beyond the next has overtaken it, and has to come again. RFC 6525 §5.2.1 would refuse it, which
+        # pion takes for an answer.
+        return None
 
     def _receive_outgoing(self, request: OutgoingReset, cumulative: int) -> None:
-        if not self._is_next(request.request):
+        number = self._take(request.request)
+        if number is None:
             return
         if widen(request.last_tsn, cumulative) > cumulative:
-            self._deferred = request
-            self._responses.append(ReconfigResponse(request.request, ReconfigResult.IN_PROGRESS))
+            self._deferred[number] = request
+            self._answer(number, ReconfigResult.IN_PROGRESS)
         else:
-            self._perform(request)
+            self._perform(number, request)
 
     def _receive_incoming(self, request: IncomingReset) -> None:
-        if self._is_next(request.request):
-            self._answer(request.request, ReconfigResult.PERFORMED)
+        number = self._take(request.request)
+        if number is not None:
+            self._answer(number, ReconfigResult.PERFORMED)
             self.want(request.streams or self._queue.stream_ids())
 
-    def _perform(self, request: OutgoingReset) -> None:
+    def _perform(self, number: int, request: OutgoingReset) -> None:
         # None named means all (RFC 6525 §4.1).
         self.incoming_done += request.streams or self._incoming_streams()
-        self._answer(request.request, ReconfigResult.PERFORMED)
+        self._answer(number, ReconfigResult.PERFORMED)
 
-    def _answer(self, request: int, result: ReconfigResult) -> None:
-        self._deferred = None
-        self._peer_request = widen(request, self._peer_request)
-        self._last_result = result
-        self._responses.append(ReconfigResponse(request, result))
+    def _answer(self, number: int, result: ReconfigResult) -> None:
+        self._results[number] = result
+        if len(self._results) > 2 * MAX_WAITING_REQUESTS:
+            del self._results[next(iter(self._results))]
+        self._responses.append(ReconfigResponse(number % TSN_MODULUS, result))
 
     def _receive_response(self, response: ReconfigResponse) -> None:
         pending = self.pending

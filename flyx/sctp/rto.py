@@ -29,12 +29,14 @@ BACKOFF_HOLD = 0.75
 BACKOFF_HOLD_COUNT = 12
 # Seconds that the minimum is remembered for; as long as BBR.MinRTTFilterLen.
 MIN_RTT_WINDOW = 10.0
+# Seconds that count as of late, for queueing.
+RECENT_RTT_WINDOW = 0.25
 
 
 class RttEstimator:
     """What the round trips measured so far say about the next one."""
 
-    __slots__ = ("_minimum", "_timeouts", "latest_rtt", "rto", "rttvar", "srtt")
+    __slots__ = ("_minimum", "_recent_minimum", "_timeouts", "latest_rtt", "rto", "rttvar", "srtt")
 
     def __init__(self) -> None:
         # Smoothed round trip; None until the first sample.
@@ -47,6 +49,7 @@ class RttEstimator:
         # Timeouts since the last sample.
         self._timeouts = 0
         self._minimum = WindowedMin(MIN_RTT_WINDOW)
+        self._recent_minimum = WindowedMin(RECENT_RTT_WINDOW)
 
     @property
     def min_rtt(self) -> float | None:
@@ -54,9 +57,10 @@ class RttEstimator:
         return self._minimum.value
 
     @property
-    def timeouts(self) -> int:
-        """Timeouts in a row, without a sample between."""
-        return self._timeouts
+    def queueing(self) -> float:
+        """Seconds that even the quickest packet waited of late; a late process does not count."""
+        least, recent = self._minimum.value, self._recent_minimum.value
+        return recent - least if least is not None and recent is not None else 0.0
 
     def update(self, rtt: float, now: float) -> None:
         """Take one sample, and forget the back-off.
@@ -67,6 +71,7 @@ class RttEstimator:
         """
         self.latest_rtt = rtt
         self._minimum.update(rtt, now)
+        self._recent_minimum.update(rtt, now)
         if self.srtt is None:  # C2
             self.srtt = rtt
             self.rttvar = rtt / 2

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from flyx.sctp import chunks
 from flyx.sctp.chunks import ChunkType
 from flyx.sctp.congestion.base import CongestionController
-from flyx.sctp.outstanding import Burst, Outstanding
+from flyx.sctp.outstanding import Outstanding
 from flyx.sctp.pacing import Pacer
 from flyx.sctp.packet import COMMON_HEADER, COMMON_HEADER_SIZE, Checksum, padded, with_checksum
+from flyx.sctp.path_mtu import TRIES, PathMtu
 from flyx.sctp.reassembly import BEGINNING, ENDING, UNORDERED
 from flyx.sctp.rto import RttEstimator
+from flyx.sctp.runs import Burst
 from flyx.sctp.send_queue import OutgoingMessage, SendQueue
 from flyx.sctp.serial import TSN_MODULUS, widen
 from flyx.sctp.timers import Timer, Timers
@@ -63,10 +65,11 @@ class Transmission:
         initial_tsn: int,
         controller: CongestionController,
         timers: Timers,
-        max_packet_size: int,
+        path_mtu: PathMtu,
     ) -> None:
         self.queue = queue
-        self.outstanding = Outstanding(initial_tsn)
+        max_packet_size = path_mtu.size
+        self.outstanding = Outstanding(initial_tsn, max_packet_size - PACKET_OVERHEAD)
         self.rtt = RttEstimator()
         # T3 expiries in a row; the association gives up on too many.
         self.failures = 0
@@ -76,7 +79,10 @@ class Transmission:
         self._controller = controller
         self._timers = timers
         self._pacer = Pacer(max_packet_size)
+        self._path_mtu = path_mtu
         self._max_packet_size = max_packet_size
+        # The path has taken fewer bytes than before, and messages begun have fragments too large for it.
+        self.oversized = False
         self._a_rwnd = peer.initial_a_rwnd
         # cwnd has kept a burst from being longer: so the round counts, until this many bytes are delivered.
         self._cwnd_limited_until = -1
@@ -94,11 +100,31 @@ class Transmission:
         """Nothing waits, nothing is unacknowledged."""
         return not self.queue.size and self.queue.current is None and not self.outstanding.runs
 
-    def set_max_packet_size(self, size: int) -> None:
-        """Packets may be this large, as path-MTU discovery has found; messages begun keep their fragments."""
-        self._max_packet_size = size
+    def path_mtu_changed(self) -> None:
+        """Packets may be of another size than before; messages begun keep their fragments."""
+        size = self._max_packet_size = self._path_mtu.size
         self._pacer.on_max_packet_size(size)
         self._controller.on_max_packet_size(size - PACKET_OVERHEAD)
+
+    def _watch_path_mtu(self, now: float) -> None:
+        """Fall back when large packets do not pass any more; search anew when the last of them is through.
+
+        A fragment keeps its size for good. RFC 9260 §6.9 has IP fragment those that the path takes no longer;
+        meanwhile no probe could prove anything.
+        """
+        outstanding = self.outstanding
+        if self.oversized:
+            current = self.queue.current
+            held = current is not None and current.fragment_size + PACKET_OVERHEAD > self._max_packet_size
+            if not held and not outstanding.has_large():
+                self.oversized = False
+                outstanding.large_losses = 0
+                self._timers.start(Timer.HEARTBEAT, now)
+        elif outstanding.large_losses >= TRIES:
+            self.oversized = True
+            self._path_mtu.fall_back(now)
+            self._timers.stop(Timer.HEARTBEAT)
+            self.path_mtu_changed()
 
     # Acknowledgements and timers.
 
@@ -107,9 +133,26 @@ class Transmission:
 
         RFC 9260 §6.2.1, §6.3.2, §7.2.
         """
-        outstanding = self.outstanding
-        cumulative = widen(sack.cumulative_tsn_ack, outstanding.cumulative)
+        cumulative = widen(sack.cumulative_tsn_ack, self.outstanding.cumulative)
         gaps = [(cumulative + start, cumulative + end) for start, end in sack.gap_ack_blocks]
+        if not self._acknowledged(cumulative, gaps, now):
+            return
+        self._a_rwnd = sack.a_rwnd
+        if sack.a_rwnd < self._max_packet_size:
+            # It lives: probes of a closed window do not count (RFC 9260 §6.1 A).
+            self.failures = 0
+        if sack.duplicate_tsns:
+            self.outstanding.on_duplicates([widen(tsn, cumulative) for tsn in sack.duplicate_tsns])
+        if self.outstanding.suspects.were_none():
+            self._controller.on_spurious_loss(now)
+
+    def receive_shutdown(self, cumulative_tsn_ack: int, now: float) -> None:
+        """Apply the acknowledgement in SHUTDOWN: of gaps and window it tells nothing (RFC 9260 §9.2)."""
+        self._acknowledged(widen(cumulative_tsn_ack, self.outstanding.cumulative), None, now)
+
+    def _acknowledged(self, cumulative: int, gaps: list[tuple[int, int]] | None, now: float) -> bool:
+        """Apply what was acknowledged; return False if it is older than what was applied before."""
+        outstanding = self.outstanding
         result = outstanding.on_sack(
             cumulative,
             gaps,
@@ -118,18 +161,13 @@ class Transmission:
             cwnd_limited=outstanding.delivered <= self._cwnd_limited_until,
         )
         if result is None:
-            return
-        self._a_rwnd = sack.a_rwnd
-        if sack.a_rwnd < self._max_packet_size:
-            # It lives: probes of a closed window do not count (RFC 9260 §6.1 A).
-            self.failures = 0
-        if sack.duplicate_tsns:
-            outstanding.widen_reordering_window()
+            return False
         if result.losses:
             self._controller.on_loss(now, result.losses, outstanding.in_flight)
         if result.sample is not None:
             if result.sample.rtt is not None:
                 self.rtt.update(result.sample.rtt, now)
+                self._pacer.on_round_trip(self.rtt.min_rtt or 0.0, self.rtt.queueing)
             self.rtt.reset_back_off()
             self.failures = 0
             self._probed = False
@@ -142,10 +180,7 @@ class Transmission:
             self._forward_to = None
         if result.advanced or result.sample is not None or not outstanding.runs:
             self._restart_loss_timers(now)
-
-    def receive_shutdown(self, cumulative_tsn_ack: int, now: float) -> None:
-        """Apply the acknowledgement in SHUTDOWN, which tells nothing of the window (RFC 9260 §9.2)."""
-        self.receive_sack(chunks.Sack(cumulative_tsn_ack, self._a_rwnd), now)
+        return True
 
     def handle_rack(self, now: float) -> None:
         """What was suspect may be lost by now."""
@@ -167,7 +202,7 @@ class Transmission:
             return
         self.failures += 1
         self.rtt.back_off()
-        losses = self.outstanding.lose_everything()
+        losses = self.outstanding.lose_everything(now)
         if losses:
             self._controller.on_timeout(now, self.outstanding.in_flight)
         if self._forward_to is not None:
@@ -220,6 +255,8 @@ class Transmission:
     def packets(self, now: float) -> list[bytes]:
         """Build what may leave now: what was lost first, then what is new."""
         outstanding = self.outstanding
+        if self.oversized or outstanding.large_losses:
+            self._watch_path_mtu(now)
         if not outstanding.lost_waiting and not self.queue.sendable:
             if not self._probe_due:
                 return []

@@ -1,32 +1,60 @@
 """Partial files: what has arrived of each file, out of reach of every name that a sender can give.
 
-They live in a directory of random name, of one transfer, below STATE_DIRECTORY in the output directory: on
-the same filesystem, so that a finished file only needs a name; never at a path that names.check_path accepts;
+They live in a directory of this transfer below STATE_DIRECTORY in the output directory (state.py): on the
+same filesystem, so that a finished file only needs a name; never at a path that names.check_path accepts;
 never shared with another transfer into the same directory. All access is by handle, so nobody can move the
-ground away.
+ground away. Beside them is the journal, from which a later run learns what it need not get again.
 
-What a later transfer needs to go on with these files belongs here as well, beside them.
+What a later run believes: that a partial file of the inode in the journal, at least as long as the journal
+says, still has the bytes that were verified before they were written. It reads the last of their blocks to
+see that the disk kept its word, and no more: the first new byte of a file of 10 GB does not wait for 10 GB to
+be read.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
+import stat
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 
-from flyx.errors import StorageError
-from flyx.storage.tree import Tree, open_directory
-from flyx.transfer.names import STATE_DIRECTORY
+from flyx.errors import DestinationExists
+from flyx.storage import journal, state
+from flyx.storage.journal import Contents, Heading, Identity, Journal, Record, Saved
+from flyx.storage.state import StateDirectory
+from flyx.storage.tree import Parts, Tree
+from flyx.transfer.disk import Changed, Held, Kept
+from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, block_digest
 
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_KNOWN = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_KNOWN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 # Buffers that one pwritev takes: IOV_MAX, on Linux and macOS alike.
 _MOST_BUFFERS = 1024
 
-# Attempts to make the state directory while other transfers, ending, remove it.
-_ATTEMPTS = 20
+CHECKPOINT_INTERVAL = 1.0
+"""Seconds between two checkpoints: as much work as a crash can cost. An fsync for each block would cost more
+than the block."""
+
+
+@dataclass(slots=True)
+class _Partial:
+    """A partial file in use.
+
+    Attributes:
+        number: in its name, and in the journal.
+        written: bytes written.
+        digests: SHA-256 of its blocks.
+        recorded: bytes of `digests` that the journal has; None if it does not have the file.
+    """
+
+    number: int
+    identity: Identity
+    written: int = 0
+    digests: bytearray = field(default_factory=bytearray)
+    recorded: int | None = None
 
 
 class Partials:
@@ -37,90 +65,313 @@ class Partials:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._name = secrets.token_hex(8)
-        # The state directory, and in it the one of this transfer: set when the first file is begun.
-        self._state: int | None = None
-        self._own: int | None = None
-        # Bytes written of each file that has been begun and not taken.
-        self._written: dict[int, int] = {}
+        # Set by begin().
+        self._heading: Heading | None = None
+        # Set when the first file is begun, or when an unfinished transfer goes on.
+        self._own: StateDirectory | None = None
+        # Set at the first checkpoint, or when an unfinished transfer goes on.
+        self._journal: Journal | None = None
+        # What the journal said when it was taken up.
+        self._found: Contents | None = None
+        # Numbers of the partial files found, by path; without those that were asked for.
+        self._left: dict[str, int] = {}
+        # Whether the journal has files that were saved.
+        self._has_saved = False
+        self._files: dict[int, _Partial] = {}
+        self._next_number = 0
         # The file in use and its handle.
         self._open: tuple[int, int] | None = None
         # Mode bits that the umask, or the directory's default ACL, lets new files have. Set with _own.
         self.permitted = 0
+        # Directories that the journal has.
+        self._recorded_made: set[Parts] = set()
+        self._recorded_names: dict[str, str] = {}
+        self._next_checkpoint = time.monotonic() + CHECKPOINT_INTERVAL
+
+    # An unfinished transfer goes on.
+
+    def begin(self, manifest_id: str, roots: Sequence[str]) -> list[Heading]:
+        """Take up the unfinished transfer of these roots, if there is one; return the headings of others."""
+        self._heading = Heading.of(manifest_id, roots, int(time.time()))
+        if not self._tree.open():
+            return []
+        own, others = state.find(self._tree, self._heading)
+        if own is None:
+            return others
+        found = journal.read(own.handle)
+        if found is None:
+            own.release()
+            return others
+        self._own = own
+        self._remove_unknown(found)
+        self.permitted = self._probe()
+        self._found = found
+        self._has_saved = bool(found.saved)
+        self._left = {begun.identity.path: number for number, begun in found.begun.items()}
+        self._next_number = max(found.begun, default=-1) + 1
+        found.heading = self._heading
+        self._journal = Journal(self._own.handle, found.records())
+        self._recorded_made = set(found.made)
+        self._tree.made |= found.made
+        self._recorded_names = dict(found.names)
+        return others
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The names that the unfinished transfer gave its roots, where they are not their own."""
+        return self._found.names if self._found else {}
+
+    @property
+    def found_bytes(self) -> int:
+        """Bytes that the unfinished transfer has, in partial files and saved ones."""
+        if self._found is None:
+            return 0
+        saved = sum(saved.identity.size for saved in self._found.saved.values())
+        return saved + sum(begun.size for begun in self._found.begun.values())
+
+    def is_ours(self, root: str) -> bool:
+        """Whether what is there under the name of a root came from the unfinished transfer."""
+        name = self.names.get(root, root)
+        return (name,) in self._tree.made or (self._found is not None and root in self._found.saved)
+
+    def find(self, file: int, entry: Entry) -> Kept | Held | Changed | None:
+        """Say what there is of a file from before; what can be used of it will be."""
+        if self._found is None:
+            return None
+        number = self._left.pop(entry.path, None)
+        if kept := self._saved(entry):
+            return Kept(file, self._tree.shown(kept.parts), kept.digest)
+        if number is None:
+            return None
+        begun = self._found.begun[number]
+        self._files[file] = _Partial(number, begun.identity, begun.size, begun.digests, len(begun.digests))
+        if begun.identity != Identity.of(entry):
+            self.discard(file)
+            return Changed(file)
+        if not begun.digests or not self._is_sound(file, begun.inode):
+            self.discard(file)
+            return None
+        return Held(file, bytes(begun.digests))
+
+    def _saved(self, entry: Entry) -> Saved | None:
+        """Where this file was saved before, if it is still there as it was."""
+        saved = self._found.saved.get(entry.path) if self._found else None
+        if saved is None or saved.identity != Identity.of(entry):
+            return None
+        with suppress(OSError, DestinationExists):
+            status = self._tree.status(saved.parts)
+            if status is not None and stat.S_ISREG(status.st_mode) and saved.is_at(status):
+                return saved
+        return None
+
+    def _is_sound(self, file: int, inode: int) -> bool:
+        """Whether a partial file is what the journal knows; cut off what it does not know."""
+        partial = self._files[file]
+        try:
+            handle = self._handle(file, partial.identity)
+            status = os.fstat(handle)
+            # Two names: a crash came between the two steps of giving it its final one.
+            if (status.st_ino, status.st_nlink) != (inode, 1) or status.st_size < partial.written:
+                return False
+            last = (partial.written - 1) // BLOCK_SIZE * BLOCK_SIZE
+            block = os.pread(handle, partial.written - last, last)
+            os.ftruncate(handle, partial.written)
+        except OSError:
+            return False
+        return block_digest([block]) == partial.digests[-DIGEST_SIZE:]
+
+    def _remove_unknown(self, found: Contents) -> None:
+        """Remove what was begun and never recorded."""
+        assert self._own is not None
+        known = {journal.NAME, *(_part(number) for number in found.begun)}
+        for name in os.listdir(self._own.handle):
+            if name not in known:
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=self._own.handle)
+
+    # Writing.
+
+    def has(self, file: int) -> bool:
+        """Whether a file has been begun, and has no final name yet."""
+        return file in self._files
 
     def written(self, file: int) -> int:
         """Bytes written of a file so far."""
-        return self._written.get(file, 0)
+        return self._files[file].written if file in self._files else 0
 
-    def append(self, file: int, parts: Sequence[bytes | memoryview]) -> None:
-        """Write bytes after those written before.
+    def append(self, file: int, entry: Entry, parts: Sequence[bytes | memoryview], digest: bytes) -> None:
+        """Write a block after those written before.
 
-        If it fails, what part of them was written does not count, and will be written over.
+        If it fails, what part of it was written does not count.
         """
-        handle = self._handle(file)
-        start = offset = self._written[file]
+        if time.monotonic() >= self._next_checkpoint:
+            self.checkpoint()
+        handle = self._handle(file, Identity.of(entry))
+        partial = self._files[file]
+        start = offset = partial.written
         buffers = [memoryview(part) for part in parts if len(part)]
-        while buffers:
-            done = os.pwritev(handle, buffers[:_MOST_BUFFERS], offset)
-            offset += done
-            buffers = _after(buffers, done)
-        self._written[file] = offset
+        try:
+            while buffers:
+                done = os.pwritev(handle, buffers[:_MOST_BUFFERS], offset)
+                offset += done
+                buffers = _after(buffers, done)
+        except OSError:
+            # On a full disk, leaves the journal some room.
+            with suppress(OSError):
+                os.ftruncate(handle, start)
+            raise
+        if offset > start:
+            partial.written = offset
+            partial.digests += digest
         _start_writeback(handle, start, offset - start)
 
-    def take(self, file: int) -> int:
+    def checkpoint(self) -> None:
+        """Make durable what was written, then say so in the journal."""
+        pending = [(file, p) for file, p in self._files.items() if len(p.digests) > (p.recorded or 0)]
+        if pending:
+            records: list[Record] = []
+            for file, partial in pending:
+                handle = self._handle(file, partial.identity)
+                os.fsync(handle)
+                if partial.recorded is None:
+                    inode = os.fstat(handle).st_ino
+                    records.append(journal.begun_record(partial.number, partial.identity, inode))
+                at = partial.recorded or 0
+                records.append(journal.blocks_record(partial.number, at // DIGEST_SIZE, partial.digests[at:]))
+            writer = self._writer()
+            if any(partial.recorded is None for _, partial in pending):
+                # Their names there are new as well.
+                os.fsync(self.source(pending[0][0])[0])
+            writer.append(records)
+            os.fsync(writer.handle)
+            for _, partial in pending:
+                partial.recorded = len(partial.digests)
+        self._next_checkpoint = time.monotonic() + CHECKPOINT_INTERVAL
+
+    # Finishing.
+
+    def take(self, file: int, entry: Entry) -> int:
         """Return the handle of a file, begun or not, to be closed by the caller: all of it is written.
 
-        The file stays where source() says until it is moved away from there or discarded.
+        The file stays where source() says until forget() or discard().
         """
-        handle = self._handle(file)
+        handle = self._handle(file, Identity.of(entry))
         self._open = None
-        del self._written[file]
         return handle
+
+    def digest_of(self, file: int) -> bytes:
+        """The digest of a file that is all written, as manifest.py defines it."""
+        return block_digest([bytes(self._files[file].digests)])
 
     def source(self, file: int) -> tuple[int, str]:
         """Where a file that has been begun is: the handle of its directory, and its name there."""
         assert self._own is not None
-        return self._own, f"{file}.part"
+        return self._own.handle, _part(self._files[file].number)
+
+    def record_saved(self, saved: Sequence[Saved], names: dict[str, str]) -> int:
+        """Record names that files will be given; return the handle to sync before they are.
+
+        Args:
+            saved: the files.
+            names: what roots are called here, if not by their own names.
+        """
+        records = [["name", *item] for item in names.items() if self._recorded_names.get(item[0]) != item[1]]
+        self._writer().append([*records, *(one.record() for one in saved)])
+        self._recorded_names.update(names)
+        self._has_saved = True
+        return self._writer().handle
+
+    def record_made(self) -> None:
+        """Record the directories that were made since the last time."""
+        if new := self._tree.made - self._recorded_made:
+            self._writer().append(["made", list(parts)] for parts in sorted(new))
+            self._recorded_made |= new
+
+    def forget(self, file: int) -> None:
+        """A file has its final name."""
+        del self._files[file]
 
     def discard(self, file: int) -> None:
         """Remove what there is of a file."""
-        if file not in self._written:
+        if file not in self._files:
             return
         self._close_file()
-        del self._written[file]
+        partial = self._files[file]
         directory, name = self.source(file)
-        os.unlink(name, dir_fd=directory)
+        del self._files[file]
+        if partial.recorded is not None:
+            self._writer().append([["drop", partial.number]])
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
+
+    # The end.
 
     def remove(self) -> None:
-        """Remove all partial files, and the state directory if no other transfer uses it."""
-        self._close_file()
-        self._written.clear()
-        if self._own is not None:
-            for name in os.listdir(self._own):
-                with suppress(OSError):
-                    os.unlink(name, dir_fd=self._own)
-            os.close(self._own)
-            self._own = None
-        if self._state is not None:
-            with suppress(OSError):
-                os.rmdir(self._name, dir_fd=self._state)
-            os.close(self._state)
-            self._state = None
-            with suppress(OSError):
-                os.rmdir(STATE_DIRECTORY, dir_fd=self._tree.base)
+        """The transfer is complete: nothing of it is left to go on with."""
+        self._let_go(keep=False)
 
-    def _handle(self, file: int) -> int:
+    def keep(self) -> bool:
+        """The transfer ends here for now: keep what a later run can go on with, and return whether any is."""
+        try:
+            self.checkpoint()
+        except OSError:
+            # On a full disk, the last block makes room for the records of those before it. If they cannot be
+            # written even so, what was recorded before stays good.
+            with suppress(OSError):
+                self._give_last_block_back()
+                self.checkpoint()
+        with suppress(OSError):
+            if self._journal is not None:
+                self.record_made()
+        begun = any(partial.recorded for partial in self._files.values())
+        keep = begun or bool(self._left) or self._has_saved
+        self._let_go(keep=keep)
+        return keep
+
+    def _give_last_block_back(self) -> None:
+        for file, partial in self._files.items():
+            if len(partial.digests) > (partial.recorded or 0):
+                partial.written = (partial.written - 1) // BLOCK_SIZE * BLOCK_SIZE
+                del partial.digests[-DIGEST_SIZE:]
+                os.ftruncate(self._handle(file, partial.identity), partial.written)
+                return
+
+    def _let_go(self, *, keep: bool) -> None:
+        self._close_file()
+        self._files.clear()
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        if self._own is not None:
+            if keep:
+                self._own.release()
+            else:
+                self._own.remove()
+            self._own = None
+
+    def _writer(self) -> Journal:
+        if self._journal is None:
+            assert self._own is not None
+            assert self._heading is not None
+            self._journal = Journal(self._own.handle, [self._heading.record()])
+            self._own.sync()
+        return self._journal
+
+    # Handles.
+
+    def _handle(self, file: int, identity: Identity) -> int:
         if self._open and self._open[0] == file:
             return self._open[1]
         self._close_file()
         if self._own is None:
-            self._make()
-        directory, name = self.source(file)
-        if file in self._written:
-            handle = os.open(name, _KNOWN, dir_fd=directory)
+            self._own = state.make(self._tree)
+            self.permitted = self._probe()
+        if file in self._files:
+            handle = os.open(_part(self._files[file].number), _KNOWN, dir_fd=self._own.handle)
         else:
-            handle = os.open(name, _NEW, 0o600, dir_fd=directory)
-            self._written[file] = 0
+            handle = os.open(_part(self._next_number), _NEW, 0o600, dir_fd=self._own.handle)
+            self._files[file] = _Partial(self._next_number, identity)
+            self._next_number += 1
         self._open = file, handle
         return handle
 
@@ -129,37 +380,19 @@ class Partials:
             os.close(self._open[1])
             self._open = None
 
-    def _make(self) -> None:
-        for attempt in range(_ATTEMPTS):
-            with suppress(FileExistsError):
-                os.mkdir(STATE_DIRECTORY, 0o700, dir_fd=self._tree.base)
-            try:
-                self._state = open_directory(STATE_DIRECTORY, self._tree.base)
-                os.mkdir(self._name, 0o700, dir_fd=self._state)
-                break
-            except NotADirectoryError:
-                path = self._tree.shown((STATE_DIRECTORY,))
-                raise StorageError(action="use", path=path, reason="it is not a directory") from None
-            except FileNotFoundError:
-                # Another transfer has just removed it as empty.
-                if self._state is not None:
-                    os.close(self._state)
-                    self._state = None
-                if attempt == _ATTEMPTS - 1:
-                    raise
-        assert self._state is not None
-        self._own = open_directory(self._name, self._state)
-        self.permitted = self._probe()
-
     def _probe(self) -> int:
         """Ask the kernel what mode a new file gets: to read the umask is to change it, for all threads."""
         assert self._own is not None
-        handle = os.open("probe", _NEW, 0o777, dir_fd=self._own)
+        handle = os.open("probe", _NEW, 0o777, dir_fd=self._own.handle)
         try:
             return os.fstat(handle).st_mode & 0o777
         finally:
             os.close(handle)
-            os.unlink("probe", dir_fd=self._own)
+            os.unlink("probe", dir_fd=self._own.handle)
+
+
+def _part(number: int) -> str:
+    return f"{number}.part"
 
 
 def _after(buffers: list[memoryview], done: int) -> list[memoryview]:

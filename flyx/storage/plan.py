@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from enum import Enum
 from itertools import count
 
@@ -16,6 +16,7 @@ from flyx.errors import (
     UnsafeName,
 )
 from flyx.storage.failures import free_space, no_space
+from flyx.storage.partial import Partials
 from flyx.storage.tree import Parts, Tree
 from flyx.transfer.manifest import Entry, EntryKind
 from flyx.transfer.names import NameLedger, check_path, fold, numbered
@@ -54,23 +55,32 @@ class Plan:
         # Directories that are entries, by their path.
         self._directories: dict[Parts, Entry] = {}
 
-    def begin(self, roots: Sequence[str], total_bytes: int) -> bool:
-        """Look at the output directory, the roots in it and the free space; change nothing.
-
-        Returns:
-            Whether nothing can be in the way of any entry.
-        """
+    def check_roots(self, roots: Sequence[str]) -> None:
+        """Raise UnsafeName unless every root is one safe name."""
         if self.total_bytes is not None:
             raise LocalProtocolError(reason="a transfer was planned twice")
         for root in roots:
             if len(check_path(root)) != 1:
                 raise UnsafeName(name=root, reason="it is more than one name")
-        exists = self._tree.open()
-        self._check_space(total_bytes)
-        if exists:
-            self._taken = {root for root in roots if self._tree.status((root,))}
-        self._names = {root: root for root in roots}
-        self._spoken_for = {fold(root) for root in roots}
+
+    def begin(self, roots: Sequence[str], total_bytes: int, partials: Partials) -> bool:
+        """Look at the roots and the free space, after check_roots(); change nothing.
+
+        Args:
+            roots: all of them.
+            total_bytes: bytes in all entries.
+            partials: what there is of the transfer from before.
+
+        Returns:
+            Whether nothing can be in the way of any entry.
+        """
+        self._check_space(max(0, total_bytes - partials.found_bytes))
+        self._names = {root: partials.names.get(root, root) for root in roots}
+        self._spoken_for = {fold(name) for name in (*roots, *self._names.values())}
+        if self._tree.open():
+            self._taken = {root for root, name in self._names.items() if self._tree.status((name,))}
+        if self._existing is ExistingPolicy.RENAME:
+            self._taken = {root for root in self._taken if not partials.is_ours(root)}
         self.total_bytes = total_bytes
         return not self._taken or self._existing is ExistingPolicy.RENAME
 
@@ -87,8 +97,13 @@ class Plan:
         if free is not None and free < total_bytes:
             raise no_space(directory, total_bytes, free)
 
-    def extend(self, first: int, entries: Sequence[Entry]) -> int:
+    def extend(self, first: int, entries: Sequence[Entry], kept: Container[int] = ()) -> int:
         """Check the next entries; return the number of entries that are planned by now.
+
+        Args:
+            first: index of the first of them.
+            entries: the entries.
+            kept: indexes of files that are in their place already, saved by an earlier run.
 
         Raises:
             DestinationExists: with the first of these entries that has a file in its way, and how many more
@@ -99,10 +114,10 @@ class Plan:
         if self.total_bytes is None or first != len(self._entries):
             raise LocalProtocolError(reason="entries were planned out of order")
         taken: list[Parts] = []
-        for entry in entries:
+        for file, entry in enumerate(entries, first):
             parts = self._ledger.add(entry.path, entry.kind is EntryKind.DIRECTORY)
             self._check_announced(parts[0], entry)
-            if parts[0] in self._taken:
+            if parts[0] in self._taken and file not in kept:
                 self._meet(parts, entry, taken)
             if entry.kind is EntryKind.DIRECTORY:
                 self._directories[parts] = entry
@@ -127,13 +142,14 @@ class Plan:
             self._taken.remove(parts[0])
             self.choose_name(parts[0], is_directory=directory or len(parts) > 1)
             return
-        there = self._tree.status(parts)
+        target = self.target(parts)
+        there = self._tree.status(target)
         if there is None:
             return
         if directory != stat.S_ISDIR(there.st_mode):
-            raise self._tree.in_the_way(parts)
+            raise self._tree.in_the_way(target)
         if not directory and self._existing is ExistingPolicy.REFUSE:
-            taken.append(parts)
+            taken.append(target)
 
     def choose_name(self, root: str, *, is_directory: bool) -> None:
         """Give a root another name, which is neither there nor any other root's."""
@@ -143,6 +159,10 @@ class Plan:
                 self._names[root] = name
                 self._spoken_for.add(fold(name))
                 return
+
+    def new_names(self) -> dict[str, str]:
+        """The roots that go by another name here."""
+        return {root: name for root, name in self._names.items() if name != root}
 
     def entry(self, file: int) -> Entry:
         """The entry of a file that is planned."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from flyx.errors import InputError, LocalProtocolError, StorageError
 from flyx.storage.failures import storage_error
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
-from flyx.transfer.manifest import MAX_ENTRIES, MAX_FILE_SIZE, Entry, EntryKind, Manifest
+from flyx.transfer.manifest import MAX_ENTRIES, MAX_FILE_SIZE, MAX_PATH_CHARACTERS, Entry, EntryKind, Manifest
 from flyx.transfer.names import STATE_DIRECTORY, NameLedger
 
 # O_NONBLOCK: a file that became a FIFO must not hang us; it changes nothing about regular files.
@@ -97,6 +97,8 @@ class _Scanner:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.sources: list[Source] = []
+        # Characters in the paths of entries.
+        self._path_characters = 0
         self.skipped: list[Skipped] = []
         self._ledger = NameLedger()
         # The paths given, by the name they are sent under.
@@ -168,11 +170,19 @@ class _Scanner:
         if len(self.entries) == MAX_ENTRIES:
             raise InputError(
                 reason=f"there are more than {MAX_ENTRIES:,} files and directories",
-                hint="put them into an archive and send that",
+                hint=_TOO_MANY,
+            )
+        self._path_characters += len(entry.path)
+        if self._path_characters > MAX_PATH_CHARACTERS:
+            raise InputError(
+                reason="the names of the files and directories are too long in all", hint=_TOO_MANY
             )
         self._ledger.add(entry.path, entry.kind is EntryKind.DIRECTORY)
         self.entries.append(entry)
         self.sources.append(Source(path, status.st_mtime_ns))
+
+
+_TOO_MANY = "put them into an archive and send that"
 
 
 def _mode_and_time(status: os.stat_result) -> tuple[int, int]:

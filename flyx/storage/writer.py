@@ -3,7 +3,7 @@
 Whatever a sender says, nothing changes outside that directory, nothing in it is replaced unless the person
 allowed it, no byte is written that does not match its SHA-256, and no file has its final name before it is
 complete and durable. names.py judges the names, tree.py walks the directories, partial.py keeps what is not
-complete, durability.py makes it last.
+complete, durability.py makes it last, journal.py remembers it for a later run.
 
 Blocking, for a thread; POSIX only.
 """
@@ -15,6 +15,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import assert_never
 from flyx.errors import CorruptData, DestinationExists, FlyxError, LocalProtocolError
 from flyx.storage import durability
 from flyx.storage.failures import write_error
+from flyx.storage.journal import Identity, Saved
 from flyx.storage.partial import Partials
 from flyx.storage.plan import ExistingPolicy, Plan
 from flyx.storage.tree import Parts, Tree
@@ -32,20 +34,24 @@ from flyx.transfer.disk import (
     DiscardFile,
     EntriesPlanned,
     FileDiscarded,
+    FileRestarted,
     FileSaved,
     FinishFile,
     FinishTree,
+    Kept,
     Operation,
     OperationFailed,
     Outcome,
     PlanEntries,
     PlanTree,
+    RestartFile,
     TreeFinished,
     TreePlanned,
+    Unfinished,
     WriteBlock,
 )
-from flyx.transfer.manifest import Entry, block_digest
-from flyx.transfer.names import numbered
+from flyx.transfer.manifest import Entry, EntryKind, block_digest
+from flyx.transfer.names import STATE_DIRECTORY, numbered
 
 __all__ = ["Destination", "ExistingPolicy"]
 
@@ -62,6 +68,7 @@ class _Finishing:
     file: int
     handle: int
     position: int  # of its outcome among those of the batch
+    digest: bytes
 
 
 class Destination:
@@ -96,14 +103,22 @@ class Destination:
     ) -> None:
         self.abandon()
 
+    @property
+    def state_directory(self) -> str:
+        """Where unfinished transfers are kept, as people know it."""
+        return self._tree.shown((STATE_DIRECTORY,))
+
     def abandon(self) -> None:
-        """Remove all but the files that were saved; after FinishTree, only let go. Any number of times."""
+        """Stop here: keep what was saved, and what a later run can go on with. Any number of times.
+
+        After FinishTree there is nothing to keep or to remove.
+        """
         with self._lock:
             if not self._ended:
                 self._ended = True
                 for finishing in self._finishing:
                     os.close(finishing.handle)
-                self._partials.remove()
+                self._partials.keep()
                 self._tree.close()
 
     def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
@@ -145,20 +160,24 @@ class Destination:
 
     def _carry_out(self, operation: Operation, position: int) -> Outcome:
         match operation:
-            case PlanTree(roots=roots, total_bytes=total_bytes):
-                return TreePlanned(self._plan.begin(roots, total_bytes))
+            case PlanTree():
+                return self._plan_tree(operation)
             case PlanEntries(first=first, entries=entries):
-                return EntriesPlanned(self._plan.extend(first, entries))
+                return self._plan_entries(first, entries)
             case WriteBlock():
                 return self._write(operation)
             case FinishFile(file=file):
-                self._finishing.append(_Finishing(file, self._complete(file), position))
+                self._finishing.append(self._complete(file, position))
                 # Its name is known when the group is saved.
                 return FileSaved(file, "")
             case DiscardFile(file=file):
                 self._bytes_written -= self._partials.written(file)
                 self._partials.discard(file)
                 return FileDiscarded(file)
+            case RestartFile(file=file):
+                self._bytes_written -= self._partials.written(file)
+                self._partials.discard(file)
+                return FileRestarted(file)
             case FinishTree():
                 self._finish_tree()
                 return TreeFinished()
@@ -167,16 +186,34 @@ class Destination:
     def _translated(self, error: OSError, operation: Operation) -> FlyxError:
         directory = self._tree.directory
         match operation:
-            case WriteBlock(file=file) | FinishFile(file=file) | DiscardFile(file=file):
-                path = self._tree.shown(self._target(file))
+            case WriteBlock() | FinishFile() | DiscardFile() | RestartFile():
+                path = self._tree.shown(self._target(operation.file))
             case _:
                 path = str(directory)
-        action = {WriteBlock: "write", FinishFile: "save", DiscardFile: "remove"}.get(type(operation), "use")
+        actions = {WriteBlock: "write", FinishFile: "save", DiscardFile: "remove", RestartFile: "remove"}
+        action = actions.get(type(operation), "use")
         missing = (self._plan.total_bytes or 0) - self._bytes_written
         return write_error(error, action, path, directory, missing)
 
     def _target(self, file: int) -> Parts:
         return self._plan.target(tuple(self._plan.entry(file).path.split("/")))
+
+    def _plan_tree(self, operation: PlanTree) -> TreePlanned:
+        self._plan.check_roots(operation.roots)
+        others = self._partials.begin(operation.manifest_id, operation.roots)
+        fresh = self._plan.begin(operation.roots, operation.total_bytes, self._partials)
+        return TreePlanned(fresh, tuple(Unfinished(other.first_root, other.time) for other in others))
+
+    def _plan_entries(self, first: int, entries: Sequence[Entry]) -> EntriesPlanned:
+        found = []
+        for file, entry in enumerate(entries, first):
+            if entry.kind is EntryKind.FILE and (one := self._partials.find(file, entry)):
+                found.append(one)
+                if isinstance(one, Kept):
+                    self._bytes_written += entry.size
+                self._bytes_written += self._partials.written(file)
+        kept = {one.file for one in found if isinstance(one, Kept)}
+        return EntriesPlanned(self._plan.extend(first, entries, kept), tuple(found))
 
     # Files.
 
@@ -188,15 +225,15 @@ class Destination:
         if block_digest(block.parts) != block.digest:
             raise CorruptData(path=self._tree.shown(self._target(block.file)))
         self._tree.open_or_make()
-        self._partials.append(block.file, block.parts)
+        self._partials.append(block.file, entry, block.parts, block.digest)
         self._bytes_written += length
         return BlockWritten(block.file, block.offset, length)
 
-    def _complete(self, file: int) -> int:
-        """Give a file that is all written its mode and time; return its handle."""
+    def _complete(self, file: int, position: int) -> _Finishing:
+        """Give a file that is all written its mode and time."""
         entry = self._plan.entry(file)
         self._tree.open_or_make()
-        handle = self._partials.take(file)
+        handle = self._partials.take(file, entry)
         try:
             status = os.fstat(handle)
             if status.st_size != entry.size:
@@ -205,7 +242,7 @@ class Destination:
         except BaseException:
             os.close(handle)
             raise
-        return handle
+        return _Finishing(file, handle, position, self._partials.digest_of(file))
 
     def _save(self, outcomes: list[Outcome]) -> bool:
         """Make the files that wait durable, name them, make the names durable; return whether it worked.
@@ -216,28 +253,50 @@ class Destination:
         if not group:
             return True
         try:
-            durability.sync((finishing.handle for finishing in group), len(group))
+            journal = self._record(group)
+            durability.sync((*(finishing.handle for finishing in group), journal), len(group) + 1)
             directories = self._name_all(group, outcomes)
+            self._partials.record_made()
             durability.sync((self._tree.handle(parts) for parts in directories), len(directories))
         except (OSError, FlyxError) as error:
             self._fail(outcomes, group[0], error)
         finally:
             for finishing in group:
+                # One that got no name must be open to a later run, whatever its mode should be.
+                if self._partials.has(finishing.file):
+                    with suppress(OSError):
+                        os.fchmod(finishing.handle, 0o600)
                 os.close(finishing.handle)
         return not isinstance(outcomes[-1], OperationFailed)
 
     def _name_all(self, group: list[_Finishing], outcomes: list[Outcome]) -> list[Parts]:
         """Name the files of a group, up to the first that cannot be; return their directories."""
         directories: dict[Parts, None] = {}
+        elsewhere: list[Saved] = []
         for finishing in group:
             try:
                 saved_as = self._name(finishing.file)
             except (OSError, FlyxError) as error:
                 self._fail(outcomes, finishing, error)
                 break
+            if saved_as != self._target(finishing.file):
+                elsewhere.append(self._saved(finishing, saved_as))
+            self._partials.forget(finishing.file)
             directories[saved_as[:-1]] = None
             outcomes[finishing.position] = FileSaved(finishing.file, self._tree.shown(saved_as))
+        if elsewhere:
+            self._partials.record_saved(elsewhere, {})
         return list(directories)
+
+    def _record(self, group: list[_Finishing]) -> int:
+        """Have the journal say under which names these files will be found; return its handle."""
+        saved = [self._saved(finishing, self._target(finishing.file)) for finishing in group]
+        return self._partials.record_saved(saved, self._plan.new_names())
+
+    def _saved(self, finishing: _Finishing, parts: Parts) -> Saved:
+        identity = Identity.of(self._plan.entry(finishing.file))
+        status = os.fstat(finishing.handle)
+        return Saved(identity, parts, status.st_ino, status.st_mtime_ns, finishing.digest)
 
     def _fail(self, outcomes: list[Outcome], at: _Finishing, error: OSError | FlyxError) -> None:
         if isinstance(error, OSError):

@@ -57,10 +57,14 @@ FAILURE_REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class PlanTree:
-    """Prepare for a transfer: look at the roots already there and at the free space, before any entry."""
+    """Prepare for a transfer: look at the roots already there and at the free space, before any entry.
+
+    Take up what an earlier run has left of the same transfer, or of one of the same roots.
+    """
 
     roots: tuple[str, ...]
     total_bytes: int
+    manifest_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,27 +100,69 @@ class DiscardFile:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartFile:
+    """The sender begins this file anew, though there is a part of it: remove that."""
+
+    file: int
+
+
+@dataclass(frozen=True, slots=True)
 class FinishTree:
     """All files are finished: make the directories that are still missing, give each its mode and time."""
 
 
-Operation = PlanTree | PlanEntries | WriteBlock | FinishFile | DiscardFile | FinishTree
+Operation = PlanTree | PlanEntries | WriteBlock | FinishFile | DiscardFile | RestartFile | FinishTree
 
 
 @dataclass(frozen=True, slots=True)
 class TreePlanned:
     """Attributes:
     fresh: nothing is there yet under any of the roots, so no entry can be in the way of another.
+    unfinished: other transfers into the same directory that wait to be gone on with.
     """
 
     fresh: bool
+    unfinished: tuple[Unfinished, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A transfer that was not completed: its first root, and when it last began, in Unix seconds."""
+
+    root: str
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file is complete under `path`, its final name, from before. `digest` is the one of manifest.py."""
+
+    file: int
+    path: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The first blocks of a file are here from before. `digests` are theirs, one after the other."""
+
+    file: int
+    digests: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """There was a part of another file of this path; it is removed."""
+
+    file: int
 
 
 @dataclass(frozen=True, slots=True)
 class EntriesPlanned:
-    """Entries below this index may be written."""
+    """Entries below this index may be written. `found` says what there is of those that are new."""
 
     below: int
+    found: tuple[Kept | Held | Changed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +190,13 @@ class FileDiscarded:
 
 
 @dataclass(frozen=True, slots=True)
+class FileRestarted:
+    """Nothing is left of the file; its blocks may come from the first one on."""
+
+    file: int
+
+
+@dataclass(frozen=True, slots=True)
 class TreeFinished:
     """The transfer is complete on disk."""
 
@@ -156,5 +209,12 @@ class OperationFailed:
 
 
 Outcome = (
-    TreePlanned | EntriesPlanned | BlockWritten | FileSaved | FileDiscarded | TreeFinished | OperationFailed
+    TreePlanned
+    | EntriesPlanned
+    | BlockWritten
+    | FileSaved
+    | FileDiscarded
+    | FileRestarted
+    | TreeFinished
+    | OperationFailed
 )

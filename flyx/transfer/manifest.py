@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +23,9 @@ DIGEST_SIZE = 32
 
 MAX_ENTRIES = 1_000_000
 """Entries in one manifest: about 300 MB of memory on either side, and more files than people send at once."""
+
+MAX_PATH_CHARACTERS = 1 << 27
+"""Characters in all paths of one manifest: 134 for each of MAX_ENTRIES; nobody fills a memory with more."""
 
 MAX_FILE_SIZE = 1 << 53
 """Bytes in one file: the largest integer that a browser's number holds exactly."""
@@ -93,10 +97,46 @@ class RunningDigest:
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
-    def add(self, digest: bytes) -> None:
-        """Append the next digest; order matters."""
+    def add(self, digest: bytes | bytearray) -> None:
+        """Append the next digest, or several in one string; order matters."""
         self._hash.update(digest)
 
     def value(self) -> bytes:
         """The digest of all added so far, DIGEST_SIZE bytes."""
         return self._hash.digest()
+
+
+class TransferDigest:
+    """The digest of a transfer from the digests of its files, of which some were there before it began.
+
+    Those are told with keep(), the others with add(); each kind in the order of the manifest, and a file that
+    is kept before any that follows it there is added.
+    """
+
+    def __init__(self) -> None:
+        self._digest = RunningDigest()
+        # Oldest first: index and digest.
+        self._kept: deque[tuple[int, bytes]] = deque()
+
+    def keep(self, file: int, digest: bytes) -> None:
+        """This file is complete already."""
+        self._kept.append((file, digest))
+
+    def add(self, file: int, digest: bytes) -> None:
+        """This file has become complete."""
+        self._catch_up(file)
+        self._digest.add(digest)
+
+    def value(self) -> bytes:
+        """The digest, DIGEST_SIZE bytes: all files have been told."""
+        self._catch_up(MAX_ENTRIES + 1)
+        return self._digest.value()
+
+    def _catch_up(self, file: int) -> None:
+        while self._kept and self._kept[0][0] < file:
+            self._digest.add(self._kept.popleft()[1])
+
+
+def block_count(size: int) -> int:
+    """Return how many blocks a file of this size has."""
+    return -(-size // BLOCK_SIZE)

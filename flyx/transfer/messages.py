@@ -1,13 +1,16 @@
 """The wire grammar of a transfer, version 1.
 
-Two ordered, reliable data channels. On `control`, one JSON object a message, at most MAX_CONTROL_SIZE:
+Two ordered, reliable data channels. On `control`, once the two sides have paired (flyx/pairing/messages.py),
+one JSON object a message, at most MAX_CONTROL_SIZE:
 
     type            from       fields
-    hello           both       version, agent: first message of either side
     manifest_start  sender     manifest_id, entries, files, bytes, roots: how many there are of each
     roots           sender     names: the first parts of the paths, in order, in pieces
     manifest        sender     first, entries: rows [path, kind, size, mode, mtime_us], in order, in pieces
     manifest_end    sender
+    kept            receiver   files: rows [file, sha256], complete from an earlier try: not to be sent
+    have            receiver   file, first, sha256: its blocks from `first` on, here from an earlier try; in
+                               pieces that together are the beginning of the file
     accept          receiver   below: entries with a smaller index may be sent
     credit          receiver   bytes: data bytes that may have been sent in all; written: file bytes verified
     saved           receiver   files: indexes that are complete under their final names
@@ -25,8 +28,14 @@ FRAME_HEADER (kind, file index, payload length, offset; network byte order) and 
     FILE_END     the file's digest; offset is the file's size
     FILE_FAILED  a code from disk.FAILURE_REASONS: this file cannot be completed
 
-Files come in the order of the manifest, directories have no frames. Data bytes for credit are the bytes of
-the data messages, headers included. Unknown fields are ignored, so that later versions can add some.
+Files come in the order of the manifest, directories and kept files have no frames. Data bytes for credit are
+the bytes of the data messages, headers included. Unknown fields are ignored, so that later versions can add
+some.
+
+`kept` and `have` come before the `accept` that covers their files, in the order of the manifest. Of a file
+that the receiver has blocks of, the sender reads the last of these: if its SHA-256 is the receiver's, it goes
+on after it (with FILE_END at once if that was the file's last), else it begins at offset 0, and the receiver
+drops what it had. FILE_END bears the digest over the receiver's block digests and the new ones.
 """
 
 from __future__ import annotations
@@ -41,9 +50,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from flyx.errors import RemoteProtocolError
+from flyx.transfer import disk
 from flyx.transfer.manifest import DIGEST_SIZE, MAX_ENTRIES, MAX_FILE_SIZE, Entry, EntryKind, Manifest
-
-VERSION = 1
 
 MAX_CONTROL_SIZE = 60_000
 """Characters in a control message: below the 64 KiB that every WebRTC stack accepts, in UTF-8 as well."""
@@ -79,14 +87,6 @@ class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
-class Hello(_Message):
-    """The first message of either side."""
-
-    type: Literal["hello"] = "hello"
-    version: Annotated[int, Field(ge=1)]
-    agent: Annotated[str, Field(max_length=64)]
-
-
 class ManifestStart(_Message):
     """How much is offered, before the entries themselves."""
 
@@ -117,6 +117,22 @@ class ManifestEnd(_Message):
     """All entries have been told."""
 
     type: Literal["manifest_end"] = "manifest_end"
+
+
+class Kept(_Message):
+    """Files that are complete from an earlier try, with their digests."""
+
+    type: Literal["kept"] = "kept"
+    files: Annotated[list[tuple[Index, Sha256]], Field(min_length=1, max_length=PIECE_ITEMS)]
+
+
+class Have(_Message):
+    """Blocks of a file that are here from an earlier try: their digests, in order, in pieces."""
+
+    type: Literal["have"] = "have"
+    file: Index
+    first: Count
+    sha256: Annotated[list[Sha256], Field(min_length=1, max_length=PIECE_ITEMS)]
 
 
 class Accept(_Message):
@@ -179,11 +195,12 @@ class Pong(_Message):
 
 
 ControlMessage = (
-    Hello
-    | ManifestStart
+    ManifestStart
     | Roots
     | ManifestPiece
     | ManifestEnd
+    | Kept
+    | Have
     | Accept
     | Credit
     | Saved
@@ -264,6 +281,30 @@ def manifest_messages(manifest: Manifest) -> Iterator[ControlMessage]:
         yield ManifestPiece(first=first, entries=rows)
         first = end
     yield ManifestEnd()
+
+
+def accept_messages(below: int, found: Sequence[disk.Kept | disk.Held]) -> Iterator[ControlMessage]:
+    """Yield the messages that accept entries: what of them is there already, then which may be sent."""
+    rows: list[tuple[int, str]] = []
+    for one in found:
+        if isinstance(one, disk.Held) or len(rows) == PIECE_ITEMS:
+            if rows:
+                yield Kept(files=rows)
+            rows = []
+        if isinstance(one, disk.Kept):
+            rows.append((one.file, one.digest.hex()))
+        else:
+            yield from _have(one)
+    if rows:
+        yield Kept(files=rows)
+    yield Accept(below=below)
+
+
+def _have(held: disk.Held) -> Iterator[ControlMessage]:
+    digests = [held.digests[at : at + DIGEST_SIZE] for at in range(0, len(held.digests), DIGEST_SIZE)]
+    for first in range(0, len(digests), PIECE_ITEMS):
+        piece = [digest.hex() for digest in digests[first : first + PIECE_ITEMS]]
+        yield Have(file=held.file, first=first, sha256=piece)
 
 
 def _row(entry: Entry) -> Row:

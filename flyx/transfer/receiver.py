@@ -10,8 +10,9 @@ network, here or before the disk.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -19,25 +20,39 @@ from flyx.errors import CorruptData, Declined, FlyxError, LocalProtocolError, Re
 from flyx.transfer import disk, messages
 from flyx.transfer.disk import (
     BlockWritten,
+    Changed,
     DiscardFile,
     EntriesPlanned,
     FileDiscarded,
+    FileRestarted,
     FileSaved,
     FinishFile,
     FinishTree,
+    Held,
+    Kept,
     Operation,
     OperationFailed,
     Outcome,
     PlanEntries,
     PlanTree,
+    RestartFile,
     TreeFinished,
     TreePlanned,
+    Unfinished,
     WriteBlock,
 )
-from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, RunningDigest
+from flyx.transfer.manifest import (
+    BLOCK_SIZE,
+    DIGEST_SIZE,
+    MAX_PATH_CHARACTERS,
+    Entry,
+    EntryKind,
+    Manifest,
+    RunningDigest,
+    TransferDigest,
+)
 from flyx.transfer.messages import (
     SHORTEST_DATA,
-    Accept,
     Complete,
     ControlMessage,
     Credit,
@@ -50,7 +65,7 @@ from flyx.transfer.messages import (
     Roots,
     Saved,
 )
-from flyx.transfer.session import Failed, FileLost, Greeted, RoundTrip, Session
+from flyx.transfer.session import Failed, FileLost, RoundTrip, Session
 
 WINDOW = 16 * BLOCK_SIZE
 """Data bytes that the sender may have under way: 1 Gbit/s over 130 ms, and a few blocks for the disk."""
@@ -69,10 +84,26 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class ManifestReceived:
-    """The whole manifest is here and planned. If `question` is set, ask the person and call answer()."""
+    """The whole manifest is here and planned. If `question` is set, ask the person and call answer().
+
+    Attributes:
+        kept_files: how many are complete from an earlier try.
+        found_bytes: bytes that are here from it, in those and in others.
+        changed: the files of which there was a part that is of no use, because they are others now.
+    """
 
     manifest: Manifest
     question: bool
+    kept_files: int = 0
+    found_bytes: int = 0
+    changed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedFound:
+    """In the same directory wait other transfers that were not completed."""
+
+    transfers: tuple[Unfinished, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +124,12 @@ class Received:
     sha256: str
 
 
-ReceiverEvent = Greeted | RoundTrip | Offered | ManifestReceived | FileReceived | FileLost | Received | Failed
+ReceiverEvent = (
+    RoundTrip | Offered | UnfinishedFound | ManifestReceived | FileReceived | FileLost | Received | Failed
+)
 
 
 class _State(Enum):
-    GREETING = auto()
     # The manifest is arriving; with everything accepted unseen, files already are as well.
     LISTING = auto()
     # The manifest is complete; the disk is still planning.
@@ -116,15 +148,17 @@ class Receiver(Session):
 
     _peer = "sender"
 
-    def __init__(self, *, ask: bool, agent: str, now: float) -> None:
+    def __init__(self, *, ask: bool, now: float, accepted: str | None = None) -> None:
         """Args:
         ask: whether the person is asked before anything is accepted.
-        agent: who we say we are.
         now: monotonic seconds.
+        accepted: id of the manifest that was accepted over an earlier connection: the person is not asked
+            again about that one, and no other is accepted.
         """
-        super().__init__(agent, now)
-        self._ask = ask
-        self._state = _State.GREETING
+        super().__init__(now)
+        self._ask = ask and accepted is None
+        self._expected = accepted
+        self._state = _State.LISTING
         self._events: deque[ReceiverEvent] = deque()
         self._operations: deque[Operation] = deque()
         # Operations handed out and not answered.
@@ -132,12 +166,21 @@ class Receiver(Session):
         # Set by manifest_start.
         self._start_message: ManifestStart | None = None
         self._roots: list[str] = []
+        # Characters in the roots and paths told so far.
+        self._path_characters = 0
         self._entries: list[Entry] = []
         # Set when the last entry has come.
         self.manifest: Manifest | None = None
         # Entries below this index are planned by the disk, and accepted.
         self._planned = 0
         self._accepted = 0
+        # What is here from an earlier try: of entries not accepted yet; in all; and what is of no use.
+        self._found: list[Kept | Held] = []
+        self._kept_files = 0
+        self._found_bytes = 0
+        self._changed: list[int] = []
+        # Messages that accept entries, made one by one.
+        self._telling: Iterator[ControlMessage] = iter(())
         # Nothing existed under any root, so entries can be accepted before all are known.
         self._early = False
         self._inbox = _FileInbox(self._entries)
@@ -146,7 +189,7 @@ class Receiver(Session):
         self._held = 0
         self._granted = 0
         self.bytes_written = 0
-        self._transfer_digest = RunningDigest()
+        self._transfer_digest = TransferDigest()
         # Digests of files that the disk is finishing, oldest first; files are finished in order.
         self._finishing: deque[tuple[int, bytes]] = deque()
         self._saved_files = 0
@@ -157,6 +200,12 @@ class Receiver(Session):
     def expected_bytes(self) -> int:
         """File bytes in the whole transfer, by the sender's first word; 0 before it."""
         return self._start_message.bytes if self._start_message else 0
+
+    @property
+    def accepted(self) -> str | None:
+        """Id of the manifest that was accepted, once all of it is known and that is decided."""
+        decided = self._state in (_State.RECEIVING, _State.FINISHING, _State.CONFIRMING)
+        return self.manifest.id if self.manifest and decided else None
 
     def path_of(self, file: int) -> str:
         """The path of an entry that has been told, as the sender wrote it."""
@@ -211,15 +260,20 @@ class Receiver(Session):
         self._running = len(operations)
         return operations
 
+    def next_control(self) -> str | None:
+        """Return the next message for the control channel; what is here already comes piece by piece."""
+        if not self._ended:
+            message = next(self._telling, None)
+            if message is not None:
+                return messages.serialize_control(message)
+        return super().next_control()
+
     def next_event(self) -> ReceiverEvent | None:
         """Return what has happened, oldest first."""
         return self._events.popleft() if self._events else None
 
     def _emit(self, event: ReceiverEvent) -> None:
         self._events.append(event)
-
-    def _start(self, now: float) -> None:
-        self._state = _State.LISTING
 
     def _fail(self, error: FlyxError) -> None:
         if self._state is _State.CONFIRMING and not self._ended:
@@ -240,6 +294,8 @@ class Receiver(Session):
             case Done() if self._state is _State.CONFIRMING:
                 self._succeed()
             case ManifestStart() if self._state is _State.LISTING and self._start_message is None:
+                if self._expected not in (None, message.manifest_id):
+                    raise RemoteProtocolError(reason="it offers other files than before")
                 self._start_message = message
                 self._emit(Offered(message.files, message.bytes))
             case Roots(names=names) if self._state is _State.LISTING:
@@ -256,9 +312,10 @@ class Receiver(Session):
         start = self._start_message
         if start is None or len(self._roots) + len(names) > start.roots:
             raise RemoteProtocolError(reason="roots that were not announced")
+        self._count_paths(names)
         self._roots += names
         if len(self._roots) == start.roots:
-            self._operations.append(PlanTree(tuple(self._roots), start.bytes))
+            self._operations.append(PlanTree(tuple(self._roots), start.bytes, start.manifest_id))
 
     def _take_piece(self, piece: ManifestPiece) -> None:
         start = self._start_message
@@ -270,8 +327,15 @@ class Receiver(Session):
         for entry in entries:
             if entry.kind is EntryKind.DIRECTORY and entry.size:
                 raise RemoteProtocolError(reason="a directory with a size")
+        self._count_paths([entry.path for entry in entries])
         self._entries += entries
         self._operations.append(PlanEntries(piece.first, entries))
+
+    def _count_paths(self, paths: Sequence[str]) -> None:
+        self._path_characters += sum(map(len, paths))
+        # Roots are told besides: at most the paths once more.
+        if self._path_characters > 2 * MAX_PATH_CHARACTERS:
+            raise RemoteProtocolError(reason="paths that are too long in all")
 
     def _end_manifest(self) -> None:
         start = self._start_message
@@ -291,11 +355,13 @@ class Receiver(Session):
         """Take the next step if all that it waits for has come."""
         manifest = self.manifest
         if manifest is None:
-            if self._early and not self._ask:
+            # What was accepted is what the id stands for: it is known when the manifest is complete.
+            if self._early and not self._ask and self._expected is None:
                 self._grant_entries()
             return
         if self._state is _State.PLANNING and self._planned == len(manifest.entries):
-            self._emit(ManifestReceived(manifest, question=self._ask))
+            changed = tuple(self._changed)
+            self._emit(ManifestReceived(manifest, self._ask, self._kept_files, self._found_bytes, changed))
             if self._ask:
                 self._state = _State.ASKING
             else:
@@ -312,8 +378,26 @@ class Receiver(Session):
     def _grant_entries(self) -> None:
         if self._planned > self._accepted:
             self._accepted = self._planned
-            self._outgoing.append(Accept(below=self._accepted))
+            found, self._found = self._found, []
+            for one in found:
+                self._resume(one)
+            told = messages.accept_messages(self._accepted, found)
+            self._telling = itertools.chain(self._telling, told)
             self._grant_credit()
+
+    def _resume(self, found: Kept | Held) -> None:
+        """Count what is here from an earlier try."""
+        file = found.file
+        size = _size(found, self._entries[file])
+        self.bytes_written += size
+        if isinstance(found, Held):
+            self._inbox.hold(found)
+            return
+        self._inbox.kept.add(file)
+        self._transfer_digest.keep(file, found.digest)
+        self._saved_files += 1
+        self._saved_bytes += size
+        self._emit(FileReceived(file, found.path, found.digest.hex()))
 
     def _grant_credit(self) -> None:
         granted = self._data_received - self._held + WINDOW
@@ -329,7 +413,9 @@ class Receiver(Session):
         inbox = self._inbox
         match frame.kind:
             case FrameKind.DATA:
-                inbox.data(frame)
+                if dropped := inbox.data(frame):
+                    self.bytes_written -= dropped
+                    self._operations.append(RestartFile(frame.file))
                 self._held += len(frame.payload)
             case FrameKind.BLOCK_END:
                 self._operations.append(inbox.block_end(frame))
@@ -344,10 +430,15 @@ class Receiver(Session):
 
     def _settle(self, outcome: Outcome, saved: list[int]) -> None:
         match outcome:
-            case TreePlanned(fresh=fresh):
+            case TreePlanned(fresh=fresh, unfinished=unfinished):
                 self._early = fresh
-            case EntriesPlanned(below=below):
+                if unfinished:
+                    self._emit(UnfinishedFound(unfinished))
+            case EntriesPlanned(below=below, found=found):
                 self._planned = below
+                self._find(found)
+            case FileRestarted():
+                pass
             case BlockWritten(length=length):
                 self._held -= length
                 self.bytes_written += length
@@ -366,14 +457,30 @@ class Receiver(Session):
             case OperationFailed(error=error):
                 self.cancel(error)
 
+    def _find(self, found: Sequence[Kept | Held | Changed]) -> None:
+        for one in found:
+            if isinstance(one, Changed):
+                self._changed.append(one.file)
+                continue
+            self._found.append(one)
+            self._kept_files += isinstance(one, Kept)
+            self._found_bytes += _size(one, self._entries[one.file])
+
     def _save(self, file: int, path: str) -> None:
         expected, digest = self._finishing.popleft()
         if expected != file:
             raise LocalProtocolError(reason="files finished out of order")
-        self._transfer_digest.add(digest)
+        self._transfer_digest.add(file, digest)
         self._saved_files += 1
         self._saved_bytes += self._entries[file].size
         self._emit(FileReceived(file, path, digest.hex()))
+
+
+def _size(found: Kept | Held, entry: Entry) -> int:
+    """Bytes of a file that are here."""
+    if isinstance(found, Kept):
+        return entry.size
+    return min(len(found.digests) // DIGEST_SIZE * BLOCK_SIZE, entry.size)
 
 
 class _FileInbox:
@@ -381,6 +488,12 @@ class _FileInbox:
 
     def __init__(self, entries: list[Entry]) -> None:
         self._entries = entries
+        # Files that do not come, and digests of the blocks that do not.
+        self.kept: set[int] = set()
+        self._have: dict[int, bytes] = {}
+        # Whether the first file that has not ended has begun; its bytes that are here and may yet be dropped.
+        self._begun = False
+        self._droppable = 0
         # The first file that has not ended.
         self._file = 0
         # Where its next DATA frame must be, and where the open block began.
@@ -389,8 +502,19 @@ class _FileInbox:
         self._parts: list[memoryview] = []
         self._digest = RunningDigest()
 
-    def data(self, frame: Frame) -> None:
+    def hold(self, held: Held) -> None:
+        """The first blocks of a file that is to come are here."""
+        self._have[held.file] = held.digests
+
+    def data(self, frame: Frame) -> int:
+        """Return the bytes that were here and are to be dropped: the sender begins anew."""
         entry = self._enter(frame.file)
+        dropped = 0
+        if self._droppable and frame.offset == 0:
+            dropped = self._droppable
+            self._offset = self._block_start = 0
+            self._digest = RunningDigest()
+        self._droppable = 0
         end = frame.offset + len(frame.payload)
         block_end = min(self._block_start + BLOCK_SIZE, entry.size)
         if frame.offset != self._offset or end > block_end:
@@ -399,6 +523,7 @@ class _FileInbox:
             raise RemoteProtocolError(reason="data in splinters")
         self._parts.append(frame.payload)
         self._offset = end
+        return dropped
 
     def block_end(self, frame: Frame) -> WriteBlock:
         entry = self._enter(frame.file)
@@ -431,15 +556,26 @@ class _FileInbox:
         return dropped
 
     def _enter(self, file: int) -> Entry:
-        """Go on to this file, if nothing but directories lies between."""
-        while self._file < file and self._entries[self._file].kind is EntryKind.DIRECTORY:
+        """Go on to this file, if nothing that is to come lies between."""
+        while self._file < file and not self._comes(self._file):
             self._next_file()
-        if self._file != file or self._entries[file].kind is not EntryKind.FILE:
+        if self._file != file or not self._comes(file):
             raise RemoteProtocolError(reason="files out of order")
-        return self._entries[file]
+        entry = self._entries[file]
+        if not self._begun:
+            self._begun = True
+            if digests := self._have.pop(file, None):
+                self._droppable = min(len(digests) // DIGEST_SIZE * BLOCK_SIZE, entry.size)
+                self._offset = self._block_start = self._droppable
+                self._digest.add(digests)
+        return entry
+
+    def _comes(self, file: int) -> bool:
+        return self._entries[file].kind is EntryKind.FILE and file not in self.kept
 
     def _next_file(self) -> None:
         self._file += 1
-        self._offset = self._block_start = 0
+        self._begun = False
+        self._offset = self._block_start = self._droppable = 0
         self._parts = []
         self._digest = RunningDigest()

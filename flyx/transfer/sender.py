@@ -3,6 +3,11 @@
 Offers the manifest, asks for blocks as the receiver accepts them, and sends them as far as its credit goes.
 It is done only when the receiver has confirmed the digest of everything.
 
+A receiver may have files and blocks from an earlier try. Of those we read one block a file, the last, and
+take the receiver's word for the digests of the rest: one that lies spoils nothing but its own copy, and size
+and time of each file are the manifest's. What this cannot tell is content that was changed while size and
+time (to the microsecond) were put back; as with rsync, that goes unseen in what is not sent anew.
+
 Inputs besides those of Session: blocks_read. Drains besides next_control: next_reads, next_data, next_event.
 Memory is bounded: at most READ_AHEAD bytes are read before the wire takes them.
 """
@@ -17,7 +22,16 @@ from enum import Enum, auto
 from flyx.errors import LocalProtocolError, RemoteProtocolError
 from flyx.transfer import messages
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
-from flyx.transfer.manifest import BLOCK_SIZE, EntryKind, Manifest, RunningDigest
+from flyx.transfer.manifest import (
+    BLOCK_SIZE,
+    DIGEST_SIZE,
+    Entry,
+    EntryKind,
+    Manifest,
+    RunningDigest,
+    TransferDigest,
+    block_count,
+)
 from flyx.transfer.messages import (
     Accept,
     Complete,
@@ -26,9 +40,11 @@ from flyx.transfer.messages import (
     Done,
     FrameKind,
     FramePacker,
+    Have,
+    Kept,
     Saved,
 )
-from flyx.transfer.session import Failed, FileLost, Greeted, RoundTrip, Session
+from flyx.transfer.session import Failed, FileLost, RoundTrip, Session
 
 READ_AHEAD = 4 * BLOCK_SIZE
 """Bytes that may be read and packed before they are sent: the disk stays ahead of the wire."""
@@ -43,6 +59,14 @@ READ_BATCH_FILES = 256
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """The receiver has begun to accept the transfer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The receiver has this much from an earlier try: files that are complete, and bytes in all."""
+
+    files: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +85,11 @@ class Delivered:
     sha256: str
 
 
-SenderEvent = Greeted | RoundTrip | Accepted | FileConfirmed | FileLost | Delivered | Failed
+SenderEvent = RoundTrip | Accepted | Resumed | FileConfirmed | FileLost | Delivered | Failed
 
 
 class _State(Enum):
-    GREETING = auto()
+    HELD = auto()
     OFFERING = auto()
     SENDING = auto()
     DELIVERED = auto()
@@ -76,16 +100,16 @@ class Sender(Session):
 
     _peer = "receiver"
 
-    def __init__(self, manifest: Manifest, *, max_message_size: int, agent: str, now: float) -> None:
+    def __init__(self, manifest: Manifest, *, max_message_size: int, now: float, held: bool = False) -> None:
         """Args:
         manifest: what is offered.
         max_message_size: bytes in one data message; no more than the peer's max-message-size (RFC 8841 §6).
-        agent: who we say we are.
         now: monotonic seconds.
+        held: tell nothing before release(): it is not this receiver's turn.
         """
-        super().__init__(agent, now)
+        super().__init__(now)
         self.manifest = manifest
-        self._state = _State.GREETING
+        self._state = _State.HELD
         self._events: deque[SenderEvent] = deque()
         # The messages of the manifest that are still to be told; made one by one.
         self._telling: Iterator[ControlMessage] = iter(())
@@ -100,10 +124,16 @@ class Sender(Session):
         # The digest of the file being packed.
         self._file_digest = RunningDigest()
         # What the receiver must confirm in the end.
-        self._transfer_digest = RunningDigest()
+        self._transfer_digest = TransferDigest()
         self._sent_files = 0
         self._sent_file_bytes = 0
-        # File bytes packed, those of files that were lost half-way included.
+        # Digests of the blocks that the receiver has of a file, until the last of them has been compared.
+        self._have: dict[int, bytearray] = {}
+        # The last file of which it has told something, and how much it has told since the last accept.
+        self._told = -1
+        self._resumed_files = 0
+        self._resumed_bytes = 0
+        # File bytes that it can have at most: those told and those packed, of lost files as well.
         self._packed_bytes = 0
         self._lost: set[int] = set()
         self._confirmed: set[int] = set()
@@ -112,6 +142,15 @@ class Sender(Session):
         self._credit = 0
         # File bytes that the receiver has verified, by its last word.
         self.bytes_confirmed = 0
+        if not held:
+            self.release()
+
+    def release(self) -> None:
+        """Offer the manifest: the receiver's turn has come."""
+        if self._state is not _State.HELD:
+            raise LocalProtocolError(reason="released twice")
+        self._state = _State.OFFERING
+        self._telling = messages.manifest_messages(self.manifest)
 
     def blocks_read(self, results: Sequence[BlockRead | BlockFailed], now: float) -> None:
         """Take the answers to next_reads(), in the order of the requests, all of them at once."""
@@ -149,6 +188,9 @@ class Sender(Session):
             self._requested.append(request)
             self._advance(request)
             size += request.length
+            if request.file in self._have:
+                # What follows it is known when it has been compared.
+                break
         return list(self._requested)
 
     def next_data(self) -> bytes | None:
@@ -172,32 +214,74 @@ class Sender(Session):
     def _emit(self, event: SenderEvent) -> None:
         self._events.append(event)
 
-    def _start(self, now: float) -> None:
-        self._state = _State.OFFERING
-        self._telling = messages.manifest_messages(self.manifest)
-
     def _receive(self, message: ControlMessage, now: float) -> None:
         match message:
+            case _ if self._state is _State.HELD:
+                raise RemoteProtocolError(reason=f"{message.type} before anything was offered")
+            case Kept(files=files):
+                for file, sha256 in files:
+                    self._keep(file, bytes.fromhex(sha256))
+            case Have():
+                self._hold(message)
             case Accept(below=below):
                 self._accept(below)
             case Credit(bytes=credit, written=written):
-                if credit < self._credit or not self.bytes_confirmed <= written <= self._packed_bytes:
+                if credit < self._credit or written > self._packed_bytes:
                     raise RemoteProtocolError(reason="credit that takes back what was given")
                 self._credit = credit
                 self.bytes_confirmed = written
-            case Saved(files=files):
-                self._confirm(files)
+            case Saved(files=saved):
+                self._confirm(saved)
             case Complete():
                 self._complete(message)
             case _:
                 raise RemoteProtocolError(reason=f"{message.type} from a receiver")
 
+    def _keep(self, file: int, digest: bytes) -> None:
+        size = self._tell(file, after=self._told).size
+        self._transfer_digest.keep(file, digest)
+        self._confirmed.add(file)
+        self._sent_files += 1
+        self._sent_file_bytes += size
+        self._packed_bytes += size
+        self._resumed_files += 1
+        self._resumed_bytes += size
+
+    def _hold(self, message: Have) -> None:
+        file = message.file
+        more = file == self._told and file in self._have
+        entry = self._tell(file, after=file - 1 if more else self._told)
+        digests = self._have.setdefault(file, bytearray())
+        known = len(digests) // DIGEST_SIZE
+        if message.first != known or known + len(message.sha256) > block_count(entry.size):
+            raise RemoteProtocolError(reason="it has blocks that the file does not")
+        digests += bytes.fromhex("".join(message.sha256))
+        end = min((known + len(message.sha256)) * BLOCK_SIZE, entry.size)
+        self._packed_bytes += end - known * BLOCK_SIZE
+        self._resumed_bytes += end - known * BLOCK_SIZE
+
+    def _tell(self, file: int, after: int) -> Entry:
+        """The receiver has something of this file: check that it can, return its entry."""
+        entries = self.manifest.entries
+        if not max(self._accepted, after + 1) <= file < len(entries):
+            raise RemoteProtocolError(reason="it has something of a file out of place")
+        if entries[file].kind is not EntryKind.FILE:
+            raise RemoteProtocolError(reason="it has something of a file that is none")
+        self._told = file
+        return entries[file]
+
     def _accept(self, below: int) -> None:
-        if not self._accepted <= below <= len(self.manifest.entries):
+        if not max(self._accepted, self._told + 1) <= below <= len(self.manifest.entries):
             raise RemoteProtocolError(reason="entries accepted that were not offered")
         if self._state is _State.OFFERING:
             self._state = _State.SENDING
             self._emit(Accepted())
+        if self._resumed_bytes or self._resumed_files:
+            self._emit(Resumed(self._resumed_files, self._resumed_bytes))
+            self._resumed_bytes = self._resumed_files = 0
+            for file in range(self._accepted, below):
+                if file in self._confirmed:
+                    self._emit(FileConfirmed(file))
         self._accepted = below
 
     def _confirm(self, files: list[int]) -> None:
@@ -226,26 +310,38 @@ class Sender(Session):
         self._emit(Delivered(*ours))
 
     def _next_request(self) -> BlockRequest | None:
-        """The block after the last one asked for, if it may be sent; steps over directories and lost ones."""
+        """The block after the last one asked for, if it may be sent; steps over what has none to send.
+
+        Of a file that the receiver has blocks of, the first is the last of those.
+        """
         entries = self.manifest.entries
         while self._reading_file < self._accepted:
-            entry = entries[self._reading_file]
-            if entry.kind is EntryKind.FILE and self._reading_file not in self._lost:
+            file = self._reading_file
+            entry = entries[file]
+            if entry.kind is EntryKind.FILE and file not in self._lost and file not in self._confirmed:
                 offset = self._reading_offset
-                return BlockRequest(self._reading_file, offset, min(BLOCK_SIZE, entry.size - offset))
+                if offset == 0 and (digests := self._have.get(file)):
+                    offset = (len(digests) // DIGEST_SIZE - 1) * BLOCK_SIZE
+                return BlockRequest(file, offset, min(BLOCK_SIZE, entry.size - offset))
             self._reading_file += 1
             self._reading_offset = 0
         return None
 
     def _advance(self, request: BlockRequest) -> None:
-        self._reading_offset += request.length
+        self._reading_offset = request.offset + request.length
         if self._reading_offset >= self.manifest.entries[request.file].size:
             self._reading_file += 1
             self._reading_offset = 0
 
     def _pack(self, block: BlockRead) -> None:
         file, offset = block.request.file, block.request.offset
-        if block.data:
+        if digests := self._have.pop(file, None):
+            if digests[-DIGEST_SIZE:] != block.digest:
+                # It is not the same file after all.
+                self._reading_file, self._reading_offset = file, 0
+                return
+            self._file_digest.add(digests)
+        elif block.data:
             self._packer.add(FrameKind.DATA, file, offset, block.data)
             self._packer.add(FrameKind.BLOCK_END, file, offset, block.digest)
             self._file_digest.add(block.digest)
@@ -254,7 +350,7 @@ class Sender(Session):
         if end == self.manifest.entries[file].size:
             digest = self._file_digest.value()
             self._packer.add(FrameKind.FILE_END, file, end, digest)
-            self._transfer_digest.add(digest)
+            self._transfer_digest.add(file, digest)
             self._sent_files += 1
             self._sent_file_bytes += end
             self._file_digest = RunningDigest()
@@ -264,6 +360,7 @@ class Sender(Session):
         if file in self._lost:
             return
         self._lost.add(file)
+        self._have.pop(file, None)
         self._file_digest = RunningDigest()
         self._packer.add(FrameKind.FILE_FAILED, file, result.request.offset, result.code.encode())
         self._emit(FileLost(file, result.code))

@@ -1,4 +1,6 @@
-"""What both ends of a transfer share: greeting, heartbeat, giving up, and the queues that a driver drains.
+"""What both ends of a transfer share: heartbeat, giving up, and the queues that a driver drains.
+
+The two sides have greeted and paired before (flyx.pairing): who speaks here is who it should be.
 
 Input methods change the state: receive_control, handle_timeout, cancel, peer_gone, channel_closed and those
 of the subclass. After each, drain in this order until each is empty: next_control, what the subclass adds,
@@ -13,32 +15,24 @@ from collections import deque
 from dataclasses import dataclass
 
 from flyx.errors import (
+    ConnectionLost,
     FlyxError,
     RemoteProtocolError,
     TransferInterrupted,
     TransferRefused,
 )
 from flyx.transfer import messages
-from flyx.transfer.messages import Cancel, ControlMessage, Hello, Ping, Pong
-
-HELLO_TIMEOUT = 20.0
-"""Seconds in which the other side must say hello once the channels are open."""
+from flyx.transfer.messages import Cancel, ControlMessage, Ping, Pong
 
 PING_INTERVAL = 5.0
 """Seconds between our pings: a third of the loss that ICE consent (RFC 7675) tolerates, and cheap."""
 
-SILENCE_LIMIT = 30.0
-"""Seconds without any message after which the other side counts as gone; RFC 7675 §5.1 waits as long."""
+SILENCE_LIMIT = 20.0
+"""Seconds without any message after which the path counts as lost. An outage of 10 s passes: SCTP, which
+doubles its timeout, tries again at 16 s at the latest."""
 
 GONE_LIMIT = 5.0
 """The same when the signaling server says that it has gone: long enough to see that the server is wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class Greeted:
-    """The other side has said hello. `agent` is its own description, not to be trusted."""
-
-    agent: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +63,18 @@ class Session(ABC):
     # How the other side is called in errors: "sender" or "receiver".
     _peer: str
 
-    def __init__(self, agent: str, now: float) -> None:
-        self._outgoing: deque[ControlMessage] = deque([Hello(version=messages.VERSION, agent=agent)])
-        self._greeted = False
+    def __init__(self, now: float) -> None:
+        self._outgoing: deque[ControlMessage] = deque()
         # Set once, at the end.
         self._ended = False
         # Ours is the last message: the other side closes the connection once it has read it.
         self.has_last_word = False
-        self._deadline = now + HELLO_TIMEOUT
-        self._silence_limit = HELLO_TIMEOUT
+        self._deadline = now + SILENCE_LIMIT
+        self._silence_limit = SILENCE_LIMIT
         self._next_ping = now
         self._ping_token = 0
+        # One pong waits at most, whatever a peer asks that does not read.
+        self._pong_waiting = False
         # When the last ping left, until its pong arrives.
         self._ping_sent: float | None = None
 
@@ -104,8 +99,9 @@ class Session(ABC):
             return
         if now >= self._deadline:
             reason = f"nothing was heard from the {self._peer} for {self._silence_limit:.0f} s"
-            self.cancel(TransferInterrupted(reason=reason))
-        elif self._greeted and now >= self._next_ping:
+            # Not told: if it can still read us, it sees the connection close, and may repair it.
+            self._fail(ConnectionLost(reason=reason))
+        elif now >= self._next_ping:
             self._next_ping = now + PING_INTERVAL
             if self._ping_sent is None:
                 self._ping_token += 1
@@ -114,13 +110,13 @@ class Session(ABC):
 
     def peer_gone(self, now: float) -> None:
         """The server says that the other side has left: believe it unless a message comes soon."""
-        if self._greeted and not self._ended:
+        if not self._ended:
             self._silence_limit = GONE_LIMIT
             self._deadline = min(self._deadline, now + GONE_LIMIT)
 
     def channel_closed(self) -> None:
         """A data channel has closed under us."""
-        self._fail(TransferInterrupted(reason=f"the connection to the {self._peer} was lost"))
+        self._fail(ConnectionLost(reason=f"the connection to the {self._peer} was lost"))
 
     def cancel(self, error: FlyxError) -> None:
         """Give up for this reason and tell the other side."""
@@ -136,31 +132,33 @@ class Session(ABC):
         """Return the next message for the control channel."""
         if not self._outgoing:
             return None
-        return messages.serialize_control(self._outgoing.popleft())
+        message = self._outgoing.popleft()
+        if isinstance(message, Pong):
+            self._pong_waiting = False
+        return messages.serialize_control(message)
 
     def next_timeout(self) -> float | None:
         """When handle_timeout() is due, in the same seconds as `now`."""
         if self._ended:
             return None
-        return min(self._deadline, self._next_ping) if self._greeted else self._deadline
+        return min(self._deadline, self._next_ping)
 
     @abstractmethod
     def next_event(self) -> object | None:
-        """Return what has happened, oldest first: Greeted, RoundTrip, Failed, or an event of the subclass."""
+        """Return what has happened, oldest first: RoundTrip, Failed, or an event of the subclass."""
 
     @abstractmethod
     def _receive(self, message: ControlMessage, now: float) -> None:
         """Handle one message of the subclass's own; raise RemoteProtocolError if it is out of place."""
 
     @abstractmethod
-    def _emit(self, event: Greeted | RoundTrip | Failed) -> None:
+    def _emit(self, event: RoundTrip | Failed) -> None:
         """Queue an event for the subclass's next_event()."""
 
     def _heard(self, now: float) -> None:
         """The other side is alive."""
-        if self._greeted:
-            self._silence_limit = SILENCE_LIMIT
-            self._deadline = now + SILENCE_LIMIT
+        self._silence_limit = SILENCE_LIMIT
+        self._deadline = now + SILENCE_LIMIT
 
     def _fail(self, error: FlyxError) -> None:
         if not self._ended:
@@ -171,33 +169,16 @@ class Session(ABC):
         match message:
             case Cancel():
                 self._fail(error_of_cancel(message, self._peer))
-            case Hello():
-                self._greet(message, now)
-            case _ if not self._greeted:
-                raise RemoteProtocolError(reason=f"{message.type} before hello")
             case Ping(token=token):
-                self._outgoing.append(Pong(token=token))
+                if not self._pong_waiting:
+                    self._pong_waiting = True
+                    self._outgoing.append(Pong(token=token))
             case Pong(token=token):
                 if token == self._ping_token and self._ping_sent is not None:
                     self._emit(RoundTrip(now - self._ping_sent))
                     self._ping_sent = None
             case _:
                 self._receive(message, now)
-
-    def _greet(self, hello: Hello, now: float) -> None:
-        if self._greeted:
-            raise RemoteProtocolError(reason="a second hello")
-        if hello.version != messages.VERSION:
-            reason = f"it speaks version {hello.version} of the protocol, we speak {messages.VERSION}"
-            raise RemoteProtocolError(reason=reason)
-        self._greeted = True
-        self._heard(now)
-        self._emit(Greeted(hello.agent))
-        self._start(now)
-
-    @abstractmethod
-    def _start(self, now: float) -> None:
-        """The greeting is over."""
 
 
 _REFUSALS = frozenset(

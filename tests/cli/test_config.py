@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from flyx.cli import options
 from flyx.cli.app import app
 from flyx.cli.config import CONFIG_VARIABLE, config_path, load_config
+from flyx.client import driver
 from flyx.errors import InputError
 
 
@@ -65,3 +67,7 @@ def test_the_file_is_looked_for_where_the_system_keeps_such(monkeypatch: pytest.
     monkeypatch.setenv("XDG_CONFIG_HOME", "/somewhere")
     assert config_path().name == "config.toml"
     assert config_path().parent.name == "flyx"
+
+
+def test_the_default_of_reconnect_is_that_of_the_client() -> None:
+    assert options.DEFAULT_RECONNECT == driver.RECONNECT_TIME

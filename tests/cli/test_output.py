@@ -14,19 +14,22 @@ from flyx.cli.output import JsonReporter, QuietReporter, event_fields, files_tex
 from flyx.cli.progress import HumanReporter, _FilesByOffset
 from flyx.cli.receive import offer_lines
 from flyx.client import events
-from flyx.errors import Declined, InputError, NoSuchRoom
+from flyx.errors import ConnectionLost, Declined, InputError, NoSuchRoom
 from tests.simulator import manifest_of
 
 MANIFEST = manifest_of({"d": None, "d/one": b"1" * 10, "d/empty": b"", "d/two": b"2" * 5})
 
 EVERY_EVENT: list[events.Event] = [
-    events.RoomOpened("K7M2QX", "K7M2QX"),
+    events.RoomOpened("K7M2QX", "K7M2QX-lemon-otter"),
     events.RoomJoined("K7M2QX"),
     events.PeerJoined(1),
+    events.PeerPaired(1),
     events.PeerConnected(1, "host", "srflx", 0.0123456789),
+    events.PeerLost(1, ConnectionLost(reason="nothing was heard")),
     events.PeerEnded(1, None),
     events.PeerEnded(1, Declined()),
     events.ManifestKnown(MANIFEST),
+    events.Resuming(1, 2, 10),
     events.Progress(1, 5, 15),
     events.FileFinished(1, "d/one", "out/d/one", "00" * 32),
     events.FileFinished(1, "d/one", None, None),
@@ -72,7 +75,7 @@ def test_the_sender_prints_the_command_alone_on_standard_output(capfd: pytest.Ca
         for event in EVERY_EVENT[:1]:
             reporter(event)
     out, err = capfd.readouterr()
-    assert out == "flyx receive K7M2QX\n"
+    assert out == "flyx receive K7M2QX-lemon-otter\n"
     assert "(note)" in err
 
 
@@ -81,7 +84,7 @@ def test_quiet_prints_data_alone(capfd: pytest.CaptureFixture[str]) -> None:
         for event in EVERY_EVENT:
             reporter(event)
     out, err = capfd.readouterr()
-    assert out == "flyx receive K7M2QX\nout/d/one\n"
+    assert out == "flyx receive K7M2QX-lemon-otter\nout/d/one\n"
     assert not err
 
 

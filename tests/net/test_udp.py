@@ -512,7 +512,7 @@ def test_an_unconnected_socket_needs_an_address(run: Run) -> None:
     run(scenario())
 
 
-def test_the_socket_has_large_buffers_and_never_fragments(run: Run) -> None:
+def test_the_socket_has_large_buffers_and_never_fragments_unless_it_is_told_to(run: Run) -> None:
     async def scenario() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ordinary:
             default = ordinary.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
@@ -524,6 +524,9 @@ def test_the_socket_has_large_buffers_and_never_fragments(run: Run) -> None:
         assert transport.never_fragments == udp.LINUX
         if transport.never_fragments:
             assert sock.getsockopt(socket.IPPROTO_IP, udp.IP_MTU_DISCOVER) == udp.PMTUDISC_PROBE
+            for allowed, option in ((True, udp.PMTUDISC_DONT), (False, udp.PMTUDISC_PROBE)):
+                transport.allow_fragments(allowed)
+                assert sock.getsockopt(socket.IPPROTO_IP, udp.IP_MTU_DISCOVER) == option
         await closed((transport, protocol))
 
     run(scenario())

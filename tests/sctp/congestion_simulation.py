@@ -24,6 +24,8 @@ from flyx.sctp.pacing import Pacer
 from flyx.sctp.rto import RttEstimator
 
 PACKET = 1200
+# Seconds between stalls, on the average.
+STALL_INTERVAL = 0.05
 # A receiver's SACK covers what arrived in one turn of its loop: seconds, and packets at most.
 SACK_TURN = 0.001
 SACK_PACKETS = 24
@@ -94,6 +96,8 @@ class Flow:
     # Called after each event, with the time.
     check: Callable[[Flow, float], None] | None = None
     timeouts: int = 0
+    # Its process is stopped now and then, for so many seconds at most: other processes want the processor.
+    longest_stall: float = 0.0
 
     def __post_init__(self) -> None:
         self.pacer = Pacer(PACKET)
@@ -118,6 +122,9 @@ class Flow:
         self.wake_at = INFINITE
         # When the next timer event is due.
         self.timer_at = INFINITE
+        # What happens before this waits until then; when it will be stopped next.
+        self.stalled_until = 0.0
+        self.next_stall = 0.0
 
     # Sending
 
@@ -187,6 +194,7 @@ class Flow:
         self.newest_acked = max(self.newest_acked, newest_number)
         rtt = now - newest.sent_at
         self.rtt.update(rtt, now)
+        self.pacer.on_round_trip(self.rtt.min_rtt or 0.0, self.rtt.queueing)
         send_elapsed = newest.sent_at - newest.first_send_time
         ack_elapsed = now - newest.delivered_time
         self.first_send_time = newest.sent_at
@@ -297,6 +305,11 @@ class Simulation:
         while events and events[0][0] <= until:
             now, _, what, flow, packets = heapq.heappop(events)
             self.now = now
+            if flow.longest_stall and self._is_stalled(flow, now):
+                self._push(flow.stalled_until, what, flow, packets)
+                if what == "timer" and now == flow.timer_at:
+                    flow.timer_at = flow.stalled_until
+                continue
             if what == "sack":
                 flow.receive_sack(now, packets)
             elif what == "timer":
@@ -322,6 +335,12 @@ class Simulation:
             if flow.check is not None:
                 flow.check(flow, now)
         self.now = until
+
+    def _is_stalled(self, flow: Flow, now: float) -> bool:
+        if now >= flow.next_stall:
+            flow.stalled_until = now + flow.longest_stall * self.random.random()
+            flow.next_stall = now + self.random.expovariate(1 / STALL_INTERVAL)
+        return now < flow.stalled_until
 
     def _transmit(self, burst: Burst, flow: Flow) -> None:
         link, now, draw = self.link, self.now, self.random.random
@@ -375,11 +394,20 @@ def megabits(rate: float) -> float:
 
 
 def run_alone(
-    name: str, rate: float, rtt: float, loss: float, seconds: float, *, seed: int = 1, buffer: float = 0.05
+    name: str,
+    rate: float,
+    rtt: float,
+    loss: float,
+    seconds: float,
+    *,
+    seed: int = 1,
+    buffer: float = 0.05,
+    longest_stall: float = 0.0,
 ) -> tuple[float, Link]:
     """Send in bulk over a link of its own: the used part of its rate (bytes a second), and the link."""
     link = Link(rate, rtt / 2, buffer, loss)
     flow = bulk(name, seed)
+    flow.longest_stall = longest_stall
     Simulation(link, [flow], seed).run(seconds)
     return flow.rate_between(0.0, seconds) / rate, link
 
@@ -413,6 +441,13 @@ def table() -> Iterator[str]:
             runs = [run_alone(name, megabits(rate), rtt, loss, 20, seed=seed) for seed in seeds]
             used = " ".join(f"{100 * part:.1f}" for part, _ in runs)
             yield f"{name}, {rate} Mbit/s, {1000 * rtt:.0f} ms, {100 * loss:.1f} % loss: {used} %"
+        for stall in (0.02, 0.05):
+            runs = [
+                run_alone(name, megabits(100), 0.05, 0.001, 20, seed=seed, longest_stall=stall)
+                for seed in seeds
+            ]
+            used = " ".join(f"{100 * part:.1f}" for part, _ in runs)
+            yield f"{name}, 0.1 % loss and stalls of up to {1000 * stall:.0f} ms: {used} %"
         used_part, link = run_alone(name, megabits(20), 0.02, 0, 30, buffer=1.0)
         yield f"{name}, 1 s of buffer: {100 * used_part:.1f} %, queueing {1000 * link.mean_queueing:.1f} ms"
         yield f"{name}, after an outage of 2 s: {100 * run_outage(name, megabits(100), 0.05, 6, 8):.0f} %"

@@ -88,6 +88,7 @@ class Link:
         self, until: float | None = None, steps: int = 400_000, done: Callable[[], bool] | None = None
     ) -> None:
         """Go on until nothing is due before `until`, or done() says so."""
+        still = 0
         for _ in range(steps):
             self.drain(self.left, self.right)
             self.drain(self.right, self.left)
@@ -99,6 +100,8 @@ class Link:
             if not times or (until is not None and min(times) > until):
                 self.now = max(self.now, until or 0.0)
                 return
+            still = still + 1 if min(times) <= self.now else 0
+            assert still < 1000, "time stands still"
             self.now = max(self.now, min(times))
             self._deliver()
             for endpoint in (self.left, self.right):
@@ -123,7 +126,8 @@ class Link:
     def _send(self, endpoint: Endpoint, other: Endpoint, packet: bytes) -> None:
         conditions, chance = self.conditions, self.random.random
         self.packets += 1
-        if not self.filter(endpoint, packet) or len(packet) > conditions.mtu or chance() < conditions.loss:
+        too_large = len(packet) > conditions.mtu and not endpoint.association.needs_fragments
+        if not self.filter(endpoint, packet) or too_large or chance() < conditions.loss:
             return
         if conditions.outage[0] <= self.now - 100.0 < conditions.outage[1]:
             return
@@ -139,6 +143,10 @@ class Link:
         for _ in range(2 if chance() < conditions.duplicate else 1):
             arrives = leaves + conditions.delay + chance() * conditions.jitter
             heapq.heappush(self._due, (arrives, next(self._order), other, packet))
+
+    def deliver(self, endpoint: Endpoint, packet: bytes) -> None:
+        """Let a packet arrive after the link's delay, whatever else its conditions are."""
+        heapq.heappush(self._due, (self.now + self.conditions.delay, next(self._order), endpoint, packet))
 
     def _deliver(self) -> None:
         """Hand over what has arrived, together what arrived together."""

@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyx.errors import RemoteProtocolError
-from flyx.sctp.outstanding import MAX_SKIPPED_STREAMS, Fate, Outstanding, _uncovered
+from flyx.sctp.outstanding import MAX_SKIPPED_STREAMS, Outstanding, _uncovered
+from flyx.sctp.runs import Fate
 from flyx.sctp.send_queue import OutgoingMessage
 
 FIRST = (1 << 32) - 30
 SIZE = 100
+LATER = 1e6
 
 
 def outgoing(count=1, *, last=SIZE, stream_id=1, ssn=0, unordered=False, retransmits=None, expires_at=None):
@@ -99,6 +101,7 @@ def test_every_byte_is_acknowledged_or_lost_or_in_flight(seed):
     messages: dict[int, OutgoingMessage] = {}
     received: set[int] = set()
     acked: set[int] = set()
+    known: set[int] = set()
     cumulative, old_sacks = FIRST - 1, []
     partial = seed % 2
     for _ in range(120):
@@ -132,19 +135,35 @@ def test_every_byte_is_acknowledged_or_lost_or_in_flight(seed):
                     gaps.append((block[0], block[-1]))
                 gaps = gaps[: rng.randint(0, 5)]
                 old_sacks.append((cumulative, gaps))
-                before = outstanding.delivered
+                before, advanced = outstanding.delivered, cumulative > outstanding.cumulative
                 result = sack(outstanding, cumulative, *gaps, now=now)
                 told = {t for t in sizes if t <= cumulative} | {t for a, b in gaps for t in range(a, b + 1)}
                 fresh = {t for t in told - acked if not messages[t].abandoned}
                 assert outstanding.delivered - before == sum(sizes[t] for t in fresh)
                 assert (result.sample.acked if result.sample else 0) == sum(sizes[t] for t in fresh)
                 acked |= told
+                if advanced:
+                    reach = gaps[-1][1] if gaps else outstanding.next_tsn
+                    gone = {t for t in acked - told if t <= reach}
+                    taken = {t for t, fate in fates(outstanding).items() if fate is Fate.LOST} & gone
+                    # What is abandoned hides now and then that something was taken back, until T3 expires.
+                    assert taken == gone or partial
+                    acked -= taken
+                known = {t for a, b in gaps for t in range(a, b + 1)}
             case "stale" if old_sacks:
                 old_cumulative, gaps = rng.choice(old_sacks)
                 before = outstanding.delivered
+                told = {t for a, b in gaps for t in range(a, b + 1)}
+                fresh = {t for t in told - acked if not messages[t].abandoned}
                 result = sack(outstanding, old_cumulative, *gaps, now=now)
                 assert (result is None) is (old_cumulative < outstanding.cumulative)
-                assert outstanding.delivered == before
+                if result is not None:
+                    # It may tell of what was taken back since.
+                    assert outstanding.delivered - before == sum(sizes[t] for t in fresh)
+                    acked |= told
+                    known = told
+                else:
+                    assert outstanding.delivered == before
             case "rack":
                 before = outstanding.lost
                 losses, again = outstanding.detect_losses(now, 0.05)
@@ -152,8 +171,11 @@ def test_every_byte_is_acknowledged_or_lost_or_in_flight(seed):
                 assert again is None or again > now
             case "t3":
                 before = outstanding.in_flight
-                assert sum(loss.size for loss in outstanding.lose_everything()) == before
+                assert sum(loss.size for loss in outstanding.lose_everything(LATER)) == before
                 assert outstanding.in_flight == 0
+                taken = {t for t, fate in fates(outstanding).items() if fate is Fate.LOST} & acked
+                assert not taken & known
+                acked -= taken
             case "probe":
                 if not outstanding.lost_waiting and (run := outstanding.lose_last()):
                     assert run.count == 1
@@ -196,6 +218,52 @@ def test_a_sack_for_what_was_not_sent_is_a_violation():
         sack(outstanding, FIRST, (FIRST + 2, FIRST + 3), now=1.1)
 
 
+def reneged_on(outstanding, cumulative, *gaps, now=1.2):
+    """TSNs, counted from FIRST, that this SACK takes back."""
+    before = {tsn for tsn, fate in fates(outstanding).items() if fate is Fate.ACKED}
+    sack(outstanding, cumulative, *gaps, now=now)
+    check(outstanding)
+    return [tsn - FIRST for tsn in lost(outstanding) if tsn in before]
+
+
+def test_rfc_9260_section_6_2_1_what_a_newer_sack_no_longer_tells_of_is_sent_again():
+    outstanding = Outstanding(FIRST)
+    first, rest = outgoing(4), outgoing(6, last=7, ssn=1)
+    send(outstanding, 1.0, first, rest)
+    sack(outstanding, FIRST - 1, (FIRST + 2, FIRST + 7), now=1.1)
+    assert reneged_on(outstanding, FIRST, (FIRST + 5, FIRST + 5)) == [2, 3, 4]
+    # What the last block does not reach may only have had no room.
+    assert {tsn - FIRST for tsn, fate in fates(outstanding).items() if fate is Fate.ACKED} == {5, 6, 7}
+    assert outstanding.lost == 2 * SIZE
+    sent = {run.first - FIRST: (run.message, run.fragment) for run in resend_all(outstanding, 1.3)}
+    assert {sent[2], sent[4]} == {(first, 2), (rest, 0)}
+    sack(outstanding, FIRST + 9, now=1.4)
+    assert not outstanding.runs
+    check(outstanding)
+
+
+def test_a_newer_sack_without_gap_ack_blocks_takes_back_all_of_them():
+    outstanding = Outstanding(FIRST)
+    send(outstanding, 1.0, *(outgoing(ssn=ssn) for ssn in range(6)))
+    sack(outstanding, FIRST - 1, (FIRST + 2, FIRST + 2), (FIRST + 4, FIRST + 5), now=1.1)
+    assert reneged_on(outstanding, FIRST + 1) == [2, 4, 5]
+    assert outstanding.in_flight + outstanding.lost_waiting == 4 * SIZE
+    # It is acknowledged again when it has arrived again.
+    resend_all(outstanding, 1.3)
+    assert sack(outstanding, FIRST + 1, (FIRST + 4, FIRST + 5), now=1.4).sample.acked == 2 * SIZE
+
+
+def test_a_sack_as_old_as_the_last_one_takes_nothing_back_before_t3_expires():
+    outstanding = Outstanding(FIRST)
+    send(outstanding, 1.0, *(outgoing(ssn=ssn) for ssn in range(6)))
+    sack(outstanding, FIRST - 1, (FIRST + 2, FIRST + 5), now=1.1)
+    # It may have been overtaken.
+    assert reneged_on(outstanding, FIRST - 1, (FIRST + 4, FIRST + 4)) == []
+    outstanding.lose_everything(LATER)
+    assert [tsn - FIRST for tsn in lost(outstanding)] == [0, 1, 2, 3]
+    check(outstanding)
+
+
 def test_neighbours_that_are_acknowledged_become_one_run():
     outstanding = Outstanding(FIRST)
     send(outstanding, 1.0, *(outgoing() for _ in range(9)))
@@ -232,11 +300,17 @@ def test_rfc_8985_section_6_2_a_path_that_reorders_gets_a_quarter_round_trip():
     assert again is None
 
 
-def test_reported_duplicates_widen_the_window():
+def test_needless_retransmissions_widen_the_window_and_other_duplicates_do_not():
     outstanding = Outstanding(FIRST)
-    outstanding.widen_reordering_window()
+    send(outstanding, 0.5, outgoing())
+    outstanding.on_duplicates([FIRST])
+    assert not outstanding.reordering_seen
+    outstanding.lose_everything(0.6)
+    resend_all(outstanding, 0.6)
+    sack(outstanding, FIRST, now=0.7)
+    outstanding.on_duplicates([FIRST])
     send(outstanding, 1.0, *(outgoing() for _ in range(9)))
-    result = sack(outstanding, FIRST - 1, (FIRST + 1, FIRST + 8), now=1.1)
+    result = sack(outstanding, FIRST, (FIRST + 2, FIRST + 9), now=1.1)
     assert result.look_again == pytest.approx(1.15)
 
 
@@ -255,7 +329,7 @@ def test_a_lost_retransmission_is_found_by_what_left_after_it():
 def test_karn_no_round_trip_from_what_was_sent_twice():
     outstanding = Outstanding(FIRST)
     send(outstanding, 1.0, outgoing())
-    outstanding.lose_everything()
+    outstanding.lose_everything(LATER)
     resend_all(outstanding, 2.0)
     assert sack(outstanding, FIRST, now=2.05).sample.rtt is None
     send(outstanding, 3.0, outgoing())
@@ -265,7 +339,7 @@ def test_karn_no_round_trip_from_what_was_sent_twice():
 def test_what_was_declared_lost_and_arrives_is_not_sent_again():
     outstanding = Outstanding(FIRST)
     send(outstanding, 1.0, outgoing(4))
-    outstanding.lose_everything()
+    outstanding.lose_everything(LATER)
     sack(outstanding, FIRST, (FIRST + 2, FIRST + 2), now=1.1)
     assert lost(outstanding) == [FIRST + 1, FIRST + 3]
     assert outstanding.lost_waiting == 2 * SIZE
@@ -303,11 +377,11 @@ def test_a_delivery_rate_sample_counts_what_was_delivered_since_the_packet_left(
 def test_rfc_3758_a_message_is_abandoned_when_its_retransmissions_are_used_up():
     outstanding = Outstanding(FIRST)
     send(outstanding, 1.0, outgoing(2, stream_id=5, ssn=9, retransmits=1), outgoing())
-    outstanding.lose_everything()
+    outstanding.lose_everything(LATER)
     outstanding.abandon(1.1)
     assert outstanding.skip_abandoned() is None
     resend_all(outstanding, 1.2)
-    outstanding.lose_everything()
+    outstanding.lose_everything(LATER)
     outstanding.abandon(2.0)
     assert outstanding.skip_abandoned() == (FIRST + 1, [(5, 9)])
     assert outstanding.lost_waiting == SIZE
@@ -318,7 +392,7 @@ def test_forward_tsn_never_cuts_a_live_message_whose_beginning_has_arrived():
     outstanding = Outstanding(FIRST)
     send(outstanding, 1.0, outgoing(1, retransmits=0), outgoing(4, ssn=1))
     sack(outstanding, FIRST - 1, (FIRST + 1, FIRST + 2), now=1.1)
-    outstanding.lose_everything()
+    outstanding.lose_everything(LATER)
     outstanding.abandon(1.2)
     assert outstanding.skip_abandoned() == (FIRST, [(1, 0)])
 
@@ -327,7 +401,7 @@ def test_forward_tsn_goes_over_whole_messages_to_the_end_of_the_last_abandoned_o
     outstanding = Outstanding(FIRST)
     send(outstanding, 1.0, outgoing(retransmits=0), outgoing(2, ssn=1), outgoing(3, ssn=2, retransmits=0))
     sack(outstanding, FIRST - 1, (FIRST + 1, FIRST + 2), (FIRST + 4, FIRST + 5), now=1.1)
-    outstanding.lose_everything()
+    outstanding.lose_everything(LATER)
     outstanding.abandon(1.2)
     # The fragments of the last one that arrived are of no use.
     assert outstanding.skip_abandoned() == (FIRST + 5, [(1, 2)])
@@ -350,7 +424,7 @@ def test_an_abandoned_message_that_was_not_sent_whole_ends_with_a_tsn_of_its_own
 def test_unordered_messages_are_skipped_without_a_stream():
     outstanding = Outstanding(FIRST)
     send(outstanding, 1.0, outgoing(retransmits=0, unordered=True))
-    outstanding.lose_everything()
+    outstanding.lose_everything(LATER)
     outstanding.abandon(1.1)
     assert outstanding.skip_abandoned() == (FIRST, [])
 
@@ -359,7 +433,7 @@ def test_one_forward_tsn_tells_of_a_bounded_number_of_streams():
     outstanding = Outstanding(FIRST)
     count = MAX_SKIPPED_STREAMS + 50
     send(outstanding, 1.0, *(outgoing(stream_id=number, retransmits=0) for number in range(count)))
-    outstanding.lose_everything()
+    outstanding.lose_everything(LATER)
     outstanding.abandon(1.1)
     point, streams = outstanding.skip_abandoned()
     assert point == FIRST + MAX_SKIPPED_STREAMS - 1

@@ -80,3 +80,76 @@ def test_the_association_finds_what_the_path_takes_and_no_more(path):
     found = link.left.association.max_packet_size
     assert found <= path - 28 - 37
     assert found >= min(path, 16384) * 0.9
+
+
+def test_rfc_8899_section_4_3_falling_back_searches_anew_and_believes_no_older_probe():
+    mtu = make()
+    probes, _ = mtu.probes(0.0)
+    assert mtu.acknowledged(info_of(probes[-1])[0])
+    mtu.fall_back(5.0)
+    assert mtu.size == 1160
+    assert not mtu.acknowledged(info_of(probes[0])[0])
+    for _ in range(TRIES):
+        again, _ = mtu.probes(6.0)
+        assert len(again) == len(probes)
+    assert mtu.acknowledged(info_of(again[0])[0])
+
+
+def sending(**conditions):
+    """A link whose path has been found to take the largest packets, and 40 messages under way on it."""
+    link = Link(Conditions(rate=5e6, **conditions))
+    link.connect()
+    link.run(until=link.now + 4)
+    assert link.left.association.max_packet_size == 16384
+    for number in range(40):
+        link.left.association.send(1, 51, bytes([number]) * 100_000)
+    link.run(until=link.now + 0.2)
+    return link
+
+
+def finish(link, begun, within):
+    link.run(until=begun + within, done=lambda: len(link.right.messages) >= 40)
+    assert [m.data[0] for m in link.right.messages if m.stream_id == 1] == list(range(40))
+    assert not link.left.association.needs_fragments
+
+
+def test_rfc_8899_section_4_3_a_path_that_takes_large_packets_no_more_is_noticed_and_the_rest_arrives():
+    link = sending()
+    begun = link.now
+    link.conditions = Conditions(rate=5e6, mtu=1300)
+    finish(link, begun, 8)
+    link.run(until=link.now + 5)
+    assert 1160 < link.left.association.max_packet_size <= 1300
+
+
+def test_a_path_that_takes_large_packets_no_more_is_noticed_though_small_ones_are_acknowledged():
+    link = sending()
+    begun = link.now
+    link.conditions = Conditions(rate=5e6, mtu=1300)
+    for _ in range(400):
+        link.left.association.send(2, 51, b"small", unordered=True)
+        link.run(until=link.now + 0.01)
+        if link.left.association.max_packet_size <= 1300:
+            break
+    assert link.left.association.max_packet_size <= 1300
+    assert link.now - begun < 4
+    link.run(until=begun + 20, done=lambda: sum(m.stream_id == 1 for m in link.right.messages) == 40)
+    finish(link, begun, 20)
+
+
+def test_an_outage_costs_the_large_packets_only_until_a_round_trip_after_it():
+    link = sending()
+    begun = link.now
+    link.conditions = Conditions(rate=5e6, outage=(begun - 100, begun - 100 + 4))
+    link.run(until=begun + 4)
+    assert link.left.association.max_packet_size < 16384
+    finish(link, begun, 8)
+    link.run(until=link.now + 1)
+    assert link.left.association.max_packet_size == 16384
+
+
+def test_losses_of_large_packets_on_a_path_that_takes_them_change_nothing():
+    link = sending()
+    link.conditions = Conditions(rate=5e6, loss=0.1)
+    link.run(until=link.now + 60, done=lambda: len(link.right.messages) == 40)
+    assert link.left.association.max_packet_size == 16384

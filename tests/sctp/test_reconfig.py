@@ -5,7 +5,7 @@ import pytest
 from flyx.errors import RemoteProtocolError
 from flyx.sctp import chunks
 from flyx.sctp.chunks import IncomingReset, OutgoingReset, Reconfig, ReconfigResponse, ReconfigResult
-from flyx.sctp.reconfig import MAX_STREAMS_PER_REQUEST, StreamResets
+from flyx.sctp.reconfig import MAX_STREAMS_PER_REQUEST, MAX_WAITING_REQUESTS, StreamResets
 from flyx.sctp.send_queue import OutgoingMessage, SendQueue
 from flyx.sctp.timers import Timer, Timers
 
@@ -178,11 +178,52 @@ def test_a_reset_of_no_named_stream_is_one_of_all_in_use():
     assert side.resets.incoming_done == [3, 4]
 
 
-def test_requests_out_of_sequence_are_refused():
+def test_old_requests_are_refused():
     side = Side()
-    side.take(OutgoingReset(102, 0, 900, (7,)), OutgoingReset(50, 0, 900, (7,)), IncomingReset(102, (7,)))
+    side.take(OutgoingReset(50, 0, 900, (7,)), IncomingReset(99, (7,)))
     assert side.resets.incoming_done == []
-    assert [p.result for p in side.sent()] == [ReconfigResult.BAD_SEQUENCE_NUMBER] * 3
+    assert [p.result for p in side.sent()] == [ReconfigResult.BAD_SEQUENCE_NUMBER] * 2
+
+
+def test_requests_that_do_not_wait_for_answers_are_all_carried_out():
+    """pion sends them so, and takes any answer for the end of a request; RFC 6525 §5.1.1 forbids it."""
+    side = Side()
+    first, second, third = (OutgoingReset(100 + n, 0, 1005 - n, (n,)) for n in range(3))
+    side.take(first, second, third, cumulative=1000)
+    assert side.sent() == [ReconfigResponse(100 + n, ReconfigResult.IN_PROGRESS) for n in range(3)]
+    side.resets.data_arrived(1004)
+    assert side.resets.incoming_done == [1, 2]
+    side.take(second, first, cumulative=1004)
+    side.resets.data_arrived(1005)
+    assert side.resets.incoming_done == [1, 2, 0]
+    side.take(first, second, third, cumulative=1005)
+    assert side.resets.incoming_done == [1, 2, 0]
+    assert [(p.response, p.result) for p in side.sent()] == [
+        (101, ReconfigResult.PERFORMED),
+        (102, ReconfigResult.PERFORMED),
+        (101, ReconfigResult.PERFORMED),
+        (100, ReconfigResult.IN_PROGRESS),
+        *((100 + n, ReconfigResult.PERFORMED) for n in (0, 0, 1, 2)),
+    ]
+
+
+def test_a_request_that_overtook_another_is_taken_when_it_comes_again():
+    side = Side()
+    first, second = (OutgoingReset(100 + n, 0, 900, (n,)) for n in range(2))
+    side.take(second)
+    assert side.sent() == []
+    side.take(first, second)
+    assert side.resets.incoming_done == [0, 1]
+
+
+def test_requests_that_wait_are_bounded_in_number():
+    side = Side()
+    for number in range(MAX_WAITING_REQUESTS + 10):
+        side.take(OutgoingReset(100 + number, 0, 1001 + number, (number,)))
+    assert len(side.sent()) == MAX_WAITING_REQUESTS
+    side.resets.data_arrived(1001)
+    side.take(OutgoingReset(100 + MAX_WAITING_REQUESTS, 0, 900, (9,)))
+    assert side.resets.incoming_done == [0, 9]
 
 
 def test_an_incoming_reset_request_resets_our_streams_once():

@@ -58,7 +58,6 @@ def test_back_off_holds_below_a_second_before_it_doubles_to_rto_max() -> None:
     assert waits[:3] == pytest.approx([0.5, 0.75, 0.75])
     assert waits[BACKOFF_HOLD_COUNT - 1 : BACKOFF_HOLD_COUNT + 3] == pytest.approx([0.75, 1.5, 3.0, 6.0])
     assert waits[-1] == RTO_MAX
-    assert estimator.timeouts == BACKOFF_HOLD_COUNT + 8
 
 
 def test_long_round_trip_is_not_shortened_by_the_hold() -> None:
@@ -79,7 +78,6 @@ def test_back_off_ends_with_a_sample_or_with_word_of_progress(sampled: bool) -> 
         estimator.update(0.05, now=1.0)
     else:
         estimator.reset_back_off()
-    assert estimator.timeouts == 0
     assert estimator.rto == pytest.approx(0.25)
 
 

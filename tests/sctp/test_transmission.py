@@ -2,6 +2,7 @@
 
 from flyx.sctp.chunks import Sack, parse_forward_tsn_untrusted
 from flyx.sctp.congestion import make_controller
+from flyx.sctp.path_mtu import PathMtu
 from flyx.sctp.send_queue import OutgoingMessage, SendQueue
 from flyx.sctp.timers import Timers
 from flyx.sctp.transmission import Peer, Transmission
@@ -13,7 +14,7 @@ def test_forward_tsn_follows_once_what_is_before_an_abandoned_message_is_acknowl
     queue = SendQueue()
     peer = Peer(5000, 5000, 1, 3000, None)
     controller = make_controller("cubic", 1160, lambda: 0.5)
-    transmission = Transmission(peer, queue, TSN, controller, Timers(), 1160)
+    transmission = Transmission(peer, queue, TSN, controller, Timers(), PathMtu(37, 1160, 1160, 0))
     transmission.partial_reliability = True
     queue.push(OutgoingMessage(2, 53, b"x", unordered=False, max_retransmits=None, expires_at=None))
     transmission.packets(0.0)

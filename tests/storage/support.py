@@ -56,7 +56,7 @@ class Offer:
 
     def plan(self) -> list[Operation]:
         return [
-            PlanTree(self.manifest.roots, self.manifest.total_bytes),
+            PlanTree(self.manifest.roots, self.manifest.total_bytes, self.manifest.id),
             PlanEntries(0, self.entries),
         ]
 
@@ -152,6 +152,11 @@ def snapshot(directory: Path, *, times: bool = True) -> dict[str, tuple[object, 
 def names_in(directory: Path) -> set[str]:
     """The paths of everything below a directory."""
     return {str(path.relative_to(directory)) for path in directory.rglob("*")}
+
+
+def saved_in(directory: Path) -> set[str]:
+    """The paths of everything below an output directory, without what waits there for a later run."""
+    return {path for path in names_in(directory) if path.split("/")[0] != ".flyx"}
 
 
 @contextmanager

@@ -11,6 +11,20 @@ import pytest
 
 from flyx.storage.partial import Partials
 from flyx.storage.tree import Tree
+from flyx.transfer.manifest import block_digest
+from tests.storage.support import file_entry
+
+FILE = file_entry("f", 100)
+
+
+def write(partials: Partials, file: int, content: bytes) -> None:
+    partials.append(file, FILE, [content], block_digest([content]))
+
+
+def begun(tree: Tree) -> Partials:
+    partials = Partials(tree)
+    partials.begin("id", ["f"])
+    return partials
 
 
 @pytest.fixture
@@ -22,34 +36,35 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
 
 
 def test_many_files_are_open_one_at_a_time(tree: Tree) -> None:
-    partials = Partials(tree)
-    partials.append(0, [b"0"])
+    partials = begun(tree)
+    write(partials, 0, b"0")
     before = len(os.listdir("/dev/fd"))
     for turn in range(3):
         for file in range(1, 50):
-            partials.append(file, [b"%d" % turn])
+            write(partials, file, b"%d" % turn)
     assert len(os.listdir("/dev/fd")) == before
     assert [partials.written(file) for file in (0, 1, 49, 50)] == [1, 3, 3, 0]
     partials.remove()
 
 
 def test_a_file_that_is_taken_begins_anew(tree: Tree) -> None:
-    partials = Partials(tree)
-    partials.append(0, [b"content"])
-    handle = partials.take(0)
+    partials = begun(tree)
+    write(partials, 0, b"content")
+    handle = partials.take(0, FILE)
     assert os.fstat(handle).st_size == 7
     os.close(handle)
+    partials.forget(0)
     assert partials.written(0) == 0
     partials.remove()
 
 
 def test_a_name_planted_in_the_state_directory_is_never_opened(tree: Tree) -> None:
-    partials = Partials(tree)
-    partials.append(0, [b"0"])
+    partials = begun(tree)
+    write(partials, 0, b"0")
     (own,) = (tree.directory / ".flyx").iterdir()
     (own / "1.part").symlink_to(tree.directory / "target")
     with pytest.raises(FileExistsError):
-        partials.append(1, [b"1"])
+        write(partials, 1, b"1")
     partials.remove()
     assert not (tree.directory / "target").exists()
 
@@ -62,8 +77,8 @@ def test_transfers_that_begin_and_end_at_once_do_not_trip_over_each_other(tree: 
         begin.wait()
         try:
             for _ in range(100):
-                partials = Partials(tree)
-                partials.append(0, [b"x"])
+                partials = begun(tree)
+                write(partials, 0, b"x")
                 partials.remove()
         except BaseException as error:
             failures.append(error)
@@ -90,8 +105,8 @@ def test_a_state_directory_removed_under_our_hands_is_made_again(
         mkdir(name, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "mkdir", mkdir_beside_another_transfer_that_ends)
-    partials = Partials(tree)
-    partials.append(0, [b"x"])
+    partials = begun(tree)
+    write(partials, 0, b"x")
     partials.remove()
     assert os.listdir(tree.directory) == []
 
@@ -102,5 +117,5 @@ def test_a_state_directory_that_never_stays_is_an_error_and_not_a_loop(
     monkeypatch.setattr(os, "mkdir", lambda name, mode, *, dir_fd: None)
     before = len(os.listdir("/dev/fd"))
     with pytest.raises(FileNotFoundError):
-        Partials(tree).append(0, [b"x"])
+        write(begun(tree), 0, b"x")
     assert len(os.listdir("/dev/fd")) == before

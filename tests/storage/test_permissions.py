@@ -34,7 +34,7 @@ from flyx.errors import StorageError
 from flyx.storage.reader import scan
 from flyx.storage.writer import Destination
 from flyx.transfer.disk import FinishFile, FinishTree, PlanEntries, PlanTree
-from tests.storage.support import Offer, directory_entry, failure, file_entry, names_in, succeed
+from tests.storage.support import Offer, directory_entry, failure, file_entry, saved_in, succeed
 
 if os.geteuid() == 0:
     os.setgroups([])
@@ -124,7 +124,7 @@ def test_a_directory_that_becomes_closed_meanwhile_is_a_clear_error(home: Path) 
             os.chmod("out/d", 0o555)
             print(failure(destination.apply([*offer.writes("d/g"), offer.finish("d/g")])))
         os.chmod("out/d", 0o755)
-        print(sorted(names_in(Path("out"))))
+        print(sorted(saved_in(Path("out"))))
         """,
     )
     assert printed == ["Cannot save out/d/g: Permission denied", "['d', 'd/f']"]

@@ -16,6 +16,7 @@ from tests.storage.support import (
     failure,
     file_entry,
     names_in,
+    saved_in,
     saved_paths,
     snapshot,
     succeed,
@@ -221,7 +222,7 @@ def test_refuse_keeps_a_file_that_appeared(out: Path, contents: dict[str, bytes 
     error = failure(appearing(out, contents, REFUSE, "f"))
     assert isinstance(error, DestinationExists)
     assert str(error) == f"{out / 'f'} already exists."
-    assert {name: (out / name).read_bytes() for name in names_in(out)} == {"f": b"mine"}
+    assert {name: (out / name).read_bytes() for name in saved_in(out)} == {"f": b"mine"}
 
 
 def test_overwrite_replaces_a_file_that_appeared(out: Path) -> None:

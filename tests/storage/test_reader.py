@@ -202,6 +202,12 @@ def test_too_many_entries_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatc
         scan([tree])
 
 
+def test_names_too_long_in_all_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "MAX_PATH_CHARACTERS", 20)
+    with pytest.raises(InputError, match="too long in all"):
+        scan([tree])
+
+
 def test_a_file_too_large_for_a_browser_to_count_is_refused(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

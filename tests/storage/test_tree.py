@@ -12,7 +12,7 @@ import pytest
 from flyx.errors import DestinationExists
 from flyx.storage.tree import Tree
 from flyx.storage.writer import Destination
-from tests.storage.support import Offer, failure, names_in, snapshot, succeed
+from tests.storage.support import Offer, failure, names_in, saved_in, snapshot, succeed
 
 
 @pytest.fixture
@@ -129,4 +129,4 @@ def test_a_name_reserved_in_vain_is_given_back(tmp_path: Path, monkeypatch: pyte
     with Destination(tmp_path) as destination:
         error = failure(destination.apply(Offer({"f": b"new"}).everything()))
     assert str(error).endswith("Input/output error")
-    assert names_in(tmp_path) == set()
+    assert saved_in(tmp_path) == set()

@@ -47,6 +47,7 @@ from tests.storage.support import (
     file_entry,
     mounted,
     names_in,
+    saved_in,
     saved_paths,
     snapshot,
     succeed,
@@ -169,7 +170,7 @@ def test_an_empty_transfer_of_directories_needs_no_files(out: Path, destination:
 
 def test_a_file_that_is_saved_has_no_other_name(out: Path, destination: Destination) -> None:
     succeed(destination, (offer := Offer({"f": b"x", "g": b""})).plan() + offer.files())
-    assert list(out.glob(".flyx/*/*")) == []
+    assert list(out.glob(".flyx/*/*.part")) == []
     assert (out / "f").stat().st_nlink == (out / "g").stat().st_nlink == 1
 
 
@@ -261,7 +262,7 @@ def test_what_follows_a_failure_is_not_begun(out: Path, destination: Destination
     assert saved_paths(outcomes) == [str(out / "a")]
     assert isinstance(failure(outcomes), CorruptData)
     destination.abandon()
-    assert names_in(out) == {"a"}
+    assert saved_in(out) == {"a"}
 
 
 def test_a_file_that_cannot_be_named_ends_the_batch_at_its_place(out: Path, destination: Destination) -> None:
@@ -359,20 +360,21 @@ def test_a_filesystem_without_modes_is_no_failure(
 # Giving up.
 
 
-def test_giving_up_keeps_what_was_saved_and_nothing_else(out: Path, destination: Destination) -> None:
+def test_giving_up_keeps_what_was_saved_and_shows_nothing_else(out: Path) -> None:
     offer = Offer({"d": None, "d/done": b"done", "d/begun": b"a" * (BLOCK_SIZE + 1), "e": None})
     begun = offer.writes("d/begun")[0]
+    destination = Destination(out)
     succeed(destination, [*offer.plan(), *offer.writes("d/done"), offer.finish("d/done"), begun])
     destination.abandon()
     destination.abandon()
-    assert names_in(out) == {"d", "d/done"}
+    assert saved_in(out) == {"d", "d/done"}
 
 
-def test_giving_up_removes_the_directories_made_for_the_output_if_they_are_empty(tmp_path: Path) -> None:
+def test_giving_up_what_was_not_verified_removes_the_directories_made_for_it(tmp_path: Path) -> None:
     offer = Offer({"f": b"a" * (BLOCK_SIZE + 1)})
     destination = Destination(tmp_path / "a" / "out")
-    succeed(destination, [*offer.plan(), offer.writes("f")[0]])
-    assert (tmp_path / "a" / "out").is_dir()
+    bad = WriteBlock(0, 0, [b"bad"], block_digest([b"good"]))
+    assert isinstance(failure(destination.apply([*offer.plan(), bad])), CorruptData)
     destination.abandon()
     assert names_in(tmp_path) == set()
 
@@ -406,7 +408,7 @@ def test_giving_up_waits_for_the_batch_under_way(
     monkeypatch.setattr(os, "fsync", fsync_while_someone_gives_up)
     assert saved_paths(succeed(destination, [*offer.plan(), *offer.files()])) == [str(out / "f")]
     given_up.join()
-    assert names_in(out) == {"f"}
+    assert saved_in(out) == {"f"}
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
@@ -424,10 +426,9 @@ def test_another_transfer_into_the_same_directory_is_left_alone(out: Path) -> No
     other = Destination(out)
     succeed(other, [*theirs.plan(), theirs.writes("theirs")[0]])
     with Destination(out) as destination:
-        succeed(destination, [*ours.plan(), ours.writes("ours")[0]])
-    with Destination(out) as destination:
-        succeed(destination, ours.everything())
-    assert {path.suffix for path in out.rglob("*") if path.is_file()} == {"", ".part"}
+        succeed(destination, [*ours.plan(), *ours.files(), FinishTree()])
+    assert saved_in(out) == {"ours"}
+    assert len(list(out.glob(".flyx/*/*.part"))) == 1
     succeed(other, [theirs.writes("theirs")[1], theirs.finish("theirs"), FinishTree()])
     assert names_in(out) == {"ours", "theirs"}
     other.abandon()
@@ -461,7 +462,7 @@ def test_a_link_put_in_place_of_a_parent_during_the_transfer_is_refused(
         error = failure(destination.apply([*offer.writes("d/secret"), offer.finish("d/secret")]))
     assert isinstance(error, DestinationExists)
     assert snapshot(outside) == before
-    assert names_in(out) == {"d", "moved", "moved/one"}
+    assert saved_in(out) == {"d", "moved", "moved/one"}
 
 
 def test_a_link_put_in_place_of_a_directory_keeps_its_target_as_it_was(
@@ -503,7 +504,7 @@ def test_a_full_disk_is_found_out_before_anything_is_written(tmp_path: Path) -> 
         assert names_in(disk) == set()
 
 
-def test_a_disk_that_fills_up_meanwhile_is_a_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_meanwhile_is_a_clear_error_and_keeps_what_was_saved(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     offer = Offer({"done": b"done", "f": b"a" * 900_000})
     with mounted(disk, "size=1m"):
@@ -513,7 +514,7 @@ def test_a_disk_that_fills_up_meanwhile_is_a_clear_error_and_leaves_nothing(tmp_
             error = failure(destination.apply(offer.writes("f")))
             assert isinstance(error, NoSpace)
             assert "900.0 kB needed" in str(error)
-        assert names_in(disk) == {"done", "other"}
+        assert saved_in(disk) == {"done", "other"}
 
 
 def test_a_disk_that_has_room_again_takes_the_same_block(tmp_path: Path) -> None:

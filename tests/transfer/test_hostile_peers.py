@@ -16,7 +16,7 @@ from flyx.transfer.manifest import BLOCK_SIZE, Manifest, RunningDigest, block_di
 from flyx.transfer.messages import FRAME_HEADER, FrameKind
 from flyx.transfer.receiver import WINDOW, Receiver
 from flyx.transfer.sender import Sender
-from flyx.transfer.session import HELLO_TIMEOUT, Failed
+from flyx.transfer.session import SILENCE_LIMIT, Failed
 from tests.simulator import MemoryDestination, MemorySource, manifest_of
 
 FILES: dict[str, bytes | None] = {"d": None, "d/a": b"a" * 5000, "d/b": b"b" * 10}
@@ -47,9 +47,8 @@ def control(machine: Receiver | Sender, *told: messages.ControlMessage) -> None:
 
 def accepting_receiver(manifest: Manifest | None = None) -> tuple[Receiver, MemoryDestination]:
     """A receiver that has accepted FILES and waits for data."""
-    receiver = Receiver(ask=False, agent="test", now=NOW)
+    receiver = Receiver(ask=False, now=NOW)
     destination = MemoryDestination(set())
-    control(receiver, messages.Hello(version=1, agent="liar"))
     control(receiver, *messages.manifest_messages(manifest or manifest_of(FILES)))
     work(receiver, destination)
     return receiver, destination
@@ -147,8 +146,7 @@ def test_data_beyond_the_credit_ends_the_transfer() -> None:
 
 
 def test_data_before_acceptance_ends_the_transfer() -> None:
-    receiver = Receiver(ask=True, agent="test", now=NOW)
-    control(receiver, messages.Hello(version=1, agent="liar"))
+    receiver = Receiver(ask=True, now=NOW)
     control(receiver, *messages.manifest_messages(manifest_of(FILES)))
     receiver.receive_data(A[0], NOW)
     assert isinstance(error_of(receiver), RemoteProtocolError)
@@ -181,15 +179,50 @@ def lying_manifests() -> dict[str, list[messages.ControlMessage]]:
 
 @pytest.mark.parametrize("lie", lying_manifests())
 def test_a_manifest_that_contradicts_itself_ends_the_transfer(lie: str) -> None:
-    receiver = Receiver(ask=False, agent="test", now=NOW)
-    control(receiver, messages.Hello(version=1, agent="liar"), *lying_manifests()[lie])
+    receiver = Receiver(ask=False, now=NOW)
+    control(receiver, *lying_manifests()[lie])
     assert isinstance(error_of(receiver), RemoteProtocolError)
+
+
+@pytest.mark.parametrize("what", ["roots", "paths"])
+def test_paths_that_fill_the_memory_end_the_transfer(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flyx.transfer.receiver.MAX_PATH_CHARACTERS", 100_000)
+    receiver = Receiver(ask=False, now=NOW)
+    many = 10_000
+    roots = many if what == "roots" else 1
+    start = messages.ManifestStart(manifest_id="0" * 64, entries=many, files=many, bytes=0, roots=roots)
+    control(receiver, start)
+    if what == "paths":
+        control(receiver, messages.Roots(names=["d"]))
+    for n in range(many // 10):
+        names = [f"{'d/' if what == 'paths' else ''}{n}-{i}-{'x' * 900}" for i in range(10)]
+        if what == "roots":
+            control(receiver, messages.Roots(names=names))
+        else:
+            rows: list[messages.Row] = [(name, "file", 0, 0o644, 0) for name in names]
+            control(receiver, messages.ManifestPiece(first=10 * n, entries=rows))
+        if receiver.ended:
+            break
+    assert isinstance(error_of(receiver), RemoteProtocolError)
+    assert n * 9_000 < 300_000
+
+
+@pytest.mark.parametrize("end", ["receiver", "sender"])
+def test_pings_without_end_leave_one_answer_waiting(end: str) -> None:
+    machine = accepting_receiver()[0] if end == "receiver" else offering_sender()[0]
+    while machine.next_control() is not None:
+        pass
+    for token in range(10_000):
+        control(machine, messages.Ping(token=token))
+    answers = [messages.parse_control_untrusted(text) for text in iter(machine.next_control, None)]
+    assert answers == [messages.Pong(token=0)]
+    control(machine, messages.Ping(token=5))
+    assert machine.next_control() == messages.serialize_control(messages.Pong(token=5))
 
 
 def offering_sender() -> tuple[Sender, MemorySource]:
     manifest = manifest_of(FILES)
-    sender = Sender(manifest, max_message_size=16384, agent="test", now=NOW)
-    control(sender, messages.Hello(version=1, agent="liar"))
+    sender = Sender(manifest, max_message_size=16384, now=NOW)
     return sender, MemorySource(manifest, FILES)
 
 
@@ -267,38 +300,36 @@ def test_blocks_that_were_not_asked_for_are_our_own_mistake() -> None:
 
 def machines() -> list[Receiver | Sender]:
     return [
-        Receiver(ask=False, agent="test", now=NOW),
-        Sender(manifest_of(FILES), max_message_size=16384, agent="test", now=NOW),
+        Receiver(ask=False, now=NOW),
+        Sender(manifest_of(FILES), max_message_size=16384, now=NOW),
     ]
 
 
 @pytest.mark.parametrize("machine", machines(), ids=["receiver", "sender"])
-def test_a_peer_that_never_greets_is_given_up(machine: Receiver | Sender) -> None:
-    deadline = machine.next_timeout()
-    assert deadline == NOW + HELLO_TIMEOUT
-    machine.handle_timeout(deadline)
+def test_a_peer_that_never_speaks_is_given_up(machine: Receiver | Sender) -> None:
+    while (due := machine.next_timeout()) is not None and due < NOW + SILENCE_LIMIT:
+        machine.handle_timeout(due)
+    assert due == NOW + SILENCE_LIMIT
+    machine.handle_timeout(due)
     assert isinstance(error_of(machine), TransferInterrupted)
 
 
-@pytest.mark.parametrize("machine", machines(), ids=["receiver", "sender"])
-def test_another_protocol_version_is_named(machine: Receiver | Sender) -> None:
-    control(machine, messages.Hello(version=2, agent="newer"))
-    error = error_of(machine)
-    assert "version 2" in str(error)
-    assert error.hint is not None
-    assert "flyx --version" in error.hint
+def test_a_sender_that_is_held_tells_nothing_until_it_is_released() -> None:
+    sender = Sender(manifest_of(FILES), max_message_size=16384, now=NOW, held=True)
+    sender.handle_timeout(NOW)
+    told = [messages.parse_control_untrusted(text) for text in iter(sender.next_control, None)]
+    assert told == [messages.Ping(token=1)]
+    sender.release()
+    told = [messages.parse_control_untrusted(text) for text in iter(sender.next_control, None)]
+    assert told == list(messages.manifest_messages(manifest_of(FILES)))
+    with pytest.raises(LocalProtocolError):
+        sender.release()
 
 
-@pytest.mark.parametrize("machine", machines(), ids=["receiver", "sender"])
-def test_nothing_is_understood_before_hello(machine: Receiver | Sender) -> None:
-    control(machine, messages.Ping(token=1))
-    assert isinstance(error_of(machine), RemoteProtocolError)
-
-
-@pytest.mark.parametrize("machine", machines(), ids=["receiver", "sender"])
-def test_a_second_hello_is_refused(machine: Receiver | Sender) -> None:
-    control(machine, messages.Hello(version=1, agent="x"), messages.Hello(version=1, agent="x"))
-    assert isinstance(error_of(machine), RemoteProtocolError)
+def test_a_receiver_that_answers_before_anything_is_offered_ends_the_transfer() -> None:
+    sender = Sender(manifest_of(FILES), max_message_size=16384, now=NOW, held=True)
+    control(sender, messages.Accept(below=0))
+    assert isinstance(error_of(sender), RemoteProtocolError)
 
 
 @pytest.mark.parametrize("machine", machines(), ids=["receiver", "sender"])
@@ -309,7 +340,6 @@ def test_text_of_a_cancel_cannot_steer_a_terminal(machine: Receiver | Sender) ->
 
 any_control = st.one_of(
     st.sampled_from([m for lie in lying_manifests().values() for m in lie]),
-    st.just(messages.Hello(version=1, agent="x")),
     st.builds(messages.Accept, below=st.integers(0, 5)),
     st.builds(messages.Credit, bytes=st.integers(0, 100_000), written=st.integers(0, 9_000)),
     st.builds(messages.Saved, files=st.lists(st.integers(0, 4), max_size=3)),

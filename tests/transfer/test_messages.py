@@ -16,7 +16,6 @@ from flyx.transfer.messages import FRAME_HEADER, FrameKind, FramePacker, parse_f
 SHA = "0" * 64
 
 control_messages = st.one_of(
-    st.builds(messages.Hello, version=st.integers(1, 9), agent=st.text(max_size=64)),
     st.builds(
         messages.ManifestStart,
         manifest_id=st.just(SHA),
@@ -70,9 +69,9 @@ def test_garbage_on_the_control_channel_is_refused(garbage: str | bytes) -> None
         '{"type":"accept","below":' + "9" * 5000 + "}",
         '{"type":"complete","files":0,"bytes":0,"sha256":"' + "Z" * 64 + '"}',
         '{"type":"nonsense"}',
-        '{"type":["hello"]}',
+        '{"type":["ping"]}',
         '{"type":"ping","token":0}' + " " * messages.MAX_CONTROL_SIZE,
-        '{"type":"hello","version":1,"agent":"\\ud800"}',
+        '{"type":"cancel","code":"declined","message":"\\ud800"}',
     ],
 )
 def test_hostile_control_messages_are_refused(text: str) -> None:

@@ -246,7 +246,7 @@ class Bbr(CongestionController):
         model.update_round(sample)
         model.update_background_loss(sample)
         if model.round_start:
-            model.end_round_of_background_loss(self._ack_phase in PROBE_FEEDBACK)
+            model.end_round_of_background_loss(now, self._ack_phase in PROBE_FEEDBACK)
         if model.round_start:
             self._rounds_since_probe_up += 1
             self._pace_before, self._pace_last_round = self._pace_last_round, self._pace_this_round

@@ -33,6 +33,8 @@ MAX_QUIET_ROUND_LOSS = 0.1
 # good deal more, a loss or two are no background.
 BACKGROUND_LOSS_ROUNDS = 32
 BACKGROUND_LOSS_PRIOR = 120_000
+# More lost than the background and this part, in a round that met a queue: the queue is full.
+OVERFLOW_LOSS = 0.005
 # The round's shortest round trip betrays a queue if it exceeds min_rtt by an eighth, but at least and at most
 # this many seconds: HyStart++'s thresholds (RFC 9406 §4.3).
 QUEUE_RTT_DIVISOR = 8
@@ -86,8 +88,12 @@ class PathModel:
         self._full_bw_count = 0
 
         # See update_background_loss(). queue_seen: all of the last round's packets met a queue.
+        # queue_overflows: and more than a few of them were lost. loss_is_background: some met none, and few
+        # were lost.
         self.background_loss = 0.0
         self.queue_seen = False
+        self.loss_is_background = False
+        self.queue_overflows = False
         self._round_min_rtt = inf
         self._round_acked = 0
         self._round_lost = 0
@@ -142,18 +148,25 @@ class PathModel:
         Deviation: what was delivered is set in relation to what could have been. The draft's bounds shrink by
         PACING_MARGIN and by the background loss in each round with any loss, compounding for seconds; and a
         single loss after PROBE_BW_DOWN or PROBE_RTT takes their low rate for the path's. Where there is a
-        queue, all is as in the draft: then the loss may tell of another flow, and a flow that came late lives
-        off what this one gives up.
+        queue that overflows, all is as in the draft: then the loss may tell of another flow, and a flow that
+        came late lives off what this one gives up. And loss that a probe would have tolerated, in a round
+        that met no queue, changes nothing: what such a round delivered tells of our process, which was busy
+        elsewhere, rather than of the path.
 
         Args:
             cwnd: Bytes.
             pace: What part of bw was sent at the time that the round's samples cover, at most 1.
         """
+        if self.loss_is_background:
+            return
         if self.bw_shortterm == inf:
             self.bw_shortterm = self.max_bw
         if self.inflight_shortterm == inf:
             self.inflight_shortterm = cwnd
-        part = 1.0 if self.queue_seen else pace * (1 - self.background_loss)
+        if self.queue_seen:
+            part = 1.0 if self.queue_overflows else pace
+        else:
+            part = pace * (1 - self.background_loss)
         # Corrected, but never so as to raise a bound that the draft would not.
         bw = max(self.bw_latest, min(self.bw_latest / part, self.bw_shortterm))
         inflight = max(self.inflight_latest, min(self.inflight_latest / part, self.inflight_shortterm))
@@ -201,7 +214,7 @@ class PathModel:
             self._round_min_rtt = sample.rtt
         self._round_acked += sample.acked
 
-    def end_round_of_background_loss(self, probing: bool) -> None:
+    def end_round_of_background_loss(self, now: float, probing: bool) -> None:
         """Average what the round lost, and look for a queue.
 
         Args:
@@ -214,6 +227,14 @@ class PathModel:
             return
         slack = max(QUEUE_RTT_MIN, min(self.min_rtt / QUEUE_RTT_DIVISOR, QUEUE_RTT_MAX))
         self.queue_seen = rtt >= self.min_rtt + slack
+        self.queue_overflows = self.queue_seen and lost > (acked + lost) * (
+            OVERFLOW_LOSS + self.background_loss
+        )
+        self.loss_is_background = not self.queue_seen and lost <= (acked + lost) * (
+            LOSS_THRESH + self.background_loss
+        )
+        if not self.queue_seen:
+            self._confirm_min_rtt(now)
         if probing or self.queue_seen or lost > (acked + lost) * MAX_QUIET_ROUND_LOSS:
             return
         keep = 1 - 1 / BACKGROUND_LOSS_ROUNDS
@@ -250,6 +271,15 @@ class PathModel:
         ):
             self.min_rtt = self.probe_rtt_min_delay
             self._min_rtt_stamp = self.probe_rtt_min_stamp
+
+    def _confirm_min_rtt(self, now: float) -> None:
+        """The round's shortest round trip was about min_rtt.
+
+        Deviation: the draft lets only a shorter one count, and slows down every PROBE_RTT_INTERVAL to look
+        for it, which costs 2 % of the path; but a flow that has it to itself, or drains its queue as it
+        should, sees its length all the time. Flows that keep a queue filled together still slow down.
+        """
+        self.probe_rtt_min_stamp = self._min_rtt_stamp = now
 
     def advance_latest_delivery_signals(self, sample: AckSample) -> None:
         """Begin the next round of loss accounting, if one has ended. §5.5.10.3."""

@@ -1,0 +1,248 @@
+"""Peers that know the code and lie, as real processes: what honest ends say, and what is left of the lies."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.peers.liar import DAWDLING, RECEIVER_LIES, VERSION_2
+from e2e.processes import Flyx, FlyxProcess, names_in, sha256, snapshot, write_random, write_sparse
+from flyx.transfer.manifest import MAX_PATH_CHARACTERS
+
+MEMORY = 400 * 10**6
+"""Bytes that an honest end may take at most, whatever is done to it; about 100 MB are usual."""
+
+Start = Callable[..., "Liar"]
+
+
+class Liar:
+    """A process of e2e.peers.liar."""
+
+    def __init__(self, flyx: Flyx, *arguments: str) -> None:
+        role, lie, *rest = arguments
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "e2e.peers.liar", role, lie, flyx.server, *rest],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[1],
+            env=flyx.environment,
+            text=True,
+        )
+
+    def says(self) -> dict[str, Any]:
+        """Wait for its next line."""
+        assert self.process.stdout is not None
+        return dict(json.loads(self.process.stdout.readline()))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+@pytest.fixture
+def liar(flyx: Flyx) -> Iterator[Start]:
+    started: list[Liar] = []
+
+    def start(*arguments: str) -> Liar:
+        started.append(Liar(flyx, *arguments))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.kill()
+
+
+def peak_memory(process: FlyxProcess) -> int:
+    """The most memory that a running process has had, in bytes."""
+    status = Path(f"/proc/{process.process.pid}/status").read_text()
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """An output directory with something in it, a link out of it, and something outside."""
+    target = tmp_path / "in"
+    write_random(target / "precious", 100)
+    write_random(tmp_path / "outside" / "precious", 100)
+    (target / "link").symlink_to("../outside")
+    return target
+
+
+# Senders.
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        (["../escape"], "unsafe_name"),
+        (["ok/", "ok/../../escape"], "unsafe_name"),
+        ([".flyx/", ".flyx/journal"], "unsafe_name"),
+        (["\x1b[2J\x1b[31mred"], "unsafe_name"),
+        (["one", "one/two"], "unsafe_name"),
+        (["link/", "link/new"], "destination_exists"),
+        (["precious"], "destination_exists"),
+    ],
+    ids=lambda value: repr(value) if isinstance(value, list) else value,
+)
+def test_a_path_that_leads_elsewhere_is_refused_and_nothing_is_touched(
+    flyx: Flyx, tmp_path: Path, prepared: Path, liar: Start, path: list[str], code: str
+) -> None:
+    before = snapshot(tmp_path)
+    sender = liar("sender", "paths:" + json.dumps(path))
+    words = str(sender.says()["code"])
+    receiver = flyx.start("receive", "--server", flyx.server, "--yes", "-o", prepared, words)
+    receiver.ends(7)
+    assert sender.says() == {"heard": "cancel", "code": code}
+    assert snapshot(tmp_path) == before
+    assert receiver.out == ""
+    assert "\x1b" not in receiver.err
+    assert "\u202e" not in receiver.err
+
+
+@pytest.mark.parametrize(
+    ("lie", "status", "code"),
+    [
+        ("more than announced", 1, "protocol_error"),
+        ("elsewhere", 1, "protocol_error"),
+        ("too much", 7, "no_space"),
+        ("another digest", 1, "corrupt_data"),
+        ("another file digest", 1, "corrupt_data"),
+        ("unasked", 1, "protocol_error"),
+        ("done", 1, "protocol_error"),
+        ("nonsense", 1, "protocol_error"),
+        ("escapes", 6, None),
+    ],
+)
+def test_a_sender_that_lies_is_told_so_and_leaves_nothing(
+    flyx: Flyx, tmp_path: Path, prepared: Path, liar: Start, lie: str, status: int, code: str | None
+) -> None:
+    before = snapshot(tmp_path)
+    sender = liar("sender", lie)
+    words = str(sender.says()["code"])
+    receiver = flyx.start("receive", "--server", flyx.server, "--yes", "-o", prepared, words)
+    said = sender.says()
+    if code:
+        assert said == {"heard": "cancel", "code": code}
+    receiver.ends(status)
+    assert receiver.out == ""
+    assert receiver.err.count("error: ") == 1
+    assert "faked: line" not in receiver.err.splitlines()
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", receiver.err)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("lie", "limit"), [("flood of blocks", MEMORY), ("flood of paths", MEMORY + MAX_PATH_CHARACTERS * 2)]
+)
+def test_a_flood_is_stopped_before_it_fills_the_memory(
+    flyx: Flyx, tmp_path: Path, prepared: Path, liar: Start, lie: str, limit: int
+) -> None:
+    before = snapshot(tmp_path)
+    sender = liar("sender", lie)
+    receiver = flyx.receive(str(sender.says()["code"]), prepared)
+    most = 0
+    while receiver.process.poll() is None:
+        with suppress(AssertionError, FileNotFoundError, ProcessLookupError):
+            most = max(most, peak_memory(receiver))
+        with suppress(subprocess.TimeoutExpired):
+            receiver.process.wait(0.05)
+    receiver.fails(1, "protocol_error")
+    assert sender.says() == {"heard": "cancel", "code": "protocol_error"}
+    assert 0 < most < limit
+    assert snapshot(tmp_path) == before
+
+
+# Receivers.
+
+
+def test_receivers_that_lie_are_told_so_and_the_sender_goes_on(
+    flyx: Flyx, tmp_path: Path, liar: Start
+) -> None:
+    source = write_random(tmp_path / "file", 5_000_000)
+    sender = flyx.send(source)
+    code = sender.code()
+    lies = [lie for lie in RECEIVER_LIES if lie != "stands still"]
+    for n, lie in enumerate(lies):
+        receiver = liar("receiver", lie, code)
+        said = receiver.says()
+        if lie != "escapes":
+            assert said == {"heard": "cancel", "code": "protocol_error"}, lie
+        failed = sender.event("peer", peer=n + 1, state="failed")
+        assert failed["code"] == ("interrupted" if lie == "escapes" else "protocol_error"), lie
+        assert "\x1b" not in failed["message"]
+    assert sender.named("done") == []
+    flyx.receive(code, tmp_path / "in").ends(0)
+    sender.ends(0)
+    assert sha256(tmp_path / "in" / "file") == sha256(source)
+
+
+def test_a_receiver_that_takes_without_end_and_reads_nothing_fills_no_memory_and_slows_nobody(
+    flyx: Flyx, tmp_path: Path, liar: Start
+) -> None:
+    source = write_sparse(tmp_path / "file", 600_000_000)
+    sender = flyx.send("--receivers", "2", source)
+    code = sender.code()
+    hostile = liar("receiver", "stands still", code)
+    assert hostile.says() == {"granted": True}
+    hostile.process.send_signal(signal.SIGSTOP)
+    flyx.receive(code, tmp_path / "in").ends(0)
+    assert peak_memory(sender) < MEMORY
+    assert names_in(tmp_path / "in") == ["file"]
+    hostile.kill()
+    sender.event("peer", peer=1, state="failed")
+
+
+def test_strangers_that_never_finish_pairing_keep_nobody_out_and_learn_nothing(
+    flyx: Flyx, tmp_path: Path, liar: Start
+) -> None:
+    source = write_random(tmp_path / "secret-name", 1000)
+    sender = flyx.send(source)
+    code = sender.code()
+    dawdlers = [liar("receiver", DAWDLING, code) for _ in range(4)]
+    for dawdler in dawdlers:
+        assert dawdler.says() == {"connected": True}
+    flyx.receive(code, tmp_path / "in").ends(0)
+    sender.ends(0)
+    assert sha256(tmp_path / "in" / "secret-name") == sha256(source)
+
+
+def test_another_version_is_named_on_both_sides(flyx: Flyx, tmp_path: Path, liar: Start) -> None:
+    later = liar("sender", VERSION_2)
+    receiver = flyx.start("receive", "--server", flyx.server, "--yes", str(later.says()["code"]))
+    receiver.complains(
+        5,
+        "The other side speaks version 2 of the protocol of flyx, this one version 1.",
+        "bring both sides to the same release",
+    )
+    assert later.says() == {"heard": "reject", "code": "other_version"}
+    sender = flyx.send(write_random(tmp_path / "file", 10))
+    later = liar("receiver", VERSION_2, sender.code())
+    assert later.says() == {"heard": "reject", "code": "other_version"}
+    assert "version 2" in sender.event("peer", state="failed", code="other_version")["message"]
+    assert sender.named("notice") == []
+
+
+@pytest.mark.soak
+def test_a_stranger_that_never_finishes_pairing_is_sent_away_and_makes_room(
+    flyx: Flyx, tmp_path: Path, liar: Start
+) -> None:
+    source = write_random(tmp_path / "secret-name", 1000)
+    sender = flyx.send(source)
+    code = sender.code()
+    for dawdler in [liar("receiver", DAWDLING, code) for _ in range(8)]:
+        assert dawdler.says() == {"connected": True}
+    flyx.receive(code, tmp_path / "in").ends(0)
+    assert sender.event("peer", state="failed")["code"] == "pairing_timed_out"
+    sender.ends(0)

@@ -1,0 +1,132 @@
+"""Connections that break in the middle of a transfer, and go on over new ones."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.network import Network
+from e2e.processes import Flyx, FlyxProcess, names_in, sha256, write_random
+
+MB = 1_000_000
+SIZE = 60 * MB
+RATE = 20
+"""Mbit/s: SIZE takes 24 s, so that there is a middle."""
+
+LONG_OUTAGE = 200.0
+"""Seconds in which a repaired transfer must end."""
+
+
+class Scene:
+    """A server and a sender on the left, receivers on the right."""
+
+    def __init__(self, network: Network, flyx: Flyx, directory: Path) -> None:
+        self.network = network
+        self._flyx = flyx
+        self._directory = directory
+        listen = ["--host", "10.91.0.1", "--port", "0", "--stun", "none", "--log-level", "warning"]
+        self.server = self._start("left", "serve", *listen)
+        self.url = self.server.prints(r"ws://\S+(?=\n)")[0]
+        self.source = write_random(directory / "file", SIZE)
+
+    def send(self, *arguments: str | Path) -> FlyxProcess:
+        return self._start("left", "send", "--server", self.url, "--json", *arguments, self.source)
+
+    def receive(self, sender: FlyxProcess, directory: str, *arguments: str) -> FlyxProcess:
+        options = ["--server", self.url, "--json", "--yes", "-o", self._directory / directory, *arguments]
+        return self._start("right", "receive", *options, sender.code())
+
+    def _start(self, host: str, *arguments: str | Path) -> FlyxProcess:
+        return self._flyx.adopt(self.network.start(host, arguments, self._flyx.environment, self._directory))
+
+    def arrived(self, directory: str) -> bool:
+        return sha256(self._directory / directory / "file") == sha256(self.source)
+
+
+@pytest.fixture
+def scene(flyx: Flyx, tmp_path: Path) -> Iterator[Scene]:
+    with Network() as network:
+        network.limit("left", RATE)
+        yield Scene(network, flyx, tmp_path)
+        flyx.close()
+
+
+def in_the_middle(receiver: FlyxProcess) -> None:
+    receiver.event("progress", lambda event: event["bytes"] > SIZE // 10)
+
+
+def outage(scene: Scene, seconds: float) -> None:
+    """The time is the condition here: so long there is no cable."""
+    scene.network.cable("right", "down")
+    time.sleep(seconds)
+    scene.network.cable("right", "up")
+
+
+def test_a_cable_that_is_out_for_10_seconds_is_not_even_noticed(scene: Scene, tmp_path: Path) -> None:
+    sender = scene.send()
+    receiver = scene.receive(sender, "in")
+    in_the_middle(receiver)
+    outage(scene, 10.0)
+    receiver.ends(0, LONG_OUTAGE)
+    sender.ends(0)
+    assert scene.arrived("in")
+    assert not [e for e in receiver.named("peer") if e["state"] == "lost"]
+
+
+@pytest.mark.soak
+def test_a_cable_that_is_out_for_60_seconds_costs_a_new_connection(scene: Scene, tmp_path: Path) -> None:
+    sender = scene.send()
+    receiver = scene.receive(sender, "in")
+    in_the_middle(receiver)
+    outage(scene, 60.0)
+    receiver.ends(0, LONG_OUTAGE)
+    sender.ends(0)
+    assert scene.arrived("in")
+    assert receiver.event("peer", state="lost")
+    assert sender.event("peer", state="lost")
+    # It is one transfer, told of once.
+    assert len(receiver.named("done")) == len(receiver.named("file")) == len(receiver.named("manifest")) == 1
+    assert receiver.event("done")["resumed"] == 0
+    assert len(receiver.named("path")) == 2
+
+
+def test_a_receiver_whose_address_changes_goes_on_from_the_new_one(scene: Scene, tmp_path: Path) -> None:
+    sender = scene.send()
+    receiver = scene.receive(sender, "in")
+    in_the_middle(receiver)
+    scene.network.address("right", "10.91.0.77")
+    receiver.ends(0, LONG_OUTAGE)
+    sender.ends(0)
+    assert scene.arrived("in")
+    assert names_in(tmp_path / "in") == ["file"]
+
+
+def test_a_transfer_under_way_outlives_its_server(scene: Scene) -> None:
+    sender = scene.send()
+    receiver = scene.receive(sender, "in")
+    in_the_middle(receiver)
+    scene.server.send_signal(signal.SIGKILL)
+    receiver.ends(0, LONG_OUTAGE)
+    sender.ends(0)
+    assert scene.arrived("in")
+
+
+def test_when_no_connection_can_be_made_what_arrived_is_kept(scene: Scene, tmp_path: Path) -> None:
+    sender = scene.send("--reconnect", "5")
+    receiver = scene.receive(sender, "in", "--reconnect", "5")
+    in_the_middle(receiver)
+    scene.network.cable("right", "down")
+    receiver.fails(6, "connection_lost", 90.0)
+    assert "nothing was heard from the sender" in receiver.event("error")["message"]
+    assert sender.event("peer", state="failed")["code"] == "connection_lost"
+    assert names_in(tmp_path / "in") == [".flyx"]
+    scene.network.cable("right", "up")
+    again = scene.receive(sender, "in")
+    again.ends(0, LONG_OUTAGE)
+    sender.ends(0)
+    assert scene.arrived("in")
+    assert again.event("done")["resumed"] > SIZE // 20

@@ -1,0 +1,518 @@
+"""Greeting and pairing of a sender with one receiver: SPAKE2, bound to the connection, with key confirmation.
+
+Both sides say hello; then the receiver and the sender exchange the messages of SPAKE2 (the package spake2:
+Ed25519, the sender is its side A, the identities name version, room and roles), and prove in the same order
+that they hold the same key. Each proof is two HMACs with keys of their own (keys.py):
+
+    words       over the exchange: the other side used the same words, in the same room and the other role
+    connection  over the exchange, both hellos as they were said, and the SHA-256 of both DTLS certificates as
+                each side sees them: nobody is in between
+
+That they are apart tells a wrong word from an attack. A man in the middle who passes the messages on makes
+the first right and the second wrong; one who takes part in the exchange needs the words, and has one guess.
+The receiver proves first: a guess of a stranger costs one of the sender's tries before it is answered.
+
+A pairing leaves a key at both ends. On a new connection within the same room it takes the place of the words
+(`session`): so a path that is broken on purpose gives nobody another guess.
+
+Input methods: receive, give_words, cancel, channel_closed, handle_timeout. After each, drain next_message,
+then next_event; then ask next_timeout. When it is paired, what comes next on the channel is the transfer's.
+
+RFC 9382 for SPAKE2, its identities (§3.1) and key confirmation (§4); RFC 8827 §6.5 for what fingerprints that
+travel through a server are worth alone.
+"""
+
+from __future__ import annotations
+
+import hmac
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import ClassVar
+
+from spake2 import SPAKE2_A, SPAKE2_B  # type: ignore[import-untyped]
+
+from flyx.errors import (
+    ConnectionMismatch,
+    FlyxError,
+    InputError,
+    LocalProtocolError,
+    MissingFeature,
+    NoWordsAsked,
+    OtherVersion,
+    PairingFailed,
+    PairingTimedOut,
+    PeerUnreachable,
+    RemoteProtocolError,
+    SenderLeft,
+    TooManyTries,
+    TransferInterrupted,
+    WrongWords,
+)
+from flyx.pairing import messages
+from flyx.pairing.keys import Binding, Keys, Role, Session, identities
+from flyx.pairing.messages import VERSION, CodeKind, Confirm, Hello, PairingMessage, Pake, Reject
+
+STEP_TIMEOUT = 20.0
+"""Seconds for each answer that no person has to think about."""
+
+WORDS_TIMEOUT = 60.0
+"""Seconds for a person to type the words."""
+
+MAX_TRIES = 3
+"""Wrong words in one room, whoever gives them, until it is closed."""
+
+
+class State(Enum):
+    """What is awaited."""
+
+    GREETING = auto()
+    # The receiver's words, of its own person.
+    WORDS = auto()
+    PAKE = auto()
+    CONFIRM = auto()
+    PAIRED = auto()
+    FAILED = auto()
+
+
+class _Input(Enum):
+    """What moves the state: the kinds of messages, and what our own side does."""
+
+    HELLO = auto()
+    # A hello in a pairing that needs no words.
+    OPEN_HELLO = auto()
+    WORDS = auto()
+    PAKE = auto()
+    CONFIRM = auto()
+
+
+# Whatever is not here is out of place. Every state but the last two may also become FAILED.
+_TRANSITIONS: Mapping[Role, Mapping[tuple[State, _Input], State]] = {
+    Role.SENDER: {
+        (State.GREETING, _Input.HELLO): State.PAKE,
+        (State.GREETING, _Input.OPEN_HELLO): State.PAIRED,
+        (State.PAKE, _Input.PAKE): State.CONFIRM,
+        (State.CONFIRM, _Input.CONFIRM): State.PAIRED,
+    },
+    Role.RECEIVER: {
+        (State.GREETING, _Input.HELLO): State.WORDS,
+        (State.GREETING, _Input.OPEN_HELLO): State.PAIRED,
+        (State.WORDS, _Input.WORDS): State.PAKE,
+        (State.PAKE, _Input.PAKE): State.CONFIRM,
+        (State.CONFIRM, _Input.CONFIRM): State.PAIRED,
+    },
+}
+
+_TIMEOUTS: Mapping[tuple[Role, State], float] = {
+    (Role.SENDER, State.GREETING): STEP_TIMEOUT,
+    # The receiver may have to ask its person first.
+    (Role.SENDER, State.PAKE): WORDS_TIMEOUT,
+    (Role.SENDER, State.CONFIRM): STEP_TIMEOUT,
+    (Role.RECEIVER, State.GREETING): STEP_TIMEOUT,
+    # Without a deadline for our own person: the sender has one.
+    (Role.RECEIVER, State.PAKE): STEP_TIMEOUT,
+    (Role.RECEIVER, State.CONFIRM): STEP_TIMEOUT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What we say of ourselves; features and needs as in Hello."""
+
+    agent: str
+    features: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A sender's code: what it is made of, as in Hello, and the password that its words are (unless open)."""
+
+    kind: CodeKind
+    words: int
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
+class WordsWanted:
+    """The receiver's turn: call give_words(). The sender's code has `count` words of the list; 0: its own."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """The two sides have greeted, and proved themselves unless the sender is open.
+
+    Attributes:
+        session: for the next connection between the two in this room; None when the sender is open.
+        features: what both sides can do beyond the version.
+    """
+
+    session: Session | None
+    features: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """It has ended; nothing more will happen."""
+
+    error: FlyxError
+
+
+PairingEvent = WordsWanted | Paired | Failed
+
+
+class Tries:
+    """How often wrong words were given in one room; shared by its exchanges."""
+
+    def __init__(self, limit: int = MAX_TRIES) -> None:
+        self.limit = limit
+        self.failed = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the room has to be closed."""
+        return self.failed >= self.limit
+
+    def error(self) -> PairingFailed:
+        """What the last wrong words were for both sides."""
+        return TooManyTries(tries=self.failed) if self.exhausted else WrongWords()
+
+
+class Exchange(ABC):
+    """What both ends share."""
+
+    role: ClassVar[Role]
+
+    def __init__(self, hello: Hello, binding: Binding, entropy: Callable[[int], bytes], now: float) -> None:
+        self.state = State.GREETING
+        # Ours is the last message: the other side closes the connection once it has read it.
+        self.has_last_word = False
+        self._binding = binding
+        self._entropy = entropy
+        self._hello = hello
+        self._outgoing: deque[str] = deque([messages.serialize(hello)])
+        self._events: deque[PairingEvent] = deque()
+        self._deadline: float | None = now + _TIMEOUTS[self.role, self.state]
+        # What was said, by who said it: bound into the proofs.
+        self._hellos: dict[Role, bytes] = {self.role: self._outgoing[0].encode()}
+        self._elements: dict[Role, bytes] = {}
+        # Set by the hello of the other side.
+        self._features: frozenset[str] = frozenset()
+        # An earlier pairing that takes the place of the words.
+        self._session: Session | None = None
+        self._spake: SPAKE2_A | SPAKE2_B | None = None
+        # Set once both messages of SPAKE2 are there.
+        self._keys: Keys | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is paired or has failed. Drain once more."""
+        return self.state in (State.PAIRED, State.FAILED)
+
+    def receive(self, message: str | bytes, now: float) -> None:
+        """Take one message of the control channel. A bad one ends the exchange.
+
+        Raises:
+            LocalProtocolError: it is paired: the message belongs to the transfer.
+        """
+        if self.state is State.PAIRED:
+            raise LocalProtocolError(reason="a message after pairing")
+        if self.state is State.FAILED:
+            return
+        try:
+            self._dispatch(messages.parse_untrusted(message), str(message), now)
+        except (RemoteProtocolError, PairingFailed) as error:
+            self.cancel(error)
+
+    def cancel(self, error: FlyxError) -> None:
+        """Give up for this reason and tell the other side its code."""
+        if not self.ended:
+            self.has_last_word = True
+            self._say(Reject(reason=error.code))
+            self._fail(error)
+
+    def stop(self) -> None:
+        """Give up because our own program ends."""
+        left = self.role is Role.SENDER
+        self.cancel(SenderLeft() if left else TransferInterrupted(reason="it was stopped"))
+
+    def channel_closed(self) -> None:
+        """The control channel has closed under us."""
+        if not self.ended:
+            self._fail(PeerUnreachable(reason=f"it was lost before the {self.role.other.value} had paired"))
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due at next_timeout()."""
+        if not self.ended and self._deadline is not None and now >= self._deadline:
+            self.cancel(PairingTimedOut(seconds=_TIMEOUTS[self.role, self.state]))
+
+    def next_timeout(self) -> float | None:
+        """When handle_timeout() is due, in the same seconds as `now`."""
+        return None if self.ended else self._deadline
+
+    def next_message(self) -> str | None:
+        """Return the next message for the control channel."""
+        return self._outgoing.popleft() if self._outgoing else None
+
+    def next_event(self) -> PairingEvent | None:
+        """Return what has happened, oldest first."""
+        return self._events.popleft() if self._events else None
+
+    def _dispatch(self, message: PairingMessage, raw: str, now: float) -> None:
+        match message:
+            case Hello():
+                is_open = (self._hello.code or message.code) == "open"
+                following = self._following(_Input.OPEN_HELLO if is_open else _Input.HELLO)
+                self._hellos[self.role.other] = raw.encode()
+                self._check_hello(message)
+                self._take_hello(message, is_open=is_open)
+            case Pake(element=element):
+                following = self._following(_Input.PAKE)
+                self._keys = self._take_pake(bytes.fromhex(element))
+            case Confirm():
+                following = self._following(_Input.CONFIRM)
+                assert self._keys is not None
+                self._take_confirm(message, self._keys)
+                self._events.append(Paired(self._keys.session(), self._features))
+            case Reject():
+                self._fail(_error_of_reject(message, self.role))
+                return
+        self._enter(following, now)
+
+    @abstractmethod
+    def _take_hello(self, hello: Hello, *, is_open: bool) -> None:
+        """Look at what the other role says of itself."""
+
+    @abstractmethod
+    def _take_pake(self, element: bytes) -> Keys:
+        """Take the other side's message of SPAKE2."""
+
+    @abstractmethod
+    def _take_confirm(self, confirm: Confirm, keys: Keys) -> None:
+        """Verify the other side's proof."""
+
+    def _check_hello(self, theirs: Hello) -> None:
+        ours = self._hello
+        if theirs.version != ours.version:
+            raise OtherVersion(theirs=theirs.version, ours=ours.version)
+        for whose, needs, has in (
+            ("this", theirs.needs, ours.features),
+            ("the other", ours.needs, theirs.features),
+        ):
+            if lacking := sorted(set(needs) - set(has)):
+                raise MissingFeature(whose=whose, features=", ".join(lacking))
+        self._features = frozenset(ours.features) & frozenset(theirs.features)
+
+    def _start_spake(self, password: bytes) -> None:
+        sender, receiver = identities(self._binding.room_id)
+        side = SPAKE2_A if self.role is Role.SENDER else SPAKE2_B
+        self._spake = side(password, idA=sender, idB=receiver, entropy_f=self._entropy)
+        element: bytes = self._spake.start()
+        self._elements[self.role] = element
+        self._say(Pake(element=element.hex()))
+
+    def _finish_spake(self, element: bytes) -> Keys:
+        assert self._spake is not None
+        self._elements[self.role.other] = element
+        try:
+            secret: bytes = self._spake.finish(element)
+        except Exception as error:
+            # No point, or our own, or of our own side: spake2 has several exceptions for that, and asserts.
+            raise RemoteProtocolError(reason="a message that is none of SPAKE2") from error
+        return Keys(secret, self._binding, self._hellos, self._elements)
+
+    def _say_confirm(self, keys: Keys) -> None:
+        words, connection = keys.words_proof(self.role), keys.connection_proof(self.role)
+        self._say(Confirm(words=words.hex(), connection=connection.hex()))
+
+    def _verify(self, confirm: Confirm, keys: Keys) -> tuple[bool, bool]:
+        """Whether the other side's proofs are right: of the words, of the connection."""
+        prover = self.role.other
+        return (
+            hmac.compare_digest(keys.words_proof(prover), bytes.fromhex(confirm.words)),
+            hmac.compare_digest(keys.connection_proof(prover), bytes.fromhex(confirm.connection)),
+        )
+
+    # What goes out, and the state.
+
+    def _say(self, message: PairingMessage) -> None:
+        self._outgoing.append(messages.serialize(message))
+
+    def _following(self, moved_by: _Input) -> State:
+        following = _TRANSITIONS[self.role].get((self.state, moved_by))
+        if following is None:
+            raise RemoteProtocolError(reason=f"{moved_by.name.lower()} out of place")
+        return following
+
+    def _enter(self, state: State, now: float) -> None:
+        self.state = state
+        timeout = _TIMEOUTS.get((self.role, state))
+        self._deadline = None if timeout is None else now + timeout
+
+    def _fail(self, error: FlyxError) -> None:
+        self.state = State.FAILED
+        self._events.append(Failed(error))
+
+
+class SenderExchange(Exchange):
+    """The sender's end: it knows its words from the beginning, and counts the tries."""
+
+    role = Role.SENDER
+
+    def __init__(
+        self,
+        binding: Binding,
+        greeting: Greeting,
+        code: Code,
+        tries: Tries,
+        sessions: Mapping[str, Session],
+        *,
+        entropy: Callable[[int], bytes],
+        now: float,
+    ) -> None:
+        """Args:
+        tries: of the room.
+        sessions: by id, earlier pairings in this room that may be taken up again.
+        entropy: returns so many secret random bytes.
+        now: monotonic seconds.
+        """
+        hello = _hello(greeting).model_copy(update={"code": code.kind, "words": code.words})
+        super().__init__(hello, binding, entropy, now)
+        self._password = code.password.encode()
+        self._tries = tries
+        self._sessions = sessions
+
+    def _take_hello(self, hello: Hello, *, is_open: bool) -> None:
+        if hello.code is not None:
+            raise RemoteProtocolError(reason="a second sender")
+        if is_open:
+            self._events.append(Paired(None, self._features))
+        elif hello.session is not None:
+            self._session = self._sessions.get(hello.session)
+            if self._session is None:
+                raise PairingFailed(reason="the receiver goes by a pairing that this sender does not know")
+
+    def _take_pake(self, element: bytes) -> Keys:
+        self._start_spake(self._session.key if self._session else self._password)
+        return self._finish_spake(element)
+
+    def _take_confirm(self, confirm: Confirm, keys: Keys) -> None:
+        if self._tries.exhausted:
+            # Others have used them up while this one was on its way.
+            raise self._tries.error()
+        words, connection = self._verify(confirm, keys)
+        if not words:
+            self._tries.failed += 1
+            raise self._tries.error()
+        if not connection:
+            raise ConnectionMismatch()
+        self._say_confirm(keys)
+
+
+class ReceiverExchange(Exchange):
+    """The receiver's end: it learns from the sender's hello whether it needs words."""
+
+    role = Role.RECEIVER
+
+    def __init__(
+        self,
+        binding: Binding,
+        greeting: Greeting,
+        session: Session | None,
+        *,
+        has_words: bool,
+        entropy: Callable[[int], bytes],
+        now: float,
+    ) -> None:
+        """Args:
+        session: of an earlier pairing with this sender in this room; then no words are wanted.
+        has_words: our code has words, so a sender who asks for none is a false one.
+        entropy: returns so many secret random bytes.
+        now: monotonic seconds.
+        """
+        hello = _hello(greeting).model_copy(update={"session": session.id if session else None})
+        super().__init__(hello, binding, entropy, now)
+        self._session = session
+        self._has_words = has_words
+
+    def give_words(self, password: str, now: float) -> None:
+        """Give the words, as words.password_of has them: the answer to WordsWanted.
+
+        Raises:
+            LocalProtocolError: they are not wanted.
+        """
+        if self.ended:
+            return
+        if self.state is not State.WORDS:
+            raise LocalProtocolError(reason="words that are not wanted")
+        self._give(password.encode(), now)
+
+    def _give(self, password: bytes, now: float) -> None:
+        following = self._following(_Input.WORDS)
+        self._start_spake(password)
+        self._enter(following, now)
+
+    def _dispatch(self, message: PairingMessage, raw: str, now: float) -> None:
+        super()._dispatch(message, raw, now)
+        if self.state is State.WORDS and self._session:
+            self._give(self._session.key, now)
+
+    def _take_hello(self, hello: Hello, *, is_open: bool) -> None:
+        if hello.code is None:
+            raise RemoteProtocolError(reason="a second receiver")
+        if not is_open:
+            if self._session is None:
+                self._events.append(WordsWanted(hello.words if hello.code == "words" else 0))
+        elif self._has_words or self._session:
+            raise NoWordsAsked()
+        else:
+            self._events.append(Paired(None, self._features))
+
+    def _take_pake(self, element: bytes) -> Keys:
+        keys = self._finish_spake(element)
+        self._say_confirm(keys)
+        return keys
+
+    def _take_confirm(self, confirm: Confirm, keys: Keys) -> None:
+        words, connection = self._verify(confirm, keys)
+        if not words:
+            raise WrongWords()
+        if not connection:
+            raise ConnectionMismatch()
+
+
+def _hello(greeting: Greeting) -> Hello:
+    return Hello(
+        version=VERSION,
+        agent=greeting.agent,
+        features=sorted(greeting.features | greeting.needs),
+        needs=sorted(greeting.needs),
+    )
+
+
+def _error_of_reject(reject: Reject, hearer: Role) -> FlyxError:
+    """Return what a reject of the other side is for us. The other side is not known: only its code counts."""
+    speaker = hearer.other.value
+    # A sender judges for itself: nothing that a stranger says may count as a try or close the room.
+    believes = hearer is Role.RECEIVER
+    match reject.reason:
+        case WrongWords.code if believes:
+            return WrongWords()
+        case TooManyTries.code if believes:
+            return TooManyTries(tries=MAX_TRIES)
+        case ConnectionMismatch.code if believes:
+            return ConnectionMismatch()
+        case TransferInterrupted.code:
+            return TransferInterrupted(reason=f"the {speaker} stopped it")
+        case SenderLeft.code:
+            return SenderLeft()
+        case PairingTimedOut.code:
+            return PairingFailed(reason=f"the {speaker} waited too long for this side")
+        case InputError.code:
+            return PairingFailed(reason=f"the {speaker} has no words for it")
+        case _:
+            return PairingFailed(reason=f"the {speaker} ended it ({reject.reason})")

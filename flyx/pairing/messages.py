@@ -1,0 +1,116 @@
+"""The wire grammar of greeting and pairing, version 1.
+
+The first messages on the control channel, one JSON object each, at most MAX_SIZE characters:
+
+    type      from               fields
+    hello     both, first        version, agent, features, needs; code and words or session
+    pake      receiver, sender   element: hex, the message of SPAKE2
+    confirm   receiver, sender   words, connection: hex, HMACs that prove the words and the connection
+    reject    either             reason: the code of an error; last message
+
+`pake` and `confirm` come from the receiver first, and each waits for the one before it. Whoever does not know
+the words so never holds anything to test a guess with that was not counted.
+
+A sender's `code` is "words" for `words` many words of the word list, "own" for words of its own, "open" for
+none: then hello is all. A receiver's `session` names an earlier pairing in the same room, whose key takes the
+place of the words then (exchange.py).
+
+No text of the other side is shown before it is paired: a reason is one that we know, or none. Unknown fields
+are ignored, so that later versions can add some.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from flyx.errors import RemoteProtocolError
+
+VERSION = 1
+"""Of everything that two peers say to each other, the transfer included."""
+
+MAX_SIZE = 4_000
+"""Characters in a message: generous, and little for a stranger to have us read."""
+
+MAX_WORDS = 8
+
+FeatureNames = Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]], Field(max_length=32)]
+Element = Annotated[str, Field(pattern=r"^[0-9a-f]{66}$")]
+Mac = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+SessionId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+CodeKind = Literal["words", "own", "open"]
+
+
+class _Message(BaseModel):
+    # strict: a peer that sends "5" for 5 is not speaking this protocol.
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class Hello(_Message):
+    """The first message of either side.
+
+    Attributes:
+        features: what the speaker can do beyond the version.
+        needs: those of them that it cannot do without.
+        code: of a sender: what its code is made of.
+        words: of a sender whose code has words of the list: how many.
+        session: of a receiver that has paired before: which pairing it means.
+    """
+
+    type: Literal["hello"] = "hello"
+    version: Annotated[int, Field(ge=1, le=1 << 31)]
+    agent: Annotated[str, Field(max_length=64)]
+    features: FeatureNames = []
+    needs: FeatureNames = []
+    code: CodeKind | None = None
+    words: Annotated[int, Field(ge=0, le=MAX_WORDS)] = 0
+    session: SessionId | None = None
+
+
+class Pake(_Message):
+    """A message of SPAKE2: its side in one byte, and a point of Ed25519."""
+
+    type: Literal["pake"] = "pake"
+    element: Element
+
+
+class Confirm(_Message):
+    """Proof that the speaker knows the words, and sees the same connection."""
+
+    type: Literal["confirm"] = "confirm"
+    words: Mac
+    connection: Mac
+
+
+class Reject(_Message):
+    """The speaker ends it, for a reason that is a code of flyx.errors."""
+
+    type: Literal["reject"] = "reject"
+    reason: Annotated[str, Field(max_length=64, pattern=r"^[a-z_]+$")]
+
+
+PairingMessage = Hello | Pake | Confirm | Reject
+
+_adapter: TypeAdapter[PairingMessage] = TypeAdapter(Annotated[PairingMessage, Field(discriminator="type")])
+
+
+def parse_untrusted(text: str | bytes) -> PairingMessage:
+    """Parse one message.
+
+    Raises:
+        RemoteProtocolError: it is too long, not JSON, or not in the grammar.
+    """
+    if not isinstance(text, str):
+        raise RemoteProtocolError(reason="a binary message on the control channel")
+    if len(text) > MAX_SIZE:
+        raise RemoteProtocolError(reason="a message too long for pairing")
+    try:
+        return _adapter.validate_json(text)
+    except (ValidationError, ValueError, RecursionError) as error:
+        raise RemoteProtocolError(reason="a message that is none of pairing") from error
+
+
+def serialize(message: PairingMessage) -> str:
+    """Return the message as it goes on the wire."""
+    return message.model_dump_json(exclude_none=True)

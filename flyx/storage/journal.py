@@ -1,0 +1,312 @@
+"""The journal of an unfinished transfer: what of it is durable, so that a later run need not get it again.
+
+A file of lines, each a CRC-32 in hex, a space, and a JSON array; the first element is the kind of the record:
+
+    flyx    version, manifest id, digest of the roots, first root, time: always the first line
+    name    root, the name it was given here
+    made    a directory that the transfer made, by its parts
+    file    number, path, size, mtime_us, inode: a partial file
+    blocks  number, index of the first, their SHA-256 in one string: these blocks are durable in it
+    drop    number: the partial file counts no more
+    saved   path, size, mtime_us, parts of its final name, inode, mtime_ns there, digest: the file is about
+            to get that name, and has it if a file of this inode, size and time is there
+
+Data is made durable before a record says so, and a final name is given only after both. A line that is cut
+short, damaged or impossible ends the journal: nothing after it is believed. When a journal is taken up again
+it is written anew, whole, and moved over the old one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from flyx.storage.tree import Parts
+from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry
+
+NAME = "journal"
+_NEW_NAME = "journal.new"
+_VERSION = 1
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+# Block digests in one record of a journal that is written anew: 64 kB.
+_BLOCKS_IN_RECORD = 1024
+
+_LONGEST_FIRST_LINE = 1 << 16
+
+Record = Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a file must have in common with one offered earlier to be taken for the same."""
+
+    path: str
+    size: int
+    mtime_us: int
+
+    @classmethod
+    def of(cls, entry: Entry) -> Identity:
+        """The identity of an entry of a manifest."""
+        return cls(entry.path, entry.size, entry.mtime_us)
+
+
+@dataclass(slots=True)
+class Begun:
+    """A partial file: `identity` says of which file, `digests` has the SHA-256 of each of its blocks."""
+
+    identity: Identity
+    inode: int
+    digests: bytearray = field(default_factory=bytearray)
+
+    @property
+    def size(self) -> int:
+        """Bytes that are durable in it."""
+        return min(len(self.digests) // DIGEST_SIZE * BLOCK_SIZE, self.identity.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A file that got, or was about to get, its final name `parts`; `digest` is that of manifest.py."""
+
+    identity: Identity
+    parts: Parts
+    inode: int
+    mtime_ns: int
+    digest: bytes
+
+    def is_at(self, status: os.stat_result) -> bool:
+        """Whether what is there now is that file, untouched."""
+        found = status.st_ino, status.st_size, status.st_mtime_ns
+        return found == (self.inode, self.identity.size, self.mtime_ns)
+
+    def record(self) -> Record:
+        """The record that says so."""
+        path, size, mtime_us = self.identity.path, self.identity.size, self.identity.mtime_us
+        return [
+            "saved",
+            path,
+            size,
+            mtime_us,
+            list(self.parts),
+            self.inode,
+            self.mtime_ns,
+            self.digest.hex(),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """The first line: which transfer this is. `first_root` and `time` (Unix seconds) are for people."""
+
+    manifest_id: str
+    roots: str
+    first_root: str
+    time: int
+
+    @classmethod
+    def of(cls, manifest_id: str, roots: Sequence[str], time: int) -> Heading:
+        """The heading of a transfer of these roots."""
+        digest = hashlib.sha256("\n".join(sorted(roots)).encode()).hexdigest()
+        return cls(manifest_id, digest, roots[0] if roots else "", time)
+
+    def record(self) -> Record:
+        """The record that says so."""
+        return ["flyx", _VERSION, self.manifest_id, self.roots, self.first_root, self.time]
+
+
+class Contents:
+    """What a journal says, record by record."""
+
+    def __init__(self, heading: Heading) -> None:
+        self.heading = heading
+        self.names: dict[str, str] = {}
+        self.made: set[Parts] = set()
+        # Partial files by their number, and saved ones by their path in the manifest.
+        self.begun: dict[int, Begun] = {}
+        self.saved: dict[str, Saved] = {}
+
+    def apply(self, record: Record) -> None:
+        """Take one more record.
+
+        Raises:
+            ValueError: no such record can follow those before.
+        """
+        match record:
+            case ["name", str(root), str(name)]:
+                self.names[root] = name
+            case ["made", [*parts]] if parts and all(isinstance(part, str) for part in parts):
+                self.made.add(tuple(parts))
+            case ["file", int(number), str(path), int(size), int(mtime_us), int(inode)] if (
+                number not in self.begun and size >= 0
+            ):
+                self.begun[number] = Begun(Identity(path, size, mtime_us), inode)
+            case ["blocks", int(number), int(first), str(digests)] if number in self.begun:
+                self._add_blocks(self.begun[number], first, bytes.fromhex(digests))
+            case ["drop", int(number)] if number in self.begun:
+                del self.begun[number]
+            case [
+                "saved",
+                str(path),
+                int(size),
+                int(mtime_us),
+                [*parts],
+                int(inode),
+                int(time),
+                str(sha),
+            ] if parts and all(isinstance(part, str) for part in parts):
+                identity = Identity(path, size, mtime_us)
+                self.saved[path] = Saved(identity, tuple(parts), inode, time, bytes.fromhex(sha))
+            case _:
+                raise ValueError("an impossible record")
+
+    def _add_blocks(self, begun: Begun, first: int, digests: bytes) -> None:
+        end = first * DIGEST_SIZE + len(digests)
+        blocks = -(-begun.identity.size // BLOCK_SIZE)
+        if first * DIGEST_SIZE != len(begun.digests) or len(digests) % DIGEST_SIZE:
+            raise ValueError("blocks out of place")
+        if end > blocks * DIGEST_SIZE:
+            raise ValueError("more blocks than the file has")
+        begun.digests += digests
+
+    def records(self) -> Iterator[Record]:
+        """Yield the fewest records that say all this."""
+        yield self.heading.record()
+        for root, name in self.names.items():
+            yield ["name", root, name]
+        for parts in self.made:
+            yield ["made", list(parts)]
+        for number, begun in self.begun.items():
+            yield begun_record(number, begun.identity, begun.inode)
+            step = _BLOCKS_IN_RECORD * DIGEST_SIZE
+            for at in range(0, len(begun.digests), step):
+                yield blocks_record(number, at // DIGEST_SIZE, begun.digests[at : at + step])
+        for saved in self.saved.values():
+            yield saved.record()
+
+
+def begun_record(number: int, identity: Identity, inode: int) -> Record:
+    """The record of a partial file."""
+    return ["file", number, identity.path, identity.size, identity.mtime_us, inode]
+
+
+def blocks_record(number: int, first: int, digests: bytes | bytearray) -> Record:
+    """The record of blocks that have become durable; `first` is the index of the first of them."""
+    return ["blocks", number, first, digests.hex()]
+
+
+def serialize(record: Record) -> bytes:
+    """Return the line of a record."""
+    text = json.dumps(record, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def parse(data: bytes) -> Contents | None:
+    """Return what a journal says, up to the first line that cannot be believed; None if that is the first."""
+    lines = data.split(b"\n")
+    # After the last newline there is nothing, or a line that was cut short.
+    lines.pop()
+    heading = _heading(lines[0]) if lines else None
+    if heading is None:
+        return None
+    contents = Contents(heading)
+    with suppress(ValueError, RecursionError):
+        for line in lines[1:]:
+            contents.apply(_parse_line(line))
+    return contents
+
+
+def _parse_line(line: bytes) -> Record:
+    text = line[9:]
+    if line[:9] != b"%08x " % zlib.crc32(text):
+        raise ValueError("a damaged line")
+    record = json.loads(text)
+    if not isinstance(record, list):
+        raise ValueError("not a record")
+    return record
+
+
+def _heading(line: bytes) -> Heading | None:
+    with suppress(ValueError, RecursionError):
+        match _parse_line(line):
+            case ["flyx", version, str(manifest_id), str(roots), str(first), int(time)] if (
+                version == _VERSION
+            ):
+                return Heading(manifest_id, roots, first, time)
+    return None
+
+
+def read_heading(directory: int) -> Heading | None:
+    """Return the first line of the journal in a directory, given by its handle; None if it has none."""
+    with suppress(OSError):
+        handle = os.open(NAME, _READ, dir_fd=directory)
+        try:
+            return _heading(os.read(handle, _LONGEST_FIRST_LINE).partition(b"\n")[0])
+        finally:
+            os.close(handle)
+    return None
+
+
+def read(directory: int) -> Contents | None:
+    """Return what the journal in a directory says, None if it has none."""
+    with suppress(OSError):
+        with open(os.open(NAME, _READ, dir_fd=directory), "rb") as file:
+            return parse(file.read())
+    return None
+
+
+class Journal:
+    """A journal that is being written."""
+
+    def __init__(self, directory: int, records: Iterable[Record]) -> None:
+        """Begin a journal with these records; it takes the place of one that is there, at once and durably.
+
+        Args:
+            directory: handle of the directory it is in.
+            records: the heading, and what is known already.
+        """
+        self._handle = os.open(_NEW_NAME, _CREATE, 0o600, dir_fd=directory)
+        self._size = 0
+        try:
+            self.append(records)
+            os.fsync(self._handle)
+            os.rename(_NEW_NAME, NAME, src_dir_fd=directory, dst_dir_fd=directory)
+            os.fsync(directory)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def handle(self) -> int:
+        """The file's descriptor, to make what was appended durable together with other files."""
+        return self._handle
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Write records. If that fails, none of them counts, and later ones can still follow.
+
+        They are durable after the next fsync of `handle`.
+        """
+        lines = memoryview(b"".join(serialize(record) for record in records))
+        offset = self._size
+        try:
+            while lines:
+                done = os.pwrite(self._handle, lines, offset)
+                offset += done
+                lines = lines[done:]
+        except OSError:
+            # Whatever would follow half a line would not be believed.
+            os.ftruncate(self._handle, self._size)
+            raise
+        self._size = offset
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._handle)

@@ -1,0 +1,79 @@
+"""Coverage-guided fuzzing of pairing with atheris; run by hand, not by pytest.
+
+    pip install atheris
+    python -m tests.fuzz.fuzz_pairing -max_total_time=120
+
+The input is messages to one end, made as grammar.py says, or the honest one that is due, so that the fuzzer
+gets to every state. Any exception that leaves the exchange is a finding, and so are a pairing in which a
+message was not an honest one, and a message that cannot be read again as it was written.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["flyx.pairing"]):
+    from flyx.errors import RemoteProtocolError
+    from flyx.pairing import messages
+    from flyx.pairing.exchange import Exchange, ReceiverExchange, State, WordsWanted
+
+from tests.fuzz.grammar import make_message
+from tests.pairing.support import NOW, PASSWORD, receiver, sender
+
+
+def drain(end: Exchange) -> list[str]:
+    """Return what an end says, and take its events."""
+    while (event := end.next_event()) is not None:
+        if isinstance(event, WordsWanted) and isinstance(end, ReceiverExchange) and end.state is State.WORDS:
+            end.give_words(PASSWORD, NOW)
+    said = []
+    while (message := end.next_message()) is not None:
+        said.append(message)
+    return said
+
+
+EXAMPLES = [
+    {"type": "hello", "version": 1, "agent": "x", "features": ["a"], "needs": [], "words": 0},
+    {"type": "hello", "version": 1, "agent": "x", "features": [], "needs": ["a"], "session": "0" * 32},
+    {"type": "hello", "version": 1, "agent": "x", "features": [], "needs": [], "code": "words", "words": 2},
+    {"type": "hello", "version": 1, "agent": "x", "features": [], "needs": [], "code": "open", "words": 0},
+    {"type": "pake", "element": "42" + "58" + "66" * 31},
+    {"type": "pake", "element": "41" + "58" + "66" * 31},
+    {"type": "confirm", "words": "0" * 64, "connection": "0" * 64},
+    {"type": "reject", "reason": "wrong_words"},
+]
+
+
+def one_input(data: bytes) -> None:
+    """Have one end hear the other, and what the other never said."""
+    source = atheris.FuzzedDataProvider(data)
+    ends: tuple[Exchange, Exchange] = (sender(), receiver())
+    victim, honest = ends if source.ConsumeBool() else ends[::-1]
+    due = drain(honest)
+    told = drain(victim)
+    forged = False
+    while source.remaining_bytes() and not victim.ended:
+        if due and source.ConsumeBool():
+            message = due.pop(0)
+        else:
+            message = make_message(source, EXAMPLES)
+            forged = True
+            try:
+                parsed = messages.parse_untrusted(message)
+            except RemoteProtocolError:
+                pass
+            else:
+                assert messages.parse_untrusted(messages.serialize(parsed)) == parsed
+        victim.receive(message, NOW)
+        told += drain(victim)
+        while told and not honest.ended:
+            honest.receive(told.pop(0), NOW)
+            due += drain(honest)
+    assert victim.state is not State.PAIRED or not forged
+
+
+if __name__ == "__main__":
+    atheris.Setup(sys.argv, one_input)
+    atheris.Fuzz()

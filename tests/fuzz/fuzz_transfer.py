@@ -1,0 +1,161 @@
+"""Coverage-guided fuzzing of the transfer's messages with atheris; run by hand, not by pytest.
+
+    pip install atheris
+    python -m tests.fuzz.fuzz_transfer control -max_total_time=120
+    python -m tests.fuzz.fuzz_transfer data -max_total_time=120
+
+`control`: the input is messages of the control channel, made as grammar.py says, to a sender that offers
+files or to a receiver that waits for an offer; each goes through the parser as well. `data`: the input is a
+list of messages of the data channel, each led by its length in two bytes, to a receiver that has accepted
+files; the high bit of the length completes the lengths and digests of its frames, so that the fuzzer gets
+past them. Any exception that leaves a machine is a finding, and so are memory held beyond the window and a
+file in place that is not as long as announced.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["flyx.transfer"]):
+    from flyx.errors import RemoteProtocolError
+    from flyx.transfer import messages
+    from flyx.transfer.manifest import block_digest
+    from flyx.transfer.messages import FRAME_HEADER, FrameKind
+    from flyx.transfer.receiver import WINDOW, Receiver
+    from flyx.transfer.sender import READ_AHEAD, READ_BATCH, Sender
+
+from tests.fuzz.grammar import make_message
+from tests.simulator import MemoryDestination, MemorySource, manifest_of
+
+NOW = 50.0
+FILES: dict[str, bytes | None] = {
+    "d": None,
+    "d/a": b"a" * 5000,
+    "d/b": b"b" * 10,
+    "d/empty": b"",
+    "c": b"c" * 3,
+}
+MANIFEST = manifest_of(FILES)
+MAX_QUEUED = 64
+"""Messages that a machine may have ready for a peer that reads none; so few files make fewer."""
+
+
+def drain(machine: Sender | Receiver, *, read: bool) -> None:
+    """Take what is ready, as a driver does; without reading, control messages stay."""
+    while machine.next_event() is not None:
+        pass
+    while read and machine.next_control() is not None:
+        pass
+
+
+class SenderEnd:
+    """A sender whose files are in memory."""
+
+    def __init__(self) -> None:
+        self.machine = Sender(MANIFEST, max_message_size=1200, now=NOW)
+        self._source = MemorySource(MANIFEST, FILES)
+
+    def work(self) -> None:
+        while reads := self.machine.next_reads():
+            self.machine.blocks_read(self._source.read(reads), NOW)
+        while self.machine.next_data() is not None:
+            pass
+        assert self.machine._packer.size <= READ_AHEAD + 2 * READ_BATCH
+
+
+class ReceiverEnd:
+    """A receiver that takes everything, into memory."""
+
+    def __init__(self, *, accepting: bool) -> None:
+        self.machine = Receiver(ask=False, now=NOW)
+        self.destination = MemoryDestination({"exists"})
+        if accepting:
+            for message in messages.manifest_messages(MANIFEST):
+                self.machine.receive_control(messages.serialize_control(message), NOW)
+            self.work()
+
+    def work(self) -> None:
+        while operations := self.machine.next_operations():
+            self.machine.operations_done(self.destination.apply(operations), NOW)
+        assert self.machine._held <= WINDOW
+
+
+HONEST = [json.loads(messages.serialize_control(message)) for message in messages.manifest_messages(MANIFEST)]
+FROM_RECEIVERS = [
+    {"type": "kept", "files": [[1, "0" * 64], [4, "0" * 64]]},
+    {"type": "have", "file": 1, "first": 0, "sha256": ["0" * 64]},
+    {"type": "accept", "below": 5},
+    {"type": "credit", "bytes": 100_000, "written": 0},
+    {"type": "credit", "bytes": 100_000, "written": 5013},
+    {"type": "saved", "files": [1, 2]},
+    {"type": "complete", "files": 4, "bytes": 5013, "sha256": "0" * 64},
+]
+FROM_BOTH = [
+    {"type": "ping", "token": 1},
+    {"type": "pong", "token": 1},
+    {"type": "cancel", "code": "failed", "message": "text"},
+]
+
+
+def fuzz_control(data: bytes) -> None:
+    """Have a sender hear a receiver, or a receiver a sender."""
+    source = atheris.FuzzedDataProvider(data)
+    sending = source.ConsumeBool()
+    end = SenderEnd() if sending else ReceiverEnd(accepting=False)
+    examples = [*FROM_BOTH, *(FROM_RECEIVERS if sending else [*HONEST, {"type": "done"}])]
+    while source.remaining_bytes() and not end.machine.ended:
+        text = make_message(source, examples)
+        try:
+            parsed = messages.parse_control_untrusted(text)
+        except RemoteProtocolError:
+            pass
+        else:
+            assert messages.parse_control_untrusted(messages.serialize_control(parsed)) == parsed
+        end.machine.receive_control(text, NOW)
+        end.work()
+        drain(end.machine, read=True)
+
+
+def complete(message: bytes) -> bytes:
+    """Give each frame a length that fits, and the digest of the block before it where it has one."""
+    frames, position, last = b"", 0, b""
+    while position + FRAME_HEADER.size <= len(message):
+        kind, file, length, offset = FRAME_HEADER.unpack_from(message, position)
+        kind, file = kind % 5, file % (len(FILES) + 1)
+        position += FRAME_HEADER.size
+        if kind in (FrameKind.BLOCK_END, FrameKind.FILE_END):
+            payload = block_digest([last])
+        else:
+            size = length % 5001
+            payload = message[position : position + size] or bytes(size)
+            position += len(payload)
+            last = payload
+        frames += FRAME_HEADER.pack(kind, file, len(payload), offset % 5001) + payload
+    return frames
+
+
+def fuzz_data(data: bytes) -> None:
+    """Feed data messages to a receiver that waits for them."""
+    end = ReceiverEnd(accepting=True)
+    position = 0
+    while position + 2 <= len(data):
+        length = int.from_bytes(data[position : position + 2], "big")
+        message = data[position + 2 : position + 2 + (length & 0x7FFF)]
+        position += 2 + len(message)
+        end.machine.receive_data(complete(message) if length & 0x8000 else message, NOW)
+        end.work()
+        drain(end.machine, read=False)
+        assert len(end.machine._outgoing) <= MAX_QUEUED
+    # A whole file was announced with these sizes, and verified by its digests.
+    for path, content in end.destination.files.items():
+        expected = FILES[path]
+        assert content is None or expected is None or len(content) == len(expected)
+
+
+if __name__ == "__main__":
+    what = sys.argv.pop(1)
+    atheris.Setup(sys.argv, {"control": fuzz_control, "data": fuzz_data}[what])
+    atheris.Fuzz()
