@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,25 @@ def test_every_close_code_is_in_the_readme() -> None:
             f"| {int(row.code)} | {row.code.name.lower()} | {'yes' if row.retry else 'no'} | {row.meaning} |"
         )
         assert line in README
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_has_one_place_in_the_section_of_its_command(command: str) -> None:
+    section = re.split(r"^##+ ", README.split(f"### `flyx {command}", 1)[1], flags=re.MULTILINE)[0]
+    rows = Counter(re.findall(r"^\| (?:`-\w`, )?`(--[\w-]+)", section, re.MULTILINE))
+    names = {name for name, *_ in options_of(command)}
+    assert set(rows) <= names
+    for name in names:
+        # Outside of tables: those that another command has as well, and the only one of `flyx demo`.
+        assert rows[name] == 1 or (rows[name] == 0 and f"`{name}`" in section), name
+
+
+def test_every_test_that_the_readme_names_is_there() -> None:
+    named = re.findall(r"`((?:tests|e2e)/[\w/]+\.py)::(\w+)`", README)
+    assert len(named) > 50
+    for file, name in named:
+        definition = rf"^\s*(async def|def) {name}\(|^{name} = "
+        assert re.search(definition, (ROOT / file).read_text(), re.MULTILINE), f"{file}::{name}"
 
 
 def test_ci_runs_the_command_of_the_readme() -> None:
