@@ -188,8 +188,8 @@ def _start(
     """Run one server until a signal ends it, or the end of the channel."""
     import asyncio
 
-    from flyx.net.loop import new_event_loop
-    from flyx.server.listener import calm_collector, raise_file_limit
+    from flyx.net.loop import calm_collector, new_event_loop
+    from flyx.server.listener import raise_file_limit
     from flyx.server.logs import configure_logging
 
     configure_logging(log_level, as_json=log_json)

@@ -6,6 +6,7 @@ A library that calls create_datagram_endpoint() gets the faster transport withou
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,22 @@ from typing import Any
 from flyx.net.udp import UdpTransport
 
 Endpoint = tuple[asyncio.BaseTransport, asyncio.BaseProtocol]
+
+# Of gc.set_threshold(); those of Python are 700, 10, 10.
+_GC_THRESHOLDS = 10_000, 10, 10
+
+
+def calm_collector() -> None:
+    """Have the garbage collector stop the event loop less often; for a process that does nothing but run one.
+
+    Each client of a server is many objects that live long, and so is a manifest, and each full collection
+    looks at all of them: by default the collector takes a tenth of the CPU while 4,000 clients come, in
+    pauses of up to 0.2 s. Little of what we drop is in cycles, so looking a fourteenth as often costs some
+    memory for a while. What the program itself consists of is never looked at again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def with_udp_endpoints(base: Any) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
 import logging
 import os
 import socket
@@ -31,8 +30,6 @@ _BACKLOG = 2048
 _HTTP_GRACE = 1
 # Seconds between two looks whether they have: uvicorn has no event for it.
 _SHUTDOWN_STEP = 0.01
-# Of gc.set_threshold(); those of Python are 700, 10, 10.
-_GC_THRESHOLDS = 10_000, 10, 10
 # Files that a server needs besides those of its connections, and of those it turns away.
 _OTHER_FILES = 64 + 2 * ConnectionCounter.SLACK
 
@@ -153,19 +150,6 @@ _CLIENTS_FAULTS = ("Invalid UTF-8", "Invalid HTTP request", "Unsupported upgrade
 
 def _is_not_a_clients_fault(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(_CLIENTS_FAULTS)
-
-
-def calm_collector() -> None:
-    """Have the garbage collector stop the event loop less often; for a process that does nothing but serve.
-
-    Each client is many objects that live long, and each full collection looks at all of them: by default the
-    collector takes a tenth of the CPU while 4,000 clients come, in pauses of up to 0.2 s. Little of what we
-    drop is in cycles, so looking a fourteenth as often costs some memory for a while. What the program itself
-    consists of is never looked at again.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def raise_file_limit() -> None:
