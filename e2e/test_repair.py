@@ -22,7 +22,7 @@ LONG_OUTAGE = 200.0
 
 
 class Scene:
-    """A server and a sender on the left, receivers on the right."""
+    """A server and a sender on the left, receivers on the other hosts."""
 
     def __init__(self, network: Network, flyx: Flyx, directory: Path) -> None:
         self.network = network
@@ -36,12 +36,18 @@ class Scene:
     def send(self, *arguments: str | Path) -> FlyxProcess:
         return self._start("left", "send", "--server", self.url, "--json", *arguments, self.source)
 
-    def receive(self, sender: FlyxProcess, directory: str, *arguments: str) -> FlyxProcess:
+    def receive(
+        self, sender: FlyxProcess, directory: str, *arguments: str, host: str = "right"
+    ) -> FlyxProcess:
         options = ["--server", self.url, "--json", "--yes", "-o", self._directory / directory, *arguments]
-        return self._start("right", "receive", *options, sender.code())
+        return self._start(host, "receive", *options, sender.code())
 
     def _start(self, host: str, *arguments: str | Path) -> FlyxProcess:
         return self._flyx.adopt(self.network.start(host, arguments, self._flyx.environment, self._directory))
+
+    def hurry(self) -> None:
+        """The middle is over: what is left may go fast."""
+        self.network.limit("left", 20 * RATE)
 
     def arrived(self, directory: str) -> bool:
         return sha256(self._directory / directory / "file") == sha256(self.source)
@@ -71,6 +77,7 @@ def test_a_cable_that_is_out_for_10_seconds_is_not_even_noticed(scene: Scene, tm
     receiver = scene.receive(sender, "in")
     in_the_middle(receiver)
     outage(scene, 10.0)
+    scene.hurry()
     receiver.ends(0, LONG_OUTAGE)
     sender.ends(0)
     assert scene.arrived("in")
@@ -83,6 +90,7 @@ def test_a_cable_that_is_out_for_60_seconds_costs_a_new_connection(scene: Scene,
     receiver = scene.receive(sender, "in")
     in_the_middle(receiver)
     outage(scene, 60.0)
+    scene.hurry()
     receiver.ends(0, LONG_OUTAGE)
     sender.ends(0)
     assert scene.arrived("in")
@@ -99,10 +107,37 @@ def test_a_receiver_whose_address_changes_goes_on_from_the_new_one(scene: Scene,
     receiver = scene.receive(sender, "in")
     in_the_middle(receiver)
     scene.network.address("right", "10.91.0.77")
+    scene.hurry()
     receiver.ends(0, LONG_OUTAGE)
     sender.ends(0)
     assert scene.arrived("in")
     assert names_in(tmp_path / "in") == ["file"]
+
+
+def test_the_repair_of_one_receivers_connection_leaves_the_others_alone(scene: Scene) -> None:
+    sender = scene.send("--receivers", "2")
+    lost = scene.receive(sender, "lost")
+    sender.event("peer", peer=1, state="joined")
+    other = scene.receive(sender, "other", host="third")
+    for receiver in (lost, other):
+        in_the_middle(receiver)
+    scene.network.cable("right", "down")
+    for end in (lost, sender):
+        end.event("peer", peer=1, state="lost")
+    assert other.named("done") == []
+    scene.hurry()
+    other.ends(0, LONG_OUTAGE)
+    assert sender.event("done")["peer"] == 2
+    scene.network.cable("right", "up")
+    lost.ends(0, LONG_OUTAGE)
+    sender.ends(0)
+    assert scene.arrived("lost")
+    assert scene.arrived("other")
+    assert [event["peer"] for event in sender.named("peer") if event["state"] == "lost"] == [1]
+    # It kept its one connection and what came over it.
+    assert len(other.named("path")) == 1
+    assert not [event for event in other.named("peer") if event["state"] == "lost"]
+    assert other.event("done")["resumed"] == 0
 
 
 def test_a_transfer_under_way_outlives_its_server(scene: Scene) -> None:
@@ -110,6 +145,7 @@ def test_a_transfer_under_way_outlives_its_server(scene: Scene) -> None:
     receiver = scene.receive(sender, "in")
     in_the_middle(receiver)
     scene.server.send_signal(signal.SIGKILL)
+    scene.hurry()
     receiver.ends(0, LONG_OUTAGE)
     sender.ends(0)
     assert scene.arrived("in")
@@ -125,6 +161,7 @@ def test_when_no_connection_can_be_made_what_arrived_is_kept(scene: Scene, tmp_p
     assert sender.event("peer", state="failed")["code"] == "connection_lost"
     assert names_in(tmp_path / "in") == [".flyx"]
     scene.network.cable("right", "up")
+    scene.hurry()
     again = scene.receive(sender, "in")
     again.ends(0, LONG_OUTAGE)
     sender.ends(0)
