@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from e2e.network import Network
-from e2e.processes import Flyx, FlyxProcess, names_in, sha256, write_random
+from e2e.processes import Flyx, FlyxProcess, names_in, need, sha256, write_random
 
 MB = 1_000_000
 SIZE = 60 * MB
@@ -19,6 +20,33 @@ RATE = 20
 
 LONG_OUTAGE = 200.0
 """Seconds in which a repaired transfer must end."""
+
+
+HOUR = 3600.0
+LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+"""Where Debian's package puts it: one, of the architecture of the machine."""
+
+
+class Clock:
+    """The wall clock of the processes that have its environment. Monotonic time goes on as it does."""
+
+    def __init__(self, file: Path) -> None:
+        need("libfaketime, of the package faketime", bool(LIBRARIES))
+        self._file = file
+        self.set(0)
+        self.environment = {
+            "LD_PRELOAD": str(LIBRARIES[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(file),
+            # Seconds for which each of them takes what it has read of the file to be true.
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set(self, offset: float) -> None:
+        """Let it differ from the real one by so many seconds, from now on."""
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{offset:+.0f}")
+        os.replace(new, self._file)
 
 
 class Scene:
@@ -51,6 +79,14 @@ class Scene:
 
     def arrived(self, directory: str) -> bool:
         return sha256(self._directory / directory / "file") == sha256(self.source)
+
+
+@pytest.fixture
+def clock(flyx: Flyx, tmp_path: Path) -> Clock:
+    """That of all processes that are started from now on."""
+    clock = Clock(tmp_path / "clock")
+    flyx.environment |= clock.environment
+    return clock
 
 
 @pytest.fixture
@@ -167,3 +203,34 @@ def test_when_no_connection_can_be_made_what_arrived_is_kept(scene: Scene, tmp_p
     sender.ends(0)
     assert scene.arrived("in")
     assert again.event("done")["resumed"] > SIZE // 20
+
+
+def tells_time(process: FlyxProcess, matches: Callable[[float], bool]) -> None:
+    """Wait for progress at such a time of the process's own clock."""
+    process.event("progress", lambda event: event["bytes"] < event["total"] and matches(event["time"]))
+
+
+def test_a_clock_that_jumps_an_hour_ahead_and_two_back_disturbs_nothing(clock: Clock, scene: Scene) -> None:
+    sender = scene.send("--receivers", "2")
+    receiver = scene.receive(sender, "in")
+    in_the_middle(receiver)
+    ends = (sender, receiver)
+    began = receiver.events[0]["time"]
+    clock.set(HOUR)
+    for end in ends:
+        tells_time(end, lambda time: time > began + HOUR)
+    clock.set(-HOUR)
+    for end in ends:
+        tells_time(end, lambda time: time < began - HOUR / 2)
+    scene.hurry()
+    receiver.ends(0, LONG_OUTAGE)
+    # The server's clock has jumped as well: the room is still there.
+    scene.receive(sender, "again").ends(0)
+    sender.ends(0)
+    assert scene.arrived("in")
+    assert scene.arrived("again")
+    for end in ends:
+        assert not [event for event in end.named("peer") if event["state"] == "lost"]
+        assert end.named("notice") == []
+        # How long it took is no matter of the wall clock.
+        assert all(0 < done["seconds"] < HOUR / 2 for done in end.named("done"))
