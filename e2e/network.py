@@ -1,4 +1,4 @@
-"""Two hosts on one machine: network namespaces joined by a cable that can be pulled.
+"""Hosts on one machine: network namespaces, each with a cable that can be pulled.
 
 Each test makes its own; it needs root and iproute2, and is skipped where it may not.
 """
@@ -18,13 +18,13 @@ import pytest
 
 from e2e.processes import FlyxProcess
 
-ADDRESSES = {"left": "10.91.0.1", "right": "10.91.0.2"}
+ADDRESSES = {"left": "10.91.0.1", "right": "10.91.0.2", "third": "10.91.0.3"}
 
 _numbers = itertools.count()
 
 
 class Network:
-    """The hosts `left` (10.91.0.1) and `right` (10.91.0.2), without any other network."""
+    """The hosts of ADDRESSES, without any other network. `left` is the switch that the others plug into."""
 
     def __init__(self) -> None:
         prefix = f"flyx-{os.getpid()}-{next(_numbers)}"
@@ -37,8 +37,12 @@ class Network:
             for name in self._hosts.values():
                 _ip("netns", "add", name)
                 _ip("-n", name, "link", "set", "lo", "up")
-            left, right = self._hosts.values()
-            _ip("-n", left, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", right)
+            left, *others = self._hosts.values()
+            _ip("-n", left, "link", "add", "cable", "type", "bridge")
+            for number, other in enumerate(others):
+                end = f"socket{number}"
+                _ip("-n", left, "link", "add", end, "type", "veth", "peer", "name", "cable", "netns", other)
+                _ip("-n", left, "link", "set", end, "master", "cable", "up")
             for host, address in ADDRESSES.items():
                 self.address(host, address)
                 self.cable(host, "up")
@@ -63,8 +67,8 @@ class Network:
         _ip("-n", self._hosts[host], "address", "add", f"{address}/24", "dev", "cable")
 
     def limit(self, host: str, megabits: int) -> None:
-        """Let a host send no faster than this."""
-        command = ["tc", "qdisc", "add", "dev", "cable", "root", "tbf"]
+        """Let a host send no faster than this, from now on."""
+        command = ["tc", "qdisc", "replace", "dev", "cable", "root", "tbf"]
         rate = ["rate", f"{megabits}mbit", "burst", "256k", "latency", "50ms"]
         _run("ip", "netns", "exec", self._hosts[host], *command, *rate)
 

@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import pytest
+
 DEADLINE = 60.0
 """Seconds for anything at all, on a slow and busy machine."""
 
@@ -378,6 +380,15 @@ def clean_environment(home: Path) -> dict[str, str]:
     for key in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
         kept.pop(key, None)
     return kept | {"HOME": str(home), "LC_ALL": "C.UTF-8", "TERM": "xterm-256color"}
+
+
+def need(what: str, there: bool) -> None:
+    """Skip for want of something, but not in CI."""
+    if there:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is missing, and this is CI")
+    pytest.skip(f"{what} is missing")
 
 
 # Files and trees.

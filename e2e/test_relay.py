@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.processes import FlyxProcess, clean_environment, sha256, write_random
+from e2e.processes import FlyxProcess, clean_environment, need, sha256, write_random
 
 SECRET = "a secret that coturn and flyx serve share"
 # Documentation addresses (RFC 5737): these networks have nothing else.
@@ -59,15 +59,6 @@ class Coturn(Inside):
 def run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (command, done.stderr)
-
-
-def need(what: str, there: bool) -> None:
-    """Skip for want of something, but not in CI."""
-    if there:
-        return
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} is missing, and this is CI")
-    pytest.skip(f"{what} is missing")
 
 
 @pytest.fixture

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from e2e.network import Network
-from e2e.processes import Flyx, FlyxProcess, names_in, sha256, write_random
+from e2e.processes import Flyx, FlyxProcess, names_in, need, sha256, write_random
 
 MB = 1_000_000
 SIZE = 60 * MB
@@ -21,8 +22,35 @@ LONG_OUTAGE = 200.0
 """Seconds in which a repaired transfer must end."""
 
 
+HOUR = 3600.0
+LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+"""Where Debian's package puts it: one, of the architecture of the machine."""
+
+
+class Clock:
+    """The wall clock of the processes that have its environment. Monotonic time goes on as it does."""
+
+    def __init__(self, file: Path) -> None:
+        need("libfaketime, of the package faketime", bool(LIBRARIES))
+        self._file = file
+        self.set(0)
+        self.environment = {
+            "LD_PRELOAD": str(LIBRARIES[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(file),
+            # Seconds for which each of them takes what it has read of the file to be true.
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set(self, offset: float) -> None:
+        """Let it differ from the real one by so many seconds, from now on."""
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{offset:+.0f}")
+        os.replace(new, self._file)
+
+
 class Scene:
-    """A server and a sender on the left, receivers on the right."""
+    """A server and a sender on the left, receivers on the other hosts."""
 
     def __init__(self, network: Network, flyx: Flyx, directory: Path) -> None:
         self.network = network
@@ -36,15 +64,29 @@ class Scene:
     def send(self, *arguments: str | Path) -> FlyxProcess:
         return self._start("left", "send", "--server", self.url, "--json", *arguments, self.source)
 
-    def receive(self, sender: FlyxProcess, directory: str, *arguments: str) -> FlyxProcess:
+    def receive(
+        self, sender: FlyxProcess, directory: str, *arguments: str, host: str = "right"
+    ) -> FlyxProcess:
         options = ["--server", self.url, "--json", "--yes", "-o", self._directory / directory, *arguments]
-        return self._start("right", "receive", *options, sender.code())
+        return self._start(host, "receive", *options, sender.code())
 
     def _start(self, host: str, *arguments: str | Path) -> FlyxProcess:
         return self._flyx.adopt(self.network.start(host, arguments, self._flyx.environment, self._directory))
 
+    def hurry(self) -> None:
+        """The middle is over: what is left may go fast."""
+        self.network.limit("left", 20 * RATE)
+
     def arrived(self, directory: str) -> bool:
         return sha256(self._directory / directory / "file") == sha256(self.source)
+
+
+@pytest.fixture
+def clock(flyx: Flyx, tmp_path: Path) -> Clock:
+    """That of all processes that are started from now on."""
+    clock = Clock(tmp_path / "clock")
+    flyx.environment |= clock.environment
+    return clock
 
 
 @pytest.fixture
@@ -71,6 +113,7 @@ def test_a_cable_that_is_out_for_10_seconds_is_not_even_noticed(scene: Scene, tm
     receiver = scene.receive(sender, "in")
     in_the_middle(receiver)
     outage(scene, 10.0)
+    scene.hurry()
     receiver.ends(0, LONG_OUTAGE)
     sender.ends(0)
     assert scene.arrived("in")
@@ -83,6 +126,7 @@ def test_a_cable_that_is_out_for_60_seconds_costs_a_new_connection(scene: Scene,
     receiver = scene.receive(sender, "in")
     in_the_middle(receiver)
     outage(scene, 60.0)
+    scene.hurry()
     receiver.ends(0, LONG_OUTAGE)
     sender.ends(0)
     assert scene.arrived("in")
@@ -99,10 +143,37 @@ def test_a_receiver_whose_address_changes_goes_on_from_the_new_one(scene: Scene,
     receiver = scene.receive(sender, "in")
     in_the_middle(receiver)
     scene.network.address("right", "10.91.0.77")
+    scene.hurry()
     receiver.ends(0, LONG_OUTAGE)
     sender.ends(0)
     assert scene.arrived("in")
     assert names_in(tmp_path / "in") == ["file"]
+
+
+def test_the_repair_of_one_receivers_connection_leaves_the_others_alone(scene: Scene) -> None:
+    sender = scene.send("--receivers", "2")
+    lost = scene.receive(sender, "lost")
+    sender.event("peer", peer=1, state="joined")
+    other = scene.receive(sender, "other", host="third")
+    for receiver in (lost, other):
+        in_the_middle(receiver)
+    scene.network.cable("right", "down")
+    for end in (lost, sender):
+        end.event("peer", peer=1, state="lost")
+    assert other.named("done") == []
+    scene.hurry()
+    other.ends(0, LONG_OUTAGE)
+    assert sender.event("done")["peer"] == 2
+    scene.network.cable("right", "up")
+    lost.ends(0, LONG_OUTAGE)
+    sender.ends(0)
+    assert scene.arrived("lost")
+    assert scene.arrived("other")
+    assert [event["peer"] for event in sender.named("peer") if event["state"] == "lost"] == [1]
+    # It kept its one connection and what came over it.
+    assert len(other.named("path")) == 1
+    assert not [event for event in other.named("peer") if event["state"] == "lost"]
+    assert other.event("done")["resumed"] == 0
 
 
 def test_a_transfer_under_way_outlives_its_server(scene: Scene) -> None:
@@ -110,6 +181,7 @@ def test_a_transfer_under_way_outlives_its_server(scene: Scene) -> None:
     receiver = scene.receive(sender, "in")
     in_the_middle(receiver)
     scene.server.send_signal(signal.SIGKILL)
+    scene.hurry()
     receiver.ends(0, LONG_OUTAGE)
     sender.ends(0)
     assert scene.arrived("in")
@@ -125,8 +197,40 @@ def test_when_no_connection_can_be_made_what_arrived_is_kept(scene: Scene, tmp_p
     assert sender.event("peer", state="failed")["code"] == "connection_lost"
     assert names_in(tmp_path / "in") == [".flyx"]
     scene.network.cable("right", "up")
+    scene.hurry()
     again = scene.receive(sender, "in")
     again.ends(0, LONG_OUTAGE)
     sender.ends(0)
     assert scene.arrived("in")
     assert again.event("done")["resumed"] > SIZE // 20
+
+
+def tells_time(process: FlyxProcess, matches: Callable[[float], bool]) -> None:
+    """Wait for progress at such a time of the process's own clock."""
+    process.event("progress", lambda event: event["bytes"] < event["total"] and matches(event["time"]))
+
+
+def test_a_clock_that_jumps_an_hour_ahead_and_two_back_disturbs_nothing(clock: Clock, scene: Scene) -> None:
+    sender = scene.send("--receivers", "2")
+    receiver = scene.receive(sender, "in")
+    in_the_middle(receiver)
+    ends = (sender, receiver)
+    began = receiver.events[0]["time"]
+    clock.set(HOUR)
+    for end in ends:
+        tells_time(end, lambda time: time > began + HOUR)
+    clock.set(-HOUR)
+    for end in ends:
+        tells_time(end, lambda time: time < began - HOUR / 2)
+    scene.hurry()
+    receiver.ends(0, LONG_OUTAGE)
+    # The server's clock has jumped as well: the room is still there.
+    scene.receive(sender, "again").ends(0)
+    sender.ends(0)
+    assert scene.arrived("in")
+    assert scene.arrived("again")
+    for end in ends:
+        assert not [event for event in end.named("peer") if event["state"] == "lost"]
+        assert end.named("notice") == []
+        # How long it took is no matter of the wall clock.
+        assert all(0 < done["seconds"] < HOUR / 2 for done in end.named("done"))

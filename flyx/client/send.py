@@ -144,8 +144,10 @@ class _Share:
         self._leaving: set[str] = set()
         self._done = 0
         self._idle_since = time.monotonic()
-        # Set when no more receivers are taken; those being served go on.
+        # Set when no more receivers are taken; those that have paired go on.
         self._closed: FlyxError | None = None
+        # Set when the server keeps the room no more: a connection that is lost stays lost.
+        self._room_gone: SignalingError | None = None
         # Set when files could not be read as offered: another try would fare no better.
         self._incomplete: FilesFailed | None = None
 
@@ -223,19 +225,20 @@ class _Share:
             case _Outgoing():
                 self._ended(item)
             case SignalingError():
+                self._room_gone = item
+                for peer in self._repairing:
+                    peer.give_up(item)
                 self._close(item)
             case _:
                 pass
 
     def _close(self, error: FlyxError) -> None:
-        """Take no more receivers."""
+        """Take no more receivers. Those that have paired go on: they prove it anew without words."""
         if self._closed:
             return
         self._closed = error
         self._waiting.clear()
-        for peer in self._repairing:
-            peer.give_up(error)
-        if self._serving:
+        if self._is_somebody_served():
             self._on_event(events.Notice(f"{str(error).rstrip('.')}. What is being sent goes on."))
 
     def _arrived(self, client_id: str, *, recovered: bool) -> None:
@@ -322,7 +325,7 @@ class _Share:
         self._serving.discard(peer)
         self._repairing.add(peer)
         self._inbox.put_nowait(None)
-        if self._closed or peer.has_left or not self._options.reconnect:
+        if self._room_gone or peer.has_left or not self._options.reconnect:
             raise error
         self._on_event(events.PeerLost(peer.number, error))
 
@@ -335,8 +338,8 @@ class _Share:
         try:
             async with asyncio.timeout(self._options.reconnect if lost else None) as patience:
                 while True:
-                    if lost and peer.has_left:
-                        raise _GONE
+                    if lost and (self._room_gone or peer.has_left):
+                        raise self._room_gone or _GONE
                     link = Link(self._signaling, peer.client_id, congestion=self._options.congestion)
                     try:
                         async with peer.connect(link, self._gate, anew=lost is not None) as channels:
@@ -344,7 +347,7 @@ class _Share:
                             await self._send(peer, channels)
                             return
                     except (PeerUnreachable, PairingTimedOut):
-                        if lost is None or self._closed:
+                        if lost is None:
                             raise
                     await asyncio.sleep(RECONNECT_PAUSE)
         except TimeoutError:

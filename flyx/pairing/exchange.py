@@ -401,8 +401,8 @@ class SenderExchange(Exchange):
         return self._finish_spake(element)
 
     def _take_confirm(self, confirm: Confirm, keys: Keys) -> None:
-        if self._tries.exhausted:
-            # Others have used them up while this one was on its way.
+        if self._tries.exhausted and self._session is None:
+            # Others have used them up while this one was on its way. A session's key is not to be guessed.
             raise self._tries.error()
         words, connection = self._verify(confirm, keys)
         if not words:

@@ -274,6 +274,19 @@ def test_three_wrong_tries_in_all_close_the_room_also_for_those_under_way() -> N
         assert error.closes_room
 
 
+def test_a_session_is_taken_up_though_guessers_have_used_up_the_tries() -> None:
+    session = run(Wire(sender(), receiver())).paired(Role.SENDER).session
+    assert session is not None
+    known = {session.id: session}
+    tries = Tries()
+    tries.failed = MAX_TRIES
+    wire = run(Wire(sender(sessions=known, tries=tries), receiver(session=session), words=None))
+    assert wire.paired(Role.RECEIVER) == wire.paired(Role.SENDER)
+    forged = replace(session, key=bytes(32))
+    for error in fails(Wire(sender(sessions=known, tries=tries), receiver(session=forged), words=None)):
+        assert isinstance(error, TooManyTries)
+
+
 def test_guesses_made_at_the_same_time_are_counted_one_by_one() -> None:
     tries = Tries()
     held: list[tuple[Wire, str]] = []

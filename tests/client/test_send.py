@@ -1,0 +1,149 @@
+"""What becomes of a receiver that has paired and lost its connection: a real server and real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from flyx.client import events
+from flyx.client.driver import Wiring
+from flyx.client.link import Link
+from flyx.client.pairing import Pairing
+from flyx.client.receive import ReceiveDriver, ReceiveOptions, receive
+from flyx.client.send import SendOptions, send
+from flyx.client.signaling import Signaling
+from flyx.errors import ConnectionLost, FlyxError, RoomLost, TooManyTries, WrongWords
+from flyx.pairing.exchange import Code, WordsWanted
+from flyx.pairing.keys import Session
+from flyx.rtc.peer import Channels
+from flyx.server.app import Server
+from flyx.signaling.messages import Offer, Role
+from flyx.storage.writer import Destination, ExistingPolicy
+from flyx.transfer.receiver import Receiver
+from tests.client.network import network
+from tests.server.peers import local
+
+CODE = Code("words", 2, "lemon-otter")
+
+Event = TypeVar("Event")
+
+
+class Told:
+    """What a sender tells."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[events.Event] = asyncio.Queue()
+
+    async def hear(self, kind: type[Event], matches: Callable[[Event], bool] = lambda _: True) -> Event:
+        """The next event of this kind."""
+        while not isinstance(event := await self.queue.get(), kind) or not matches(event):
+            pass
+        return event
+
+
+@asynccontextmanager
+async def sending(url: str, tmp_path: Path) -> AsyncIterator[tuple[asyncio.Task[None], Told, str]]:
+    """A sender of one file to one receiver, what it tells, and its room."""
+    (tmp_path / "file").write_bytes(b"content")
+    told = Told()
+    options = SendOptions(url, [tmp_path / "file"], CODE)
+    task = asyncio.create_task(send(options, told.queue.put_nowait))
+    try:
+        yield task, told, (await told.hear(events.RoomOpened)).room_id
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+class ByHand:
+    """A receiver whose connections are made, and lost, by the test."""
+
+    def __init__(self, signaling: Signaling) -> None:
+        self._signaling = signaling
+        self._session: Session | None = None
+
+    @asynccontextmanager
+    async def connected(self, disk: ThreadPoolExecutor) -> AsyncIterator[Wiring]:
+        """Take the next offer, and pair; the connection is lost with the block."""
+        while not isinstance(message := await self._signaling.receive(), Offer):
+            pass
+        link = Link(self._signaling, None)
+        try:
+            link.take(message)
+            channels = await link.connection.connected()
+            await self._pair(link, channels)
+            yield Wiring(link.connection, channels, disk, 1, lambda _: None)
+        finally:
+            await link.close()
+
+    async def _pair(self, link: Link, channels: Channels) -> None:
+        async def ask(_: WordsWanted) -> str:
+            assert self._session is None, "asked for words again"
+            return CODE.password
+
+        pairing = Pairing(link.connection, channels)
+        room_id = self._signaling.joined.room_id
+        paired = await pairing.receive(room_id, self._session, ask, has_words=True)
+        self._session = paired.session
+
+
+async def guess(url: str, room_id: str, directory: Path) -> FlyxError:
+    """Give wrong words; return what that comes to."""
+    words = "lemon", "apple"
+    options = ReceiveOptions(url, room_id, words, None, directory, ExistingPolicy.REFUSE, None)
+    with pytest.raises(FlyxError) as caught:
+        await receive(options, lambda _: None)
+    return caught.value
+
+
+async def test_guessers_who_have_the_room_closed_do_not_end_a_repair(tmp_path: Path) -> None:
+    async with (
+        Server(local(stun_urls=())) as server,
+        sending(server.url, tmp_path) as (task, told, room_id),
+        Signaling(server.url, room_id, Role.RECEIVER) as signaling,
+    ):
+        receiver = ByHand(signaling)
+        with ThreadPoolExecutor(1) as disk:
+            async with receiver.connected(disk):
+                await told.hear(events.PeerPaired)
+            await told.hear(events.PeerLost)
+            guesses = [await guess(server.url, room_id, tmp_path / "guesser") for _ in range(3)]
+            assert [type(error) for error in guesses] == [WrongWords, WrongWords, TooManyTries]
+            closed = await told.hear(events.PeerEnded, lambda e: isinstance(e.error, TooManyTries))
+            assert closed.peer == 4
+            async with receiver.connected(disk) as wiring:
+                machine = Receiver(ask=False, now=time.monotonic())
+                with Destination(tmp_path / "in") as destination:
+                    await ReceiveDriver(machine, wiring, destination, None).run()
+        done = await told.hear(events.PeerEnded)
+        assert (done.peer, done.error) == (1, None)
+        await task
+        assert (tmp_path / "in" / "file").read_bytes() == b"content"
+
+
+async def test_without_a_room_a_repair_ends_at_once(tmp_path: Path) -> None:
+    async with (
+        Server(local(stun_urls=())) as server,
+        Server(local(stun_urls=())) as other,
+        network(server.port) as net,
+        sending(net.url, tmp_path) as (task, told, room_id),
+        Signaling(server.url, room_id, Role.RECEIVER) as signaling,
+    ):
+        with ThreadPoolExecutor(1) as disk:
+            async with ByHand(signaling).connected(disk):
+                await told.hear(events.PeerPaired)
+            await told.hear(events.PeerLost)
+        # It forgot its rooms.
+        net.target = other.port
+        net.cut()
+        ended = await told.hear(events.PeerEnded)
+        assert isinstance(ended.error, ConnectionLost)
+        with pytest.raises(RoomLost):
+            await task
