@@ -20,6 +20,7 @@ from e2e.processes import (
     Flyx,
     Server,
     names_in,
+    need,
     sha256,
     snapshot,
     write_random,
@@ -379,6 +380,48 @@ def test_a_disk_that_fills_up_in_the_middle_is_a_refusal_and_the_sender_stays(
     flyx.receive(sender.code(), small_disk / "in").ends(0)
     sender.ends(0)
     assert sha256(small_disk / "in" / "file") == sha256(source)
+
+
+QUOTA = 24 * MB
+
+
+@pytest.fixture
+def rationed(tmp_path: Path) -> Iterator[Path]:
+    """A directory for QUOTA bytes, on a filesystem that has room for more: btrfs, which counts root, too."""
+    need("mkfs.btrfs, of the package btrfs-progs", shutil.which("mkfs.btrfs") is not None)
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    image = write_sparse(tmp_path / "image", 256 * MB)
+    subprocess.run(["mkfs.btrfs", "--quiet", image], check=True, capture_output=True)
+    made = subprocess.run(["mount", "-o", "loop", image, mount], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip(f"needs the right to mount a btrfs: {made.stderr.decode().strip()}")
+    try:
+        directory = mount / "rationed"
+        for command in (
+            ["quota", "enable", mount],
+            ["subvolume", "create", directory],
+            ["qgroup", "limit", str(QUOTA), directory],
+        ):
+            subprocess.run(["btrfs", *command], check=True, capture_output=True)
+        yield directory
+    finally:
+        subprocess.run(["umount", "-l", mount], check=True)
+
+
+def test_a_quota_that_is_used_up_is_named_as_such_and_the_sender_stays(
+    flyx: Flyx, tmp_path: Path, rationed: Path
+) -> None:
+    source = write_random(tmp_path / "file", 2 * QUOTA)
+    sender = flyx.send(source)
+    receiver = flyx.receive(sender.code(), rationed / "in").fails(7, "no_space")
+    assert "your disk quota is used up" in receiver.event("error")["hint"]
+    assert names_in(rationed / "in") == [".flyx"]
+    assert "not enough space" in sender.event("peer", peer=1, state="failed")["message"]
+    subprocess.run(["btrfs", "qgroup", "limit", "none", rationed], check=True, capture_output=True)
+    flyx.receive(sender.code(), rationed / "in").ends(0)
+    sender.ends(0)
+    assert sha256(rationed / "in" / "file") == sha256(source)
 
 
 # The sender's disk.
