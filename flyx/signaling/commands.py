@@ -92,6 +92,21 @@ class LoseNode:
 
 
 @dataclass(frozen=True, slots=True)
+class Amend:
+    """A connection should have been given more than was known when it was lost.
+
+    Attributes:
+        client_id: Whose connection it was.
+        generation: Of the connection.
+        texts: What it should have been given last, oldest first; None: nobody knows.
+    """
+
+    client_id: str
+    generation: int
+    texts: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Restart:
     """All processes were down. Nobody is connected, and whoever was inside has the whole grace time again."""
 
@@ -108,7 +123,7 @@ class Expire:
     """Time has passed."""
 
 
-Command = Enter | Resume | Relay | Leave | Lose | LoseNode | Restart | Shut | Expire
+Command = Enter | Resume | Relay | Leave | Lose | LoseNode | Amend | Restart | Shut | Expire
 
 
 # Effects.

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,13 +48,14 @@ class Tail:
 
     __slots__ = ("_kept", "_size", "count")
 
-    def __init__(self, count: int = 0) -> None:
+    def __init__(self, count: int = 0, kept: Iterable[str] = ()) -> None:
         """Args:
-        count: Messages that were sent before this connection.
+        count: Messages that were sent before.
+        kept: The last of them.
         """
         self.count = count
-        self._kept: list[str] = []
-        self._size = 0
+        self._kept = list(kept)
+        self._size = sum(map(encoded_size, self._kept))
 
     def append(self, text: str) -> None:
         """Count one more message."""
@@ -145,6 +147,23 @@ class Absence:
             return None
         missing = self.traffic.since(count)
         return None if missing is None else (*missing, *self.mailbox)
+
+    def amended(self, texts: tuple[str, ...] | None, room_left: int) -> Absence:
+        """Return the absence once more is known to have been sent before it; what does not fit makes a hole.
+
+        Args:
+            texts: The last of what was sent; None: something was, and nobody knows what.
+            room_left: Bytes that the room may keep besides.
+        """
+        traffic = self.traffic
+        if traffic is None:
+            return self
+        if texts is None or sum(map(encoded_size, texts)) > room_left:
+            return Absence(self.until, None)
+        tail = Tail(traffic.sent, traffic.tail)
+        for text in texts:
+            tail.append(text)
+        return Absence(self.until, Traffic(traffic.received, tail.count, tail.texts), self.mailbox)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from typing import assert_never
 from flyx.errors import LocalProtocolError
 from flyx.signaling.commands import (
     Admit,
+    Amend,
     CloseClient,
     Command,
     Deliver,
@@ -245,6 +246,9 @@ def step(room: Room, command: Command, now: float) -> tuple[Room, Effects]:
                 turn.depart(member, command.reason)
         case Lose() | LoseNode():
             turn.tell_of_loss(lost, command.reason)
+        case Amend():
+            turn.amend(command)
+            turn.tell_of_loss(lost, "its server lost messages")
         case Shut():
             if matches(command.owner_token, room.owner_token_hash):
                 turn.close(ErrorCode.ROOM_CLOSED, "the room was closed by its owner")
@@ -443,7 +447,7 @@ class _Turn:
 
     def cut(self, command: Command) -> tuple[str, ...]:
         """Take note of the connections that are over before command; return whose, for tell_of_loss."""
-        if not isinstance(command, Lose | Resume | LoseNode | Restart):
+        if not isinstance(command, Lose | Resume | LoseNode | Amend | Restart):
             return ()
         connected = [m for m in self.members.values() if m.absence is None]
         traffic: Traffic | None = None
@@ -459,6 +463,9 @@ class _Turn:
                 lost = [m for m in connected if m is claimed and m.accepts(command.shown_token, self.now)]
             case LoseNode():
                 lost = [m for m in connected if m.node == command.node]
+            case Amend():
+                # It has come back without what it should have been given.
+                lost = [m for m in connected if m.client_id == command.client_id]
             case Restart():
                 lost = connected
             case _:
@@ -479,6 +486,17 @@ class _Turn:
         for member in self.members.values():
             if member.absence and member.absence.until < until:
                 self.put(replace(member, absence=replace(member.absence, until=until)))
+
+    def amend(self, command: Amend) -> None:
+        """What was sent before somebody went comes before what was kept since."""
+        member = self.members.get(command.client_id)
+        if member is None or member.absence is None:
+            return
+        # It has been back since: nobody can say any more where this belongs.
+        texts = command.texts if member.generation == command.generation else None
+        absence = member.absence.amended(texts, self._space())
+        if absence is not member.absence:
+            self.put(replace(member, absence=absence))
 
     def tell_of_loss(self, lost: Iterable[str], reason: str) -> None:
         """These clients are connected no longer: their places are held, or not even that."""

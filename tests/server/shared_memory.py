@@ -111,6 +111,8 @@ class SharedMemory(Shared):
     Attributes:
         cut: The way to the service is broken.
         listens_to: The channel that is heard.
+        slow: Seconds that a command takes besides, and
+        lag: that the channel takes.
         frozen_until: The process stands still until then (of the loop's clock).
     """
 
@@ -120,6 +122,8 @@ class SharedMemory(Shared):
         self.lives = 1
         self.node_id = f"{name}1"
         self.cut = False
+        self.slow = 0.0
+        self.lag = 0.0
         self.frozen_until = 0.0
         self.listens_to: str | None = None
         self._inbox: deque[tuple[int, str]] = deque()
@@ -133,7 +137,10 @@ class SharedMemory(Shared):
     def arrive(self, text: str) -> None:
         """A message is on its way to this node; none overtakes another."""
         loop = asyncio.get_running_loop()
-        at = max(self._inbox_free_at, loop.time() + self.service.rng.choice((0.0, 0.0, 0.001, 0.02, 0.2)))
+        at = max(
+            self._inbox_free_at,
+            loop.time() + self.lag + self.service.rng.choice((0.0, 0.0, 0.001, 0.02, 0.2)),
+        )
         self._inbox_free_at = at
         self._inbox.append((self._connection, text))
         loop.call_at(at, self._hear)
@@ -167,7 +174,7 @@ class SharedMemory(Shared):
 
     async def _travel(self) -> None:
         rng, loop = self.service.rng, asyncio.get_running_loop()
-        await asyncio.sleep(rng.choice((0.0, 0.0, 0.001, 0.01, 0.1)))
+        await asyncio.sleep(self.slow + rng.choice((0.0, 0.0, 0.001, 0.01, 0.1)))
         if loop.time() < self.frozen_until:
             await asyncio.sleep(self.frozen_until - loop.time())
         if self.cut:
@@ -178,9 +185,13 @@ class SharedMemory(Shared):
         """The answer travels, too, and may get lost: then what was asked for was done and nobody knows."""
         await self._travel()
 
-    def _fence(self) -> None:
-        if not self.service.leased(self.node_id):
+    async def _arrive_as(self) -> str:
+        """Return the name under which a command was sent, once it has arrived, if that name has a lease."""
+        name = self.node_id
+        await self._travel()
+        if not self.service.leased(name):
             raise LeaseLost("this node has no lease")
+        return name
 
     # What Shared promises.
 
@@ -193,8 +204,7 @@ class SharedMemory(Shared):
         self.service.homes.pop(self.node_id, None)
 
     async def create(self, entry: SharedRoom, *, max_rooms: int) -> bool:
-        await self._travel()
-        self._fence()
+        await self._arrive_as()
         service, room = self.service, entry.room
         taken = room.room_id in service.rooms
         if not taken:
@@ -224,8 +234,7 @@ class SharedMemory(Shared):
         record: str | None,
         messages: Mapping[str, str],
     ) -> tuple[Commit, Collection[str]]:
-        await self._travel()
-        self._fence()
+        await self._arrive_as()
         if self.service.changes.get(after.room.room_id) == change_id:
             outcome, unheard = Commit.DONE, ()
         else:
@@ -258,8 +267,7 @@ class SharedMemory(Shared):
         }
 
     async def restore(self, entry: SharedRoom) -> bool:
-        await self._travel()
-        self._fence()
+        await self._arrive_as()
         service, room = self.service, entry.room
         kept = service.rooms.get(room.room_id)
         newer = kept is not None and (kept[0] != entry.incarnation or kept[1] >= entry.version)
@@ -271,8 +279,7 @@ class SharedMemory(Shared):
         return not newer
 
     async def relay(self, node_id: str, sequence: int, items: Sequence[Item]) -> Relayed:
-        await self._travel()
-        self._fence()
+        me = await self._arrive_as()
         service = self.service
         current, said = [], []
         for item in items:
@@ -282,20 +289,20 @@ class SharedMemory(Shared):
                 said.append(wire.dump_item(item))
         fate = Fate.HEARD
         if said:
-            text = f'["relay","{self.node_id}",{sequence},[{",".join(said)}]]'
+            text = f'["relay","{me}",{sequence},[{",".join(said)}]]'
             if not service.publish(node_id, text):
                 fate = Fate.DEAF if service.leased(node_id) else Fate.DEAD
         await self._return()
         return Relayed(fate, tuple(current))
 
     async def tell(self, node_id: str, message: str) -> bool:
-        await self._travel()
-        self._fence()
+        await self._arrive_as()
         heard = self.service.publish(node_id, message)
         await self._return()
         return bool(heard)
 
     async def renew(self) -> Pulse:
+        me = self.node_id
         await self._travel()
         service = self.service
         if not service.epoch or service.ticks < self._seen_ticks:
@@ -303,9 +310,9 @@ class SharedMemory(Shared):
             service.ticks = max(service.ticks, self._seen_ticks)
         service.ticks += 1
         lease = Lease.BURIED
-        if self.node_id not in service.graves:
-            lease = Lease.HELD if service.leased(self.node_id) else Lease.LAPSED
-            service.leases[self.node_id] = service.now() + LEASE
+        if me not in service.graves:
+            lease = Lease.HELD if service.leased(me) else Lease.LAPSED
+            service.leases[me] = service.now() + LEASE
         pulse, ticks = Pulse(lease, str(service.epoch)), service.ticks
         await self._return()
         self._seen_ticks = ticks

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from flyx.errors import RemoteProtocolError
 from flyx.server.logs import get_logger
 from flyx.server.redis import wire
 from flyx.server.redis.copies import Copies
-from flyx.server.redis.relays import retarget
 from flyx.server.redis.shared import SharedRoom
-from flyx.signaling.commands import Relay
-from flyx.signaling.messages import CloseCode, ErrorCode, Relayed, parse_untrusted
+from flyx.signaling.messages import CloseCode, ErrorCode
 from flyx.signaling.record import load_room
 
 if TYPE_CHECKING:
@@ -82,18 +79,19 @@ class Ear:
                 self._store.clients.send(client_id, generation, rest[0], counted=rest[1])
             elif rest[1] and room is not None:
                 self._store.note_hole(client_id, generation)
+        self._store.mender.settle(room_id, room)
         if known is not None and (known.incarnation != incarnation or version != known.version + 1):
             self._store.send_back(known)
 
     def _hear_relay(self, node_id: str, sequence: int, items: list[tuple[Any, ...]]) -> None:
         if not self._count(node_id, sequence):
             return
-        for room_id, _, speaker, targets, text in items:
+        for room_id, _, _, targets, text in items:
             for client_id, generation in targets:
                 if self._store.clients.holds(client_id, generation):
                     self._store.clients.send(client_id, generation, text, counted=True)
                 else:
-                    self._redirect(room_id, speaker, client_id, text)
+                    self._store.mender.missed(room_id, client_id, generation, text)
 
     def _count(self, node_id: str, sequence: int, *, last: bool = False) -> bool:
         """Take note of the number of a batch, or that it was the last; False if we had it already."""
@@ -108,22 +106,8 @@ class Ear:
             for entry in self._copies.entries():
                 if node_id in entry.nodes:
                     self._store.send_back(entry)
+            self._store.mender.doubt_departed(node_id)
         return True
-
-    def _redirect(self, room_id: str, speaker: str, client_id: str, text: str) -> None:
-        """A client whose connection has just ended was meant: its room knows where this belongs."""
-        copy = self._copies.get(room_id)
-        member = copy.entry.room.members.get(speaker) if copy and copy.entry else None
-        if member is None:
-            return
-        try:
-            message = parse_untrusted(text)
-        except RemoteProtocolError:
-            log.exception("another node relayed what is no message")
-            return
-        if isinstance(message, Relayed):
-            again = Relay(speaker, member.generation, retarget(message, client_id))
-            self._store.spawn(self._store.perform(room_id, again))
 
     def start_over(self) -> None:
         """Nobody has said anything yet to this node under its new name."""

@@ -184,6 +184,8 @@ class Keeper:
             self._doubtful = True
         if not was_sound or pulse.lease is not Lease.HELD:
             self._doubtful = True
+            # What ended our lease may have ended those of others, who will be a moment later to renew theirs.
+            self._steady_since = float("inf")
         if self._epoch is not None and pulse.epoch != self._epoch:
             log.warning("Redis has lost data; putting back the rooms of this node")
             self._bereft = self._doubtful = True

@@ -12,10 +12,10 @@ from flyx.errors import NoSuchRoom
 from flyx.server.logs import get_logger
 from flyx.server.redis import wire
 from flyx.server.redis.copies import Copies
-from flyx.server.redis.outbox import Outbox
+from flyx.server.redis.outbox import PATIENCE, Outbox
 from flyx.server.redis.shared import Item, Shared, SharedRoom
 from flyx.server.store import SeeTo, StoreAway
-from flyx.signaling.commands import Deliver, Effect, Effects, Lose, Relay
+from flyx.signaling.commands import Deliver, Effect, Effects, Relay
 from flyx.signaling.members import Member
 from flyx.signaling.messages import Answer, Error, Relayed, serialize
 
@@ -28,6 +28,9 @@ log = get_logger("flyx.server.redis.relays")
 _NEWS = 1.0
 # Times that a message is decided anew before its speaker is told that it does not get through.
 _ATTEMPTS = 5
+# Seconds after which a message has been passed on or its clients have been told to connect anew, while Redis
+# answers: each time that it is decided, the room has to become known and the other node has to be reached.
+PROMISE = (_ATTEMPTS + 1) * (_NEWS + PATIENCE)
 
 
 class Relays:
@@ -109,30 +112,8 @@ class Relays:
                     # Nobody else has got it: it may be said again.
                     raise
                 for member in members:
-                    self._store.spawn(self._give_up(entry.room.room_id, member))
-            except asyncio.CancelledError:
-                # The speaker is gone. What it said goes on.
-                for unfinished, those in under_way:
-                    unfinished.add_done_callback(
-                        lambda done, those=those: self._finish(  # type: ignore[misc]
-                            done, entry, command, those, now, see_to, attempt
-                        )
-                    )
-                raise
+                    self._give_up(entry.room.room_id, member)
         return left
-
-    def _finish(
-        self,
-        done: asyncio.Future[bool],
-        entry: SharedRoom,
-        command: Relay,
-        members: list[Member],
-        now: float,
-        see_to: SeeTo,
-        attempt: int,
-    ) -> None:
-        if not done.cancelled() and done.exception() is None and not done.result():
-            self._store.spawn(self._decide_anew(entry, command, members, now, see_to, attempt))
 
     async def _decide_anew(
         self,
@@ -150,18 +131,16 @@ class Relays:
             await self._copies.news(copy, asyncio.get_running_loop().time() + _NEWS)
         for member in members:
             if attempt == _ATTEMPTS:
-                await self._give_up(room_id, member)
+                self._give_up(room_id, member)
                 continue
             again = replace(command, message=retarget(command.message, member.client_id))
             with contextlib.suppress(NoSuchRoom):
                 await self._store.run(room_id, again, now, see_to, None, attempt + 1)
 
-    async def _give_up(self, room_id: str, member: Member) -> None:
+    def _give_up(self, room_id: str, member: Member) -> None:
         """Have a client connect anew that something did not reach."""
         log.warning("a message was given up")
-        with contextlib.suppress(NoSuchRoom):
-            lose = Lose(member.client_id, member.generation, "its server lost messages", None)
-            await self._store.perform(room_id, lose)
+        self._store.mender.mend(room_id, member.client_id, member.generation, None)
 
     def _outbox(self, node_id: str) -> Outbox:
         outbox = self._outboxes.get(node_id)

@@ -34,6 +34,7 @@ from flyx.server.redis import wire
 from flyx.server.redis.copies import Clients, Copies, Copy
 from flyx.server.redis.ear import Ear
 from flyx.server.redis.keeper import Keeper
+from flyx.server.redis.mender import Mender
 from flyx.server.redis.relays import Relays
 from flyx.server.redis.shared import Commit, LeaseLost, Shared, SharedRoom
 from flyx.server.store import RoomStore, SeeTo, StoreAway, Stored, StoreFull, leave_alone
@@ -46,6 +47,7 @@ from flyx.signaling.commands import (
     Lose,
     Relay,
     Resume,
+    Shut,
 )
 from flyx.signaling.members import Member
 from flyx.signaling.messages import CloseCode, Error, ErrorCode
@@ -82,6 +84,7 @@ class RedisRoomStore(RoomStore):
     Attributes:
         clients: The clients connected to this node; set before open().
         keeper: Tells whether this node is fit to work.
+        mender: Makes up for what did not arrive.
     """
 
     clients: Clients
@@ -113,6 +116,7 @@ class RedisRoomStore(RoomStore):
         self._tasks: set[asyncio.Task[Any]] = set()
         self._relays = Relays(self, shared, self._copies)
         self._ear = Ear(self, self._copies)
+        self.mender = Mender(self, shared, self._copies)
         self.keeper = Keeper(self, shared, self._copies, monotonic)
         shared.on_message = self._ear.on_message
         shared.on_hearing = self.keeper.on_hearing
@@ -231,6 +235,10 @@ class RedisRoomStore(RoomStore):
                 command = self._completed(command)
                 after, effects = step(seen.room, command, now)
                 if after is seen.room:
+                    if isinstance(command, Enter | Resume | Shut) and await self._is_behind(seen):
+                        # Nobody is turned away on old knowledge.
+                        stale = seen
+                        continue
                     break
                 try:
                     outcome = await self._commit(seen, after, effects, see_to)
@@ -257,8 +265,18 @@ class RedisRoomStore(RoomStore):
         finally:
             self._copies.release(room_id)
 
+    async def _is_behind(self, seen: SharedRoom) -> bool:
+        """Tell whether Redis has a newer version of a room."""
+        found = (await self._shared.versions([seen.room.room_id]))[0]
+        return found is not None and (found[0] != seen.incarnation or found[1] > seen.version)
+
     def _completed(self, command: Command) -> Command:
         """Return command with what only this node knows."""
+        if isinstance(command, Resume) and command.handover is not None:
+            connection = (command.client_id, command.handover[0])
+            if connection in self._holes:
+                self._holes.discard(connection)
+                command = replace(command, handover=None)
         if isinstance(command, Enter | Resume):
             return replace(command, node=self._shared.node_id)
         if isinstance(command, Leave | Lose):
@@ -325,7 +343,8 @@ class RedisRoomStore(RoomStore):
                 if change.seen.done():
                     return Commit.DONE, ()
                 if loop.time() > deadline or self.keeper.away:
-                    # It may have been made, and may come through the channel yet.
+                    # It may have been made, and may come through the channel yet. If it was and does not, the
+                    # version found later tells so, and our clients begin anew: nobody says anything twice.
                     loop.call_later(10 * ECHO, self._changes.pop, change_id, None)
                     raise
             await asyncio.wait([change.seen], timeout=_PAUSE)
@@ -336,12 +355,14 @@ class RedisRoomStore(RoomStore):
         if change is None:
             # It came back too late to be waited for.
             return
+        room = change.entry.room
         self.adopt(change.entry)
         change.see_to(change.effects)
+        self.mender.settle(room.room_id, room)
         change.seen.set_result(None)
         for effect in change.effects:
             if isinstance(effect, Deliver) and effect.member.node == self._shared.node_id:
-                self._check_reached(change.entry.room, effect.member, effect.message)
+                self._check_reached(room, effect.member, effect.message)
 
     def _check_reached(self, room: Room, member: Member, message: object) -> None:
         """Remember a connection that is ending and got less than the room thinks."""
@@ -359,9 +380,18 @@ class RedisRoomStore(RoomStore):
         """Take a room as it is now known."""
         known = self.known(entry.room.room_id)
         self._copies.adopt(entry, self._shared.node_id)
-        for member in known.members_at(self._shared.node_id) if known else ():
+        if known is None:
+            return
+        for member in known.members_at(self._shared.node_id):
             now = entry.room.members.get(member.client_id)
-            if now is not None and now.generation == member.generation and now.absence is not None:
+            if now is None:
+                if not entry.room.closed:
+                    # Redis lost data, and another node has put back the room as it was before it came.
+                    self.close_client(member, "messages between servers were lost; connect again")
+                continue
+            if now.generation != member.generation or now.absence is not None:
+                self.mender.departed(known, member.client_id, member.generation)
+            if now.generation == member.generation and now.absence is not None:
                 # Somebody has found out that something did not reach it.
                 self.close_client(member, "messages between servers were lost; connect again")
 
@@ -395,8 +425,7 @@ class RedisRoomStore(RoomStore):
         for member in entry.members_at(self._shared.node_id):
             reason = "messages between servers were lost; connect again"
             self.close_client(member, reason)
-            lose = Lose(member.client_id, member.generation, "its server lost messages", None)
-            self.spawn(self.perform(entry.room.room_id, lose))
+            self.mender.mend(entry.room.room_id, member.client_id, member.generation, None)
 
     def close_client(self, member: Member, reason: str) -> None:
         """End the connection of a client that is to come back."""
@@ -423,6 +452,7 @@ class RedisRoomStore(RoomStore):
         self._copies.clear()
         self._ear.start_over()
         self._relays.start_over()
+        self.mender.start_over()
 
     async def forget_node(self, node_id: str) -> None:
         """Forget a node that is no more."""

@@ -1,0 +1,128 @@
+"""What connections did not get that were ending while it came, and how their clients get it all the same.
+
+While the end of a connection is on its way into the room, other nodes still speak to it here. The channel
+brings what they said before the room knew, and nothing after: so once the end has come back through the
+channel, what the connection missed is complete. It goes into the room in front of what was kept since,
+whoever has spoken meanwhile (`Amend`). A client that is back by way of another node already cannot be given
+it in order any more: its session ends, and it is told that it missed something. It may have heard something
+later before that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from flyx.errors import NoSuchRoom
+from flyx.server.redis.copies import Copies
+from flyx.server.redis.shared import Shared, SharedRoom
+from flyx.server.store import StoreAway
+from flyx.signaling.commands import Amend
+from flyx.signaling.room import Room
+
+if TYPE_CHECKING:
+    from flyx.server.redis.store import RedisRoomStore
+
+# Seconds between two tries to tell a room.
+_PAUSE = 1.0
+# Seconds for which it is known who has gone: other nodes tell every 3 what we should have heard of them.
+_MEMORY = 60.0
+
+Connection = tuple[str, int]
+
+
+class Mender:
+    """Sees to it that what did not arrive is made up for, or that its client is told, sooner or later."""
+
+    def __init__(self, store: RedisRoomStore, shared: Shared, copies: Copies) -> None:
+        """Args:
+        store: Whose clients these are.
+        shared: What all nodes have in common.
+        copies: Rooms as this node knows them.
+        """
+        self._store = store
+        self._shared = shared
+        self._copies = copies
+        # By room: what came for connections of this node that were ending, until the room knows of that.
+        self._missed: dict[str, dict[Connection, tuple[str, ...]]] = {}
+        # What rooms have yet to be told; None: that something is missing.
+        self._mending: dict[tuple[str, str, int], tuple[str, ...] | None] = {}
+        # Who has gone from here lately: when, the nodes that might have spoken to it, room, and connection.
+        self._departed: deque[tuple[float, frozenset[str], str, Connection]] = deque()
+
+    def missed(self, room_id: str, client_id: str, generation: int, text: str) -> None:
+        """Take what another node said to a connection that is here no longer."""
+        copy = self._copies.get(room_id)
+        member = copy.entry.room.members.get(client_id) if copy and copy.entry else None
+        if member is not None and member.generation == generation and member.absence is None:
+            missed = self._missed.setdefault(room_id, {})
+            missed[client_id, generation] = (*missed.get((client_id, generation), ()), text)
+        else:
+            self.mend(room_id, client_id, generation, (text,))
+
+    def settle(self, room_id: str, room: Room | None) -> None:
+        """Pass on what came for connections that the room knows to be over; None: there is no such room."""
+        missed = self._missed.pop(room_id, {})
+        for (client_id, generation), texts in missed.items():
+            member = room.members.get(client_id) if room else None
+            if member is None:
+                continue
+            if member.generation == generation and member.absence is None:
+                self._missed.setdefault(room_id, {})[client_id, generation] = texts
+            elif member.absence is None and self._store.clients.holds(client_id, member.generation):
+                # It has come back to this node, in this moment: nothing has been said to it yet.
+                for text in texts:
+                    self._store.clients.send(client_id, member.generation, text, counted=True)
+            else:
+                self.mend(room_id, client_id, generation, texts)
+
+    def mend(self, room_id: str, client_id: str, generation: int, texts: tuple[str, ...] | None) -> None:
+        """Have a room know what a connection did not get; None: nobody knows what."""
+        key = (room_id, client_id, generation)
+        if key in self._mending:
+            before = self._mending[key]
+            self._mending[key] = None if before is None or texts is None else (*before, *texts)
+            return
+        self._mending[key] = texts
+        self._store.spawn(self._mend(key))
+
+    async def _mend(self, key: tuple[str, str, int]) -> None:
+        room_id, client_id, generation = key
+        try:
+            while True:
+                texts = self._mending[key]
+                try:
+                    await self._store.perform(room_id, Amend(client_id, generation, texts))
+                except NoSuchRoom:
+                    return
+                except StoreAway:
+                    # It may have been done all the same: doing it again could double it.
+                    self._mending[key] = None
+                    await asyncio.sleep(_PAUSE)
+                    continue
+                more = self._mending[key]
+                if more is texts:
+                    return
+                self._mending[key] = None if more is None or texts is None else more[len(texts) :]
+        finally:
+            del self._mending[key]
+
+    def departed(self, room: SharedRoom, client_id: str, generation: int) -> None:
+        """Remember a connection of this node that the room, as it was until now, thought to be here."""
+        now = asyncio.get_running_loop().time()
+        while self._departed and self._departed[0][0] < now - _MEMORY:
+            self._departed.popleft()
+        others = room.nodes - {self._shared.node_id}
+        if others:
+            self._departed.append((now, others, room.room.room_id, (client_id, generation)))
+
+    def doubt_departed(self, node_id: str) -> None:
+        """Something that this node said was lost: it may have been for those who have gone since."""
+        for _, others, room_id, (client_id, generation) in self._departed:
+            if node_id in others:
+                self.mend(room_id, client_id, generation, None)
+
+    def start_over(self) -> None:
+        """Connections of this node are lost, and their rooms know that nobody knows what they got."""
+        self._missed.clear()
