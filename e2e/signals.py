@@ -10,7 +10,7 @@ from typing import Any, Self
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds for anything that is awaited, on a slow and busy machine."""
 
 

@@ -16,11 +16,24 @@ from e2e.processes import LONG, Flyx, FlyxProcess, names_in, sha256, snapshot, w
 MB = 1_000_000
 
 
+# A record of blocks in the journal that tells of more than a few: each is 64 digits.
+LONG_RECORD = 1000
+
+
 def under_way(flyx: Flyx, sender: FlyxProcess, directory: Path, least: int) -> FlyxProcess:
-    """A receiver that has at least so many bytes, standing still."""
+    """A receiver that has at least so many bytes, many of them in its journal, standing still."""
     receiver = flyx.receive(sender.code(), directory)
-    receiver.event("progress", lambda event: event["bytes"] >= least)
+    receiver.event("progress", lambda event: event["bytes"] >= least and has_checkpoint(directory))
     return receiver.stop()
+
+
+def has_checkpoint(directory: Path) -> bool:
+    """Whether a journal in this directory tells of blocks; there is one a second."""
+    return any(
+        b'"blocks"' in line and len(line) > LONG_RECORD
+        for path in directory.glob(".flyx/*/journal")
+        for line in path.read_bytes().splitlines()
+    )
 
 
 def sent_again(receiver: FlyxProcess) -> int:

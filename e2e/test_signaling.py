@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 # Seconds within which whatever is awaited must have happened, on a slow machine too.
-PATIENCE = 20.0
+PATIENCE = 60.0
 READY = re.compile(r"flyx serve: listening on (ws://\S+:(\d+))\n")
 
 
