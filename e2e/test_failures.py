@@ -52,7 +52,8 @@ def test_a_sender_that_dies_is_missed_by_its_receiver(flyx: Flyx, tmp_path: Path
     options = ["--server", flyx.server, "--yes", "-o", "in", "--reconnect", "0"]
     receiver = flyx.start("receive", *options, sender.code())
     sender.mid_transfer().send_signal(signal.SIGKILL)
-    receiver.complains(6, "The transfer was interrupted", "what has arrived is kept", SOON)
+    # The server's word shortens the wait, unless data that was under way comes after it.
+    receiver.complains(6, "The transfer was interrupted", "what has arrived is kept")
     assert receiver.out == ""
     assert names_in(tmp_path / "in") == [".flyx"]
 
