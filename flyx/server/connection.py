@@ -141,6 +141,11 @@ class Connection:
         """Bytes that wait for the client."""
         return self._wire.unsent
 
+    @property
+    def gone(self) -> bool:
+        """It has ended, or is being closed."""
+        return self._closing or self._lost
+
     async def run(self, session: Session, first: Job) -> None:
         """Hand frames to session from now on, once first is done. Returns then: no task stays behind."""
         self._session = session

@@ -21,7 +21,7 @@ from flyx.server.connection import LOST
 from flyx.server.gate import Doorkeeper
 from flyx.server.logs import get_logger, room_tag
 from flyx.server.metrics import LOCAL, REMOTE, Metrics
-from flyx.server.store import AWAY, RoomStore, SeeTo, StoreAway
+from flyx.server.store import AWAY, RoomStore, SeeTo, StoreAway, Wanted, always
 from flyx.server.turn import credentials
 from flyx.signaling.codes import draw_room_id
 from flyx.signaling.commands import (
@@ -73,6 +73,10 @@ class Outlet(Protocol):
     @property
     def queued_size(self) -> int:
         """Bytes that wait for the client."""
+
+    @property
+    def gone(self) -> bool:
+        """Nothing more reaches the client."""
 
     def send(self, text: str) -> None:
         """Queue one message; a client that does not keep up is closed instead."""
@@ -284,7 +288,7 @@ class Hub:
             return None
         await self._catch_up()
         token = claim.resume_token or ""
-        handover = await self._take_over(room_id, claim.client_id, token)
+        handover = await self._take_over(outlet, room_id, claim.client_id, token)
         command = Resume(
             claim.client_id,
             token,
@@ -310,8 +314,13 @@ class Hub:
                 # The connection has ended meanwhile, and with it whoever would see to its goodbye.
                 self._lose_later(admitted)
 
+        def wanted() -> bool:
+            # After a wait that was too long for its client, which may be inside by another way by now: then
+            # the newer connection would be taken for the older one, and ended.
+            return not outlet.gone
+
         try:
-            await self._apply(room_id, command, see_to)
+            await self._apply(room_id, command, see_to, wanted)
         except StoreAway:
             outlet.close(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, AWAY)
         return admitted
@@ -326,7 +335,9 @@ class Hub:
             return self._ice_servers
         return (*self._ice_servers, credentials(self.config.turn, client_id, self.clock()))
 
-    async def _take_over(self, room_id: str, client_id: str, token: str) -> tuple[int, Traffic] | None:
+    async def _take_over(
+        self, outlet: Outlet, room_id: str, client_id: str, token: str
+    ) -> tuple[int, Traffic] | None:
         """End the older connection of a client, if it is here, so that what went over it is known."""
         seat = self._seats.get(client_id)
         if seat is None or seat.room_id != room_id:
@@ -337,7 +348,7 @@ class Hub:
             return None
         member = seen.room.members.get(client_id) if seen else None
         # Client ids are known to peers: they alone must not end anybody's connection.
-        if member is None or not member.accepts(token, self.clock()):
+        if outlet.gone or member is None or not member.accepts(token, self.clock()):
             return None
         seat.close(CloseCode.REPLACED, ErrorCode.REPLACED, _REPLACED)
         return seat.generation, await seat.traffic()
@@ -400,9 +411,9 @@ class Hub:
         was_over, seat.over = seat.over, True
         return not was_over
 
-    async def _apply(self, room_id: str, command: Command, see_to: SeeTo) -> Effects:
+    async def _apply(self, room_id: str, command: Command, see_to: SeeTo, wanted: Wanted = always) -> Effects:
         try:
-            return await self._store.apply(room_id, command, self.clock(), see_to)
+            return await self._store.apply(room_id, command, self.clock(), see_to, wanted)
         except NoSuchRoom:
             effects = (refusal_of(command),) if isinstance(command, Enter | Resume | Shut) else ()
             see_to(effects)

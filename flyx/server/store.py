@@ -35,6 +35,15 @@ def leave_alone(effects: Effects) -> None:
     """There is nobody whom it concerns."""
 
 
+Wanted = Callable[[], bool]
+"""Tells whether a command is still to be run."""
+
+
+def always() -> bool:
+    """Whoever gave the command need not be there any more."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A room as it was read, with the version that `replace` compares."""
@@ -101,7 +110,14 @@ class RoomStore(ABC):
         """Return the id of the room without an end or an owner that an earlier start has left, if one has."""
         return None
 
-    async def apply(self, room_id: str, command: Command, now: float, see_to: SeeTo = leave_alone) -> Effects:
+    async def apply(
+        self,
+        room_id: str,
+        command: Command,
+        now: float,
+        see_to: SeeTo = leave_alone,
+        wanted: Wanted = always,
+    ) -> Effects:
         """Run one command on a room as if nobody else were there, and return what had to be done about it.
 
         Args:
@@ -110,6 +126,7 @@ class RoomStore(ABC):
             now: Unix time.
             see_to: Does it, for clients of this process; called once before this returns, unless it raises
                 StoreAway: then perhaps later.
+            wanted: Asked right before the room is changed; if it says no, that is all: no effects.
 
         Raises:
             NoSuchRoom: There is no such room.
@@ -119,6 +136,8 @@ class RoomStore(ABC):
             if seen is None:
                 raise NoSuchRoom(room_id=room_id)
             after, effects = step(seen.room, command, now)
+            if after is not seen.room and not wanted():
+                return ()
             # Relaying changes nothing and is by far the most frequent command: it must not cost a write.
             if after is seen.room or await self.replace(seen, after):
                 see_to(effects)

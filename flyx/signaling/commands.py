@@ -75,12 +75,21 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Lose:
-    """The connection of a client has ended without a goodbye; reason is for people."""
+    """The connection of a client has ended without a goodbye.
+
+    Attributes:
+        client_id: Whose connection it was.
+        generation: Of the connection.
+        reason: For people.
+        traffic: What went over it; None: nobody knows.
+        settled: Nothing else can have been on its way to it; else an Amend says what was.
+    """
 
     client_id: str
     generation: int
     reason: str
     traffic: Traffic | None
+    settled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +107,7 @@ class Amend:
     Attributes:
         client_id: Whose connection it was.
         generation: Of the connection.
-        texts: What it should have been given last, oldest first; None: nobody knows.
+        texts: What it should have been given last, oldest first; empty: nothing; None: nobody knows.
     """
 
     client_id: str

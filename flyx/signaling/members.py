@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from flyx.signaling.messages import Role, encoded_size
@@ -107,11 +107,13 @@ class Absence:
         until: Unix time until which the place is held.
         traffic: None: nobody knows what arrived, or too much came since. The conversation has a hole.
         mailbox: Messages that came since, oldest first; empty if there is a hole.
+        settled: False until the node of the connection has told what was still on its way to it then.
     """
 
     until: float
     traffic: Traffic | None
     mailbox: tuple[str, ...] = ()
+    settled: bool = True
 
     @property
     def size(self) -> int:
@@ -136,20 +138,20 @@ class Absence:
         )
         if full:
             return Absence(self.until, None)
-        return Absence(self.until, self.traffic, (*self.mailbox, text))
+        return replace(self, mailbox=(*self.mailbox, text))
 
     def since(self, count: int | None) -> tuple[str, ...] | None:
         """Return what a client that has seen `count` messages lacks; None if there is a hole.
 
-        Nobody knows what a client lacks that does not say what it has.
+        Nobody knows what a client lacks that does not say what it has, or whose node died before it told.
         """
-        if self.traffic is None or count is None:
+        if self.traffic is None or not self.settled or count is None:
             return None
         missing = self.traffic.since(count)
         return None if missing is None else (*missing, *self.mailbox)
 
     def amended(self, texts: tuple[str, ...] | None, room_left: int) -> Absence:
-        """Return the absence once more is known to have been sent before it; what does not fit makes a hole.
+        """Return the absence, settled, once it is known what else was sent; what does not fit makes a hole.
 
         Args:
             texts: The last of what was sent; None: something was, and nobody knows what.

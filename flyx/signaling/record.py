@@ -56,6 +56,7 @@ class _Absence(_Part):
     until: _Seconds
     traffic: _Traffic | None = None
     mailbox: Annotated[tuple[str, ...], Field(max_length=MAX_MAILBOX_LENGTH)] = ()
+    settled: bool = True
 
 
 class _Member(_Part):
@@ -161,7 +162,7 @@ def _dump_absence(absence: Absence) -> _Absence:
     known = (
         None if traffic is None else _Traffic(received=traffic.received, sent=traffic.sent, tail=traffic.tail)
     )
-    return _Absence(until=absence.until, traffic=known, mailbox=absence.mailbox)
+    return _Absence(until=absence.until, traffic=known, mailbox=absence.mailbox, settled=absence.settled)
 
 
 def _load_member(member: _Member) -> Member:
@@ -185,4 +186,9 @@ def _load_absence(absence: _Absence) -> Absence:
         return Absence(absence.until, None)
     if traffic.sent < len(traffic.tail):
         raise BadRecord("traffic: more kept than sent")
-    return Absence(absence.until, Traffic(traffic.received, traffic.sent, traffic.tail), absence.mailbox)
+    return Absence(
+        absence.until,
+        Traffic(traffic.received, traffic.sent, traffic.tail),
+        absence.mailbox,
+        absence.settled,
+    )

@@ -451,10 +451,11 @@ class _Turn:
             return ()
         connected = [m for m in self.members.values() if m.absence is None]
         traffic: Traffic | None = None
+        settled = True
         match command:
             case Lose():
                 lost = [m for m in connected if m is self.member(command.client_id, command.generation)]
-                traffic = command.traffic
+                traffic, settled = command.traffic, command.settled
             case Resume():
                 if command.handover is None:
                     return ()
@@ -464,15 +465,15 @@ class _Turn:
             case LoseNode():
                 lost = [m for m in connected if m.node == command.node]
             case Amend():
-                # It has come back without what it should have been given.
-                lost = [m for m in connected if m.client_id == command.client_id]
+                # If there is anything that it should have been given, it has come back without.
+                lost = [m for m in connected if m.client_id == command.client_id and command.texts != ()]
             case Restart():
                 lost = connected
             case _:
                 assert_never(command)
         until = self.now + self._room.config.grace
         for member in lost:
-            absence = Absence(until, traffic)
+            absence = Absence(until, traffic, settled=settled)
             if absence.size > self._space():
                 absence = Absence(until, None)
             self.put(replace(member, absence=absence))
@@ -492,8 +493,12 @@ class _Turn:
         member = self.members.get(command.client_id)
         if member is None or member.absence is None:
             return
-        # It has been back since: nobody can say any more where this belongs.
-        texts = command.texts if member.generation == command.generation else None
+        texts = command.texts
+        if member.generation != command.generation:
+            if texts == ():
+                return
+            # It has been back since: nobody can say any more where this belongs.
+            texts = None
         absence = member.absence.amended(texts, self._space())
         if absence is not member.absence:
             self.put(replace(member, absence=absence))

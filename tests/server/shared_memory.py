@@ -110,6 +110,7 @@ class SharedMemory(Shared):
 
     Attributes:
         cut: The way to the service is broken.
+        dead: The process is no more; what it waits for never comes.
         listens_to: The channel that is heard.
         slow: Seconds that a command takes besides, and
         lag: that the channel takes.
@@ -122,6 +123,7 @@ class SharedMemory(Shared):
         self.lives = 1
         self.node_id = f"{name}1"
         self.cut = False
+        self.dead = False
         self.slow = 0.0
         self.lag = 0.0
         self.frozen_until = 0.0
@@ -156,6 +158,12 @@ class SharedMemory(Shared):
         if connection == self._connection:
             self.on_message(text)
 
+    def die(self) -> None:
+        """kill -9: what has arrived at the service is done, and nothing else ever is."""
+        self.dead = True
+        self.listens_to = None
+        self._connection += 1
+
     def deafen(self) -> None:
         """The connection of the channel breaks, with all that was under way on it."""
         if self.listens_to is not None:
@@ -166,6 +174,8 @@ class SharedMemory(Shared):
 
     def listen(self) -> None:
         """Listen to the channel, as soon as there is a way to it."""
+        if self.dead:
+            return
         if self.cut:
             asyncio.get_running_loop().call_later(0.5, self.listen)
         elif self.listens_to != self.node_id:
@@ -177,6 +187,8 @@ class SharedMemory(Shared):
         await asyncio.sleep(self.slow + rng.choice((0.0, 0.0, 0.001, 0.01, 0.1)))
         if loop.time() < self.frozen_until:
             await asyncio.sleep(self.frozen_until - loop.time())
+        if self.dead:
+            await loop.create_future()
         if self.cut:
             await asyncio.sleep(rng.choice((0.0, 1.0)))
             raise StoreAway("cut off")
@@ -199,6 +211,8 @@ class SharedMemory(Shared):
         self.listen()
 
     async def stop(self) -> None:
+        if self.dead:
+            return
         self.listens_to = None
         self.service.leases.pop(self.node_id, None)
         self.service.homes.pop(self.node_id, None)

@@ -65,6 +65,16 @@ class RoomStoreContract:
             assert seen.room == room
             assert await store.count() == 1
 
+    async def test_a_command_that_nobody_wants_any_more_changes_nothing(self) -> None:
+        async with self.make_store() as store:
+            await store.create(a_room())
+            seen_to: list[Effects] = []
+            assert await store.apply("K7M2QX", enter("s"), T0, seen_to.append, lambda: False) == ()
+            assert seen_to == []
+            seen = await store.load("K7M2QX")
+            assert seen is not None
+            assert seen.room == a_room()
+
     async def test_a_room_comes_back_with_those_inside_and_what_is_kept_for_them(self) -> None:
         async with self.make_store() as store:
             await store.create(a_room())

@@ -32,6 +32,7 @@ class FakeOutlet:
     heard: list[dict[str, Any]] = field(default_factory=list)
     closed: tuple[CloseCode, ErrorCode] | None = None
     queued_size: int = 0
+    gone: bool = False
 
     def send(self, text: str) -> None:
         self.heard.append(json.loads(text))

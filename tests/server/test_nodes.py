@@ -60,6 +60,7 @@ class Node:
         )
         self.hub = Hub(self.store, ServerConfig(), clock=lambda: EPOCH + loop.time())
         self.store.clients = self.hub
+        self.lines: list[Line] = []
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -70,6 +71,13 @@ class Node:
         assert self._sweeping is not None
         self._sweeping.cancel()
         await self.store.close()
+
+    def die(self) -> None:
+        self.shared.die()
+        for line in self.lines:
+            line.alive = False
+            if line.reader is not None:
+                line.reader.cancel()
 
     async def _sweep(self) -> None:
         while True:
@@ -86,6 +94,7 @@ class Line:
     def __init__(self, person: Person, node: Node) -> None:
         self.person = person
         self.node = node
+        node.lines.append(self)
         self.seat: Seat | None = None
         # The client has been let in; its end is open; the server's end is.
         self.joined = False
@@ -95,6 +104,10 @@ class Line:
         self.reader: asyncio.Task[None] | None = None
 
     # The hub's side.
+
+    @property
+    def gone(self) -> bool:
+        return not self.alive
 
     def send(self, text: str) -> None:
         if self.open:
@@ -202,13 +215,24 @@ class Person:
         if self.line is None and self.over is None:
             await self.connect()
 
-    def break_line(self, notices_after: float) -> None:
+    def drop_line(self) -> Line | None:
         line = self.line
+        if line is not None:
+            self.line = None
+            line.open = False
+            self.gave_up |= line.seat is None
+        return line
+
+    def lose_node(self, node: Node) -> None:
+        """The process is gone to which its connection was."""
+        if self.line is not None and self.line.node is node:
+            self.drop_line()
+            self.spawn(self._come_back())
+
+    def break_line(self, notices_after: float) -> None:
+        line = self.drop_line()
         if line is None:
             return
-        self.line = None
-        line.open = False
-        self.gave_up |= line.seat is None
 
         async def notice() -> None:
             await asyncio.sleep(notices_after)
@@ -289,6 +313,7 @@ class World:
         self.rng = rng
         self.service = Service(self.rng)
         self.nodes: list[Node] = []
+        self.dead: list[Node] = []
         self.people: list[Person] = []
         self.people_by_id: dict[str, Person] = {}
         self.room_id = ""
@@ -311,7 +336,21 @@ class World:
         self.people.append(person)
         await person.connect()
 
+    async def kill(self, n: int) -> None:
+        """End the process of a node at once, and start another in its place."""
+        node = self.nodes[n]
+        node.die()
+        self.dead.append(node)
+        self.nodes[n] = Node(self.service, f"{node.shared.name}'")
+        await self.nodes[n].start()
+        for person in self.people:
+            person.lose_node(node)
+            if person.home is node:
+                person.home = self.nodes[n]
+
     async def stop(self) -> None:
+        for node in self.dead:
+            await node.stop()
         for person in self.people:
             for task in list(person.tasks):
                 task.cancel()
@@ -462,6 +501,10 @@ class NodesMachine(RuleBasedStateMachine):
 
         self.run(deafen())
 
+    @rule(n=st.integers(0, 1))
+    def a_node_dies(self, n: int) -> None:
+        self.run(self.world.kill(n))
+
     @rule()
     def redis_loses_everything(self) -> None:
         self.world.flushed = True
@@ -603,6 +646,69 @@ def test_what_comes_while_a_connection_ends_is_kept_in_order() -> None:
     play(script)
 
 
+def test_a_node_that_dies_while_a_connection_ends_takes_nothing_along_in_silence() -> None:
+    async def script(world: World, sender: Person, receiver: Person) -> None:
+        there = world.nodes[1].shared
+        there.lag = 0.5
+        receiver.home = world.nodes[0]
+        line = receiver.drop_line()
+        assert line is not None
+        # It is on the channel of the receiver's node before the room knows that the receiver is away.
+        sender.say(receiver.client_id)
+        await asyncio.sleep(0.1)
+        receiver.spawn(line.finish())
+        await asyncio.sleep(0.1)
+        # Now the room knows, and the node does not know yet what it should have passed on.
+        await world.kill(1)
+        await receiver.connect()
+        await asyncio.sleep(10.0)
+        assert receiver.sessions == 2
+
+    play(script)
+
+
+def test_who_comes_back_before_its_node_has_told_what_was_on_its_way_waits_for_that() -> None:
+    async def script(world: World, sender: Person, receiver: Person) -> None:
+        there = world.nodes[1].shared
+        there.lag = 0.5
+        receiver.home = world.nodes[0]
+        line = receiver.drop_line()
+        assert line is not None
+        sender.say(receiver.client_id)
+        await asyncio.sleep(0.1)
+        receiver.spawn(line.finish())
+        await asyncio.sleep(0.1)
+        await receiver.connect()
+        sender.say(receiver.client_id)
+        await asyncio.sleep(1.0)
+        assert receiver.got == [1, 2]
+        assert receiver.sessions == 1
+        there.lag = 0.0
+
+    play(script)
+
+
+def test_a_return_that_was_given_up_while_its_node_stood_still_ends_no_newer_connection() -> None:
+    async def script(world: World, sender: Person, receiver: Person) -> None:
+        there, here = world.nodes
+        receiver.break_line(0.0)
+        await asyncio.sleep(0.05)
+        there.shared.frozen_until = asyncio.get_running_loop().time() + 10.0
+        receiver.home = there
+        await asyncio.sleep(1.0)
+        assert receiver.line is not None
+        assert receiver.line.node is there
+        assert receiver.line.seat is None
+        # It tries elsewhere. The server that stands still learns that when it goes on, with all the rest.
+        receiver.home = here
+        receiver.break_line(0.0)
+        await asyncio.sleep(15.0)
+        assert receiver.over is None
+        assert receiver.line.node is here
+
+    play(script)
+
+
 def test_what_comes_while_a_client_changes_its_connection_is_heard_on_the_new_one() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         there = world.nodes[1].shared
@@ -680,6 +786,8 @@ def test_what_was_perhaps_kept_for_somebody_away_does_not_come_twice() -> None:
         receiver.line = None
         line.open = False
         await line.finish()
+        # Until its node has told that nothing was on the way to it.
+        await asyncio.sleep(1.0)
         here.slow = 0.1
         sender.say(receiver.client_id)
         # Redis takes it, and neither the answer nor the word on the channel arrives.

@@ -37,6 +37,7 @@ class Ear:
     """A connection that keeps what is sent on it."""
 
     queued_size = 0
+    gone = False
 
     def __init__(self) -> None:
         self.heard: list[str] = []

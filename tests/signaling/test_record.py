@@ -20,7 +20,7 @@ def a_room() -> Room:
     room = new_room("K7M2QX", RoomConfig(4, None, 5.0, True, 7.0), NOW, owner_token="owner")
     room, _ = step(room, Enter("s", "token of s", node="n1"), NOW)
     room, _ = step(room, Enter("r", "token of r", node="n2"), NOW)
-    room, _ = step(room, Lose("r", 2, "lost", Traffic(3, 9, ("eight", "nine"))), NOW)
+    room, _ = step(room, Lose("r", 2, "lost", Traffic(3, 9, ("eight", "nine")), settled=False), NOW)
     room, _ = step(room, Enter("q", "token of q"), NOW)
     room, _ = step(room, Lose("s", 1, "lost", Traffic(0, 1, ("1",))), NOW)
     return room

@@ -8,6 +8,7 @@ import pytest
 from flyx.errors import LocalProtocolError
 from flyx.signaling.commands import (
     Admit,
+    Amend,
     CloseClient,
     Command,
     Deliver,
@@ -405,3 +406,49 @@ def test_whoever_missed_that_a_new_session_began_is_told_again_whatever_it_count
     room, _ = step(room, lose(room, "s", Traffic(0, 2, ("join", "answer"))), T0)
     room, effects = step(room, Resume("s", "token of s", "new", received=1), T0)
     assert not admitted(effects).joined.data.recovered
+
+
+def unsettled_room() -> tuple[Room, int]:
+    """The receiver is away, has been sent one message that is known of, and one has come since."""
+    room = room_with("s", "r")
+    gone = generation(room, "r")
+    room, _ = run(room, Lose("r", gone, "lost", Traffic(0, 1, ("first",)), settled=False))
+    room, _ = run(room, relay(room, "s", OFFER))
+    return room, gone
+
+
+def resumed(room: Room) -> Admit:
+    _, effects = run(room, Resume("r", "token of r", "new", received=0))
+    return next(effect for effect in effects if isinstance(effect, Admit))
+
+
+def test_whoever_comes_back_before_its_node_has_told_begins_anew() -> None:
+    room, _ = unsettled_room()
+    admit = resumed(room)
+    assert not admit.joined.data.recovered
+    assert admit.replay == ()
+
+
+@pytest.mark.parametrize("texts", [(), ("second",), ("second", "third")])
+def test_what_its_node_tells_comes_before_what_was_kept_since(texts: tuple[str, ...]) -> None:
+    room, gone = unsettled_room()
+    room, effects = run(room, Amend("r", gone, texts))
+    assert effects == []
+    admit = resumed(room)
+    assert admit.joined.data.recovered
+    assert admit.replay[: 1 + len(texts)] == ("first", *texts)
+    assert len(admit.replay) == 2 + len(texts)
+
+
+def test_a_node_that_cannot_tell_makes_a_hole() -> None:
+    room, gone = unsettled_room()
+    room, _ = run(room, Amend("r", gone, None))
+    assert not resumed(room).joined.data.recovered
+
+
+def test_word_that_nothing_was_missed_changes_nothing_once_the_client_is_back() -> None:
+    room, gone = unsettled_room()
+    room, _ = run(room, Resume("r", "token of r", "new", received=0))
+    assert run(room, Amend("r", gone, ())) == (room, [])
+    room, _ = run(room, lose(room, "r"))
+    assert run(room, Amend("r", gone, ())) == (room, [])

@@ -3,9 +3,11 @@
 While the end of a connection is on its way into the room, other nodes still speak to it here. The channel
 brings what they said before the room knew, and nothing after: so once the end has come back through the
 channel, what the connection missed is complete. It goes into the room in front of what was kept since,
-whoever has spoken meanwhile (`Amend`). A client that is back by way of another node already cannot be given
-it in order any more: its session ends, and it is told that it missed something. It may have heard something
-later before that.
+whoever has spoken meanwhile (`Amend`), also if it is nothing: until then the absence counts as not settled,
+and should this node die before, nobody can say what it took along. A client that comes back meanwhile waits
+for that; if it is not told in time it begins anew. One that is back by way of another node already cannot be
+given anything in order any more: its session ends, and it is told that it missed something. It may have heard
+something later before that.
 """
 
 from __future__ import annotations
@@ -61,8 +63,14 @@ class Mender:
         else:
             self.mend(room_id, client_id, generation, (text,))
 
-    def settle(self, room_id: str, room: Room | None) -> None:
-        """Pass on what came for connections that the room knows to be over; None: there is no such room."""
+    def settle(self, room_id: str, room: Room | None, *, complete: bool = True) -> None:
+        """Pass on what came for connections that the room knows to be over.
+
+        Args:
+            room_id: Which room.
+            room: As it is now; None: there is no such room.
+            complete: What was said to them before the room knew has arrived.
+        """
         missed = self._missed.pop(room_id, {})
         for (client_id, generation), texts in missed.items():
             member = room.members.get(client_id) if room else None
@@ -76,6 +84,14 @@ class Mender:
                     self._store.clients.send(client_id, member.generation, text, counted=True)
             else:
                 self.mend(room_id, client_id, generation, texts)
+        for member in room.members.values() if room else ():
+            if member.absence is None or member.absence.settled or member.node != self._shared.node_id:
+                continue
+            key = (room_id, member.client_id, member.generation)
+            if not complete:
+                self.mend(*key, None)
+            elif key not in self._mending:
+                self.mend(*key, ())
 
     def mend(self, room_id: str, client_id: str, generation: int, texts: tuple[str, ...] | None) -> None:
         """Have a room know what a connection did not get; None: nobody knows what."""
@@ -97,8 +113,9 @@ class Mender:
                 except NoSuchRoom:
                     return
                 except StoreAway:
-                    # It may have been done all the same: doing it again could double it.
-                    self._mending[key] = None
+                    if texts != ():
+                        # It may have been done all the same: doing it again could double it.
+                        self._mending[key] = None
                     await asyncio.sleep(_PAUSE)
                     continue
                 more = self._mending[key]

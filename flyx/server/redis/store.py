@@ -37,7 +37,7 @@ from flyx.server.redis.keeper import Keeper
 from flyx.server.redis.mender import Mender
 from flyx.server.redis.relays import Relays
 from flyx.server.redis.shared import Commit, LeaseLost, Shared, SharedRoom
-from flyx.server.store import RoomStore, SeeTo, StoreAway, Stored, StoreFull, leave_alone
+from flyx.server.store import RoomStore, SeeTo, StoreAway, Stored, StoreFull, Wanted, always, leave_alone
 from flyx.signaling.commands import (
     Command,
     Deliver,
@@ -179,7 +179,14 @@ class RedisRoomStore(RoomStore):
 
     # Commands.
 
-    async def apply(self, room_id: str, command: Command, now: float, see_to: SeeTo = leave_alone) -> Effects:
+    async def apply(
+        self,
+        room_id: str,
+        command: Command,
+        now: float,
+        see_to: SeeTo = leave_alone,
+        wanted: Wanted = always,
+    ) -> Effects:
         if isinstance(command, Relay) and self.keeper.sound:
             entry = self._copies.quiet(room_id)
             if entry is not None:
@@ -188,10 +195,10 @@ class RedisRoomStore(RoomStore):
                     await self._relays.relay(entry, command, effects, now, see_to)
                     return effects
         if isinstance(command, Resume):
-            await self.owned(self._make_way(room_id, command, now))
-        return await self.owned(self.run(room_id, command, now, see_to))
+            await self.owned(self._make_way(room_id, command, now, wanted))
+        return await self.owned(self.run(room_id, command, now, see_to, wanted=wanted))
 
-    async def _make_way(self, room_id: str, command: Resume, now: float) -> None:
+    async def _make_way(self, room_id: str, command: Resume, now: float, wanted: Wanted) -> None:
         """Have the older connection of a client that comes back end properly, wherever it is.
 
         Whoever has it knows what went over it. Without that the client could not be told what it missed.
@@ -201,7 +208,9 @@ class RedisRoomStore(RoomStore):
         while True:
             entry = await self._shared.load(room_id)
             member = entry.room.members.get(command.client_id) if entry else None
-            if member is None or member.absence is not None or not member.accepts(command.shown_token, now):
+            if member is None or not member.accepts(command.shown_token, now) or not wanted():
+                return
+            if member.absence is not None and member.absence.settled:
                 return
             if member.node == self._shared.node_id:
                 if self.clients.holds(member.client_id, member.generation):
@@ -224,6 +233,7 @@ class RedisRoomStore(RoomStore):
         see_to: SeeTo,
         stale: SharedRoom | None = None,
         attempt: int = 0,
+        wanted: Wanted = always,
     ) -> Effects:
         """Run a command in its turn, on a room that is not as it was seen in `stale`."""
         await self.keeper.fit()
@@ -232,7 +242,7 @@ class RedisRoomStore(RoomStore):
                 seen = await self._present(room_id, copy, stale)
                 if seen is None:
                     raise NoSuchRoom(room_id=room_id)
-                command = self._completed(command)
+                command = self._completed(command, seen)
                 after, effects = step(seen.room, command, now)
                 if after is seen.room:
                     if isinstance(command, Enter | Resume | Shut) and await self._is_behind(seen):
@@ -240,6 +250,8 @@ class RedisRoomStore(RoomStore):
                         stale = seen
                         continue
                     break
+                if not wanted():
+                    return ()
                 try:
                     outcome = await self._commit(seen, after, effects, see_to)
                 except LeaseLost:
@@ -270,7 +282,7 @@ class RedisRoomStore(RoomStore):
         found = (await self._shared.versions([seen.room.room_id]))[0]
         return found is not None and (found[0] != seen.incarnation or found[1] > seen.version)
 
-    def _completed(self, command: Command) -> Command:
+    def _completed(self, command: Command, seen: SharedRoom) -> Command:
         """Return command with what only this node knows."""
         if isinstance(command, Resume) and command.handover is not None:
             connection = (command.client_id, command.handover[0])
@@ -281,10 +293,12 @@ class RedisRoomStore(RoomStore):
             return replace(command, node=self._shared.node_id)
         if isinstance(command, Leave | Lose):
             connection = (command.client_id, command.generation)
-            if connection in self._holes:
-                self._holes.discard(connection)
-                if isinstance(command, Lose):
-                    return replace(command, traffic=None)
+            unknown = connection in self._holes
+            self._holes.discard(connection)
+            if isinstance(command, Lose):
+                # What others say to it until they know is still to come, and the Mender will tell.
+                alone = seen.nodes <= {self._shared.node_id}
+                return replace(command, traffic=None if unknown else command.traffic, settled=alone)
         return command
 
     async def _present(self, room_id: str, copy: Copy, stale: SharedRoom | None) -> SharedRoom | None:
@@ -318,7 +332,7 @@ class RedisRoomStore(RoomStore):
             await asyncio.wait([change.seen], timeout=ECHO)
         if not change.seen.done():
             self.keeper.doubt()
-            self.take(change_id)
+            self.take(change_id, heard=False)
         return outcome
 
     async def _insist(
@@ -349,8 +363,8 @@ class RedisRoomStore(RoomStore):
                     raise
             await asyncio.wait([change.seen], timeout=_PAUSE)
 
-    def take(self, change_id: str) -> None:
-        """Act on a change of ours: it has its place in the order."""
+    def take(self, change_id: str, *, heard: bool = True) -> None:
+        """Act on a change of ours; heard: it has come through the channel, after all that was before it."""
         change = self._changes.pop(change_id, None)
         if change is None:
             # It came back too late to be waited for.
@@ -358,7 +372,7 @@ class RedisRoomStore(RoomStore):
         room = change.entry.room
         self.adopt(change.entry)
         change.see_to(change.effects)
-        self.mender.settle(room.room_id, room)
+        self.mender.settle(room.room_id, room, complete=heard)
         change.seen.set_result(None)
         for effect in change.effects:
             if isinstance(effect, Deliver) and effect.member.node == self._shared.node_id:
