@@ -109,10 +109,20 @@ class Session(ABC):
             self._outgoing.append(Ping(token=self._ping_token))
 
     def peer_gone(self, now: float) -> None:
-        """The server says that the other side has left: believe it unless a message comes soon."""
-        if not self._ended:
-            self._silence_limit = GONE_LIMIT
-            self._deadline = min(self._deadline, now + GONE_LIMIT)
+        """The server says that the other side has left: believe it unless it answers.
+
+        What comes meanwhile may have been under way when it died, and shows only that there is more to wait
+        for. The answer to a ping that leaves from now on shows that it lives, and that the server is wrong.
+        That the server has it back would show nothing of our path, and a path that is lost is best given up
+        early, while there is a way to make another one.
+        """
+        if self._ended or self._silence_limit == GONE_LIMIT:
+            return
+        self._silence_limit = GONE_LIMIT
+        self._deadline = min(self._deadline, now + GONE_LIMIT)
+        # The next ping has a new token, and none that is on its way counts.
+        self._ping_sent = None
+        self._next_ping = now
 
     def channel_closed(self) -> None:
         """A data channel has closed under us."""
@@ -157,8 +167,7 @@ class Session(ABC):
 
     def _heard(self, now: float) -> None:
         """The other side is alive."""
-        self._silence_limit = SILENCE_LIMIT
-        self._deadline = now + SILENCE_LIMIT
+        self._deadline = now + self._silence_limit
 
     def _fail(self, error: FlyxError) -> None:
         if not self._ended:
@@ -177,6 +186,8 @@ class Session(ABC):
                 if token == self._ping_token and self._ping_sent is not None:
                     self._emit(RoundTrip(now - self._ping_sent))
                     self._ping_sent = None
+                    self._silence_limit = SILENCE_LIMIT
+                    self._heard(now)
             case _:
                 self._receive(message, now)
 
