@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -56,9 +56,10 @@ class Coturn(Inside):
         return FlyxProcess._start(self, command, environment, directory)
 
 
-def run(*command: str) -> None:
+def run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (command, done.stderr)
+    return done.stdout
 
 
 @pytest.fixture
@@ -93,45 +94,127 @@ def networks() -> Iterator[dict[str, str]]:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
 
-def test_a_file_goes_through_the_turn_server_where_there_is_no_other_way(
-    networks: dict[str, str], tmp_path: Path
-) -> None:
-    processes: list[FlyxProcess] = []
+class Edge:
+    """A sender and a receiver behind networks that only meet in the middle, and what runs there."""
 
-    def start(part: str, *arguments: str | Path) -> FlyxProcess:
-        process = Inside(networks[part], [str(argument) for argument in arguments], tmp_path)
-        processes.append(process)
-        return process
+    def __init__(self, namespaces: dict[str, str], directory: Path) -> None:
+        self._namespaces = namespaces
+        self._directory = directory
+        self._processes: list[FlyxProcess] = []
+        self._url = ["--server", f"ws://{MIDDLE}:{SIGNALING_PORT}", "--json"]
 
-    try:
-        coturn = Coturn(networks["middle"], tmp_path)
-        processes.append(coturn)
-        coturn.prints(rf"UDP listener opened on: {MIDDLE}:{TURN_PORT}")
-        server = start(
+    def serve(self) -> FlyxProcess:
+        """A signaling server that listens, and tells of the relay."""
+        server = self._start(
             *("middle", "serve", "--host", MIDDLE, "--port", str(SIGNALING_PORT), "--stun", "none"),
             *("--turn", f"turn:{MIDDLE}:{TURN_PORT}", "--turn-secret", SECRET),
         )
         server.prints("listening on")
-        url = f"ws://{MIDDLE}:{SIGNALING_PORT}"
-        source = write_random(tmp_path / "sent.bin", 20 * 10**6)
-        sender = start("sender", "send", "--server", url, "--json", source)
-        receiver = start(
-            *("receiver", "receive", "--server", url, "--json", "--yes", "-o", tmp_path / "in", sender.code())
-        )
-        receiver.ends(0)
-        sender.ends(0)
-        assert sha256(tmp_path / "in" / "sent.bin") == sha256(source)
-        for side in (sender, receiver):
-            path = side.event("path")
-            assert "relay" in (path["local"], path["remote"]), path
+        return server
+
+    def relay(self) -> Coturn:
+        """A coturn that listens."""
+        coturn = Coturn(self._namespaces["middle"], self._directory)
+        self._processes.append(coturn)
+        coturn.prints(rf"UDP listener opened on: {MIDDLE}:{TURN_PORT}")
+        return coturn
+
+    def send(self, source: Path) -> FlyxProcess:
+        return self._start("sender", "send", *self._url, source)
+
+    def receive(self, code: str, directory: Path) -> FlyxProcess:
+        return self._start("receiver", "receive", *self._url, "--yes", "-o", directory, code)
+
+    def limit(self, megabits: int) -> None:
+        """Let the sender's network carry no more than this, from now on."""
+        rate = ["tbf", "rate", f"{megabits}mbit", "burst", "256k", "latency", "50ms"]
+        self._inside("sender", "tc", "qdisc", "replace", "dev", "up0", "root", *rate)
+
+    def cable(self, part: str, state: str) -> None:
+        """Pull the cable between the middle and the others ("down"), or put it in ("up")."""
+        self._inside("middle", "ip", "link", "set", part, state)
+
+    def metrics(self) -> str:
+        """What the signaling server counts."""
         fetch = (
             f"import urllib.request as r; print(r.urlopen('http://{MIDDLE}:{SIGNALING_PORT}/metrics').read())"
         )
-        inside = ["ip", "netns", "exec", networks["middle"], sys.executable, "-c", fetch]
-        metrics = subprocess.run(inside, capture_output=True, text=True, check=True).stdout
-        assert 'flyx_transfers_total{outcome="relayed"} 1.0' in metrics
-        # Neither the secret nor anybody's credentials are in the log.
-        assert SECRET not in server.err
-    finally:
-        for process in processes:
+        return self._inside("middle", sys.executable, "-c", fetch)
+
+    def close(self) -> None:
+        for process in self._processes:
             process.kill()
+
+    def _start(self, part: str, *arguments: str | Path) -> FlyxProcess:
+        process = Inside(self._namespaces[part], [str(argument) for argument in arguments], self._directory)
+        self._processes.append(process)
+        return process
+
+    def _inside(self, part: str, *command: str) -> str:
+        return run("ip", "netns", "exec", self._namespaces[part], *command)
+
+
+@pytest.fixture
+def edge(networks: dict[str, str], tmp_path: Path) -> Iterator[Edge]:
+    edge = Edge(networks, tmp_path)
+    try:
+        yield edge
+    finally:
+        edge.close()
+
+
+def paths(process: FlyxProcess) -> list[tuple[str, str]]:
+    return [(path["local"], path["remote"]) for path in process.named("path")]
+
+
+def test_a_file_goes_through_the_turn_server_where_there_is_no_other_way(edge: Edge, tmp_path: Path) -> None:
+    server = edge.serve()
+    edge.relay()
+    source = write_random(tmp_path / "sent.bin", 20 * 10**6)
+    sender = edge.send(source)
+    receiver = edge.receive(sender.code(), tmp_path / "in")
+    receiver.ends(0)
+    sender.ends(0)
+    assert sha256(tmp_path / "in" / "sent.bin") == sha256(source)
+    for side in (sender, receiver):
+        assert ["relay" in path for path in paths(side)] == [True]
+    assert 'flyx_transfers_total{outcome="relayed"} 1.0' in edge.metrics()
+    # Neither the secret nor anybody's credentials are in the log.
+    assert SECRET not in server.err
+
+
+def turn_server_dies(edge: Edge, relay: Coturn) -> Callable[[], object]:
+    """It forgets all that went through it."""
+    relay.kill()
+    return edge.relay
+
+
+def cable_is_out(edge: Edge, relay: Coturn) -> Callable[[], object]:
+    edge.cable("receiver", "down")
+    return lambda: edge.cable("receiver", "up")
+
+
+@pytest.mark.parametrize("cut", [turn_server_dies, pytest.param(cable_is_out, marks=pytest.mark.soak)])
+def test_a_transfer_whose_relayed_path_is_lost_goes_on_through_a_new_one(
+    edge: Edge, tmp_path: Path, cut: Callable[[Edge, Coturn], Callable[[], object]]
+) -> None:
+    edge.serve()
+    relay = edge.relay()
+    source = write_random(tmp_path / "sent.bin", 40 * 10**6)
+    edge.limit(20)
+    sender = edge.send(source)
+    receiver = edge.receive(sender.code(), tmp_path / "in")
+    receiver.event("progress", lambda event: event["bytes"] > 10**6)
+    mend = cut(edge, relay)
+    for side in (sender, receiver):
+        side.event("peer", state="lost")
+    mend()
+    edge.limit(1000)
+    receiver.ends(0)
+    sender.ends(0)
+    assert sha256(tmp_path / "in" / "sent.bin") == sha256(source)
+    for side in (sender, receiver):
+        assert ["relay" in path for path in paths(side)] == [True, True]
+        # It is one transfer, told of once.
+        assert len(side.named("done")) == 1
+    assert receiver.event("done")["resumed"] == 0

@@ -52,7 +52,11 @@ PRIVATE_NAMES = {
         *("_local_candidates", "_nominated", "_pair_remote_candidate", "_protocols", "_queue"),
         "_remote_candidates",
     ),
-    TurnTransport: ("_TurnTransport__inner_protocol",),
+    TurnTransport: (
+        "_TurnTransport__close_task",
+        "_TurnTransport__inner_protocol",
+        "_TurnTransport__send_tasks",
+    ),
     SSL.Connection: ("_ssl", "_into_ssl", "_from_ssl"),
 }
 """Attributes that instances of these classes have and this module uses."""
@@ -62,6 +66,9 @@ PRIVATE_NAMES_OF_PYOPENSSL = ("_lib", "_ffi")
 
 ALLOCATION_TIMEOUT = 10.0
 """Seconds for a TURN server to make an allocation."""
+
+RELAY_FAREWELL = 1.0
+"""Seconds for a TURN server to hear that an allocation is not needed any more; unheard, it ends it later."""
 
 COMPONENT = 1
 """The only component of a data channel's ICE stream."""
@@ -153,6 +160,22 @@ class Relay:
     secure: bool
 
 
+class _RelayedProtocol(StunProtocol):
+    """Ends in time even when its TURN server is out of reach, which aioice would ask for up to a minute.
+
+    That is when there is no time to lose: the path through it is lost, and another one is wanted.
+    """
+
+    async def close(self) -> None:
+        closing = asyncio.ensure_future(super().close())
+        await asyncio.wait((closing,), timeout=RELAY_FAREWELL)
+        if not closing.done():
+            transport: Any = self.transport
+            for task in (transport._TurnTransport__close_task, *transport._TurnTransport__send_tasks):
+                task.cancel()
+        await closing
+
+
 async def relayed_candidate(pc: RTCPeerConnection, relay: Relay) -> RTCIceCandidate | None:
     """Have a TURN server relay for us, and return the address there; None if it does not.
 
@@ -164,7 +187,7 @@ async def relayed_candidate(pc: RTCPeerConnection, relay: Relay) -> RTCIceCandid
             candidate, protocol = await ice_relayed_candidate(
                 component=COMPONENT,
                 hide_related_address=False,
-                protocol_factory=lambda: StunProtocol(ice),
+                protocol_factory=lambda: _RelayedProtocol(ice),
                 turn_server=relay.address,
                 turn_username=relay.username,
                 turn_password=relay.password,

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from aioice import stun
 from aiortc import (
     RTCCertificate,
     RTCDtlsTransport,
@@ -28,6 +27,7 @@ from flyx.net.loop import new_event_loop
 from flyx.net.udp import UdpTransport
 from flyx.rtc import seam
 from flyx.rtc.dtls import MAX_PACKET_SIZE, DtlsBatcher
+from tests.rtc.relay import Relay
 
 OVERHEAD = 37
 """Of a DTLS 1.2 record with AES-128-GCM: header 13, explicit nonce 8, tag 16 (RFC 5288, RFC 6347)."""
@@ -515,60 +515,6 @@ async def test_stun_within_a_run_is_answered_and_not_decrypted() -> None:
         receiver.batcher.receive_finished()
         assert receiver.received == packets
         assert seen == [stun]
-
-
-class Relay(asyncio.DatagramProtocol):
-    """A TURN server for one client and one peer, which asks for no password: RFC 8656."""
-
-    def __init__(self) -> None:
-        self.client: Any = None
-        self.peer: Any = None
-        self.channel = b""
-        self.inside: Any = None
-        self.outside: Any = None
-        self.relayed = 0
-
-    async def start(self) -> RTCIceServer:
-        loop = asyncio.get_running_loop()
-        outside = OutsideOfRelay(self)
-        self.outside, _ = await loop.create_datagram_endpoint(lambda: outside, local_addr=("127.0.0.1", 0))
-        self.inside, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
-        port = self.inside.get_extra_info("sockname")[1]
-        return RTCIceServer(f"turn:127.0.0.1:{port}", username="anyone", credential="secret")
-
-    def close(self) -> None:
-        self.inside.close()
-        self.outside.close()
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        if data[0] & 0xC0 == 0x40:
-            self.relayed += 1
-            self.outside.sendto(data[4 : 4 + int.from_bytes(data[2:4], "big")], self.peer)
-            return
-        request = stun.parse_message(data)
-        response = stun.Message(request.message_method, stun.Class.RESPONSE, request.transaction_id)
-        self.client = addr
-        if request.message_method == stun.Method.CHANNEL_BIND:
-            self.channel = request.attributes["CHANNEL-NUMBER"].to_bytes(2, "big")
-            self.peer = request.attributes["XOR-PEER-ADDRESS"]
-        else:
-            response.attributes["LIFETIME"] = 600
-            response.attributes["XOR-MAPPED-ADDRESS"] = addr
-            response.attributes["XOR-RELAYED-ADDRESS"] = self.outside.get_extra_info("sockname")
-        self.inside.sendto(bytes(response), addr)
-
-    def from_peer(self, data: bytes) -> None:
-        self.relayed += 1
-        if self.channel:
-            self.inside.sendto(self.channel + len(data).to_bytes(2, "big") + data, self.client)
-
-
-class OutsideOfRelay(asyncio.DatagramProtocol):
-    def __init__(self, relay: Relay) -> None:
-        self.relay = relay
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        self.relay.from_peer(data)
 
 
 def test_packets_pass_through_a_relay_both_ways(runner: asyncio.Runner, batched: bool) -> None:

@@ -15,6 +15,7 @@ from aiortc import RTCConfiguration, RTCDataChannel, RTCDtlsTransport, RTCPeerCo
 from OpenSSL import SSL
 
 from flyx.rtc import seam
+from tests.rtc.relay import Relay
 
 
 def turn_client() -> TurnClientUdpProtocol:
@@ -98,3 +99,19 @@ async def test_what_a_relay_brings_goes_where_it_is_redirected() -> None:
     inner.connection_lost(None)
     assert listener.datagrams == [(b"hello", ("192.0.2.1", 7))]
     assert listener.ends == [None]
+
+
+async def test_a_relay_that_has_gone_silent_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seam, "RELAY_FAREWELL", 0.01)
+    server = Relay()
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    pc.createDataChannel("any")
+    await seam.gather_host_candidates(pc)
+    port = await server.listen()
+    relay = seam.Relay(("127.0.0.1", port), "anyone", "secret", transport="udp", secure=False)
+    assert await seam.relayed_candidate(pc, relay) is not None
+    server.close()
+    # aioice alone would ask it to let us go for a minute.
+    async with asyncio.timeout(5.0):
+        await pc.close()
+    assert {task for task in asyncio.all_tasks() if "aioice" in repr(task)} == set()
