@@ -13,6 +13,7 @@ be read.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -37,6 +38,14 @@ _MOST_BUFFERS = 1024
 CHECKPOINT_INTERVAL = 1.0
 """Seconds between two checkpoints: as much work as a crash can cost. An fsync for each block would cost more
 than the block."""
+
+
+RESERVE = BLOCK_SIZE
+"""Bytes of disk taken before the data, and given back when it has used up the rest: without room, what was
+verified could not be recorded. A copy-on-write filesystem needs some even to cut a file."""
+
+_RESERVE_NAME = "reserve"
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(slots=True)
@@ -102,15 +111,14 @@ class Partials:
         if found is None:
             own.release()
             return others
-        self._own = own
-        self._remove_unknown(found)
-        self.permitted = self._probe()
+        self._remove_unknown(own, found)
+        self._settle_in(own)
         self._found = found
         self._has_saved = bool(found.saved)
         self._left = {begun.identity.path: number for number, begun in found.begun.items()}
         self._next_number = max(found.begun, default=-1) + 1
         found.heading = self._heading
-        self._journal = Journal(self._own.handle, found.records())
+        self._journal = Journal(own.handle, found.records())
         self._recorded_made = set(found.made)
         self._tree.made |= found.made
         self._recorded_names = dict(found.names)
@@ -180,14 +188,13 @@ class Partials:
             return False
         return block_digest([block]) == partial.digests[-DIGEST_SIZE:]
 
-    def _remove_unknown(self, found: Contents) -> None:
+    def _remove_unknown(self, own: StateDirectory, found: Contents) -> None:
         """Remove what was begun and never recorded."""
-        assert self._own is not None
         known = {journal.NAME, *(_part(number) for number in found.begun)}
-        for name in os.listdir(self._own.handle):
+        for name in os.listdir(own.handle):
             if name not in known:
                 with suppress(OSError):
-                    os.unlink(name, dir_fd=self._own.handle)
+                    os.unlink(name, dir_fd=own.handle)
 
     # Writing.
 
@@ -208,22 +215,19 @@ class Partials:
             self.checkpoint()
         handle = self._handle(file, Identity.of(entry))
         partial = self._files[file]
-        start = offset = partial.written
-        buffers = [memoryview(part) for part in parts if len(part)]
         try:
-            while buffers:
-                done = os.pwritev(handle, buffers[:_MOST_BUFFERS], offset)
-                offset += done
-                buffers = _after(buffers, done)
-        except OSError:
-            # On a full disk, leaves the journal some room.
-            with suppress(OSError):
-                os.ftruncate(handle, start)
-            raise
-        if offset > start:
-            partial.written = offset
+            length = _write(handle, partial.written, parts)
+        except OSError as error:
+            if error.errno not in _NO_SPACE or not self._free_reserve():
+                raise
+            # It may be just what is missing, once all that has arrived is recorded.
+            self.checkpoint()
+            handle = self._handle(file, partial.identity)
+            length = _write(handle, partial.written, parts)
+        if length:
+            _start_writeback(handle, partial.written, length)
+            partial.written += length
             partial.digests += digest
-        _start_writeback(handle, start, offset - start)
 
     def checkpoint(self) -> None:
         """Make durable what was written, then say so in the journal."""
@@ -312,11 +316,12 @@ class Partials:
 
     def keep(self) -> bool:
         """The transfer ends here for now: keep what a later run can go on with, and return whether any is."""
+        self._free_reserve()
         try:
             self.checkpoint()
         except OSError:
-            # On a full disk, the last block makes room for the records of those before it. If they cannot be
-            # written even so, what was recorded before stays good.
+            # On a full disk, the last block makes room for the records of those before it, if the reserve did
+            # not. If they cannot be written even so, what was recorded before stays good.
             with suppress(OSError):
                 self._give_last_block_back()
                 self.checkpoint()
@@ -333,7 +338,9 @@ class Partials:
             if len(partial.digests) > (partial.recorded or 0):
                 partial.written = (partial.written - 1) // BLOCK_SIZE * BLOCK_SIZE
                 del partial.digests[-DIGEST_SIZE:]
-                os.ftruncate(self._handle(file, partial.identity), partial.written)
+                # A copy-on-write filesystem may need space for that, and have found some by the next try.
+                with suppress(OSError):
+                    os.ftruncate(self._handle(file, partial.identity), partial.written)
                 return
 
     def _let_go(self, *, keep: bool) -> None:
@@ -357,15 +364,41 @@ class Partials:
             self._own.sync()
         return self._journal
 
+    # The reserve.
+
+    def _take_reserve(self) -> None:
+        # Without it everything works, but on a full disk. macOS has no such call.
+        with suppress(OSError):
+            if hasattr(os, "posix_fallocate") and self._own is not None:
+                handle = os.open(_RESERVE_NAME, _NEW, 0o600, dir_fd=self._own.handle)
+                try:
+                    os.posix_fallocate(handle, 0, RESERVE)
+                finally:
+                    os.close(handle)
+
+    def _free_reserve(self) -> bool:
+        """Give the reserve back; return whether there was one."""
+        with suppress(OSError):
+            if self._own is not None:
+                os.unlink(_RESERVE_NAME, dir_fd=self._own.handle)
+                return True
+        return False
+
     # Handles.
+
+    def _settle_in(self, own: StateDirectory) -> None:
+        """Work in this directory from now on."""
+        self._own = own
+        self.permitted = self._probe()
+        self._take_reserve()
 
     def _handle(self, file: int, identity: Identity) -> int:
         if self._open and self._open[0] == file:
             return self._open[1]
         self._close_file()
         if self._own is None:
-            self._own = state.make(self._tree)
-            self.permitted = self._probe()
+            self._settle_in(state.make(self._tree))
+            assert self._own is not None
         if file in self._files:
             handle = os.open(_part(self._files[file].number), _KNOWN, dir_fd=self._own.handle)
         else:
@@ -393,6 +426,23 @@ class Partials:
 
 def _part(number: int) -> str:
     return f"{number}.part"
+
+
+def _write(handle: int, start: int, parts: Sequence[bytes | memoryview]) -> int:
+    """Write parts, one after the other, at this offset; return how many bytes. If it fails, none count."""
+    offset = start
+    buffers = [memoryview(part) for part in parts if len(part)]
+    try:
+        while buffers:
+            done = os.pwritev(handle, buffers[:_MOST_BUFFERS], offset)
+            offset += done
+            buffers = _after(buffers, done)
+    except OSError:
+        # On a full disk, leaves the journal some room.
+        with suppress(OSError):
+            os.ftruncate(handle, start)
+        raise
+    return offset - start
 
 
 def _after(buffers: list[memoryview], done: int) -> list[memoryview]:

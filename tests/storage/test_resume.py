@@ -321,9 +321,7 @@ def test_only_the_missing_bytes_need_space(out: Path, monkeypatch: pytest.Monkey
     assert contents_of(out) == CONTENTS
 
 
-def test_a_disk_filled_to_the_last_byte_keeps_all_but_the_block_that_makes_room_for_the_journal(
-    tmp_path: Path,
-) -> None:
+def test_a_disk_filled_to_the_last_byte_before_the_first_checkpoint_keeps_every_block(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     offer = Offer({"f": os.urandom(4 * BLOCK_SIZE)})
     with mounted(disk, "size=6m"):
@@ -337,8 +335,19 @@ def test_a_disk_filled_to_the_last_byte_keeps_all_but_the_block_that_makes_room_
             there = found(destination, offer)
             held = there["f"]
             assert isinstance(held, Held)
-            assert len(held.digests) == DIGEST_SIZE
+            assert len(held.digests) == 2 * DIGEST_SIZE
             succeed(destination, rest(offer, there))
+        assert (disk / "out" / "f").read_bytes() == offer.contents["f"]
+
+
+def test_a_transfer_may_use_all_the_space_that_there_is(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    offer = Offer({"f": os.urandom(4 * BLOCK_SIZE)})
+    # What remains is less than the reserve of the journal.
+    with mounted(disk, f"size={4 * BLOCK_SIZE + partial.RESERVE // 2}"):
+        with Destination(disk / "out") as destination:
+            succeed(destination, offer.everything())
+        assert names_in(disk / "out") == {"f"}
         assert (disk / "out" / "f").read_bytes() == offer.contents["f"]
 
 
@@ -368,6 +377,7 @@ class Disk:
     """Counts the calls that change the disk, crashes at one of them, and remembers what was made durable."""
 
     WRITES = (
+        "posix_fallocate",
         "pwrite",
         "pwritev",
         "fsync",
