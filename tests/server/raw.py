@@ -7,7 +7,7 @@ import json
 import ssl
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +93,15 @@ class Raw:
             return f"close {struct.unpack('!H', payload[:2])[0]}" if payload else "close"
         assert opcode == PONG, opcode
         return f"pong frame {payload.decode('latin-1')}"
+
+    async def rest(self) -> bytes:
+        """Everything up to the end. That may be a reset, if the server had not read all: what came counts."""
+        heard = b""
+        with suppress(ConnectionError):
+            async with asyncio.timeout(PATIENCE):
+                while piece := await self.reader.read(1 << 16):
+                    heard += piece
+        return heard
 
     async def end(self) -> None:
         """The server has ended the connection; nothing more has come."""
