@@ -6,11 +6,15 @@ Counters are plain integers, which cost next to nothing to raise; they become me
 from __future__ import annotations
 
 import asyncio
+import gc
+import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, Info, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from flyx import __version__
 from flyx.server.limits import Limit
@@ -21,6 +25,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Seconds between two looks at the loop's lag.
 _LAG_INTERVAL = 0.5
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+# Seconds. Nine in ten collections look at young objects alone.
+_PAUSE_BUCKETS = (0.0001, 0.00025, 0.0005, *_LAG_BUCKETS)
 
 JOINED = "joined"
 LOCAL, REMOTE = "local", "remote"
@@ -36,6 +42,7 @@ class Metrics:
         transfers: Transfers, by outcome, as their receivers tell.
         relays: Messages passed on, to clients of this process (LOCAL) and to other nodes (REMOTE).
         slow_consumers: Clients closed because they did not read.
+        pauses: What the garbage collector has taken, while the loop is watched.
     """
 
     def __init__(self) -> None:
@@ -45,6 +52,7 @@ class Metrics:
         self.transfers: Counter[str] = Counter(dict.fromkeys(Outcome, 0))
         self.relays: Counter[str] = Counter({LOCAL: 0, REMOTE: 0})
         self.slow_consumers = 0
+        self.pauses = Pauses()
 
         self._registry = CollectorRegistry()
         registry = self._registry
@@ -99,12 +107,50 @@ class Metrics:
         return generate_latest(self._registry)
 
     async def watch_loop(self) -> None:
-        """Measure how late the event loop is, until cancelled."""
+        """Measure how late the event loop is, and how long the garbage collector stops it, until cancelled."""
         loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + _LAG_INTERVAL
-            await asyncio.sleep(_LAG_INTERVAL)
-            self._lag.observe(max(0.0, loop.time() - due))
+        gc.callbacks.append(self.pauses.collector_runs)
+        try:
+            while True:
+                due = loop.time() + _LAG_INTERVAL
+                await asyncio.sleep(_LAG_INTERVAL)
+                self._lag.observe(max(0.0, loop.time() - due))
+        finally:
+            gc.callbacks.remove(self.pauses.collector_runs)
+
+
+class Pauses:
+    """How long each garbage collection has stopped the process.
+
+    Not a histogram of the library: those take a lock, and a collection may begin in whoever holds it.
+    """
+
+    def __init__(self) -> None:
+        # For each of _PAUSE_BUCKETS, and beyond.
+        self._counts = [0] * (len(_PAUSE_BUCKETS) + 1)
+        self._total = 0.0
+        # Monotonic seconds; None between two collections.
+        self._began: float | None = None
+
+    def collector_runs(self, phase: str, info: dict[str, int]) -> None:
+        """A collection begins or is over; for gc.callbacks."""
+        now = time.perf_counter()
+        if phase == "start":
+            self._began = now
+        elif self._began is not None:
+            pause, self._began = now - self._began, None
+            self._counts[bisect_left(_PAUSE_BUCKETS, pause)] += 1
+            self._total += pause
+
+    def family(self) -> Metric:
+        """Return all of them as a metric."""
+        limits = (*map(str, _PAUSE_BUCKETS), "+Inf")
+        return HistogramMetricFamily(
+            "flyx_gc_pause_seconds",
+            "How long a garbage collection stopped the process.",
+            buckets=list(zip(limits, accumulate(self._counts), strict=True)),
+            sum_value=self._total,
+        )
 
 
 class _Plain:
@@ -123,6 +169,7 @@ class _Plain:
         yield CounterMetricFamily(
             "flyx_slow_consumers", "Clients closed because they did not read.", value=counted.slow_consumers
         )
+        yield counted.pauses.family()
 
 
 def _family(name: str, text: str, label: str, counts: Counter[str]) -> Metric:

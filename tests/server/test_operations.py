@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
+import time
 from typing import Any
 
 import httpx
@@ -77,6 +79,21 @@ async def test_the_loops_lag_is_measured() -> None:
     async with Server(local()) as server, asyncio.timeout(5):
         while not (await metrics_of(server))["flyx_loop_lag_seconds_count"]:
             pass
+
+
+async def test_the_pauses_of_the_garbage_collector_are_measured() -> None:
+    others = list(gc.callbacks)
+    began = time.perf_counter()
+    async with Server(local()) as server:
+        before = await metrics_of(server)
+        gc.collect()
+        after = await metrics_of(server)
+    took = time.perf_counter() - began
+    assert after["flyx_gc_pause_seconds_count"] > before["flyx_gc_pause_seconds_count"]
+    assert after['flyx_gc_pause_seconds_bucket{le="+Inf"}'] == after["flyx_gc_pause_seconds_count"]
+    assert before["flyx_gc_pause_seconds_sum"] < after["flyx_gc_pause_seconds_sum"] < took
+    # Nothing of a server that has ended goes on measuring.
+    assert gc.callbacks == others
 
 
 async def test_metrics_and_status_may_have_a_port_of_their_own() -> None:
