@@ -21,6 +21,7 @@ from flyx.server.limits import ConnectionCounter
 from flyx.server.logs import get_logger
 from flyx.server.protocols import HttpProtocol, WebSocketProtocol
 from flyx.server.tls import Certificate, TlsServer
+from flyx.server.turns import Turn
 
 log = get_logger("flyx.server.listener")
 
@@ -196,7 +197,7 @@ class Listener(uvicorn.Server):
         self._door = door
         self._certificate = certificate
         self._handshake_timeout = config.limits.handshake_timeout
-        shared = {"settings": config, "door": door}
+        shared = {"settings": config, "door": door, "turn": Turn()}
         self._http_protocol: type[HttpProtocol] = type("HttpProtocol", (HttpProtocol,), shared)
         super().__init__(
             uvicorn.Config(
