@@ -50,7 +50,7 @@ BANNED_IN_CORES = {
     ),
 }
 CORE_LIBRARIES = {
-    "signaling": {"pydantic"},
+    "signaling": {"pydantic", "pydantic_core"},
     "transfer": {"pydantic"},
     "pairing": {"pydantic", "spake2"},
     "sctp": set(),

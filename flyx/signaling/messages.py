@@ -81,7 +81,6 @@ This module does no I/O. Text from the other side goes through `parse_untrusted`
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Annotated, Final, Literal
@@ -96,6 +95,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import from_json
 
 from flyx.errors import RemoteProtocolError
 
@@ -422,14 +422,6 @@ _MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discrimina
 _VALIDATOR = _MESSAGE.validator
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-# json.loads() with an argument makes a new decoder each time.
-_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
-
-
 def error_message(code: ErrorCode, message: str, *, fatal: bool = False) -> Error:
     """Return the `error` that tells a client, in a sentence, what did not work."""
     return Error(data=ErrorData(code=code, message=message, fatal=fatal))
@@ -449,15 +441,15 @@ def parse_untrusted(text: str | bytes) -> Message:
             repeats what the frame held.
     """
     try:
-        encoded = text.encode() if isinstance(text, str) else text
+        size = len(text) if isinstance(text, bytes) or text.isascii() else len(text.encode())
     except UnicodeEncodeError as exc:
         raise _refusal(ErrorCode.BAD_JSON, "the message is not Unicode") from exc
-    if len(encoded) > MAX_MESSAGE_SIZE:
+    if size > MAX_MESSAGE_SIZE:
         raise _refusal(ErrorCode.MESSAGE_TOO_BIG, f"the message has more than {MAX_MESSAGE_SIZE} bytes")
-    # Decoded here and not by pydantic, which takes NaN for JSON, or by json, which guesses UTF-16.
+    # In two steps: validating JSON itself, pydantic takes NaN for a number.
     try:
-        tree = _JSON.decode(encoded.decode())
-    except (ValueError, RecursionError) as exc:
+        tree = from_json(text, allow_inf_nan=False)
+    except ValueError as exc:
         raise _refusal(ErrorCode.BAD_JSON, "the message is not JSON") from exc
     try:
         message: Message = _VALIDATOR.validate_python(tree, by_alias=True, by_name=False)

@@ -208,6 +208,9 @@ def refusal_of(command: Enter | Resume | Shut) -> Refuse:
 
 _NOBODY = Member("", Role.RECEIVER, 0, "", "")
 
+# Commands that say that connections are over. A union written in place is made anew at each message.
+_CUTTING = Lose | Resume | LoseNode | Amend | Restart
+
 
 def step(room: Room, command: Command, now: float) -> tuple[Room, Effects]:
     """Apply one command and say what has to be done about it, in order.
@@ -447,7 +450,7 @@ class _Turn:
 
     def cut(self, command: Command) -> tuple[str, ...]:
         """Take note of the connections that are over before command; return whose, for tell_of_loss."""
-        if not isinstance(command, Lose | Resume | LoseNode | Amend | Restart):
+        if not isinstance(command, _CUTTING):
             return ()
         connected = [m for m in self.members.values() if m.absence is None]
         traffic: Traffic | None = None
