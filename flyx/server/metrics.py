@@ -107,7 +107,7 @@ class Metrics:
         return generate_latest(self._registry)
 
     async def watch_loop(self) -> None:
-        """Measure how late the event loop is, and how long the garbage collector stops it, until cancelled."""
+        """Measure how late the event loop is, and the pauses of the collector, until cancelled."""
         loop = asyncio.get_running_loop()
         gc.callbacks.append(self.pauses.collector_runs)
         try:
