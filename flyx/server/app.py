@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from flyx import __version__
 from flyx.errors import InputError
@@ -34,7 +35,7 @@ from flyx.server.tls import Certificate
 log = get_logger("flyx.server.app")
 
 
-def create_app(hub: Hub) -> FastAPI:
+def create_app(hub: Hub) -> ASGIApp:
     """Return the ASGI application that serves hub."""
     app = FastAPI(
         title="flyx signaling server",
@@ -50,14 +51,13 @@ def create_app(hub: Hub) -> FastAPI:
     if hub.config.metrics_port is None:
         app.include_router(operations.router)
     app.add_middleware(rest.BodyLimit, limit=hub.config.limits.max_body_size)
-    app.add_middleware(websocket.Sockets, hub=hub)
-    app.add_middleware(Gate, config=hub.config, door=hub.door)
     add_error_handlers(app, hub.door)
     if hub.config.api_token is None:
         _need_no_token(app, ("/room", "post"))
     if hub.config.metrics_token is None:
         _need_no_token(app, ("/status", "get"), ("/metrics", "get"))
-    return app
+    # Not as middleware of the application: a WebSocket would pay for all that FastAPI puts around it.
+    return Gate(websocket.Sockets(app, hub), hub.config, hub.door)
 
 
 def _need_no_token(app: FastAPI, *operations: tuple[str, str]) -> None:

@@ -12,9 +12,8 @@ from typing import Annotated, assert_never
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
-from starlette.routing import Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketClose
 
 from flyx.errors import InputError, RemoteProtocolError
 from flyx.server.connection import LEFT, WIRE, Connection, Frame, Job
@@ -85,19 +84,18 @@ class Sockets:
     def __init__(self, app: ASGIApp, hub: Hub) -> None:
         self._app = app
         self._hub = hub
-        self._router = Router(
-            [WebSocketRoute("/ws", self._create), WebSocketRoute("/ws/{room_id}", self._join)]
-        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._router if scope["type"] == "websocket" else self._app
-        await app(scope, receive, send)
-
-    async def _create(self, websocket: WebSocket) -> None:
-        await _serve(websocket, self._hub, None)
-
-    async def _join(self, websocket: WebSocket) -> None:
-        await _serve(websocket, self._hub, websocket.path_params["room_id"])
+        if scope["type"] != "websocket":
+            await self._app(scope, receive, send)
+            return
+        match scope["path"].split("/"):
+            case ["", "ws"]:
+                await _serve(WebSocket(scope, receive, send), self._hub, None)
+            case ["", "ws", room_text] if room_text:
+                await _serve(WebSocket(scope, receive, send), self._hub, room_text)
+            case _:
+                await WebSocketClose()(scope, receive, send)
 
 
 async def _serve(websocket: WebSocket, hub: Hub, room_text: str | None) -> None:
