@@ -65,6 +65,11 @@ class RedisServer:
                 return
         raise AssertionError("".join(said))
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now."""
+        return self._process.pid
+
     def stop(self) -> None:
         """End it; what was in it is gone."""
         self._process.kill()

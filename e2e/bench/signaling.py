@@ -12,10 +12,11 @@ other in each round:
     storm     all connections are cut at the same moment and all clients come back at once, STORM_PARALLEL of
               them on their way in at a time; those of flyx resume their sessions
 
-flyx is `flyx serve` with its limits of rates and connections off; `relay` is e2e/bench/relay.py; `peer` is
-the npm package, of `npm ci --prefix e2e/peers`. Medians (least to most); CPU is user and system microseconds
-of the server for each join or relayed message. Every process needs a descriptor for each client: `ulimit -n`
-must be above --clients.
+flyx is `flyx serve` with its limits of rates and connections off. `nodes` are two of them on one Redis,
+which counts as well, with the two clients of each room on different nodes: --servers nodes,relay --clients
+2000. `relay` is e2e/bench/relay.py, `peer` the npm package, of `npm ci --prefix e2e/peers`. Medians (least
+to most); CPU is user and system microseconds of the server for each join or relayed message. Every process
+needs a descriptor for each client: `ulimit -n` must be above --clients.
 """
 
 from __future__ import annotations

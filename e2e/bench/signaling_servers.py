@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import ClassVar
 import psutil
 
 from e2e.bench.load import Client, frame
+from e2e.redis import RedisServer
 
 MESSAGE_SIZE = 768
 """Bytes of each relayed message as it is sent, about those of an SDP without media."""
@@ -62,8 +64,8 @@ class SignalingServer(ABC):
     name: ClassVar[str]
     subprotocol: ClassVar[str] = ""
 
-    def __init__(self, processes: list[subprocess.Popen[str]], urls: list[str]) -> None:
-        self._watched = [psutil.Process(process.pid) for process in processes]
+    def __init__(self, pids: list[int], urls: list[str]) -> None:
+        self._watched = [psutil.Process(pid) for pid in pids]
         self._addresses = [
             (url.rpartition("/")[2].rpartition(":")[0], int(url.rpartition(":")[2])) for url in urls
         ]
@@ -77,17 +79,24 @@ class SignalingServer(ABC):
     @contextlib.contextmanager
     def running(cls, clients: int) -> Iterator[SignalingServer]:
         """Run it, ready for so many clients."""
+        with cls.started(cls.commands(clients)) as (pids, urls):
+            yield cls(pids, urls)
+
+    @classmethod
+    @contextlib.contextmanager
+    def started(cls, commands: list[list[str]]) -> Iterator[tuple[list[int], list[str]]]:
+        """Start processes; give their ids and their URLs."""
         with contextlib.ExitStack() as stack:
-            processes, urls = [], []
-            for command in cls.commands(clients):
+            pids, urls = [], []
+            for command in commands:
                 process = subprocess.Popen(
                     command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
                 )
                 stack.callback(_end, process)
                 assert process.stdout is not None
                 urls.append(cls.url_in(process.stdout.readline()))
-                processes.append(process)
-            yield cls(processes, urls)
+                pids.append(process.pid)
+            yield pids, urls
 
     @classmethod
     def url_in(cls, line: str) -> str:
@@ -163,6 +172,22 @@ class Flyx(SignalingServer):
         return spoken[0], spoken[1]
 
 
+class FlyxNodes(Flyx):
+    """Two nodes on one Redis, and the two clients of each room on different ones; Redis counts as well."""
+
+    name = "nodes"
+
+    @classmethod
+    @contextlib.contextmanager
+    def running(cls, clients: int) -> Iterator[SignalingServer]:
+        with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+            redis = RedisServer(Path(directory))
+            stack.callback(redis.stop)
+            (command,) = cls.commands(clients)
+            pids, urls = stack.enter_context(cls.started(2 * [[*command, "--redis", redis.url]]))
+            yield cls([*pids, redis.pid], urls)
+
+
 class Relay(SignalingServer):
     """e2e/bench/relay.py."""
 
@@ -217,4 +242,6 @@ class PeerJs(SignalingServer):
         return spoken[0], spoken[1]
 
 
-SERVERS: dict[str, type[SignalingServer]] = {server.name: server for server in (Flyx, Relay, PeerJs)}
+SERVERS: dict[str, type[SignalingServer]] = {
+    server.name: server for server in (Flyx, FlyxNodes, Relay, PeerJs)
+}
