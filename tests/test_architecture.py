@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,12 @@ CORE_LIBRARIES = {
 }
 
 
+@cache
+def nodes(module: Path) -> list[ast.AST]:
+    """All of its syntax."""
+    return list(ast.walk(ast.parse(module.read_text())))
+
+
 def modules() -> list[Path]:
     return sorted(p for p in ROOT.rglob("*.py"))
 
@@ -68,7 +75,7 @@ def package_of(module: Path) -> str:
 
 def imports_of(module: Path) -> Iterator[str]:
     """Every dotted name a module imports, wherever in the file the import stands."""
-    for node in ast.walk(ast.parse(module.read_text())):
+    for node in nodes(module):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -134,7 +141,7 @@ def test_a_clock_that_jumps_disturbs_no_transfer(module: Path) -> None:
     """Deadlines are kept by the monotonic clock alone, which no time server, person or sleep sets."""
     if relative_name(module) in SHOW_THE_TIME:
         return
-    for node in ast.walk(ast.parse(module.read_text())):
+    for node in nodes(module):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             assert (node.value.id, node.attr) not in {
                 ("time", "time"),

@@ -127,6 +127,8 @@ async def test_a_full_room_is_full(server: Server) -> None:
                 group.create_task(stay())
             for _ in range(receivers):
                 await inside.acquire()
+                # Unread, so many would hold up its farewell.
+                await sender.receive()
             with pytest.raises(RoomFull):
                 async with Signaling(server.url, room_id, Role.RECEIVER):
                     pass

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from flyx.net import udp
 from flyx.net.loop import create_udp_endpoint, with_udp_endpoints
 from flyx.net.udp import Address, UdpTransport
+from tests.effort import share
 
 LOOPBACK = ("127.0.0.1", 0)
 SO_NO_CHECK = 11
@@ -152,7 +153,7 @@ sizes = st.one_of(
     receiver_offload=st.booleans(),
     kind=st.sampled_from([Collector, RunCollector]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=share(80))
 def test_datagrams_arrive_as_sent_and_in_order_with_and_without_offload(
     sizes: list[int], base: Any, sender_offload: bool, receiver_offload: bool, kind: type[Collector]
 ) -> None:
@@ -178,7 +179,7 @@ def test_datagrams_arrive_as_sent_and_in_order_with_and_without_offload(
     offload=st.booleans(),
     between=st.booleans(),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=share(50))
 def test_a_run_arrives_as_its_datagrams_in_order_with_single_ones_before_and_after(
     rows: list[tuple[int, int, int]], base: Any, offload: bool, between: bool
 ) -> None:

@@ -39,6 +39,7 @@ from flyx.pairing.exchange import (
 )
 from flyx.pairing.keys import Binding, Role
 from flyx.pairing.messages import Confirm, Hello, Pake, Reject
+from tests.effort import share
 from tests.pairing.support import (
     BINDING,
     CODE,
@@ -128,7 +129,7 @@ def fails(wire: Wire) -> tuple[FlyxError, FlyxError]:
 
 
 @given(st.text(max_size=40).filter(lambda text: text != PASSWORD))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=share(8))
 def test_other_words_fail(words: str) -> None:
     tries = Tries()
     for error in fails(Wire(sender(tries=tries), receiver(), words=words)):
@@ -138,7 +139,7 @@ def test_other_words_fail(words: str) -> None:
 
 @pytest.mark.parametrize("role", Role)
 @given(at=st.integers(0, 255))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=share(5))
 def test_one_other_bit_of_a_fingerprint_is_named_as_somebody_in_between(role: Role, at: int) -> None:
     changed = bytearray(BINDING.fingerprints[role])
     changed[at // 8] ^= 1 << at % 8
@@ -426,7 +427,7 @@ anything = st.one_of(
 
 
 @given(st.sampled_from(Role), st.lists(anything, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=share(60))
 def test_no_sequence_of_messages_pairs_or_breaks_an_end(role: Role, sequence: list[str | bytes]) -> None:
     exchange: Exchange = sender() if role is Role.SENDER else receiver()
     for message in sequence:

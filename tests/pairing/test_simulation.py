@@ -13,6 +13,7 @@ from flyx.pairing.exchange import STEP_TIMEOUT, WORDS_TIMEOUT, Exchange, Failed,
 from flyx.transfer import session
 from flyx.transfer.receiver import Received, Receiver
 from flyx.transfer.sender import Delivered, Sender
+from tests.effort import share
 from tests.pairing.support import CODE, PASSWORD, receiver, sender
 from tests.simulator import Conditions, Simulation
 
@@ -110,7 +111,7 @@ def error_of(events: list[Any]) -> FlyxError:
     return error
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(share(10)))
 def test_what_is_paired_is_transferred(seed: int) -> None:
     run = simulation(seed, Conditions(network_delay=0.01 * (seed + 1)))
     run.run()
@@ -127,7 +128,7 @@ def _overheard(receive: Callable[..., None], told: list[str]) -> Callable[..., N
     return overheard
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(share(3)))
 def test_wrong_words_end_both_before_a_name_is_told(seed: int) -> None:
     run = simulation(seed, Conditions(), words="lemon-apple")
     told: list[str] = []
@@ -141,7 +142,7 @@ def test_wrong_words_end_both_before_a_name_is_told(seed: int) -> None:
     assert run.data_sent == 0
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(share(12)))
 def test_a_path_that_is_cut_at_any_time_ends_both(seed: int) -> None:
     cut_at = random.Random(seed).uniform(0, 0.6)
     run = simulation(seed, Conditions(cut_at=cut_at))
@@ -153,7 +154,7 @@ def test_a_path_that_is_cut_at_any_time_ends_both(seed: int) -> None:
     assert run.now <= 1000.0 + cut_at + max(longest, session.SILENCE_LIMIT) + MARGIN
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(share(12)))
 def test_channels_that_close_at_any_time_end_both_at_once(seed: int) -> None:
     closed_at = random.Random(seed).uniform(0, 0.6)
     run = simulation(seed, Conditions(closed_at=closed_at))

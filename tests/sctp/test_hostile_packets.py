@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from flyx.sctp.association import State
 from flyx.sctp.config import Config
 from flyx.sctp.packet import serialize_chunk, serialize_packet, with_checksum
+from tests.effort import share
 from tests.sctp.link import Conditions, Link
 
 CONFIG = Config(max_packet_size=1163, receive_window=100_000, max_message_size=50_000)
@@ -162,10 +163,10 @@ class HostilePeer(RuleBasedStateMachine):
 
 
 TestHostilePeer = HostilePeer.TestCase
-TestHostilePeer.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestHostilePeer.settings = settings(max_examples=share(40), stateful_step_count=25)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=share(40))
 @given(packets=st.lists(st.binary(max_size=100), max_size=20), start=st.booleans())
 def test_garbage_before_set_up_changes_nothing(packets, start):
     link = Link(Conditions(delay=0.01))
@@ -180,7 +181,7 @@ def test_garbage_before_set_up_changes_nothing(packets, start):
     assert [m.data for m in link.right.messages] == [b"hello"]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(share(5)))
 def test_damaged_packets_among_good_ones_change_nothing_where_checksums_are_on(seed):
     rng = random.Random(seed)
     config = Config(max_packet_size=1163, zero_checksum=False)

@@ -11,6 +11,7 @@ from flyx.errors import RemoteProtocolError
 from flyx.sctp.outstanding import MAX_SKIPPED_STREAMS, Outstanding, _uncovered
 from flyx.sctp.runs import Fate
 from flyx.sctp.send_queue import OutgoingMessage
+from tests.effort import share
 
 FIRST = (1 << 32) - 30
 SIZE = 100
@@ -92,7 +93,7 @@ def test_the_fast_gap_difference_equals_the_naive_one(blocks, known):
     assert fast == naive
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(share(40)))
 def test_every_byte_is_acknowledged_or_lost_or_in_flight(seed):
     """Random sending, SACKs of a receiver that got some of it, old ones too, timers, resending."""
     rng = random.Random(seed)

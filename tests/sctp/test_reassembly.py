@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from flyx.errors import RemoteProtocolError
 from flyx.sctp.reassembly import BEGINNING, ENDING, MAX_WAITING, UNORDERED, Fragment, Message, Reassembly
+from tests.effort import share
 
 LIMIT = 10_000
 
@@ -46,7 +47,7 @@ def ordered_of(messages, unordered_fills):
     return streams
 
 
-@settings(max_examples=120)
+@settings(max_examples=share(120))
 @given(traffic(), st.data())
 def test_fragments_in_any_order_become_the_messages_each_as_soon_as_it_is_due(sent, data):
     reassembly = Reassembly(LIMIT)
@@ -75,7 +76,7 @@ def test_fragments_in_any_order_become_the_messages_each_as_soon_as_it_is_due(se
     assert reassembly.size == 0
 
 
-@settings(max_examples=120)
+@settings(max_examples=share(120))
 @given(traffic(), st.data())
 def test_messages_skipped_by_forward_tsn_hold_nothing_up(sent, data):
     """Some messages are abandoned, of which any part arrives before or never; all others are delivered."""

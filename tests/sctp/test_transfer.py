@@ -1,5 +1,6 @@
 """Whole transfers between two associations in the simulator: byte-exact, in order, without end never."""
 
+import itertools
 import random
 
 import pytest
@@ -13,6 +14,7 @@ from flyx.sctp.packet import serialize_chunk, serialize_packet, split_chunks_unt
 from flyx.sctp.receive_tracker import MAX_RANGES
 from flyx.sctp.runs import Fate
 from flyx.sctp.transmission import MAX_TSN_SPAN
+from tests.effort import THOROUGH, share
 from tests.sctp.link import Conditions, Link
 
 SMALL = Config(max_packet_size=1163)
@@ -49,9 +51,12 @@ class Invariants:
 
     def __init__(self, link):
         self._link = link
+        # Whether to add up what is in flight at a step.
+        self._adds_up = itertools.cycle((True,) if THOROUGH else (True, False, False, False))
         self._in_flight = {link.left: 0, link.right: 0}
 
     def __call__(self):
+        adds_up = next(self._adds_up)
         for endpoint in (self._link.left, self._link.right):
             association = endpoint.association
             transmission, reception = association._transmission, association._reception
@@ -63,7 +68,9 @@ class Invariants:
             assert len(reception._tracker._starts) <= MAX_RANGES
             cwnd = transmission._controller.cwnd
             assert cwnd >= 1136
-            assert outstanding.in_flight == sum(r.size for r in outstanding.runs if r.fate is Fate.IN_FLIGHT)
+            if adds_up:
+                in_flight = sum(r.size for r in outstanding.runs if r.fate is Fate.IN_FLIGHT)
+                assert outstanding.in_flight == in_flight
             assert outstanding.next_tsn - 1 - outstanding.cumulative <= MAX_TSN_SPAN
             if outstanding.in_flight > self._in_flight[endpoint]:
                 # RFC 9260 §6.1 B: cwnd may be exceeded by less than one packet; a probe is one packet.
@@ -82,7 +89,7 @@ def by_stream(received):
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_both_directions_are_exact_and_in_order(name, controller):
     conditions = CONDITIONS[name]
-    for seed in range(2):
+    for seed in range(share(2)):
         config = CHECKSUMS if conditions.corrupt else SMALL
         link = connect(conditions, seed=seed, config=config, controller=controller)
         rng = random.Random(seed)
@@ -110,7 +117,7 @@ def test_both_directions_are_exact_and_in_order(name, controller):
             assert endpoint.association._transmission.outstanding.in_flight == 0
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(share(3)))
 def test_the_wrap_of_tsns_and_ssns_under_loss(seed):
     rng = random.Random(seed)
     link = connect(
@@ -270,7 +277,7 @@ def test_a_clean_path_carries_hardly_more_packets_than_there_is_data(controller)
 @pytest.mark.parametrize("window", [4000, 20_000])
 def test_a_small_receive_window_is_kept_and_never_stalls(window):
     config = Config(max_packet_size=1163, receive_window=window)
-    for seed in range(3):
+    for seed in range(share(3)):
         link = connect(Conditions(loss=0.03, jitter=0.01), seed=seed, config=config)
         data = [random.Random(n).randbytes(3 * window) for n in range(4)]
         for message in data:
@@ -286,7 +293,7 @@ def test_a_small_receive_window_is_kept_and_never_stalls(window):
 
 
 @pytest.mark.parametrize("controller", ["cubic", "bbr"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(share(4)))
 def test_partial_reliability_delivers_a_part_in_order_and_never_stalls(seed, controller):
     conditions = Conditions(loss=0.15, jitter=0.01, rate=1e6, queue=0.1)
     link = connect(conditions, seed=seed, controller=controller)

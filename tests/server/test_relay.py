@@ -23,6 +23,7 @@ from flyx.signaling.messages import (
     Relayed,
 )
 from flyx.signaling.room import RoomConfig
+from tests.effort import share
 from tests.server.peers import FakeClock
 
 
@@ -106,7 +107,7 @@ async def _play(
     return heard, waited
 
 
-@settings(max_examples=50)
+@settings(max_examples=share(50))
 @given(st.lists(_STEPS, max_size=20))
 def test_relaying_at_once_is_relaying(steps: list[tuple[str, int, int | None]]) -> None:
     at_once, _ = asyncio.run(_play(MemoryRoomStore(max_rooms=9), steps))

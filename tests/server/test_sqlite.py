@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from flyx.errors import InputError
+from flyx.server import sqlite
 from flyx.server.app import Server
 from flyx.server.sqlite import SqliteRoomStore
 from flyx.server.store import RoomStore, StoreAway, StoreFull
@@ -169,7 +170,8 @@ async def test_the_file_is_for_its_owner_and_holds_no_token(path: Path) -> None:
             assert b"token of s" not in file.read_bytes()
 
 
-async def test_a_file_serves_one_server(path: Path) -> None:
+async def test_a_file_serves_one_server(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_LOCK_TIMEOUT", 0.01)
     async with opened(path):
         with pytest.raises(InputError, match="in use by another server") as caught:
             async with opened(path):

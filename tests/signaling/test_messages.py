@@ -37,6 +37,7 @@ from flyx.signaling.messages import (
     parse_untrusted,
     serialize,
 )
+from tests.effort import share
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 client_ids = st.uuids(version=4).map(str)
@@ -134,7 +135,7 @@ def test_every_message_survives_the_wire(message: Message) -> None:
 
 
 @given(messages)
-@settings(max_examples=25)
+@settings(max_examples=share(25))
 def test_every_truncation_is_refused_as_bad_json(message: Message) -> None:
     frame = serialize(message).encode()
     for length in range(len(frame)):

@@ -49,6 +49,7 @@ from flyx.signaling.messages import (
 )
 from flyx.signaling.record import dump_room, load_room
 from flyx.signaling.room import MISSING_SESSION, Room, RoomConfig, new_room, step
+from tests.effort import share
 
 T0 = 1_000_000.0
 OWNER = "the owner's secret"
@@ -466,4 +467,4 @@ class RoomMachine(RuleBasedStateMachine):
 
 
 TestRoomMachine = RoomMachine.TestCase
-TestRoomMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestRoomMachine.settings = settings(max_examples=share(60), stateful_step_count=40)

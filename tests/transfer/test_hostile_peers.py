@@ -17,6 +17,7 @@ from flyx.transfer.messages import FRAME_HEADER, FrameKind
 from flyx.transfer.receiver import WINDOW, Receiver
 from flyx.transfer.sender import Sender
 from flyx.transfer.session import SILENCE_LIMIT, Failed
+from tests.effort import share
 from tests.simulator import MemoryDestination, MemorySource, manifest_of
 
 FILES: dict[str, bytes | None] = {"d": None, "d/a": b"a" * 5000, "d/b": b"b" * 10}
@@ -357,7 +358,7 @@ inputs = st.lists(st.one_of(any_control, any_frame, st.sampled_from(A + B)), max
 
 
 @given(inputs)
-@settings(max_examples=300)
+@settings(max_examples=share(300))
 def test_no_sequence_of_messages_makes_a_receiver_save_other_bytes(
     sequence: list[messages.ControlMessage | bytes],
 ) -> None:
@@ -373,7 +374,7 @@ def test_no_sequence_of_messages_makes_a_receiver_save_other_bytes(
 
 
 @given(inputs)
-@settings(max_examples=300)
+@settings(max_examples=share(300))
 def test_no_sequence_of_messages_breaks_a_sender(sequence: list[messages.ControlMessage | bytes]) -> None:
     sender, source = offering_sender()
     for item in sequence:

@@ -17,6 +17,7 @@ from flyx.transfer.messages import MAX_CONTROL_SIZE, PIECE_ITEMS
 from flyx.transfer.receiver import FileReceived, ManifestReceived, Received, Receiver
 from flyx.transfer.sender import Delivered, FileConfirmed, Resumed, Sender
 from flyx.transfer.session import Failed, FileLost
+from tests.effort import share, some
 from tests.simulator import (
     Conditions,
     MemoryDestination,
@@ -63,7 +64,7 @@ def cut(after: int, destination: MemoryDestination | None = None, *, seed: int =
 MESSAGES = cut(10_000).arrived
 
 
-@pytest.mark.parametrize("after", range(MESSAGES))
+@pytest.mark.parametrize("after", some(range(MESSAGES)))
 def test_a_transfer_cut_at_any_message_goes_on_where_it_was(after: int) -> None:
     whole = deliver(simulate(None))[0]
     first = cut(after, seed=after)
@@ -75,7 +76,7 @@ def test_a_transfer_cut_at_any_message_goes_on_where_it_was(after: int) -> None:
 
 
 @given(st.lists(st.integers(0, MESSAGES), max_size=8), st.integers(0, 1 << 30))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=share(25))
 def test_any_number_of_cuts_delivers_the_same(cuts: list[int], seed: int) -> None:
     destination, written = MemoryDestination(set()), 0
     for after in cuts:
@@ -408,7 +409,7 @@ class Reconnections(RuleBasedStateMachine):
 
 
 TestReconnections = Reconnections.TestCase
-TestReconnections.settings = settings(max_examples=20, stateful_step_count=12, deadline=None)
+TestReconnections.settings = settings(max_examples=share(20), stateful_step_count=12)
 
 
 def test_the_digest_of_a_transfer_does_not_depend_on_what_was_kept() -> None:

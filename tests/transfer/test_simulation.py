@@ -13,6 +13,7 @@ from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.receiver import WINDOW, FileReceived, ManifestReceived, Received
 from flyx.transfer.sender import Delivered, FileConfirmed
 from flyx.transfer.session import GONE_LIMIT, SILENCE_LIMIT, Failed, FileLost, RoundTrip
+from tests.effort import share
 from tests.simulator import Conditions, Simulation
 
 TREE: dict[str, bytes | None] = {
@@ -39,7 +40,7 @@ def failures(simulation: Simulation) -> tuple[FlyxError, FlyxError]:
     return ends[0].error, ends[1].error
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(share(30)))
 def test_every_byte_arrives_and_both_ends_agree_on_the_digest(seed: int) -> None:
     simulation = Simulation(
         TREE, seed=seed, conditions=Conditions(max_message_size=1200 + 4096 * (seed % 16))
@@ -62,7 +63,7 @@ def test_every_byte_arrives_and_both_ends_agree_on_the_digest(seed: int) -> None
     seed=st.integers(0, 1 << 30),
     message_size=st.integers(1200, 65536),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=share(20))
 def test_any_mix_of_sizes_arrives(sizes: list[int], seed: int, message_size: int) -> None:
     chance = random.Random(seed)
     files: dict[str, bytes | None] = {f"{i}": chance.randbytes(size) for i, size in enumerate(sizes)}
@@ -120,7 +121,7 @@ def test_an_existing_destination_ends_the_transfer_before_any_byte() -> None:
     assert "b.jpg" not in str(sender_error)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(share(5)))
 def test_a_person_who_accepts_gets_everything(seed: int) -> None:
     simulation = Simulation(TREE, seed=seed, conditions=Conditions(answer=True, answer_delay=90.0))
     simulation.run()
@@ -157,7 +158,7 @@ def test_an_empty_file_that_vanished_is_lost() -> None:
     assert "photos/empty" not in simulation.destination.files
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(share(40)))
 def test_a_cut_path_ends_both_sides_and_delivers_nothing_false(seed: int) -> None:
     cut_at = random.Random(seed).uniform(0, 3)
     simulation = Simulation(TREE, seed=seed, conditions=Conditions(cut_at=cut_at))
@@ -171,7 +172,7 @@ def test_a_cut_path_ends_both_sides_and_delivers_nothing_false(seed: int) -> Non
         assert simulation.now <= 1000.0 + cut_at + SILENCE_LIMIT + 5.0
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(share(40)))
 def test_closed_channels_end_both_sides_at_once(seed: int) -> None:
     closed_at = random.Random(seed).uniform(0, 3)
     simulation = Simulation(TREE, seed=seed, conditions=Conditions(closed_at=closed_at))
