@@ -206,7 +206,7 @@ class Association:
         if self._over:
             return packets
         reception, transmission = self._reception, self._transmission
-        if reception and (sack := reception.sack()):
+        if reception and (sack := reception.sack(now)):
             self._control.chunks.insert(0, sack)
         if transmission and self.state in _MOVES_DATA:
             if forward := transmission.forward_tsn(now):
@@ -297,7 +297,7 @@ class Association:
             if self._peer_init is not None and not self._over:
                 self._violated(error)
         if has_data and self._reception and not self._over:
-            self._reception.packet_done(now)
+            self._reception.packet_done()
             if self.state is State.SHUTDOWN_SENT:
                 # The peer goes on sending before it agrees: it lives (§9.2).
                 self._resends = 0

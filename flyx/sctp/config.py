@@ -30,6 +30,10 @@ class Config:
             round trip, so they wait no longer than 20 ms here.
         sack_every: packets after which a SACK leaves at once. RFC 9260 §6.2 says 2 (SHOULD). A batch of
             packets that came together gets one SACK, as TCP stretches its ACKs behind GRO.
+        sack_stretch: seconds between two SACKs, at least, while data comes in order and fast: each costs both
+            sides as much as a dozen packets do.
+        sack_stretch_rate: bytes a second that are fast. Others send a few packets a SACK, whatever cwnd says
+            (RFC 9260 §6.1 D, Max.Burst): these stay below, and are not held up.
         zero_checksum: offer RFC 9653: DTLS authenticates every packet, so CRC32c adds nothing but work.
     """
 
@@ -43,4 +47,6 @@ class Config:
     max_retries: int = 17
     sack_delay: float = 0.02
     sack_every: int = 2
+    sack_stretch: float = 0.001
+    sack_stretch_rate: float = 64e6
     zero_checksum: bool = True

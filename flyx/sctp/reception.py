@@ -36,6 +36,12 @@ class Reception:
         # Packets with DATA since the last SACK, and whether the next one must not wait.
         self._unsacked = 0
         self._sack_now = False
+        # Before when the next SACK need not leave.
+        self._next_sack_at = 0.0
+        # How fast data comes: bytes since a moment, counted for `sack_stretch` at least.
+        self._counted_since = 0.0
+        self._counted = 0
+        self._fast = False
 
     @property
     def cumulative(self) -> int:
@@ -86,7 +92,8 @@ class Reception:
         if taken:
             tracker.cumulative += taken
             reassembly.took_parts(taken, size)
-            self._data_came(taken)
+            self._unsacked += taken
+            self._counted += size
         return index
 
     def receive_data(self, flags: int, value: memoryview) -> None:
@@ -103,6 +110,7 @@ class Reception:
         ppid = int.from_bytes(value[8:12], "big")
         tracker = self._tracker
         tsn = widen(tsn_wire, tracker.cumulative)
+        self._counted += len(value)
         if flags & _IMMEDIATELY:
             self._sack_now = True
         if self._full() and tsn != tracker.cumulative + 1:
@@ -118,20 +126,21 @@ class Reception:
             # RFC 9260 §6.7: tell of gaps, their end, and duplicates without delay.
             self._sack_now = True
 
-    def packet_done(self, now: float) -> None:
-        """A packet with DATA has been taken whole."""
-        self._data_came(1)
-        self.schedule_sack(now)
-
-    def _data_came(self, packets: int) -> None:
-        self._unsacked += packets
-        if self._unsacked >= self._config.sack_every:
-            self._sack_now = True
+    def packet_done(self) -> None:
+        """A packet with DATA has been taken whole; after all packets that came together, schedule_sack()."""
+        self._unsacked += 1
 
     def schedule_sack(self, now: float) -> None:
-        """Delay the SACK if it may be delayed."""
-        if self._unsacked and not self._sack_now and not self._timers.running(Timer.SACK):
-            self._timers.start(Timer.SACK, now + self._config.sack_delay)
+        """Let the SACK wait if it may."""
+        if not self._unsacked or self._sack_now:
+            return
+        if self._unsacked < self._config.sack_every:
+            if not self._timers.running(Timer.SACK):
+                self._timers.start(Timer.SACK, now + self._config.sack_delay)
+        elif self._next_sack_at <= now:
+            self._sack_now = True
+        else:
+            self._timers.start(Timer.SACK, self._next_sack_at)
 
     def receive_forward_tsn(self, forward: chunks.ForwardTsn) -> None:
         """Skip what the sender has abandoned (RFC 3758 §3.6)."""
@@ -153,13 +162,18 @@ class Reception:
         """The SACK may be delayed no longer."""
         self._sack_now = True
 
-    def sack(self) -> bytes | None:
+    def sack(self, now: float) -> bytes | None:
         """Return the SACK that is to leave now, if one is."""
         if not self._sack_now:
             return None
         self._sack_now = False
         self._unsacked = 0
         self._timers.stop(Timer.SACK)
+        stretch, elapsed = self._config.sack_stretch, now - self._counted_since
+        if elapsed >= stretch:
+            self._fast = self._counted >= self._config.sack_stretch_rate * elapsed
+            self._counted_since, self._counted = now, 0
+        self._next_sack_at = now + stretch if self._fast else now
         a_rwnd = max(0, self._config.receive_window - self._reassembly.size)
         return chunks.serialize_sack(self._tracker.sack(a_rwnd))
 

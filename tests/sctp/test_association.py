@@ -351,6 +351,31 @@ def test_rfc_9260_section_6_2_every_second_packet_is_acknowledged_and_one_alone_
     assert len(values(peer.at(peer.now + peer.config.sack_delay), ChunkType.SACK)) == 1
 
 
+@pytest.mark.parametrize(("size", "expected"), [(1000, 100), (100, 200)])
+def test_sacks_of_fast_data_are_a_millisecond_apart_and_those_of_slow_data_are_not_held_up(size, expected):
+    peer = ByHand(Config(max_packet_size=1163, sack_stretch_rate=4e6)).establish()
+    start, ssn, sacks = peer.now, 0, []
+    while peer.now < start + 0.1:
+        # Of the larger ones 8 MB/s, of the smaller ones 0.8.
+        peer.now += 0.0005
+        sacks += values(peer.at(peer.now), ChunkType.SACK)
+        for _ in range(4):
+            peer.give(peer.data(bytes(size), ssn=ssn))
+            ssn += 1
+        sacks += values(peer.drain(), ChunkType.SACK)
+    assert len(sacks) == pytest.approx(expected, abs=3)
+
+
+def test_a_gap_in_fast_data_is_told_at_once():
+    peer = ByHand(Config(max_packet_size=1163, sack_stretch_rate=1e6)).establish()
+    for ssn in range(40):
+        peer.now += 0.0005
+        peer.give(peer.data(bytes(1000), ssn=ssn))
+        peer.drain()
+    peer.give(peer.data(tsn=peer.next_tsn + 1, ssn=41))
+    assert len(values(peer.drain(), ChunkType.SACK)) == 1
+
+
 def test_rfc_9260_section_6_7_gaps_duplicates_and_the_i_bit_are_told_at_once():
     peer = ByHand().establish()
     for chunk, expected in (
