@@ -365,11 +365,19 @@ class Hub:
         room = self._store.at_hand(seat.room_id)
         if room is not None:
             after, effects = step(room, command, self.clock())
-            if after is room:
+            if after is room and self._reaches_all(effects):
                 seat.count()
                 self._dispatch(effects, None)
                 return None
         return self._relay_and_wait(seat, command)
+
+    def _reaches_all(self, effects: Effects) -> bool:
+        """Tell whether all whom something is for are connected here, as far as the room knows and really."""
+        return all(
+            self._seat_of(effect.client_id, effect.member.generation) is not None
+            for effect in effects
+            if isinstance(effect, Deliver)
+        )
 
     async def _relay_and_wait(self, seat: Seat, command: Relay) -> None:
         """The slow twin of relay: for whatever store, and whatever becomes of the room."""

@@ -87,7 +87,10 @@ class RoomStore(ABC):
         """Return the room as it is now, or None."""
 
     def at_hand(self, room_id: str) -> Room | None:
-        """Return what load() would, if that can be told without waiting; None if not, or there is no room."""
+        """Return what load() would, if that can be told without waiting; None if not, or there is no room.
+
+        Who relays in it has only those to reach who are connected to this process.
+        """
         return None
 
     @abstractmethod

@@ -620,6 +620,20 @@ def play(script: Script, *, sender: int = 0, receiver: int = 1) -> None:
     assert not complaints
 
 
+@pytest.mark.parametrize("home", [0, 1])
+def test_only_what_crosses_nodes_is_waited_for(home: int) -> None:
+    async def script(world: World, sender: Person, receiver: Person) -> None:
+        here, elsewhere = world.nodes[:2]
+        together = home == 0
+        assert (here.store.at_hand(world.room_id) is not None) is together
+        assert elsewhere.store.at_hand(world.room_id) is None
+        sender.say(receiver.client_id)
+        await asyncio.sleep(1.0)
+        assert receiver.got == [1]
+
+    play(script, receiver=home)
+
+
 def test_what_comes_while_a_connection_ends_is_kept_in_order() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         there = world.nodes[1].shared

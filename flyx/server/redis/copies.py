@@ -9,6 +9,7 @@ from typing import Protocol
 from flyx.server.redis.shared import SharedRoom
 from flyx.signaling.commands import Effects
 from flyx.signaling.messages import CloseCode, ErrorCode
+from flyx.signaling.room import Room
 
 
 class Clients(Protocol):
@@ -42,9 +43,11 @@ class Copy:
         turns: Changes of ours that are under way or wait.
         lock: Held by the one under way.
         news: Resolved when the entry changes.
+        alone: Nobody inside is connected to another node.
     """
 
     entry: SharedRoom | None = None
+    alone: bool = False
     turns: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     news: asyncio.Future[None] | None = None
@@ -68,6 +71,13 @@ class Copies:
         copy = self._copies.get(room_id)
         return None if copy is None or copy.turns else copy.entry
 
+    def at_hand(self, room_id: str) -> Room | None:
+        """Return a room that is known, quiet, and no other node's business."""
+        copy = self._copies.get(room_id)
+        if copy is None or copy.entry is None or copy.turns or not copy.alone:
+            return None
+        return copy.entry.room
+
     def entries(self) -> list[SharedRoom]:
         """Return all rooms that are known."""
         return [copy.entry for copy in self._copies.values() if copy.entry is not None]
@@ -87,11 +97,13 @@ class Copies:
     def adopt(self, entry: SharedRoom, node_id: str) -> None:
         """Take a room as known, if it is open and has clients on this node; else forget it."""
         room_id = entry.room.room_id
-        if entry.room.closed or node_id not in entry.nodes:
+        nodes = entry.nodes
+        if entry.room.closed or node_id not in nodes:
             self.drop(room_id)
             return
         copy = self._copies.setdefault(room_id, Copy())
         copy.entry = entry
+        copy.alone = len(nodes) == 1
         self._tell(copy)
 
     def drop(self, room_id: str) -> None:

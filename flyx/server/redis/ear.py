@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json
 
 from flyx.server.logs import get_logger
 from flyx.server.redis import wire
@@ -32,7 +33,7 @@ class Ear:
         self._heard: dict[str, int] = {}
 
     def on_message(self, text: str) -> None:
-        kind, *fields = json.loads(text)
+        kind, *fields = from_json(text)
         if not self._store.keeper.sound and kind != wire.PROBE:
             # We may have been taken for dead: nothing is believed or passed on before that is known.
             self._store.keeper.doubt()

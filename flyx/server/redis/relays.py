@@ -71,7 +71,8 @@ class Relays:
             else:
                 # Its connection has ended, which the room will learn in a moment.
                 left.append(effect.member)
-        see_to(tuple(here))
+        if here:
+            see_to(tuple(here))
         if elsewhere:
             others = len(effects) > len(elsewhere)
             left += await self._relay_elsewhere(entry, command, elsewhere, now, see_to, attempt, others)
@@ -105,7 +106,7 @@ class Relays:
             under_way.append((self._outbox(node_id).put(item), members))
         for future, members in under_way:
             try:
-                if not await asyncio.shield(future):
+                if not await future:
                     left += members
             except StoreAway:
                 if not others:

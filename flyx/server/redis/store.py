@@ -163,6 +163,9 @@ class RedisRoomStore(RoomStore):
         assert isinstance(seen, SharedRoom)
         return await self.owned(self._commit(seen, room, (), leave_alone)) is Commit.DONE
 
+    def at_hand(self, room_id: str) -> Room | None:
+        return self._copies.at_hand(room_id) if self.keeper.sound else None
+
     async def due(self, now: float) -> list[str]:
         chores = await self.owned(self._shared.chores(now))
         if chores is None:

@@ -17,9 +17,10 @@ All that comes from Redis is believed: who can write there can do as it likes wi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any, Final
+
+from pydantic_core import to_json
 
 from flyx.server.redis.shared import Item, SharedRoom
 from flyx.signaling.commands import CloseClient, Deliver, Effect
@@ -35,8 +36,10 @@ OUST: Final = "oust"
 SEND: Final = "send"
 CLOSE: Final = "close"
 
-_encoder = json.JSONEncoder(separators=(",", ":"), check_circular=False)
-encode = _encoder.encode
+
+def encode(message: list[Any]) -> str:
+    """Return a message, or a part of one, as text."""
+    return to_json(message).decode()
 
 
 def dump_changes(
