@@ -7,7 +7,7 @@ other in each round:
 
     joins     so many clients enter rooms of two, PARALLEL at a time: TCP, handshake, first message
     idle      resident memory of the server for each of them, once all are in
-    relayed   PAIRS pairs play ping-pong with messages of 768 bytes while the others are idle
+    relayed   so many pairs play ping-pong with messages of 768 bytes while the others are idle
     p50, p99  the same pairs at half that rate, sent by the clock; from when a message was due to its arrival
     storm     all connections are cut at the same moment and all clients come back at once, STORM_PARALLEL of
               them on their way in at a time; those of flyx resume their sessions
@@ -35,7 +35,6 @@ from e2e.bench.load import Client
 from e2e.bench.signaling_servers import SERVERS, Member, SignalingServer
 from flyx.net.loop import new_event_loop
 
-PAIRS = 50
 PARALLEL = 64
 STORM_PARALLEL = 1000
 """Clients that are on their way in at a time: less than the backlog of a listening socket."""
@@ -50,9 +49,10 @@ DEADLINE = 180.0
 class Load:
     """All the clients of one server."""
 
-    def __init__(self, server: SignalingServer, clients: int) -> None:
+    def __init__(self, server: SignalingServer, clients: int, pairs: int) -> None:
         self._server = server
         self._count = clients
+        self._pairs = pairs
         self._members: dict[int, Member] = {}
 
     async def _connect(self, number: int, path: str, greeting: bytes = b"") -> tuple[Client, bytes]:
@@ -90,9 +90,9 @@ class Load:
         assert self._server.room_of(number, member.first) == member.room
 
     def pairs(self) -> Iterator[tuple[Member, Member]]:
-        """Return PAIRS pairs with what they say to each other, from all over."""
-        step = max(2, self._count // PAIRS // 2 * 2)
-        for number in range(0, min(step * PAIRS, self._count), step):
+        """Return the pairs that talk, with what they say to each other, from all over."""
+        step = max(2, self._count // self._pairs // 2 * 2)
+        for number in range(0, min(step * self._pairs, self._count), step):
             sender, receiver = self._members[number], self._members[number + 1]
             sender.request, receiver.request = self._server.messages(number, number + 1)
             yield sender, receiver
@@ -182,10 +182,10 @@ def _resolve(future: asyncio.Future[None]) -> Callable[[bytes], None]:
     return lambda message: future.set_result(None)
 
 
-async def measure(name: str, clients: int, seconds: float) -> dict[str, float]:
+async def measure(name: str, clients: int, pairs: int, seconds: float) -> dict[str, float]:
     """Measure one server once."""
     with SERVERS[name].running(clients) as server:
-        load = Load(server, clients)
+        load = Load(server, clients, pairs)
         memory, cpu = server.memory(), server.cpu()
         took = await load.enter_all()
         figures = {"joins": clients / took, "join_cpu": (server.cpu() - cpu) / clients * 1e6}
@@ -208,7 +208,8 @@ async def measure(name: str, clients: int, seconds: float) -> dict[str, float]:
 def measure_alone(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Measure with clients in a process of their own, so that no measurement leaves anything to the next."""
     command = [sys.executable, "-m", "e2e.bench.signaling", "--one", name]
-    command += ["--clients", str(arguments.clients), "--seconds", str(arguments.seconds)]
+    for option in ("clients", "pairs", "seconds"):
+        command += [f"--{option}", str(getattr(arguments, option))]
     figures: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return figures
 
@@ -243,13 +244,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--clients", type=int, default=15_000)
+    parser.add_argument("--pairs", type=int, default=50, help="that talk, one message of each under way")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement of messages")
     parser.add_argument("--servers", default="flyx,peer,relay")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            print(json.dumps(runner.run(measure(arguments.one, arguments.clients, arguments.seconds))))
+            measuring = measure(arguments.one, arguments.clients, arguments.pairs, arguments.seconds)
+            print(json.dumps(runner.run(measuring)))
         return
     names = arguments.servers.split(",")
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in names}
@@ -257,8 +260,8 @@ def main() -> None:
         for name in names:
             figures[name].append(measure_alone(name, arguments))
     print(
-        f"{arguments.clients} clients, {PAIRS} pairs, {arguments.runs} rounds; median (least to most), "
-        f"ratio to {names[-1]}"
+        f"{arguments.clients} clients, {arguments.pairs} pairs, {arguments.runs} rounds; "
+        f"median (least to most), ratio to {names[-1]}"
     )
     print_table(figures)
 
