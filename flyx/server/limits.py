@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import islice
 from math import ceil
@@ -26,6 +27,8 @@ from flyx.server.config import LimitConfig
 
 # Of the windows that are kept, how many at most: an attacker with many addresses must not fill the memory.
 _MAX_WINDOWS = 100_000
+# Addresses whose key need not be worked out anew: each connection asks for it twice.
+_REMEMBERED = 4096
 
 
 class Limit(StrEnum):
@@ -59,6 +62,7 @@ class LimitReached(Exception):
         self.reason = reason
 
 
+@lru_cache(_REMEMBERED)
 def address_key(host: str) -> str:
     """Return what an address counts as: an IPv4 address as itself, an IPv6 address as its network of 64 bits.
 
