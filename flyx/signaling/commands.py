@@ -132,6 +132,9 @@ class Expire:
     """Time has passed."""
 
 
+Cut = Lose | Resume | LoseNode | Amend | Restart
+"""Says that a connection is over. Named, because a union written in place is made anew at each message."""
+
 Command = Enter | Resume | Relay | Leave | Lose | LoseNode | Amend | Restart | Shut | Expire
 
 

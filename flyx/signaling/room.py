@@ -35,6 +35,7 @@ from flyx.signaling.commands import (
     Amend,
     CloseClient,
     Command,
+    Cut,
     Deliver,
     Effect,
     Effects,
@@ -207,9 +208,6 @@ def refusal_of(command: Enter | Resume | Shut) -> Refuse:
 
 
 _NOBODY = Member("", Role.RECEIVER, 0, "", "")
-
-# Commands that say that connections are over. A union written in place is made anew at each message.
-_CUTTING = Lose | Resume | LoseNode | Amend | Restart
 
 
 def step(room: Room, command: Command, now: float) -> tuple[Room, Effects]:
@@ -450,7 +448,7 @@ class _Turn:
 
     def cut(self, command: Command) -> tuple[str, ...]:
         """Take note of the connections that are over before command; return whose, for tell_of_loss."""
-        if not isinstance(command, _CUTTING):
+        if not isinstance(command, Cut):
             return ()
         connected = [m for m in self.members.values() if m.absence is None]
         traffic: Traffic | None = None
