@@ -5,6 +5,7 @@ The suite itself runs on Python 2 only and wants an echo server.
 
 from __future__ import annotations
 
+import asyncio
 import struct
 
 import pytest
@@ -99,6 +100,18 @@ async def test_an_empty_message_is_not_json(server: Server) -> None:
 async def test_frames_may_come_byte_by_byte(server: Server) -> None:
     await converse(server, split(PING_MESSAGE, 3), ["pong"], bytewise=True)
     await converse(server, frame(PING, b"xyz"), ["pong frame xyz"], bytewise=True)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 30, 31, 32, 60, 64, 100, 1000])
+async def test_frames_may_come_in_pieces_of_any_size(server: Server, size: int) -> None:
+    text = frame(TEXT, PING_MESSAGE)
+    sent = text + frame(PING, b"a") + text + split(PING_MESSAGE, 9) + text + frame(PONG, b"b") + text
+    async with raw(server) as client:
+        for start in range(0, len(sent), size):
+            await client.send(sent[start : start + size])
+            # The server is in this loop: it reads what there is.
+            await asyncio.sleep(0)
+        await expect(client, ["pong", "pong frame a", *4 * ["pong"]])
 
 
 async def test_many_frames_may_come_at_once(server: Server) -> None:
