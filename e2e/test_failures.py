@@ -114,6 +114,7 @@ def test_a_receiver_that_is_interrupted_tells_the_sender_which_stays(
     code = sender.code()
     receiver = flyx.receive(code, tmp_path / "in").mid_transfer()
     receiver.send_signal(number).ends(130, SOON)
+    assert receiver.named("notice")[-1]["message"].startswith("What has arrived is kept")
     assert receiver.named("done") == receiver.named("file") == []
     assert names_in(tmp_path / "in") == [".flyx"]
     sender.says("Receiver 1: The transfer was interrupted: the receiver stopped it. The code is still good")

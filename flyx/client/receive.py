@@ -100,6 +100,7 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
 
 
 _OPEN = "This code has no words: the server is trusted to have connected us with the right sender."
+_KEPT = "What has arrived is kept: receive into the same directory again to go on from there."
 
 
 class _Reception:
@@ -151,15 +152,20 @@ class _Reception:
     async def _attempt(self, disk: Executor) -> None:
         """Connect and receive, until the connection is lost."""
         link, channels = await self._connect()
+        destination = Destination(self._options.directory, self._options.existing)
         try:
             await self._pair(link, channels)
-            with Destination(self._options.directory, self._options.existing) as destination:
+            with destination:
                 wiring = Wiring(link.connection, channels, disk, _SENDER, self._on_event)
                 driver = self._make_driver(wiring, destination)
                 path = link.connection.path()
                 relayed = path is not None and "relay" in (path.local, path.remote)
                 await driver.run()
                 self._signaling.outcome = TransferOutcome.RELAYED if relayed else TransferOutcome.DIRECT
+        except asyncio.CancelledError:
+            if destination.keeps:
+                self._on_event(events.Notice(_KEPT))
+            raise
         finally:
             await link.close()
 

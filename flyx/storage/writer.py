@@ -94,6 +94,8 @@ class Destination:
         self._finishing: list[_Finishing] = []
         self._lock = threading.Lock()
         self._ended = False
+        # Set by abandon(): whether there is something that a later run can go on with.
+        self.keeps = False
 
     def __enter__(self) -> Destination:
         return self
@@ -118,7 +120,7 @@ class Destination:
                 self._ended = True
                 for finishing in self._finishing:
                     os.close(finishing.handle)
-                self._partials.keep()
+                self.keeps = self._partials.keep()
                 self._tree.close()
 
     def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
