@@ -28,7 +28,10 @@ from flyx.errors import printable
 from flyx.transfer.manifest import Manifest
 
 NAME_WIDTH = 32
-"""Columns for the name before a bar."""
+"""Columns for the name before a bar, at most."""
+
+NARROW = 72
+"""Columns of a terminal that are too few for a bar and all the figures beside it."""
 
 
 class HumanReporter:
@@ -52,11 +55,12 @@ class HumanReporter:
 
     def __enter__(self) -> Self:
         if self._bars_wanted and self._console.is_terminal:
+            wide = self._console.width >= NARROW
             self._live = Progress(
                 TextColumn("{task.description}", markup=False),
-                BarColumn(),
+                *([BarColumn()] if wide else []),
                 TaskProgressColumn(),
-                DownloadColumn(),
+                *([DownloadColumn()] if wide else []),
                 TransferSpeedColumn(),
                 TimeRemainingColumn(compact=True, elapsed_when_finished=True),
                 console=self._console,
@@ -93,6 +97,8 @@ class HumanReporter:
                 way = path_text(local, remote)
                 self.line(f"{self._name(peer)}: connected {way} ({local} to {remote}, {rtt * 1000:.1f} ms)")
             case e.PeerLost(peer=peer, error=lost):
+                # It would stand still, and go on telling of a speed.
+                self._remove_bar(peer)
                 self.line(f"{self._name(peer)}: {str(lost).rstrip('.')}. Trying to connect again.")
             case e.PeerEnded(peer=peer, error=error):
                 self._remove_bar(peer)
@@ -144,10 +150,9 @@ class HumanReporter:
         if self._files:
             name, file_done, size = self._files.at(done)
             if self._file_bar is None:
-                self._file_bar = self._live.add_task("")
-            self._live.update(
-                self._file_bar, description=_shortened(printable(name)), completed=file_done, total=size
-            )
+                self._file_bar = self._live.add_task("", total=size)
+            shown = _shortened(printable(name), min(NAME_WIDTH, self._console.width // 3))
+            self._live.update(self._file_bar, description=shown, completed=file_done, total=size)
 
     def _remove_bar(self, peer: int) -> None:
         if self._live and peer in self._bars:
@@ -190,6 +195,6 @@ class _FilesByOffset:
         return entry.path, offset - (self._ends[index] - entry.size), entry.size
 
 
-def _shortened(name: str) -> str:
+def _shortened(name: str, width: int) -> str:
     """Keep the end of a long name: that is where files differ."""
-    return name if len(name) <= NAME_WIDTH else "…" + name[-NAME_WIDTH + 1 :]
+    return name if len(name) <= width else "…" + name[-width + 1 :]
