@@ -25,11 +25,11 @@ def calm_collector() -> None:
     Each client of a server is many objects that live long, and so is a manifest, and each full collection
     looks at all of them: by default the collector takes a tenth of the CPU while 4,000 clients come, in
     pauses of up to 0.2 s. Little of what we drop is in cycles, so looking a fourteenth as often costs some
-    memory for a while. What the program itself consists of is never looked at again.
+    memory for a while. What the program itself consists of is never looked at.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+    gc.enable()
 
 
 def with_udp_endpoints(base: Any) -> Callable[[], asyncio.AbstractEventLoop]:
