@@ -14,9 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import pytest
-
-from e2e.processes import FlyxProcess
+from e2e.processes import FlyxProcess, need
 
 ADDRESSES = {"left": "10.91.0.1", "right": "10.91.0.2", "third": "10.91.0.3"}
 
@@ -31,8 +29,8 @@ class Network:
         self._hosts = {host: f"{prefix}-{host}" for host in ADDRESSES}
 
     def __enter__(self) -> Self:
-        if os.geteuid() or not shutil.which("ip"):
-            pytest.skip("needs root and iproute2 for network namespaces")
+        need("the right to make network namespaces", os.geteuid() == 0)
+        need("ip, of the package iproute2", shutil.which("ip") is not None)
         try:
             for name in self._hosts.values():
                 _ip("netns", "add", name)
@@ -48,7 +46,7 @@ class Network:
                 self.cable(host, "up")
         except subprocess.CalledProcessError as error:
             self.__exit__(None, None, None)
-            pytest.skip(f"network namespaces are not permitted here: {error.stderr.strip()}")
+            need(f"the right to make network namespaces ({error.stderr.strip()})", False)
         return self
 
     def __exit__(

@@ -30,6 +30,7 @@ from typing import Any
 import pytest
 
 from e2e.peers.agent import LINE_LIMIT, describe_message, make_messages
+from e2e.processes import need
 from flyx.rtc.driver import STOCK, STOCK_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,13 +95,6 @@ class Stack:
 OURS = Stack([sys.executable, "-m", "e2e.peers.aiortc_peer"], {})
 
 
-def missing(what: str) -> None:
-    """A dependency is not there: the tests that need it are skipped, but not in CI."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} is missing, and this is CI")
-    pytest.skip(f"{what} is missing")
-
-
 def aiortc() -> Stack:
     """Return stock aiortc."""
     return Stack(OURS.command, {STOCK_VARIABLE: STOCK})
@@ -108,8 +102,7 @@ def aiortc() -> Stack:
 
 def libwebrtc() -> Stack:
     """Return libwebrtc, what Chromium is made with, but of another version."""
-    if not find_spec("webrtc"):
-        missing("the PyPI package wrtc")
+    need("the PyPI package wrtc", find_spec("webrtc") is not None)
     return Stack([sys.executable, "-m", "e2e.peers.libwebrtc_peer"], {})
 
 
@@ -120,20 +113,16 @@ def libdatachannel() -> Stack:
     channel, though SCTP has acknowledged all of them (its issue 375).
     """
     node = shutil.which("node")
-    if not node:
-        missing("node")
-    if not (PEERS / "node_modules").exists():
-        missing("`npm ci --prefix e2e/peers`")
+    need("node", node is not None)
+    need("`npm ci --prefix e2e/peers`", (PEERS / "node_modules").exists())
     command = [str(node), str(PEERS / "libdatachannel_peer.js")]
     return Stack(command, {}, tells_parameters=False, delivers_before_closing=False)
 
 
 def chromium() -> Stack:
     """Return Chromium."""
-    if not shutil.which("chromium"):
-        missing("the Debian package chromium")
-    if not find_spec("playwright"):
-        missing("the PyPI package playwright")
+    need("the Debian package chromium", shutil.which("chromium") is not None)
+    need("the PyPI package playwright", find_spec("playwright") is not None)
     return Stack([sys.executable, "-m", "e2e.peers.chromium_peer"], {})
 
 
@@ -151,8 +140,9 @@ def built_pion() -> Path:
 
 def pion() -> Stack:
     """Return pion, which takes no messages of more than 65,535 bytes."""
-    if not shutil.which("go") or not (GOPATH / "src/github.com/pion/webrtc").exists():
-        missing("the Debian package golang-go or golang-github-pion-webrtc.v3-dev")
+    need("the Debian package golang-go", shutil.which("go") is not None)
+    source = GOPATH / "src/github.com/pion/webrtc"
+    need("the Debian package golang-github-pion-webrtc.v3-dev", source.exists())
     return Stack([str(built_pion())], {}, max_message_size=65535)
 
 
