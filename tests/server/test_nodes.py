@@ -777,6 +777,55 @@ def test_so_is_one_that_has_gone_before_its_node_knew() -> None:
     play(script)
 
 
+def test_so_is_one_whose_peer_has_left_the_node_on_whose_way_it_was_lost() -> None:
+    async def script(world: World, sender: Person, receiver: Person) -> None:
+        here, there = world.nodes
+        there.shared.lag = 0.2
+        sender.say(receiver.client_id)
+        await asyncio.sleep(0.1)
+        there.shared.deafen()
+        await asyncio.sleep(0.1)
+        # Whatever the node is asked or tells takes a while.
+        there.shared.lag = 0.0
+        here.shared.lag = 1.0
+        sender.home = there
+        sender.break_line(0.0)
+        await asyncio.sleep(3.0)
+        sender.say(receiver.client_id)
+        here.shared.lag = 0.0
+        await asyncio.sleep(6.0)
+        assert receiver.sessions == 2
+        assert sender.sessions == 1
+
+    play(script)
+
+
+def test_so_is_one_that_was_deaf_when_a_node_died_before_it_told_how_much_it_had_said() -> None:
+    async def script(world: World, sender: Person, receiver: Person) -> None:
+        there = world.nodes[1]
+        there.shared.lag = 0.2
+        sender.say(receiver.client_id)
+        await asyncio.sleep(0.1)
+        there.shared.deafen()
+        await asyncio.sleep(0.15)
+        there.shared.lag = 0.0
+        # The speaker moves on in good order, before its node can be asked.
+        there.shared.slow = 1.0
+        moved = sender.drop_line()
+        assert moved is not None
+        sender.home = there
+        await moved.finish()
+        await asyncio.sleep(0.1)
+        await world.kill(0)
+        await sender.connect()
+        sender.say(receiver.client_id)
+        there.shared.slow = 0.0
+        await asyncio.sleep(40.0)
+        assert receiver.sessions == 2
+
+    play(script)
+
+
 def test_nobody_is_turned_away_by_a_node_that_has_old_news() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         here = world.nodes[0]

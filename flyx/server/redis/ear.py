@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
@@ -9,7 +10,8 @@ from pydantic_core import from_json
 from flyx.server.logs import get_logger
 from flyx.server.redis import wire
 from flyx.server.redis.copies import Copies
-from flyx.server.redis.shared import SharedRoom
+from flyx.server.redis.keeper import LEASE
+from flyx.server.redis.shared import Shared, SharedRoom
 from flyx.signaling.messages import CloseCode, ErrorCode
 from flyx.signaling.record import load_room
 
@@ -20,23 +22,36 @@ log = get_logger("flyx.server.redis.ear")
 
 
 class Ear:
-    """Takes one message after the other, and waits for nobody."""
+    """Takes one message after the other, and waits for nobody.
 
-    def __init__(self, store: RedisRoomStore, copies: Copies) -> None:
+    Batches of another node have numbers: one left out is a loss. So is whatever may have been the last that a
+    node said, if we have been deaf since: each is asked, and one that dies without an answer, or gives none
+    for as long as a lease lasts, is taken to have said more than we heard.
+    """
+
+    def __init__(self, store: RedisRoomStore, shared: Shared, copies: Copies) -> None:
         """Args:
         store: Whose clients these are.
+        shared: The way to ask.
         copies: Rooms as this node knows them.
         """
         self._store = store
+        self._shared = shared
         self._copies = copies
         # By node, the number of the last batch that it said to us.
         self._heard: dict[str, int] = {}
+        # Nodes of which something may have been missed, and since when (of the event loop's clock).
+        self._unsure: dict[str, float] = {}
+        # Set, and replaced, when there are fewer of them.
+        self._relief = asyncio.Event()
 
     def on_message(self, text: str) -> None:
         kind, *fields = from_json(text)
         if not self._store.keeper.sound and kind != wire.PROBE:
             # We may have been taken for dead: nothing is believed or passed on before that is known.
             self._store.keeper.doubt()
+            if kind == wire.RELAY:
+                self._unsure[fields[0]] = asyncio.get_running_loop().time()
             return
         match kind:
             case wire.MINE:
@@ -47,6 +62,8 @@ class Ear:
                 self._hear_change(*fields)
             case wire.MARK:
                 self._count(*fields, last=True)
+            case wire.ASK:
+                self._store.answer(*fields)
             case wire.OUST:
                 room_id, client_id, generation = fields
                 self._store.spawn(self._store.clients.oust(room_id, client_id, generation))
@@ -97,23 +114,59 @@ class Ear:
     def _count(self, node_id: str, sequence: int, *, last: bool = False) -> bool:
         """Take note of the number of a batch, or that it was the last; False if we had it already."""
         heard = self._heard.get(node_id, 0)
-        if sequence <= heard:
-            return False
-        self._heard[node_id] = sequence
-        if last or sequence != heard + 1:
-            log.warning(
-                "messages of another node were lost", node=node_id, batches=sequence - heard - (not last)
-            )
-            for entry in self._copies.entries():
-                if node_id in entry.nodes:
-                    self._store.send_back(entry)
-            self._store.mender.doubt_departed(node_id)
-        return True
+        if sequence > heard:
+            self._heard[node_id] = sequence
+            if last or sequence != heard + 1:
+                log.warning(
+                    "messages of another node were lost", node=node_id, batches=sequence - heard - (not last)
+                )
+                self._store.mender.doubt(node_id)
+        self._trust(node_id)
+        return sequence > heard
+
+    # What may have been missed.
+
+    def lose_touch(self) -> None:
+        """Something may have been said to this node that it did not hear."""
+        now = asyncio.get_running_loop().time()
+        self._unsure = dict.fromkeys(self._store.mender.speakers | self._unsure.keys(), now)
+
+    async def reassured(self, node_ids: frozenset[str]) -> None:
+        """Wait until it is known, of each of these nodes, whether all that it said was heard."""
+        while not self._unsure.keys().isdisjoint(node_ids):
+            await self._relief.wait()
+
+    async def ask(self) -> None:
+        """Ask each node of which something may have been missed how much it has said.
+
+        Raises:
+            StoreAway: Nobody can be asked.
+        """
+        now = asyncio.get_running_loop().time()
+        for node_id, since in list(self._unsure.items()):
+            if now - since > LEASE:
+                self._give_up(node_id)
+            elif not await self._shared.tell(node_id, wire.encode([wire.ASK, self._shared.node_id])):
+                self._store.suspect(node_id)
+
+    def _give_up(self, node_id: str) -> None:
+        log.warning("messages of another node may have been lost", node=node_id)
+        self._store.mender.doubt(node_id)
+        self._trust(node_id)
+
+    def _trust(self, node_id: str) -> None:
+        if self._unsure.pop(node_id, None) is not None:
+            self._relief.set()
+            self._relief = asyncio.Event()
 
     def start_over(self) -> None:
         """Nobody has said anything yet to this node under its new name."""
         self._heard.clear()
+        for node_id in list(self._unsure):
+            self._trust(node_id)
 
     def forget_node(self, node_id: str) -> None:
         """Forget a node that is no more."""
         self._heard.pop(node_id, None)
+        if node_id in self._unsure:
+            self._give_up(node_id)

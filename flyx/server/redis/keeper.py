@@ -1,6 +1,7 @@
 """Looks after a node: its lease, its channel, and what was lost while either was away.
 
-    every 3 s    renew the lease (15 s), listen to a probe of our own, tell others our last batch's number
+    every 3 s    renew the lease (15 s), listen to a probe of our own, tell others our last batch's number,
+                 and ask for theirs if something may have been missed
     doubt        whenever something may have been missed: the channel broke, Redis was away, the process stood
                  still. Then every copy is compared with Redis, and clients of rooms that changed unheard
                  connect anew. Now and then this happens without any doubt
@@ -150,6 +151,7 @@ class Keeper:
         if hearing != self.hearing:
             log.info("listening to the channel" if hearing else "the channel is silent")
         self.hearing = hearing
+        self._store.lose_touch()
         self.doubt()
 
     def on_probe(self, number: int) -> None:
@@ -215,9 +217,7 @@ class Keeper:
         self._fit.set()
         self._steady_since = min(self._steady_since, self._monotonic())
         await self._probe_channel()
-        for node_id, mark in self._store.marks().items():
-            if not await self._shared.tell(node_id, mark):
-                self.suspect(node_id)
+        await self._store.compare_notes()
 
     def _miss(self, was_sound: bool, exc: StoreAway) -> None:
         if not self.away:

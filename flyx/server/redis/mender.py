@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 # Seconds between two tries to tell a room.
 _PAUSE = 1.0
-# Seconds for which it is known who has gone: other nodes tell every 3 what we should have heard of them.
+# Seconds for which it is known who has gone: other nodes tell every 3 what we should have heard of them, or
+# when they are asked.
 _MEMORY = 60.0
 
 Connection = tuple[str, int]
@@ -52,6 +53,18 @@ class Mender:
         self._mending: dict[tuple[str, str, int], tuple[str, ...] | None] = {}
         # Who has gone from here lately: when, the nodes that might have spoken to it, room, and connection.
         self._departed: deque[tuple[float, frozenset[str], str, Connection]] = deque()
+        # Nodes that had clients lately in rooms where they have none now: when, room, and which.
+        self._left: deque[tuple[float, str, frozenset[str]]] = deque()
+
+    @property
+    def speakers(self) -> set[str]:
+        """The nodes that may have said something to this one lately."""
+        nodes = {self._shared.node_id}.union(
+            *(entry.nodes for entry in self._copies.entries()),
+            *(others for _, others, _, _ in self._departed),
+            *(others for _, _, others in self._left),
+        )
+        return nodes - {self._shared.node_id}
 
     def missed(self, room_id: str, client_id: str, generation: int, text: str) -> None:
         """Take what another node said to a connection that is here no longer."""
@@ -84,14 +97,22 @@ class Mender:
                     self._store.clients.send(client_id, member.generation, text, counted=True)
             else:
                 self.mend(room_id, client_id, generation, texts)
-        for member in room.members.values() if room else ():
+        members = room.members.values() if room else ()
+        for member in members:
             if member.absence is None or member.absence.settled or member.node != self._shared.node_id:
                 continue
             key = (room_id, member.client_id, member.generation)
-            if not complete:
+            if complete:
+                others = frozenset(m.node for m in members if m.absence is None)
+                self._store.spawn(self._settle(key, others))
+            else:
                 self.mend(*key, None)
-            elif key not in self._mending:
-                self.mend(*key, ())
+
+    async def _settle(self, key: tuple[str, str, int], others: frozenset[str]) -> None:
+        """Tell that nothing else was on its way, unless something turns out to be missing."""
+        await self._store.reassured(others)
+        if key not in self._mending:
+            self.mend(*key, ())
 
     def mend(self, room_id: str, client_id: str, generation: int, texts: tuple[str, ...] | None) -> None:
         """Have a room know what a connection did not get; None: nobody knows what."""
@@ -127,15 +148,31 @@ class Mender:
 
     def departed(self, room: SharedRoom, client_id: str, generation: int) -> None:
         """Remember a connection of this node that the room, as it was until now, thought to be here."""
-        now = asyncio.get_running_loop().time()
-        while self._departed and self._departed[0][0] < now - _MEMORY:
-            self._departed.popleft()
+        now = self._forget()
         others = room.nodes - {self._shared.node_id}
         if others:
             self._departed.append((now, others, room.room.room_id, (client_id, generation)))
 
-    def doubt_departed(self, node_id: str) -> None:
-        """Something that this node said was lost: it may have been for those who have gone since."""
+    def left(self, room_id: str, node_ids: frozenset[str]) -> None:
+        """Remember nodes that have no clients any more in a room."""
+        now = self._forget()
+        if node_ids:
+            self._left.append((now, room_id, node_ids))
+
+    def _forget(self) -> float:
+        """Forget who has gone too long ago; return the time."""
+        now = asyncio.get_running_loop().time()
+        for gone in (self._departed, self._left):
+            while gone and gone[0][0] < now - _MEMORY:
+                gone.popleft()
+        return now
+
+    def doubt(self, node_id: str) -> None:
+        """Something that this node said was lost: all for whom it may have been have to know."""
+        lately = {room_id for _, room_id, node_ids in self._left if node_id in node_ids}
+        for entry in self._copies.entries():
+            if node_id in entry.nodes or entry.room.room_id in lately:
+                self._store.send_back(entry)
         for _, others, room_id, (client_id, generation) in self._departed:
             if node_id in others:
                 self.mend(room_id, client_id, generation, None)
@@ -143,3 +180,4 @@ class Mender:
     def start_over(self) -> None:
         """Connections of this node are lost, and their rooms know that nobody knows what they got."""
         self._missed.clear()
+        self._left.clear()

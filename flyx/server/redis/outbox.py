@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from flyx.server.redis import wire
 from flyx.server.redis.shared import Fate, Item, LeaseLost, Shared
 from flyx.server.store import StoreAway
 from flyx.signaling.messages import encoded_size
@@ -25,7 +27,8 @@ class Outbox:
     One batch is under way at a time; what comes meanwhile is the next one. A batch that nobody heard, or of
     which nobody knows whether it was heard, is said again under the same number, so that the other side can
     tell: a number twice is dropped there, a number left out is a loss, of which clients are told. So a batch
-    of unknown fate counts as said: said anew it could come twice.
+    of unknown fate counts as said: said anew it could come twice. A mark says the last number, and only while
+    no batch is under way.
 
     Attributes:
         sequence: Of the last batch that was said.
@@ -38,7 +41,7 @@ class Outbox:
         shared: The way out.
         node_id: The other node.
         on_death: Called when the node turns out to have no lease; True: its clients will be seen to.
-            on_loss: Called when this node turns out to have none itself.
+        on_loss: Called when this node turns out to have none itself.
         """
         self.sequence = 0
         self._shared = shared
@@ -47,6 +50,7 @@ class Outbox:
         self._on_loss = on_loss
         self._waiting: deque[tuple[Item, asyncio.Future[bool]]] = deque()
         self._size = 0
+        self._marking = False
         self._wake = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
@@ -64,6 +68,11 @@ class Outbox:
         self._waiting.append((item, future))
         self._wake.set()
         return future
+
+    def mark(self) -> None:
+        """Tell the other node soon what it should have heard, so that it can see whether it did."""
+        self._marking = True
+        self._wake.set()
 
     async def close(self) -> None:
         """Say nothing more."""
@@ -87,6 +96,16 @@ class Outbox:
                 for (_, future), result in zip(batch, results, strict=True):
                     if not future.done():
                         future.set_result(result)
+            if self._marking:
+                self._marking = False
+                await self._say_mark()
+
+    async def _say_mark(self) -> None:
+        message = wire.encode([wire.MARK, self._shared.node_id, self.sequence])
+        # There will be others.
+        with contextlib.suppress(StoreAway):
+            if not await self._shared.tell(self._node_id, message):
+                self._on_death(self._node_id)
 
     async def _say(self, items: list[Item]) -> Sequence[bool]:
         loop = asyncio.get_running_loop()
@@ -110,6 +129,7 @@ class Outbox:
                 if not unsure:
                     raise StoreAway("the other node does not listen")
                 self.sequence += 1
+                self._marking = True
                 return [True] * len(items)
             await asyncio.sleep(_PAUSE)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from flyx.errors import NoSuchRoom
 from flyx.server.logs import get_logger
-from flyx.server.redis import wire
 from flyx.server.redis.copies import Copies
 from flyx.server.redis.outbox import PATIENCE, Outbox
 from flyx.server.redis.shared import Item, Shared, SharedRoom
@@ -151,12 +150,15 @@ class Relays:
             )
         return outbox
 
-    def marks(self) -> dict[str, str]:
-        """Return what to tell each node, so that it can see whether it heard all."""
-        me = self._shared.node_id
-        return {
-            n: wire.encode([wire.MARK, me, box.sequence]) for n, box in self._outboxes.items() if box.sequence
-        }
+    def mark(self) -> None:
+        """Tell each node to which something was said how much that was."""
+        for outbox in self._outboxes.values():
+            if outbox.sequence:
+                outbox.mark()
+
+    def answer(self, node_id: str) -> None:
+        """Tell a node that asks how much was said to it."""
+        self._outbox(node_id).mark()
 
     def start_over(self) -> None:
         """Nothing has been said yet under the new name of this node."""

@@ -115,7 +115,7 @@ class RedisRoomStore(RoomStore):
         self._count = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._relays = Relays(self, shared, self._copies)
-        self._ear = Ear(self, self._copies)
+        self._ear = Ear(self, shared, self._copies)
         self.mender = Mender(self, shared, self._copies)
         self.keeper = Keeper(self, shared, self._copies, monotonic)
         shared.on_message = self._ear.on_message
@@ -399,6 +399,7 @@ class RedisRoomStore(RoomStore):
         self._copies.adopt(entry, self._shared.node_id)
         if known is None:
             return
+        self.mender.left(known.room.room_id, known.nodes - entry.nodes)
         for member in known.members_at(self._shared.node_id):
             now = entry.room.members.get(member.client_id)
             if now is None:
@@ -460,9 +461,22 @@ class RedisRoomStore(RoomStore):
                     lose = Lose(member.client_id, member.generation, "the connection was lost", None)
                     self.spawn(self.perform(entry.room.room_id, lose))
 
-    def marks(self) -> dict[str, str]:
-        """Return what to tell each node, so that it can see whether it heard all."""
-        return self._relays.marks()
+    def lose_touch(self) -> None:
+        """Something may have been said to this node that it did not hear."""
+        self._ear.lose_touch()
+
+    async def reassured(self, node_ids: frozenset[str]) -> None:
+        """Wait until it is known, of each of these nodes, whether all that it said was heard."""
+        await self._ear.reassured(node_ids)
+
+    async def compare_notes(self) -> None:
+        """Tell other nodes how much was said to them, and ask those of which we may have missed something."""
+        self._relays.mark()
+        await self._ear.ask()
+
+    def answer(self, node_id: str) -> None:
+        """Tell a node that asks how much was said to it."""
+        self._relays.answer(node_id)
 
     def start_over(self) -> None:
         """This node has a new name."""

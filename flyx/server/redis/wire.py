@@ -5,6 +5,7 @@
                                              a room has changed; null: it is closed
     ["relay", from, sequence, [item, ...]]   what clients elsewhere say to clients here
     ["mark", from, sequence]                 the last `relay` so far: shows what is missing at the end
+    ["ask", from]                            something may not have been heard: say a `mark`
     ["probe", number]                        to oneself: is this channel heard?
     ["oust", room_id, client_id, generation] this client has come back by way of another node
 
@@ -30,6 +31,7 @@ MINE: Final = "mine"
 ROOM: Final = "room"
 RELAY: Final = "relay"
 MARK: Final = "mark"
+ASK: Final = "ask"
 PROBE: Final = "probe"
 OUST: Final = "oust"
 
