@@ -25,6 +25,7 @@ from flyx.server.redis.shared import (
     Relayed,
     Shared,
     SharedRoom,
+    State,
 )
 from flyx.server.store import StoreAway, StoreFull
 from flyx.signaling.record import dump_room, load_room
@@ -66,9 +67,8 @@ class Service:
     """
 
     rng: random.Random
-    rooms: dict[str, tuple[str, int, str]] = field(default_factory=dict)
+    rooms: dict[str, tuple[State, str]] = field(default_factory=dict)
     deadlines: dict[str, float] = field(default_factory=dict)
-    changes: dict[str, str] = field(default_factory=dict)
     leases: dict[str, float] = field(default_factory=dict)
     graves: set[str] = field(default_factory=set)
     homes: dict[str, set[str]] = field(default_factory=dict)
@@ -87,7 +87,6 @@ class Service:
         """FLUSHALL."""
         self.rooms.clear()
         self.deadlines.clear()
-        self.changes.clear()
         self.leases.clear()
         self.graves.clear()
         self.homes.clear()
@@ -100,9 +99,9 @@ class Service:
             node.arrive(text)
         return len(heard)
 
-    def keep(self, room_id: str, incarnation: str, version: int, record: str, deadline: float) -> None:
-        self.rooms[room_id] = (incarnation, version, record)
-        self.deadlines[room_id] = deadline
+    def keep(self, entry: SharedRoom) -> None:
+        self.rooms[entry.room.room_id] = (entry.state, dump_room(entry.room))
+        self.deadlines[entry.room.room_id] = entry.room.deadline
 
 
 class SharedMemory(Shared):
@@ -224,7 +223,7 @@ class SharedMemory(Shared):
         if not taken:
             if len(service.rooms) >= max_rooms:
                 raise StoreFull
-            service.keep(room.room_id, entry.incarnation, entry.version, dump_room(room), room.deadline)
+            service.keep(entry)
         await self._return()
         return not taken
 
@@ -232,29 +231,26 @@ class SharedMemory(Shared):
         await self._travel()
         found = self.service.rooms.get(room_id)
         await self._return()
-        return None if found is None else SharedRoom(load_room(found[2]), found[1], found[0])
+        if found is None:
+            return None
+        (incarnation, version, change), record = found
+        return SharedRoom(load_room(record), version, incarnation, change)
 
-    async def versions(self, room_ids: Sequence[str]) -> list[tuple[str, int] | None]:
+    async def states(self, room_ids: Sequence[str]) -> list[State | None]:
         await self._travel()
         found = [self.service.rooms.get(room_id) for room_id in room_ids]
         await self._return()
-        return [None if kept is None else kept[:2] for kept in found]
+        return [None if kept is None else kept[0] for kept in found]
 
     async def commit(
         self,
         seen: SharedRoom,
         after: SharedRoom,
-        change_id: str,
         record: str | None,
         messages: Mapping[str, str],
     ) -> tuple[Commit, Collection[str]]:
         await self._arrive_as()
-        if self.service.changes.get(after.room.room_id) == change_id:
-            outcome, unheard = Commit.DONE, ()
-        else:
-            outcome, unheard = self._commit(seen, after, record, messages)
-            if outcome is Commit.DONE:
-                self.service.changes[after.room.room_id] = change_id
+        outcome, unheard = self._commit(seen, after, record, messages)
         await self._return()
         return outcome, unheard
 
@@ -265,13 +261,15 @@ class SharedMemory(Shared):
         kept = service.rooms.get(room_id)
         if kept is None:
             return Commit.GONE, ()
-        if kept[:2] != (seen.incarnation, seen.version):
+        if kept[0] == after.state:
+            return Commit.DONE, ()
+        if kept[0] != seen.state:
             return Commit.STALE, ()
         now = frozenset() if record is None else after.nodes
         if record is None:
             del service.rooms[room_id], service.deadlines[room_id]
         else:
-            service.keep(room_id, seen.incarnation, after.version, record, after.room.deadline)
+            service.keep(after)
         for node_id in now:
             service.homes.setdefault(node_id, set()).add(room_id)
         for node_id in seen.nodes - now:
@@ -284,9 +282,9 @@ class SharedMemory(Shared):
         await self._arrive_as()
         service, room = self.service, entry.room
         kept = service.rooms.get(room.room_id)
-        newer = kept is not None and (kept[0] != entry.incarnation or kept[1] >= entry.version)
+        newer = kept is not None and (kept[0][0] != entry.incarnation or kept[0][1] >= entry.version)
         if not newer:
-            service.keep(room.room_id, entry.incarnation, entry.version, dump_room(room), room.deadline)
+            service.keep(entry)
             for node_id in entry.nodes:
                 service.homes.setdefault(node_id, set()).add(room.room_id)
         await self._return()
@@ -298,7 +296,7 @@ class SharedMemory(Shared):
         current, said = [], []
         for item in items:
             kept = service.rooms.get(item.room_id)
-            current.append(kept is not None and kept[:2] == (item.incarnation, item.version))
+            current.append(kept is not None and kept[0] == item.state)
             if current[-1]:
                 said.append(wire.dump_item(item))
         fate = Fate.HEARD

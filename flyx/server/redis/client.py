@@ -37,6 +37,7 @@ from flyx.server.redis.shared import (
     Relayed,
     Shared,
     SharedRoom,
+    State,
 )
 from flyx.server.redis.wire import dump_item
 from flyx.server.store import StoreAway, StoreFull
@@ -208,17 +209,17 @@ class RedisShared(Shared):
         incarnation, version, record = await self._run("load", room_id)
         if incarnation is None:
             return None
-        return SharedRoom(load_room(record), int(version), incarnation)
+        _, number, change = _state(incarnation, version)
+        return SharedRoom(load_room(record), number, incarnation, change)
 
-    async def versions(self, room_ids: Sequence[str]) -> list[tuple[str, int] | None]:
+    async def states(self, room_ids: Sequence[str]) -> list[State | None]:
         found = await asyncio.gather(*(self._run("version", room_id) for room_id in room_ids))
-        return [None if incarnation is None else (incarnation, int(v)) for incarnation, v in found]
+        return [None if version is None else _state(incarnation, version) for incarnation, version in found]
 
     async def commit(
         self,
         seen: SharedRoom,
         after: SharedRoom,
-        change_id: str,
         record: str | None,
         messages: Mapping[str, str],
     ) -> tuple[Commit, Collection[str]]:
@@ -228,7 +229,7 @@ class RedisShared(Shared):
         answer = await self._run(
             "commit",
             self.node_id,
-            *(room.room_id, seen.incarnation, seen.version, after.version, change_id),
+            *(room.room_id, seen.incarnation, _version(seen.state), _version(after.state)),
             record or "",
             *(room.deadline, _time_to_live(room)),
             len(now),
@@ -251,7 +252,7 @@ class RedisShared(Shared):
     async def relay(self, node_id: str, sequence: int, items: Sequence[Item]) -> Relayed:
         parts: list[Argument] = []
         for item in items:
-            parts += (item.room_id, item.incarnation, item.version, dump_item(item))
+            parts += (item.room_id, item.state[0], _version(item.state), dump_item(item))
         answer = await self._run("relay", self.node_id, node_id, sequence, *parts)
         _, heard, leased, *current = _checked(answer)
         fate = Fate.HEARD if heard else Fate.DEAF if leased else Fate.DEAD
@@ -290,9 +291,20 @@ def _put(entry: SharedRoom) -> tuple[Argument, ...]:
     """What the scripts want to know of a room that they are to keep."""
     room = entry.room
     return (
-        *(room.room_id, entry.incarnation, entry.version),
+        *(room.room_id, entry.incarnation, _version(entry.state)),
         *(dump_room(room), room.deadline, _time_to_live(room)),
     )
+
+
+def _version(state: State) -> str:
+    """Return version and change as one word, which is all that the scripts compare."""
+    return f"{state[1]} {state[2]}"
+
+
+def _state(incarnation: str, version: str) -> State:
+    """The reverse of _version."""
+    number, _, change = version.partition(" ")
+    return incarnation, int(number), change
 
 
 def _time_to_live(room: Room) -> int:

@@ -73,18 +73,27 @@ class Ear:
                 log.warning("a message of another version of flyx", kind=kind)
 
     def _hear_change(
-        self, room_id: str, incarnation: str, version: int, record: str | None, effects: list[list[Any]]
+        self,
+        room_id: str,
+        incarnation: str,
+        version: int,
+        change: str,
+        before: str,
+        record: str | None,
+        effects: list[list[Any]],
     ) -> None:
         copy = self._copies.get(room_id)
         known = copy.entry if copy else None
         if known is not None and known.incarnation == incarnation and version <= known.version:
-            # From before the Keeper looked for itself.
+            # From before the Keeper looked for itself, or Redis has gone back in time.
+            if version == known.version and change != known.change:
+                self._store.keeper.doubt()
             return
         if record is None:
             self._copies.drop(room_id)
             room = None
         else:
-            entry = SharedRoom(load_room(record), version, incarnation)
+            entry = SharedRoom(load_room(record), version, incarnation, change)
             room = entry.room
             self._store.adopt(entry)
         for kind, client_id, generation, *rest in effects:
@@ -98,13 +107,13 @@ class Ear:
             elif rest[1] and room is not None:
                 self._store.note_hole(client_id, generation)
         self._store.mender.settle(room_id, room)
-        if known is not None and (known.incarnation != incarnation or version != known.version + 1):
+        if known is not None and (known.incarnation, known.change) != (incarnation, before):
             self._store.send_back(known)
 
     def _hear_relay(self, node_id: str, sequence: int, items: list[tuple[Any, ...]]) -> None:
         if not self._count(node_id, sequence):
             return
-        for room_id, _, _, targets, text in items:
+        for room_id, _, targets, text in items:
             for client_id, generation in targets:
                 if self._store.clients.holds(client_id, generation):
                     self._store.clients.send(client_id, generation, text, counted=True)

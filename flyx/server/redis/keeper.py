@@ -27,7 +27,7 @@ from flyx.errors import NoSuchRoom
 from flyx.server.logs import get_logger
 from flyx.server.redis import wire
 from flyx.server.redis.copies import Copies
-from flyx.server.redis.shared import Lease, LeaseLost, Shared, SharedRoom
+from flyx.server.redis.shared import Lease, LeaseLost, Shared, SharedRoom, State
 from flyx.server.store import StoreAway
 from flyx.signaling.commands import LoseNode
 
@@ -255,22 +255,22 @@ class Keeper:
     async def _compare(self) -> bool:
         """Compare every copy with Redis and set right what differs; False if that cannot be done now."""
         entries = self._copies.entries()
-        found: list[tuple[str, int] | None] = []
+        found: list[State | None] = []
         for start in range(0, len(entries), _CHUNK):
             chunk = entries[start : start + _CHUNK]
-            found += await self._shared.versions([entry.room.room_id for entry in chunk])
+            found += await self._shared.states([entry.room.room_id for entry in chunk])
         # What was under way in our channel when Redis answered has arrived once this has.
         if not await self._probe_channel():
             return False
-        for entry, version in zip(entries, found, strict=True):
-            await self._set_right(entry, version)
+        for entry, state in zip(entries, found, strict=True):
+            await self._set_right(entry, state)
         return True
 
-    async def _set_right(self, seen: SharedRoom, found: tuple[str, int] | None) -> None:
+    async def _set_right(self, seen: SharedRoom, found: State | None) -> None:
         room_id = seen.room.room_id
         copy = self._copies.get(room_id)
         entry = copy.entry if copy else None
-        if entry is None or (found is not None and found == (entry.incarnation, entry.version)):
+        if entry is None or found == entry.state:
             return
         if found is None:
             if entry is not seen:

@@ -96,8 +96,7 @@ class Relays:
             self._store.clients.relayed_elsewhere(len(members))
             item = Item(
                 entry.room.room_id,
-                entry.incarnation,
-                entry.version,
+                entry.state,
                 command.client_id,
                 tuple((member.client_id, member.generation) for member in members),
                 serialize(delivers[0].message),

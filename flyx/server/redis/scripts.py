@@ -1,6 +1,6 @@
 """What happens inside Redis: each script is one atomic step, and each key it leaves has a time to live.
 
-    flyx:room:ID      hash    i: incarnation, v: version, d: record, c: the change that made it so
+    flyx:room:ID      hash    i: incarnation, v: version, a space and the change that made it so, d: record
     flyx:due          zset    room ids by deadline (Unix seconds of the nodes); all of them, so it counts them
     flyx:lease:NODE   string  there while the node's lease runs
     flyx:nodes        zset    nodes by the end of their lease (Redis' milliseconds)
@@ -70,27 +70,26 @@ _COUNT = """
 return redis.call('ZCARD', 'flyx:due')
 """
 
-# node, room id, incarnation, version, new version, id of the change, data or "", deadline, ttl, nodes with
-# clients now (how many, then their ids), nodes without any more (likewise), then pairs of node
-# and message
+# node, room id, incarnation, version, new version, data or "", deadline, ttl, nodes with clients now (how
+# many, then their ids), nodes without any more (likewise), then pairs of node and message
 # -> lost | gone | stale | done | ok and how many listened, for each message
 _COMMIT = """
-local node, room_id, i, v, after, c, d, deadline, ttl = unpack(ARGV, 1, 9)
+local node, room_id, i, v, after, d, deadline, ttl = unpack(ARGV, 1, 8)
 local key = 'flyx:room:' .. room_id
 if not leased(node) then return {'lost'} end
-local kept = redis.call('HMGET', key, 'i', 'v', 'c')
+local kept = redis.call('HMGET', key, 'i', 'v')
 if not kept[1] then return {'gone'} end
-if kept[1] == i and kept[3] == c then return {'done'} end
+if kept[1] == i and kept[2] == after then return {'done'} end
 if kept[1] ~= i or kept[2] ~= v then return {'stale'} end
 if d == '' then
   redis.call('DEL', key)
   redis.call('ZREM', 'flyx:due', room_id)
 else
-  redis.call('HSET', key, 'v', after, 'd', d, 'c', c)
+  redis.call('HSET', key, 'v', after, 'd', d)
   redis.call('PEXPIRE', key, ttl)
   index(room_id, deadline)
 end
-local at = 10
+local at = 9
 for n = 1, tonumber(ARGV[at]) do settle(ARGV[at + n], room_id) end
 at = at + tonumber(ARGV[at]) + 1
 for n = 1, tonumber(ARGV[at]) do redis.call('SREM', 'flyx:rooms:' .. ARGV[at + n], room_id) end
@@ -106,7 +105,8 @@ local node, room_id, i, v, d, deadline, ttl = unpack(ARGV, 1, 7)
 local key = 'flyx:room:' .. room_id
 if not leased(node) then return 'lost' end
 local kept = redis.call('HMGET', key, 'i', 'v')
-if kept[1] and (kept[1] ~= i or tonumber(kept[2]) >= tonumber(v)) then return 'newer' end
+local function number(version) return tonumber(string.match(version, '%d+')) end
+if kept[1] and (kept[1] ~= i or number(kept[2]) >= number(v)) then return 'newer' end
 redis.call('HSET', key, 'i', i, 'v', v, 'd', d)
 redis.call('PEXPIRE', key, ttl)
 index(room_id, deadline)

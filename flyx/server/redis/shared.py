@@ -24,15 +24,27 @@ class LeaseLost(StoreAway):
     """This node has no lease: others may have taken it for dead."""
 
 
+State = tuple[str, int, str]
+"""Incarnation, version and change of a room."""
+
+
 @dataclass(frozen=True, slots=True)
 class SharedRoom(Stored):
     """A room as all nodes see it.
 
     Attributes:
         incarnation: Told apart from an earlier room of the same id.
+        change: What made it so; "" for a room as it was created. When Redis has gone back in time, two nodes
+            can come to the same version by different changes.
     """
 
     incarnation: str
+    change: str = ""
+
+    @property
+    def state(self) -> State:
+        """What this room is known by, and no other."""
+        return self.incarnation, self.version, self.change
 
     @property
     def nodes(self) -> frozenset[str]:
@@ -44,8 +56,10 @@ class SharedRoom(Stored):
         return [m for m in self.room.members.values() if m.absence is None and m.node == node_id]
 
     def succeeds(self, other: SharedRoom | None) -> bool:
-        """Tell whether this is newer than what was seen before, if anything was."""
-        return other is None or self.incarnation != other.incarnation or self.version > other.version
+        """Tell whether this, from Redis, takes the place of what was seen before, if anything was."""
+        if other is None or self.incarnation != other.incarnation:
+            return True
+        return self.version >= other.version and self.change != other.change
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +68,14 @@ class Item:
 
     Attributes:
         room_id: Where it was said.
-        incarnation: Of the room.
-        version: Of the room, as it was when it was decided for whom this is.
+        state: Of the room, as it was when it was decided for whom this is.
         speaker: Who said it.
         targets: Client ids and generations.
         text: The message as it goes to the clients.
     """
 
     room_id: str
-    incarnation: str
-    version: int
+    state: State
     speaker: str
     targets: tuple[tuple[str, int], ...]
     text: str
@@ -156,24 +168,24 @@ class Shared(ABC):
         """Return the room as it is now."""
 
     @abstractmethod
-    async def versions(self, room_ids: Sequence[str]) -> list[tuple[str, int] | None]:
-        """Return incarnation and version of each room as it is now."""
+    async def states(self, room_ids: Sequence[str]) -> list[State | None]:
+        """Return the state of each room as it is now."""
 
     @abstractmethod
     async def commit(
         self,
         seen: SharedRoom,
         after: SharedRoom,
-        change_id: str,
         record: str | None,
         messages: Mapping[str, str],
     ) -> tuple[Commit, Collection[str]]:
         """Put a room in the place of the one seen, or forget it if it is closed, and tell nodes: in one step.
 
+        Whoever commits the same again, right after, is told that it is done.
+
         Args:
             seen: As it was known.
             after: Its successor, one version on.
-            change_id: Whoever commits with the same one again, right after, is told that it is done.
             record: The successor as text; None if it is closed.
             messages: What to tell on the channel of each node, if the change is made.
 

@@ -282,8 +282,10 @@ class RedisRoomStore(RoomStore):
 
     async def _is_behind(self, seen: SharedRoom) -> bool:
         """Tell whether Redis has a newer version of a room."""
-        found = (await self._shared.versions([seen.room.room_id]))[0]
-        return found is not None and (found[0] != seen.incarnation or found[1] > seen.version)
+        found = (await self._shared.states([seen.room.room_id]))[0]
+        if found is None or found == seen.state:
+            return False
+        return found[0] != seen.incarnation or found[1] >= seen.version
 
     def _completed(self, command: Command, seen: SharedRoom) -> Command:
         """Return command with what only this node knows."""
@@ -316,10 +318,10 @@ class RedisRoomStore(RoomStore):
 
     async def _commit(self, seen: SharedRoom, after: Room, effects: Effects, see_to: SeeTo) -> Commit:
         me = self._shared.node_id
-        entry = SharedRoom(after, seen.version + 1, seen.incarnation)
-        record = None if after.closed else dump_room(after)
-        messages = wire.dump_changes(entry, record, (seen.nodes | entry.nodes) - {me}, effects)
         change_id = f"{me}:{next(self._change_ids)}"
+        entry = SharedRoom(after, seen.version + 1, seen.incarnation, change_id)
+        record = None if after.closed else dump_room(after)
+        messages = wire.dump_changes(entry, seen.change, record, (seen.nodes | entry.nodes) - {me}, effects)
         # To ourselves a word is enough: what it stands for need not travel.
         messages[me] = wire.encode([wire.MINE, change_id])
         change = _Change(entry, effects, see_to, asyncio.get_running_loop().create_future())
@@ -351,7 +353,7 @@ class RedisRoomStore(RoomStore):
         deadline = loop.time() + PATIENCE
         while True:
             try:
-                return await self._shared.commit(seen, change.entry, change_id, record, messages)
+                return await self._shared.commit(seen, change.entry, record, messages)
             except LeaseLost:
                 del self._changes[change_id]
                 self.keeper.doubt()

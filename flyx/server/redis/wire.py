@@ -1,8 +1,9 @@
 """What nodes tell each other on their channels: one JSON array a message.
 
     ["mine", change]                         to oneself: a change of ours took place
-    ["room", room_id, incarnation, version, record | null, [effect, ...]]
-                                             a room has changed; null: it is closed
+    ["room", room_id, incarnation, version, change, before, record | null, [effect, ...]]
+                                             a room has changed; before: by what it was as it was until now;
+                                             null: it is closed
     ["relay", from, sequence, [item, ...]]   what clients elsewhere say to clients here
     ["mark", from, sequence]                 the last `relay` so far: shows what is missing at the end
     ["ask", from]                            something may not have been heard: say a `mark`
@@ -11,7 +12,7 @@
 
     effect  = ["send", client_id, generation, text, counted]
               | ["close", client_id, generation, close code, error code, reason]
-    item    = [room_id, version, speaker, [[client_id, generation], ...], text]
+    item    = [room_id, speaker, [[client_id, generation], ...], text]
 
 All that comes from Redis is believed: who can write there can do as it likes with this service anyway.
 """
@@ -45,12 +46,13 @@ def encode(message: list[Any]) -> str:
 
 
 def dump_changes(
-    entry: SharedRoom, record: str | None, node_ids: Iterable[str], effects: Iterable[Effect]
+    entry: SharedRoom, before: str, record: str | None, node_ids: Iterable[str], effects: Iterable[Effect]
 ) -> dict[str, str]:
     """Return the `room` message for each node: how the room is now, and what its clients there get.
 
     Args:
         entry: The room after the change.
+        before: The change before.
         record: The same as text; None if it is closed.
         node_ids: Whom to tell.
         effects: For clients of all nodes, in order.
@@ -60,7 +62,7 @@ def dump_changes(
     for effect in effects:
         if isinstance(effect, Deliver | CloseClient) and effect.member.node in parts:
             parts[effect.member.node].append(_dump_effect(effect, texts))
-    head = [ROOM, entry.room.room_id, entry.incarnation, entry.version, record]
+    head = [ROOM, entry.room.room_id, *entry.state, before, record]
     return {node_id: encode([*head, those]) for node_id, those in parts.items()}
 
 
@@ -79,4 +81,4 @@ def _dump_effect(effect: Deliver | CloseClient, texts: dict[int, str]) -> list[A
 
 def dump_item(item: Item) -> str:
     """Return an item as it stands in a `relay` message."""
-    return encode([item.room_id, item.version, item.speaker, item.targets, item.text])
+    return encode([item.room_id, item.speaker, item.targets, item.text])
