@@ -610,6 +610,9 @@ def play(script: Script, *, sender: int = 0, receiver: int = 1) -> None:
             assert not world.wrongs
         finally:
             await world.stop()
+        # Those of clients were told to end a moment ago.
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.set_event_loop(loop)
     try:
@@ -846,6 +849,23 @@ def test_two_nodes_that_changed_a_room_differently_after_redis_went_back_in_time
         await asyncio.sleep(10.0)
         assert forgotten.over == f"{CloseCode.NO_SUCH_ROOM}"
         world.people.remove(forgotten)
+
+    play(script)
+
+
+def test_whoever_is_let_in_by_a_node_that_is_taken_for_dead_meanwhile_comes_again() -> None:
+    async def script(world: World, sender: Person, receiver: Person) -> None:
+        there = world.nodes[1].shared
+        receiver.home = world.nodes[1]
+        receiver.break_line(0.0)
+        await asyncio.sleep(0.05)
+        there.slow, there.lag = 0.1, 0.5
+        away = world.service.rooms[world.room_id]
+        while world.service.rooms[world.room_id] == away:  # noqa: ASYNC110 (virtual time)
+            await asyncio.sleep(0.01)
+        # The room has let it in, and its node does not know that yet.
+        there.frozen_until = asyncio.get_running_loop().time() + 30.0
+        there.slow, there.lag = 0.0, 0.0
 
     play(script)
 

@@ -232,8 +232,7 @@ class Keeper:
         """This node was taken for dead: its clients are away in their rooms, and have to come back."""
         log.warning("this node was taken for dead; its clients connect anew")
         for entry in self._copies.entries():
-            for member in entry.members_at(self._shared.node_id):
-                self._store.close_client(member, "this server stood still for too long; connect again")
+            self._store.close_buried(entry, self._shared.node_id)
         self._good_until = float("-inf")
         self.hearing = False
         self._shared.rename()

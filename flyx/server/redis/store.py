@@ -70,8 +70,17 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Change:
-    """A change of ours, from its commit until it comes back through our channel."""
+    """A change of ours, from its commit until it comes back through our channel.
 
+    Attributes:
+        node_id: The name of this node when it was made.
+        entry: The room after it.
+        effects: What it brings about,
+        see_to: by this.
+        seen: Resolved when it has its place in the order.
+    """
+
+    node_id: str
     entry: SharedRoom
     effects: Effects
     see_to: SeeTo
@@ -324,7 +333,7 @@ class RedisRoomStore(RoomStore):
         messages = wire.dump_changes(entry, seen.change, record, (seen.nodes | entry.nodes) - {me}, effects)
         # To ourselves a word is enough: what it stands for need not travel.
         messages[me] = wire.encode([wire.MINE, change_id])
-        change = _Change(entry, effects, see_to, asyncio.get_running_loop().create_future())
+        change = _Change(me, entry, effects, see_to, asyncio.get_running_loop().create_future())
         self._changes[change_id] = change
         outcome, unheard = await self._insist(change_id, change, seen, record, messages)
         if outcome is not Commit.DONE:
@@ -377,6 +386,9 @@ class RedisRoomStore(RoomStore):
         room = change.entry.room
         self.adopt(change.entry)
         change.see_to(change.effects)
+        if change.node_id != self._shared.node_id:
+            # This node was taken for dead since, and with it whoever was let in.
+            self.close_buried(change.entry, change.node_id)
         self.mender.settle(room.room_id, room, complete=heard)
         change.seen.set_result(None)
         for effect in change.effects:
@@ -452,6 +464,11 @@ class RedisRoomStore(RoomStore):
         self.clients.close(
             member.client_id, member.generation, CloseCode.SERVICE_RESTART, ErrorCode.RESYNC, reason
         )
+
+    def close_buried(self, entry: SharedRoom, node_id: str) -> None:
+        """End the connections in a room that went with this node when it was taken for dead by that name."""
+        for member in entry.members_at(node_id):
+            self.close_client(member, "this server stood still for too long; connect again")
 
     def make_up(self) -> None:
         """Say the goodbyes of connections that are here no longer, should one have been forgotten."""
