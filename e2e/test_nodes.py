@@ -92,6 +92,15 @@ def ask(server: Server, path: str) -> tuple[int, Any]:
         return refusal.code, json.load(refusal)
 
 
+def task_count(server: Server) -> int:
+    """Tasks of a server's event loop, that of our question included."""
+    with urllib.request.urlopen(
+        server.url.replace("ws:", "http:") + "/metrics", timeout=PATIENCE
+    ) as response:
+        lines = response.read().decode().splitlines()
+    return int(float(next(line.split()[1] for line in lines if line.startswith("flyx_tasks "))))
+
+
 async def until(condition: Callable[[], Awaitable[bool]], within: float = PATIENCE) -> None:
     """Wait for something that nobody announces."""
     async with asyncio.timeout(within):
@@ -421,6 +430,7 @@ async def churn(nodes: list[Server], redis_server: RedisServer, times: int) -> N
     await rounds(min(1000, times))
     await until(nobody_is_left)
     keys = set(redis_server.keys())
+    tasks = [task_count(server) for server in nodes]
     processes = [psutil.Process(server.process.pid) for server in nodes]
     files, memory = [p.num_fds() for p in processes], [p.memory_info().rss for p in processes]
     await rounds(times)
@@ -431,7 +441,12 @@ async def churn(nodes: list[Server], redis_server: RedisServer, times: int) -> N
     async def files_as_before() -> bool:
         return all(p.num_fds() <= before for p, before in zip(processes, files, strict=True))
 
+    async def tasks_as_before() -> bool:
+        now = await asyncio.to_thread(lambda: [task_count(server) for server in nodes])
+        return all(count <= before for count, before in zip(now, tasks, strict=True))
+
     await until(files_as_before)
+    await until(tasks_as_before)
     for process, before in zip(processes, memory, strict=True):
         assert process.memory_info().rss < before + 12 * 10**6, f"{times} times took memory"
 

@@ -69,6 +69,9 @@ class Metrics:
         self._longest_queue = Gauge(
             "flyx_longest_queue_bytes", "Bytes that wait for the slowest client.", registry=registry
         )
+        self._tasks = Gauge(
+            "flyx_tasks", "Tasks of the event loop; an idle client has none.", registry=registry
+        )
         self._lag = Histogram(
             "flyx_loop_lag_seconds", "How late the event loop is.", registry=registry, buckets=_LAG_BUCKETS
         )
@@ -86,12 +89,13 @@ class Metrics:
         """A receiver has told how its transfer went."""
         self.transfers[outcome] += 1
 
-    def expose(self, *, rooms: int, connections: int, queues: Iterable[int]) -> bytes:
+    def expose(self, *, rooms: int, connections: int, tasks: int, queues: Iterable[int]) -> bytes:
         """Return everything in the text format of Prometheus.
 
         Args:
             rooms: How many there are.
             connections: TCP connections.
+            tasks: Of the event loop.
             queues: Bytes waiting for each client.
         """
         clients = total = longest = 0
@@ -104,6 +108,7 @@ class Metrics:
         self._clients.set(clients)
         self._queued.set(total)
         self._longest_queue.set(longest)
+        self._tasks.set(tasks)
         return generate_latest(self._registry)
 
     async def watch_loop(self) -> None:

@@ -6,6 +6,7 @@ everything else, behind a token, or on a port of its own.
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import Annotated
 
@@ -84,6 +85,7 @@ async def metrics(hub: HubOfApp) -> Response:
     text = hub.metrics.expose(
         rooms=await hub.room_count(),
         connections=hub.door.connections.total,
+        tasks=len(asyncio.all_tasks()),
         queues=hub.queue_sizes(),
     )
     return Response(text, media_type=CONTENT_TYPE)

@@ -45,6 +45,7 @@ async def test_metrics_tell_what_has_happened() -> None:
             assert told["flyx_rooms"] == 1
             assert told["flyx_clients"] == 2
             assert told["flyx_queued_bytes"] == 0
+            assert told["flyx_tasks"] >= 1
             assert told['flyx_joins_total{outcome="joined"}'] == 2
             assert told['flyx_joins_total{outcome="no_such_room"}'] == 1
             assert told['flyx_joins_total{outcome="role_taken"}'] == 1
@@ -215,5 +216,5 @@ async def test_without_clients_there_is_nothing_to_drain() -> None:
 def test_no_metric_is_by_room_client_or_address() -> None:
     from flyx.server.metrics import Metrics
 
-    text = Metrics().expose(rooms=0, connections=0, queues=[]).decode()
+    text = Metrics().expose(rooms=0, connections=0, tasks=0, queues=[]).decode()
     assert set(re.findall(r"[{,](\w+)=", text)) <= {"outcome", "type", "path", "limit", "le", "version"}
