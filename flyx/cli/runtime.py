@@ -16,9 +16,10 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     Raises:
         KeyboardInterrupt: a signal ended it.
     """
-    from flyx.net.loop import calm_collector, new_event_loop
+    from flyx.net.loop import calm_allocator, calm_collector, new_event_loop
 
     calm_collector()
+    calm_allocator()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_cancelled_by_signals(work))
 

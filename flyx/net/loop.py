@@ -6,9 +6,11 @@ A library that calls create_datagram_endpoint() gets the faster transport withou
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from flyx.net.udp import UdpTransport
@@ -17,6 +19,10 @@ Endpoint = tuple[asyncio.BaseTransport, asyncio.BaseProtocol]
 
 # Of gc.set_threshold(); those of Python are 700, 10, 10.
 _GC_THRESHOLDS = 10_000, 10, 10
+
+# Of mallopt(3), in glibc's malloc.h, and bytes: more than a transfer has under way.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT = 32 << 20
 
 
 def calm_collector() -> None:
@@ -30,6 +36,18 @@ def calm_collector() -> None:
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     gc.enable()
+
+
+def calm_allocator() -> None:
+    """Have the C library keep freed memory for what is allocated next; for a process that moves bulk data.
+
+    By default it gives each block and each message back to the kernel, hundreds of times a second, and every
+    4 KiB of the next one cost a page fault: 6 % of a transfer's CPU. Does nothing where it is not glibc.
+    """
+    with suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        mallopt(_M_MMAP_THRESHOLD, _KEPT)
 
 
 def with_udp_endpoints(base: Any) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,3 +115,29 @@ def test_a_protocol_that_cannot_be_made_leaves_no_socket_open(runner: asyncio.Ru
 
     # A socket left open would be a ResourceWarning, which is an error here.
     runner.run(scenario())
+
+
+_FAULTS = """
+import gc, platform, resource
+from flyx.net.loop import calm_allocator, calm_collector
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        [bytes(1 << 20) for _ in range(8)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+plain = faults()
+calm_allocator()
+faults()
+calm = faults()
+assert platform.libc_ver()[0] != "glibc" or calm < plain / 4, (plain, calm)
+gc.disable()
+calm_collector()
+assert gc.isenabled() and gc.get_freeze_count()
+"""
+
+
+def test_a_calm_process_gives_no_memory_back_that_it_needs_again_and_collects_what_it_drops() -> None:
+    subprocess.run([sys.executable, "-c", _FAULTS], check=True)
