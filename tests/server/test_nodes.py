@@ -853,6 +853,27 @@ def test_two_nodes_that_changed_a_room_differently_after_redis_went_back_in_time
     play(script)
 
 
+def test_what_a_connection_missed_is_not_forgotten_with_a_return_that_was_given_up() -> None:
+    async def script(world: World, sender: Person, receiver: Person) -> None:
+        there = world.nodes[1].shared
+        receiver.home = world.nodes[1]
+        there.slow = 0.5
+        receiver.break_line(30.0)
+        # Its node has ended the older connection for the sake of the newer one.
+        await asyncio.sleep(1.3)
+        sender.break_line(0.0)
+        # Of that it should have heard on the older one.
+        await asyncio.sleep(0.2)
+        receiver.break_line(0.0)
+        await asyncio.sleep(0.05)
+        receiver.home = world.nodes[0]
+        await asyncio.sleep(20.0)
+        there.slow = 0.0
+        assert receiver.sessions == 2
+
+    play(script)
+
+
 def test_whoever_is_let_in_by_a_node_that_is_taken_for_dead_meanwhile_comes_again() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         there = world.nodes[1].shared

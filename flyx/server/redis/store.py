@@ -261,6 +261,8 @@ class RedisRoomStore(RoomStore):
                         # Nobody is turned away on old knowledge.
                         stale = seen
                         continue
+                    if not isinstance(command, Resume):
+                        self._fill_hole(command, seen)
                     break
                 if not wanted():
                     return ()
@@ -271,6 +273,7 @@ class RedisRoomStore(RoomStore):
                     await self.keeper.fit()
                     continue
                 if outcome is Commit.DONE:
+                    self._fill_hole(command, seen)
                     return effects
                 stale = seen
         if isinstance(command, Relay):
@@ -301,19 +304,22 @@ class RedisRoomStore(RoomStore):
         if isinstance(command, Resume) and command.handover is not None:
             connection = (command.client_id, command.handover[0])
             if connection in self._holes:
-                self._holes.discard(connection)
                 command = replace(command, handover=None)
         if isinstance(command, Enter | Resume):
             return replace(command, node=self._shared.node_id)
-        if isinstance(command, Leave | Lose):
-            connection = (command.client_id, command.generation)
-            unknown = connection in self._holes
-            self._holes.discard(connection)
-            if isinstance(command, Lose):
-                # What others say to it until they know is still to come, and the Mender will tell.
-                alone = seen.nodes <= {self._shared.node_id}
-                return replace(command, traffic=None if unknown else command.traffic, settled=alone)
+        if isinstance(command, Lose):
+            unknown = (command.client_id, command.generation) in self._holes
+            # What others say to it until they know is still to come, and the Mender will tell.
+            alone = seen.nodes <= {self._shared.node_id}
+            return replace(command, traffic=None if unknown else command.traffic, settled=alone)
         return command
+
+    def _fill_hole(self, command: Command, seen: SharedRoom) -> None:
+        """Forget that a connection missed something: the room knows, or will not ask any more."""
+        if isinstance(command, Leave | Lose):
+            self._holes.discard((command.client_id, command.generation))
+        elif isinstance(command, Resume) and command.client_id in seen.room.members:
+            self._holes.discard((command.client_id, seen.room.members[command.client_id].generation))
 
     async def _present(self, room_id: str, copy: Copy, stale: SharedRoom | None) -> SharedRoom | None:
         """Return the room in a version that is not the stale one."""
