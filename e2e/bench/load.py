@@ -74,7 +74,7 @@ class Client(asyncio.Protocol):
         self.heard = 0
         self.first: asyncio.Future[bytes] = loop.create_future()
         self.lost: asyncio.Future[None] = loop.create_future()
-        self.hear: Callable[[bytes], None] = _ignore
+        self.hear: Callable[[bytes], None] = ignore
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -124,5 +124,5 @@ class Client(asyncio.Protocol):
         return data[at:]
 
 
-def _ignore(message: bytes) -> None:
+def ignore(message: bytes) -> None:
     """Most clients of a benchmark have nothing to do with what they hear."""

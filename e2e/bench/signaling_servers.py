@@ -63,6 +63,8 @@ class SignalingServer(ABC):
 
     name: ClassVar[str]
     subprotocol: ClassVar[str] = ""
+    tells_of_peers: ClassVar[bool] = False
+    """Whether who is in a room hears of those who come after."""
 
     def __init__(self, pids: list[int], urls: list[str]) -> None:
         self._watched = [psutil.Process(pid) for pid in pids]
@@ -143,6 +145,7 @@ class Flyx(SignalingServer):
 
     name = "flyx"
     subprotocol = "flyx.v1"
+    tells_of_peers = True
 
     @classmethod
     def commands(cls, clients: int) -> list[list[str]]:
