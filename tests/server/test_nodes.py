@@ -56,7 +56,11 @@ class Node:
         loop = asyncio.get_running_loop()
         self.shared = SharedMemory(service, name)
         self.store = RedisRoomStore(
-            self.shared, max_rooms=10, clock=lambda: EPOCH + loop.time(), monotonic=loop.time
+            self.shared,
+            max_rooms=10,
+            clock=lambda: EPOCH + loop.time(),
+            monotonic=loop.time,
+            uniform=service.rng.uniform,
         )
         self.hub = Hub(self.store, ServerConfig(), clock=lambda: EPOCH + loop.time())
         self.store.clients = self.hub

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import random
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
@@ -60,13 +59,19 @@ class Keeper:
     """
 
     def __init__(
-        self, store: RedisRoomStore, shared: Shared, copies: Copies, monotonic: Callable[[], float]
+        self,
+        store: RedisRoomStore,
+        shared: Shared,
+        copies: Copies,
+        monotonic: Callable[[], float],
+        uniform: Callable[[float, float], float],
     ) -> None:
         """Args:
         store: Whose copies these are.
         shared: What all nodes have in common.
         copies: To be looked after.
         monotonic: Returns seconds that also pass while the process is frozen.
+        uniform: Draws a number between two, so that nodes do not beat in step.
         """
         self.away = False
         self.hearing = False
@@ -74,6 +79,7 @@ class Keeper:
         self._shared = shared
         self._copies = copies
         self._monotonic = monotonic
+        self._uniform = uniform
         # Until when the lease is certain to be ours.
         self._good_until = float("-inf")
         # Something may have been missed.
@@ -134,7 +140,7 @@ class Keeper:
 
     async def _run(self) -> None:
         while True:
-            pause = RETRY * random.uniform(0.5, 1.5) if self.away else BEAT * random.uniform(0.9, 1.0)
+            pause = RETRY * self._uniform(0.5, 1.5) if self.away else BEAT * self._uniform(0.9, 1.0)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._hurry.wait()

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
@@ -105,12 +106,14 @@ class RedisRoomStore(RoomStore):
         max_rooms: int,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         """Args:
         shared: What all nodes have in common.
         max_rooms: Most rooms of all nodes together.
         clock: Returns Unix time.
         monotonic: Returns seconds that also pass while the process is frozen.
+        uniform: Draws a number between two, for pauses.
         """
         self._shared = shared
         self._max_rooms = max_rooms
@@ -126,7 +129,7 @@ class RedisRoomStore(RoomStore):
         self._relays = Relays(self, shared, self._copies)
         self._ear = Ear(self, shared, self._copies)
         self.mender = Mender(self, shared, self._copies)
-        self.keeper = Keeper(self, shared, self._copies, monotonic)
+        self.keeper = Keeper(self, shared, self._copies, monotonic, uniform)
         shared.on_message = self._ear.on_message
         shared.on_hearing = self.keeper.on_hearing
 
