@@ -807,6 +807,37 @@ def test_so_is_one_whose_peer_has_left_the_node_on_whose_way_it_was_lost() -> No
     play(script)
 
 
+def test_so_is_one_that_has_gone_after_its_peer_from_the_node_on_whose_way_it_was_lost() -> None:
+    async def script(world: World, sender: Person, receiver: Person) -> None:
+        here, there = world.nodes
+        sender.say(receiver.client_id)
+        await asyncio.sleep(0.1)
+        there.shared.lag = 0.2
+        sender.say(receiver.client_id)
+        await asyncio.sleep(0.1)
+        there.shared.deafen()
+        await asyncio.sleep(0.15)
+        there.shared.lag = 0.0
+        # The node of the receiver asks what it should have heard, and the answer takes a while.
+        here.shared.lag = 0.5
+        moved = sender.drop_line()
+        assert moved is not None
+        sender.spawn(moved.finish())
+        await asyncio.sleep(0.2)
+        # By now nobody else is inside, as far as the room knows.
+        receiver.home = here
+        receiver.break_line(0.0)
+        await asyncio.sleep(5.0)
+        here.shared.lag = 0.0
+        await sender.connect()
+        sender.say(receiver.client_id)
+        await asyncio.sleep(6.0)
+        assert receiver.sessions == 2
+        assert sender.sessions == 1
+
+    play(script)
+
+
 def test_so_is_one_that_was_deaf_when_a_node_died_before_it_told_how_much_it_had_said() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         there = world.nodes[1]

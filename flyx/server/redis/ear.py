@@ -140,6 +140,10 @@ class Ear:
         now = asyncio.get_running_loop().time()
         self._unsure = dict.fromkeys(self._store.mender.speakers | self._unsure.keys(), now)
 
+    def unsure_of(self, node_ids: frozenset[str]) -> frozenset[str]:
+        """Return those of which something may have been missed."""
+        return node_ids & self._unsure.keys()
+
     async def reassured(self, node_ids: frozenset[str]) -> None:
         """Wait until it is known, of each of these nodes, whether all that it said was heard."""
         while not self._unsure.keys().isdisjoint(node_ids):

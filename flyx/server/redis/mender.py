@@ -53,8 +53,8 @@ class Mender:
         self._mending: dict[tuple[str, str, int], tuple[str, ...] | None] = {}
         # Who has gone from here lately: when, the nodes that might have spoken to it, room, and connection.
         self._departed: deque[tuple[float, frozenset[str], str, Connection]] = deque()
-        # Nodes that had clients lately in rooms where they have none now: when, room, and which.
-        self._left: deque[tuple[float, str, frozenset[str]]] = deque()
+        # By room, nodes that had clients there lately and left: when the last did, and which. Oldest first.
+        self._left: dict[str, tuple[float, frozenset[str]]] = {}
 
     @property
     def speakers(self) -> set[str]:
@@ -62,9 +62,21 @@ class Mender:
         nodes = {self._shared.node_id}.union(
             *(entry.nodes for entry in self._copies.entries()),
             *(others for _, others, _, _ in self._departed),
-            *(others for _, _, others in self._left),
+            *(node_ids for _, node_ids in self._left.values()),
         )
         return nodes - {self._shared.node_id}
+
+    def others(self, room_id: str, nodes: frozenset[str]) -> frozenset[str]:
+        """Return the other nodes that may have said something in a room that we have not heard, or not yet.
+
+        What one that has left said before came before that, or was lost.
+
+        Args:
+            room_id: Which room.
+            nodes: Those that have clients in it.
+        """
+        _, gone = self._left.get(room_id, (0.0, frozenset()))
+        return (nodes | self._store.unsure_of(gone)) - {self._shared.node_id}
 
     def missed(self, room_id: str, client_id: str, generation: int, text: str) -> None:
         """Take what another node said to a connection that is here no longer."""
@@ -103,8 +115,8 @@ class Mender:
                 continue
             key = (room_id, member.client_id, member.generation)
             if complete:
-                others = frozenset(m.node for m in members if m.absence is None)
-                self._store.spawn(self._settle(key, others))
+                nodes = frozenset(m.node for m in members if m.absence is None)
+                self._store.spawn(self._settle(key, self.others(room_id, nodes)))
             else:
                 self.mend(*key, None)
 
@@ -149,27 +161,30 @@ class Mender:
     def departed(self, room: SharedRoom, client_id: str, generation: int) -> None:
         """Remember a connection of this node that the room, as it was until now, thought to be here."""
         now = self._forget()
-        others = room.nodes - {self._shared.node_id}
+        room_id = room.room.room_id
+        others = self.others(room_id, room.nodes)
         if others:
-            self._departed.append((now, others, room.room.room_id, (client_id, generation)))
+            self._departed.append((now, others, room_id, (client_id, generation)))
 
     def left(self, room_id: str, node_ids: frozenset[str]) -> None:
         """Remember nodes that have no clients any more in a room."""
         now = self._forget()
         if node_ids:
-            self._left.append((now, room_id, node_ids))
+            _, before = self._left.pop(room_id, (now, frozenset()))
+            self._left[room_id] = (now, before | node_ids)
 
     def _forget(self) -> float:
         """Forget who has gone too long ago; return the time."""
         now = asyncio.get_running_loop().time()
-        for gone in (self._departed, self._left):
-            while gone and gone[0][0] < now - _MEMORY:
-                gone.popleft()
+        while self._departed and self._departed[0][0] < now - _MEMORY:
+            self._departed.popleft()
+        while self._left and next(iter(self._left.values()))[0] < now - _MEMORY:
+            del self._left[next(iter(self._left))]
         return now
 
     def doubt(self, node_id: str) -> None:
         """Something that this node said was lost: all for whom it may have been have to know."""
-        lately = {room_id for _, room_id, node_ids in self._left if node_id in node_ids}
+        lately = {room_id for room_id, (_, node_ids) in self._left.items() if node_id in node_ids}
         for entry in self._copies.entries():
             if node_id in entry.nodes or entry.room.room_id in lately:
                 self._store.send_back(entry)

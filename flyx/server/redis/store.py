@@ -313,7 +313,7 @@ class RedisRoomStore(RoomStore):
         if isinstance(command, Lose):
             unknown = (command.client_id, command.generation) in self._holes
             # What others say to it until they know is still to come, and the Mender will tell.
-            alone = seen.nodes <= {self._shared.node_id}
+            alone = not self.mender.others(seen.room.room_id, seen.nodes)
             return replace(command, traffic=None if unknown else command.traffic, settled=alone)
         return command
 
@@ -492,6 +492,10 @@ class RedisRoomStore(RoomStore):
     def lose_touch(self) -> None:
         """Something may have been said to this node that it did not hear."""
         self._ear.lose_touch()
+
+    def unsure_of(self, node_ids: frozenset[str]) -> frozenset[str]:
+        """Return those of which something may have been missed."""
+        return self._ear.unsure_of(node_ids)
 
     async def reassured(self, node_ids: frozenset[str]) -> None:
         """Wait until it is known, of each of these nodes, whether all that it said was heard."""
