@@ -864,6 +864,33 @@ def test_so_is_one_that_was_deaf_when_a_node_died_before_it_told_how_much_it_had
     play(script)
 
 
+def test_so_is_one_whose_node_is_taken_for_dead_before_it_knows_what_it_lost() -> None:
+    async def script(world: World, sender: Person, receiver: Person) -> None:
+        here, there = world.nodes
+        there.shared.lag = 0.2
+        sender.say(receiver.client_id)
+        await asyncio.sleep(0.1)
+        there.shared.deafen()
+        await asyncio.sleep(0.15)
+        there.shared.lag = 0.0
+        here.shared.lag = 1.0
+        line = receiver.drop_line()
+        assert line is not None
+        receiver.spawn(line.finish())
+        await asyncio.sleep(0.5)
+        # The room knows that the receiver is away, and its node does not know yet how much was said to it.
+        there.shared.frozen_until = asyncio.get_running_loop().time() + 60.0
+        await asyncio.sleep(65.0)
+        here.shared.lag = 0.0
+        receiver.home = here
+        await receiver.connect()
+        sender.say(receiver.client_id)
+        await asyncio.sleep(6.0)
+        assert receiver.sessions == 2
+
+    play(script)
+
+
 def test_two_nodes_that_changed_a_room_differently_after_redis_went_back_in_time_agree_again() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         here, there = world.nodes

@@ -173,10 +173,10 @@ class Ear:
             self._relief = asyncio.Event()
 
     def start_over(self) -> None:
-        """Nobody has said anything yet to this node under its new name."""
+        """Nobody has said anything yet to this node under its new name, or will say what it missed before."""
         self._heard.clear()
         for node_id in list(self._unsure):
-            self._trust(node_id)
+            self._give_up(node_id)
 
     def forget_node(self, node_id: str) -> None:
         """Forget a node that is no more."""
