@@ -66,6 +66,11 @@ class Copies:
         """Return what is known of a room."""
         return self._copies.get(room_id)
 
+    def known(self, room_id: str) -> SharedRoom | None:
+        """Return a room that this node has clients in, as it was told of it last."""
+        copy = self._copies.get(room_id)
+        return copy.entry if copy else None
+
     def quiet(self, room_id: str) -> SharedRoom | None:
         """Return a room that is known and in which no change of ours is under way."""
         copy = self._copies.get(room_id)

@@ -82,8 +82,7 @@ class Ear:
         record: str | None,
         effects: list[list[Any]],
     ) -> None:
-        copy = self._copies.get(room_id)
-        known = copy.entry if copy else None
+        known = self._copies.known(room_id)
         if known is not None and known.incarnation == incarnation and version <= known.version:
             # From before the Keeper looked for itself, or Redis has gone back in time.
             if version == known.version and change != known.change:

@@ -273,8 +273,7 @@ class Keeper:
 
     async def _set_right(self, seen: SharedRoom, found: State | None) -> None:
         room_id = seen.room.room_id
-        copy = self._copies.get(room_id)
-        entry = copy.entry if copy else None
+        entry = self._copies.known(room_id)
         if entry is None or found == entry.state:
             return
         if found is None:

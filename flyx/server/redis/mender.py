@@ -80,8 +80,8 @@ class Mender:
 
     def missed(self, room_id: str, client_id: str, generation: int, text: str) -> None:
         """Take what another node said to a connection that is here no longer."""
-        copy = self._copies.get(room_id)
-        member = copy.entry.room.members.get(client_id) if copy and copy.entry else None
+        known = self._copies.known(room_id)
+        member = known.room.members.get(client_id) if known else None
         if member is not None and member.generation == generation and member.absence is None:
             missed = self._missed.setdefault(room_id, {})
             missed[client_id, generation] = (*missed.get((client_id, generation), ()), text)

@@ -66,6 +66,9 @@ _PAUSE = 0.2
 _HANDOVER = 3.0
 _GLANCE = 0.02
 
+# What a client is told that was not told everything.
+_MISSED = "messages between servers were lost; connect again"
+
 T = TypeVar("T")
 
 
@@ -140,8 +143,7 @@ class RedisRoomStore(RoomStore):
 
     def known(self, room_id: str) -> SharedRoom | None:
         """Return a room that this node has clients in, as it was told of it last."""
-        copy = self._copies.get(room_id)
-        return copy.entry if copy else None
+        return self._copies.known(room_id)
 
     async def open(self, now: float) -> None:
         await self._shared.start()
@@ -428,13 +430,13 @@ class RedisRoomStore(RoomStore):
             if now is None:
                 if not entry.room.closed:
                     # Redis lost data, and another node has put back the room as it was before it came.
-                    self.close_client(member, "messages between servers were lost; connect again")
+                    self.close_client(member, _MISSED)
                 continue
             if now.generation != member.generation or now.absence is not None:
                 self.mender.departed(known, member.client_id, member.generation)
             if now.generation == member.generation and now.absence is not None:
                 # Somebody has found out that something did not reach it.
-                self.close_client(member, "messages between servers were lost; connect again")
+                self.close_client(member, _MISSED)
 
     # What the Keeper needs.
 
@@ -444,13 +446,11 @@ class RedisRoomStore(RoomStore):
 
     async def refresh(self, room_id: str) -> None:
         """Take a room as it is in Redis, although we were not told how it came to that."""
-        copy = self._copies.get(room_id)
-        known = copy.entry if copy else None
+        known = self._copies.known(room_id)
         if known is None:
             return
         entry = await self._shared.load(room_id)
-        copy = self._copies.get(room_id)
-        if copy is None or copy.entry is not known:
+        if self._copies.known(room_id) is not known:
             # We have been told meanwhile.
             return
         if entry is None:
@@ -464,8 +464,7 @@ class RedisRoomStore(RoomStore):
     def send_back(self, entry: SharedRoom) -> None:
         """Have the clients that are here in a room connect anew: they were not told everything."""
         for member in entry.members_at(self._shared.node_id):
-            reason = "messages between servers were lost; connect again"
-            self.close_client(member, reason)
+            self.close_client(member, _MISSED)
             self.mender.mend(entry.room.room_id, member.client_id, member.generation, None)
 
     def close_client(self, member: Member, reason: str) -> None:
