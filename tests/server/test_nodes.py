@@ -227,6 +227,12 @@ class Person:
             self.gave_up |= line.seat is None
         return line
 
+    def cut_line(self) -> Line:
+        """Lose the connection that there is, without the server's knowledge; return it."""
+        line = self.drop_line()
+        assert line is not None
+        return line
+
     def lose_node(self, node: Node) -> None:
         """The process is gone to which its connection was."""
         if self.line is not None and self.line.node is node:
@@ -646,10 +652,7 @@ def test_what_comes_while_a_connection_ends_is_kept_in_order() -> None:
         there = world.nodes[1].shared
         there.slow = 0.5
         receiver.home = world.nodes[0]
-        line = receiver.line
-        assert line is not None
-        receiver.line = None
-        line.open = False
+        line = receiver.cut_line()
         receiver.spawn(line.finish())
         # The goodbye is on its way: the room thinks that the receiver is there.
         for _ in range(3):
@@ -672,8 +675,7 @@ def test_a_node_that_dies_while_a_connection_ends_takes_nothing_along_in_silence
         there = world.nodes[1].shared
         there.lag = 0.5
         receiver.home = world.nodes[0]
-        line = receiver.drop_line()
-        assert line is not None
+        line = receiver.cut_line()
         # It is on the channel of the receiver's node before the room knows that the receiver is away.
         sender.say(receiver.client_id)
         await asyncio.sleep(0.1)
@@ -693,8 +695,7 @@ def test_who_comes_back_before_its_node_has_told_what_was_on_its_way_waits_for_t
         there = world.nodes[1].shared
         there.lag = 0.5
         receiver.home = world.nodes[0]
-        line = receiver.drop_line()
-        assert line is not None
+        line = receiver.cut_line()
         sender.say(receiver.client_id)
         await asyncio.sleep(0.1)
         receiver.spawn(line.finish())
@@ -769,10 +770,7 @@ def test_so_is_one_that_has_gone_before_its_node_knew() -> None:
         await asyncio.sleep(0.1)
         there.deafen()
         there.lag = 0.0
-        line = receiver.line
-        assert line is not None
-        receiver.line = None
-        line.open = False
+        line = receiver.cut_line()
         await line.finish()
         # By now its node has been told how much it should have heard.
         await asyncio.sleep(6.0)
@@ -820,8 +818,7 @@ def test_so_is_one_that_has_gone_after_its_peer_from_the_node_on_whose_way_it_wa
         there.shared.lag = 0.0
         # The node of the receiver asks what it should have heard, and the answer takes a while.
         here.shared.lag = 0.5
-        moved = sender.drop_line()
-        assert moved is not None
+        moved = sender.cut_line()
         sender.spawn(moved.finish())
         await asyncio.sleep(0.2)
         # By now nobody else is inside, as far as the room knows.
@@ -849,8 +846,7 @@ def test_so_is_one_that_was_deaf_when_a_node_died_before_it_told_how_much_it_had
         there.shared.lag = 0.0
         # The speaker moves on in good order, before its node can be asked.
         there.shared.slow = 1.0
-        moved = sender.drop_line()
-        assert moved is not None
+        moved = sender.cut_line()
         sender.home = there
         await moved.finish()
         await asyncio.sleep(0.1)
@@ -874,8 +870,7 @@ def test_so_is_one_whose_node_is_taken_for_dead_before_it_knows_what_it_lost() -
         await asyncio.sleep(0.15)
         there.shared.lag = 0.0
         here.shared.lag = 1.0
-        line = receiver.drop_line()
-        assert line is not None
+        line = receiver.cut_line()
         receiver.spawn(line.finish())
         await asyncio.sleep(0.5)
         # The room knows that the receiver is away, and its node does not know yet how much was said to it.
@@ -971,10 +966,7 @@ def test_nobody_is_turned_away_by_a_node_that_has_old_news() -> None:
 def test_what_was_perhaps_kept_for_somebody_away_does_not_come_twice() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         here = world.nodes[0].shared
-        line = receiver.line
-        assert line is not None
-        receiver.line = None
-        line.open = False
+        line = receiver.cut_line()
         await line.finish()
         # Until its node has told that nothing was on the way to it.
         await asyncio.sleep(1.0)
