@@ -15,6 +15,7 @@ from e2e.processes import LONG, Flyx, FlyxProcess, names_in, sha256, write_rando
 from flyx.client.pairing import Gate, Pairing
 from flyx.errors import FlyxError
 from flyx.pairing.exchange import Code, WordsWanted
+from flyx.pairing.words import completions, corrections
 
 NAME = "very-secret-name.txt"
 WRONG = "abacus-abbey"
@@ -29,6 +30,15 @@ def room_of(code: str) -> str:
     return code[:6]
 
 
+def mistyped(word: str) -> str:
+    """Exchange two letters of a word of the list so that it can be no other that was meant."""
+    for place in range(len(word) - 1):
+        typed = word[:place] + word[place + 1] + word[place] + word[place + 2 :]
+        if not completions(typed) and corrections(typed) == [word]:
+            return typed
+    raise AssertionError(f"any typo of {word} could be another word, too")
+
+
 # Codes.
 
 
@@ -38,7 +48,7 @@ def test_a_code_is_a_room_and_two_words_and_is_read_generously(
     sender = flyx.send(source)
     room, one, two = sender.code().split("-")
     assert sender.event("room")["room_id"] == room
-    typed = f" {room[:3].lower()} {room[3:]} {one[:4].upper()}  {two[0]}{two[2]}{two[1]}{two[3:]}"
+    typed = f" {room[:3].lower()} {room[3:]} {one[:4].upper()}  {mistyped(two)}"
     flyx.receive(typed, tmp_path / "in").ends(0)
     sender.ends(0)
     assert sha256(tmp_path / "in" / NAME) == sha256(source)
