@@ -157,6 +157,8 @@ def test_the_repair_of_one_receivers_connection_leaves_the_others_alone(scene: S
     other = scene.receive(sender, "other", host="third")
     for receiver in (lost, other):
         in_the_middle(receiver)
+    # What is left for the other takes longer than to notice the loss.
+    scene.network.limit("left", RATE // 4)
     scene.network.cable("right", "down")
     for end in (lost, sender):
         end.event("peer", peer=1, state="lost")
