@@ -82,22 +82,25 @@ def node(flyx: Flyx, redis_server: RedisServer) -> Node:
     return start
 
 
-def ask(server: Server, path: str) -> tuple[int, Any]:
+def get(server: Server, path: str) -> tuple[int, bytes]:
     """Status and body of a GET."""
     url = server.url.replace("ws:", "http:") + path
     try:
         with urllib.request.urlopen(url, timeout=PATIENCE) as response:
-            return response.status, json.load(response)
+            return response.status, response.read()
     except urllib.error.HTTPError as refusal:
-        return refusal.code, json.load(refusal)
+        return refusal.code, refusal.read()
+
+
+def ask(server: Server, path: str) -> tuple[int, Any]:
+    """Status and what the body says, of a GET of JSON."""
+    status, body = get(server, path)
+    return status, json.loads(body)
 
 
 def task_count(server: Server) -> int:
     """Tasks of a server's event loop, that of our question included."""
-    with urllib.request.urlopen(
-        server.url.replace("ws:", "http:") + "/metrics", timeout=PATIENCE
-    ) as response:
-        lines = response.read().decode().splitlines()
+    lines = get(server, "/metrics")[1].decode().splitlines()
     return int(float(next(line.split()[1] for line in lines if line.startswith("flyx_tasks "))))
 
 
