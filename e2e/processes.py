@@ -6,12 +6,15 @@ failure shows all that the process has said.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import pty
 import re
+import secrets
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -237,19 +240,30 @@ class FlyxProcess:
         return found
 
 
+def lasting_port() -> int:
+    """Return a port of the loopback that is free, and stays so while a server that has it is down.
+
+    One that the system hands out it hands to others meanwhile, also to who tries to reach that server.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(10_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 class Server(FlyxProcess):
     """A running `flyx serve` on the loopback."""
 
     def __init__(
-        self, environment: dict[str, str], directory: Path, *options: str | Path, port: int = 0
+        self, environment: dict[str, str], directory: Path, *options: str | Path, port: int | None = None
     ) -> None:
         """Args:
         environment: all of it.
         directory: where it runs.
         options: more of them.
-        port: 0 is any free one.
+        port: None is one that nobody has.
         """
-        arguments = ["serve", "--host", "127.0.0.1", "--port", str(port), "--stun", "none"]
+        arguments = ["serve", "--host", "127.0.0.1", "--port", str(port or lasting_port()), "--stun", "none"]
         # All tests come from one address.
         for rate in ("create", "join", "miss", "total-miss"):
             arguments += [f"--{rate}-rate", "none"]

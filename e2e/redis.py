@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+
+from e2e.processes import lasting_port
 
 DEADLINE = 20.0
 
@@ -33,8 +34,7 @@ class RedisServer:
     def __init__(self, directory: Path) -> None:
         self._program = find_redis_server()
         self._directory = directory
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._port = lasting_port()
         self.url = f"redis://127.0.0.1:{self._port}/0"
         self._process: subprocess.Popen[str]
         self.start()
