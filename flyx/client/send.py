@@ -35,7 +35,7 @@ from flyx.errors import (
 from flyx.pairing.exchange import Code
 from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Answer, Disconnect, IceCandidate, Join, Message, Role
-from flyx.storage.reader import Scan, SourceReader, scan
+from flyx.storage.reader import BlockDigests, Scan, SourceReader, scan
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
 from flyx.transfer.sender import Accepted, Delivered, FileConfirmed, Resumed, Sender
 from flyx.transfer.session import FileLost
@@ -125,6 +125,7 @@ class _Share:
     ) -> None:
         self._options = options
         self._found = found
+        self._digests = BlockDigests(found)
         self._signaling = signaling
         self._disk = disk
         self._on_event = on_event
@@ -365,7 +366,8 @@ class _Share:
             self._held.append(peer)
         else:
             self._serving.add(peer)
-        await peer.serve(channels, self._found, self._disk, self._on_event, held=held)
+        reader = SourceReader(self._found, self._digests)
+        await peer.serve(channels, reader, self._disk, self._on_event, held=held)
 
     def _ended(self, peer: _Outgoing) -> None:
         if peer in self._unpaired:
@@ -445,7 +447,7 @@ class _Outgoing:
     async def serve(
         self,
         channels: Channels,
-        found: Scan,
+        reader: SourceReader,
         disk: Executor,
         on_event: Callable[[events.Event], None],
         *,
@@ -458,9 +460,8 @@ class _Outgoing:
         """
         assert self.link is not None
         size = min(MAX_MESSAGE_SIZE, channels.max_message_size)
-        machine = Sender(found.manifest, max_message_size=size, now=time.monotonic(), held=held)
+        machine = Sender(reader.manifest, max_message_size=size, now=time.monotonic(), held=held)
         wiring = Wiring(self.link.connection, channels, disk, self.number, on_event)
-        reader = SourceReader(found)
         try:
             self._driver = SendDriver(machine, wiring, reader)
             if self._earlier:

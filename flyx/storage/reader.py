@@ -14,13 +14,26 @@ import hashlib
 import os
 import stat
 import threading
+from array import array
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from flyx.errors import InputError, LocalProtocolError, StorageError
 from flyx.storage.failures import storage_error
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
-from flyx.transfer.manifest import MAX_ENTRIES, MAX_FILE_SIZE, MAX_PATH_CHARACTERS, Entry, EntryKind, Manifest
+from flyx.transfer.manifest import (
+    BLOCK_SIZE,
+    DIGEST_SIZE,
+    MAX_ENTRIES,
+    MAX_FILE_SIZE,
+    MAX_PATH_CHARACTERS,
+    Entry,
+    EntryKind,
+    Manifest,
+    block_count,
+)
 from flyx.transfer.names import STATE_DIRECTORY, NameLedger
 
 # O_NONBLOCK: a file that became a FIFO must not hang us; it changes nothing about regular files.
@@ -193,14 +206,48 @@ def _kind(status: os.stat_result) -> str:
     return _SPECIAL.get(stat.S_IFMT(status.st_mode), "special file")
 
 
+class BlockDigests:
+    """What the blocks of a scan hash to, remembered: each is hashed once, however many receivers there are.
+
+    Safe to use from several threads. 32 bytes for each block of BLOCK_SIZE bytes that has been read; shorter
+    ones, the last of their files, cost less to hash anew than to look for.
+    """
+
+    def __init__(self, found: Scan) -> None:
+        # The number of the first block of each file, of all blocks of all files.
+        self._first = array("Q", accumulate((block_count(e.size) for e in found.manifest.entries), initial=0))
+        # The digests of so many blocks in a row; zeros for those that were not read.
+        self._pages: defaultdict[int, bytearray] = defaultdict(lambda: bytearray(_PAGE_BLOCKS * DIGEST_SIZE))
+
+    def of(self, request: BlockRequest, data: bytes) -> bytes:
+        """Return the SHA-256 of a block, given what was read of it now or of the unchanged file earlier."""
+        if request.length != BLOCK_SIZE:
+            return hashlib.sha256(data).digest()
+        page, place = divmod(self._first[request.file] + request.offset // BLOCK_SIZE, _PAGE_BLOCKS)
+        digests, begin = self._pages[page], place * DIGEST_SIZE
+        digest = bytes(digests[begin : begin + DIGEST_SIZE])
+        if digest == _NOT_READ:
+            digest = digests[begin : begin + DIGEST_SIZE] = hashlib.sha256(data).digest()
+        return digest
+
+
+_PAGE_BLOCKS = 1024
+_NOT_READ = bytes(DIGEST_SIZE)
+
+
 class SourceReader:
     """Reads the blocks of a scan for one receiver.
 
     One call at a time; close() may come from another thread, and waits for the call.
     """
 
-    def __init__(self, found: Scan) -> None:
-        self._entries = found.manifest.entries
+    def __init__(self, found: Scan, digests: BlockDigests | None = None) -> None:
+        """Args:
+        found: what to read.
+        digests: those of the same scan, shared by its readers; None: its own.
+        """
+        self.manifest = found.manifest
+        self._digests = digests or BlockDigests(found)
         self._sources = found.sources
         # The file in use and its handle.
         self._open: tuple[int, int] | None = None
@@ -227,7 +274,7 @@ class SourceReader:
             self._close_file()
 
     def _read(self, request: BlockRequest) -> BlockRead | BlockFailed:
-        entry = self._entries[request.file]
+        entry = self.manifest.entries[request.file]
         if entry.kind is not EntryKind.FILE or request.offset + request.length > entry.size:
             raise LocalProtocolError(reason=f"a block that {entry.path} does not have")
         if self._failed and self._failed[0] == request.file:
@@ -242,7 +289,7 @@ class SourceReader:
             self._close_file()
             self._failed = request.file, code
             return BlockFailed(request, code)
-        return BlockRead(request, data, hashlib.sha256(data).digest())
+        return BlockRead(request, data, self._digests.of(request, data))
 
     def _read_block(self, request: BlockRequest, entry: Entry) -> bytes | None:
         """Return the bytes, None if the file is not what it was."""

@@ -13,7 +13,7 @@ import pytest
 
 from flyx.errors import InputError, LocalProtocolError, StorageError, UnsafeName
 from flyx.storage import reader
-from flyx.storage.reader import SourceReader, scan
+from flyx.storage.reader import BlockDigests, SourceReader, scan
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
 from flyx.transfer.manifest import BLOCK_SIZE, EntryKind, block_digest
 from tests.storage.support import MTIME_US, block_requests
@@ -228,6 +228,42 @@ def test_blocks_come_with_their_digests(tmp_path: Path) -> None:
     assert [block.request for block in blocks] == requests
     assert b"".join(block.data for block in blocks if isinstance(block, BlockRead)) == content
     assert all(isinstance(b, BlockRead) and b.digest == block_digest([b.data]) for b in blocks)
+
+
+def test_each_of_many_blocks_has_its_own_digest_for_all_readers_of_a_scan(tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    numbers = (0, 1, 1022, 1023, 1024, 1025)
+    for name in "ab":
+        with (tmp_path / "many" / name).open("wb") as sparse:
+            sparse.truncate(1026 * BLOCK_SIZE + 1)
+            for number in numbers:
+                sparse.seek(number * BLOCK_SIZE)
+                sparse.write(os.urandom(8))
+    found = scan([tmp_path / "many"])
+    digests = BlockDigests(found)
+    requests = [BlockRequest(file, n * BLOCK_SIZE, BLOCK_SIZE) for file in (1, 2) for n in numbers]
+    for _ in range(2):
+        blocks = SourceReader(found, digests).read(requests)
+        assert all(isinstance(b, BlockRead) and b.digest == block_digest([b.data]) for b in blocks)
+
+
+def test_a_block_is_hashed_once_for_all_readers_of_a_scan(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(bytes(2 * BLOCK_SIZE + 1))
+    found = scan([path])
+    digests = BlockDigests(found)
+    requests = block_requests(found.manifest)
+    before = SourceReader(found, digests).read(requests)
+    # Seen by the digest alone, as this change keeps size and time. A receiver refuses what does not match.
+    times = path.stat()
+    path.write_bytes(b"x" * (2 * BLOCK_SIZE + 1))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    after = SourceReader(found, digests).read(requests)
+    for old, new in zip(before, after, strict=True):
+        assert isinstance(old, BlockRead)
+        assert isinstance(new, BlockRead)
+        assert new.data != old.data
+        assert (new.digest == old.digest) == (new.request.length == BLOCK_SIZE)
 
 
 def test_an_empty_file_is_read_to_see_that_it_is_there(tree: Path) -> None:
