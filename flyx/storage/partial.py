@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 from flyx.errors import DestinationExists
 from flyx.storage import journal, state
+from flyx.storage.blocks import BlockWriter
 from flyx.storage.journal import Contents, Heading, Identity, Journal, Record, Saved
 from flyx.storage.state import StateDirectory
 from flyx.storage.tree import Parts, Tree
@@ -31,9 +32,6 @@ from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, block_digest
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KNOWN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-
-# Buffers that one pwritev takes: IOV_MAX, on Linux and macOS alike.
-_MOST_BUFFERS = 1024
 
 CHECKPOINT_INTERVAL = 1.0
 """Seconds between two checkpoints: as much work as a crash can cost. An fsync for each block would cost more
@@ -74,6 +72,7 @@ class Partials:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+        self._blocks = BlockWriter()
         # Set by begin().
         self._heading: Heading | None = None
         # Set when the first file is begun, or when an unfinished transfer goes on.
@@ -216,16 +215,15 @@ class Partials:
         handle = self._handle(file, Identity.of(entry))
         partial = self._files[file]
         try:
-            length = _write(handle, partial.written, parts)
+            length = self._blocks.write(handle, partial.written, parts, entry.size)
         except OSError as error:
             if error.errno not in _NO_SPACE or not self._free_reserve():
                 raise
             # It may be just what is missing, once all that has arrived is recorded.
             self.checkpoint()
             handle = self._handle(file, partial.identity)
-            length = _write(handle, partial.written, parts)
+            length = self._blocks.write(handle, partial.written, parts, entry.size)
         if length:
-            _start_writeback(handle, partial.written, length)
             partial.written += length
             partial.digests += digest
 
@@ -426,38 +424,3 @@ class Partials:
 
 def _part(number: int) -> str:
     return f"{number}.part"
-
-
-def _write(handle: int, start: int, parts: Sequence[bytes | memoryview]) -> int:
-    """Write parts, one after the other, at this offset; return how many bytes. If it fails, none count."""
-    offset = start
-    buffers = [memoryview(part) for part in parts if len(part)]
-    try:
-        while buffers:
-            done = os.pwritev(handle, buffers[:_MOST_BUFFERS], offset)
-            offset += done
-            buffers = _after(buffers, done)
-    except OSError:
-        # On a full disk, leaves the journal some room.
-        with suppress(OSError):
-            os.ftruncate(handle, start)
-        raise
-    return offset - start
-
-
-def _after(buffers: list[memoryview], done: int) -> list[memoryview]:
-    """What is left of the buffers when the first `done` bytes are written."""
-    for index, buffer in enumerate(buffers):
-        if done < len(buffer):
-            return [buffer[done:], *buffers[index + 1 :]]
-        done -= len(buffer)
-    return []
-
-
-def _start_writeback(handle: int, offset: int, length: int) -> None:
-    """Let the kernel start writing a block out now, so that the fsync at the end of a large file is short.
-
-    That is what Linux makes of this advice for pages that are dirty: it drops none of them.
-    """
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(handle, offset, length, os.POSIX_FADV_DONTNEED)
