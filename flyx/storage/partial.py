@@ -205,7 +205,11 @@ class Partials:
         """Bytes written of a file so far."""
         return self._files[file].written if file in self._files else 0
 
-    def append(self, file: int, entry: Entry, parts: Sequence[bytes | memoryview], digest: bytes) -> None:
+    def gather(self, parts: Sequence[bytes | memoryview]) -> memoryview:
+        """Return a block, given in parts, as one, to be checked and given to append() before the next."""
+        return self._blocks.gather(parts)
+
+    def append(self, file: int, entry: Entry, block: memoryview, digest: bytes) -> None:
         """Write a block after those written before.
 
         If it fails, what part of it was written does not count.
@@ -215,16 +219,16 @@ class Partials:
         handle = self._handle(file, Identity.of(entry))
         partial = self._files[file]
         try:
-            length = self._blocks.write(handle, partial.written, parts, entry.size)
+            self._blocks.write(handle, partial.written, block, entry.size)
         except OSError as error:
             if error.errno not in _NO_SPACE or not self._free_reserve():
                 raise
             # It may be just what is missing, once all that has arrived is recorded.
             self.checkpoint()
             handle = self._handle(file, partial.identity)
-            length = self._blocks.write(handle, partial.written, parts, entry.size)
-        if length:
-            partial.written += length
+            self._blocks.write(handle, partial.written, block, entry.size)
+        if block:
+            partial.written += len(block)
             partial.digests += digest
 
     def checkpoint(self) -> None:

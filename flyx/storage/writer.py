@@ -221,13 +221,14 @@ class Destination:
 
     def _write(self, block: WriteBlock) -> BlockWritten:
         entry = self._plan.entry(block.file)
-        length = sum(len(part) for part in block.parts)
+        data = self._partials.gather(block.parts)
+        length = len(data)
         if block.offset != self._partials.written(block.file) or block.offset + length > entry.size:
             raise LocalProtocolError(reason=f"a block of {entry.path} out of sequence")
-        if block_digest(block.parts) != block.digest:
+        if block_digest([data]) != block.digest:
             raise CorruptData(path=self._tree.shown(self._target(block.file)))
         self._tree.open_or_make()
-        self._partials.append(block.file, entry, block.parts, block.digest)
+        self._partials.append(block.file, entry, data, block.digest)
         self._bytes_written += length
         return BlockWritten(block.file, block.offset, length)
 

@@ -6,7 +6,7 @@ import errno
 import os
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flyx.errors import LocalProtocolError
 from flyx.storage.blocks import LARGE, BlockWriter
 from flyx.transfer.manifest import BLOCK_SIZE
 
@@ -43,6 +44,12 @@ def is_cached(handle: int, offset: int) -> bool:
         return True
 
 
+def put(writer: BlockWriter, handle: int, start: int, parts: Sequence[bytes | memoryview], size: int) -> None:
+    block = writer.gather(parts)
+    assert block == b"".join(parts)
+    writer.write(handle, start, block, size)
+
+
 def cut(block: bytes, places: list[int]) -> list[memoryview]:
     edges = [0, *sorted(places), len(block)]
     return [memoryview(block)[begin:end] for begin, end in pairwise(edges)]
@@ -64,10 +71,10 @@ def test_blocks_are_written_alike_past_the_cache_and_through_it(
         start = first * BLOCK_SIZE
         for number in range(2):
             at = start + number * BLOCK_SIZE
-            assert writer.write(handle, at, cut(block, places), size) == BLOCK_SIZE
+            put(writer, handle, at, cut(block, places), size)
         # A last block is seldom whole.
         end = start + 2 * BLOCK_SIZE
-        assert writer.write(handle, end, [block[:last]], size) == last
+        put(writer, handle, end, [block[:last]], size)
         assert os.pread(handle, 4 * BLOCK_SIZE, start) == block + block + block[:last]
         assert os.fstat(handle).st_size == end + last
 
@@ -78,18 +85,23 @@ def test_whole_blocks_of_large_files_alone_stay_out_of_the_cache(tmp_path: Path)
     with new_file(tmp_path) as handle:
         # To try these past the cache would fail, as they begin in the middle of a page, and would be the end
         # of all trying.
-        writer.write(handle, 1, [block], LARGE - 1)
-        writer.write(handle, 1, [block[:-1]], LARGE)
-        writer.write(handle, 2 * BLOCK_SIZE, [block], LARGE)
+        put(writer, handle, 1, [block], LARGE - 1)
+        put(writer, handle, 1, [block[:-1]], LARGE)
+        put(writer, handle, 2 * BLOCK_SIZE, [block], LARGE)
         if is_cached(handle, 2 * BLOCK_SIZE):
             pytest.skip("this filesystem keeps all that it has in memory")
 
 
 def test_a_block_of_nothing_writes_nothing(tmp_path: Path) -> None:
     with new_file(tmp_path) as handle:
-        assert BlockWriter().write(handle, 0, [], 0) == 0
-        assert BlockWriter().write(handle, 0, [b"", memoryview(b"")], LARGE) == 0
+        put(BlockWriter(), handle, 0, [], 0)
+        put(BlockWriter(), handle, 0, [b"", memoryview(b"")], LARGE)
         assert os.fstat(handle).st_size == 0
+
+
+def test_more_than_a_block_is_our_own_mistake() -> None:
+    with pytest.raises(LocalProtocolError):
+        BlockWriter().gather([bytes(BLOCK_SIZE), b"x"])
 
 
 def test_a_place_that_no_block_can_go_to_directly_gets_it_through_the_cache(tmp_path: Path) -> None:
@@ -97,8 +109,8 @@ def test_a_place_that_no_block_can_go_to_directly_gets_it_through_the_cache(tmp_
     block = os.urandom(BLOCK_SIZE)
     writer = BlockWriter()
     with new_file(tmp_path) as handle:
-        assert writer.write(handle, 1, [block], LARGE) == BLOCK_SIZE
-        writer.write(handle, 2 * BLOCK_SIZE, [block], LARGE)
+        put(writer, handle, 1, [block], LARGE)
+        put(writer, handle, 2 * BLOCK_SIZE, [block], LARGE)
         assert os.pread(handle, BLOCK_SIZE, 1) == os.pread(handle, BLOCK_SIZE, 2 * BLOCK_SIZE) == block
 
 
@@ -110,11 +122,11 @@ def test_a_block_that_does_not_fit_leaves_nothing_of_itself(tmp_path: Path, size
     writer = BlockWriter()
     block = os.urandom(BLOCK_SIZE)
     with new_file(tmp_path) as handle:
-        writer.write(handle, 0, [block], size)
+        put(writer, handle, 0, [block], size)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
         try:
             with pytest.raises(OSError, match="File too large"):
-                writer.write(handle, BLOCK_SIZE, [block], size)
+                put(writer, handle, BLOCK_SIZE, [block], size)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
             signal.signal(signal.SIGXFSZ, handler)

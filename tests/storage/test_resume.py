@@ -379,7 +379,6 @@ class Disk:
     WRITES = (
         "posix_fallocate",
         "pwrite",
-        "pwritev",
         "fsync",
         "ftruncate",
         "rename",

@@ -197,7 +197,7 @@ def test_nothing_unverified_reaches_the_disk(out: Path, destination: Destination
 
 def test_a_block_in_many_pieces_is_written_whole(out: Path, destination: Destination) -> None:
     content = os.urandom(5000)
-    parts = [memoryview(content)[i : i + 2] for i in range(0, 5000, 2)]  # more than one pwritev takes
+    parts = [memoryview(content)[i : i + 2] for i in range(0, 5000, 2)]
     offer = Offer({"f": content})
     block = WriteBlock(0, 0, [b"", *parts], block_digest([content]))
     succeed(destination, [*offer.plan(), block, offer.finish("f")])
@@ -208,7 +208,8 @@ def test_short_writes_are_continued(
     out: Path, destination: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = os.urandom(3000)
-    monkeypatch.setattr(os, "pwritev", lambda fd, parts, at: os.pwrite(fd, bytes(parts[0])[:700], at))
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:700], at))
     offer = Offer({"f": content})
     block = WriteBlock(0, 0, [content[:1000], content[1000:1001], content[1001:]], block_digest([content]))
     succeed(destination, [*offer.plan(), block, offer.finish("f")])
@@ -571,10 +572,14 @@ def test_a_file_that_the_system_will_not_let_grow_is_a_clear_error(out: Path) ->
 def test_a_quota_is_named_as_such(
     out: Path, destination: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pwritev(handle: int, parts: object, offset: int) -> int:
-        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+    pwrite = os.pwrite
 
-    monkeypatch.setattr(os, "pwritev", pwritev)
+    def refuse(handle: int, data: bytes, offset: int) -> int:
+        if data == b"x":
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        return pwrite(handle, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", refuse)
     error = failure(destination.apply(Offer({"f": b"x"}).everything()))
     assert isinstance(error, NoSpace)
     assert "quota" in (error.hint or "")
