@@ -46,6 +46,8 @@ class Link:
     buffer: float = 0.05
     # Part of the packets lost at random, before the buffer.
     loss: float = 0.0
+    # As many in a row at a time, on the average of all; 1: each by itself.
+    loss_burst: int = 1
     # Seconds of extra delay behind the bottleneck, at most; reorders.
     jitter: float = 0.0
     # Nothing arrives while any of these (start, end) lasts.
@@ -56,11 +58,22 @@ class Link:
     queueing: float = 0.0
     packets: int = 0
     dropped: int = 0
+    # Packets that a burst of losses has yet to take.
+    burst_left: int = 0
 
     @property
     def mean_queueing(self) -> float:
         """Seconds that a packet waited, on the average."""
         return self.queueing / max(self.packets, 1)
+
+    def loses(self, draw: Callable[[], float]) -> bool:
+        """Whether the next packet is lost at random."""
+        if not self.burst_left and self.loss and draw() < self.loss / self.loss_burst:
+            self.burst_left = self.loss_burst
+        if self.burst_left:
+            self.burst_left -= 1
+            return True
+        return False
 
     def is_out(self, now: float) -> bool:
         return any(start <= now < end for start, end in self.outages)
@@ -347,7 +360,7 @@ class Simulation:
         out = link.is_out(now)
         arrivals: list[tuple[float, int]] = []
         for n in range(burst.first, burst.first + burst.size):
-            if out or (link.loss and draw() < link.loss):
+            if out or link.loses(draw):
                 continue
             wait = max(link.busy_until - now, 0.0)
             if wait > link.buffer:
@@ -402,10 +415,11 @@ def run_alone(
     *,
     seed: int = 1,
     buffer: float = 0.05,
+    loss_burst: int = 1,
     longest_stall: float = 0.0,
 ) -> tuple[float, Link]:
     """Send in bulk over a link of its own: the used part of its rate (bytes a second), and the link."""
-    link = Link(rate, rtt / 2, buffer, loss)
+    link = Link(rate, rtt / 2, buffer, loss, loss_burst)
     flow = bulk(name, seed)
     flow.longest_stall = longest_stall
     Simulation(link, [flow], seed).run(seconds)

@@ -267,19 +267,38 @@ def test_background_loss_is_learned_without_a_queue_only() -> None:
     assert loss_of_rounds(300, rtt=0.051, lost=0) < 0.001
 
 
+def lossy_round(driven: Driven, rtt: float) -> State:
+    """A round at 10 MB/s that loses 80 of 500 packets, in 8 bursts, while the application limits."""
+    lost = [Loss(PACKET, driven.now - 0.09, 500 * PACKET, (n + 1) * 10 * PACKET, True) for n in range(8)]
+    driven.bbr.on_loss(driven.now, lost, 400 * PACKET)
+    fields = {"in_flight": 10**9, "lost_since": 80 * PACKET, "tx_in_flight": 500 * PACKET}
+    return driven.round(10e6, is_app_limited=True, rtt=rtt, **fields)
+
+
 def test_a2_loss_ends_startup_even_if_the_application_limits() -> None:
     """§5.3.1.3."""
     driven = Driven()
     for _ in range(3):
         driven.round(10e6, is_app_limited=True)
-    lost = [Loss(PACKET, driven.now - 0.09, 500 * PACKET, (n + 1) * 10 * PACKET, True) for n in range(8)]
-    driven.bbr.on_loss(driven.now, lost, 400 * PACKET)
-    driven.round(
-        10e6, is_app_limited=True, in_flight=10**9, lost_since=80 * PACKET, tx_in_flight=500 * PACKET
-    )
-    assert driven.bbr.state is State.DRAIN
+    assert lossy_round(driven, rtt=0.12) is State.DRAIN
     # max(bdp, inflight_latest) is 10 MB/s times 0.1 s.
     assert driven.bbr.model.inflight_longterm == pytest.approx(1_000_000)
+
+
+def test_loss_where_no_packet_met_a_queue_ends_startup_only_if_the_next_round_has_it_too() -> None:
+    driven = Driven()
+    for _ in range(3):
+        driven.round(10e6, is_app_limited=True)
+    assert lossy_round(driven, rtt=0.101) is State.STARTUP
+    assert driven.round(10e6, is_app_limited=True) is State.STARTUP
+    assert lossy_round(driven, rtt=0.101) is State.STARTUP
+    assert lossy_round(driven, rtt=0.101) is State.DRAIN
+
+
+def test_a_burst_of_losses_while_it_starts_does_not_keep_it_slow() -> None:
+    """It did, for 10 s: 36 %."""
+    used, _ = run_alone("bbr", megabits(100), 0.05, 0.01, 12, seed=7, loss_burst=20)
+    assert used > 0.85
 
 
 def test_few_losses_do_not_end_startup() -> None:
@@ -480,7 +499,8 @@ def test_a17_without_a_buffer_little_is_lost() -> None:
     link = Link(megabits(20), 0.025, buffer=0.002)
     flow, _ = simulate(link, 8)
     assert flow.rate_between(0, 8) > 0.6 * link.rate
-    assert link.dropped < 0.02 * link.packets
+    # No queue betrays that Startup has gone too far: it takes a round more to be sure.
+    assert link.dropped < 0.025 * link.packets
 
 
 def test_application_that_offers_little_does_not_inflate_the_model() -> None:

@@ -131,6 +131,8 @@ class Bbr(CongestionController):
         self._prev_probe_too_high = False
         self._prev_probe_precautionary = False
 
+        # Rounds of Startup in a row with too much loss.
+        self._lossy_startup_rounds = 0
         self._drain_start_round = 0
         self._idle_restart = False
         # §5.3.4.3. None: in flight has not fallen far enough yet.
@@ -284,18 +286,24 @@ class Bbr(CongestionController):
     # Startup and Drain. §5.3.1, §5.3.2
 
     def _startup_loss_too_high(self, sample: AckSample) -> bool:
-        """A whole round trip of loss, too often and too much. §5.3.1.3."""
-        return (
+        """A whole round trip of loss, too often and too much. §5.3.1.3.
+
+        Deviation: where no packet met a queue, two round trips of it, and of more than can be all background.
+        A buffer too short for its queue to be seen overflows again and again. A burst that the path lost by
+        itself is over, and to end Startup for it costs seconds at what it left: BBR looks for more bandwidth
+        every two or three seconds, and the next burst may end that, too.
+        """
+        lossy = (
             self.state is State.STARTUP
             and self.model.loss_in_round
             and self.model.loss_events_in_round >= STARTUP_FULL_LOSS_COUNT
             and self._too_high(sample.lost_since, sample.tx_in_flight)
-            # Deviation: until the background loss is known, only loss that cannot be all background.
-            and (
-                self.model.queue_seen
-                or sample.lost_since > sample.tx_in_flight * (LOSS_THRESH + MAX_BACKGROUND_LOSS)
-            )
         )
+        self._lossy_startup_rounds = self._lossy_startup_rounds + 1 if lossy else 0
+        if self.model.queue_met:
+            return lossy
+        not_background = sample.lost_since > sample.tx_in_flight * (LOSS_THRESH + MAX_BACKGROUND_LOSS)
+        return self._lossy_startup_rounds > 1 and not_background
 
     def _check_startup_done(self, loss_too_high: bool) -> None:
         model = self.model

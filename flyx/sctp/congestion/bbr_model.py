@@ -35,7 +35,7 @@ BACKGROUND_LOSS_ROUNDS = 32
 BACKGROUND_LOSS_PRIOR = 120_000
 # More lost than the background and this part, in a round that met a queue: the queue is full.
 OVERFLOW_LOSS = 0.005
-# The round's shortest round trip betrays a queue if it exceeds min_rtt by an eighth, but at least and at most
+# A round trip betrays a queue if it exceeds min_rtt by an eighth, but at least and at most
 # this many seconds: HyStart++'s thresholds (RFC 9406 §4.3).
 QUEUE_RTT_DIVISOR = 8
 QUEUE_RTT_MIN = 0.004
@@ -87,14 +87,19 @@ class PathModel:
         self._full_bw = 0.0
         self._full_bw_count = 0
 
-        # See update_background_loss(). queue_seen: all of the last round's packets met a queue.
+        # See update_background_loss(). queue_met: some packet of this round or the last met a queue.
+        # queue_seen: all of the last round's packets did.
         # queue_overflows: and more than a few of them were lost. loss_is_background: some met none, and few
         # were lost.
         self.background_loss = 0.0
+        self.queue_met = False
         self.queue_seen = False
         self.loss_is_background = False
         self.queue_overflows = False
         self._round_min_rtt = inf
+        self._round_max_rtt = 0.0
+        # What a round trip takes that betrays a queue.
+        self._queue_rtt = inf
         self._round_acked = 0
         self._round_lost = 0
         self._quiet_acked = 0.0
@@ -210,8 +215,13 @@ class PathModel:
 
         Call end_round_of_background_loss() next if the SACK ends a round.
         """
-        if sample.rtt is not None and sample.rtt < self._round_min_rtt:
-            self._round_min_rtt = sample.rtt
+        rtt = sample.rtt
+        if rtt is not None:
+            if rtt < self._round_min_rtt:
+                self._round_min_rtt = rtt
+            if rtt > self._round_max_rtt:
+                self._round_max_rtt = rtt
+                self.queue_met |= rtt >= self._queue_rtt
         self._round_acked += sample.acked
 
     def end_round_of_background_loss(self, now: float, probing: bool) -> None:
@@ -220,13 +230,16 @@ class PathModel:
         Args:
             probing: The round may tell of packets that were sent in order to find the limit.
         """
-        acked, lost, rtt = self._round_acked, self._round_lost, self._round_min_rtt
+        acked, lost = self._round_acked, self._round_lost
+        shortest, longest = self._round_min_rtt, self._round_max_rtt
         self._round_acked = self._round_lost = 0
-        self._round_min_rtt = inf
+        self._round_min_rtt, self._round_max_rtt = inf, 0.0
         if self.min_rtt is None:
             return
         slack = max(QUEUE_RTT_MIN, min(self.min_rtt / QUEUE_RTT_DIVISOR, QUEUE_RTT_MAX))
-        self.queue_seen = rtt >= self.min_rtt + slack
+        self._queue_rtt = self.min_rtt + slack
+        self.queue_met = longest >= self._queue_rtt
+        self.queue_seen = shortest >= self._queue_rtt
         self.queue_overflows = self.queue_seen and lost > (acked + lost) * (
             OVERFLOW_LOSS + self.background_loss
         )
