@@ -746,15 +746,19 @@ def test_what_comes_while_a_client_changes_its_connection_is_heard_on_the_new_on
     play(script)
 
 
+async def lose(node: Node, sender: Person, receiver: Person) -> None:
+    """Say something that is lost on its way to a node, with its channel; what comes after it is slow."""
+    node.shared.lag = 0.2
+    sender.say(receiver.client_id)
+    await asyncio.sleep(0.1)
+    node.shared.deafen()
+
+
 def test_a_client_is_told_that_the_channel_of_its_node_lost_something() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         sender.say(receiver.client_id)
         await asyncio.sleep(0.1)
-        there = world.nodes[1].shared
-        there.lag = 0.2
-        sender.say(receiver.client_id)
-        await asyncio.sleep(0.1)
-        there.deafen()
+        await lose(world.nodes[1], sender, receiver)
         await asyncio.sleep(10.0)
         assert receiver.got == [1]
         assert receiver.sessions == 2
@@ -765,10 +769,7 @@ def test_a_client_is_told_that_the_channel_of_its_node_lost_something() -> None:
 def test_so_is_one_that_has_gone_before_its_node_knew() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         there = world.nodes[1].shared
-        there.lag = 0.2
-        sender.say(receiver.client_id)
-        await asyncio.sleep(0.1)
-        there.deafen()
+        await lose(world.nodes[1], sender, receiver)
         there.lag = 0.0
         line = receiver.cut_line()
         await line.finish()
@@ -785,10 +786,7 @@ def test_so_is_one_that_has_gone_before_its_node_knew() -> None:
 def test_so_is_one_whose_peer_has_left_the_node_on_whose_way_it_was_lost() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         here, there = world.nodes
-        there.shared.lag = 0.2
-        sender.say(receiver.client_id)
-        await asyncio.sleep(0.1)
-        there.shared.deafen()
+        await lose(there, sender, receiver)
         await asyncio.sleep(0.1)
         # Whatever the node is asked or tells takes a while.
         there.shared.lag = 0.0
@@ -810,10 +808,7 @@ def test_so_is_one_that_has_gone_after_its_peer_from_the_node_on_whose_way_it_wa
         here, there = world.nodes
         sender.say(receiver.client_id)
         await asyncio.sleep(0.1)
-        there.shared.lag = 0.2
-        sender.say(receiver.client_id)
-        await asyncio.sleep(0.1)
-        there.shared.deafen()
+        await lose(there, sender, receiver)
         await asyncio.sleep(0.15)
         there.shared.lag = 0.0
         # The node of the receiver asks what it should have heard, and the answer takes a while.
@@ -838,10 +833,7 @@ def test_so_is_one_that_has_gone_after_its_peer_from_the_node_on_whose_way_it_wa
 def test_so_is_one_that_was_deaf_when_a_node_died_before_it_told_how_much_it_had_said() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         there = world.nodes[1]
-        there.shared.lag = 0.2
-        sender.say(receiver.client_id)
-        await asyncio.sleep(0.1)
-        there.shared.deafen()
+        await lose(there, sender, receiver)
         await asyncio.sleep(0.15)
         there.shared.lag = 0.0
         # The speaker moves on in good order, before its node can be asked.
@@ -863,10 +855,7 @@ def test_so_is_one_that_was_deaf_when_a_node_died_before_it_told_how_much_it_had
 def test_so_is_one_whose_node_is_taken_for_dead_before_it_knows_what_it_lost() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         here, there = world.nodes
-        there.shared.lag = 0.2
-        sender.say(receiver.client_id)
-        await asyncio.sleep(0.1)
-        there.shared.deafen()
+        await lose(there, sender, receiver)
         await asyncio.sleep(0.15)
         there.shared.lag = 0.0
         here.shared.lag = 1.0
