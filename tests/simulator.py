@@ -38,7 +38,7 @@ def manifest_of(files: dict[str, bytes | None]) -> Manifest:
 def digests_of(content: bytes | bytearray) -> bytes:
     """Return the SHA-256 of each block of a file, in one string."""
     blocks = range(0, len(content), BLOCK_SIZE)
-    return b"".join(block_digest([bytes(content[at : at + BLOCK_SIZE])]) for at in blocks)
+    return b"".join(block_digest(bytes(content[at : at + BLOCK_SIZE])) for at in blocks)
 
 
 @dataclass
@@ -60,7 +60,7 @@ class MemorySource:
         content = self.files[path]
         assert content is not None
         data = content[request.offset : request.offset + request.length]
-        return BlockRead(request, data, block_digest([data]))
+        return BlockRead(request, data, block_digest(data))
 
 
 class MemoryDestination:
@@ -92,7 +92,7 @@ class MemoryDestination:
         if self._saved.get(entry.path) == entry:
             content = self.files[entry.path]
             assert content is not None
-            return Kept(file, entry.path, block_digest([digests_of(content)]))
+            return Kept(file, entry.path, block_digest(digests_of(content)))
         if entry.path not in self._parts:
             return None
         earlier, part = self._parts.pop(entry.path)
@@ -122,7 +122,7 @@ class MemoryDestination:
                 found = [self._find(file, entry) for file, entry in enumerate(entries, first)]
                 return disk.EntriesPlanned(len(self._entries), tuple(one for one in found if one))
             case disk.WriteBlock(file=file, offset=offset, parts=parts, digest=digest):
-                if block_digest(parts) != digest:
+                if block_digest(b"".join(parts)) != digest:
                     return disk.OperationFailed(CorruptData(path=self._entries[file].path))
                 partial = self._partial.setdefault(file, bytearray())
                 assert len(partial) == offset

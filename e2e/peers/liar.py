@@ -127,10 +127,10 @@ def frame(kind: FrameKind, file: int, offset: int, payload: bytes) -> bytes:
 
 def whole_file(file: int, content: bytes) -> list[bytes]:
     digest = RunningDigest()
-    digest.add(block_digest([content]))
+    digest.add(block_digest(content))
     return [
         frame(FrameKind.DATA, file, 0, content),
-        frame(FrameKind.BLOCK_END, file, 0, block_digest([content])),
+        frame(FrameKind.BLOCK_END, file, 0, block_digest(content)),
         frame(FrameKind.FILE_END, file, len(content), digest.value()),
     ]
 

@@ -185,7 +185,7 @@ class Partials:
             os.ftruncate(handle, partial.written)
         except OSError:
             return False
-        return block_digest([block]) == partial.digests[-DIGEST_SIZE:]
+        return block_digest(block) == partial.digests[-DIGEST_SIZE:]
 
     def _remove_unknown(self, own: StateDirectory, found: Contents) -> None:
         """Remove what was begun and never recorded."""
@@ -267,7 +267,7 @@ class Partials:
 
     def digest_of(self, file: int) -> bytes:
         """The digest of a file that is all written, as manifest.py defines it."""
-        return block_digest([bytes(self._files[file].digests)])
+        return block_digest(self._files[file].digests)
 
     def source(self, file: int) -> tuple[int, str]:
         """Where a file that has been begun is: the handle of its directory, and its name there."""

@@ -10,7 +10,6 @@ Blocking, for threads; POSIX only.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import threading
@@ -33,6 +32,7 @@ from flyx.transfer.manifest import (
     EntryKind,
     Manifest,
     block_count,
+    block_digest,
 )
 from flyx.transfer.names import STATE_DIRECTORY, NameLedger
 
@@ -222,12 +222,12 @@ class BlockDigests:
     def of(self, request: BlockRequest, data: bytes) -> bytes:
         """Return the SHA-256 of a block, given what was read of it now or of the unchanged file earlier."""
         if request.length != BLOCK_SIZE:
-            return hashlib.sha256(data).digest()
+            return block_digest(data)
         page, place = divmod(self._first[request.file] + request.offset // BLOCK_SIZE, _PAGE_BLOCKS)
         digests, begin = self._pages[page], place * DIGEST_SIZE
         digest = bytes(digests[begin : begin + DIGEST_SIZE])
         if digest == _NOT_READ:
-            digest = digests[begin : begin + DIGEST_SIZE] = hashlib.sha256(data).digest()
+            digest = digests[begin : begin + DIGEST_SIZE] = block_digest(data)
         return digest
 
 

@@ -225,7 +225,7 @@ class Destination:
         length = len(data)
         if block.offset != self._partials.written(block.file) or block.offset + length > entry.size:
             raise LocalProtocolError(reason=f"a block of {entry.path} out of sequence")
-        if block_digest([data]) != block.digest:
+        if block_digest(data) != block.digest:
             raise CorruptData(path=self._tree.shown(self._target(block.file)))
         self._tree.open_or_make()
         self._partials.append(block.file, entry, data, block.digest)

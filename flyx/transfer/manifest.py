@@ -83,12 +83,9 @@ def manifest_id(entries: Sequence[Entry]) -> str:
     return digest.hexdigest()
 
 
-def block_digest(parts: Iterable[bytes | memoryview]) -> bytes:
-    """Return the SHA-256 of one block, given in pieces."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
+def block_digest(block: bytes | bytearray | memoryview) -> bytes:
+    """Return the SHA-256 of one block."""
+    return hashlib.sha256(block).digest()
 
 
 class RunningDigest:

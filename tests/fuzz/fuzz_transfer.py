@@ -127,7 +127,7 @@ def complete(message: bytes) -> bytes:
         kind, file = kind % 5, file % (len(FILES) + 1)
         position += FRAME_HEADER.size
         if kind in (FrameKind.BLOCK_END, FrameKind.FILE_END):
-            payload = block_digest([last])
+            payload = block_digest(last)
         else:
             size = length % 5001
             payload = message[position : position + size] or bytes(size)

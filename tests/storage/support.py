@@ -82,7 +82,7 @@ class Offer:
 
 
 def write_block(file: int, offset: int, content: bytes) -> WriteBlock:
-    return WriteBlock(file, offset, [content], block_digest([content]))
+    return WriteBlock(file, offset, [content], block_digest(content))
 
 
 def failure(outcomes: list[Outcome]) -> Exception:

@@ -63,7 +63,7 @@ ENTRIES = st.builds(
 INDEXES = st.integers(-1, 4)
 BLOCKS = st.builds(
     lambda file, offset, content, honest: WriteBlock(
-        file, offset, [content], block_digest([content if honest else b""])
+        file, offset, [content], block_digest(content if honest else b"")
     ),
     INDEXES,
     st.sampled_from([0, 1, 3]),
@@ -145,7 +145,7 @@ def honest(entries: list[Entry]) -> list[Operation]:
     for index, entry in enumerate(entries):
         if entry.kind is EntryKind.FILE:
             content = b"abc"[: entry.size]
-            operations += [WriteBlock(index, 0, [content], block_digest([content])), FinishFile(index)]
+            operations += [WriteBlock(index, 0, [content], block_digest(content)), FinishFile(index)]
     return operations
 
 

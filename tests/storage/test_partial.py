@@ -18,7 +18,7 @@ FILE = file_entry("f", 100)
 
 
 def write(partials: Partials, file: int, content: bytes) -> None:
-    partials.append(file, FILE, partials.gather([content]), block_digest([content]))
+    partials.append(file, FILE, partials.gather([content]), block_digest(content))
 
 
 def begun(tree: Tree) -> Partials:

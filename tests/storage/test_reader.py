@@ -227,7 +227,7 @@ def test_blocks_come_with_their_digests(tmp_path: Path) -> None:
     blocks = SourceReader(found).read(requests)
     assert [block.request for block in blocks] == requests
     assert b"".join(block.data for block in blocks if isinstance(block, BlockRead)) == content
-    assert all(isinstance(b, BlockRead) and b.digest == block_digest([b.data]) for b in blocks)
+    assert all(isinstance(b, BlockRead) and b.digest == block_digest(b.data) for b in blocks)
 
 
 def test_each_of_many_blocks_has_its_own_digest_for_all_readers_of_a_scan(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_each_of_many_blocks_has_its_own_digest_for_all_readers_of_a_scan(tmp_pa
     requests = [BlockRequest(file, n * BLOCK_SIZE, BLOCK_SIZE) for file in (1, 2) for n in numbers]
     for _ in range(2):
         blocks = SourceReader(found, digests).read(requests)
-        assert all(isinstance(b, BlockRead) and b.digest == block_digest([b.data]) for b in blocks)
+        assert all(isinstance(b, BlockRead) and b.digest == block_digest(b.data) for b in blocks)
 
 
 def test_a_block_is_hashed_once_for_all_readers_of_a_scan(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_a_block_is_hashed_once_for_all_readers_of_a_scan(tmp_path: Path) -> Non
 def test_an_empty_file_is_read_to_see_that_it_is_there(tree: Path) -> None:
     found = scan([tree / "sub" / "deep" / "zero"])
     request = BlockRequest(0, 0, 0)
-    assert SourceReader(found).read([request]) == [BlockRead(request, b"", block_digest([]))]
+    assert SourceReader(found).read([request]) == [BlockRead(request, b"", block_digest(b""))]
     Path(found.sources[0].path).unlink()
     assert SourceReader(found).read([request]) == [BlockFailed(request, "file_vanished")]
 

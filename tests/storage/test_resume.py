@@ -89,12 +89,10 @@ def test_a_later_run_finds_saved_files_and_verified_blocks(out: Path) -> None:
     begin(out)
     with Destination(out) as destination:
         there = found(destination)
-        small = block_digest([b"small"])
+        small = block_digest(b"small")
         assert there == {
-            "d/small": Kept(1, str(out / "d" / "small"), block_digest([small])),
-            "d/big": Held(
-                2, block_digest([BIG[:BLOCK_SIZE]]) + block_digest([BIG[BLOCK_SIZE : 2 * BLOCK_SIZE]])
-            ),
+            "d/small": Kept(1, str(out / "d" / "small"), block_digest(small)),
+            "d/big": Held(2, block_digest(BIG[:BLOCK_SIZE]) + block_digest(BIG[BLOCK_SIZE : 2 * BLOCK_SIZE])),
         }
         succeed(destination, rest(OFFER, there))
     assert contents_of(out) == CONTENTS

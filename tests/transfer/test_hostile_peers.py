@@ -30,10 +30,10 @@ def frame(kind: int, file: int, offset: int, payload: bytes) -> bytes:
 
 def file_frames(index: int, content: bytes) -> list[bytes]:
     digest = RunningDigest()
-    digest.add(block_digest([content]))
+    digest.add(block_digest(content))
     return [
         frame(FrameKind.DATA, index, 0, content),
-        frame(FrameKind.BLOCK_END, index, 0, block_digest([content])),
+        frame(FrameKind.BLOCK_END, index, 0, block_digest(content)),
         frame(FrameKind.FILE_END, index, len(content), digest.value()),
     ]
 
@@ -138,7 +138,7 @@ def test_data_beyond_the_credit_ends_the_transfer() -> None:
     size = WINDOW + 3 * BLOCK_SIZE
     receiver, _ = accepting_receiver(manifest_of({"big": bytes(size)}))
     piece = BLOCK_SIZE // 2
-    block = block_digest([bytes(BLOCK_SIZE)])
+    block = block_digest(bytes(BLOCK_SIZE))
     for offset in range(0, size, piece):
         receiver.receive_data(frame(FrameKind.DATA, 0, offset, bytes(piece)), NOW)
         if offset % BLOCK_SIZE:

@@ -413,7 +413,7 @@ TestReconnections.settings = settings(max_examples=share(20), stateful_step_coun
 
 
 def test_the_digest_of_a_transfer_does_not_depend_on_what_was_kept() -> None:
-    digests = [block_digest([bytes([i])]) for i in range(6)]
+    digests = [block_digest(bytes([i])) for i in range(6)]
     whole = TransferDigest()
     for file, digest in enumerate(digests):
         whole.add(file, digest)
