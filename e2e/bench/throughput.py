@@ -83,21 +83,27 @@ class Bench:
         path = self.scratch / "random.bin"
         return path if path.exists() else write_random(path, self.size)
 
+    def send(
+        self, source: Path, receivers: int = 1, *, program: Sequence[str] = FLYX
+    ) -> tuple[subprocess.Popen[str], str]:
+        """Start a sender; return it and its code."""
+        options = ["--server", self.server, "--quiet", "--receivers", str(receivers)]
+        process = subprocess.Popen(
+            [*program, "send", *options, str(source)], stdout=subprocess.PIPE, text=True
+        )
+        return process, _line(process).split()[-1]
+
+    def receive(self, code: str, target: Path, *, program: Sequence[str] = FLYX) -> subprocess.Popen[str]:
+        """Start a receiver, which prints its events."""
+        options = ["--server", self.server, "--json", "--yes", "-o", str(target)]
+        return subprocess.Popen([*program, "receive", *options, code], stdout=subprocess.PIPE, text=True)
+
     def flyx(self, source: Path, *, program: Sequence[str] = FLYX) -> Run:
         """Transfer something to one receiver, and remove what arrived."""
-        send = subprocess.Popen(
-            [*program, "send", "--server", self.server, "--quiet", str(source)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        code = _line(send).split()[-1]
+        send, code = self.send(source, program=program)
         target = self.scratch / "received"
         started_at, started = time.time(), time.perf_counter()
-        receive = subprocess.Popen(
-            [*program, "receive", "--server", self.server, "--json", "--yes", "-o", str(target), code],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        receive = self.receive(code, target, program=program)
         assert receive.stdout is not None
         events = [json.loads(line) for line in receive.stdout]
         costs = [_ended(process) for process in (send, receive)]
@@ -246,15 +252,9 @@ Timeline = list[tuple[float, int]]
 
 def _receive_together(bench: Bench, count: int) -> list[Timeline]:
     """Transfer the file to so many receivers, started at once; remove what arrived."""
-    command = [*FLYX, "send", "--server", bench.server, "--quiet", "--receivers", str(count)]
-    send = subprocess.Popen([*command, str(bench.source())], stdout=subprocess.PIPE, text=True)
-    code = _line(send).split()[-1]
+    send, code = bench.send(bench.source(), count)
     targets = [bench.scratch / f"received-{number}" for number in range(count)]
-    common = [*FLYX, "receive", "--server", bench.server, "--json", "--yes", "-o"]
-    running = [
-        subprocess.Popen([*common, str(target), code], stdout=subprocess.PIPE, text=True)
-        for target in targets
-    ]
+    running = [bench.receive(code, target) for target in targets]
     outputs: list[str] = []
     listeners = [
         threading.Thread(target=lambda process=process: outputs.append(process.stdout.read()))
