@@ -6,7 +6,7 @@ import httpx
 import pytest_asyncio
 
 from flyx.server.app import Server
-from tests.server.peers import local
+from tests.server.peers import http_of, local
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -17,5 +17,5 @@ async def server() -> AsyncIterator[Server]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def http(server: Server) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url.replace("ws:", "http:")) as client:
+    async with http_of(server) as client:
         yield client

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -27,6 +28,11 @@ def candidate(text: str = "candidate:1 1 udp 1 192.0.2.1 9 typ host", **data: ob
 
 def to(client_id: str, message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "data": {**message["data"], "target_id": client_id}}
+
+
+def http_of(server: Server, port: int | None = None) -> httpx.AsyncClient:
+    # Without TLS there is nothing to verify, and to load the authorities would take 25 ms each time.
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port or server.port}", verify=False)
 
 
 class Peer:

@@ -6,12 +6,11 @@ import signal
 import socket
 import time
 
-import httpx
 import pytest
 
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
-from tests.server.peers import joined, local, pair
+from tests.server.peers import http_of, joined, local, pair
 
 
 async def test_the_url_is_known_before_the_first_client() -> None:
@@ -33,7 +32,7 @@ async def test_a_server_on_all_addresses_has_a_url_to_connect_to() -> None:
 async def test_a_name_with_several_addresses_is_served_on_one_port() -> None:
     async with Server(ServerConfig(host="localhost", port=0)) as server:
         found = socket.getaddrinfo("localhost", server.port, type=socket.SOCK_STREAM)
-        async with httpx.AsyncClient() as http:
+        async with http_of(server) as http:
             for host in {str(address[0]) for *_, address in found}:
                 shown = f"[{host}]" if ":" in host else host
                 assert (await http.get(f"http://{shown}:{server.port}/healthz")).status_code == 200

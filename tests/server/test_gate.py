@@ -11,12 +11,7 @@ from websockets.exceptions import InvalidStatus
 
 from flyx.server.app import Server
 from flyx.server.config import LimitConfig, ServerConfig, parse_rate
-from tests.server.peers import OFFER, PATIENCE, candidate, joined, local, pair, peer
-
-
-def http_of(server: Server) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=server.url.replace("ws:", "http:"))
-
+from tests.server.peers import OFFER, PATIENCE, candidate, http_of, joined, local, pair, peer
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 

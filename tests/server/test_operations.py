@@ -4,18 +4,12 @@ import asyncio
 import gc
 import re
 import time
-from typing import Any
 
-import httpx
 import pytest
 
 from flyx.errors import InputError
 from flyx.server.app import Server
-from tests.server.peers import OFFER, FakeClock, Peer, joined, local, pair, peer
-
-
-def http_of(server: Server, port: int | None = None, **options: Any) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port or server.port}", **options)
+from tests.server.peers import OFFER, FakeClock, Peer, http_of, joined, local, pair, peer
 
 
 def bearing(token: str) -> dict[str, str]:

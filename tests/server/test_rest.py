@@ -10,15 +10,11 @@ import pytest
 from flyx import __version__
 from flyx.server.app import Server
 from flyx.server.config import DEFAULT_MAX_BODY_SIZE
-from tests.server.peers import FakeClock, joined, local
+from tests.server.peers import FakeClock, http_of, joined, local
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DAY = 24 * 3600
-
-
-def http_of(server: Server) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=server.url.replace("ws:", "http:"))
 
 
 def check_error(response: httpx.Response, status: int, code: str) -> None:

@@ -6,7 +6,6 @@ import random
 import socket
 import uuid
 
-import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 from websockets.asyncio.client import connect
@@ -21,6 +20,7 @@ from tests.server.peers import (
     FakeClock,
     Peer,
     candidate,
+    http_of,
     joined,
     local,
     pair,
@@ -292,8 +292,8 @@ async def test_a_persistent_room_outlives_its_sender(server: Server) -> None:
 
 
 async def _make_room(server: Server, **wishes: object) -> str:
-    async with httpx.AsyncClient() as http:
-        response = await http.post(server.url.replace("ws:", "http:") + "/room", json=wishes)
+    async with http_of(server) as http:
+        response = await http.post("/room", json=wishes)
     assert response.status_code == 201
     return f"/ws/{response.json()['room_id']}"
 
