@@ -361,6 +361,8 @@ def main() -> None:
         "--scratch", type=Path, help="directory to read from and write to; default: a new one"
     )
     arguments = parser.parse_args()
+    # Bytecode is kept, as it is of the other programs, which pip has compiled.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch, signaling_server() as server:
         bench = Bench(Path(scratch), server, parse_size(arguments.size), arguments.runs)
         for name in arguments.rows.split(","):
