@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 from e2e.peers.recorder import LOSS_VARIABLE, RECORD_VARIABLE
-from e2e.test_interop import CHANNELS, OURS, STACKS, Plan, connect, opened, started
+from e2e.test_interop import OURS, STACKS, Plan, connect, open_channels, started
 from flyx.errors import RemoteProtocolError
 from flyx.sctp.chunks import ChunkType
 from flyx.sctp.packet import split_chunks_untrusted
@@ -42,13 +42,7 @@ async def session(name: str, path: Path) -> None:
     ours_recorded = dataclasses.replace(OURS, environment=environment)
     async with started(ours_recorded, "flyx") as ours, started(STACKS[name](), name) as theirs:
         await connect(theirs, ours)
-        for peer in (ours, theirs):
-            for label, init in CHANNELS.items():
-                peer.tell("create", label=f"{peer.name} {label}", init=init)
-        labels = [f"{peer.name} {label}" for peer in (ours, theirs) for label in CHANNELS]
-        for creator, other in ((ours, theirs), (theirs, ours)):
-            for label, init in CHANNELS.items():
-                await opened(creator, other, f"{creator.name} {label}", init)
+        labels = await open_channels(ours, theirs)
         for label in labels:
             for peer in (ours, theirs):
                 peer.tell("send", label=label, messages=MESSAGES, close=False)
