@@ -337,6 +337,38 @@ def test_a21_tolerable_loss_while_probing_up_changes_nothing() -> None:
     assert driven.bbr.model.inflight_longterm == inf
 
 
+def test_hardly_any_loss_ends_a_probe_whose_packets_all_met_a_queue() -> None:
+    driven = Driven()
+    to_probe_up(driven, 10e6)
+    assert driven.round(10e6, rtt=0.12) is State.PROBE_BW_UP
+    driven.bbr.on_loss(driven.now, [Loss(6_000, driven.now, 1_000_000, 6_000, False)], 900_000)
+    assert driven.bbr.state is State.PROBE_BW_DOWN
+    # The 5,001st byte lost.
+    assert driven.bbr.model.inflight_longterm == pytest.approx(994_000 + 0.005 * 994_000 / 0.995)
+
+
+@pytest.mark.parametrize(
+    ("rate", "rtt", "seconds"),
+    [
+        # Drawn, of 2 to 3 s: nobody else is there.
+        (10e6, 0.1, 2.5),
+        # K of 833 packets.
+        (10e6, 0.12, 8.55),
+        # Of 8 packets, CUBIC would take 0.5 s as Reno does; the draft waits for 8 round trips.
+        (0.1e6, 0.12, 0.7),
+    ],
+)
+def test_a_probe_waits_until_who_filled_the_queue_has_recovered_from_the_last(
+    rate: float, rtt: float, seconds: float
+) -> None:
+    driven = Driven()
+    driven.to_probe_bw(rate)
+    began = driven.now
+    while driven.round(rate, rtt=rtt, in_flight=0) is not State.PROBE_BW_REFILL:
+        assert driven.now < began + 20
+    assert driven.now - began == pytest.approx(seconds, abs=0.11)
+
+
 def test_a18_spurious_loss_restarts_the_probe_it_ended() -> None:
     """§5.5.11.2."""
     driven = Driven()

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from math import inf, sqrt
+from math import cbrt, inf, sqrt
 
 from flyx.sctp.congestion.base import AckSample, CongestionController, Loss
-from flyx.sctp.congestion.bbr_model import BETA, LOSS_THRESH, MAX_BACKGROUND_LOSS, PathModel
+from flyx.sctp.congestion.bbr_model import BETA, LOSS_THRESH, MAX_BACKGROUND_LOSS, OVERFLOW_LOSS, PathModel
+from flyx.sctp.congestion.cubic import ALPHA_CUBIC, BETA_CUBIC, C
 from flyx.sctp.pacing import send_quantum
 
 # §2.5: the pacing rate is this part of bw, so that queues shrink on the average.
@@ -128,6 +129,8 @@ class Bbr(CongestionController):
         self._rounds_since_probe_up = 0
         self._bw_probe_wait = 0.0
         self._cycle_stamp = 0.0
+        # When Startup or a bandwidth probe last ended.
+        self._probed_at = 0.0
         self._prev_probe_too_high = False
         self._prev_probe_precautionary = False
 
@@ -331,6 +334,8 @@ class Bbr(CongestionController):
         self._rounds_since_probe_up = int(2 * self._randomness())
         self._bw_probe_wait = PROBE_WAIT + PROBE_WAIT_SPREAD * self._randomness()
         self._cycle_stamp = now
+        if self.state is not State.PROBE_RTT:
+            self._probed_at = now
         self._ack_phase = AckPhase.PROBE_STOPPING
         self.model.start_round()
         self._enter(State.PROBE_BW_DOWN)
@@ -394,7 +399,19 @@ class Bbr(CongestionController):
 
     def _is_time_to_probe_bw(self, now: float) -> bool:
         reno_rounds = min(self._target_inflight() / self._max_packet_size, RENO_COEXISTENCE_ROUNDS)
-        return now > self._cycle_stamp + self._bw_probe_wait or self._rounds_since_probe_up >= reno_rounds
+        due = now > self._cycle_stamp + self._bw_probe_wait or self._rounds_since_probe_up >= reno_rounds
+        return due and (not self.model.queue_seen or self._others_have_recovered(now))
+
+    def _others_have_recovered(self, now: float) -> bool:
+        """CUBIC with as much in flight as we have would have regained what our last probe took from it.
+
+        Deviation: the draft waits for Reno, where that takes no longer than 3 s. But whoever keeps the queue
+        filled while we do not is none of us, and loses a little more at each probe that comes too early.
+        """
+        fall = (1 - BETA_CUBIC) * self._target_inflight() / self._max_packet_size
+        # K of RFC 9438 §4.2, or sooner where it grows like Reno (§4.3).
+        recovery = min(cbrt(fall / C), fall / ALPHA_CUBIC * (self.model.min_rtt or 0.0))
+        return now > self._probed_at + recovery
 
     def _is_time_to_cruise(self) -> bool:
         return self._in_flight <= min(self._inflight_with_headroom(), self._inflight(1.0, self.model.max_bw))
@@ -434,13 +451,22 @@ class Bbr(CongestionController):
         # Deviation: the background, and two standard deviations of it: a probe looks at its flight again and
         # again, and may not end by chance. Nothing, on a path without background loss.
         chance = 2 * sqrt(background * tx_in_flight * self._max_packet_size)
-        return lost > tx_in_flight * (LOSS_THRESH + background) + chance
+        return lost > tx_in_flight * (self._loss_thresh + background) + chance
+
+    @property
+    def _loss_thresh(self) -> float:
+        """Part of what is in flight that a path may lose while bandwidth is probed.
+
+        Deviation: hardly any where all packets of a round met a queue, which then is full. The draft goes on
+        for round trips in which it loses little, while a competitor such as CUBIC gives way in each of them.
+        """
+        return OVERFLOW_LOSS if self._in_probe_bw and self.model.queue_seen else LOSS_THRESH
 
     def _inflight_at_loss(self, loss: Loss) -> float:
         """How much of the burst was in flight when the loss became too much."""
         inflight_before = loss.tx_in_flight - loss.size
         lost_before = loss.lost_since - loss.size
-        thresh = LOSS_THRESH + self.model.background_loss
+        thresh = self._loss_thresh + self.model.background_loss
         lost_prefix = (thresh * inflight_before - lost_before) / (1 - thresh)
         return inflight_before + lost_prefix
 
