@@ -132,6 +132,7 @@ def test_the_wrap_of_tsns_and_ssns_under_loss(seed):
     assert [m.data for m in link.right.messages] == sent
 
 
+@pytest.mark.skipif(not THOROUGH, reason="takes seconds; send queue and reassembly wrap in their own tests")
 def test_many_small_messages_across_the_wrap_of_ssns():
     link = connect(Conditions(loss=0.01, delay=0.01))
     for number in range(66_000):
