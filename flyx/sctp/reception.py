@@ -14,9 +14,10 @@ from flyx.sctp.reassembly import BEGINNING, Fragment, Message, Reassembly
 from flyx.sctp.receive_tracker import ReceiveTracker
 from flyx.sctp.serial import TSN_MODULUS, widen
 from flyx.sctp.timers import Timer, Timers
-from flyx.sctp.transmission import DATA_CHUNK_HEADER, DATA_PACKET_HEADER
+from flyx.sctp.transmission import DATA_CHUNK_HEADER, DATA_PACKET_HEADER, TSN_AT, put_tsn
 
 _HEADER_SIZE = DATA_PACKET_HEADER.size
+_unpack_header = DATA_PACKET_HEADER.unpack_from
 _COMMON = 12
 _CHUNK_HEADER = DATA_CHUNK_HEADER.size
 _IMMEDIATELY = 0x08
@@ -66,34 +67,33 @@ class Reception:
         if first is None or tracker.has_gaps or reassembly.expected != tracker.cumulative + 1:
             return start
         expected = (tracker.cumulative + 1) % TSN_MODULUS
-        wanted = (tag, 0, 0, first.flags & ~BEGINNING, first.stream_id, first.ssn)
-        unpack, parts = DATA_PACKET_HEADER.unpack_from, reassembly.parts
-        index, size = start, 0
-        room = self._config.max_message_size - reassembly.parts_size
-        for index in range(start, len(packets)):
-            packet = packets[index]
-            if len(packet) <= _HEADER_SIZE:
+        wanted = (tag, 0, 0, first.flags & ~BEGINNING, expected, first.stream_id, first.ssn)
+        packet = packets[start]
+        whole = len(packet)
+        if whole <= _HEADER_SIZE:
+            return start
+        _, _, told, checksum, kind, flags, length, tsn, stream_id, ssn, _ = _unpack_header(packet)
+        if (told, checksum, kind, flags, tsn, stream_id, ssn) != wanted or padded(length) + _COMMON != whole:
+            return start
+        size, end = length - _CHUNK_HEADER, length + _COMMON
+        # No more than one beyond the largest message: took_parts() refuses that.
+        most = start + (self._config.max_message_size - reassembly.parts_size) // size + 1
+        append = reassembly.parts.append
+        # Of the next packets, all of the header must be the same but for the TSN.
+        header = bytearray(packet[:_HEADER_SIZE])
+        index = start
+        for packet in packets[start:most]:
+            put_tsn(header, TSN_AT, expected)
+            if len(packet) != whole or packet[:_HEADER_SIZE] != header:
                 break
-            _, _, told, checksum, kind, flags, length, tsn, stream_id, ssn, _ = unpack(packet)
-            if (
-                tsn != expected
-                or (told, checksum, kind, flags, stream_id, ssn) != wanted
-                or padded(length) + _COMMON != len(packet)
-            ):
-                break
-            parts.append(packet[_HEADER_SIZE : length + _COMMON])
-            size += length - _CHUNK_HEADER
-            if size > room:
-                break
+            append(packet[_HEADER_SIZE:end])
             expected = (expected + 1) % TSN_MODULUS
-        else:
-            index = len(packets)
-        taken = len(parts) - reassembly.part_count
-        if taken:
-            tracker.cumulative += taken
-            reassembly.took_parts(taken, size)
-            self._unsacked += taken
-            self._counted += size
+            index += 1
+        taken = index - start
+        tracker.cumulative += taken
+        reassembly.took_parts(taken, taken * size)
+        self._unsacked += taken
+        self._counted += taken * size
         return index
 
     def receive_data(self, flags: int, value: memoryview) -> None:

@@ -31,6 +31,11 @@ DATA_PACKET_HEADER = struct.Struct("!HHIIBBHIHHI")
 
 PACKET_OVERHEAD = DATA_PACKET_HEADER.size
 
+TSN_AT = 16
+"""Where its TSN is in a packet that begins with DATA."""
+
+put_tsn = struct.Struct("!I").pack_into
+
 MAX_BURST_PACKETS = 256
 """Packets built before the driver gets its turn: the event loop must not stand still."""
 
@@ -381,17 +386,15 @@ class _Builder:
 
     def add(self, message: OutgoingMessage, fragment: int, count: int, tsn: int) -> None:
         """Add `count` fragments of a message, the first one with this TSN."""
+        end = fragment + count
         if padded(message.fragment_size) + PACKET_OVERHEAD > self._max_packet_size // 2:
-            self._close_packet()
-            self._add_alone(message, fragment, count, tsn)
-            return
-        for index in range(fragment, fragment + count):
-            chunk = self._chunk(message, index, tsn % TSN_MODULUS)
-            if self._open_size + len(chunk) > self._max_packet_size:
+            middle, last = max(fragment, 1), min(end, message.fragment_count - 1)
+            if middle < last:
+                self._add_chunks(message, fragment, middle, tsn)
                 self._close_packet()
-            self._open.append(chunk)
-            self._open_size += len(chunk)
-            tsn += 1
+                self._add_middle(message, middle, last, tsn + middle - fragment)
+                fragment, tsn = last, tsn + last - fragment
+        self._add_chunks(message, fragment, end, tsn)
 
     def finish(self) -> list[bytes]:
         """Return the packets."""
@@ -401,39 +404,41 @@ class _Builder:
             return self._packets
         return [with_checksum(packet, checksum) for packet in self._packets]
 
-    def _add_alone(self, message: OutgoingMessage, fragment: int, count: int, tsn: int) -> None:
-        """The hot path: each fragment a packet, its two headers packed at once; _chunk is its slow twin."""
-        peer = self._peer
-        source, destination, tag = peer.source_port, peer.destination_port, peer.verification_tag
-        pack, append, join = DATA_PACKET_HEADER.pack, self._packets.append, b"".join
-        data, size = message.data, message.fragment_size
-        stream_id, ssn, ppid = message.stream_id, message.ssn, message.ppid
-        unordered = UNORDERED if message.unordered else 0
-        last = message.fragment_count - 1
-        position = fragment * size
-        for index in range(fragment, fragment + count):
-            flags = unordered
-            if index == 0:
-                flags |= BEGINNING
-            if index == last:
-                flags |= ENDING
-            part = data[position : position + size]
-            length = len(part)
-            header = pack(
-                source,
-                destination,
-                tag,
+    def _add_middle(self, message: OutgoingMessage, first: int, end: int, tsn: int) -> None:
+        """The hot path: fragments that are neither first nor last, each a packet; _add_chunks is its twin.
+
+        Their headers are the same but for the TSN.
+        """
+        peer, size = self._peer, message.fragment_size
+        header = bytearray(
+            DATA_PACKET_HEADER.pack(
+                peer.source_port,
+                peer.destination_port,
+                peer.verification_tag,
                 0,
                 ChunkType.DATA,
-                flags,
-                length + 16,
-                tsn % TSN_MODULUS,
-                stream_id,
-                ssn,
-                ppid,
+                UNORDERED if message.unordered else 0,
+                size + DATA_CHUNK_HEADER.size,
+                0,
+                message.stream_id,
+                message.ssn,
+                message.ppid,
             )
-            append(join((header, part, _PADDING[length & 3])))
-            position += size
+        )
+        append, join, data = self._packets.append, b"".join, message.data
+        for position in range(first * size, end * size, size):
+            put_tsn(header, TSN_AT, tsn % TSN_MODULUS)
+            # No padding: where there are several, their size is a multiple of four.
+            append(join((header, data[position : position + size])))
+            tsn += 1
+
+    def _add_chunks(self, message: OutgoingMessage, first: int, end: int, tsn: int) -> None:
+        for index in range(first, end):
+            chunk = self._chunk(message, index, tsn % TSN_MODULUS)
+            if self._open_size + len(chunk) > self._max_packet_size:
+                self._close_packet()
+            self._open.append(chunk)
+            self._open_size += len(chunk)
             tsn += 1
 
     def _chunk(self, message: OutgoingMessage, index: int, tsn: int) -> bytes:

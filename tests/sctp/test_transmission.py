@@ -1,11 +1,17 @@
 """flyx/sctp/transmission.py."""
 
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from flyx.sctp.chunks import Sack, parse_forward_tsn_untrusted
 from flyx.sctp.congestion import make_controller
+from flyx.sctp.packet import split_chunks_untrusted
 from flyx.sctp.path_mtu import PathMtu
 from flyx.sctp.send_queue import OutgoingMessage, SendQueue
 from flyx.sctp.timers import Timers
-from flyx.sctp.transmission import Peer, Transmission
+from flyx.sctp.transmission import DATA_CHUNK_HEADER, Peer, Transmission, _Builder
 
 TSN = 100
 
@@ -33,3 +39,33 @@ def test_forward_tsn_follows_once_what_is_before_an_abandoned_message_is_acknowl
     transmission.receive_sack(Sack(last + 1, 1 << 20), 1.7)
     assert transmission.forward_tsn(1.7) is None
     assert not transmission.outstanding.abandoned_waiting
+
+
+@given(
+    largest=st.integers(32, 300),
+    size=st.integers(1, 3000),
+    first=st.integers(0, 20),
+    count=st.integers(1, 20),
+    max_packet_size=st.sampled_from([328, 700, 5000]),
+)
+def test_fragments_leave_whole_and_in_order_alone_or_together(largest, size, first, count, max_packet_size):
+    message = OutgoingMessage(
+        7, 53, random.Random(size).randbytes(size), unordered=True, max_retransmits=None, expires_at=None
+    )
+    message.cut(largest)
+    first = min(first, message.fragment_count - 1)
+    count = min(count, message.fragment_count - first)
+    tsn = (1 << 32) - 2
+    builder = _Builder(Peer(5000, 5000, 9, 3000, None), max_packet_size)
+    builder.add(message, first, count, tsn)
+    packets = builder.finish()
+    assert all(len(packet) <= max_packet_size for packet in packets)
+    sent = [chunk for packet in packets for chunk in split_chunks_untrusted(packet)]
+    for index, (kind, flags, value) in enumerate(sent, first):
+        part = message.data[index * message.fragment_size :][: message.fragment_size]
+        ends = 2 * (index == 0) + (index == message.fragment_count - 1)
+        fields = (0, 4 + ends, 16 + len(part), (tsn + index - first) % (1 << 32), 7, 0, 53)
+        header = bytes([kind, flags]) + (len(value) + 4).to_bytes(2, "big") + bytes(value[:12])
+        assert DATA_CHUNK_HEADER.unpack(header) == fields
+        assert value[12:] == part
+    assert len(sent) == count
