@@ -97,10 +97,10 @@ def aiortc() -> Stack:
 DCSCTP_LIFETIME = 60_000
 """So long that no message expires before it is sent.
 
-The SCTP of libwebrtc (dcsctp) stops for good, on all its channels, when a lifetime ends of whose message
-some fragments are sent and acknowledged while nothing else is in flight: it sends neither the FORWARD TSN nor
-anything else. Our SACKs acknowledge a whole burst at once, so it gets there often: in 11 of 12 runs that sent
-16 MB beside messages with lifetimes of 20 and 50 ms.
+The SCTP of libwebrtc (dcsctp) stops for good, on all its channels, when the lifetime of a message ends after
+some of its fragments were sent and acknowledged, and nothing else is in flight: neither the FORWARD TSN comes
+nor anything else. Our SACKs acknowledge a whole burst at once, so it gets there often: in 11 of 12 runs that
+sent 16 MB beside messages with lifetimes of 20 and 50 ms.
 """
 
 

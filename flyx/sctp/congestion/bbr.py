@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from math import cbrt, inf, sqrt
+from math import inf, sqrt
 
 from flyx.sctp.congestion.base import AckSample, CongestionController, Loss
 from flyx.sctp.congestion.bbr_model import BETA, LOSS_THRESH, MAX_BACKGROUND_LOSS, OVERFLOW_LOSS, PathModel
-from flyx.sctp.congestion.cubic import ALPHA_CUBIC, BETA_CUBIC, C
+from flyx.sctp.congestion.cubic import recovery_time
 from flyx.sctp.pacing import send_quantum
 
 # §2.5: the pacing rate is this part of bw, so that queues shrink on the average.
@@ -405,13 +405,11 @@ class Bbr(CongestionController):
     def _others_have_recovered(self, now: float) -> bool:
         """CUBIC with as much in flight as we have would have regained what our last probe took from it.
 
-        Deviation: the draft waits for Reno, where that takes no longer than 3 s. But whoever keeps the queue
-        filled while we do not is none of us, and loses a little more at each probe that comes too early.
+        Deviation: the draft waits for Reno, where that takes no longer than 3 s. But who keeps the queue
+        filled while we let it drain is no BBR flow, and has less after each probe that comes too early.
         """
-        fall = (1 - BETA_CUBIC) * self._target_inflight() / self._max_packet_size
-        # K of RFC 9438 §4.2, or sooner where it grows like Reno (§4.3).
-        recovery = min(cbrt(fall / C), fall / ALPHA_CUBIC * (self.model.min_rtt or 0.0))
-        return now > self._probed_at + recovery
+        window = self._target_inflight() / self._max_packet_size
+        return now > self._probed_at + recovery_time(window, self.model.min_rtt or 0.0)
 
     def _is_time_to_cruise(self) -> bool:
         return self._in_flight <= min(self._inflight_with_headroom(), self._inflight(1.0, self.model.max_bw))

@@ -9,7 +9,7 @@ window falls at once and pacing spreads what is sent after it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import cbrt, inf
 
 from flyx.sctp.congestion.base import AckSample, CongestionController, Loss
 
@@ -39,6 +39,15 @@ MIN_RTT_DIVISOR = 8
 N_RTT_SAMPLE = 8
 CSS_GROWTH_DIVISOR = 4
 CSS_ROUNDS = 5
+
+
+def recovery_time(window: float, rtt: float) -> float:
+    """Seconds until CUBIC has regained what a loss took from a window of so many packets.
+
+    K of §4.2, or less where it grows as Reno does (§4.3).
+    """
+    fall = (1 - BETA_CUBIC) * window
+    return min(cbrt(fall / C), fall / ALPHA_CUBIC * rtt)
 
 
 class HyStart:
@@ -282,7 +291,7 @@ class Cubic(CongestionController):
             self.w_max = self.cwnd
             self.cwnd_prior = max(self.cwnd_prior, self.cwnd)
         else:
-            self.k = ((self.w_max - self.cwnd) / self._max_packet_size / C) ** (1 / 3)
+            self.k = cbrt((self.w_max - self.cwnd) / self._max_packet_size / C)
         return now
 
     def _w_cubic(self, t: float) -> float:
