@@ -29,7 +29,8 @@ class Config:
         sack_delay: SACK.Delay: 200 ms in RFC 9260 §6.2; acknowledgements are what tells us the path's
             round trip, so they wait no longer than 20 ms here.
         sack_every: packets after which a SACK leaves at once. RFC 9260 §6.2 says 2 (SHOULD). A batch of
-            packets that came together gets one SACK, as TCP stretches its ACKs behind GRO.
+            packets that came together gets one SACK, as TCP stretches its ACKs behind GRO. The end of a
+            message waits for no second packet: aiortc sends nothing more before that is acknowledged.
         sack_stretch: seconds between two SACKs, at least, while data comes in order and fast: each costs both
             sides as much as a dozen packets do.
         sack_stretch_rate: bytes a second that are fast. Others send a few packets a SACK, whatever cwnd says

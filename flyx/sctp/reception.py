@@ -10,7 +10,7 @@ from flyx.errors import RemoteProtocolError
 from flyx.sctp import chunks
 from flyx.sctp.config import Config
 from flyx.sctp.packet import padded
-from flyx.sctp.reassembly import BEGINNING, Fragment, Message, Reassembly
+from flyx.sctp.reassembly import BEGINNING, ENDING, Fragment, Message, Reassembly
 from flyx.sctp.receive_tracker import ReceiveTracker
 from flyx.sctp.serial import TSN_MODULUS, widen
 from flyx.sctp.timers import Timer, Timers
@@ -34,8 +34,10 @@ class Reception:
         self._reassembly = Reassembly(config.max_message_size)
         # What fills a gap is taken beyond the window: of an honest peer, one message at most.
         self._most = config.receive_window + config.max_message_size
-        # Packets with DATA since the last SACK, and whether the next one must not wait.
+        # Packets with DATA since the last SACK, and whether one of them ends a message.
         self._unsacked = 0
+        self._ended = False
+        # The next SACK must not wait.
         self._sack_now = False
         # Before when the next SACK need not leave.
         self._next_sack_at = 0.0
@@ -111,6 +113,8 @@ class Reception:
         tracker = self._tracker
         tsn = widen(tsn_wire, tracker.cumulative)
         self._counted += len(value)
+        if flags & ENDING:
+            self._ended = True
         if flags & _IMMEDIATELY:
             self._sack_now = True
         if self._full() and tsn != tracker.cumulative + 1:
@@ -134,7 +138,7 @@ class Reception:
         """Let the SACK wait if it may."""
         if not self._unsacked or self._sack_now:
             return
-        if self._unsacked < self._config.sack_every:
+        if self._unsacked < self._config.sack_every and not self._ended:
             if not self._timers.running(Timer.SACK):
                 self._timers.start(Timer.SACK, now + self._config.sack_delay)
         elif self._next_sack_at <= now:
@@ -168,6 +172,7 @@ class Reception:
             return None
         self._sack_now = False
         self._unsacked = 0
+        self._ended = False
         self._timers.stop(Timer.SACK)
         stretch, elapsed = self._config.sack_stretch, now - self._counted_since
         if elapsed >= stretch:

@@ -94,3 +94,23 @@ def test_the_hot_path_refuses_a_message_longer_than_may_be() -> None:
     reception = Reception(FIRST_TSN, CONFIG, Timers())
     packets = [packet(FIRST_TSN + n, BEGINNING * (n == 0), 40) for n in range(11)]
     assert feed(reception, packets, fast=True) == ["refused"]
+
+
+def test_a_packet_alone_is_acknowledged_at_once_if_it_ends_a_message() -> None:
+    """Its sender may have nothing else to send before it has the SACK: stock aiortc, for one."""
+    reception = Reception(FIRST_TSN, CONFIG, Timers())
+    feed_one(reception, packet(FIRST_TSN, BEGINNING, 40))
+    assert reception.sack(0.0) is None
+    feed_one(reception, packet(FIRST_TSN + 1, 0, 40))
+    assert reception.sack(0.0) is not None
+    feed_one(reception, packet(FIRST_TSN + 2, ENDING, 40))
+    assert reception.sack(0.0) is not None
+    feed_one(reception, packet(FIRST_TSN + 3, BEGINNING, 40, 1))
+    assert reception.sack(0.0) is None
+
+
+def feed_one(reception: Reception, arrived: bytes) -> None:
+    for _, flags, value in split_chunks_untrusted(arrived):
+        reception.receive_data(flags, value)
+    reception.packet_done()
+    reception.schedule_sack(0.0)
