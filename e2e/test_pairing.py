@@ -255,12 +255,16 @@ class Guessing(Attack):
 
         as_receiver = Pairing(to_sender.connection, to_sender.channels)
         as_sender = Pairing(to_receiver.connection, to_receiver.channels)
-        outcomes = await asyncio.gather(
+        # First with the sender: it gives up whoever the honest server says has left, as the receiver will.
+        for pairing in (
             as_receiver.receive(room_id, None, ask, has_words=True),
             Gate(room_id, self._code).pair(as_sender),
-            return_exceptions=True,
-        )
-        self.results += [outcome if isinstance(outcome, FlyxError) else "paired" for outcome in outcomes]
+        ):
+            try:
+                await pairing
+                self.results.append("paired")
+            except FlyxError as error:
+                self.results.append(error)
 
 
 class Replaying(PassingOn):

@@ -192,7 +192,8 @@ class Bbr(CongestionController):
                 self._save_state_upon_loss()
             if not self._is_bw_probe_sample or not self._too_high(loss.lost_since, loss.tx_in_flight):
                 continue
-            self._handle_inflight_too_high(now, self._inflight_at_loss(loss), loss.is_app_limited)
+            inflight = self.model.inflight_at_loss(loss, self._loss_thresh)
+            self._handle_inflight_too_high(now, inflight, loss.is_app_limited)
         self._update_control_parameters(0)
 
     def on_timeout(self, now: float, in_flight: int) -> None:
@@ -459,14 +460,6 @@ class Bbr(CongestionController):
         for round trips in which it loses little, while a competitor such as CUBIC gives way in each of them.
         """
         return OVERFLOW_LOSS if self._in_probe_bw and self.model.queue_seen else LOSS_THRESH
-
-    def _inflight_at_loss(self, loss: Loss) -> float:
-        """How much of the burst was in flight when the loss became too much."""
-        inflight_before = loss.tx_in_flight - loss.size
-        lost_before = loss.lost_since - loss.size
-        thresh = self._loss_thresh + self.model.background_loss
-        lost_prefix = (thresh * inflight_before - lost_before) / (1 - thresh)
-        return inflight_before + lost_prefix
 
     def _handle_inflight_too_high(self, now: float, inflight: float, is_app_limited: bool) -> None:
         self._prev_probe_too_high = True

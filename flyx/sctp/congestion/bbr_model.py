@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import inf
 
-from flyx.sctp.congestion.base import AckSample
+from flyx.sctp.congestion.base import AckSample, Loss
 from flyx.sctp.congestion.filters import WindowedMax
 
 # §2.8: most that a path may lose of what is in flight while bandwidth is probed.
@@ -305,6 +305,14 @@ class PathModel:
         self.bw = min(self.max_bw, self.bw_shortterm)
 
     # On other occasions
+
+    def inflight_at_loss(self, loss: Loss, thresh: float) -> float:
+        """How much was in flight when more of it than this part and the background was lost. §5.5.10.2."""
+        inflight_before = loss.tx_in_flight - loss.size
+        lost_before = loss.lost_since - loss.size
+        thresh += self.background_loss
+        lost_prefix = (thresh * inflight_before - lost_before) / (1 - thresh)
+        return inflight_before + lost_prefix
 
     def note_loss(self, size: int) -> bool:
         """This many bytes have been lost; true for the first loss of the round. §5.5.10.2."""
