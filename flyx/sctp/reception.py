@@ -9,7 +9,7 @@ from __future__ import annotations
 from flyx.errors import RemoteProtocolError
 from flyx.sctp import chunks
 from flyx.sctp.config import Config
-from flyx.sctp.packet import padded
+from flyx.sctp.packet import COMMON_HEADER_SIZE, padded
 from flyx.sctp.reassembly import BEGINNING, ENDING, Fragment, Message, Reassembly
 from flyx.sctp.receive_tracker import ReceiveTracker
 from flyx.sctp.serial import TSN_MODULUS, widen
@@ -18,7 +18,6 @@ from flyx.sctp.transmission import DATA_CHUNK_HEADER, DATA_PACKET_HEADER, TSN_AT
 
 _HEADER_SIZE = DATA_PACKET_HEADER.size
 _unpack_header = DATA_PACKET_HEADER.unpack_from
-_COMMON = 12
 _CHUNK_HEADER = DATA_CHUNK_HEADER.size
 _IMMEDIATELY = 0x08
 """I bit of DATA: the sender wants its SACK now (RFC 7053)."""
@@ -75,9 +74,9 @@ class Reception:
         if whole <= _HEADER_SIZE:
             return start
         _, _, told, checksum, kind, flags, length, tsn, stream_id, ssn, _ = _unpack_header(packet)
-        if (told, checksum, kind, flags, tsn, stream_id, ssn) != wanted or padded(length) + _COMMON != whole:
+        size, end = length - _CHUNK_HEADER, length + COMMON_HEADER_SIZE
+        if (told, checksum, kind, flags, tsn, stream_id, ssn) != wanted or padded(end) != whole:
             return start
-        size, end = length - _CHUNK_HEADER, length + _COMMON
         # No more than one beyond the largest message: took_parts() refuses that.
         most = start + (self._config.max_message_size - reassembly.parts_size) // size + 1
         append = reassembly.parts.append

@@ -31,7 +31,7 @@ DATA_PACKET_HEADER = struct.Struct("!HHIIBBHIHHI")
 
 PACKET_OVERHEAD = DATA_PACKET_HEADER.size
 
-TSN_AT = 16
+TSN_AT = COMMON_HEADER_SIZE + 4
 """Where its TSN is in a packet that begins with DATA."""
 
 put_tsn = struct.Struct("!I").pack_into
@@ -447,7 +447,13 @@ class _Builder:
         flags |= BEGINNING if index == 0 else 0
         flags |= ENDING if index == message.fragment_count - 1 else 0
         header = DATA_CHUNK_HEADER.pack(
-            ChunkType.DATA, flags, len(part) + 16, tsn, message.stream_id, message.ssn, message.ppid
+            ChunkType.DATA,
+            flags,
+            len(part) + DATA_CHUNK_HEADER.size,
+            tsn,
+            message.stream_id,
+            message.ssn,
+            message.ppid,
         )
         return b"".join((header, part, _PADDING[len(part) & 3]))
 

@@ -27,6 +27,12 @@ def packet(tsn: int, flags: int, size: int, ssn: int = 0) -> bytes:
     return header + bytes((tsn + at) % 256 for at in range(size)) + bytes(-size % 4)
 
 
+def take_slowly(reception: Reception, arrived: bytes) -> None:
+    for _, flags, value in split_chunks_untrusted(arrived):
+        reception.receive_data(flags, value)
+    reception.packet_done()
+
+
 def feed(reception: Reception, packets: list[bytes], *, fast: bool) -> list[object]:
     """Take packets as an association does; return all that can be seen of it."""
     index = 0
@@ -37,9 +43,7 @@ def feed(reception: Reception, packets: list[bytes], *, fast: bool) -> list[obje
                 if index == len(packets):
                     break
             if COMMON_HEADER.unpack_from(packets[index])[2] == TAG:
-                for _, flags, value in split_chunks_untrusted(packets[index]):
-                    reception.receive_data(flags, value)
-                reception.packet_done()
+                take_slowly(reception, packets[index])
             index += 1
     except RemoteProtocolError:
         return ["refused"]
@@ -99,18 +103,13 @@ def test_the_hot_path_refuses_a_message_longer_than_may_be() -> None:
 def test_a_packet_alone_is_acknowledged_at_once_if_it_ends_a_message() -> None:
     """Its sender may have nothing else to send before it has the SACK: stock aiortc, for one."""
     reception = Reception(FIRST_TSN, CONFIG, Timers())
-    feed_one(reception, packet(FIRST_TSN, BEGINNING, 40))
-    assert reception.sack(0.0) is None
-    feed_one(reception, packet(FIRST_TSN + 1, 0, 40))
-    assert reception.sack(0.0) is not None
-    feed_one(reception, packet(FIRST_TSN + 2, ENDING, 40))
-    assert reception.sack(0.0) is not None
-    feed_one(reception, packet(FIRST_TSN + 3, BEGINNING, 40, 1))
-    assert reception.sack(0.0) is None
 
+    def is_acknowledged(arrived: bytes) -> bool:
+        take_slowly(reception, arrived)
+        reception.schedule_sack(0.0)
+        return reception.sack(0.0) is not None
 
-def feed_one(reception: Reception, arrived: bytes) -> None:
-    for _, flags, value in split_chunks_untrusted(arrived):
-        reception.receive_data(flags, value)
-    reception.packet_done()
-    reception.schedule_sack(0.0)
+    assert not is_acknowledged(packet(FIRST_TSN, BEGINNING, 40))
+    assert is_acknowledged(packet(FIRST_TSN + 1, 0, 40))
+    assert is_acknowledged(packet(FIRST_TSN + 2, ENDING, 40))
+    assert not is_acknowledged(packet(FIRST_TSN + 3, BEGINNING, 40, 1))
