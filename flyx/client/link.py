@@ -19,7 +19,7 @@ from flyx.signaling.messages import (
     OfferData,
 )
 from flyx.signaling.messages import IceCandidateInit as WireCandidate
-from flyx.transfer.messages import CONTROL_CHANNEL, DATA_CHANNEL
+from flyx.transfer.messages import CONTROL_CHANNEL, DATA_CHANNEL, MIN_MESSAGE_SIZE
 
 
 class Link:
@@ -46,7 +46,12 @@ class Link:
         ]
         labels = (CONTROL_CHANNEL, DATA_CHANNEL)
         self.connection = PeerConnection(
-            labels, urls, self._tell_candidate, turn_servers=turn, congestion=congestion
+            labels,
+            urls,
+            self._tell_candidate,
+            min_message_size=MIN_MESSAGE_SIZE,
+            turn_servers=turn,
+            congestion=congestion,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered = False

@@ -29,7 +29,8 @@ from flyx.errors import (
 from flyx.pairing.exchange import WordsWanted
 from flyx.pairing.keys import Session
 from flyx.pairing.words import password_of, resolve_words
-from flyx.rtc.peer import MAX_REMOTE_CANDIDATES, Channels
+from flyx.rtc.description import MAX_REMOTE_CANDIDATES
+from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Disconnect, Join, Message, Offer, Role
 from flyx.signaling.messages import Outcome as TransferOutcome
 from flyx.storage.writer import Destination, ExistingPolicy
