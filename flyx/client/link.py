@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from flyx.client.failures import failure_of
 from flyx.client.signaling import Signaling
-from flyx.errors import FlyxError, RemoteProtocolError
+from flyx.errors import FlyxError
 from flyx.rtc.peer import IceCandidateInit, PeerConnection, TurnServer
 from flyx.signaling.messages import (
     Answer,
@@ -83,11 +84,14 @@ class Link:
         self.settled.set()
 
     async def close(self) -> None:
-        """Close the connection and end what is under way for it."""
+        """Close the connection and end what is under way for it. What fails in that changes no result."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.connection.close()
+        try:
+            await self.connection.close()
+        except Exception as error:
+            failure_of(error, "closing a connection")
 
     async def _answer(self, offer: str) -> None:
         sdp = await self.connection.answer(offer)
@@ -102,8 +106,8 @@ class Link:
     async def _run(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except RemoteProtocolError as error:
-            self.connection.give_up(error)
+        except Exception as error:
+            self.connection.give_up(failure_of(error, "signaling of a connection"))
 
     def _tell_candidate(self, candidate: IceCandidateInit | None) -> None:
         wire = None
