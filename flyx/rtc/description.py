@@ -34,6 +34,9 @@ MAX_PORTS = 32
 MAX_MDNS_CANDIDATES = 16
 """Of these by name: each is a multicast query. Browsers hide their host addresses behind such names."""
 
+MDNS_SUFFIX = ".local "
+"""How the name of a candidate ends that is looked up by multicast."""
+
 MAX_FINGERPRINTS = 16
 
 DEFAULT_MAX_MESSAGE_SIZE = 65536

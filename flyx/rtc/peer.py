@@ -20,7 +20,7 @@ from aiortc.sdp import candidate_to_sdp
 
 from flyx.errors import FlyxError, PeerUnreachable, RemoteProtocolError
 from flyx.rtc import seam
-from flyx.rtc.description import MAX_REMOTE_CANDIDATES, RemoteCandidates, judge
+from flyx.rtc.description import MAX_REMOTE_CANDIDATES, MDNS_SUFFIX, RemoteCandidates, judge
 from flyx.rtc.driver import make_peer_connection
 
 logger = logging.getLogger("flyx.rtc")
@@ -196,7 +196,8 @@ class PeerConnection:
         self._early_candidates: list[str | None] | None = []
         self._remote_candidates = RemoteCandidates()
         self._trickling: asyncio.Task[None] | None = None
-        self._adding: asyncio.Task[None] | None = None
+        # The candidates that came early and have names.
+        self._adding: asyncio.Future[list[None]] | None = None
 
     async def offer(self) -> str:
         """Create the channels and return the SDP that offers them."""
@@ -213,10 +214,7 @@ class PeerConnection:
             RemoteProtocolError: the offer is not one of data channels over DTLS.
         """
         await self._describe_peer(offer, "offer")
-        ours = await self._describe_ourselves()
-        # The answer does not wait for addresses behind names.
-        self._adding = asyncio.create_task(self._add_early_candidates())
-        return ours
+        return await self._describe_ourselves()
 
     async def accept_answer(self, answer: str) -> None:
         """Take the peer's answer to our offer.
@@ -281,9 +279,15 @@ class PeerConnection:
         await asyncio.shield(self._pc.close())
 
     async def _add_early_candidates(self) -> None:
+        """Take the candidates that came with the description and before it."""
         early, self._early_candidates = self._early_candidates or [], None
-        # All begin before the end is told, which then waits for those whose name is looked up.
-        await asyncio.gather(*(self._add_candidate(value) for value in sorted(early, key=_is_end)))
+        named = [value for value in early if value is None or MDNS_SUFFIX in value]
+        for value in early:
+            if value not in named:
+                # Without waiting: these are there when the checks begin.
+                await self._add_candidate(value)
+        # All of these begin before the end is told, which waits for those whose name is looked up.
+        self._adding = asyncio.gather(*(self._add_candidate(value) for value in sorted(named, key=_is_end)))
 
     async def _add_candidate(self, value: str | None) -> None:
         candidate = None
@@ -300,11 +304,14 @@ class PeerConnection:
             logger.debug("ignored a candidate: %s", type(error).__name__)
 
     async def _describe_ourselves(self) -> str:
-        if self._pc.signalingState == "have-remote-offer":
+        answering = self._pc.signalingState == "have-remote-offer"
+        if answering:
             description = await self._pc.createAnswer()
         else:
             description = await self._pc.createOffer()
         candidates = await seam.gather_host_candidates(self._pc)
+        if answering:
+            await self._add_early_candidates()
         await self._pc.setLocalDescription(description)
         self._trickling = asyncio.create_task(self._trickle(candidates))
         # More candidates may follow: the SDP must not say that these are all (RFC 8838 §8.2).
