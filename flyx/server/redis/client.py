@@ -58,7 +58,9 @@ _SILENCE = 10.0
 _ENDLESS = 30 * 24 * 3600.0
 _MARGIN = 24 * 3600.0
 
-_HASHES = {name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in SCRIPTS.items()}
+_HASHES = {
+    name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in SCRIPTS.items()
+}
 _SCHEMES = ("redis", "rediss", "unix")
 
 Argument = str | bytes | int | float
