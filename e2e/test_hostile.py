@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from e2e.peers.liar import DAWDLING, RECEIVER_LIES, VERSION_2
+from e2e.peers.liar import DAWDLING, OTHER_VERSION, RECEIVER_LIES
 from e2e.processes import Flyx, FlyxProcess, names_in, sha256, snapshot, write_random, write_sparse
 from flyx.transfer.manifest import MAX_PATH_CHARACTERS
 
@@ -218,19 +218,22 @@ def test_strangers_that_never_finish_pairing_keep_nobody_out_and_learn_nothing(
     assert sha256(tmp_path / "in" / "secret-name") == sha256(source)
 
 
-def test_another_version_is_named_on_both_sides(flyx: Flyx, tmp_path: Path, liar: Start) -> None:
-    later = liar("sender", VERSION_2)
-    receiver = flyx.start("receive", "--server", flyx.server, "--yes", str(later.says()["code"]))
+@pytest.mark.parametrize(("version", "older"), [(1, "the other computer"), (3, "this computer")])
+def test_another_version_is_named_on_both_sides(
+    flyx: Flyx, tmp_path: Path, liar: Start, version: int, older: str
+) -> None:
+    other = liar("sender", f"{OTHER_VERSION}{version}")
+    receiver = flyx.start("receive", "--server", flyx.server, "--yes", str(other.says()["code"]))
     receiver.complains(
         5,
-        "The other side speaks version 2 of the protocol of flyx, this one version 1.",
-        "bring both sides to the same release",
+        f"The other side speaks version {version} of the protocol of flyx, this one version 2.",
+        f"upgrade flyx on {older}",
     )
-    assert later.says() == {"heard": "reject", "code": "other_version"}
+    assert other.says() == {"heard": "reject", "code": "other_version"}
     sender = flyx.send(write_random(tmp_path / "file", 10))
-    later = liar("receiver", VERSION_2, sender.code())
-    assert later.says() == {"heard": "reject", "code": "other_version"}
-    assert "version 2" in sender.event("peer", state="failed", code="other_version")["message"]
+    other = liar("receiver", f"{OTHER_VERSION}{version}", sender.code())
+    assert other.says() == {"heard": "reject", "code": "other_version"}
+    assert f"version {version}" in sender.event("peer", state="failed", code="other_version")["message"]
     assert sender.named("notice") == []
 
 

@@ -24,8 +24,8 @@ from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, Runni
 from flyx.transfer.messages import FRAME_HEADER, ControlMessage, FrameKind
 
 CODE = Code("words", 2, "lemon-otter")
-RECEIVER_HELLO = '{"type":"hello","version":1,"agent":"liar"}'
-SENDER_HELLO = '{"type":"hello","version":1,"agent":"liar","code":"words","words":2}'
+RECEIVER_HELLO = {"type": "hello", "agent": "liar"}
+SENDER_HELLO = {**RECEIVER_HELLO, "code": "words", "words": 2}
 CONTENT = b"content of the liar\n" * 100
 ESCAPES = "\x1b[2J\x1b[1;1H\u202ehello\r\nfaked: line"
 
@@ -309,14 +309,16 @@ RECEIVER_LIES: dict[str, Lie] = {
 }
 
 DAWDLING = "dawdles"
-VERSION_2 = "speaks version 2"
+OTHER_VERSION = "speaks version "
+"""And which."""
 
 
-async def speak_version_2(channels: Channels, hello: str) -> None:
-    """Greet as a later version would, and print what is answered to that."""
+async def speak_other_version(channels: Channels, hello: dict[str, object], lie: str) -> None:
+    """Greet as another version would, and print what is answered to that."""
     heard: asyncio.Queue[str] = asyncio.Queue()
     channels.control.listen(_Queueing(heard))
-    channels.control.send(hello.replace('"version":1', '"version":2'))
+    version = int(lie.removeprefix(OTHER_VERSION))
+    channels.control.send(json.dumps({**hello, "version": version}))
     while (answer := json.loads(await heard.get()))["type"] == "hello":
         pass
     say(heard=answer["type"], code=answer["reason"])
@@ -346,8 +348,8 @@ async def send(server: str, lie: str) -> None:
         listener = asyncio.create_task(_listen(signaling, link))
         await link.offer()
         channels = await link.connection.connected()
-        if lie == VERSION_2:
-            await speak_version_2(channels, SENDER_HELLO)
+        if lie.startswith(OTHER_VERSION):
+            await speak_other_version(channels, SENDER_HELLO, lie)
             return
         await Gate(room_id, CODE).pair(Pairing(link.connection, channels))
         wire = Wire(channels)
@@ -373,8 +375,8 @@ async def receive(server: str, lie: str, code: str) -> None:
         if lie == DAWDLING:
             say(connected=True)
             await asyncio.Event().wait()
-        if lie == VERSION_2:
-            await speak_version_2(channels, RECEIVER_HELLO)
+        if lie.startswith(OTHER_VERSION):
+            await speak_other_version(channels, RECEIVER_HELLO, lie)
             return
         await Pairing(link.connection, channels).receive(room_id, None, ask, has_words=True)
         wire = Wire(channels)
