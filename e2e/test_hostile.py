@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from e2e.peers.liar import DAWDLING, OTHER_VERSION, RECEIVER_LIES
+from e2e.peers.liar import BEGINNING, DAWDLING, OTHER_VERSION, RECEIVER_LIES
 from e2e.processes import Flyx, FlyxProcess, names_in, sha256, snapshot, write_random, write_sparse
+from flyx.pairing.tries import MAX_UNFINISHED
 from flyx.transfer.manifest import MAX_PATH_CHARACTERS
 
 MEMORY = 400 * 10**6
@@ -235,6 +236,20 @@ def test_another_version_is_named_on_both_sides(
     assert other.says() == {"heard": "reject", "code": "other_version"}
     assert f"version {version}" in sender.event("peer", state="failed", code="other_version")["message"]
     assert sender.named("notice") == []
+
+
+def test_a_stranger_that_begins_to_pair_for_ever_closes_the_room(
+    flyx: Flyx, tmp_path: Path, liar: Start
+) -> None:
+    sender = flyx.send(write_random(tmp_path / "secret-name", 1000))
+    stranger = liar("receiver", BEGINNING, sender.code())
+    for n in range(MAX_UNFINISHED):
+        assert stranger.says() == {"answered": n + 1}
+    sender.fails(5, "too_many_unfinished")
+    failed = [event for event in sender.named("peer") if event["state"] == "failed"]
+    assert len(failed) == MAX_UNFINISHED
+    assert f"{MAX_UNFINISHED} times in a row" in sender.event("error")["message"]
+    flyx.receive(sender.code(), tmp_path / "in").fails(3, "no_such_room")
 
 
 @pytest.mark.soak

@@ -17,6 +17,7 @@
     ├── PairingFailed             the two sides could not prove to share a code (exit 5)
     │   ├── WrongWords
     │   ├── TooManyTries
+    │   ├── TooManyUnfinished
     │   ├── ConnectionMismatch
     │   ├── OtherVersion
     │   ├── MissingFeature
@@ -226,6 +227,14 @@ class TooManyTries(PairingFailed):
     code = "too_many_tries"
     closes_room = True
     hint = "somebody may be guessing; run `flyx send` again for a new code, with --words 3 or more"
+
+
+class TooManyUnfinished(PairingFailed):
+    """{count} times in a row a receiver began to pair and did not finish: the room is closed."""
+
+    code = "too_many_unfinished"
+    closes_room = True
+    hint = "somebody may be keeping the sender busy; run `flyx send` again for a new code"
 
 
 class ConnectionMismatch(PairingFailed):

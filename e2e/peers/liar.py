@@ -17,6 +17,7 @@ from flyx.client.pairing import Gate, Pairing
 from flyx.client.signaling import Signaling
 from flyx.net.loop import new_event_loop
 from flyx.pairing.exchange import Code, WordsWanted
+from flyx.pairing.messages import VERSION
 from flyx.rtc.peer import Channel, Channels
 from flyx.signaling.messages import Join, Role
 from flyx.transfer import messages
@@ -324,6 +325,33 @@ async def speak_other_version(channels: Channels, hello: dict[str, object], lie:
     say(heard=answer["type"], code=answer["reason"])
 
 
+BEGINNING = "begins to pair and leaves, again and again"
+
+
+async def begin_again_and_again(server: str, room_id: str) -> None:
+    """Have the sender answer in the exchange, leave without a proof, and come again while it takes us."""
+    answered = 0
+    while True:
+        async with Signaling(server, room_id, Role.RECEIVER) as signaling:
+            link = Link(signaling, None)
+            listener = asyncio.create_task(_listen(signaling, link))
+            channels = await link.connection.connected()
+            heard: asyncio.Queue[str] = asyncio.Queue()
+            channels.control.listen(_Queueing(heard))
+            channels.control.send(json.dumps({**RECEIVER_HELLO, "version": VERSION, "nonce": "5e" * 16}))
+            # The base point of the curve: as good a share as any.
+            channels.control.send(json.dumps({"type": "pake", "share": "09" + "00" * 31}))
+            while (answer := json.loads(await heard.get()))["type"] == "hello":
+                pass
+            listener.cancel()
+            await link.close()
+        if answer["type"] != "pake":
+            break
+        answered += 1
+        say(answered=answered)
+
+
+
 class _Queueing:
     def __init__(self, heard: asyncio.Queue[str]) -> None:
         self._heard = heard
@@ -368,6 +396,9 @@ async def receive(server: str, lie: str, code: str) -> None:
     async def ask(_: WordsWanted) -> str:
         return password
 
+    if lie == BEGINNING:
+        await begin_again_and_again(server, room_id)
+        return
     async with Signaling(server, room_id, Role.RECEIVER) as signaling:
         link = Link(signaling, None)
         listener = asyncio.create_task(_listen(signaling, link))

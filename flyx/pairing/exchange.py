@@ -10,7 +10,8 @@ room, the roles, and the nonces of both hellos. Each proof is two HMACs with key
 
 That they are apart tells a wrong word from an attack. A man in the middle who passes the messages on makes
 the first right and the second wrong; one who takes part in the exchange needs the words, and has one guess.
-The receiver proves first: a guess of a stranger costs one of the sender's tries before it is answered.
+The receiver proves first: a guess of a stranger costs one of the sender's tries before it is answered. A
+receiver that never proves anything is counted as well (tries.py).
 
 A pairing leaves a key at both ends. On a new connection within the same room it takes the place of the words
 (`session`): so a path that is broken on purpose gives nobody another guess.
@@ -46,6 +47,7 @@ from flyx.errors import (
     RemoteProtocolError,
     SenderLeft,
     TooManyTries,
+    TooManyUnfinished,
     TransferInterrupted,
     WrongWords,
 )
@@ -76,7 +78,7 @@ from flyx.pairing.messages import (
     Pake,
     Reject,
 )
-from flyx.pairing.tries import MAX_TRIES, Tries
+from flyx.pairing.tries import MAX_TRIES, MAX_UNFINISHED, Tries
 
 STEP_TIMEOUT = 20.0
 """Seconds for each answer that no person has to think about."""
@@ -258,8 +260,7 @@ class Exchange(ABC):
         """Give up for this reason and tell the other side its code."""
         if not self.ended:
             self.has_last_word = True
-            self._say(Reject(reason=error.code))
-            self._fail(error)
+            self._say(Reject(reason=self._fail(error).code))
 
     def stop(self) -> None:
         """Give up because our own program ends."""
@@ -389,9 +390,11 @@ class Exchange(ABC):
         timeout = _TIMEOUTS.get((self.role, state))
         self._deadline = None if timeout is None else now + timeout
 
-    def _fail(self, error: FlyxError) -> None:
+    def _fail(self, error: FlyxError) -> FlyxError:
+        """End it for this reason; return the reason that counts."""
         self.state = State.FAILED
         self._events.append(Failed(error))
+        return error
 
 
 class SenderExchange(Exchange):
@@ -419,6 +422,8 @@ class SenderExchange(Exchange):
         super().__init__(greeting, {"code": code.kind, "words": code.words}, binding, entropy, now)
         self._password = code.password.encode()
         self._tries = tries
+        # We have answered the receiver's share, and it has not proved yet to know the words.
+        self._awaits_proof = False
         self._sessions = sessions
 
     def _take_hello(self, hello: Hello, *, is_open: bool) -> None:
@@ -436,9 +441,11 @@ class SenderExchange(Exchange):
         # First what refuses a bad share, and only then the work and the answer.
         shared = self._take_share(share)
         self._say_share(self._session.key if self._session else self._password)
+        self._awaits_proof = True
         return self._make_keys(shared)
 
     def _take_confirm(self, confirm: Confirm, keys: Keys) -> None:
+        self._awaits_proof = False
         # Others may have used them up while this one was on its way.
         self._check_tries()
         words, connection = self._verify(confirm, keys)
@@ -446,12 +453,17 @@ class SenderExchange(Exchange):
             raise self._tries.count_wrong_words()
         if not connection:
             raise ConnectionMismatch()
+        self._tries.count_success()
         self._say_confirm(keys)
 
     def _check_tries(self) -> None:
         # A session's key is not to be guessed, and a receiver that has paired is no stranger.
         if self._session is None and (refusal := self._tries.refusal()) is not None:
             raise refusal
+
+    def _fail(self, error: FlyxError) -> FlyxError:
+        unfinished = self._awaits_proof and self._session is None
+        return super()._fail(self._tries.count_unfinished(error) if unfinished else error)
 
 
 class ReceiverExchange(Exchange):
@@ -541,6 +553,8 @@ def _error_of_reject(reject: Reject, hearer: Role) -> FlyxError:
             return WrongWords()
         case TooManyTries.code if believes:
             return TooManyTries(tries=MAX_TRIES)
+        case TooManyUnfinished.code if believes:
+            return TooManyUnfinished(count=MAX_UNFINISHED)
         case ConnectionMismatch.code if believes:
             return ConnectionMismatch()
         case TransferInterrupted.code:
