@@ -219,7 +219,7 @@ def test_strangers_that_never_finish_pairing_keep_nobody_out_and_learn_nothing(
     assert sha256(tmp_path / "in" / "secret-name") == sha256(source)
 
 
-@pytest.mark.parametrize(("version", "older"), [(1, "the other computer"), (3, "this computer")])
+@pytest.mark.parametrize(("version", "older"), [(1, "the other side"), (3, "this one")])
 def test_another_version_is_named_on_both_sides(
     flyx: Flyx, tmp_path: Path, liar: Start, version: int, older: str
 ) -> None:
@@ -227,14 +227,15 @@ def test_another_version_is_named_on_both_sides(
     receiver = flyx.start("receive", "--server", flyx.server, "--yes", str(other.says()["code"]))
     receiver.complains(
         5,
-        f"The other side speaks version {version} of the protocol of flyx, this one version 2.",
-        f"upgrade flyx on {older}",
+        f"speaks version {version} of flyx's protocol, this one version 2: upgrade {older}.",
+        "compare `flyx --version`",
     )
     assert other.says() == {"heard": "reject", "code": "other_version"}
     sender = flyx.send(write_random(tmp_path / "file", 10))
     other = liar("receiver", f"{OTHER_VERSION}{version}", sender.code())
     assert other.says() == {"heard": "reject", "code": "other_version"}
-    assert f"version {version}" in sender.event("peer", state="failed", code="other_version")["message"]
+    message = sender.event("peer", state="failed", code="other_version")["message"]
+    assert f"speaks version {version} of flyx's protocol, this one version 2: upgrade {older}." in message
     assert sender.named("notice") == []
 
 

@@ -246,7 +246,7 @@ class ConnectionMismatch(PairingFailed):
 
 
 class OtherVersion(PairingFailed):
-    """The other side speaks version {theirs} of the protocol of flyx, this one version {ours}."""
+    """The other side speaks version {theirs} of flyx's protocol, this one version {ours}: upgrade {older}."""
 
     code = "other_version"
     hint = "bring both sides to the same release; compare `flyx --version`"

@@ -300,7 +300,8 @@ class Exchange(ABC):
                 self._take_hello(message, is_open=is_open)
             case OtherHello(version=version):
                 self._following(_Input.HELLO)
-                raise _other_version(version)
+                older = "the other side" if version < VERSION else "this one"
+                raise OtherVersion(theirs=version, ours=VERSION, older=older)
             case Pake(share=share):
                 following = self._following(_Input.PAKE)
                 self._keys = self._take_pake(bytes.fromhex(share))
@@ -535,12 +536,6 @@ class ReceiverExchange(Exchange):
             raise WrongWords()
         if not connection:
             raise ConnectionMismatch()
-
-
-def _other_version(theirs: int) -> OtherVersion:
-    where = "the other computer" if theirs < VERSION else "this computer"
-    hint = f"upgrade flyx on {where}; compare `flyx --version` on both"
-    return OtherVersion(theirs=theirs, ours=VERSION, hint=hint)
 
 
 def _error_of_reject(reject: Reject, hearer: Role) -> FlyxError:
