@@ -62,8 +62,8 @@ class TestRedisRoomStore(RoomStoreContract):
         self.server = redis_server
 
     @asynccontextmanager
-    async def make_store(self, *, max_rooms: int = 100) -> AsyncIterator[RoomStore]:
-        async with node(self.server, max_rooms=max_rooms) as store:
+    async def make_store(self, *, max_rooms: int = 100, max_per_creator: int = 0) -> AsyncIterator[RoomStore]:
+        async with node(self.server, max_rooms=max_rooms, max_per_creator=max_per_creator) as store:
             yield store
             # Whatever was done, nothing stays for ever.
             assert all(ttl > 0 for ttl in self.server.keys().values()), self.server.keys()

@@ -15,6 +15,8 @@ DEFAULT_MAX_CLIENTS = 16
 DEFAULT_TTL = 24 * 3600
 DEFAULT_IDLE_TIMEOUT = 600
 DEFAULT_GRACE = 30.0
+DEFAULT_MAX_PERSISTENT_PER_ADDRESS = 8
+DEFAULT_UNUSED_TIMEOUT = 3600
 # The bounds of POST /room, but that an operator may let every room live as long as a persistent one.
 MIN_MAX_CLIENTS, MAX_MAX_CLIENTS = 2, 256
 MIN_TTL, MAX_PERSISTENT_TTL = 60, 30 * 24 * 3600
@@ -52,6 +54,27 @@ IdleTimeout = Annotated[
         min=MIN_IDLE_TIMEOUT,
         max=MAX_IDLE_TIMEOUT,
         help="Time for which a room is kept with nobody inside",
+    ),
+]
+MaxPersistent = Annotated[
+    int,
+    typer.Option(
+        "--max-persistent-per-ip",
+        envvar="FLYX_MAX_PERSISTENT_PER_IP",
+        metavar="N",
+        min=0,
+        help="Most persistent or long-kept rooms of one address; 0 is no limit",
+    ),
+]
+UnusedTimeout = Annotated[
+    int,
+    typer.Option(
+        "--unused-timeout",
+        envvar="FLYX_UNUSED_TIMEOUT",
+        metavar="SECONDS",
+        min=MIN_IDLE_TIMEOUT,
+        max=MAX_PERSISTENT_TTL,
+        help="Time for which a persistent room that no client enters is kept",
     ),
 ]
 Grace = Annotated[

@@ -230,6 +230,15 @@ ApiToken = Annotated[
         "--api-token", envvar="FLYX_API_TOKEN", metavar="TOKEN", help="Token without which nobody makes rooms"
     ),
 ]
+AdminToken = Annotated[
+    str | None,
+    typer.Option(
+        "--admin-token",
+        envvar="FLYX_ADMIN_TOKEN",
+        metavar="TOKEN",
+        help="Token that shows all rooms (GET /rooms) and closes any (DELETE /room/ID)",
+    ),
+]
 MetricsPort = Annotated[
     int | None,
     typer.Option(

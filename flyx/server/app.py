@@ -47,6 +47,8 @@ def create_app(hub: Hub) -> ASGIApp:
     )
     app.state.hub = hub
     app.include_router(rest.router)
+    if hub.config.admin_token is not None:
+        app.include_router(rest.admin)
     app.include_router(operations.health)
     if hub.config.metrics_port is None:
         app.include_router(operations.router)
@@ -86,11 +88,13 @@ def create_operations_app(hub: Hub, config: ServerConfig, door: Doorkeeper) -> F
 
 
 def _make_store(config: ServerConfig, clock: Callable[[], float]) -> RoomStore:
+    most, most_per_creator = config.max_rooms, config.max_persistent_per_address
     if config.redis is not None:
-        return RedisRoomStore(RedisShared(config.redis), max_rooms=config.max_rooms, clock=clock)
+        shared = RedisShared(config.redis)
+        return RedisRoomStore(shared, max_rooms=most, max_per_creator=most_per_creator, clock=clock)
     if config.state is None:
-        return MemoryRoomStore(max_rooms=config.max_rooms)
-    return SqliteRoomStore(config.state, max_rooms=config.max_rooms)
+        return MemoryRoomStore(max_rooms=most, max_per_creator=most_per_creator)
+    return SqliteRoomStore(config.state, max_rooms=most, max_per_creator=most_per_creator)
 
 
 class Server:

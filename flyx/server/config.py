@@ -18,6 +18,8 @@ DEFAULT_HOST = "0.0.0.0"  # noqa: S104  # others are to reach it
 DEFAULT_PORT = 8000
 DEFAULT_STUN_URL = "stun:stun.l.google.com:19302"
 DEFAULT_MAX_ROOMS = 10_000
+DEFAULT_MAX_PERSISTENT_PER_ADDRESS = 8
+DEFAULT_UNUSED_TIMEOUT = 3600
 
 # Bounds of what POST /room may ask for. A room of two is a sender and one receiver.
 MIN_MAX_CLIENTS, MAX_MAX_CLIENTS = 2, 256
@@ -124,6 +126,9 @@ class ServerConfig:
         test_room: Make a persistent room that never expires at the start and log its id.
         room: Config of rooms made by `WS /ws`, and the default of `POST /room`.
         max_rooms: Rooms at a time; more are refused with 503 or 1013.
+        max_persistent_per_address: Of these, made by one address and persistent, or kept with nobody inside
+            for longer than is usual here; 0: no limit.
+        unused_timeout: Time for which a persistent room that no client has entered is kept.
         state: File that keeps the rooms for the next start; None: they are forgotten.
         redis: URL of the Redis that keeps the rooms for many nodes, of which this is one; None: it is alone.
         shared_port: Other processes of ours listen on the same port.
@@ -143,6 +148,7 @@ class ServerConfig:
         turn: A TURN service for which every client gets credentials.
         tls: PEM files of a certificate chain and its key; None: no TLS.
         api_token: Needed to make rooms; None: anybody may.
+        admin_token: Shows all rooms, and closes any; None: there is no such way.
         metrics_host: Address to bind for metrics_port.
         metrics_port: Where /metrics and /status are, instead of where everything else is; 0: any free port.
         metrics_token: Needed for /metrics and /status; None: none.
@@ -154,6 +160,8 @@ class ServerConfig:
     test_room: bool = False
     room: RoomConfig = field(default_factory=RoomConfig)
     max_rooms: int = DEFAULT_MAX_ROOMS
+    max_persistent_per_address: int = DEFAULT_MAX_PERSISTENT_PER_ADDRESS
+    unused_timeout: float = DEFAULT_UNUSED_TIMEOUT
     state: Path | None = None
     redis: str | None = None
     shared_port: bool = False
@@ -172,6 +180,7 @@ class ServerConfig:
     turn: TurnConfig | None = None
     tls: tuple[Path, Path] | None = None
     api_token: str | None = None
+    admin_token: str | None = None
     metrics_host: str = DEFAULT_METRICS_HOST
     metrics_port: int | None = None
     metrics_token: str | None = None

@@ -223,16 +223,24 @@ class Hub:
         """Return how many rooms there are."""
         return await self._store.count()
 
-    async def create_room(self, config: RoomConfig, *, owned: bool = True) -> CreatedRoom:
-        """Make a room under an id that nobody has; owned: whoever holds its token may close it.
+    async def create_room(
+        self, config: RoomConfig, *, owned: bool = True, creator: str | None = None
+    ) -> CreatedRoom:
+        """Make a room under an id that no other has.
+
+        Args:
+            config: What it is like.
+            owned: The holder of its token may close it.
+            creator: Address in whose budget it counts; None: in no budget.
 
         Raises:
             StoreFull: The server has as many rooms as it may have.
+            BudgetSpent: The creator has.
         """
         owner_token = _new_token() if owned else None
         while True:
             room_id = draw_room_id(secrets.randbelow)
-            room = new_room(room_id, config, self.clock(), owner_token=owner_token)
+            room = new_room(room_id, config, self.clock(), owner_token=owner_token, creator=creator)
             if await self._store.create(room):
                 log.info("room created", room=room_tag(room_id), persistent=config.persistent)
                 return CreatedRoom(room, owner_token)
@@ -251,8 +259,20 @@ class Hub:
             raise NoSuchRoom(room_id=room_id)
         return room
 
-    async def close_room(self, room_id: str, owner_token: str) -> None:
-        """Close a room in the name of its owner.
+    async def list_rooms(self, after: str, limit: int) -> list[Room]:
+        """Return the first rooms, by id, of those whose id comes after this one."""
+        found: list[Room] = []
+        for room_id in sorted(await self._store.room_ids()):
+            if room_id <= after:
+                continue
+            if len(found) == limit:
+                break
+            with contextlib.suppress(NoSuchRoom):
+                found.append(await self.find_room(room_id))
+        return found
+
+    async def close_room(self, room_id: str, owner_token: str | None) -> None:
+        """Close a room in the name of its owner; None: of the operator.
 
         Raises:
             NoSuchRoom: There is none, or it is somebody else's; nobody learns which.

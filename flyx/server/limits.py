@@ -37,6 +37,7 @@ class Limit(StrEnum):
     CONNECTIONS = "connections"
     CONNECTIONS_PER_ADDRESS = "connections_per_address"
     CREATE = "create"
+    PERSISTENT = "persistent"
     JOIN = "join"
     MISS = "miss"
     MESSAGES = "messages"

@@ -1,11 +1,11 @@
-"""The REST interface of rooms: make one, ask after one."""
+"""The REST interface of rooms: make one, ask after one, close it; for the operator, see all of them."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,14 +20,21 @@ from flyx.server.config import (
     MIN_MAX_CLIENTS,
     MIN_TTL,
 )
-from flyx.server.errors import ApiFailure, bearer, errors, require_token, unavailable
-from flyx.server.store import StoreFull
+from flyx.server.errors import ApiFailure, bearer, errors, require_token, token_is, unavailable
+from flyx.server.limits import Limit, LimitReached
+from flyx.server.store import BudgetSpent, StoreFull
 from flyx.server.websocket import HubOfApp, address_of
 from flyx.signaling.codes import normalise_room_id
 from flyx.signaling.messages import ErrorCode
-from flyx.signaling.room import RoomConfig, RoomStatus
+from flyx.signaling.room import Room, RoomConfig, RoomStatus
 
 router = APIRouter()
+admin = APIRouter()
+
+# Rooms in one answer of GET /rooms.
+_DEFAULT_PAGE, _MAX_PAGE = 100, 1000
+# Seconds: rooms that nobody uses end within about that time.
+_RETRY_AFTER_BUDGET = 600
 
 RoomId = Annotated[str, Field(examples=["K7M2QX"], description="Six characters of Crockford's base32.")]
 UnixTime = Annotated[float | None, Field(description="Unix time in seconds; null: never.")]
@@ -82,7 +89,12 @@ class RoomRequest(BaseModel):
         _WHOLE,
     ] = None
     persistent: Annotated[
-        bool, Field(strict=True, description="The room outlives its sender and waits for the next one.")
+        bool,
+        Field(
+            strict=True,
+            description="The room outlives its sender and waits for the next one. It ends soon if no client "
+            "ever enters it.",
+        ),
     ] = False
 
     @model_validator(mode="after")
@@ -91,8 +103,13 @@ class RoomRequest(BaseModel):
             raise ValueError(f"a ttl above {MAX_TTL} needs persistent")
         return self
 
-    def config(self, default: RoomConfig) -> RoomConfig:
-        """Return what was asked for, completed from default."""
+    def outlasts(self, default: RoomConfig) -> bool:
+        """Tell whether the room would be kept without anybody inside for longer than is usual."""
+        longer = self.idle_timeout is not None and self.idle_timeout > default.idle_timeout
+        return self.persistent or longer
+
+    def config(self, default: RoomConfig, unused_timeout: float) -> RoomConfig:
+        """Return what was asked for, completed from what the server has chosen."""
         default_ttl: float | None = MAX_PERSISTENT_TTL if self.persistent else default.ttl
         return RoomConfig(
             max_clients=default.max_clients if self.max_clients is None else self.max_clients,
@@ -100,6 +117,7 @@ class RoomRequest(BaseModel):
             idle_timeout=default.idle_timeout if self.idle_timeout is None else self.idle_timeout,
             persistent=self.persistent,
             grace=default.grace,
+            unused_timeout=unused_timeout if self.persistent else None,
         )
 
 
@@ -125,6 +143,42 @@ class RoomInfo(BaseModel):
     max_clients: Annotated[int, Field(description="Most clients at a time, the sender included.")]
 
 
+def _info(room: Room) -> dict[str, object]:
+    """Return the fields of a RoomInfo."""
+    return {
+        "room_id": room.room_id,
+        "status": room.status,
+        "created_at": room.created_at,
+        "expires_at": room.expires_at,
+        "persistent": room.config.persistent,
+        "has_sender": room.sender is not None,
+        "receivers": len(room.receivers),
+        "max_clients": room.config.max_clients,
+    }
+
+
+class RoomEntry(RoomInfo):
+    """What the operator may know besides."""
+
+    entered: Annotated[bool, Field(description="Whether any client has ever been inside.")]
+    empty_since: Annotated[
+        float | None, Field(description="Unix time since which nobody is inside; null: somebody is.")
+    ]
+    creator: Annotated[
+        str | None,
+        Field(
+            description="Address (of IPv6 the network of 64 bits) of the maker of a room that is persistent, "
+            "or kept for long with nobody inside; null: of no such room."
+        ),
+    ]
+
+
+class RoomList(BaseModel):
+    """A page of the server's rooms, by id."""
+
+    rooms: list[RoomEntry]
+
+
 @router.post(
     "/room",
     status_code=HTTPStatus.CREATED,
@@ -147,13 +201,18 @@ async def create_room(
     # In this order, or tokens could be guessed as fast as one likes.
     await hub.door.rates.create(address_of(request))
     require_token(hub.config.api_token, credentials)
-    config = (wishes or RoomRequest()).config(hub.config.room)
+    wishes = wishes or RoomRequest()
+    config = wishes.config(hub.config.room, hub.config.unused_timeout)
+    creator = address_of(request) if wishes.outlasts(hub.config.room) else None
     try:
         if hub.stopping:
             raise unavailable(ErrorCode.SERVER_STOPPING, "the server is stopping")
-        created = await hub.create_room(config)
+        created = await hub.create_room(config, creator=creator)
     except StoreFull as exc:
         raise unavailable(ErrorCode.TOO_MANY_ROOMS, "the server has as many rooms as it may have") from exc
+    except BudgetSpent as exc:
+        reason = "your address has as many persistent and long-kept rooms as it may have; close one"
+        raise LimitReached(Limit.PERSISTENT, _RETRY_AFTER_BUDGET, reason) from exc
     room_id = created.room.room_id
     assert created.owner_token is not None
     scheme = "wss" if request.url.scheme == "https" else "ws"
@@ -184,16 +243,7 @@ async def room_info(request: Request, hub: HubOfApp, room_id: str) -> RoomInfo:
     except (InputError, NoSuchRoom) as exc:
         await hub.door.rates.miss(address)
         raise _missing() from exc
-    return RoomInfo(
-        room_id=room.room_id,
-        status=room.status,
-        created_at=room.created_at,
-        expires_at=room.expires_at,
-        persistent=room.config.persistent,
-        has_sender=room.sender is not None,
-        receivers=len(room.receivers),
-        max_clients=room.config.max_clients,
-    )
+    return RoomInfo.model_validate(_info(room))
 
 
 def _missing() -> ApiFailure:
@@ -218,7 +268,7 @@ async def close_room(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     room_id: str,
 ) -> None:
-    """Close a room and tell everybody inside; with its owner token as `Authorization: Bearer`."""
+    """Close a room and tell everybody inside; with its owner token, or the operator's, as `Bearer`."""
     if credentials is None:
         message = "this needs the room's owner token, as Authorization: Bearer"
         raise ApiFailure(
@@ -226,11 +276,54 @@ async def close_room(
         )
     address = address_of(request)
     await hub.door.rates.look(address)
+    token = credentials.credentials
+    is_admin = hub.config.admin_token is not None and token_is(hub.config.admin_token, token)
     try:
-        await hub.close_room(normalise_room_id(room_id), credentials.credentials)
+        await hub.close_room(normalise_room_id(room_id), None if is_admin else token)
     except (InputError, NoSuchRoom) as exc:
         await hub.door.rates.miss(address)
         raise _missing() from exc
+
+
+@admin.get(
+    "/rooms",
+    responses=errors(
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    ),
+)
+async def list_rooms(
+    request: Request,
+    hub: HubOfApp,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+    after: Annotated[str, Query(description="The last room id of the page before.")] = "",
+    limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = _DEFAULT_PAGE,
+) -> RoomList:
+    """List the server's rooms; with the operator's token as `Authorization: Bearer`."""
+    # Like looking for a room, or the token could be guessed as fast as one likes.
+    address = address_of(request)
+    await hub.door.rates.look(address)
+    try:
+        require_token(hub.config.admin_token, credentials)
+    except ApiFailure:
+        await hub.door.rates.miss(address)
+        raise
+    rooms = await hub.list_rooms(after, limit)
+    return RoomList(
+        rooms=[
+            RoomEntry.model_validate(
+                {
+                    **_info(room),
+                    "entered": room.entered,
+                    "empty_since": room.empty_since,
+                    "creator": room.creator,
+                }
+            )
+            for room in rooms
+        ]
+    )
 
 
 class BodyLimit:

@@ -14,7 +14,7 @@ every join a flush of the disk (4 ms where this was measured), to save sessions 
 died with the machine.
 
 The file is locked as long as the process runs. It holds hashes of tokens, never tokens, but also messages
-kept for clients that are away; so it is readable for its owner only.
+kept for clients that are away, and addresses of those who made rooms; so it is readable for its owner only.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ _Batch = Mapping[str, Room | None]
 class SqliteRoomStore(MemoryRoomStore):
     """Rooms of one process, found again by the next one that opens the same file."""
 
-    def __init__(self, path: Path, *, max_rooms: int) -> None:
-        super().__init__(max_rooms=max_rooms)
+    def __init__(self, path: Path, *, max_rooms: int, max_per_creator: int = 0) -> None:
+        super().__init__(max_rooms=max_rooms, max_per_creator=max_per_creator)
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flyx-state")
         # Set by open().
@@ -63,8 +63,8 @@ class SqliteRoomStore(MemoryRoomStore):
         self._batch: dict[str, Room | None] = {}
         self._committed: asyncio.Future[None] | None = None
         self._writing: asyncio.Task[None] | None = None
-        # New rooms that are being written.
-        self._arriving = 0
+        # New rooms that are being written, each with its creator.
+        self._arriving: list[str | None] = []
 
     async def open(self, now: float) -> None:
         """Bring the rooms back; whoever was inside has the whole grace time from now.
@@ -104,13 +104,14 @@ class SqliteRoomStore(MemoryRoomStore):
         async with self._alone(room.room_id):
             if room.room_id in self._rooms:
                 return False
-            if len(self._rooms) + self._arriving >= self._max_rooms:
+            if len(self._rooms) + len(self._arriving) >= self._max_rooms:
                 raise StoreFull
-            self._arriving += 1
+            self._check_budget(room, self._arriving.count(room.creator))
+            self._arriving.append(room.creator)
             try:
                 await self._write({room.room_id: room})
             finally:
-                self._arriving -= 1
+                self._arriving.remove(room.creator)
             return await super().create(room)
 
     async def replace(self, seen: Stored, room: Room) -> bool:

@@ -23,6 +23,10 @@ class StoreFull(Exception):
     """The store has as many rooms as it may have."""
 
 
+class BudgetSpent(Exception):
+    """The creator of a room has as many rooms in its budget as one address may have."""
+
+
 class StoreAway(Exception):
     """The rooms cannot be reached at the moment. Nobody knows whether what was asked for was done."""
 
@@ -80,6 +84,7 @@ class RoomStore(ABC):
 
         Raises:
             StoreFull: No further room is taken.
+            BudgetSpent: None of this creator.
         """
 
     @abstractmethod
@@ -108,6 +113,10 @@ class RoomStore(ABC):
     @abstractmethod
     async def count(self) -> int:
         """Return how many rooms there are."""
+
+    @abstractmethod
+    async def room_ids(self) -> list[str]:
+        """Return the ids of all rooms, in any order; some may be over already."""
 
     async def test_room(self) -> str | None:
         """Return the id of the room without an end or an owner that an earlier start has left, if one has."""
@@ -154,8 +163,13 @@ class MemoryRoomStore(RoomStore):
     order in which they were decided.
     """
 
-    def __init__(self, *, max_rooms: int) -> None:
+    def __init__(self, *, max_rooms: int, max_per_creator: int = 0) -> None:
+        """Args:
+        max_rooms: Most rooms at a time.
+        max_per_creator: Of these, most that have the same creator; 0 is no limit.
+        """
         self._max_rooms = max_rooms
+        self._max_per_creator = max_per_creator
         self._rooms: dict[str, Stored] = {}
 
     async def open(self, now: float) -> None:
@@ -169,8 +183,17 @@ class MemoryRoomStore(RoomStore):
             return False
         if len(self._rooms) >= self._max_rooms:
             raise StoreFull
+        self._check_budget(room)
         self._rooms[room.room_id] = Stored(room, 1)
         return True
+
+    def _check_budget(self, room: Room, arriving: int = 0) -> None:
+        """Raise BudgetSpent if the creator of room has its rooms, of which so many are not kept yet."""
+        if room.creator is None or not self._max_per_creator:
+            return
+        made = sum(kept.room.creator == room.creator for kept in self._rooms.values())
+        if made + arriving >= self._max_per_creator:
+            raise BudgetSpent
 
     async def load(self, room_id: str) -> Stored | None:
         return self._rooms.get(room_id)
@@ -194,3 +217,6 @@ class MemoryRoomStore(RoomStore):
 
     async def count(self) -> int:
         return len(self._rooms)
+
+    async def room_ids(self) -> list[str]:
+        return list(self._rooms)

@@ -122,9 +122,13 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class Shut:
-    """Somebody wants the room closed who says that it is theirs."""
+    """The room is to be closed.
 
-    owner_token: str
+    Attributes:
+        owner_token: Of the client that says that the room is its own; None: the server's operator asks.
+    """
+
+    owner_token: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
     record  = JSON object, `version` 1, without what has its default value; see the models below
 
 A record comes from a disk or a database that others can write to: `load_room` believes nothing that a room
-could not be. Tokens are in it as hashes only; the messages kept for those away are in it as they are.
+could not be. Tokens are in it as hashes only; addresses, and the messages kept for those away, are in it as
+they are.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from flyx.signaling.messages import MAX_CLIENT_ID_LENGTH, Role
 from flyx.signaling.room import Room, RoomConfig
 
 VERSION: Final = 1
+# Characters. An IPv6 network with its length has at most 43, a name that stands for a client is cut.
+MAX_ADDRESS_LENGTH: Final = 64
 
 _Seconds = Annotated[float, Field(allow_inf_nan=False)]
 _Span = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -44,6 +47,7 @@ class _Config(_Part):
     idle_timeout: _Span
     persistent: bool = False
     grace: _Span
+    unused_timeout: _Span | None = None
 
 
 class _Traffic(_Part):
@@ -77,6 +81,7 @@ class _Room(_Part):
     config: _Config
     created_at: _Seconds
     owner_token_hash: _Hash | None = None
+    creator: Annotated[str | None, Field(max_length=MAX_ADDRESS_LENGTH)] = None
     empty_since: _Seconds | None = None
     members: tuple[_Member, ...] = ()
     generation: _Count = 0
@@ -94,9 +99,11 @@ def dump_room(room: Room) -> str:
             idle_timeout=room.config.idle_timeout,
             persistent=room.config.persistent,
             grace=room.config.grace,
+            unused_timeout=room.config.unused_timeout,
         ),
         created_at=room.created_at,
         owner_token_hash=room.owner_token_hash,
+        creator=room.creator,
         empty_since=room.empty_since,
         members=tuple(_dump_member(member) for member in room.members.values()),
         generation=room.generation,
@@ -133,9 +140,11 @@ def load_room(text: str | bytes) -> Room:
             idle_timeout=config.idle_timeout,
             persistent=config.persistent,
             grace=config.grace,
+            unused_timeout=config.unused_timeout,
         ),
         created_at=record.created_at,
         owner_token_hash=record.owner_token_hash,
+        creator=record.creator,
         empty_since=record.empty_since,
         members=members,
         generation=record.generation,

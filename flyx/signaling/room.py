@@ -30,6 +30,7 @@ from math import inf
 from typing import assert_never
 
 from flyx.errors import LocalProtocolError
+from flyx.signaling.announcements import farewell_of, join_of, stamped
 from flyx.signaling.commands import (
     Admit,
     Amend,
@@ -55,21 +56,16 @@ from flyx.signaling.members import MAX_KEPT_SIZE, Absence, Member, Traffic, hash
 from flyx.signaling.messages import (
     MAX_MESSAGE_SIZE,
     Answer,
-    AnswerData,
     CloseCode,
     Disconnect,
-    DisconnectData,
     ErrorCode,
     IceCandidate,
-    IceCandidateData,
     IceServer,
     Join,
-    JoinData,
     Joined,
     JoinedData,
     Limits,
     Offer,
-    OfferData,
     Peer,
     Relayed,
     Role,
@@ -93,6 +89,7 @@ class RoomConfig:
         idle_timeout: Seconds that a room without anybody inside is kept, unless it is persistent.
         persistent: The room outlives its sender and waits for the next one.
         grace: Seconds that the place of a client is held after its connection was lost; 0: not at all.
+        unused_timeout: Seconds that a persistent room is kept before its first client; None: no end.
     """
 
     max_clients: int = DEFAULT_MAX_CLIENTS
@@ -100,6 +97,7 @@ class RoomConfig:
     idle_timeout: float = DEFAULT_IDLE_TIMEOUT
     persistent: bool = False
     grace: float = DEFAULT_GRACE
+    unused_timeout: float | None = None
 
 
 class RoomStatus(Enum):
@@ -119,6 +117,7 @@ class Room:
         config: Chosen at creation, never changed.
         created_at: Unix time.
         owner_token_hash: Hash of the secret that its maker holds; None: made without one.
+        creator: Address of its maker, in whose budget it counts as long as it lives; None: in no budget.
         empty_since: Unix time at which the last client left; None while somebody is inside, if only away.
         members: By client id, in order of arrival.
         generation: Of the newest connection that anybody has made.
@@ -132,6 +131,7 @@ class Room:
     config: RoomConfig
     created_at: float
     owner_token_hash: str | None = None
+    creator: str | None = None
     empty_since: float | None = None
     members: Mapping[str, Member] = field(default_factory=dict)
     generation: int = 0
@@ -167,18 +167,34 @@ class Room:
     def end(self) -> float:
         """Unix time from which the room is over, whatever becomes of those inside; infinite if never."""
         oldest = inf if self.expires_at is None else self.expires_at
-        if self.empty_since is None or self.config.persistent:
+        if self.empty_since is None:
             return oldest
-        return min(oldest, self.empty_since + self.config.idle_timeout)
+        idle: float | None = self.config.idle_timeout
+        if self.config.persistent:
+            idle = None if self.entered else self.config.unused_timeout
+        return oldest if idle is None else min(oldest, self.empty_since + idle)
+
+    @property
+    def entered(self) -> bool:
+        """Whether any client has ever been inside."""
+        return self.generation > 0
 
 
-def new_room(room_id: str, config: RoomConfig, now: float, *, owner_token: str | None = None) -> Room:
-    """Return a room without anybody inside, which whoever knows owner_token may close."""
+def new_room(
+    room_id: str,
+    config: RoomConfig,
+    now: float,
+    *,
+    owner_token: str | None = None,
+    creator: str | None = None,
+) -> Room:
+    """Return a room without anybody inside, which the holder of owner_token may close."""
     return Room(
         room_id=room_id,
         config=config,
         created_at=now,
         owner_token_hash=None if owner_token is None else hash_token(owner_token),
+        creator=creator,
         empty_since=now,
     )
 
@@ -203,7 +219,7 @@ def refusal_of(command: Enter | Resume | Shut) -> Refuse:
         _NOBODY.accepts(command.shown_token, 0.0)
         return MISSING_SESSION
     if isinstance(command, Shut):
-        matches(command.owner_token, None)
+        matches(command.owner_token or "", None)
     return MISSING_ROOM
 
 
@@ -251,7 +267,9 @@ def step(room: Room, command: Command, now: float) -> tuple[Room, Effects]:
             turn.amend(command)
             turn.tell_of_loss(lost, "its server lost messages")
         case Shut():
-            if matches(command.owner_token, room.owner_token_hash):
+            if command.owner_token is None:
+                turn.close(ErrorCode.ROOM_CLOSED, "the room was closed by the operator of the server")
+            elif matches(command.owner_token, room.owner_token_hash):
                 turn.close(ErrorCode.ROOM_CLOSED, "the room was closed by its owner")
             else:
                 turn.effects.append(MISSING_ROOM)
@@ -406,8 +424,8 @@ class _Turn:
         if newcomer.role is Role.SENDER and not recovered:
             for peer in peers:
                 if peer.absence is None:
-                    self.tell([newcomer], _join(peer))
-        self.tell(peers, _join(newcomer, recovered=recovered))
+                    self.tell([newcomer], join_of(peer))
+        self.tell(peers, join_of(newcomer, recovered=recovered))
 
     def resume(self, command: Resume) -> None:
         member = self.members.get(command.client_id, _NOBODY)
@@ -511,14 +529,14 @@ class _Turn:
             if member is None:
                 continue
             if self._room.config.grace > 0:
-                self.tell(self.peers_of(member.role), _farewell(member, reason, away=True))
+                self.tell(self.peers_of(member.role), farewell_of(member, reason, away=True))
             else:
                 self.depart(member, reason)
 
     def depart(self, member: Member, reason: str) -> None:
         """This member is no longer inside."""
         self.members = {k: m for k, m in self.members.items() if k != member.client_id}
-        self.tell(self.peers_of(member.role), _farewell(member, reason))
+        self.tell(self.peers_of(member.role), farewell_of(member, reason))
         if member.role is Role.SENDER and not self._room.config.persistent:
             self.close(ErrorCode.ROOM_CLOSED, "the sender has left the room")
 
@@ -546,7 +564,7 @@ class _Turn:
             case _:
                 assert_never(message)
         if targets:
-            self.tell(targets, _stamp(message, speaker.client_id))
+            self.tell(targets, stamped(message, speaker.client_id))
         else:
             self._answer(speaker, ErrorCode.NO_SUCH_PEER, "there is nobody here to whom this could go")
 
@@ -576,25 +594,3 @@ class _Turn:
 
     def _answer(self, speaker: Member, code: ErrorCode, text: str) -> None:
         self.effects.append(Deliver(speaker, error_message(code, text)))
-
-
-def _join(member: Member, *, recovered: bool = False) -> Join:
-    return Join(data=JoinData(client_id=member.client_id, role=member.role, recovered=recovered))
-
-
-def _farewell(member: Member, reason: str, *, away: bool = False) -> Disconnect:
-    return Disconnect(data=DisconnectData(client_id=member.client_id, reason=reason, away=away))
-
-
-def _stamp(message: Relayed, speaker: str) -> Relayed:
-    """Return message with its true speaker; whom it was meant for is nobody else's business."""
-    data = message.data
-    match data:
-        case OfferData():
-            return Offer(data=OfferData(client_id=speaker, sdp=data.sdp))
-        case AnswerData():
-            return Answer(data=AnswerData(client_id=speaker, sdp=data.sdp))
-        case IceCandidateData():
-            return IceCandidate(data=IceCandidateData(client_id=speaker, candidate=data.candidate))
-        case _:
-            assert_never(data)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from flyx.server.redis import wire
 from flyx.server.redis.scripts import LEASE_MS
 from flyx.server.redis.shared import (
+    Budget,
     Chores,
     Commit,
     Fate,
@@ -27,7 +28,7 @@ from flyx.server.redis.shared import (
     SharedRoom,
     State,
 )
-from flyx.server.store import StoreAway, StoreFull
+from flyx.server.store import BudgetSpent, StoreAway, StoreFull
 from flyx.signaling.record import dump_room, load_room
 
 LEASE = LEASE_MS / 1000
@@ -216,13 +217,16 @@ class SharedMemory(Shared):
         self.service.leases.pop(self.node_id, None)
         self.service.homes.pop(self.node_id, None)
 
-    async def create(self, entry: SharedRoom, *, max_rooms: int) -> bool:
+    async def create(self, entry: SharedRoom, budget: Budget) -> bool:
         await self._arrive_as()
         service, room = self.service, entry.room
         taken = room.room_id in service.rooms
         if not taken:
-            if len(service.rooms) >= max_rooms:
+            if len(service.rooms) >= budget.total:
                 raise StoreFull
+            made = sum(load_room(record).creator == room.creator for _, record in service.rooms.values())
+            if room.creator is not None and 0 < budget.per_creator <= made:
+                raise BudgetSpent
             service.keep(entry)
         await self._return()
         return not taken
@@ -359,6 +363,10 @@ class SharedMemory(Shared):
     async def count(self) -> int:
         await self._travel()
         return len(self.service.rooms)
+
+    async def room_ids(self) -> list[str]:
+        await self._travel()
+        return list(self.service.rooms)
 
     def rename(self) -> None:
         self.lives += 1

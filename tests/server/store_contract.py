@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from flyx.errors import NoSuchRoom
-from flyx.server.store import RoomStore, StoreFull
+from flyx.server.store import BudgetSpent, RoomStore, StoreFull
 from flyx.signaling.commands import (
     Admit,
     CloseClient,
@@ -24,6 +24,7 @@ from flyx.signaling.commands import (
     Relay,
     Resume,
     RoomClosed,
+    Shut,
 )
 from flyx.signaling.members import Traffic
 from flyx.signaling.messages import Offer, OfferData, Role
@@ -33,8 +34,8 @@ from flyx.signaling.room import Room, RoomConfig, new_room
 T0 = 1_000_000.0
 
 
-def a_room(room_id: str = "K7M2QX", **config: object) -> Room:
-    return new_room(room_id, RoomConfig(**config), T0)  # type: ignore[arg-type]
+def a_room(room_id: str = "K7M2QX", *, creator: str | None = None, **config: object) -> Room:
+    return new_room(room_id, RoomConfig(**config), T0, creator=creator)  # type: ignore[arg-type]
 
 
 def closes(effects: Effects) -> list[int]:
@@ -53,12 +54,15 @@ def generation(effects: Effects) -> int:
 
 class RoomStoreContract:
     @abstractmethod
-    def make_store(self, *, max_rooms: int = 100) -> AbstractAsyncContextManager[RoomStore]:
+    def make_store(
+        self, *, max_rooms: int = 100, max_per_creator: int = 0
+    ) -> AbstractAsyncContextManager[RoomStore]:
         """A new store without rooms."""
 
     async def test_a_room_comes_back_as_it_was_put_in(self) -> None:
         async with self.make_store() as store:
-            room = new_room("K7M2QX", RoomConfig(3, None, 5.0, True, 7.0), T0, owner_token="secret")
+            config = RoomConfig(3, None, 5.0, True, 7.0, 9.0)
+            room = new_room("K7M2QX", config, T0, owner_token="secret", creator="2001:db8::/64")
             assert await store.create(room)
             seen = await store.load("K7M2QX")
             assert seen is not None
@@ -119,6 +123,49 @@ class RoomStoreContract:
             assert not await store.create(a_room("000001"))
             await store.apply("000000", Expire(), T0 + 1e6)
             assert await store.create(a_room("000002"))
+
+    async def test_a_creator_has_so_many_rooms_at_a_time_and_others_have_theirs(self) -> None:
+        async with self.make_store(max_per_creator=2) as store:
+            for room_id in ("000000", "000001"):
+                assert await store.create(a_room(room_id, creator="192.0.2.1"))
+            with pytest.raises(BudgetSpent):
+                await store.create(a_room("000002", creator="192.0.2.1"))
+            assert await store.create(a_room("000003", creator="192.0.2.2"))
+            assert await store.create(a_room("000004"))
+            assert await store.create(a_room("000005"))
+            # What is over counts no longer, however it ended.
+            await store.apply("000000", Shut(None), T0)
+            assert await store.create(a_room("000002", creator="192.0.2.1"))
+            with pytest.raises(BudgetSpent):
+                await store.create(a_room("000006", creator="192.0.2.1"))
+
+    async def test_of_many_rooms_made_at_once_a_creator_gets_as_many_as_it_may_have(self) -> None:
+        async with self.make_store(max_per_creator=3) as store:
+            rooms = [a_room(f"{n:06}", creator="192.0.2.1") for n in range(10)]
+            results = await asyncio.gather(*map(store.create, rooms), return_exceptions=True)
+            assert sum(result is True for result in results) == 3
+            assert sum(isinstance(result, BudgetSpent) for result in results) == 7
+            assert await store.count() == 3
+
+    async def test_all_rooms_can_be_named(self) -> None:
+        async with self.make_store() as store:
+            assert await store.room_ids() == []
+            for room_id in ("00000B", "00000A", "00000C"):
+                await store.create(a_room(room_id))
+            await store.apply("00000B", Shut(None), T0)
+            assert sorted(await store.room_ids()) == ["00000A", "00000C"]
+
+    async def test_a_persistent_room_that_no_client_enters_is_due(self) -> None:
+        async with self.make_store() as store:
+            for room_id in ("000000", "000001"):
+                await store.create(a_room(room_id, persistent=True, ttl=None, unused_timeout=60.0))
+            entered = generation(await store.apply("000001", enter("s"), T0))
+            await store.apply("000001", Leave("s", entered, "bye"), T0)
+            assert await store.due(T0 + 59) == []
+            assert await store.due(T0 + 1e9) == ["000000"]
+            effects = await store.apply("000000", Expire(), T0 + 60)
+            assert isinstance(effects[-1], RoomClosed)
+            assert await store.room_ids() == ["000001"]
 
     async def test_what_was_seen_can_be_replaced_once(self) -> None:
         async with self.make_store() as store:

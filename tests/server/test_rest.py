@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
+from ipaddress import ip_network
 from typing import Any
 
 import httpx
@@ -9,8 +11,8 @@ import pytest
 
 from flyx import __version__
 from flyx.server.app import Server
-from flyx.server.config import DEFAULT_MAX_BODY_SIZE
-from tests.server.peers import FakeClock, http_of, joined, local
+from flyx.server.config import DEFAULT_MAX_BODY_SIZE, parse_rate
+from tests.server.peers import UNLIMITED, FakeClock, http_of, joined, local
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -155,6 +157,7 @@ async def test_the_description_asks_for_a_token_only_where_one_is_needed() -> No
     for options, secured in (
         ({}, {"/room/{room_id} delete"}),
         ({"api_token": "a"}, {"/room post", "/room/{room_id} delete"}),
+        ({"admin_token": "c"}, {"/rooms get", "/room/{room_id} delete"}),
         ({"metrics_token": "b"}, {"/status get", "/metrics get", "/room/{room_id} delete"}),
     ):
         async with Server(local(**options)) as server, http_of(server) as http:
@@ -199,10 +202,11 @@ async def test_the_frameworks_errors_look_like_ours(http: httpx.AsyncClient) -> 
     check_error(await http.delete("/room"), 405, "method_not_allowed")
 
 
-async def test_openapi_describes_every_answer(http: httpx.AsyncClient) -> None:
-    document = (await http.get("/openapi.json")).json()
+async def test_openapi_describes_every_answer() -> None:
+    async with Server(local(admin_token="operator")) as server, http_of(server) as http:
+        document = (await http.get("/openapi.json")).json()
     assert set(document["paths"]) == {
-        *("/room", "/room/{room_id}", "/status", "/metrics", "/healthz", "/readyz")
+        *("/room", "/room/{room_id}", "/rooms", "/status", "/metrics", "/healthz", "/readyz")
     }
     post = document["paths"]["/room"]["post"]["responses"]
     assert set(post) == {"201", "400", "401", "413", "422", "429", "503"}
@@ -216,6 +220,111 @@ async def test_openapi_describes_every_answer(http: httpx.AsyncClient) -> None:
                     continue
                 schema = response["content"]["application/json"]["schema"]["$ref"]
                 assert schema.endswith("/ApiError") == (status >= "400"), (operation, status)
+
+
+async def test_persistent_rooms_of_one_address_are_few_however_many_it_asks_for() -> None:
+    """It took 39 requests to fill a server of 40 rooms for 30 days."""
+    limits = replace(UNLIMITED, max_connections_per_address=0)
+    config = local(max_rooms=40, test_room=True, limits=limits, trusted_proxies=(ip_network("127.0.0.1"),))
+    async with Server(config) as server, http_of(server) as http:
+
+        async def ask(address: str, **wishes: object) -> httpx.Response:
+            return await http.post("/room", json=wishes, headers={"X-Forwarded-For": address})
+
+        answers = [await ask(f"2001:db8::{n}", persistent=True) for n in range(1, 40)]
+        assert [answer.status_code for answer in answers] == [201] * 8 + [429] * 31
+        check_error(answers[-1], 429, "rate_limited")
+        assert int(answers[-1].headers["Retry-After"]) > 0
+        assert "persistent" in answers[-1].json()["message"]
+        # A room that is kept for a day with nobody inside fills a server as well.
+        assert (await ask("2001:db8::1", idle_timeout=DAY)).status_code == 429
+        # Passing rooms, and those of others, are free.
+        assert (await ask("2001:db8::1")).status_code == 201
+        assert (await ask("2001:db8:0:1::1", persistent=True)).status_code == 201
+        metrics = (await http.get("/metrics")).text
+        assert 'flyx_limits_total{limit="persistent"} 32.0' in metrics
+        # One that is closed makes place for another.
+        first = answers[0].json()
+        owner = {"Authorization": f"Bearer {first['owner_token']}"}
+        await http.delete(f"/room/{first['room_id']}", headers=owner)
+        assert (await ask("2001:db8::1", persistent=True)).status_code == 201
+
+
+async def test_a_persistent_room_that_no_client_enters_ends_soon_and_an_entered_one_stays() -> None:
+    clock = FakeClock()
+    config = local(sweep_interval=0.01, test_room=True)
+    async with Server(config, clock=clock) as server, http_of(server) as http:
+        empty, used = [(await http.post("/room", json={"persistent": True})).json() for _ in range(2)]
+        async with joined(server, f"/ws/{used['room_id']}"):
+            pass
+        clock.now += 3599
+        assert (await http.get(f"/room/{empty['room_id']}")).status_code == 200
+        clock.now += 1
+        check_error(await http.get(f"/room/{empty['room_id']}"), 404, "no_such_room")
+        for room_id in (used["room_id"], server.test_room_id):
+            assert (await http.get(f"/room/{room_id}")).status_code == 200
+        async with asyncio.timeout(5):
+            while (await http.get("/status")).json()["rooms"] > 2:
+                pass
+
+
+ADMIN = {"Authorization": "Bearer operator"}
+
+
+async def test_the_operator_sees_all_rooms_page_by_page_and_closes_any() -> None:
+    clock = FakeClock()
+    config = local(admin_token="operator", trusted_proxies=(ip_network("127.0.0.1"),))
+    async with Server(config, clock=clock) as server, http_of(server) as http:
+        headers = {"X-Forwarded-For": "192.0.2.7"}
+        kept = (await http.post("/room", json={"persistent": True}, headers=headers)).json()["room_id"]
+        async with joined(server) as sender, joined(server, f"/ws/{sender.room_id}") as receiver:
+            await sender.expect("join")
+            answer = await http.get("/rooms", headers=ADMIN)
+            rooms = {room["room_id"]: room for room in answer.json()["rooms"]}
+            assert rooms.keys() == {kept, sender.room_id}
+            assert rooms[kept] == {
+                "room_id": kept,
+                "status": "waiting",
+                "created_at": clock.now,
+                "expires_at": clock.now + 30 * DAY,
+                "persistent": True,
+                "has_sender": False,
+                "receivers": 0,
+                "max_clients": 16,
+                "entered": False,
+                "empty_since": clock.now,
+                "creator": "192.0.2.7",
+            }
+            busy = rooms[sender.room_id]
+            assert (busy["receivers"], busy["entered"], busy["creator"]) == (1, True, None)
+            assert sender.id not in answer.text
+
+            response = await http.delete(f"/room/{sender.room_id}", headers=ADMIN)
+            assert response.status_code == 204
+            for client in (sender, receiver):
+                await client.expect_error("room_closed", fatal=True)
+                await client.expect_close(4410)
+        made = {kept}
+        for _ in range(6):
+            made.add((await http.post("/room")).json()["room_id"])
+        listed: list[str] = []
+        query: dict[str, str | int] = {"limit": 3}
+        while page := (await http.get("/rooms", params=query, headers=ADMIN)).json()["rooms"]:
+            listed += [room["room_id"] for room in page]
+            query["after"] = listed[-1]
+        assert listed == sorted(made)
+
+
+async def test_who_is_not_the_operator_sees_no_list(http: httpx.AsyncClient) -> None:
+    check_error(await http.get("/rooms"), 404, "not_found")
+    limits = replace(UNLIMITED, miss_rate=parse_rate("3/minute"))
+    config = local(admin_token="operator", api_token="a", metrics_token="m", limits=limits)
+    async with Server(config) as server, http_of(server) as stranger:
+        assert (await stranger.get("/rooms", headers=ADMIN)).status_code == 200
+        for headers in ({}, {"Authorization": "Bearer a"}, {"Authorization": "Bearer m"}):
+            check_error(await stranger.get("/rooms", headers=headers), 401, "bad_token")
+        # And it cannot go on guessing.
+        check_error(await stranger.get("/rooms", headers=ADMIN), 429, "rate_limited")
 
 
 async def test_rooms_that_nobody_enters_are_swept_away() -> None:

@@ -25,8 +25,10 @@ from tests.server.store_contract import T0, RoomStoreContract, a_room, enter, ge
 
 
 @asynccontextmanager
-async def opened(path: Path, *, max_rooms: int = 100, now: float = T0) -> AsyncIterator[SqliteRoomStore]:
-    store = SqliteRoomStore(path, max_rooms=max_rooms)
+async def opened(
+    path: Path, *, max_rooms: int = 100, max_per_creator: int = 0, now: float = T0
+) -> AsyncIterator[SqliteRoomStore]:
+    store = SqliteRoomStore(path, max_rooms=max_rooms, max_per_creator=max_per_creator)
     await store.open(now)
     try:
         yield store
@@ -40,8 +42,8 @@ class TestSqliteRoomStore(RoomStoreContract):
         self.path = tmp_path / "state"
 
     @asynccontextmanager
-    async def make_store(self, *, max_rooms: int = 100) -> AsyncIterator[RoomStore]:
-        async with opened(self.path, max_rooms=max_rooms) as store:
+    async def make_store(self, *, max_rooms: int = 100, max_per_creator: int = 0) -> AsyncIterator[RoomStore]:
+        async with opened(self.path, max_rooms=max_rooms, max_per_creator=max_per_creator) as store:
             yield store
 
 

@@ -13,15 +13,15 @@ from tests.server.store_contract import T0, RoomStoreContract, a_room, enter, ge
 
 class TestMemoryRoomStore(RoomStoreContract):
     @asynccontextmanager
-    async def make_store(self, *, max_rooms: int = 100) -> AsyncIterator[RoomStore]:
-        yield MemoryRoomStore(max_rooms=max_rooms)
+    async def make_store(self, *, max_rooms: int = 100, max_per_creator: int = 0) -> AsyncIterator[RoomStore]:
+        yield MemoryRoomStore(max_rooms=max_rooms, max_per_creator=max_per_creator)
 
 
 class DistantStore(MemoryRoomStore):
     """Others get their turn between every load and the replace that follows, as with a store elsewhere."""
 
-    def __init__(self, *, max_rooms: int) -> None:
-        super().__init__(max_rooms=max_rooms)
+    def __init__(self, *, max_rooms: int, max_per_creator: int = 0) -> None:
+        super().__init__(max_rooms=max_rooms, max_per_creator=max_per_creator)
         self.replaced = 0
         self.refused = 0
 
@@ -40,8 +40,8 @@ class DistantStore(MemoryRoomStore):
 
 class TestDistantStore(RoomStoreContract):
     @asynccontextmanager
-    async def make_store(self, *, max_rooms: int = 100) -> AsyncIterator[RoomStore]:
-        yield DistantStore(max_rooms=max_rooms)
+    async def make_store(self, *, max_rooms: int = 100, max_per_creator: int = 0) -> AsyncIterator[RoomStore]:
+        yield DistantStore(max_rooms=max_rooms, max_per_creator=max_per_creator)
 
 
 async def test_apply_tries_again_when_another_was_first() -> None:

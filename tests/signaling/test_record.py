@@ -17,7 +17,8 @@ NOW = 1_000_000.0
 
 def a_room() -> Room:
     """A room with something in every field."""
-    room = new_room("K7M2QX", RoomConfig(4, None, 5.0, True, 7.0), NOW, owner_token="owner")
+    config = RoomConfig(4, None, 5.0, True, 7.0, 9.0)
+    room = new_room("K7M2QX", config, NOW, owner_token="owner", creator="192.0.2.1")
     room, _ = step(room, Enter("s", "token of s", node="n1"), NOW)
     room, _ = step(room, Enter("r", "token of r", node="n2"), NOW)
     room, _ = step(room, Lose("r", 2, "lost", Traffic(3, 9, ("eight", "nine")), settled=False), NOW)
@@ -65,6 +66,8 @@ def change_member(number: int, **fields: Any) -> dict[str, Any]:
         change(members=[]),
         change(config={**RECORD["config"], "max_clients": 0}),
         change(config={**RECORD["config"], "grace": -1.0}),
+        change(config={**RECORD["config"], "unused_timeout": -1.0}),
+        change(creator="1" * 65),
         change(owner_token_hash="secret"),
         change_member(1, client_id="s"),
         change_member(1, role="sender"),

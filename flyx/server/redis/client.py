@@ -27,6 +27,7 @@ from flyx.errors import InputError
 from flyx.server.logs import get_logger
 from flyx.server.redis.scripts import JANITOR_MS, LEASE_MS, SCRIPTS
 from flyx.server.redis.shared import (
+    Budget,
     Chores,
     Commit,
     Fate,
@@ -40,7 +41,7 @@ from flyx.server.redis.shared import (
     State,
 )
 from flyx.server.redis.wire import dump_item
-from flyx.server.store import StoreAway, StoreFull
+from flyx.server.store import BudgetSpent, StoreAway, StoreFull
 from flyx.signaling.record import dump_room, load_room
 from flyx.signaling.room import Room
 
@@ -201,10 +202,12 @@ class RedisShared(Shared):
 
     # What Shared promises.
 
-    async def create(self, entry: SharedRoom, *, max_rooms: int) -> bool:
-        answer = await self._run("create", self.node_id, *_put(entry), max_rooms)
+    async def create(self, entry: SharedRoom, budget: Budget) -> bool:
+        answer = await self._run("create", self.node_id, *_put(entry), budget.total, budget.per_creator)
         if answer == "full":
             raise StoreFull
+        if answer == "spent":
+            raise BudgetSpent
         return bool(_checked(answer) == "ok")
 
     async def load(self, room_id: str) -> SharedRoom | None:
@@ -283,6 +286,9 @@ class RedisShared(Shared):
     async def count(self) -> int:
         return int(await self._run("count"))
 
+    async def room_ids(self) -> list[str]:
+        return list(await self._run("rooms"))
+
     def rename(self) -> None:
         self.node_id = secrets.token_hex(8)
         self._ear.cancel()
@@ -294,7 +300,7 @@ def _put(entry: SharedRoom) -> tuple[Argument, ...]:
     room = entry.room
     return (
         *(room.room_id, entry.incarnation, _version(entry.state)),
-        *(dump_room(room), room.deadline, _time_to_live(room)),
+        *(dump_room(room), room.deadline, _time_to_live(room), room.creator or ""),
     )
 
 

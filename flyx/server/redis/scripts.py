@@ -2,6 +2,7 @@
 
     flyx:room:ID      hash    i: incarnation, v: version, a space and the change that made it so, d: record
     flyx:due          zset    room ids by deadline (Unix seconds of the nodes); all of them, so it counts them
+    flyx:made:CREATOR set     ids of the rooms in its budget, some of which may be over
     flyx:lease:NODE   string  there while the node's lease runs
     flyx:nodes        zset    nodes by the end of their lease (Redis' milliseconds)
     flyx:grave:NODE   string  the node was taken for dead; it never gets its lease back
@@ -38,18 +39,34 @@ local function settle(node, room_id)
   redis.call('SADD', 'flyx:rooms:' .. node, room_id)
   redis.call('PEXPIRE', 'flyx:rooms:' .. node, INDEX_MS)
 end
+local function credit(creator, room_id)
+  if creator == '' then return end
+  redis.call('SADD', 'flyx:made:' .. creator, room_id)
+  redis.call('PEXPIRE', 'flyx:made:' .. creator, INDEX_MS)
+end
+local function count_made(creator)
+  for _, room_id in ipairs(redis.call('SMEMBERS', 'flyx:made:' .. creator)) do
+    if redis.call('EXISTS', 'flyx:room:' .. room_id) == 0 then
+      redis.call('SREM', 'flyx:made:' .. creator, room_id)
+    end
+  end
+  return redis.call('SCARD', 'flyx:made:' .. creator)
+end
 """
 
-# node, room id, incarnation, version, data, deadline, ttl, most rooms -> lost | taken | full | ok
+# node, room id, incarnation, version, data, deadline, ttl, creator or "", most rooms, most of one creator
+# -> lost | taken | full | spent | ok
 _CREATE = """
-local node, room_id, i, v, d, deadline, ttl, most = unpack(ARGV)
+local node, room_id, i, v, d, deadline, ttl, creator, most, budget = unpack(ARGV)
 local key = 'flyx:room:' .. room_id
 if not leased(node) then return 'lost' end
 if redis.call('EXISTS', key) == 1 then return 'taken' end
 if redis.call('ZCARD', 'flyx:due') >= tonumber(most) then return 'full' end
+if creator ~= '' and budget ~= '0' and count_made(creator) >= tonumber(budget) then return 'spent' end
 redis.call('HSET', key, 'i', i, 'v', v, 'd', d)
 redis.call('PEXPIRE', key, ttl)
 index(room_id, deadline)
+credit(creator, room_id)
 return 'ok'
 """
 
@@ -68,6 +85,11 @@ return redis.call('HMGET', 'flyx:room:' .. ARGV[1], 'i', 'v')
 # -> how many rooms there are
 _COUNT = """
 return redis.call('ZCARD', 'flyx:due')
+"""
+
+# -> ids of all rooms
+_ROOMS = """
+return redis.call('ZRANGE', 'flyx:due', 0, -1)
 """
 
 # node, room id, incarnation, version, new version, data or "", deadline, ttl, nodes with clients now (how
@@ -99,9 +121,10 @@ for n = at, #ARGV, 2 do answer[#answer + 1] = redis.call('PUBLISH', channel(ARGV
 return answer
 """
 
-# node, room id, incarnation, version, data, deadline, ttl, nodes with clients -> lost | newer | ok
+# node, room id, incarnation, version, data, deadline, ttl, creator or "", nodes with clients
+# -> lost | newer | ok
 _RESTORE = """
-local node, room_id, i, v, d, deadline, ttl = unpack(ARGV, 1, 7)
+local node, room_id, i, v, d, deadline, ttl, creator = unpack(ARGV, 1, 8)
 local key = 'flyx:room:' .. room_id
 if not leased(node) then return 'lost' end
 local kept = redis.call('HMGET', key, 'i', 'v')
@@ -110,7 +133,8 @@ if kept[1] and (kept[1] ~= i or number(kept[2]) >= number(v)) then return 'newer
 redis.call('HSET', key, 'i', i, 'v', v, 'd', d)
 redis.call('PEXPIRE', key, ttl)
 index(room_id, deadline)
-for n = 8, #ARGV do settle(ARGV[n], room_id) end
+credit(creator, room_id)
+for n = 9, #ARGV do settle(ARGV[n], room_id) end
 return 'ok'
 """
 
@@ -203,6 +227,7 @@ SCRIPTS: Final = {
         "load": _LOAD,
         "version": _VERSION,
         "count": _COUNT,
+        "rooms": _ROOMS,
         "commit": _COMMIT,
         "restore": _RESTORE,
         "relay": _RELAY,

@@ -81,6 +81,19 @@ class Item:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many rooms there may be.
+
+    Attributes:
+        total: Of all creators together.
+        per_creator: Of one creator; 0 is no limit.
+    """
+
+    total: int
+    per_creator: int = 0
+
+
 class Commit(Enum):
     """What became of a change."""
 
@@ -156,11 +169,12 @@ class Shared(ABC):
         """Give up the lease and everything else."""
 
     @abstractmethod
-    async def create(self, entry: SharedRoom, *, max_rooms: int) -> bool:
+    async def create(self, entry: SharedRoom, budget: Budget) -> bool:
         """Keep a new room; False if its id is taken.
 
         Raises:
-            StoreFull: There are max_rooms already.
+            StoreFull: There are as many rooms as there may be.
+            BudgetSpent: There are as many of this creator.
         """
 
     @abstractmethod
@@ -224,6 +238,10 @@ class Shared(ABC):
     @abstractmethod
     async def count(self) -> int:
         """Return how many rooms there are."""
+
+    @abstractmethod
+    async def room_ids(self) -> list[str]:
+        """Return the ids of all rooms."""
 
     @abstractmethod
     def rename(self) -> None:

@@ -37,8 +37,18 @@ from flyx.server.redis.ear import Ear
 from flyx.server.redis.keeper import Keeper
 from flyx.server.redis.mender import Mender
 from flyx.server.redis.relays import Relays
-from flyx.server.redis.shared import Commit, LeaseLost, Shared, SharedRoom
-from flyx.server.store import RoomStore, SeeTo, StoreAway, Stored, StoreFull, Wanted, always, leave_alone
+from flyx.server.redis.shared import Budget, Commit, LeaseLost, Shared, SharedRoom
+from flyx.server.store import (
+    BudgetSpent,
+    RoomStore,
+    SeeTo,
+    StoreAway,
+    Stored,
+    StoreFull,
+    Wanted,
+    always,
+    leave_alone,
+)
 from flyx.signaling.commands import (
     Command,
     Deliver,
@@ -107,6 +117,7 @@ class RedisRoomStore(RoomStore):
         shared: Shared,
         *,
         max_rooms: int,
+        max_per_creator: int = 0,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
@@ -114,12 +125,13 @@ class RedisRoomStore(RoomStore):
         """Args:
         shared: What all nodes have in common.
         max_rooms: Most rooms of all nodes together.
+        max_per_creator: Of these, most that have the same creator; 0 is no limit.
         clock: Returns Unix time.
         monotonic: Returns seconds that also pass while the process is frozen.
         uniform: Draws a number between two, for pauses.
         """
         self._shared = shared
-        self._max_rooms = max_rooms
+        self._budget = Budget(max_rooms, max_per_creator)
         self._clock = clock
         self._copies = Copies()
         self._changes: dict[str, _Change] = {}
@@ -164,11 +176,11 @@ class RedisRoomStore(RoomStore):
         await self.keeper.fit()
         entry = SharedRoom(room, 1, secrets.token_hex(8))
         try:
-            return await self.owned(self._shared.create(entry, max_rooms=self._max_rooms))
+            return await self.owned(self._shared.create(entry, self._budget))
         except LeaseLost:
             self.keeper.doubt()
             await self.keeper.fit()
-            return await self.owned(self._shared.create(entry, max_rooms=self._max_rooms))
+            return await self.owned(self._shared.create(entry, self._budget))
 
     async def load(self, room_id: str) -> SharedRoom | None:
         return await self.owned(self._shared.load(room_id))
@@ -193,6 +205,9 @@ class RedisRoomStore(RoomStore):
         with contextlib.suppress(StoreAway):
             self._count = await self.owned(self._shared.count())
         return self._count
+
+    async def room_ids(self) -> list[str]:
+        return await self.owned(self._shared.room_ids())
 
     # Commands.
 
@@ -536,7 +551,7 @@ class RedisRoomStore(RoomStore):
         self._tasks.discard(task)
         if not task.cancelled():
             exc = task.exception()
-            if exc is not None and not isinstance(exc, StoreAway | StoreFull | NoSuchRoom):
+            if exc is not None and not isinstance(exc, BudgetSpent | StoreAway | StoreFull | NoSuchRoom):
                 # Whoever asked, if still there, gets it, too.
                 log.error("a task failed", exc_info=exc)
 

@@ -1,0 +1,44 @@
+"""What a room has the server say of one client to its peers."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from flyx.signaling.members import Member
+from flyx.signaling.messages import (
+    Answer,
+    AnswerData,
+    Disconnect,
+    DisconnectData,
+    IceCandidate,
+    IceCandidateData,
+    Join,
+    JoinData,
+    Offer,
+    OfferData,
+    Relayed,
+)
+
+
+def join_of(member: Member, *, recovered: bool = False) -> Join:
+    """Return what tells peers that member is here; recovered: it is back and lacks nothing."""
+    return Join(data=JoinData(client_id=member.client_id, role=member.role, recovered=recovered))
+
+
+def farewell_of(member: Member, reason: str, *, away: bool = False) -> Disconnect:
+    """Return what tells peers that member has gone; away: it may come back."""
+    return Disconnect(data=DisconnectData(client_id=member.client_id, reason=reason, away=away))
+
+
+def stamped(message: Relayed, speaker: str) -> Relayed:
+    """Return message with its true speaker; whom it was meant for is nobody else's business."""
+    data = message.data
+    match data:
+        case OfferData():
+            return Offer(data=OfferData(client_id=speaker, sdp=data.sdp))
+        case AnswerData():
+            return Answer(data=AnswerData(client_id=speaker, sdp=data.sdp))
+        case IceCandidateData():
+            return IceCandidate(data=IceCandidateData(client_id=speaker, candidate=data.candidate))
+        case _:
+            assert_never(data)
