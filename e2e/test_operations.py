@@ -8,7 +8,10 @@ import ssl
 import subprocess
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
+
+from websockets.sync.client import connect
 
 from e2e.processes import Flyx, FlyxProcess, sha256, write_random
 
@@ -127,3 +130,17 @@ def test_a_server_holds_what_strangers_may_do_to_its_limits(flyx: Flyx) -> None:
     server.says("limit reached")
     assert "127.0.0.1" not in server.err
     assert re.search(r"limit=miss", server.err)
+
+
+def test_silent_connections_keep_no_receiver_out(flyx: Flyx, tmp_path: Path) -> None:
+    """15 of them took every place of a room for as long as they liked."""
+    source = write_random(tmp_path / "file.bin", 100_000)
+    sender = flyx.send(source)
+    code = sender.code()
+    with ExitStack() as strangers:
+        for _ in range(15):
+            silent = strangers.enter_context(connect(f"{flyx.server}/ws/{code[:6]}"))
+            assert '"joined"' in str(silent.recv(timeout=10))
+        flyx.receive(code, tmp_path / "in").ends(0)
+        sender.ends(0)
+    assert sha256(tmp_path / "in" / "file.bin") == sha256(source)

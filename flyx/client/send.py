@@ -360,6 +360,7 @@ class SendSession:
         """Send to a receiver that has paired, when it is its turn."""
         if receiver.state is ReceiverState.CONNECTING:
             self._on_event(events.PeerPaired(receiver.number))
+        self._signaling.tell_paired(receiver.client_id)
         held = not self._roster.pair(receiver)
         reader = SourceReader(self._found, self._digests)
         return await self._links[receiver].serve(channels, reader, self._disk, self._on_event, held=held)

@@ -62,6 +62,8 @@ from flyx.signaling.messages import (
     Message,
     Offer,
     Outcome,
+    Paired,
+    PairedData,
     Ping,
     Pong,
     Role,
@@ -195,6 +197,8 @@ class Signaling:
         self._tries = 0
         # The last error that the server told: it explains the close that follows a fatal one.
         self._told: str | None = None
+        # Receivers that have paired, for as long as they are in the room: the server keeps their places.
+        self._paired: set[str] = set()
         # Why we leave, for the peers; set before the end.
         self.farewell = ""
         # How our transfer went, for the server's statistics; set before the end by who received.
@@ -253,9 +257,21 @@ class Signaling:
                 case _:
                     return message
 
+    def tell_paired(self, client_id: str) -> None:
+        """Tell the server that a receiver has paired: it keeps its place, also when the room is full."""
+        self._paired.add(client_id)
+        if self.joined.wants_paired:
+            self.post(Paired(data=PairedData(target_id=client_id)))
+
+    def _tell_all_paired(self) -> None:
+        """Say that we tell who has paired, and who has until now."""
+        self._paired &= {peer.client_id for peer in self.joined.peers}
+        for client_id in (None, *sorted(self._paired)):
+            self.post(Paired(data=PairedData(target_id=client_id)))
+
     def post(self, message: Message) -> None:
         """Send a message soon, in order; while the connection is lost, when it is there again."""
-        counts = isinstance(message, Offer | Answer | IceCandidate)
+        counts = isinstance(message, Offer | Answer | IceCandidate | Paired)
         self._outgoing.append((messages.serialize(message), counts))
         self._wake_writer.set()
 
@@ -352,6 +368,8 @@ class Signaling:
             self._received = 0
         self._sent = Tail(joined.received)
         self.joined, self._socket, self._told = joined, socket, None
+        if joined.wants_paired and not joined.recovered:
+            self._tell_all_paired()
         self._writer = asyncio.create_task(self._write(socket))
 
     async def _drop_socket(self) -> None:

@@ -51,11 +51,13 @@ from flyx.signaling.messages import (
     JoinData,
     Message,
     Offer,
+    Paired,
     Relayed,
     Role,
     serialize,
 )
-from flyx.signaling.room import Room, RoomConfig, new_room, refusal_of, step
+from flyx.signaling.refusals import refusal_of
+from flyx.signaling.room import Room, RoomConfig, new_room, step
 
 log = get_logger("flyx.server.hub")
 
@@ -294,12 +296,15 @@ class Hub:
         if not self._outlets:
             self._quiet.set()
 
-    async def enter(self, outlet: Outlet, room_id: str, role: Role | None) -> Seat | None:
+    async def enter(
+        self, outlet: Outlet, room_id: str, role: Role | None, address: str = ""
+    ) -> Seat | None:
         """Bring a new client into a room; a connection that is refused is closed, and gets no seat."""
         if self.stopping:
             return None
         client_id = str(uuid4())
-        command = Enter(client_id, _new_token(), role, ice_servers=self._ice_servers_for(client_id))
+        ice_servers = self._ice_servers_for(client_id)
+        command = Enter(client_id, _new_token(), role, ice_servers=ice_servers, address=address)
         return await self._admit(outlet, room_id, command)
 
     async def resume(self, outlet: Outlet, room_id: str, claim: JoinData) -> Seat | None:
@@ -373,7 +378,7 @@ class Hub:
         seat.close(CloseCode.REPLACED, ErrorCode.REPLACED, _REPLACED)
         return seat.generation, await seat.traffic()
 
-    def relay(self, seat: Seat, message: Relayed) -> Coroutine[Any, Any, None] | None:
+    def relay(self, seat: Seat, message: Relayed | Paired) -> Coroutine[Any, Any, None] | None:
         """Pass on what a client says.
 
         Returns:

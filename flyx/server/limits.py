@@ -24,6 +24,7 @@ from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
 from flyx.server.config import LimitConfig
+from flyx.signaling.members import MAX_ADDRESS_LENGTH
 
 # Of the windows that are kept, how many at most: an attacker with many addresses must not fill the memory.
 _MAX_WINDOWS = 100_000
@@ -73,7 +74,8 @@ def address_key(host: str) -> str:
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
-        return host
+        # A proxy may have been told anything.
+        return host[:MAX_ADDRESS_LENGTH]
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     if isinstance(address, IPv4Address):

@@ -35,14 +35,16 @@ from flyx.signaling.messages import (
     Joined,
     Message,
     Offer,
+    Paired,
     Ping,
     Pong,
+    Relayed,
     Role,
     error_message,
     parse_untrusted,
     serialize,
 )
-from flyx.signaling.room import MISSING_ROOM, MISSING_SESSION
+from flyx.signaling.refusals import MISSING_ROOM, MISSING_SESSION
 
 log = get_logger("flyx.server.websocket")
 
@@ -195,7 +197,7 @@ class _Session:
             self._expect(room_text)
             return
         room_id = await self._create(wishes.role) if room_text is None else await self._find(room_text)
-        await self._take_seat(await self._hub.enter(self._connection, room_id, wishes.role))
+        await self._take_seat(await self._hub.enter(self._connection, room_id, wishes.role, self._address))
 
     async def _take_seat(self, seat: Seat | None) -> None:
         refusal = self._connection.closed_for
@@ -292,7 +294,7 @@ class _Session:
         if self._expected_in is not None:
             return self._resume(self._expected_in, message)
         match message:
-            case Offer() | Answer() | IceCandidate():
+            case Offer() | Answer() | IceCandidate() | Paired():
                 # Without a seat it has been refused, and is being told.
                 if self._seat is None:
                     return None
@@ -315,8 +317,10 @@ class _Session:
                 assert_never(message)
         return None
 
-    def _may_relay(self, message: Offer | Answer | IceCandidate, now: float) -> bool:
+    def _may_relay(self, message: Relayed | Paired, now: float) -> bool:
         match message:
+            case Paired():
+                return True
             case IceCandidate():
                 limit, granted = Limit.CANDIDATES, self._pairs.trickle(message.data.target_id, now)
             case Offer():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import assert_never
 
 from flyx.signaling.members import Member
@@ -16,8 +17,14 @@ from flyx.signaling.messages import (
     JoinData,
     Offer,
     OfferData,
+    Peer,
     Relayed,
 )
+
+
+def as_peers(members: Iterable[Member]) -> tuple[Peer, ...]:
+    """Return what a newcomer is told of those it can talk to."""
+    return tuple(Peer(client_id=m.client_id, role=m.role, away=m.absence is not None) for m in members)
 
 
 def join_of(member: Member, *, recovered: bool = False) -> Join:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flyx.signaling.members import Member, Traffic
-from flyx.signaling.messages import CloseCode, ErrorCode, IceServer, Joined, Message, Relayed, Role
+from flyx.signaling.messages import CloseCode, ErrorCode, IceServer, Joined, Message, Paired, Relayed, Role
 
 # Commands.
 
@@ -23,6 +23,7 @@ class Enter:
         role: The only role that it will have; None: whichever is free.
         node: The process that holds the connection.
         ice_servers: To be handed to it.
+        address: What its address counts as, of at most MAX_ADDRESS_LENGTH characters.
     """
 
     client_id: str
@@ -30,6 +31,7 @@ class Enter:
     role: Role | None = None
     node: str = ""
     ice_servers: tuple[IceServer, ...] = ()
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,11 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """A client has something to say to its peers."""
+    """A client has something to say to its peers, or to its room about one of them."""
 
     client_id: str
     generation: int
-    message: Relayed
+    message: Relayed | Paired
 
 
 @dataclass(frozen=True, slots=True)

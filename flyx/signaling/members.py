@@ -31,6 +31,8 @@ MAX_KEPT_SIZE: Final = 1024 * 1024
 # has about ten messages each way, and only what the network holds can be missing.
 MAX_TAIL_LENGTH: Final = 32
 MAX_TAIL_SIZE: Final = 64 * 1024
+# Characters. An IPv6 network with its length has at most 43; what stands for a client without one is cut.
+MAX_ADDRESS_LENGTH: Final = 64
 
 
 def hash_token(token: str) -> str:
@@ -184,6 +186,8 @@ class Member:
         old_token_counts: Whoever has only that one counts in this session: the newer one was given with
             `recovered: true`. Otherwise it does not know that a new session has begun.
         absence: None while connected.
+        address: What its address counts as; "" if it has none.
+        paired: Of a receiver: its sender says that the two have paired. Of a sender: it tells who has.
     """
 
     client_id: str
@@ -195,6 +199,8 @@ class Member:
     old_token_until: float = 0.0
     old_token_counts: bool = False
     absence: Absence | None = None
+    address: str = ""
+    paired: bool = False
 
     def accepts(self, token: str, now: float) -> bool:
         """Tell whether token is this member's."""
@@ -202,3 +208,7 @@ class Member:
         good = self.absence is not None or now < self.old_token_until
         older = matches(token, self.old_token_hash if good else None)
         return newest or older
+
+
+NOBODY: Final = Member("", Role.RECEIVER, 0, "", "")
+"""Stands for a member that is not there: its tokens are compared like those of one that is."""

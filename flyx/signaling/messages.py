@@ -21,6 +21,7 @@ Each message is one text frame of at most 64 KiB holding a JSON object:
         peers         [ { client_id, role, away?: true } ]   those this client can talk to: a receiver sees
                                 the sender only; away: the connection is lost and may come back
         ice_servers   [ { urls: [text], username?: text, credential?: text } ]   as RTCIceServer
+        wants_paired? true      the server wants to hear `paired` of this client, which is the sender
         limits        { max_message_size: bytes, max_clients: int, grace: seconds }
                       grace: how long the place of a client is held after its connection was lost
 
@@ -48,6 +49,10 @@ Each message is one text frame of at most 64 KiB holding a JSON object:
         candidate     { candidate, sdpMid?, sdpMLineIndex?, usernameFragment? } | null   null: no more follow
         target_id?    text      one receiver; absent: all of them
 
+    paired          sender -> server, if `joined` said wants_paired
+        target_id?    text      a receiver that has shown that it belongs here: it keeps its place also when
+                                the room is full. Absent: from now on, the sender tells of each one
+
     disconnect      client -> server, to leave; server -> its peers, when a client has gone
         client_id
         reason        text      for people
@@ -63,11 +68,14 @@ Each message is one text frame of at most 64 KiB holding a JSON object:
         fatal         bool      true: a close frame follows
 
 A session begins with a `joined` that says `recovered: false`. From there both sides count what they take of
-offer, answer and ice_candidate, and the client of join and disconnect; what was answered with `error` counts,
-what was no message does not. A client that comes back says how many it has taken. Where the server has kept
-the rest, it says `recovered: true` and sends it at once, and the client sends again what comes after
-`received`. Otherwise it says `recovered: false`, the count starts anew, and `join` follows for each peer as
-on the first day. It is the same without `received`.
+offer, answer and ice_candidate, the server of paired and the client of join and disconnect; what was answered
+with `error` counts, what was no message does not. A client that comes back says how many it has taken. Where
+the server has kept the rest, it says `recovered: true` and sends it at once, and the client sends again what
+comes after `received`. Otherwise it says `recovered: false`, the count starts anew, and `join` follows for
+each peer as on the first day. It is the same without `received`.
+
+A room that is full takes a further receiver in the place of one that has not paired, if its sender tells who
+has; flyx.signaling.places says which one. That one is closed with 4413.
 
 A close frame with 1000 is a goodbye like `disconnect`: the client's place is free at once. Any other end of
 its connection leaves the place held for `grace` seconds. An older connection that is still open when its
@@ -134,6 +142,7 @@ class ErrorCode(StrEnum):
     BAD_REQUEST = "bad_request"  # an HTTP body or a query parameter that cannot be used
     BAD_TOKEN = "bad_token"  # noqa: S105  # the code of an HTTP request without the token that it needs
     BINARY_MESSAGE = "binary_message"  # only text frames carry messages
+    DISPLACED = "displaced"  # the room is full, and it had waited longest without pairing
     FORBIDDEN_HOST = "forbidden_host"  # the request names a host that this server is not
     FORBIDDEN_ORIGIN = "forbidden_origin"  # a web page from elsewhere
     JOIN_TIMEOUT = "join_timeout"  # came to resume and did not say who it is
@@ -206,7 +215,7 @@ CLOSE_CODES: Final[dict[int, CloseMeaning]] = {
         CloseMeaning(CloseCode.TIMED_OUT, True, "the client was too slow to answer or to read"),
         CloseMeaning(CloseCode.REPLACED, False, "a newer connection of the same client took its place"),
         CloseMeaning(CloseCode.ROOM_CLOSED, False, "the room is closed: its sender left, or it grew too old"),
-        CloseMeaning(CloseCode.ROOM_FULL, False, "the room has as many clients as it may have"),
+        CloseMeaning(CloseCode.ROOM_FULL, False, "the room is full, or the client made way for another"),
         CloseMeaning(CloseCode.TOO_MANY_REQUESTS, True, "the client asks too often"),
     )
 }
@@ -286,6 +295,7 @@ class JoinedData(_Part):
     expires_at: UnixTime | None = None
     peers: Annotated[tuple[Peer, ...], Field(max_length=1024)] = ()
     ice_servers: Annotated[tuple[IceServer, ...], Field(max_length=16)] = ()
+    wants_paired: Flag = False
     limits: Limits
 
 
@@ -329,6 +339,10 @@ class IceCandidateInit(_Part):
 class IceCandidateData(_Part):
     client_id: SpeakerId = ""
     candidate: IceCandidateInit | None
+    target_id: TargetId = None
+
+
+class PairedData(_Part):
     target_id: TargetId = None
 
 
@@ -386,6 +400,13 @@ class IceCandidate(_Part):
     data: IceCandidateData
 
 
+class Paired(_Part):
+    """Sender to server: this receiver belongs here."""
+
+    type: Literal["paired"] = "paired"
+    data: PairedData = PairedData()
+
+
 class Disconnect(_Part):
     """Client to server: I leave. Server to a client: a peer has gone."""
 
@@ -415,7 +436,7 @@ class Error(_Part):
 
 
 Relayed = Offer | Answer | IceCandidate
-Message = Joined | Join | Offer | Answer | IceCandidate | Disconnect | Ping | Pong | Error
+Message = Joined | Join | Offer | Answer | IceCandidate | Paired | Disconnect | Ping | Pong | Error
 
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 # What the adapter calls.

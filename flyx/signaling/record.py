@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flyx.signaling.members import (
+    MAX_ADDRESS_LENGTH,
     MAX_MAILBOX_LENGTH,
     MAX_TAIL_LENGTH,
     Absence,
@@ -24,8 +25,6 @@ from flyx.signaling.messages import MAX_CLIENT_ID_LENGTH, Role
 from flyx.signaling.room import Room, RoomConfig
 
 VERSION: Final = 1
-# Characters. An IPv6 network with its length has at most 43, a name that stands for a client is cut.
-MAX_ADDRESS_LENGTH: Final = 64
 
 _Seconds = Annotated[float, Field(allow_inf_nan=False)]
 _Span = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -73,6 +72,8 @@ class _Member(_Part):
     old_token_until: _Seconds = 0.0
     old_token_counts: bool = False
     absence: _Absence | None = None
+    address: Annotated[str, Field(max_length=MAX_ADDRESS_LENGTH)] = ""
+    paired: bool = False
 
 
 class _Room(_Part):
@@ -163,6 +164,8 @@ def _dump_member(member: Member) -> _Member:
         old_token_until=member.old_token_until,
         old_token_counts=member.old_token_counts,
         absence=None if absence is None else _dump_absence(absence),
+        address=member.address,
+        paired=member.paired,
     )
 
 
@@ -186,6 +189,8 @@ def _load_member(member: _Member) -> Member:
         old_token_until=member.old_token_until,
         old_token_counts=member.old_token_counts,
         absence=None if absence is None else _load_absence(absence),
+        address=member.address,
+        paired=member.paired,
     )
 
 

@@ -5,6 +5,7 @@ A room holds one sender and its receivers and decides who may say what to whom:
     offer           the sender to one receiver or to all
     answer          a receiver to the sender
     ice_candidate   the sender to one receiver or to all; a receiver to the sender
+    paired          the sender to the room: this receiver keeps its place (flyx.signaling.places)
 
 A receiver never reaches another receiver. What is not allowed is answered to the speaker alone.
 
@@ -30,7 +31,7 @@ from math import inf
 from typing import assert_never
 
 from flyx.errors import LocalProtocolError
-from flyx.signaling.announcements import farewell_of, join_of, stamped
+from flyx.signaling.announcements import as_peers, farewell_of, join_of, stamped
 from flyx.signaling.commands import (
     Admit,
     Amend,
@@ -52,7 +53,7 @@ from flyx.signaling.commands import (
     RoomClosed,
     Shut,
 )
-from flyx.signaling.members import MAX_KEPT_SIZE, Absence, Member, Traffic, hash_token, matches
+from flyx.signaling.members import MAX_KEPT_SIZE, NOBODY, Absence, Member, Traffic, hash_token, matches
 from flyx.signaling.messages import (
     MAX_MESSAGE_SIZE,
     Answer,
@@ -66,12 +67,14 @@ from flyx.signaling.messages import (
     JoinedData,
     Limits,
     Offer,
-    Peer,
+    Paired,
     Relayed,
     Role,
     error_message,
     serialize,
 )
+from flyx.signaling.places import who_gives_way
+from flyx.signaling.refusals import MISSING_ROOM, MISSING_SESSION, refusal_of
 
 DEFAULT_MAX_CLIENTS = 16
 DEFAULT_TTL = 24 * 3600.0
@@ -197,33 +200,6 @@ def new_room(
         creator=creator,
         empty_since=now,
     )
-
-
-MISSING_ROOM = Refuse(CloseCode.NO_SUCH_ROOM, ErrorCode.NO_SUCH_ROOM, "no sender is waiting under this code")
-"""The answer to a client that asks for a room that is not there.
-
-It is the same for an id that nobody has, one that nobody can have, a room that is over and, for a client that
-must be a receiver, a room without a sender: who guesses learns as little as possible.
-"""
-
-MISSING_SESSION = Refuse(
-    CloseCode.NO_SUCH_ROOM, ErrorCode.NO_SUCH_SESSION, "there is nothing here that could be resumed"
-)
-"""The answer to a client that cannot be brought back, be it for want of the room, its place or its token."""
-
-
-def refusal_of(command: Enter | Resume | Shut) -> Refuse:
-    """Return the answer to this command where there is no such room."""
-    if isinstance(command, Resume):
-        # As long as if there were a member: its two tokens are compared.
-        _NOBODY.accepts(command.shown_token, 0.0)
-        return MISSING_SESSION
-    if isinstance(command, Shut):
-        matches(command.owner_token or "", None)
-    return MISSING_ROOM
-
-
-_NOBODY = Member("", Role.RECEIVER, 0, "", "")
 
 
 def step(room: Room, command: Command, now: float) -> tuple[Room, Effects]:
@@ -365,27 +341,41 @@ class _Turn:
             raise LocalProtocolError(reason=f"client {client_id} is already in the room")
         sender = self.sender
         role = command.role or (Role.SENDER if sender is None else Role.RECEIVER)
-        refusal = self._refusal(role)
+        refusal = self._refusal(role, command.address)
         if refusal is not None:
             self.effects.append(refusal)
             return
+        if role is Role.SENDER:
+            # What an earlier sender said of them is not for this one.
+            for receiver in self.receivers:
+                self.put(replace(receiver, paired=False))
         self.generation += 1
         token_hash = hash_token(command.resume_token)
-        member = Member(client_id, role, self.generation, command.node, token_hash)
+        member = Member(client_id, role, self.generation, command.node, token_hash, address=command.address)
         self.put(member)
         joined = self._joined(member, command.resume_token, command.ice_servers)
         self.effects.append(Admit(member, joined))
         self._introduce(member)
 
-    def _refusal(self, role: Role) -> Refuse | None:
+    def _refusal(self, role: Role, address: str) -> Refuse | None:
+        """Return why a client cannot come in; None if there is a place, if need be another's."""
         if role is Role.RECEIVER and self.sender is None:
             return MISSING_ROOM
         if role is Role.SENDER and self.sender is not None:
             return Refuse(CloseCode.NOT_ALLOWED, ErrorCode.ROLE_TAKEN, "this room has a sender already")
         limit = self._room.config.max_clients
-        if len(self.members) >= limit:
+        if len(self.members) < limit:
+            return None
+        # A sender that does not tell who has paired may be serving all of them.
+        tells = self.sender is not None and self.sender.paired
+        other = who_gives_way(self.receivers, address) if tells else None
+        if other is None:
             reason = f"the room has as many clients as it may have ({limit})"
             return Refuse(CloseCode.ROOM_FULL, ErrorCode.ROOM_FULL, reason)
+        reason = "the room is full, and this client had waited longest without pairing"
+        if other.absence is None:
+            self.effects.append(CloseClient(other, CloseCode.ROOM_FULL, ErrorCode.DISPLACED, reason))
+        self.depart(other, "it made way for another client")
         return None
 
     def _joined(
@@ -398,7 +388,6 @@ class _Turn:
         received: int = 0,
     ) -> Joined:
         config = self._room.config
-        peers = self.peers_of(member.role)
         return Joined(
             data=JoinedData(
                 room_id=self._room.room_id,
@@ -408,9 +397,8 @@ class _Turn:
                 recovered=recovered,
                 received=received,
                 expires_at=self._room.expires_at,
-                peers=tuple(
-                    Peer(client_id=p.client_id, role=p.role, away=p.absence is not None) for p in peers
-                ),
+                wants_paired=member.role is Role.SENDER,
+                peers=as_peers(self.peers_of(member.role)),
                 ice_servers=ice_servers,
                 limits=Limits(
                     max_message_size=MAX_MESSAGE_SIZE, max_clients=config.max_clients, grace=config.grace
@@ -428,7 +416,7 @@ class _Turn:
         self.tell(peers, join_of(newcomer, recovered=recovered))
 
     def resume(self, command: Resume) -> None:
-        member = self.members.get(command.client_id, _NOBODY)
+        member = self.members.get(command.client_id, NOBODY)
         if not member.accepts(command.shown_token, self.now):
             self.effects.append(MISSING_SESSION)
             return
@@ -556,6 +544,9 @@ class _Turn:
                     self._answer(speaker, ErrorCode.WRONG_ROLE, "only receivers answer")
                     return
                 targets = self.peers_of(speaker.role)
+            case Paired():
+                self._note_paired(speaker, message)
+                return
             case IceCandidate():
                 if speaker.role is Role.SENDER:
                     targets = self._receivers(message.data.target_id)
@@ -567,6 +558,16 @@ class _Turn:
             self.tell(targets, stamped(message, speaker.client_id))
         else:
             self._answer(speaker, ErrorCode.NO_SUCH_PEER, "there is nobody here to whom this could go")
+
+    def _note_paired(self, speaker: Member, message: Paired) -> None:
+        if speaker.role is not Role.SENDER:
+            self._answer(speaker, ErrorCode.WRONG_ROLE, "only the sender tells who has paired")
+            return
+        target_id = message.data.target_id
+        # Somebody who has left meanwhile is no mistake of the speaker.
+        for member in (speaker,) if target_id is None else self._receivers(target_id):
+            if not member.paired:
+                self.put(replace(member, paired=True))
 
     def _receivers(self, target_id: str | None) -> tuple[Member, ...]:
         if target_id is None:

@@ -274,12 +274,16 @@ async def test_leaving_while_the_connection_is_lost_takes_no_time(server: Server
 
 
 async def test_who_is_replaced_does_not_fight_for_its_place(server: Server) -> None:
-    async with Signaling(server.url, None, Role.SENDER, patience=QUICK) as sender:
-        twin = Signaling(server.url, None, Role.SENDER, patience=QUICK)
-        twin.joined = sender.joined
+    async with Signaling(server.url, None, Role.SENDER) as sender:
+        room_id = sender.joined.room_id
+        receiver = Signaling(server.url, room_id, Role.RECEIVER, patience=QUICK)
+        await receiver.__aenter__()
+        twin = Signaling(server.url, room_id, Role.RECEIVER, patience=QUICK)
+        twin.joined = receiver.joined
         assert await twin.receive() == Restored(recovered=True)
         with pytest.raises(ServerRefused, match="took its place"):
-            await sender.receive()
+            await receiver.receive()
+        await receiver.__aexit__(None, None, None)
         await twin.__aexit__(None, None, None)
 
 

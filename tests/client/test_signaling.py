@@ -110,7 +110,7 @@ async def test_an_unknown_room_is_no_such_room(server: Server) -> None:
             pass
 
 
-async def test_a_full_room_is_full(server: Server) -> None:
+async def test_a_full_room_is_full_when_all_inside_have_paired(server: Server) -> None:
     async with Signaling(server.url, None, Role.SENDER) as sender:
         room_id = sender.joined.room_id
         async with asyncio.TaskGroup() as group:
@@ -118,7 +118,12 @@ async def test_a_full_room_is_full(server: Server) -> None:
             inside = asyncio.Semaphore(0)
 
             async def stay() -> None:
-                async with Signaling(server.url, room_id, Role.RECEIVER):
+                async with Signaling(server.url, room_id, Role.RECEIVER) as receiver:
+                    me = receiver.joined.client_id
+                    sender.tell_paired(me)
+                    sender.post(Offer(data=OfferData(sdp="v=0", target_id=me)))
+                    # What was said before it has been heard as well.
+                    assert isinstance(await receiver.receive(), Offer)
                     inside.release()
                     await leave.wait()
 

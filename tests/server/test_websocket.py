@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import socket
 import uuid
+from ipaddress import ip_network
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -309,6 +311,45 @@ async def test_a_full_room_refuses_and_goes_on(server: Server) -> None:
         await sender.expect("disconnect")
         async with joined(server, path):
             await sender.expect("join")
+
+
+PAIRED = {"type": "paired", "data": {}}
+
+
+async def test_silent_connections_keep_nobody_out_of_a_room_and_throw_out_nobody_served() -> None:
+    config = local(trusted_proxies=(ip_network("127.0.0.1"),))
+
+    def of(address: str) -> dict[str, object]:
+        return {"additional_headers": {"X-Forwarded-For": address}}
+
+    async with Server(config) as server, contextlib.AsyncExitStack() as stack:
+
+        async def arrive(address: str) -> Peer:
+            return await stack.enter_async_context(joined(server, path, **of(address)))
+
+        sender = await stack.enter_async_context(joined(server))
+        path = f"/ws/{sender.room_id}"
+        assert sender.joined["wants_paired"] is True
+        await sender.say(PAIRED)
+        served = await arrive("198.51.100.1")
+        assert "wants_paired" not in served.joined
+        await sender.say(to(served.id, PAIRED))
+        silent = [await arrive("192.0.2.1") for _ in range(14)]
+        # A stranger with one address displaces its own.
+        honest = await arrive("203.0.113.1")
+        await silent[0].expect_error("displaced", fatal=True)
+        await silent[0].expect_close(4413)
+        for n in range(1, 20):
+            silent.append(await arrive("192.0.2.1"))
+            await silent[n].expect_error("displaced", fatal=True)
+        await honest.expect_silence()
+        # With many addresses it can make the unpaired go, and never the one that is served.
+        for n in range(40):
+            await arrive(f"192.0.2.{n + 2}")
+        await honest.expect_error("displaced", fatal=True)
+        await served.expect_silence()
+        await sender.say(to(served.id, OFFER))
+        await served.expect("offer")
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ from flyx.signaling.messages import (
     Message,
     Offer,
     OfferData,
+    Paired,
+    PairedData,
     Peer,
     Ping,
     Pong,
@@ -72,6 +74,7 @@ joined_data = st.builds(
     expires_at=st.none() | st.floats(0, 1e11),
     peers=st.lists(peers, max_size=3).map(tuple),
     ice_servers=st.lists(ice_servers, max_size=3).map(tuple),
+    wants_paired=st.booleans(),
     limits=st.builds(
         Limits,
         max_message_size=st.integers(0, 2**31),
@@ -99,6 +102,7 @@ messages = st.one_of(
     st.builds(
         Disconnect, data=st.builds(DisconnectData, client_id=client_ids, reason=text, away=st.booleans())
     ),
+    st.builds(Paired, data=st.builds(PairedData, target_id=st.none() | client_ids)),
     st.just(Ping()),
     st.just(Pong()),
     st.builds(error_message, st.sampled_from(ErrorCode), text, fatal=st.booleans()),
@@ -109,7 +113,7 @@ json_values = st.recursive(
     max_leaves=10,
 )
 types = st.sampled_from(
-    ["joined", "join", "offer", "answer", "ice_candidate", "disconnect", "ping", "pong", "error"]
+    ["joined", "join", "offer", "answer", "ice_candidate", "paired", "disconnect", "ping", "pong", "error"]
 )
 
 

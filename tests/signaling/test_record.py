@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyx.signaling.commands import Enter, Lose
+from flyx.signaling.commands import Enter, Lose, Relay
 from flyx.signaling.members import Traffic
+from flyx.signaling.messages import Paired, PairedData
 from flyx.signaling.record import BadRecord, dump_room, load_room
 from flyx.signaling.room import Room, RoomConfig, new_room, step
 
@@ -22,7 +23,8 @@ def a_room() -> Room:
     room, _ = step(room, Enter("s", "token of s", node="n1"), NOW)
     room, _ = step(room, Enter("r", "token of r", node="n2"), NOW)
     room, _ = step(room, Lose("r", 2, "lost", Traffic(3, 9, ("eight", "nine")), settled=False), NOW)
-    room, _ = step(room, Enter("q", "token of q"), NOW)
+    room, _ = step(room, Enter("q", "token of q", address="2001:db8::/64"), NOW)
+    room, _ = step(room, Relay("s", 1, Paired(data=PairedData(target_id="q"))), NOW)
     room, _ = step(room, Lose("s", 1, "lost", Traffic(0, 1, ("1",))), NOW)
     return room
 
@@ -73,6 +75,8 @@ def change_member(number: int, **fields: Any) -> dict[str, Any]:
         change_member(1, role="sender"),
         change_member(1, role="king"),
         change_member(1, token_hash="short"),
+        change_member(1, address="1" * 65),
+        change_member(1, paired=1),
         change_member(1, absence={"until": NOW, "traffic": {"sent": 1, "tail": ["a", "b"]}}),
         change_member(1, absence={"until": NOW, "traffic": {"sent": -1}}),
         change_member(1, absence={"until": NOW, "traffic": {}, "mailbox": ["x"] * 65}),

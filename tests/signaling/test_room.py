@@ -41,11 +41,14 @@ from flyx.signaling.messages import (
     Message,
     Offer,
     OfferData,
+    Paired,
+    PairedData,
     Peer,
     Relayed,
     Role,
 )
-from flyx.signaling.room import MISSING_ROOM, Room, RoomConfig, RoomStatus, new_room, step
+from flyx.signaling.refusals import MISSING_ROOM
+from flyx.signaling.room import Room, RoomConfig, RoomStatus, new_room, step
 
 T0 = 1_000_000.0
 OFFER = Offer(data=OfferData(sdp="v=0"))
@@ -267,6 +270,66 @@ def test_a_full_room_refuses_the_next_client_and_nothing_else_happens() -> None:
     assert len(effects) == 1
     room, _ = run(room, leave(room, "r1"), enter("r2"))
     assert receiver_ids(room) == ["r2"]
+
+
+def paired(room: Room, client_id: str | None, speaker: str = "s") -> Relay:
+    """The sender says that it tells who has paired, or that this receiver has."""
+    generation = room.members[speaker].generation
+    return Relay(speaker, generation, Paired(data=PairedData(target_id=client_id)))
+
+
+def test_in_a_full_room_the_longest_unpaired_receiver_makes_way_and_is_told() -> None:
+    room = room_with("s", "r1", "r2", config=RoomConfig(max_clients=3))
+    room, _ = run(room, paired(room, None))
+    room, effects = step(room, enter("r3"), T0)
+    assert receiver_ids(room) == ["r2", "r3"]
+    [closed] = [effect for effect in effects if isinstance(effect, CloseClient)]
+    assert (closed.client_id, int(closed.close_code)) == ("r1", 4413)
+    assert closed.error_code is ErrorCode.DISPLACED
+    assert heard(effects, "s") == ["disconnect", "join"]
+    assert heard(effects, "r2") == []
+    # Its place is gone for good.
+    _, effects = step(room, Resume("r1", "token of r1", "next"), T0)
+    assert refusals(effects) == [4404]
+
+
+def test_whoever_has_paired_keeps_its_place_and_a_room_of_them_is_full() -> None:
+    room = room_with("s", "r1", "r2", config=RoomConfig(max_clients=3))
+    room, _ = run(room, paired(room, None), paired(room, "r1"))
+    room, _ = run(room, enter("r3"))
+    assert receiver_ids(room) == ["r1", "r3"]
+    room, _ = run(room, paired(room, "r3"))
+    after, effects = step(room, enter("r4"), T0)
+    assert after is room
+    assert refusals(effects) == [4413]
+
+
+def test_one_that_is_away_makes_way_as_well() -> None:
+    room = room_with("s", "r1", config=RoomConfig(max_clients=2))
+    room, _ = run(room, paired(room, None), Lose("r1", room.members["r1"].generation, "lost", None))
+    room, effects = step(room, enter("r2"), T0)
+    assert receiver_ids(room) == ["r2"]
+    assert not any(isinstance(effect, CloseClient) for effect in effects)
+    assert heard(effects, "s") == ["disconnect", "join"]
+
+
+def test_only_the_sender_tells_who_has_paired_and_of_receivers_alone() -> None:
+    room = room_with("s", "r1", "r2")
+    after, effects = step(room, paired(room, "r1", speaker="r1"), T0)
+    assert after is room
+    assert errors(effects) == [("r1", ErrorCode.WRONG_ROLE)]
+    # One that has left meanwhile is no mistake.
+    for target in ("gone", "s"):
+        assert step(room, paired(room, target), T0) == (room, ())
+    told, _ = run(room, paired(room, "r1"))
+    assert step(told, paired(room, "r1"), T0)[0] is told
+
+
+def test_what_one_sender_says_of_pairing_is_not_for_the_next() -> None:
+    room = room_with("s", "r1", config=RoomConfig(max_clients=2, persistent=True))
+    room, _ = run(room, paired(room, None), paired(room, "r1"), leave(room, "s"))
+    room, _ = run(room, enter("s2"))
+    assert not any(member.paired for member in room.members.values())
 
 
 def test_who_wants_to_receive_never_becomes_the_sender() -> None:

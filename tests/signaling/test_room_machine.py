@@ -42,13 +42,16 @@ from flyx.signaling.messages import (
     Join,
     Offer,
     OfferData,
+    Paired,
+    PairedData,
     Relayed,
     Role,
     parse_untrusted,
     serialize,
 )
 from flyx.signaling.record import dump_room, load_room
-from flyx.signaling.room import MISSING_SESSION, Room, RoomConfig, new_room, step
+from flyx.signaling.refusals import MISSING_SESSION
+from flyx.signaling.room import Room, RoomConfig, new_room, step
 from tests.effort import share
 
 T0 = 1_000_000.0
@@ -92,6 +95,9 @@ class Client:
     said: int = 0
     # A new session has begun and it does not know.
     behind: bool = False
+    address: str = ""
+    # A receiver: the sender has said so. The sender: it tells who has.
+    paired: bool = False
 
 
 class RoomMachine(RuleBasedStateMachine):
@@ -182,17 +188,35 @@ class RoomMachine(RuleBasedStateMachine):
         name=st.sampled_from(NAMES),
         role=st.none() | st.sampled_from(Role),
         node=st.sampled_from(["n1", "n2"]),
+        address=st.sampled_from("xyz"),
     )
-    def enter(self, name: str, role: Role | None, node: str) -> None:
+    def enter(self, name: str, role: Role | None, node: str, address: str) -> None:
         if name in self.room.members:
             return
-        effects = self.run(Enter(name, self.fresh("token"), role, node), name)
+        before, was_due = self.room, self.now >= self.room.deadline
+        safe = {other for other, client in self.clients.items() if client.paired}
+        sender = before.sender
+        waiting = [m for m in before.receivers if m.client_id not in safe]
+        effects = self.run(Enter(name, self.fresh("token"), role, node, address=address), name)
         admitted = [e for e in effects if isinstance(e, Admit)]
+        if not was_due:
+            # Nobody who has paired ever makes way, and one other at most.
+            gone = before.members.keys() - self.room.members.keys()
+            assert not gone & safe
+            assert len(gone) <= 1
+            assert not gone or (admitted and len(before.members) == self.config.max_clients)
         if not admitted:
             assert name not in self.room.members
             assert isinstance(effects[-1], Refuse)
+            if not was_due and role is not Role.SENDER and sender and sender.client_id in safe:
+                # Silent connections keep nobody out.
+                assert not waiting
             return
+        self.clients[name].address = address
         got = self.room.members[name].role
+        if got is Role.SENDER:
+            for client in self.clients.values():
+                client.paired = False
         assert role in (None, got)
         assert not admitted[0].joined.data.recovered
         # The sender hears of its receivers that are here, and they of it; a receiver is told to its sender.
@@ -257,6 +281,34 @@ class RoomMachine(RuleBasedStateMachine):
         if all(member.absence is None for member in before.members.values()):
             # Among those who are here, nothing has to be written.
             assert self.room is before
+
+    @rule(name=st.sampled_from(NAMES), other=st.none() | st.sampled_from(NAMES))
+    def pair(self, name: str, other: str | None) -> None:
+        """The sender says that it tells who has paired, or that somebody has; a receiver tries to."""
+        line = self.alive(name)
+        if line is None:
+            return
+        line.received += 1
+        self.clients[name].said += 1
+        before, client = self.room, self.clients[name]
+        effects = self.run(Relay(name, line.generation, Paired(data=PairedData(target_id=other))))
+        if self.room.closed or self.now >= before.deadline:
+            self.note_paired()
+            return
+        if client.role is Role.RECEIVER:
+            assert self.room is before
+            assert isinstance(effects[0], Deliver)
+            assert isinstance(effects[0].message, Error)
+            return
+        assert effects == ()
+        about = name if other is None else other
+        if about in self.clients and (about == name) == (other is None):
+            self.clients[about].paired = True
+
+    def note_paired(self) -> None:
+        """What was due came first; whether the speaker was heard at all is another rule's business."""
+        for name, client in self.clients.items():
+            client.paired = self.room.members[name].paired
 
     @rule(name=st.sampled_from(NAMES), count=st.integers(1, 40))
     def arrive(self, name: str, count: int) -> None:
@@ -426,6 +478,12 @@ class RoomMachine(RuleBasedStateMachine):
             member = self.room.members[name]
             assert (client.line is None) == (member.absence is not None)
             assert client.line is None or client.line.generation == member.generation
+
+    @invariant()
+    def who_has_paired_is_as_the_sender_said(self) -> None:
+        for name, client in self.clients.items():
+            member = self.room.members[name]
+            assert (member.paired, member.address) == (client.paired, client.address)
 
     @invariant()
     def one_sender_at_most(self) -> None:

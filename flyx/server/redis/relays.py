@@ -16,7 +16,7 @@ from flyx.server.redis.shared import Item, Shared, SharedRoom
 from flyx.server.store import SeeTo, StoreAway
 from flyx.signaling.commands import Deliver, Effect, Effects, Relay
 from flyx.signaling.members import Member
-from flyx.signaling.messages import Answer, Error, Relayed, serialize
+from flyx.signaling.messages import Answer, Error, Paired, Relayed, serialize
 
 if TYPE_CHECKING:
     from flyx.server.redis.store import RedisRoomStore
@@ -176,7 +176,7 @@ class Relays:
             await self.forget_node(node_id)
 
 
-def retarget(message: Relayed, client_id: str) -> Relayed:
+def retarget(message: Relayed | Paired, client_id: str) -> Relayed | Paired:
     """Return message for this client alone; an answer has no choice."""
     if isinstance(message, Answer):
         return message
