@@ -4,6 +4,8 @@ from dataclasses import replace
 from math import inf
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flyx.errors import LocalProtocolError
 from flyx.signaling.commands import (
@@ -323,6 +325,28 @@ def test_only_the_sender_tells_who_has_paired_and_of_receivers_alone() -> None:
         assert step(room, paired(room, target), T0) == (room, ())
     told, _ = run(room, paired(room, "r1"))
     assert step(told, paired(room, "r1"), T0)[0] is told
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=30))
+def test_strangers_with_any_addresses_neither_fill_a_room_nor_throw_out_whoever_has_paired(
+    steps: list[tuple[bool, int]],
+) -> None:
+    room = room_with("s", config=RoomConfig(max_clients=4))
+    room, _ = run(room, paired(room, None))
+    safe: set[str] = set()
+    for number, (pairs, choice) in enumerate(steps):
+        if pairs:
+            for client_id in receiver_ids(room)[choice : choice + 1]:
+                room, _ = run(room, paired(room, client_id))
+                safe.add(client_id)
+            continue
+        newcomer = f"r{number}"
+        full = len(safe) == 3
+        room, effects = step(room, Enter(newcomer, f"token of {newcomer}", address=str(choice)), T0)
+        assert refusals(effects) == [4413] * full
+        assert (newcomer in room.members) is not full
+        assert safe <= room.members.keys()
+        assert len(room.members) <= 4
 
 
 def test_what_one_sender_says_of_pairing_is_not_for_the_next() -> None:

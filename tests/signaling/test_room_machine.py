@@ -108,8 +108,12 @@ class RoomMachine(RuleBasedStateMachine):
         max_clients=st.integers(2, 4),
         ttl=st.none() | st.sampled_from([50.0, 500.0]),
         grace=st.sampled_from([GRACE, GRACE, 0.0]),
+        tells=st.sampled_from([True, True, False]),
     )
-    def make(self, persistent: bool, max_clients: int, ttl: float | None, grace: float) -> None:
+    def make(
+        self, persistent: bool, max_clients: int, ttl: float | None, grace: float, tells: bool
+    ) -> None:
+        self.tells = tells
         self.config = RoomConfig(max_clients, ttl, 20.0, persistent, grace)
         self.now = T0
         self.serial = 0
@@ -217,6 +221,8 @@ class RoomMachine(RuleBasedStateMachine):
         if got is Role.SENDER:
             for client in self.clients.values():
                 client.paired = False
+            if self.tells:
+                self.pair_with(name, None)
         assert role in (None, got)
         assert not admitted[0].joined.data.recovered
         # The sender hears of its receivers that are here, and they of it; a receiver is told to its sender.
@@ -283,8 +289,20 @@ class RoomMachine(RuleBasedStateMachine):
             assert self.room is before
 
     @rule(name=st.sampled_from(NAMES), other=st.none() | st.sampled_from(NAMES))
-    def pair(self, name: str, other: str | None) -> None:
-        """The sender says that it tells who has paired, or that somebody has; a receiver tries to."""
+    def speak_of_pairing(self, name: str, other: str | None) -> None:
+        """Anybody may try to, about anybody."""
+        self.pair_with(name, other)
+
+    @precondition(lambda self: self.tells and self.room.sender and self.room.receivers)
+    @rule(data=st.data())
+    def pair(self, data: st.DataObject) -> None:
+        """The sender pairs with a receiver, and says so."""
+        assert self.room.sender is not None
+        receivers = [member.client_id for member in self.room.receivers]
+        self.pair_with(self.room.sender.client_id, data.draw(st.sampled_from(receivers)))
+
+    def pair_with(self, name: str, other: str | None) -> None:
+        """One client says that another has paired; None: that it tells who has."""
         line = self.alive(name)
         if line is None:
             return
