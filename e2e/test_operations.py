@@ -69,7 +69,9 @@ def test_a_transfer_over_tls_with_a_token_while_the_certificate_is_renewed(flyx:
     trust = {"SSL_CERT_FILE": str(certificate)}
 
     flyx.start("send", "--server", url, "--json", source, **trust).fails(3, "server_refused")
-    sender = flyx.start("send", "--server", url, "--json", source, FLYX_API_TOKEN="s3cret", **trust)
+    token = flyx.directory / "token"
+    token.write_text("s3cret\n")
+    sender = flyx.start("send", "--server", url, "--json", "--api-token", f"@{token}", source, **trust)
     code = sender.code()
 
     assert shown(url, certificate)

@@ -4,7 +4,8 @@
     server = "wss://flyx.example.org"
     receivers = 3
 
-The command line overrides the environment, which overrides the file.
+The command line overrides the environment, which overrides the file. Whoever keeps a secret in it is warned
+if other users of the machine can read it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flyx.errors import InputError
+from flyx.cli.output import report_line
+from flyx.errors import InputError, printable
 
 CONFIG_VARIABLE = "FLYX_CONFIG"
+
+# Options whose value opens something; of a URL, its password does.
+_SECRETS = frozenset({"api-token", "admin-token", "metrics-token", "turn-secret", "code"})
+_URLS = frozenset({"redis"})
 
 
 def config_path() -> Path:
@@ -35,7 +41,8 @@ def load_config() -> dict[str, Any]:
     """
     path = config_path()
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text, status = file.read(), os.fstat(file.fileno())
     except FileNotFoundError:
         if CONFIG_VARIABLE in os.environ:
             raise InputError(reason=f"there is no configuration file {path}") from None
@@ -52,4 +59,32 @@ def load_config() -> dict[str, Any]:
         if not isinstance(table, dict):
             hint = "write it under the command it is for, such as [send]"
             raise InputError(reason=f"the configuration file {path} sets {name} for no command", hint=hint)
+    secrets = [
+        f"{option} of {name}"
+        for name, table in tables.items()
+        for option, value in table.items()
+        if _is_secret(option, value)
+    ]
+    if secrets and _is_shared(status):
+        report_line(
+            f"warning: other users can read the configuration file {printable(str(path))}, which holds "
+            f"the {printable(secrets[0])}"
+        )
+        report_line(f"hint: chmod 600 it, own it, or write {printable(secrets[0].split()[0])} as @FILE")
     return tables
+
+
+def _is_secret(option: str, value: object) -> bool:
+    """Tell whether this is a secret itself, and not where to find one."""
+    if not isinstance(value, str):
+        return False
+    if option in _URLS:
+        return ":" in value.partition("://")[2].rpartition("@")[0]
+    return option in _SECRETS and value != "-" and not value.startswith("@")
+
+
+def _is_shared(status: os.stat_result) -> bool:
+    """Tell whether somebody else than us and root can read a file, where files have owners."""
+    if not hasattr(os, "geteuid"):
+        return False
+    return bool(status.st_mode & 0o077) or status.st_uid not in (0, os.geteuid())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,15 +52,63 @@ def read_secret(text: str) -> str:
     return sys.stdin.readline().strip() if text == "-" else text
 
 
-def token_of(option: str, token: str | None) -> str | None:
-    """Return a token.
+# Bytes of a file with a secret. More is no secret, but the wrong file.
+_MAX_SECRET_SIZE = 4096
+
+
+def check_standard_input(texts: Mapping[str, str | None]) -> None:
+    """Make sure that one option at most is read from standard input.
+
+    Args:
+        texts: By option, as they were given.
+
+    Raises:
+        InputError: Several are.
+    """
+    reading = [option for option, text in texts.items() if text == "-"]
+    if len(reading) > 1:
+        hint = "give the others as @FILE, or in the environment"
+        raise InputError(reason=f"{' and '.join(reading)} cannot both be read from standard input", hint=hint)
+
+
+def secret_of(option: str, text: str | None) -> str | None:
+    """Return the secret that an option was given: itself, as @FILE, or as - for a line of standard input.
+
+    Raises:
+        InputError: The file cannot be read, or there is no secret.
+    """
+    if text is None:
+        return None
+    secret = _read_file(option, text[1:]) if text.startswith("@") else read_secret(text)
+    if not secret:
+        hint = "write it as it is, as @FILE, or as - for a line of standard input"
+        raise InputError(reason=f"{option} is empty", hint=hint)
+    return secret
+
+
+def _read_file(option: str, path: str) -> str:
+    hint = f"{option} @FILE reads the secret from the only line of a file"
+    try:
+        with Path(path).open("rb") as file:
+            lines = file.read(_MAX_SECRET_SIZE + 1).decode().splitlines()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise InputError(reason=f"cannot read {option} from {path}: {reason}", hint=hint) from error
+    if len(lines) > 1 or any(len(line) >= _MAX_SECRET_SIZE for line in lines):
+        raise InputError(reason=f"cannot read {option} from {path}: it is more than one secret", hint=hint)
+    return lines[0].strip() if lines else ""
+
+
+def token_of(option: str, text: str | None) -> str | None:
+    """Return a token that was given like any secret.
 
     Raises:
         InputError: It is one that everybody would guess, or that no header can carry.
     """
-    if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
+    token = secret_of(option, text)
+    if token is not None and (not token.isascii() or not token.isprintable() or " " in token):
         hint = "take something like the output of `openssl rand -hex 24`"
-        raise InputError(reason=f"{option} is empty, or holds other than visible ASCII characters", hint=hint)
+        raise InputError(reason=f"{option} holds other than visible ASCII characters", hint=hint)
     return token
 
 

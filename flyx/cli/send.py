@@ -16,6 +16,7 @@ from flyx.cli.options import (
     Quiet,
     Reconnect,
     Server,
+    check_standard_input,
     make_reporter,
     read_secret,
     token_of,
@@ -102,7 +103,7 @@ def send(
             "--api-token",
             envvar="FLYX_API_TOKEN",
             metavar="TOKEN",
-            help="Token of a server that lets only its own people make rooms",
+            help="Token of a server that lets only its own people make rooms; @FILE or - as well",
         ),
     ] = None,
     reconnect: Reconnect = DEFAULT_RECONNECT,
@@ -123,6 +124,7 @@ def send(
     with make_reporter(
         sending=True, server=server, quiet=quiet, bars=not no_progress, as_json=as_json
     ) as reporter:
+        check_standard_input({"--code": code, "--api-token": api_token})
         token = token_of("--api-token", api_token)
         made = _make_code(words, code, is_open=open_)
         options = SendOptions(server, paths, made, receivers, wait, congestion.value, token, reconnect)

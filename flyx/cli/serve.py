@@ -17,7 +17,7 @@ import typer
 from flyx.cli import room_options as rooms
 from flyx.cli import serve_nodes as nodes
 from flyx.cli import serve_options as options
-from flyx.cli.options import token_of
+from flyx.cli.options import check_standard_input, token_of
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
@@ -120,6 +120,14 @@ def serve(
     from flyx.signaling.room import RoomConfig
 
     nodes.check(redis, workers, state=state is not None)
+    check_standard_input(
+        {
+            "--turn-secret": turn_secret,
+            "--api-token": api_token,
+            "--admin-token": admin_token,
+            "--metrics-token": metrics_token,
+        }
+    )
     limits = LimitConfig(
         max_connections=max_connections,
         max_connections_per_address=max_connections_per_ip,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flyx.cli.options import secret_of
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ TurnSecret = Annotated[
         "--turn-secret",
         envvar="FLYX_TURN_SECRET",
         metavar="SECRET",
-        help="The TURN server's static-auth-secret, of which credentials are made",
+        help="The TURN server's static-auth-secret, of which credentials are made; @FILE or - as well",
     ),
 ]
 TurnTtl = Annotated[
@@ -227,7 +228,10 @@ TlsKey = Annotated[
 ApiToken = Annotated[
     str | None,
     typer.Option(
-        "--api-token", envvar="FLYX_API_TOKEN", metavar="TOKEN", help="Token without which nobody makes rooms"
+        "--api-token",
+        envvar="FLYX_API_TOKEN",
+        metavar="TOKEN",
+        help="Token without which nobody makes rooms; @FILE reads it from a file, - from standard input",
     ),
 ]
 AdminToken = Annotated[
@@ -236,7 +240,7 @@ AdminToken = Annotated[
         "--admin-token",
         envvar="FLYX_ADMIN_TOKEN",
         metavar="TOKEN",
-        help="Token that shows all rooms (GET /rooms) and closes any (DELETE /room/ID)",
+        help="Token that shows all rooms (GET /rooms) and closes any (DELETE /room/ID); @FILE or - as well",
     ),
 ]
 MetricsPort = Annotated[
@@ -265,7 +269,7 @@ MetricsToken = Annotated[
         "--metrics-token",
         envvar="FLYX_METRICS_TOKEN",
         metavar="TOKEN",
-        help="Token without which nobody sees /metrics and /status",
+        help="Token without which nobody sees /metrics and /status; @FILE or - as well",
     ),
 ]
 Drain = Annotated[
@@ -284,11 +288,12 @@ def turn_of(urls: list[str] | None, secret: str | None, ttl: float) -> TurnConfi
     """Return the TURN service of --turn and --turn-secret.
 
     Raises:
-        InputError: There is one without the other, or a URL is none of TURN.
+        InputError: There is one without the other, the secret cannot be had, or a URL is none of TURN.
     """
     if not urls and secret is None:
         return None
-    if not urls or not secret:
+    secret = secret_of("--turn-secret", secret)
+    if not urls or secret is None:
         hint = "the secret is what the TURN server has as static-auth-secret"
         raise InputError(reason="--turn and --turn-secret go together", hint=hint)
     for url in urls:

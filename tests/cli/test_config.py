@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,60 @@ def test_the_file_is_looked_for_where_the_system_keeps_such(monkeypatch: pytest.
 
 def test_the_default_of_reconnect_is_that_of_the_client() -> None:
     assert options.DEFAULT_RECONNECT == driver.RECONNECT_TIME
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ('[serve]\napi-token = "t0ken"\n', "api-token of serve"),
+        ('[serve]\nadmin-token = "t0ken"\n', "admin-token of serve"),
+        ('[serve]\nmetrics-token = "t0ken"\n', "metrics-token of serve"),
+        ('[serve]\nturn-secret = "t0ken"\n', "turn-secret of serve"),
+        ('[serve]\nredis = "redis://:t0ken@localhost"\n', "redis of serve"),
+        ('[send]\napi-token = "t0ken"\n', "api-token of send"),
+        ('[send]\ncode = "t0ken of mine"\n', "code of send"),
+    ],
+)
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o622])
+def test_a_secret_that_others_may_read_is_said_on_standard_error(
+    file: Path, text: str, secret: str, mode: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(text)
+    file.chmod(mode)
+    load_config()
+    out, err = capfd.readouterr()
+    assert not out
+    assert err.startswith("warning: other users can read the configuration file")
+    assert secret in err
+    assert "hint: " in err
+    assert "t0ken" not in err
+    file.chmod(0o600)
+    load_config()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[serve]\napi-token = "@/run/secrets/token"\n',
+        '[serve]\nredis = "redis://localhost:6379/0"\n',
+        '[send]\napi-token = "-"\n',
+        "[send]\nreceivers = 3\n",
+    ],
+)
+def test_a_file_without_secrets_may_be_read(
+    file: Path, text: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(text)
+    file.chmod(0o644)
+    load_config()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to give a file away")
+def test_a_secret_in_a_file_of_another_user_is_said(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file.write_text('[send]\napi-token = "t0ken"\n')
+    file.chmod(0o600)
+    os.chown(file, 12345, -1)
+    load_config()
+    assert "warning: other users can read" in capfd.readouterr().err

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 
 from flyx.cli import room_options, serve, serve_options
-from flyx.cli.options import token_of
+from flyx.cli.options import check_standard_input, secret_of, token_of
 from flyx.errors import InputError
 from flyx.server import config
 from flyx.signaling import room
@@ -51,6 +52,51 @@ def test_what_is_not_a_network_is_refused(text: str) -> None:
 def test_what_is_not_an_origin_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         serve_options.origins_of([text])
+
+
+@pytest.mark.parametrize("option", ["--turn-secret", "--api-token", "--admin-token", "--metrics-token"])
+def test_a_secret_is_what_it_is_or_in_a_file_or_on_standard_input(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("s3cret\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("s3cret\nrest\n"))
+    for text in ("s3cret", f"@{file}", "-"):
+        assert secret_of(option, text) == token_of(option, "s3cret") == "s3cret"
+    assert secret_of(option, None) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file"),
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"a\nb\n", "more than one secret"),
+        (b"x" * 5000, "more than one secret"),
+        (b"\xff\xfe", "no text"),
+    ],
+)
+def test_a_file_without_a_secret_is_refused(content: bytes | None, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=reason) as caught:
+        token_of("--api-token", f"@{file}")
+    assert "--api-token" in str(caught.value)
+    assert caught.value.hint
+
+
+def test_an_empty_standard_input_holds_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    with pytest.raises(InputError, match="--turn-secret is empty"):
+        serve_options.turn_of(["turn:turn.example.org"], "-", 60.0)
+
+
+def test_one_secret_at_most_is_on_standard_input() -> None:
+    check_standard_input({"--api-token": "-", "--metrics-token": "@file", "--turn-secret": None})
+    with pytest.raises(InputError, match="--api-token and --turn-secret"):
+        check_standard_input({"--api-token": "-", "--turn-secret": "-"})
 
 
 @pytest.mark.parametrize("token", ["", "with space", "gefüllt", "line\nbreak"])
