@@ -23,6 +23,7 @@ from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
+from flyx.errors import printable
 from flyx.server.config import LimitConfig
 from flyx.signaling.members import MAX_ADDRESS_LENGTH
 
@@ -75,7 +76,7 @@ def address_key(host: str) -> str:
         address = ip_address(host.partition("%")[0])
     except ValueError:
         # A proxy may have been told anything.
-        return host[:MAX_ADDRESS_LENGTH]
+        return printable(host)[:MAX_ADDRESS_LENGTH]
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     if isinstance(address, IPv4Address):

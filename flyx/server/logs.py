@@ -3,8 +3,12 @@
 Events go through the standard library's logging, never straight through structlog: a server embedded in
 another program then logs where that program logs, and not on standard output, which is structlog's default.
 
-What may not be logged: SDP, candidates, tokens and the addresses of clients. Room ids let people in, so they
-appear only as `room_tag`.
+What may not be logged: SDP, candidates, tokens and the addresses of clients; tracebacks come without local
+variables, which hold such things. Room ids let people in, so they appear only as `room_tag`.
+
+Values come from clients, too: why they leave, in their own words. Whatever is logged, by whichever library,
+is shown as text that can neither steer a terminal nor look like another line. The renderers see to that, so
+that no call has to.
 """
 
 from __future__ import annotations
@@ -16,11 +20,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.stdlib import BoundLogger, ExtraAdder, ProcessorFormatter
-from structlog.typing import Processor
+from structlog.tracebacks import ExceptionDictTransformer
+from structlog.typing import EventDict, Processor
+
+from flyx.errors import printable
 
 # New in each process: 32^6 room ids could otherwise be hashed one by one and compared.
 _TAG_KEY = secrets.token_bytes(16)
@@ -68,6 +75,37 @@ class Throttle:
         return self._suppressed.pop(kind, 0)
 
 
+class _Text:
+    """A value in a line for people: printable, and in quotes if it would not be seen where it ends."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        text = printable(self._text)
+        return f"'{text}'" if not text or any(character in text for character in " =\"'") else text
+
+
+def _make_printable(_: object, __: str, event: EventDict) -> EventDict:
+    """Have every text of an event shown as such; what is no text goes through repr(), which escapes, too."""
+    shown: EventDict = {}
+    for key, value in event.items():
+        if key in ("exception", "stack") and isinstance(value, str):
+            shown[key] = "\n".join(map(printable, value.split("\n")))
+        elif key in ("event", "level", "logger", "timestamp"):
+            shown[key] = printable(str(value))
+        else:
+            shown[printable(key)] = _Text(value) if isinstance(value, str) else value
+    return shown
+
+
+def _escape_delete(_: object, __: str, line: Any) -> str:
+    """Escape the one control character that JSON in ASCII leaves as it is: DEL."""
+    return str(line).replace("\x7f", "\\u007f")
+
+
 def configure_logging(level: str, *, as_json: bool, stream: TextIO | None = None) -> None:
     """Send every log record of the process to stream (standard error by default), one line each.
 
@@ -83,11 +121,19 @@ def configure_logging(level: str, *, as_json: bool, stream: TextIO | None = None
         ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-        if as_json
-        else [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)]
-    )
+    renderer: list[Processor]
+    if as_json:
+        tracebacks = ExceptionDictTransformer(show_locals=False)
+        renderer = [
+            structlog.processors.ExceptionRenderer(tracebacks),
+            structlog.processors.JSONRenderer(ensure_ascii=True),
+            _escape_delete,
+        ]
+    else:
+        console = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+        )
+        renderer = [structlog.processors.format_exc_info, _make_printable, console]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         ProcessorFormatter(

@@ -3,9 +3,12 @@ from __future__ import annotations
 import io
 import json
 import logging
+import unicodedata
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from flyx.server.logs import Throttle, configure_logging, get_logger, room_tag
 
@@ -76,3 +79,61 @@ def test_what_happens_often_is_logged_now_and_then_with_how_often_it_was_not() -
     assert [throttle.count("a"), throttle.count("a")] == [2, None]
     now = 120.0
     assert throttle.count("a") == 1
+
+
+def steering(text: str) -> set[str]:
+    """The characters of a text that could steer a terminal or fake its layout."""
+    return {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@given(
+    text=st.text(st.characters(codec=None) | st.sampled_from("\x1b\x7f\x9b\r\n\u202e\u2028 ='\"\\")),
+    name=st.sampled_from(["reason", "error"]),
+)
+@example(text="\x1b[2J\x7f\x9b31m\u202e\u2028\n", name="reason")
+def test_whatever_is_logged_is_one_line_that_steers_nothing(text: str, name: str, as_json: bool) -> None:
+    stream = io.StringIO()
+    configure_logging("info", as_json=as_json, stream=stream)
+    get_logger("flyx.server.test").info("client gone", **{name: text})
+    get_logger("flyx.server.test").info(text, nested=[text, {text: text}])
+    logging.getLogger("somebody").warning("bad: %s", text)
+    lines = stream.getvalue().split("\n")
+    assert lines.pop() == ""
+    assert len(lines) == 3
+    assert steering("".join(lines)) == set()
+    if as_json:
+        assert json.loads(lines[0])[name] == text
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_traceback_shows_no_variables_and_steers_nothing(as_json: bool) -> None:
+    stream = io.StringIO()
+    configure_logging("info", as_json=as_json, stream=stream)
+    token = "s3cret"
+    try:
+        raise RuntimeError(f"boom\x1b[2J\x7f\x9b\u202e\n{len(token)}")
+    except RuntimeError:
+        get_logger("flyx.server.test").exception("it broke", path="\x1b[2J")
+    assert "boom" in stream.getvalue()
+    assert "RuntimeError" in stream.getvalue()
+    assert "s3cret" not in stream.getvalue()
+    assert steering(stream.getvalue()) == {"\n"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("it left", "'it left'"),
+        ("bye", "bye"),
+        ("", "''"),
+        ("\x1b[2J", "\\x1b[2J"),
+        ("a b\u202e", "'a b\\u202e'"),
+        ("[bold]:smiley:", "[bold]:smiley:"),
+    ],
+)
+def test_a_value_is_shown_as_what_it_is(text: str, shown: str) -> None:
+    stream = io.StringIO()
+    configure_logging("info", as_json=False, stream=stream)
+    get_logger("flyx.server.test").info("client gone", reason=text)
+    assert stream.getvalue().rstrip("\n").endswith(f" reason={shown}")
