@@ -19,6 +19,7 @@ from flyx.errors import NoSuchRoom
 from flyx.server.config import ServerConfig
 from flyx.server.connection import LOST
 from flyx.server.gate import Doorkeeper
+from flyx.server.limits import PairBook
 from flyx.server.logs import get_logger, room_tag
 from flyx.server.metrics import LOCAL, REMOTE, Metrics
 from flyx.server.store import AWAY, RoomStore, SeeTo, StoreAway, Wanted, always
@@ -93,6 +94,7 @@ class Seat:
     Attributes:
         room_id: Where it is.
         client_id: Who it is.
+        role: What it is there.
         generation: Of the connection.
         over: The connection speaks for the client no longer.
     """
@@ -106,6 +108,7 @@ class Seat:
         "client_id",
         "generation",
         "over",
+        "role",
         "room_id",
     )
 
@@ -119,6 +122,7 @@ class Seat:
         """
         self.room_id = room_id
         self.client_id = member.client_id
+        self.role = member.role
         self.generation = member.generation
         self.over = False
         self._outlet = outlet
@@ -193,6 +197,7 @@ class Hub:
         self.started_at = clock()
         self.metrics = Metrics()
         self.door = Doorkeeper(config, self.metrics)
+        self.pairs = PairBook(config.limits)
         self.stopping = False
         self._store = store
         # Every connection, and by client id those that are inside a room.

@@ -3,6 +3,7 @@
     ConnectionCounter   connections at a time, in all and for each address: a Visit each
     RateLimits          creating rooms, entering them, looking for rooms that are not there
     TokenBucket         messages of one connection
+    PairBook            offers, answers and candidates: PairLimits for each client
 
 Addresses are counted, never logged: `address_key` is what stands for one here. Rates are those of the library
 `limits`, over any of its asynchronous storages; WindowStorage is the one for a single process.
@@ -320,23 +321,33 @@ class RateLimits:
 
 
 class PairLimits:
-    """What one client has said to each of its peers: offers, answers and candidates, within a window."""
+    """What one client has said to each of its peers: offers, answers and candidates, within a window.
 
-    # Peers that are told apart. A client that names more starts anew with the first of them.
+    What is said to all peers counts for each of them.
+    """
+
+    # Peers that are told apart within a window. A client that names more is refused.
     _MAX_PEERS = 1024
 
-    def __init__(self, config: LimitConfig) -> None:
-        self._config = config
-        # Peer to the end of its window, descriptions and candidates.
+    def __init__(self, config: LimitConfig, scale: int = 1) -> None:
+        """Args:
+        config: How much one client may say to one peer.
+        scale: So many times as much is granted.
+        """
+        self._max_descriptions = config.max_offers_per_peer * scale
+        self._max_candidates = config.max_candidates_per_peer * scale
+        self._window = config.pair_window
+        # Peer, None for all of them, to the end of its window, descriptions and candidates; in the order in
+        # which the windows end.
         self._said: dict[str | None, list[float]] = {}
 
     def describe(self, peer: str | None, now: float) -> bool:
         """Count an offer or an answer; False if it is one too many."""
-        return self._count(peer, 1, self._config.max_offers_per_peer, now)
+        return self._count(peer, 1, self._max_descriptions, now)
 
     def trickle(self, peer: str | None, now: float) -> bool:
         """Count a candidate; False if it is one too many."""
-        return self._count(peer, 2, self._config.max_candidates_per_peer, now)
+        return self._count(peer, 2, self._max_candidates, now)
 
     def _count(self, peer: str | None, kind: int, limit: int, now: float) -> bool:
         if not limit:
@@ -344,8 +355,59 @@ class PairLimits:
         said = self._said.get(peer)
         if said is None or said[0] <= now:
             self._said.pop(peer, None)
+            self._forget(now)
             if len(self._said) >= self._MAX_PEERS:
-                del self._said[next(iter(self._said))]
-            said = self._said[peer] = [now + self._config.pair_window, 0, 0]
+                return False
+            said = self._said[peer] = [now + self._window, 0, 0]
         said[kind] += 1
-        return said[kind] <= limit
+        if said[kind] > limit:
+            return False
+        if peer is None:
+            # The peer that was told most decides.
+            others = (told[kind] for name, told in self._said.items() if name is not None and told[0] > now)
+            return said[kind] + max(others, default=0) <= limit
+        to_all = self._said.get(None)
+        return to_all is None or to_all[0] <= now or said[kind] + to_all[kind] <= limit
+
+    def _forget(self, now: float) -> None:
+        for peer in list(islice(self._said, 2)):
+            if self._said[peer][0] <= now:
+                del self._said[peer]
+
+
+class PairBook:
+    """What the clients of this process have said, kept when they connect anew.
+
+    Each client counts by itself. The receivers of a room that have one address count together as well, of
+    however many client ids, and may say as much as a whole room of them. Ask anew for each message: what no
+    longer counts is forgotten.
+    """
+
+    def __init__(self, config: LimitConfig, *, max_entries: int = _MAX_WINDOWS) -> None:
+        self._config = config
+        self._most = max_entries
+        # Each with when it was asked for last, in that order.
+        self._entries: dict[tuple[str, ...], tuple[PairLimits, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def of_client(self, client_id: str, now: float) -> PairLimits:
+        """Return what counts for a client, over whichever connection."""
+        return self._of((client_id,), 1, now)
+
+    def of_address(self, room_id: str, address: str, places: int, now: float) -> PairLimits:
+        """Return what counts for all receivers of one address in a room with so many places."""
+        return self._of((room_id, address), places, now)
+
+    def _of(self, key: tuple[str, ...], scale: int, now: float) -> PairLimits:
+        entry = self._entries.pop(key, None)
+        limits = PairLimits(self._config, scale) if entry is None else entry[0]
+        # Of those asked for longest ago, what was said counts no longer.
+        while self._entries:
+            oldest = next(iter(self._entries))
+            if self._entries[oldest][1] + self._config.pair_window > now and len(self._entries) < self._most:
+                break
+            del self._entries[oldest]
+        self._entries[key] = limits, now
+        return limits

@@ -168,7 +168,6 @@ class _Session:
         self._loop = asyncio.get_running_loop()
         limits = hub.config.limits
         self._bucket = TokenBucket(limits.message_rate, limits.message_burst, self._loop.time())
-        self._pairs = PairLimits(limits)
         # Set while we wait for the client to say who it is: the room that it was in, and the end of patience.
         self._expected_in: str | None = None
         self._patience: asyncio.TimerHandle | None = None
@@ -208,6 +207,14 @@ class _Session:
             self._log.info("client connected")
         elif refusal in (ErrorCode.NO_SUCH_ROOM, ErrorCode.NO_SUCH_SESSION):
             await self._hub.door.rates.miss(self._address)
+
+    def _limits_of(self, seat: Seat, now: float) -> tuple[PairLimits, ...]:
+        """Return what counts what a client says; all of it has to grant it."""
+        book = self._hub.pairs
+        own = book.of_client(seat.client_id, now)
+        if seat.role is Role.SENDER:
+            return (own,)
+        return own, book.of_address(seat.room_id, self._address, self._hub.config.room.max_clients, now)
 
     def _expect(self, room_text: str | None) -> None:
         if room_text is None:
@@ -298,7 +305,7 @@ class _Session:
                 # Without a seat it has been refused, and is being told.
                 if self._seat is None:
                     return None
-                if self._may_relay(message, now):
+                if self._may_relay(self._seat, message, now):
                     return self._hub.relay(self._seat, message)
                 self._seat.count()
             case Ping():
@@ -317,16 +324,24 @@ class _Session:
                 assert_never(message)
         return None
 
-    def _may_relay(self, message: Relayed | Paired, now: float) -> bool:
+    def _may_relay(self, seat: Seat, message: Relayed | Paired, now: float) -> bool:
+        # A receiver has one peer, whatever it writes.
+        peer = None
         match message:
             case Paired():
                 return True
-            case IceCandidate():
-                limit, granted = Limit.CANDIDATES, self._pairs.trickle(message.data.target_id, now)
-            case Offer():
-                limit, granted = Limit.OFFERS, self._pairs.describe(message.data.target_id, now)
             case Answer():
-                limit, granted = Limit.OFFERS, self._pairs.describe(None, now)
+                limit = Limit.OFFERS
+            case Offer():
+                limit, peer = Limit.OFFERS, message.data.target_id
+            case IceCandidate():
+                limit = Limit.CANDIDATES
+                if seat.role is Role.SENDER:
+                    peer = message.data.target_id
+        if limit is Limit.OFFERS:
+            granted = all(pairs.describe(peer, now) for pairs in self._limits_of(seat, now))
+        else:
+            granted = all(pairs.trickle(peer, now) for pairs in self._limits_of(seat, now))
         if not granted:
             self._hub.door.turned_away(limit)
             self._complain(ErrorCode.RATE_LIMITED, f"too many {limit.value} for one peer")

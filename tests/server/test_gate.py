@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from ipaddress import ip_network
 
@@ -11,7 +12,8 @@ from websockets.exceptions import InvalidStatus
 
 from flyx.server.app import Server
 from flyx.server.config import LimitConfig, ServerConfig, parse_rate
-from tests.server.peers import OFFER, PATIENCE, candidate, http_of, joined, local, pair, peer
+from flyx.signaling.room import RoomConfig
+from tests.server.peers import ANSWER, OFFER, PATIENCE, candidate, http_of, joined, local, pair, peer
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 
@@ -245,6 +247,55 @@ async def test_offers_and_candidates_for_one_peer_are_counted() -> None:
         await receiver.expect_error("rate_limited")
         await sender.expect_silence()
         await receiver.expect_silence()
+
+
+async def test_what_one_client_said_counts_also_when_it_comes_back() -> None:
+    limits = LimitConfig(max_offers_per_peer=2)
+    async with (
+        Server(local(limits=limits)) as server,
+        pair(server) as (sender, receiver),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        claim, path = sender.joined, f"/ws/{sender.room_id}?resume=1"
+        for _ in range(2):
+            await sender.say(OFFER)
+        for _ in range(2):
+            await receiver.expect("offer")
+        for _ in range(3):
+            again = await stack.enter_async_context(peer(server, path))
+            data = {"client_id": sender.id, "resume_token": claim["resume_token"]}
+            await again.say({"type": "join", "data": data})
+            claim = await again.expect("joined")
+            await again.expect("join")
+            await receiver.expect("join")
+            await again.say(OFFER)
+            await again.expect_error("rate_limited")
+            await receiver.expect_silence()
+
+
+async def test_receivers_of_one_address_count_together_however_often_they_come_anew() -> None:
+    """A stranger could tell a sender as much as it liked, with a new client id for each 16 answers."""
+    limits = LimitConfig(max_offers_per_peer=2)
+    room = RoomConfig(max_clients=4)
+    config = local(limits=limits, room=room, trusted_proxies=(ip_network("127.0.0.1"),))
+    async with Server(config) as server, joined(server) as sender:
+        path = f"/ws/{sender.room_id}"
+
+        async def answer(address: str) -> bool:
+            """Come, answer once and go; whether the sender has heard it."""
+            headers = {"X-Forwarded-For": address}
+            async with joined(server, path, additional_headers=headers) as receiver:
+                await sender.expect("join")
+                await receiver.say(ANSWER)
+                await receiver.say({"type": "ping"})
+                heard = (await receiver.hear())["type"] == "pong"
+                if heard:
+                    await sender.expect("answer")
+            await sender.expect("disconnect")
+            return heard
+
+        assert [await answer("192.0.2.1") for _ in range(10)] == [True] * 8 + [False] * 2
+        assert await answer("192.0.2.2")
 
 
 async def test_limits_are_logged_now_and_then_and_without_addresses(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,6 +9,7 @@ from flyx.server.limits import (
     ConnectionCounter,
     Limit,
     LimitReached,
+    PairBook,
     PairLimits,
     RateLimits,
     TokenBucket,
@@ -171,8 +172,37 @@ def test_what_is_said_to_one_peer_has_its_own_count_and_its_time() -> None:
     assert [pairs.describe("p", 0) for _ in range(3)] == [True, True, False]
     assert [pairs.trickle("p", 0) for _ in range(4)] == [True, True, True, False]
     assert pairs.describe("q", 0)
-    assert pairs.describe(None, 0)
     assert not pairs.describe("p", 9.9)
     assert pairs.describe("p", 10)
-    for n in range(10_000):
-        pairs.describe(f"nobody {n}", 10)
+
+
+def test_what_is_said_to_all_counts_for_each() -> None:
+    pairs = PairLimits(LimitConfig(max_offers_per_peer=3, pair_window=10))
+    assert [pairs.describe(peer, 0) for peer in ("p", None, "p", "p")] == [True, True, True, False]
+    pairs = PairLimits(LimitConfig(max_offers_per_peer=3, pair_window=10))
+    assert [pairs.describe(peer, 0) for peer in ("p", "p", None, None)] == [True, True, True, False]
+    assert pairs.describe(None, 10)
+
+
+def test_names_of_nobody_do_not_make_what_was_said_to_a_peer_forgotten() -> None:
+    pairs = PairLimits(LimitConfig(max_offers_per_peer=2, pair_window=10))
+    assert [pairs.describe("p", 1) for _ in range(3)] == [True, True, False]
+    granted = [pairs.describe(f"nobody {n}", 2) for n in range(10_000)]
+    assert sum(granted) < 1024
+    assert not pairs.describe("p", 3)
+    # In time, there is place for other names again.
+    assert pairs.describe("p", 11)
+    assert pairs.describe("q", 12)
+
+
+def test_what_clients_said_is_kept_while_it_counts_and_never_for_more_than_so_many() -> None:
+    book = PairBook(LimitConfig(max_offers_per_peer=1, pair_window=10), max_entries=50)
+    assert book.of_client("c", 0).describe("p", 0)
+    for n in range(20):
+        book.of_client(f"other {n}", 1).describe("p", 1)
+        assert not book.of_client("c", 1).describe("p", 1)
+    for n in range(1000):
+        assert book.of_client(f"stranger {n}", 2).describe("p", 2)
+    assert len(book) <= 50
+    book.of_client("late", 12)
+    assert len(book) == 1
