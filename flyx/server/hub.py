@@ -415,7 +415,9 @@ class Hub:
         try:
             await self._perform(seat.room_id, command)
         except StoreAway:
-            seat.refuse_relay()
+            # A peer would wait for a message that is lost. That a place is not kept is no reason to part.
+            if not isinstance(command.message, Paired):
+                seat.refuse_relay()
         finally:
             seat.end_relay()
 

@@ -19,6 +19,8 @@ from flyx.signaling.messages import (
     JoinData,
     Offer,
     OfferData,
+    Paired,
+    PairedData,
     Role,
 )
 from flyx.signaling.room import Room, RoomConfig
@@ -161,6 +163,19 @@ async def test_a_goodbye_that_could_not_be_written_is_written_later(house: House
     house.store.away = False
     await house.hub.sweep()
     assert sender.types == ["joined", "join", "disconnect"]
+
+
+async def test_a_sender_that_pairs_while_rooms_are_away_stays(house: House) -> None:
+    sender, seat = await house.enter()
+    _, other = await house.enter()
+    house.store.away = True
+    telling = house.hub.relay(seat, Paired(data=PairedData(target_id=other.client_id)))
+    assert telling is not None
+    await telling
+    assert sender.closed is None
+    house.store.away = False
+    await house.say(seat)
+    assert sender.closed is None
 
 
 async def test_who_comes_in_while_rooms_are_away_is_asked_to_come_later(house: House) -> None:
