@@ -4,8 +4,8 @@
     server = "wss://flyx.example.org"
     receivers = 3
 
-The command line overrides the environment, which overrides the file. Whoever keeps a secret in it is warned
-if other users of the machine can read it.
+The command line overrides the environment, which overrides the file. If the file holds a secret that other
+users of the machine can read, flyx warns.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _is_secret(option: str, value: object) -> bool:
 
 
 def _is_shared(status: os.stat_result) -> bool:
-    """Tell whether somebody else than us and root can read a file, where files have owners."""
+    """Tell whether users other than us and root can read a file, where files have owners."""
     if not hasattr(os, "geteuid"):
         return False
     return bool(status.st_mode & 0o077) or status.st_uid not in (0, os.geteuid())

@@ -264,7 +264,7 @@ class Signaling:
             self.post(Paired(data=PairedData(target_id=client_id)))
 
     def _tell_all_paired(self) -> None:
-        """Say that we tell who has paired, and who has until now."""
+        """Say that we tell which receivers have paired, and name those that have until now."""
         self._paired &= {peer.client_id for peer in self.joined.peers}
         for client_id in (None, *sorted(self._paired)):
             self.post(Paired(data=PairedData(target_id=client_id)))

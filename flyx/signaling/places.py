@@ -1,6 +1,6 @@
-"""Who gives way when a room is full.
+"""Which receiver gives way when a room is full.
 
-The server does not see who pairs with whom, so the sender tells it (`paired`). A receiver that has paired
+The server does not see which receivers pair, so the sender tells it (`paired`). A receiver that has paired
 keeps its place, whatever comes. Of the others, one makes way for each newcomer:
 
     - of the address that has the most of them, the newcomer counted in: a client with one address displaces

@@ -366,7 +366,7 @@ class _Turn:
         limit = self._room.config.max_clients
         if len(self.members) < limit:
             return None
-        # A sender that does not tell who has paired may be serving all of them.
+        # A sender that does not tell which of them have paired may be serving all.
         tells = self.sender is not None and self.sender.paired
         other = who_gives_way(self.receivers, address) if tells else None
         if other is None:
@@ -564,7 +564,7 @@ class _Turn:
             self._answer(speaker, ErrorCode.WRONG_ROLE, "only the sender tells who has paired")
             return
         target_id = message.data.target_id
-        # Somebody who has left meanwhile is no mistake of the speaker.
+        # A receiver that has left meanwhile is no mistake of the speaker.
         for member in (speaker,) if target_id is None else self._receivers(target_id):
             if not member.paired:
                 self.put(replace(member, paired=True))
