@@ -11,7 +11,8 @@
     │   ├── SenderLeft
     │   ├── RoomFull
     │   ├── RoomLost
-    │   └── ServerRefused
+    │   ├── ServerRefused
+    │   └── ServerProtocolError
     ├── PeerUnreachable           no path to the other side (exit 4)
     ├── NobodyCame                (exit 4)
     ├── PairingFailed             the two sides could not prove to share a code (exit 5)
@@ -187,6 +188,13 @@ class ServerRefused(SignalingError):
     """The signaling server refused: {reason}"""
 
     code = "server_refused"
+
+
+class ServerProtocolError(SignalingError):
+    """The signaling server broke the protocol: {reason}"""
+
+    code = "server_protocol_error"
+    hint = "it may run another version of flyx, or be no flyx server; name another with --server"
 
 
 class PeerUnreachable(FlyxError):
