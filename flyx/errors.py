@@ -75,6 +75,16 @@ def printable(text: str) -> str:
     return "".join(_printable_character(c) for c in text)
 
 
+def without_controls(text: str) -> str:
+    """Return text with what printable() escapes escaped, except backslashes; twice is the same as once.
+
+    For lines about to be shown, whose parts from elsewhere went through printable() before, or should have.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c == "\\" else _printable_character(c) for c in text)
+
+
 def _printable_character(character: str) -> str:
     if character == "\\":
         return "\\\\"
@@ -110,7 +120,10 @@ class FlyxError(Exception):
     def __str__(self) -> str:
         message = inspect.getdoc(type(self)) or type(self).__name__
         template = " ".join(message.split("\n\n", 1)[0].split())
-        shown = {key: _shortened(printable(v)) if isinstance(v, str) else v for key, v in self.fields.items()}
+        shown = {
+            key: value if isinstance(value, int | float) else _shortened(printable(str(value)))
+            for key, value in self.fields.items()
+        }
         return template.format_map(shown)
 
 

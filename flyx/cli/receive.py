@@ -19,7 +19,7 @@ from flyx.cli.options import (
     make_reporter,
     read_secret,
 )
-from flyx.cli.output import files_text, report_line, size_text
+from flyx.cli.output import files_text, report_line, report_question, size_text
 from flyx.errors import ConsentNeeded, InputError, printable
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def _ask_words(room_id: str) -> AskWords:
 
     async def ask(count: int) -> tuple[str, ...]:
         while True:
-            sys.stderr.write(f"Words of the code after {room_id}{f' ({count})' if count else ''}: ")
-            sys.stderr.flush()
+            report_question(f"Words of the code after {room_id}{f' ({count})' if count else ''}: ")
             line = await _read_line()
             if not line:
                 raise InputError(reason="no words were given")
@@ -129,8 +128,7 @@ def _confirm(directory: Path) -> Confirm:
     async def confirm(manifest: Manifest) -> bool:
         for line in offer_lines(manifest):
             report_line(line)
-        sys.stderr.write(f"Save into {shown}? [y/N] ")
-        sys.stderr.flush()
+        report_question(f"Save into {shown}? [y/N] ")
         return (await _read_line()).strip().lower() in ("y", "yes")
 
     return confirm

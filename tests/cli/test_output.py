@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import get_args
 
 import pytest
-from rich.console import Console
 
 from flyx.cli.demo import parse_size
 from flyx.cli.output import JsonReporter, QuietReporter, event_fields, files_text, report_error
@@ -15,6 +13,7 @@ from flyx.cli.progress import HumanReporter, _FilesByOffset
 from flyx.cli.receive import offer_lines
 from flyx.client import events
 from flyx.errors import ConnectionLost, Declined, InputError, NoSuchRoom
+from tests.cli.screen import on_terminal
 from tests.simulator import manifest_of
 
 MANIFEST = manifest_of({"d": None, "d/one": b"1" * 10, "d/empty": b"", "d/two": b"2" * 5})
@@ -138,17 +137,14 @@ def test_the_file_under_way_follows_from_the_bytes_done() -> None:
     assert files.at(15) == ("d/two", 5, 5)
 
 
-def test_bars_show_the_whole_and_the_file(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    screen = io.StringIO()
-    monkeypatch.setattr(
-        "flyx.cli.progress.Console", lambda stderr: Console(file=screen, force_terminal=True, width=100)
-    )
-    with HumanReporter(sending=False, bars=True, server_note=None) as reporter:
+def test_bars_show_the_whole_and_the_file() -> None:
+    with (
+        on_terminal() as screen,
+        HumanReporter(sending=False, bars=True, server_note=None) as reporter,
+    ):
         reporter(events.ManifestKnown(MANIFEST))
         reporter(events.Progress(1, 12, 15))
-    shown = screen.getvalue()
+    shown = screen.text
     assert "All files" in shown
     assert "d/two" in shown
 
