@@ -95,6 +95,11 @@ class FlyxProcess:
         return self._text("stderr")
 
     @property
+    def crashed(self) -> bool:
+        """Whether it has shown a traceback that --debug had not asked for: those are marked."""
+        return re.search("^Traceback", self.err, re.MULTILINE) is not None
+
+    @property
     def events(self) -> list[Event]:
         """The events of --json so far: every complete line of standard output must be one."""
         lines = self.out.split("\n")[:-1]
@@ -162,7 +167,7 @@ class FlyxProcess:
             raise AssertionError(f"still running: {self}") from None
         self._join()
         assert self.process.returncode == status, self
-        assert "Traceback" not in self.err, self
+        assert not self.crashed, self
         return self
 
     def fails(self, status: int, code: str, within: float = DEADLINE) -> Self:
@@ -385,7 +390,7 @@ class Flyx:
         for process in self._processes:
             process.kill()
         for process in self._processes:
-            assert "Traceback" not in process.err, process
+            assert not process.crashed, process
 
 
 def clean_environment(home: Path) -> dict[str, str]:
