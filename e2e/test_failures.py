@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from e2e.processes import (
@@ -42,6 +43,38 @@ def closed_port() -> Iterator[str]:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield f"ws://127.0.0.1:{held.getsockname()[1]}"
+
+
+# The sender has too little of something.
+
+
+def test_a_sender_out_of_descriptors_serves_nobody_says_so_and_waits(flyx: Flyx, tmp_path: Path) -> None:
+    file = write_random(tmp_path / "file", MB)
+    sender = flyx.send(file)
+    code = sender.code()
+    program = psutil.Process(sender.process.pid)
+    allowed = program.rlimit(psutil.RLIMIT_NOFILE)
+    program.rlimit(psutil.RLIMIT_NOFILE, (program.num_fds(), allowed[1]))
+    first = flyx.receive(code, tmp_path / "first")
+    ended = sender.event("peer", peer=1, state="failed")
+    assert ended["code"] == "system_failure"
+    assert "Too many open files" in ended["message"]
+    assert sender.named("done") == []
+    first.kill()
+    program.rlimit(psutil.RLIMIT_NOFILE, allowed)
+    flyx.receive(code, tmp_path / "second").ends(0)
+    sender.ends(0)
+    assert sender.event("done")["peer"] == 2
+    assert sha256(tmp_path / "second" / "file") == sha256(file)
+
+
+def test_a_file_from_a_far_future_arrives(flyx: Flyx, tmp_path: Path) -> None:
+    file = write_random(tmp_path / "file", 1000)
+    os.utime(file, (10_413_792_000, 10_413_792_000))
+    sender = flyx.send(file)
+    flyx.receive(sender.code(), tmp_path / "in").ends(0)
+    sender.ends(0)
+    assert sha256(tmp_path / "in" / "file") == sha256(file)
 
 
 # The sender leaves.

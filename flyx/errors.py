@@ -32,6 +32,7 @@
     │   ├── UnsafeName
     │   └── NoSpace
     ├── FilesFailed               some files could not be delivered
+    ├── SystemFailure             this machine has too little of something
     ├── StorageError              the disk said no
     └── CorruptData               bytes arrived that are not the bytes sent
 
@@ -42,6 +43,7 @@ is stable, for scripts and for the wire. Text that came from elsewhere is a fiel
 
 from __future__ import annotations
 
+import errno
 import inspect
 import unicodedata
 from typing import ClassVar
@@ -359,3 +361,33 @@ class CorruptData(FlyxError):
 
     code = "corrupt_data"
     hint = "nothing damaged was kept; receive into the same directory again to go on from there"
+
+
+class SystemFailure(FlyxError):
+    """This computer cannot go on: {reason}"""
+
+    code = "system_failure"
+    for_peer = "its computer cannot go on"
+
+
+_OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+def as_flyx_error(error: BaseException) -> FlyxError:
+    """Return what any exception is for a person: what failed around us, or a mistake of flyx.
+
+    Args:
+        error: a FlyxError is returned as it is; for any other, the result has it as its cause.
+    """
+    if isinstance(error, FlyxError):
+        return error
+    known: FlyxError
+    if isinstance(error, OSError):
+        hint = "raise the limit of open files (`ulimit -n`)" if error.errno in _OUT_OF_DESCRIPTORS else None
+        known = SystemFailure(reason=error.strerror or str(error) or type(error).__name__, hint=hint)
+    elif isinstance(error, MemoryError):
+        known = SystemFailure(reason="it is out of memory")
+    else:
+        known = LocalProtocolError(reason=f"{type(error).__name__}: {error}")
+    known.__cause__ = error
+    return known

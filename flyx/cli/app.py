@@ -19,7 +19,7 @@ from flyx.cli.demo import demo
 from flyx.cli.receive import receive
 from flyx.cli.send import send
 from flyx.cli.serve import serve
-from flyx.errors import EXIT_CTRL_C, FlyxError, InputError, LocalProtocolError
+from flyx.errors import EXIT_CTRL_C, FlyxError, InputError, as_flyx_error
 
 if TYPE_CHECKING:
     from typer._click import Context
@@ -52,9 +52,9 @@ class _FlyxGroup(TyperGroup):
                 raise
             if _debug:
                 output.report_traceback(error)
-            bug = LocalProtocolError(reason=f"{type(error).__name__}: {error}")
-            output.report_error(bug)
-            raise typer.Exit(bug.exit_status) from None
+            failure = as_flyx_error(error)
+            output.report_error(failure)
+            raise typer.Exit(failure.exit_status) from None
 
     def _defaults(self) -> dict[str, dict[str, Any]]:
         """What the configuration file sets, by parameter: --json is as_json.

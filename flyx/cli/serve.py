@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from flyx.server.config import ServerConfig
 
 # As in flyx.server.config, which loads too much for `flyx --help`; a test holds them equal.
-DEFAULT_HOST = "0.0.0.0"
+DEFAULT_HOST = "0.0.0.0"  # noqa: S104  # others are to reach it
 DEFAULT_PORT = 8000
 DEFAULT_STUN_URL = "stun:stun.l.google.com:19302"
 DEFAULT_MAX_ROOMS = 10_000

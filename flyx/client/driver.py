@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from flyx.client import events
-from flyx.errors import FilesFailed, FlyxError, StorageError, TransferInterrupted
+from flyx.client.failures import failure_of
+from flyx.client.roster import Confirmation
+from flyx.errors import FlyxError, LocalProtocolError, StorageError, TransferInterrupted
 from flyx.rtc.peer import Channel, Channels, PeerConnection
 from flyx.transfer.disk import FAILURE_REASONS
 from flyx.transfer.session import Failed, RoundTrip, Session
@@ -73,8 +75,9 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         # Set by whatever may let the machine go on.
         self._wake = asyncio.Event()
         self._disk_task: asyncio.Task[None] | None = None
-        # What run() raises in the end.
+        # What run() raises in the end, or returns.
         self._error: FlyxError | None = None
+        self._confirmation: Confirmation | None = None
         # Set once PeerConnected has been told.
         self._path_told = asyncio.Event()
         self._next_progress = 0.0
@@ -89,11 +92,11 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         # The files that could not be delivered: path and reason.
         self._lost: list[tuple[str, str]] = []
 
-    async def run(self) -> None:
-        """Drive the machine until it ends.
+    async def run(self) -> Confirmation:
+        """Drive the machine until it ends, and return what both sides have confirmed.
 
         Raises:
-            FlyxError: the transfer did not succeed; the other side has been told.
+            FlyxError: they have confirmed nothing; the other side has been told.
         """
         self._control.listen(_Listener(self, self.machine.receive_control))
         self._data.listen(_Listener(self, self.receive_data))
@@ -104,10 +107,15 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         except asyncio.CancelledError:
             self.machine.cancel(TransferInterrupted(reason="it was stopped"))
             raise
+        except Exception as error:
+            self.machine.cancel(failure_of(error, "a transfer"))
         finally:
             await self._finish()
         if self._error:
             raise self._error
+        if self._confirmation is None:
+            raise LocalProtocolError(reason="a transfer has ended without a result")
+        return self._confirmation
 
     def peer_gone(self) -> None:
         """The server says that the other side has left the room."""
@@ -154,13 +162,10 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self.on_event(events.FileLost(self.peer, path, reason))
 
     def succeed(self, files: int, size: int, sha256: str) -> None:
-        """Everything that could be delivered is complete and confirmed."""
+        """Everything that could be delivered is complete, and both sides have confirmed its digest."""
         self.on_event(events.Progress(self.peer, size, size))
-        if self._lost:
-            path, reason = self._lost[0]
-            total = files + len(self._lost)
-            self._error = FilesFailed(failed=len(self._lost), total=total, path=path, reason=reason)
-        else:
+        self._confirmation = Confirmation(files, size, sha256, tuple(self._lost))
+        if not self._lost:
             seconds = time.monotonic() - (self._started or time.monotonic())
             self.on_event(events.TransferDone(self.peer, files, size, seconds, sha256, self._resumed))
 
@@ -238,6 +243,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
             self.machine.cancel(error)
         except OSError as error:
             self.machine.cancel(StorageError(action="use", path="the disk", reason=str(error)))
+        except Exception as error:
+            self.machine.cancel(failure_of(error, "the disk's work"))
         finally:
             self._disk_task = None
             self.wake()
@@ -265,7 +272,11 @@ class _Listener:
         self._receive = receive
 
     def message_received(self, message: bytes | str) -> None:
-        self._receive(message, time.monotonic())
+        try:
+            self._receive(message, time.monotonic())
+        except Exception as error:
+            # What calls us is the connection, which would break for it, and be made anew to no end.
+            self._driver.machine.cancel(failure_of(error, "a message"))
         self._driver.wake()
 
     def channel_writable(self) -> None:

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from flyx.client.failures import failure_of
 from flyx.client.signaling import Signaling
-from flyx.errors import FlyxError, RemoteProtocolError
+from flyx.errors import FlyxError
 from flyx.rtc.peer import IceCandidateInit, PeerConnection, TurnServer
 from flyx.signaling.messages import (
     Answer,
@@ -19,7 +20,7 @@ from flyx.signaling.messages import (
     OfferData,
 )
 from flyx.signaling.messages import IceCandidateInit as WireCandidate
-from flyx.transfer.messages import CONTROL_CHANNEL, DATA_CHANNEL
+from flyx.transfer.messages import CONTROL_CHANNEL, DATA_CHANNEL, MIN_MESSAGE_SIZE
 
 
 class Link:
@@ -46,7 +47,12 @@ class Link:
         ]
         labels = (CONTROL_CHANNEL, DATA_CHANNEL)
         self.connection = PeerConnection(
-            labels, urls, self._tell_candidate, turn_servers=turn, congestion=congestion
+            labels,
+            urls,
+            self._tell_candidate,
+            min_message_size=MIN_MESSAGE_SIZE,
+            turn_servers=turn,
+            congestion=congestion,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered = False
@@ -78,11 +84,14 @@ class Link:
         self.settled.set()
 
     async def close(self) -> None:
-        """Close the connection and end what is under way for it."""
+        """Close the connection and end what is under way for it. What fails in that changes no result."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.connection.close()
+        try:
+            await self.connection.close()
+        except Exception as error:
+            failure_of(error, "closing a connection")
 
     async def _answer(self, offer: str) -> None:
         sdp = await self.connection.answer(offer)
@@ -97,8 +106,8 @@ class Link:
     async def _run(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except RemoteProtocolError as error:
-            self.connection.give_up(error)
+        except Exception as error:
+            self.connection.give_up(failure_of(error, "signaling of a connection"))
 
     def _tell_candidate(self, candidate: IceCandidateInit | None) -> None:
         wire = None

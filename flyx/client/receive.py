@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,25 +11,25 @@ from pathlib import Path
 
 from flyx.client import events
 from flyx.client.driver import RECONNECT_TIME, Driver, Wiring
+from flyx.client.failures import failure_of
 from flyx.client.link import Link
 from flyx.client.pairing import Pairing
+from flyx.client.reception import Action, Doubt, Feed, GiveUp, Reception, ReceptionState
+from flyx.client.roster import Confirmation
 from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import (
-    ConnectionLost,
     FlyxError,
     InputError,
     LocalProtocolError,
-    PairingTimedOut,
     PeerUnreachable,
-    SenderLeft,
     SignalingError,
     TransferRefused,
 )
 from flyx.pairing.exchange import WordsWanted
 from flyx.pairing.keys import Session
 from flyx.pairing.words import password_of, resolve_words
-from flyx.rtc.peer import MAX_REMOTE_CANDIDATES, Channels
-from flyx.signaling.messages import Disconnect, Join, Message, Offer, Role
+from flyx.rtc.peer import Channels
+from flyx.signaling.messages import Disconnect, IceCandidate, Join, Message, Offer, Role
 from flyx.signaling.messages import Outcome as TransferOutcome
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.disk import Operation, Outcome, Unfinished
@@ -87,7 +86,7 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
         on_event(events.RoomJoined(options.room_id))
         on_event(events.PeerJoined(_SENDER))
         try:
-            await _Reception(options, signaling, on_event).run()
+            await ReceiveSession(options, signaling, on_event).run()
         except asyncio.CancelledError:
             signaling.farewell = "the receiver stopped"
             raise
@@ -103,7 +102,7 @@ _OPEN = "This code has no words: the server is trusted to have connected us with
 _KEPT = "What has arrived is kept: receive into the same directory again to go on from there."
 
 
-class _Reception:
+class ReceiveSession:
     """Receives from the sender of a room, over one connection after another if need be."""
 
     def __init__(
@@ -112,25 +111,19 @@ class _Reception:
         self._options = options
         self._signaling = signaling
         self._on_event = on_event
-        # What is being connected, or is; set when the sender has offered a connection, or none will come.
-        self._link = Link(signaling, None)
-        self._offered = asyncio.Event()
-        self._connected = False
-        # An offer that came while we were connected, and what followed it.
-        self._next_offer: deque[Message] | None = None
+        self._reception = Reception(options.reconnect)
+        # Set by whatever may let begin() find an offer, or none.
+        self._wake = asyncio.Event()
+        # What is being connected, or is.
+        self._link: Link | None = None
         # Set when the connection is up, and when both sides have paired.
         self._pairing: Pairing | None = None
         self._session: Session | None = None
         # Of the connection that there is, or the last one that there was.
         self._driver: ReceiveDriver | None = None
-        # Why the last connection is no more, and until when another one is waited for.
-        self._lost: ConnectionLost | None = None
-        self._patience_ends = 0.0
-        # Set when the sender cannot offer any more.
-        self._deserted = False
 
-    async def run(self) -> None:
-        """Connect and receive.
+    async def run(self) -> Confirmation:
+        """Connect and receive; return what both ends have confirmed.
 
         Raises:
             FlyxError: not everything was received.
@@ -140,16 +133,15 @@ class _Reception:
             with ThreadPoolExecutor(1, thread_name_prefix="flyx-write") as disk:
                 while True:
                     try:
-                        await self._attempt(disk)
-                        return
-                    except (ConnectionLost, PeerUnreachable, PairingTimedOut, SignalingError) as error:
-                        self._lose(error)
+                        return await self._attempt(disk)
+                    except FlyxError as error:
+                        if self._reception.failed(error, time.monotonic()):
+                            self._on_event(events.PeerLost(_SENDER, error))
         finally:
             listener.cancel()
             await asyncio.gather(listener, return_exceptions=True)
-            await self._link.close()
 
-    async def _attempt(self, disk: Executor) -> None:
+    async def _attempt(self, disk: Executor) -> Confirmation:
         """Connect and receive, until the connection is lost."""
         link, channels = await self._connect()
         destination = Destination(self._options.directory, self._options.existing)
@@ -158,10 +150,15 @@ class _Reception:
             with destination:
                 wiring = Wiring(link.connection, channels, disk, _SENDER, self._on_event)
                 driver = self._make_driver(wiring, destination)
+                self._reception.paired()
                 path = link.connection.path()
                 relayed = path is not None and "relay" in (path.local, path.remote)
-                await driver.run()
-                self._signaling.outcome = TransferOutcome.RELAYED if relayed else TransferOutcome.DIRECT
+                confirmation = await driver.run()
+            self._reception.confirmed(confirmation)
+            if confirmation.error:
+                raise confirmation.error
+            self._signaling.outcome = TransferOutcome.RELAYED if relayed else TransferOutcome.DIRECT
+            return confirmation
         except asyncio.CancelledError:
             if destination.keeps:
                 self._on_event(events.Notice(_KEPT))
@@ -178,26 +175,6 @@ class _Reception:
             self._driver.go_on_after(earlier)
         return self._driver
 
-    def _lose(self, error: FlyxError) -> None:
-        """There is no connection: wait for the sender to offer another one, if there was one and it may.
-
-        Raises:
-            FlyxError: it will not.
-        """
-        now = time.monotonic()
-        if isinstance(error, ConnectionLost):
-            if self._deserted or not self._options.reconnect:
-                raise error
-            self._lost = error
-            self._patience_ends = now + self._options.reconnect
-            self._on_event(events.PeerLost(_SENDER, error))
-        elif self._lost is None:
-            raise error
-        elif self._deserted or now >= self._patience_ends:
-            # That another connection could not be made says less than why it was wanted.
-            raise self._lost
-        self._renew()
-
     async def _pair(self, link: Link, channels: Channels) -> None:
         """Prove to know the sender's code, and have it prove the same."""
         options = self._options
@@ -206,7 +183,7 @@ class _Reception:
             options.room_id, self._session, self._password, has_words=bool(options.words)
         )
         self._session = paired.session
-        if self._lost is None:
+        if self._reception.lost is None:
             self._on_event(events.PeerPaired(_SENDER))
             if paired.session is None:
                 self._on_event(events.Notice(_OPEN))
@@ -229,103 +206,78 @@ class _Reception:
             FlyxError: the sender has left, or the connection it offered cannot be made.
         """
         while True:
-            link = self._link
+            offered = await self._await_offer()
+            self._pairing = None
+            link = self._link = Link(self._signaling, None)
             try:
-                # The sender may be busy with others: as long as it stays in the room, its turn will come.
-                async with asyncio.timeout_at(self._deadline()):
-                    await self._offered.wait()
-            except TimeoutError:
-                raise PeerUnreachable(reason="the sender offers none") from None
-            try:
+                for message in offered:
+                    link.take(message)
                 channels = await link.connection.connected()
+                if self._reception.state is ReceptionState.CONNECTING:
+                    self._reception.connected()
+                    return link, channels
             except FlyxError:
-                await link.close()
-                if link is self._link:
+                if self._reception.state is ReceptionState.CONNECTING:
+                    await link.close()
                     raise
-            else:
-                self._connected = True
-                return link, channels
+            except BaseException:
+                await link.close()
+                raise
+            # Another connection is to be made. This one first gives back what it holds.
+            await link.close()
 
-    def _deadline(self) -> float | None:
-        """When to stop waiting for an offer, in the loop's time."""
-        if self._lost is None:
-            return None
-        return asyncio.get_running_loop().time() + max(0.0, self._patience_ends - time.monotonic())
-
-    def _renew(self) -> None:
-        """Begin anew with what the sender has offered meanwhile, or will."""
-        old, self._link = self._link, Link(self._signaling, None)
-        self._connected = False
-        self._pairing = None
-        self._offered.clear()
-        old.give_up(PeerUnreachable(reason="the sender offers another one"))
-        following, self._next_offer = self._next_offer, None
-        if following:
-            self._offered.set()
-            for message in following:
-                self._link.take(message)
-        if self._deserted:
-            self._offered.set()
-            self._link.give_up(SenderLeft())
-
-    def _begin_anew(self) -> None:
-        """What we and the sender said on the way to a connection may be lost: it will offer another one."""
-        self._deserted = False
-        if not self._connected:
-            self._renew()
+    async def _await_offer(self) -> tuple[Message, ...]:
+        """Wait until the sender offers a connection: as long as it stays in the room, our turn will come."""
+        deadline = self._reception.deadline
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            async with asyncio.timeout(timeout):
+                while (offered := self._reception.begin()) is None:
+                    self._wake.clear()
+                    await self._wake.wait()
+                return offered
+        except TimeoutError:
+            raise PeerUnreachable(reason="the sender offers none") from None
 
     async def _listen(self) -> None:
         """Pass on what the room says. Its end matters only while we are not connected."""
         try:
             while True:
-                match message := await self._signaling.receive():
-                    case Interrupted(reason=reason):
-                        self._on_event(events.server_lost(reason))
-                    case Restored(recovered=recovered):
-                        self._on_event(events.SERVER_BACK)
-                        if not recovered:
-                            self._begin_anew()
-                    case Join(data=data) if not data.recovered:
-                        self._begin_anew()
-                    case Disconnect(data=data):
-                        self._sender_left(for_now=data.away)
-                    case Offer():
-                        self._take_offer(message)
-                    case _ if self._next_offer is not None:
-                        self._next_offer.append(message)
-                    case _:
-                        self._link.take(message)
-        except SignalingError as error:
-            self._deserted = True
-            self._link.give_up(error)
-        finally:
-            self._offered.set()
+                self._perform(self._react(await self._signaling.receive()))
+        except Exception as error:
+            self._perform(self._reception.room_gone(failure_of(error, "signaling")))
 
-    def _take_offer(self, offer: Offer) -> None:
-        """The sender offers a connection: the first one, or because it has lost the one that there is.
+    def _react(self, item: Message | Interrupted | Restored) -> Action | None:
+        match item:
+            case Interrupted(reason=reason):
+                self._on_event(events.server_lost(reason))
+            case Restored(recovered=recovered):
+                self._on_event(events.SERVER_BACK)
+                if not recovered:
+                    return self._reception.begin_anew()
+            case Join(data=data):
+                if not data.recovered:
+                    return self._reception.begin_anew()
+            case Disconnect(data=data):
+                return self._reception.sender_away() if data.away else self._reception.sender_left()
+            case Offer() | IceCandidate():
+                return self._reception.message(item)
+        return None
 
-        A connection that lives is not given up for an offer, which a server could make up.
-        """
-        if self._connected:
-            self._next_offer = deque([offer], MAX_REMOTE_CANDIDATES)
-            if self._driver:
+    def _perform(self, action: Action | None) -> None:
+        match action:
+            case Feed(message=message):
+                assert self._link is not None
+                self._link.take(message)
+            case GiveUp(error=error):
+                if self._pairing:
+                    self._pairing.give_up(error)
+                elif self._link:
+                    self._link.give_up(error)
+            case Doubt():
+                assert self._driver is not None
                 self._driver.peer_gone()
-            return
-        if self._offered.is_set():
-            self._renew()
-        self._offered.set()
-        self._link.take(offer)
-
-    def _sender_left(self, *, for_now: bool) -> None:
-        self._deserted = not for_now
-        if self._connected and self._driver:
-            # We have lost it as well, unless we hear from it soon.
-            self._driver.peer_gone()
-        elif self._connected and self._pairing and not for_now:
-            self._pairing.give_up(SenderLeft())
-        elif not for_now:
-            self._offered.set()
-            self._link.give_up(SenderLeft())
+        self._wake.set()
 
 
 class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
@@ -339,9 +291,9 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         self._confirm = confirm
         self._asking: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
+    async def run(self) -> Confirmation:
         try:
-            await super().run()
+            return await super().run()
         finally:
             if self._asking:
                 self._asking.cancel()
@@ -409,8 +361,8 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         self._tell(received)
         try:
             accepted = await self._confirm(received.manifest)
-        except FlyxError as error:
-            self.machine.cancel(error)
+        except Exception as error:
+            self.machine.cancel(failure_of(error, "the question"))
         else:
             self.begin()
             self.machine.answer(accepted)

@@ -164,7 +164,7 @@ class Patience:
     def pause(self, tries: int) -> float:
         """Return how long to wait before the next try, after so many."""
         bound = min(self.longest_pause, self.first_pause * 2 ** min(tries, 32))
-        return random.uniform(0, bound)
+        return random.uniform(0, bound)  # noqa: S311  # spreads retries
 
 
 class _TryAgain(Exception):

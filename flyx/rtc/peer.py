@@ -2,7 +2,7 @@
 
 The sender offers: offer(), then accept_answer(). The receiver answers: answer(). Candidates are in the SDP as
 far as they are known, and told through on_candidate as well; those of the other side go to add_candidate().
-connected() gives the channels once both are open.
+connected() gives the channels once both are open. What a peer says is judged in flyx.rtc.description.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypedDict
+from typing import Protocol, TypedDict
 
 from aiortc import RTCConfiguration, RTCDataChannel, RTCIceCandidate, RTCSessionDescription
 from aiortc.rtcicetransport import parse_stun_turn_uri
-from aiortc.sdp import SessionDescription, candidate_from_sdp, candidate_to_sdp
+from aiortc.sdp import candidate_to_sdp
 
 from flyx.errors import FlyxError, PeerUnreachable, RemoteProtocolError
 from flyx.rtc import seam
+from flyx.rtc.description import MAX_REMOTE_CANDIDATES, MDNS_SUFFIX, RemoteCandidates, judge
 from flyx.rtc.driver import make_peer_connection
 
 logger = logging.getLogger("flyx.rtc")
@@ -33,9 +34,6 @@ STUN_SERVERS_ASKED = 3
 TURN_SERVERS_ASKED = 2
 """The same for TURN servers; each costs an allocation there."""
 
-MAX_REMOTE_CANDIDATES = 256
-"""Candidates taken from one peer: each is checked against each of ours, so a hostile list would be work."""
-
 MAX_EARLY_MESSAGES = 64
 MAX_EARLY_BYTES = 4 << 20
 """What is kept on a channel that nobody listens to; a peer that sends more has not waited its turn."""
@@ -45,9 +43,6 @@ BUFFERED_HIGH = 1 << 20
 
 BUFFERED_LOW = BUFFERED_HIGH // 2
 """Bytes at which it becomes writable again."""
-
-DEFAULT_MAX_MESSAGE_SIZE = 65536
-"""What a peer accepts that does not say (RFC 8841 §6.1)."""
 
 
 class IceCandidateInit(TypedDict):
@@ -169,6 +164,7 @@ class PeerConnection:
         stun_urls: Sequence[str],
         on_candidate: Callable[[IceCandidateInit | None], None],
         *,
+        min_message_size: int = 0,
         turn_servers: Sequence[TurnServer] = (),
         congestion: str | None = None,
     ) -> None:
@@ -176,6 +172,8 @@ class PeerConnection:
         labels: of the control channel and the data channel.
         stun_urls: "stun:host:port" (RFC 7064), to learn server-reflexive candidates from.
         on_candidate: called with each local candidate, and with None after the last.
+        min_message_size: bytes of the largest message that has to be sent whole: a peer that accepts less
+            is refused.
         turn_servers: to be reached through when there is no other path.
         congestion: name of the congestion control; None for the default.
         """
@@ -183,6 +181,9 @@ class PeerConnection:
         self._stun_servers = _stun_servers(stun_urls)
         self._turn_servers = _turn_servers(turn_servers)
         self._on_candidate = on_candidate
+        self._min_message_size = min_message_size
+        # What the peer accepts; set by its description.
+        self._max_message_size = 0
         # No ICE servers here: aiortc would wait for them; see seam.
         self._pc = make_peer_connection(RTCConfiguration(iceServers=[]), congestion)
         self._pc.on("datachannel", self._on_datachannel)
@@ -190,10 +191,13 @@ class PeerConnection:
         self._channels: dict[str, Channel] = {}
         self._opened: set[str] = set()
         self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Remote candidates that came before the remote description; None once it is there.
-        self._early_candidates: list[IceCandidateInit | None] | None = []
-        self._candidates_taken = 0
+        # Remote candidates that came before both descriptions were there (None: the last has come); None once
+        # they are.
+        self._early_candidates: list[str | None] | None = []
+        self._remote_candidates = RemoteCandidates()
         self._trickling: asyncio.Task[None] | None = None
+        # The candidates that came early and have names.
+        self._adding: asyncio.Future[list[None]] | None = None
 
     async def offer(self) -> str:
         """Create the channels and return the SDP that offers them."""
@@ -209,7 +213,7 @@ class PeerConnection:
         Raises:
             RemoteProtocolError: the offer is not one of data channels over DTLS.
         """
-        await self._describe_peer(RTCSessionDescription(sdp=offer, type="offer"))
+        await self._describe_peer(offer, "offer")
         return await self._describe_ourselves()
 
     async def accept_answer(self, answer: str) -> None:
@@ -218,13 +222,20 @@ class PeerConnection:
         Raises:
             RemoteProtocolError: it is not an answer to that offer.
         """
-        await self._describe_peer(RTCSessionDescription(sdp=answer, type="answer"))
+        await self._describe_peer(answer, "answer")
+        await self._add_early_candidates()
 
     async def add_candidate(self, candidate: IceCandidateInit | None) -> None:
-        """Take a candidate of the peer, None after its last. A malformed one is ignored: others may work."""
-        self._candidates_taken += 1
-        if self._candidates_taken <= MAX_REMOTE_CANDIDATES:
-            await self._add_candidate(candidate)
+        """Take a candidate of the peer, None after its last. One that is refused is ignored: others may work.
+
+        It may wait for the address behind a name (mDNS).
+        """
+        # An empty candidate also means the end (W3C WebRTC §4.4.2, addIceCandidate).
+        value = candidate["candidate"] if candidate else ""
+        if self._early_candidates is None:
+            await self._add_candidate(value or None)
+        elif len(self._early_candidates) <= MAX_REMOTE_CANDIDATES:
+            self._early_candidates.append(value or None)
 
     async def connected(self) -> Channels:
         """Wait until both channels are open.
@@ -239,7 +250,7 @@ class PeerConnection:
             reason = f"it was not made within {CONNECT_TIMEOUT:.0f} s"
             raise PeerUnreachable(reason=reason) from None
         control, data = (self._channels[label] for label in self._labels)
-        return Channels(control, data, _max_message_size(self._pc.remoteDescription.sdp))
+        return Channels(control, data, self._max_message_size)
 
     def path(self) -> CandidatePair | None:
         """The candidate pair in use, once there is one."""
@@ -256,45 +267,69 @@ class PeerConnection:
 
     async def close(self) -> None:
         """Close everything; safe to call at any time, more than once."""
-        if self._trickling:
-            self._trickling.cancel()
-            await asyncio.gather(self._trickling, return_exceptions=True)
+        under_way = [task for task in (self._trickling, self._adding) if task]
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
         self._settle(PeerUnreachable(reason="the connection was closed"))
         # Retrieved, so that asyncio does not complain of an outcome nobody waited for.
         self._outcome.exception()
-        await self._pc.close()
+        # Two closes of aiortc's wait for one future, and it closes by itself, too: a wait of ours that is
+        # cancelled must not cancel theirs.
+        await asyncio.shield(self._pc.close())
 
-    async def _add_candidate(self, candidate: IceCandidateInit | None) -> None:
-        if self._early_candidates is not None:
-            self._early_candidates.append(candidate)
-            return
+    async def _add_early_candidates(self) -> None:
+        """Take the candidates that came with the description and before it."""
+        early, self._early_candidates = self._early_candidates or [], None
+        named = [value for value in early if value is None or MDNS_SUFFIX in value]
+        for value in early:
+            if value not in named:
+                # Without waiting: these are there when the checks begin.
+                await self._add_candidate(value)
+        # All of these begin before the end is told, which waits for those whose name is looked up.
+        self._adding = asyncio.gather(*(self._add_candidate(value) for value in sorted(named, key=_is_end)))
+
+    async def _add_candidate(self, value: str | None) -> None:
+        candidate = None
+        if value:
+            candidate = self._remote_candidates.judge(value, seam.host_addresses(self._pc))
+            if candidate is None:
+                logger.debug("ignored a candidate")
+                return
+            candidate.sdpMLineIndex = 0
         try:
-            await self._pc.addIceCandidate(_parse_candidate(candidate))
-        except (ValueError, AssertionError, IndexError) as error:
+            await self._pc.addIceCandidate(candidate)
+        except (ValueError, OSError) as error:
+            # It came after the last one, or the multicast for its name cannot be sent.
             logger.debug("ignored a candidate: %s", type(error).__name__)
 
     async def _describe_ourselves(self) -> str:
-        if self._pc.signalingState == "have-remote-offer":
+        answering = self._pc.signalingState == "have-remote-offer"
+        if answering:
             description = await self._pc.createAnswer()
         else:
             description = await self._pc.createOffer()
         candidates = await seam.gather_host_candidates(self._pc)
+        if answering:
+            await self._add_early_candidates()
         await self._pc.setLocalDescription(description)
         self._trickling = asyncio.create_task(self._trickle(candidates))
         # More candidates may follow: the SDP must not say that these are all (RFC 8838 §8.2).
         return self._pc.localDescription.sdp.replace("a=end-of-candidates\r\n", "")
 
-    async def _describe_peer(self, description: RTCSessionDescription) -> None:
+    async def _describe_peer(self, sdp: str, kind: str) -> None:
+        judged = judge(sdp, min_message_size=self._min_message_size)
         try:
-            _require_data_channels_only(description.sdp)
-            await self._pc.setRemoteDescription(description)
+            await self._pc.setRemoteDescription(RTCSessionDescription(sdp=judged.sdp, type=kind))
         except Exception as error:
-            # aiortc's SDP parser meets hostile text with whatever exception its regular code would raise.
-            logger.debug("bad %s", description.type, exc_info=error)
-            raise RemoteProtocolError(reason=f"a bad session description ({description.type})") from error
-        early, self._early_candidates = self._early_candidates or [], None
-        for candidate in early:
-            await self._add_candidate(candidate)
+            # aiortc meets what it does not expect with whatever exception its regular code would raise.
+            logger.debug("bad %s", kind, exc_info=error)
+            raise RemoteProtocolError(reason=f"a bad session description ({kind})") from error
+        self._max_message_size = judged.max_message_size
+        assert self._early_candidates is not None, "described once"
+        self._early_candidates[:0] = judged.candidates[:MAX_REMOTE_CANDIDATES]
+        if judged.complete:
+            self._early_candidates.append(None)
 
     async def _trickle(self, hosts: list[RTCIceCandidate]) -> None:
         for host in hosts:
@@ -347,6 +382,10 @@ class PeerConnection:
                 channel.mark_closed()
 
 
+def _is_end(candidate: str | None) -> bool:
+    return candidate is None
+
+
 _WORDS = {"failed": "could not be made", "closed": "was closed"}
 
 
@@ -383,31 +422,3 @@ def _turn_servers(servers: Sequence[TurnServer]) -> list[seam.Relay]:
 
 def _candidate_init(candidate: RTCIceCandidate) -> IceCandidateInit:
     return {"candidate": "candidate:" + candidate_to_sdp(candidate), "sdpMid": "0", "sdpMLineIndex": 0}
-
-
-def _parse_candidate(init: IceCandidateInit | None) -> RTCIceCandidate | None:
-    # An empty candidate string also means the end (W3C WebRTC §4.4.2, addIceCandidate).
-    if init is None or not init["candidate"]:
-        return None
-    candidate = candidate_from_sdp(init["candidate"].removeprefix("candidate:"))
-    candidate.sdpMid = init.get("sdpMid")
-    candidate.sdpMLineIndex = init.get("sdpMLineIndex")
-    return candidate
-
-
-def _sections(sdp: str) -> list[Any]:
-    return SessionDescription.parse(sdp).media
-
-
-def _require_data_channels_only(sdp: str) -> None:
-    """An offer of audio or video would make aiortc start codecs for a stranger."""
-    if [section.kind for section in _sections(sdp)] != ["application"]:
-        raise ValueError("not exactly one section of data channels")
-
-
-def _max_message_size(sdp: str) -> int:
-    """Bytes of the largest message that the peer accepts (a=max-message-size, RFC 8841 §6); 0 says any."""
-    capabilities = _sections(sdp)[0].sctpCapabilities
-    if capabilities is None:
-        return DEFAULT_MAX_MESSAGE_SIZE
-    return int(capabilities.maxMessageSize) or 1 << 18

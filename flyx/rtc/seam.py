@@ -99,6 +99,11 @@ async def gather_host_candidates(pc: RTCPeerConnection) -> list[RTCIceCandidate]
     return gatherer.getLocalCandidates()
 
 
+def host_addresses(pc: RTCPeerConnection) -> list[str]:
+    """Return the addresses of our host candidates, as far as they are gathered."""
+    return [candidate.host for candidate in _ice(pc)._local_candidates if candidate.type == "host"]
+
+
 async def server_reflexive_candidates(
     pc: RTCPeerConnection, server: tuple[str, int]
 ) -> list[RTCIceCandidate]:

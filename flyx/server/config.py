@@ -14,7 +14,7 @@ from flyx.server.turn import DEFAULT_TTL, TurnConfig
 from flyx.signaling.messages import MAX_MESSAGE_SIZE
 from flyx.signaling.room import RoomConfig
 
-DEFAULT_HOST = "0.0.0.0"
+DEFAULT_HOST = "0.0.0.0"  # noqa: S104  # others are to reach it
 DEFAULT_PORT = 8000
 DEFAULT_STUN_URL = "stun:stun.l.google.com:19302"
 DEFAULT_MAX_ROOMS = 10_000

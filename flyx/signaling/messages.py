@@ -132,7 +132,7 @@ class ErrorCode(StrEnum):
     BAD_JSON = "bad_json"  # not UTF-8, or not JSON
     BAD_MESSAGE = "bad_message"  # JSON, but not as the grammar has it
     BAD_REQUEST = "bad_request"  # an HTTP body or a query parameter that cannot be used
-    BAD_TOKEN = "bad_token"  # an HTTP request without the token that it needs
+    BAD_TOKEN = "bad_token"  # noqa: S105  # the code of an HTTP request without the token that it needs
     BINARY_MESSAGE = "binary_message"  # only text frames carry messages
     FORBIDDEN_HOST = "forbidden_host"  # the request names a host that this server is not
     FORBIDDEN_ORIGIN = "forbidden_origin"  # a web page from elsewhere

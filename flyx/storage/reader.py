@@ -27,6 +27,7 @@ from flyx.transfer.manifest import (
     DIGEST_SIZE,
     MAX_ENTRIES,
     MAX_FILE_SIZE,
+    MAX_MTIME_US,
     MAX_PATH_CHARACTERS,
     Entry,
     EntryKind,
@@ -199,7 +200,8 @@ _TOO_MANY = "put them into an archive and send that"
 
 
 def _mode_and_time(status: os.stat_result) -> tuple[int, int]:
-    return status.st_mode & 0o777, status.st_mtime_ns // 1000
+    mtime_us = max(-MAX_MTIME_US, min(status.st_mtime_ns // 1000, MAX_MTIME_US))
+    return status.st_mode & 0o777, mtime_us
 
 
 def _kind(status: os.stat_result) -> str:

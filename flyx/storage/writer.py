@@ -50,13 +50,10 @@ from flyx.transfer.disk import (
     Unfinished,
     WriteBlock,
 )
-from flyx.transfer.manifest import Entry, EntryKind, block_digest
+from flyx.transfer.manifest import MAX_MTIME_US, Entry, EntryKind, block_digest
 from flyx.transfer.names import STATE_DIRECTORY, numbered
 
 __all__ = ["Destination", "ExistingPolicy"]
-
-# Times that every system can store: to 2255, as exact as a browser's number.
-_LAST_MTIME_US = 1 << 53
 
 _NO_ATTRIBUTES = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -374,7 +371,7 @@ class Destination:
 
 def _set_attributes(handle: int, mode: int, entry: Entry, status: os.stat_result) -> None:
     """Set mode and modification time, as far as the filesystem has such a thing."""
-    mtime_us = max(-_LAST_MTIME_US, min(entry.mtime_us, _LAST_MTIME_US))
+    mtime_us = max(-MAX_MTIME_US, min(entry.mtime_us, MAX_MTIME_US))
     try:
         os.fchmod(handle, mode)
         os.utime(handle, ns=(status.st_atime_ns, mtime_us * 1000))

@@ -31,6 +31,11 @@ MAX_FILE_SIZE = 1 << 53
 """Bytes in one file: the largest integer that a browser's number holds exactly."""
 
 
+MAX_MTIME_US = 1 << 53
+"""Microseconds before and after 1970 of the earliest and latest modification time: to 2255, as exact as a
+browser's number. What is beyond is sent as the nearest of these."""
+
+
 class EntryKind(Enum):
     """What an entry of the manifest is."""
 
@@ -47,7 +52,7 @@ class Entry:
         kind: file or directory.
         size: bytes; 0 for a directory.
         mode: permission bits, at most 0o777.
-        mtime_us: modification time in microseconds since the epoch: exact in a browser's number until 2255.
+        mtime_us: modification time in microseconds since the epoch, within MAX_MTIME_US of it.
     """
 
     path: str

@@ -49,12 +49,24 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from flyx.errors import RemoteProtocolError
+from flyx.errors import LocalProtocolError, RemoteProtocolError
 from flyx.transfer import disk
-from flyx.transfer.manifest import DIGEST_SIZE, MAX_ENTRIES, MAX_FILE_SIZE, Entry, EntryKind, Manifest
+from flyx.transfer.manifest import (
+    DIGEST_SIZE,
+    MAX_ENTRIES,
+    MAX_FILE_SIZE,
+    MAX_MTIME_US,
+    Entry,
+    EntryKind,
+    Manifest,
+)
 
 MAX_CONTROL_SIZE = 60_000
 """Characters in a control message: below the 64 KiB that every WebRTC stack accepts, in UTF-8 as well."""
+
+MIN_MESSAGE_SIZE = MAX_CONTROL_SIZE
+"""Bytes that a peer must accept in one message, since control messages are sent whole. All WebRTC stacks
+accept 65,535 or more."""
 
 PIECE_SIZE = 24_000
 """Bytes of paths in one piece of a manifest; JSON escapes at most double them, within MAX_CONTROL_SIZE."""
@@ -78,7 +90,7 @@ Row = tuple[
     Literal["file", "directory"],
     Annotated[int, Field(ge=0, le=MAX_FILE_SIZE)],
     Annotated[int, Field(ge=0, le=0o777)],
-    Annotated[int, Field(ge=-(1 << 53), le=1 << 53)],
+    Annotated[int, Field(ge=-MAX_MTIME_US, le=MAX_MTIME_US)],
 ]
 
 
@@ -323,6 +335,9 @@ def entries_of(piece: ManifestPiece) -> list[Entry]:
 FRAME_HEADER = struct.Struct("!B3xIIQ")
 """Kind, three reserved bytes (zero), file index, payload length, offset: 20 bytes."""
 
+MIN_DATA_MESSAGE_SIZE = FRAME_HEADER.size + SHORTEST_DATA
+"""Bytes that a data message must be able to hold: in less, no block could be sent."""
+
 
 class FrameKind(IntEnum):
     """What a frame of the data channel carries."""
@@ -387,8 +402,13 @@ class FramePacker:
 
     def __init__(self, max_message_size: int) -> None:
         """Args:
-        max_message_size: bytes in one message, headers included; at least 1,200.
+        max_message_size: bytes in one message, headers included.
+
+        Raises:
+            LocalProtocolError: that is less than MIN_DATA_MESSAGE_SIZE.
         """
+        if max_message_size < MIN_DATA_MESSAGE_SIZE:
+            raise LocalProtocolError(reason=f"data messages of {max_message_size} bytes")
         self._limit = max_message_size
         self._pending: list[bytes | memoryview] = []
         self._pending_size = 0

@@ -105,7 +105,7 @@ def test_the_top_level_is_what_it_should_be() -> None:
         pytest.skip("not a git checkout")
     tops = {line.split("/")[0] for line in listed.splitlines()}
     assert {top for top in tops if not top.startswith(".")} == {
-        *("pyproject.toml", "README.md", "LICENSE", "flyx", "tests", "e2e")
+        *("pyproject.toml", "README.md", "LICENSE", "flyx", "tests", "e2e", "findings")
     }
 
 

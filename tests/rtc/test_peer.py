@@ -11,7 +11,7 @@ import pytest
 from aioice import stun
 
 from flyx.errors import PeerUnreachable, RemoteProtocolError, TransferInterrupted
-from flyx.rtc import peer
+from flyx.rtc import description, peer
 from flyx.rtc.peer import Channel, IceCandidateInit, PeerConnection, TurnServer
 
 LABELS = ("control", "data")
@@ -240,7 +240,7 @@ async def test_a_bad_candidate_is_ignored(candidate: str) -> None:
 
 
 async def test_candidates_beyond_the_limit_are_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer, "MAX_REMOTE_CANDIDATES", 3)
+    monkeypatch.setattr(description, "MAX_REMOTE_CANDIDATES", 3)
     monkeypatch.setattr(peer, "CONNECT_TIMEOUT", 0.5)
     of_right: asyncio.Queue[IceCandidateInit | None] = asyncio.Queue()
     async with connection() as left, connection(of_right.put_nowait) as right:

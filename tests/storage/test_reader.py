@@ -15,7 +15,14 @@ from flyx.errors import InputError, LocalProtocolError, StorageError, UnsafeName
 from flyx.storage import reader
 from flyx.storage.reader import BlockDigests, SourceReader, scan
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
-from flyx.transfer.manifest import BLOCK_SIZE, EntryKind, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, MAX_MTIME_US, EntryKind, block_digest
+from flyx.transfer.messages import (
+    ManifestPiece,
+    entries_of,
+    manifest_messages,
+    parse_control_untrusted,
+    serialize_control,
+)
 from tests.storage.support import MTIME_US, block_requests
 
 
@@ -91,6 +98,19 @@ def test_the_parent_of_the_working_directory_can_be_sent(tree: Path, monkeypatch
 def test_the_root_directory_has_no_name() -> None:
     with pytest.raises(InputError, match="no name"):
         scan(["/"])
+
+
+# The largest file systems have times to 2446 (ext4) and 2486 (XFS), and before 1970.
+@pytest.mark.parametrize("seconds", [10_413_792_000, 15_000_000_000, -2_000_000_000])
+def test_a_time_beyond_the_grammar_is_sent_as_the_nearest_within(tree: Path, seconds: int) -> None:
+    os.utime(tree / "a.txt", (seconds, seconds))
+    stored = (tree / "a.txt").stat().st_mtime_ns // 1000
+    manifest = scan([tree / "a.txt"]).manifest
+    assert manifest.entries[0].mtime_us == max(-MAX_MTIME_US, min(stored, MAX_MTIME_US))
+    pieces = [parse_control_untrusted(serialize_control(piece)) for piece in manifest_messages(manifest)]
+    assert entries_of(next(piece for piece in pieces if isinstance(piece, ManifestPiece))) == [
+        *manifest.entries
+    ]
 
 
 def test_nothing_is_nothing_to_send() -> None:

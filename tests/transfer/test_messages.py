@@ -8,10 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyx.errors import RemoteProtocolError
+from flyx.errors import LocalProtocolError, RemoteProtocolError
 from flyx.transfer import messages
 from flyx.transfer.manifest import Entry, EntryKind, Manifest
-from flyx.transfer.messages import FRAME_HEADER, FrameKind, FramePacker, parse_frames_untrusted
+from flyx.transfer.messages import (
+    FRAME_HEADER,
+    MIN_DATA_MESSAGE_SIZE,
+    MIN_MESSAGE_SIZE,
+    FrameKind,
+    FramePacker,
+    parse_frames_untrusted,
+)
 
 SHA = "0" * 64
 
@@ -161,7 +168,7 @@ def test_frames_survive_packing(rows: list[tuple[FrameKind, int, int, bytes]], l
     assert parsed == rows
 
 
-@given(st.binary(min_size=1, max_size=300_000), st.integers(1200, 70_000))
+@given(st.binary(min_size=1, max_size=300_000), st.integers(MIN_DATA_MESSAGE_SIZE, 70_000))
 def test_a_long_block_is_split_without_splinters(block: bytes, limit: int) -> None:
     packer = FramePacker(limit)
     packer.add(FrameKind.FILE_END, 0, 0, b"d" * 32)
@@ -215,6 +222,16 @@ def test_garbage_on_the_data_channel_is_refused_or_parsed_but_never_crashes(garb
 def test_hostile_data_messages_are_refused(message: bytes | str) -> None:
     with pytest.raises(RemoteProtocolError):
         parse_frames_untrusted(message)
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 1, 60, 600, MIN_DATA_MESSAGE_SIZE - 1])
+def test_messages_too_small_for_any_block_are_refused_before_the_first(limit: int) -> None:
+    with pytest.raises(LocalProtocolError):
+        FramePacker(limit)
+
+
+def test_a_peer_must_accept_what_is_sent_whole() -> None:
+    assert MIN_DATA_MESSAGE_SIZE <= MIN_MESSAGE_SIZE <= 65_535
 
 
 def test_control_messages_are_json_objects_with_a_type() -> None:

@@ -58,7 +58,9 @@ _SILENCE = 10.0
 _ENDLESS = 30 * 24 * 3600.0
 _MARGIN = 24 * 3600.0
 
-_HASHES = {name: hashlib.sha1(text.encode()).hexdigest() for name, text in SCRIPTS.items()}
+_HASHES = {
+    name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in SCRIPTS.items()
+}
 _SCHEMES = ("redis", "rediss", "unix")
 
 Argument = str | bytes | int | float
@@ -183,7 +185,7 @@ class RedisShared(Shared):
             finally:
                 self.on_hearing(False)
                 await pubsub.aclose()  # type: ignore[no-untyped-call]
-            await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.0))
+            await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries
 
     async def _hear(self, pubsub: PubSub) -> None:
         """Listen until the connection breaks."""

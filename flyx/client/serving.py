@@ -1,0 +1,165 @@
+"""One receiver of a sender: its connections, one after another, and what is sent over them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+
+from flyx.client import events
+from flyx.client.driver import Driver, Wiring
+from flyx.client.link import Link
+from flyx.client.pairing import Gate, Pairing
+from flyx.client.roster import Confirmation, Receiver
+from flyx.errors import FlyxError, LocalProtocolError, RemoteProtocolError, TransferInterrupted
+from flyx.rtc.peer import Channels
+from flyx.storage.reader import SourceReader
+from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
+from flyx.transfer.sender import Accepted, Delivered, FileConfirmed, Resumed, Sender
+from flyx.transfer.session import FileLost
+
+GONE = TransferInterrupted(reason="the receiver left")
+
+
+class ReceiverLink:
+    """What connects us to one receiver, from its first connection on."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        # Set while there is a connection, or one is being made.
+        self.link: Link | None = None
+        self._pairing: Pairing | None = None
+        # Of the connection that there is, and of the last one that was lost.
+        self._driver: SendDriver | None = None
+        self._earlier: SendDriver | None = None
+        # The server says that it has left the room.
+        self.has_left = False
+
+    @asynccontextmanager
+    async def connect(self, link: Link, gate: Gate, *, anew: bool) -> AsyncIterator[Channels]:
+        """Connect over this link and pair; the connection ends with the block.
+
+        Args:
+            link: newly made.
+            gate: what the receiver has to pass.
+            anew: there was a connection before. It may take long until a receiver that has lost the server
+                as well reads the offer.
+
+        Raises:
+            FlyxError: there is no connection, or who is at its other end does not know the code.
+        """
+        self.link = link
+        self._earlier, self._driver = self._driver or self._earlier, None
+        self._pairing = None
+        try:
+            await link.offer()
+            if anew:
+                await link.settled.wait()
+            channels = await link.connection.connected()
+            self._pairing = Pairing(link.connection, channels)
+            await gate.pair(self._pairing)
+            yield channels
+        finally:
+            await link.close()
+
+    async def serve(
+        self,
+        channels: Channels,
+        reader: SourceReader,
+        disk: Executor,
+        on_event: Callable[[events.Event], None],
+        *,
+        held: bool,
+    ) -> Confirmation:
+        """Send everything; if held, after release(). Return what the receiver has confirmed.
+
+        Raises:
+            FlyxError: the receiver does not have everything.
+        """
+        assert self.link is not None
+        machine = Sender(
+            reader.manifest, max_message_size=channels.max_message_size, now=time.monotonic(), held=held
+        )
+        wiring = Wiring(self.link.connection, channels, disk, self._receiver.number, on_event)
+        try:
+            self._driver = SendDriver(machine, wiring, reader)
+            if self._earlier:
+                self._driver.go_on_after(self._earlier)
+            return await self._driver.run()
+        finally:
+            reader.close()
+
+    def release(self) -> None:
+        """Its turn has come."""
+        assert self._driver is not None
+        self._driver.machine.release()
+        self._driver.wake()
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether we have told it how to connect, and are not connected yet."""
+        return self.link is not None and self._driver is None
+
+    def doubt(self) -> None:
+        """The server has lost this receiver: so have we, unless we hear from it soon."""
+        if self._driver:
+            self._driver.peer_gone()
+
+    def leave(self) -> None:
+        """The server says that this receiver has gone."""
+        self.has_left = True
+        if self._driver:
+            self._driver.peer_gone()
+        else:
+            self.give_up(GONE)
+
+    def give_up(self, error: FlyxError) -> None:
+        """Make no connection to it, for this reason."""
+        if self._pairing:
+            self._pairing.give_up(error)
+        elif self.link:
+            self.link.give_up(error)
+
+
+class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed]]):
+    """Drives a Sender: its disk work is reading blocks."""
+
+    def __init__(self, machine: Sender, wiring: Wiring, reader: SourceReader) -> None:
+        super().__init__(machine, wiring)
+        self._reader = reader
+
+    def next_work(self) -> list[BlockRequest] | None:
+        return self.machine.next_reads() or None
+
+    def do_work(self, work: list[BlockRequest]) -> list[BlockRead | BlockFailed]:
+        return self._reader.read(work)
+
+    def work_done(self, result: list[BlockRead | BlockFailed], now: float) -> None:
+        self.machine.blocks_read(result, now)
+
+    def next_data(self) -> bytes | None:
+        return self.machine.next_data()
+
+    def receive_data(self, message: bytes | str, now: float) -> None:
+        self.machine.cancel(RemoteProtocolError(reason="data from a receiver"))
+
+    def progress(self) -> tuple[int, int]:
+        return self.machine.bytes_confirmed, self.machine.manifest.total_bytes
+
+    def handle_event(self, event: object) -> None:
+        entries = self.machine.manifest.entries
+        match event:
+            case Accepted():
+                self.manifest_told = True
+                self.begin()
+            case Resumed(files=files, bytes=size):
+                self.resume(files, size)
+            case FileConfirmed(file=file):
+                self.finish_file(entries[file].path, None, None)
+            case FileLost(file=file, code=code):
+                self.lose(entries[file].path, code)
+            case Delivered(files=files, bytes=size, sha256=sha256):
+                self.succeed(files, size, sha256)
+            case _:
+                raise LocalProtocolError(reason=f"unknown event {event}")

@@ -1,0 +1,229 @@
+"""What a peer may say of itself in a session description (SDP) and in candidates.
+
+Both come through a server from somebody who has proved nothing yet. judge() is the only judge of a
+description, RemoteCandidates the only one of candidates, whether they stand in a description or follow it
+(trickle ICE, RFC 8838). What gets past them is bounded: in size, in the number of places that we send
+datagrams to, and in what these places are.
+
+RFC 8866 (SDP), RFC 8839 (ICE in SDP), RFC 8841 (SCTP in SDP), RFC 8842 (DTLS in SDP).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from aiortc import RTCIceCandidate
+from aiortc.sdp import candidate_from_sdp
+
+from flyx.errors import RemoteProtocolError
+
+MAX_DESCRIPTION_SIZE = 32 * 1024
+"""Characters of a description. One with candidates of 100 interfaces has about 12,000."""
+
+MAX_REMOTE_CANDIDATES = 128
+"""Candidates taken of one peer: each is checked against each of ours, so a hostile list would be work, and
+traffic to hosts that never asked for it."""
+
+MAX_PORTS = 32
+"""Of these at one address: behind one NAT each interface of a peer has a few."""
+
+MAX_MDNS_CANDIDATES = 16
+"""Of these by name: each is a multicast query. Browsers hide their host addresses behind such names."""
+
+MDNS_SUFFIX = ".local "
+"""How the name of a candidate ends that is looked up by multicast."""
+
+MAX_FINGERPRINTS = 16
+
+DEFAULT_MAX_MESSAGE_SIZE = 65536
+"""What a peer accepts that does not say (RFC 8841 §6.1)."""
+
+MAX_MESSAGE_SIZE = 256 * 1024
+"""Bytes in a message to a peer that accepts as much or more: what libwebrtc and aiortc take at most."""
+
+_PRINTABLE_LINES = re.compile(r"(?:[ -~]+\r?\n)+")
+_MEDIA = re.compile(r"m=application \d{1,5} (?P<profile>(?:UDP/|TCP/)?DTLS/SCTP) (?P<format>\S+)")
+_ICE_CHARACTERS = r"[A-Za-z0-9+/]"
+_ATTRIBUTES = {
+    "ice-ufrag": re.compile(_ICE_CHARACTERS + "{4,256}"),
+    "ice-pwd": re.compile(_ICE_CHARACTERS + "{22,256}"),
+    "fingerprint": re.compile(r"[A-Za-z0-9-]{1,16} (?:[0-9A-Fa-f]{2}:){15,63}[0-9A-Fa-f]{2}"),
+    "setup": re.compile(r"active|passive|actpass"),
+    "mid": re.compile(r"[!-~]{1,64}"),
+    "sctp-port": re.compile(r"\d{1,5}"),
+    "max-message-size": re.compile(r"\d{1,20}"),
+}
+"""The grammar of the values that we act on."""
+
+_REPEATABLE = frozenset({"fingerprint"})
+_REQUIRED = ("ice-ufrag", "ice-pwd", "fingerprint", "setup", "mid")
+_PORTS = range(1, 65536)
+
+_CANDIDATE = re.compile(
+    _ICE_CHARACTERS + r"{1,32} 1 (?i:udp) (?P<priority>\d{1,10}) (?P<host>[0-9A-Za-z.:-]{1,253}) "
+    r"(?P<port>\d{1,5}) typ (?:host|srflx|prflx|relay)(?P<rest>(?: [!-~]+ [!-~]+){0,16})"
+)
+_MDNS_NAME = re.compile(r"[0-9A-Za-z-]{1,63}\.local")
+_RELATED_PORT = re.compile(r"(?<= rport )\S+")
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A description that was judged.
+
+    Attributes:
+        sdp: what is left of it for aiortc: without candidates, with max-message-size.
+        max_message_size: bytes of the largest message to send, at most MAX_MESSAGE_SIZE.
+        candidates: values of its candidate attributes, for RemoteCandidates.
+        complete: no more candidates will follow.
+    """
+
+    sdp: str
+    max_message_size: int
+    candidates: tuple[str, ...]
+    complete: bool
+
+
+def judge(sdp: str, *, min_message_size: int) -> Description:
+    """Judge the description of a peer when it arrives: one section of data channels over DTLS and ICE.
+
+    Args:
+        sdp: as the peer gave it.
+        min_message_size: bytes of the largest message that has to be sent to it whole.
+
+    Raises:
+        RemoteProtocolError: it is not such a description; the reason says what of it is wrong.
+    """
+    if len(sdp) > MAX_DESCRIPTION_SIZE:
+        raise _bad(f"more than {MAX_DESCRIPTION_SIZE} characters")
+    # A last line without its end is common; control characters and other alphabets are not.
+    if not _PRINTABLE_LINES.fullmatch(sdp if sdp.endswith("\n") else f"{sdp}\n"):
+        raise _bad("not lines of printable characters")
+    lines = sdp.split("\n")
+    lines = [line.removesuffix("\r") for line in lines if line]
+    media = [line for line in lines if line.startswith("m=")]
+    matched = _MEDIA.fullmatch(media[0]) if len(media) == 1 else None
+    if matched is None:
+        # Audio or video would make aiortc start codecs for a stranger.
+        raise _bad("not exactly one section of data channels")
+    values = _attributes(lines)
+    port = matched["format"] if matched["profile"] == "DTLS/SCTP" else (values.get("sctp-port") or [""])[0]
+    if not port.isdecimal() or int(port) not in _PORTS:
+        raise _bad("no SCTP port")
+    kept = [line for line in lines if _name(line) not in _TAKEN_OUT]
+    size = _max_message_size(values, min_message_size)
+    kept.append(f"a=max-message-size:{size}")
+    return Description(
+        "".join(f"{line}\r\n" for line in kept),
+        size,
+        tuple(line.removeprefix("a=candidate:") for line in lines if _name(line) == "candidate"),
+        any(_name(line) == "end-of-candidates" for line in lines),
+    )
+
+
+_TAKEN_OUT = frozenset({"candidate", "end-of-candidates", "max-message-size", "remote-candidates"})
+
+
+def _attributes(lines: Iterable[str]) -> dict[str, list[str]]:
+    """Return the values of the attributes that we act on; session and section have one each at most."""
+    values: dict[str, list[str]] = {}
+    for line in lines:
+        name = _name(line)
+        if name in _ATTRIBUTES:
+            value = line.partition(":")[2]
+            if not _ATTRIBUTES[name].fullmatch(value):
+                raise _bad(name)
+            values.setdefault(name, []).append(value)
+    for name, found in values.items():
+        if len(found) > (MAX_FINGERPRINTS if name in _REPEATABLE else 1):
+            raise _bad(f"{name} more than once" if name not in _REPEATABLE else f"{len(found)} {name}s")
+    for name in _REQUIRED:
+        if name not in values:
+            raise _bad(f"no {name}")
+    return values
+
+
+def _name(line: str) -> str | None:
+    """Return the name of an attribute; None if the line is none."""
+    return line[2:].partition(":")[0] if line.startswith("a=") else None
+
+
+def _max_message_size(values: dict[str, list[str]], smallest: int) -> int:
+    """Bytes of the largest message to send (a=max-message-size, RFC 8841 §6); 0 says that any is accepted."""
+    said = int(values.get("max-message-size", [str(DEFAULT_MAX_MESSAGE_SIZE)])[0]) or MAX_MESSAGE_SIZE
+    if said < smallest:
+        raise _bad(f"messages of {said} bytes at most, where {smallest} are needed")
+    return min(said, MAX_MESSAGE_SIZE)
+
+
+def _bad(what: str) -> RemoteProtocolError:
+    return RemoteProtocolError(reason=f"a bad session description ({what})")
+
+
+class RemoteCandidates:
+    """Judges the candidates of one peer, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._names = 0
+        self._ports: Counter[str] = Counter()
+
+    def judge(self, value: str, own_addresses: Iterable[str]) -> RTCIceCandidate | None:
+        """Return a candidate that may be tried; None for one that is malformed, unwanted or one too many.
+
+        Loopback and link-local addresses are tried only if one of ours is of that kind: elsewhere they are
+        hosts of our own, or of our own link, that a stranger would have us send to.
+
+        Args:
+            value: of a candidate attribute (RFC 8839 §5.1), with or without "candidate:".
+            own_addresses: of our host candidates.
+        """
+        self._taken += 1
+        matched = _CANDIDATE.fullmatch(value.removeprefix("candidate:").strip())
+        if self._taken > MAX_REMOTE_CANDIDATES or matched is None:
+            return None
+        if int(matched["port"]) not in _PORTS or not 0 < int(matched["priority"]) < 1 << 32:
+            return None
+        related = _RELATED_PORT.search(matched["rest"])
+        if related and not related[0].isdecimal():
+            return None
+        if not self._may_be_sent_to(matched["host"], own_addresses):
+            return None
+        return candidate_from_sdp(matched[0])
+
+    def _may_be_sent_to(self, host: str, own_addresses: Iterable[str]) -> bool:
+        if _MDNS_NAME.fullmatch(host):
+            self._names += 1
+            return self._names <= MAX_MDNS_CANDIDATES
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        self._ports[address.exploded] += 1
+        if self._ports[address.exploded] > MAX_PORTS:
+            return False
+        kind = _kind(address)
+        return kind == "" or (
+            kind in ("loopback", "link-local")
+            and any(_kind(ipaddress.ip_address(own)) == kind for own in own_addresses)
+        )
+
+
+def _kind(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """Return what is special about an address; empty for one that any other host may have."""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        return "mapped"
+    if address.is_loopback:
+        return "loopback"
+    if address.is_link_local:
+        return "link-local"
+    if address.is_multicast or address.is_unspecified or address == _BROADCAST:
+        return "no host"
+    return ""
+
+
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
