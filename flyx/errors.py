@@ -28,6 +28,7 @@
     ├── TransferRefused           a person or a policy said no (exit 7)
     │   ├── Declined
     │   ├── ConsentNeeded
+    │   ├── UnverifiedSender
     │   ├── DestinationExists
     │   ├── UnsafeName
     │   └── NoSpace
@@ -317,6 +318,13 @@ class ConsentNeeded(TransferRefused):
 
     code = "consent_needed"
     hint = "add --yes to accept whatever is offered"
+
+
+class UnverifiedSender(TransferRefused):
+    """The sender asks for no words, so that nothing but the server says who it is."""
+
+    code = "unverified_sender"
+    hint = "ask the sender for its whole code; if it runs `flyx send --open`, --open trusts the server"
 
 
 class DestinationExists(TransferRefused):

@@ -47,6 +47,14 @@ def receive(
     yes: Annotated[
         bool, typer.Option("--yes", "-y", envvar="FLYX_YES", help="Accept without asking")
     ] = False,
+    open_: Annotated[
+        bool,
+        typer.Option(
+            "--open",
+            envvar="FLYX_RECEIVE_OPEN",
+            help="Trust the server with a sender whose code has no words, as after `flyx send --open`",
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", envvar="FLYX_OVERWRITE", help="Replace files that exist")
     ] = False,
@@ -63,7 +71,7 @@ def receive(
 
     Prints each saved path.
 
-    Without its words, it asks for them.
+    Without its words, it asks for them, or, if it has none, whether to trust the server.
 
     Example: flyx receive K7M2QX-lemon-otter -o Downloads
     """
@@ -82,8 +90,11 @@ def receive(
         existing = ExistingPolicy.RENAME if rename else existing
         room_id, words = parse_code(read_secret(code))
         confirm = None if yes else _confirm(output)
+        unverified = _confirm_unverified(output, room_id) if sys.stdin.isatty() else None
         ask = _ask_words(room_id) if sys.stdin.isatty() else None
-        options = ReceiveOptions(server, room_id, words, ask, output, existing, confirm, reconnect)
+        options = ReceiveOptions(
+            server, room_id, words, ask, output, existing, confirm, reconnect, open_, unverified
+        )
         run(receive_files(options, reporter))
 
 
@@ -123,15 +134,36 @@ def _confirm(directory: Path) -> Confirm:
     """
     if not sys.stdin.isatty():
         raise ConsentNeeded()
+
     shown = printable(str(directory.resolve()))
 
     async def confirm(manifest: Manifest) -> bool:
-        for line in offer_lines(manifest):
-            report_line(line)
-        report_question(f"Save into {shown}? [y/N] ")
-        return (await _read_line()).strip().lower() in ("y", "yes")
+        return await _ask(manifest, f"Save into {shown}")
 
     return confirm
+
+
+def _confirm_unverified(directory: Path, room_id: str) -> Confirm:
+    """Return what asks the person, also with --yes, when nothing shows who the sender is."""
+    shown = printable(str(directory.resolve()))
+
+    async def confirm(manifest: Manifest) -> bool:
+        report_line(
+            "This code has no words, so nothing shows who the sender is: the server, or anybody who learns "
+            f"or guesses {room_id}, can offer files under it. Say yes only if the sender runs "
+            "`flyx send --open`, and you trust the server."
+        )
+        return await _ask(manifest, f"Trust the server, and save into {shown}")
+
+    return confirm
+
+
+async def _ask(manifest: Manifest, question: str) -> bool:
+    """Show what is offered, and ask; only a clear yes is one."""
+    for line in offer_lines(manifest):
+        report_line(line)
+    report_question(f"{question}? [y/N] ")
+    return (await _read_line()).strip().lower() in ("y", "yes")
 
 
 def offer_lines(manifest: Manifest) -> list[str]:
