@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flyx.cli.offer import all_lines, is_cut, offer_lines, pages
 from flyx.cli.options import (
     DEFAULT_RECONNECT,
     DEFAULT_SERVER,
@@ -19,16 +21,12 @@ from flyx.cli.options import (
     make_reporter,
     read_secret,
 )
-from flyx.cli.output import files_text, report_line, report_question, size_text
+from flyx.cli.output import report_line, report_question
 from flyx.errors import ConsentNeeded, InputError, printable
 
 if TYPE_CHECKING:
     from flyx.client.receive import AskWords, Confirm
     from flyx.transfer.manifest import Manifest
-
-LISTED = 20
-"""Entries shown before the question; more are counted."""
-
 
 def receive(
     code: Annotated[
@@ -162,21 +160,28 @@ async def _ask(manifest: Manifest, question: str) -> bool:
     """Show what is offered, and ask; only a clear yes is one."""
     for line in offer_lines(manifest):
         report_line(line)
-    report_question(f"{question}? [y/N] ")
-    return (await _read_line()).strip().lower() in ("y", "yes")
+    while True:
+        report_question(f"{question}? [y/N{'/a' if is_cut(manifest) else ''}] ")
+        answer = (await _read_line()).strip().lower()
+        if answer not in ("a", "?"):
+            return answer in ("y", "yes")
+        await _show_all(manifest)
 
 
-def offer_lines(manifest: Manifest) -> list[str]:
-    """Return what is offered as lines for a person, every name escaped."""
-    directories = len(manifest.entries) - manifest.file_count
-    lines = [f"The sender offers {files_text(manifest.file_count, directories, manifest.total_bytes)}:"]
-    for entry in manifest.entries[:LISTED]:
-        is_directory = entry.kind.value == "directory"
-        suffix = "/" if is_directory else f"  ({size_text(entry.size)})"
-        lines.append(f"  {printable(entry.path)}{suffix}")
-    if len(manifest.entries) > LISTED:
-        lines.append(f"  and {len(manifest.entries) - LISTED:,} more")
-    return lines
+async def _show_all(manifest: Manifest) -> None:
+    """Show every name, one screen after the other."""
+    size = shutil.get_terminal_size()
+    left = len(manifest.entries)
+    # The last row is for the question.
+    for page in pages(all_lines(manifest), max(1, size.lines - 1), max(1, size.columns)):
+        for line in page:
+            report_line(line)
+        left -= len(page)
+        if left:
+            report_question(f"{left:,} more: Enter shows them, q ends the list ")
+            answer = await _read_line()
+            if answer.strip() or not answer:
+                return
 
 
 async def _read_line() -> str:

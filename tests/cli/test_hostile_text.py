@@ -19,9 +19,9 @@ import pytest
 
 from flyx import errors
 from flyx.cli import output
+from flyx.cli.offer import all_lines, offer_lines
 from flyx.cli.output import JsonReporter, QuietReporter, Reporter, log_to_stderr, report_error
 from flyx.cli.progress import HumanReporter
-from flyx.cli.receive import offer_lines
 from flyx.client import events
 from flyx.errors import FlyxError, printable, without_controls
 from flyx.transfer.manifest import Entry, EntryKind, Manifest
@@ -155,9 +155,11 @@ def test_no_error_steers_anything(
 def test_no_question_is_steered_by_what_is_offered(kind: str) -> None:
     text = HOSTILE[kind]
     if is_unicode(text):
-        lines = offer_lines(hostile_manifest(text))
-        assert len(lines) == 5
-        assert_tame("".join(f"{line}\n" for line in lines), lines=5)
+        offered = hostile_manifest(text)
+        assert_tame("".join(f"{line}\n" for line in offer_lines(offered)), lines=5)
+        assert_tame("".join(f"{line}\n" for line in all_lines(offered)), lines=4)
+        behind = Manifest([*hostile_manifest("a").entries * 5, *hostile_manifest(f".{text}").entries])
+        assert_tame("".join(f"{line}\n" for line in offer_lines(behind)), lines=27)
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

@@ -8,9 +8,9 @@ from typing import get_args
 import pytest
 
 from flyx.cli.demo import parse_size
+from flyx.cli.offer import offer_lines
 from flyx.cli.output import JsonReporter, QuietReporter, event_fields, files_text, report_error
 from flyx.cli.progress import HumanReporter, _FilesByOffset
-from flyx.cli.receive import offer_lines
 from flyx.client import events
 from flyx.errors import ConnectionLost, Declined, InputError, NoSuchRoom
 from tests.cli.screen import on_terminal
@@ -113,7 +113,7 @@ def test_an_offer_is_listed_with_names_escaped_and_the_rest_counted() -> None:
     lines = offer_lines(manifest_of({"\x1b[2J": b"x"}))
     assert lines == ["The sender offers 1 file, 1 byte:", r"  \x1b[2J  (1 byte)"]
     many = offer_lines(manifest_of({f"d/{i:04}": b"" for i in range(1234)}))
-    assert many[-1] == "  and 1,214 more"
+    assert many[-1] == "  and 1,214 more; type a to see all"
 
 
 @pytest.mark.parametrize(
