@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from e2e.peers.liar import DAWDLING, RECEIVER_LIES, VERSION_2
+from e2e.peers.liar import BEGINNING, DAWDLING, OTHER_VERSION, RECEIVER_LIES
 from e2e.processes import Flyx, FlyxProcess, names_in, sha256, snapshot, write_random, write_sparse
+from flyx.pairing.tries import MAX_UNFINISHED
 from flyx.transfer.manifest import MAX_PATH_CHARACTERS
 
 MEMORY = 400 * 10**6
@@ -219,20 +220,38 @@ def test_strangers_that_never_finish_pairing_keep_nobody_out_and_learn_nothing(
     assert sha256(tmp_path / "in" / "secret-name") == sha256(source)
 
 
-def test_another_version_is_named_on_both_sides(flyx: Flyx, tmp_path: Path, liar: Start) -> None:
-    later = liar("sender", VERSION_2)
-    receiver = flyx.start("receive", "--server", flyx.server, "--yes", str(later.says()["code"]))
+@pytest.mark.parametrize(("version", "older"), [(1, "the other side"), (3, "this one")])
+def test_another_version_is_named_on_both_sides(
+    flyx: Flyx, tmp_path: Path, liar: Start, version: int, older: str
+) -> None:
+    other = liar("sender", f"{OTHER_VERSION}{version}")
+    receiver = flyx.start("receive", "--server", flyx.server, "--yes", str(other.says()["code"]))
     receiver.complains(
         5,
-        "The other side speaks version 2 of the protocol of flyx, this one version 1.",
-        "bring both sides to the same release",
+        f"speaks version {version} of flyx's protocol, this one version 2: upgrade {older}.",
+        "compare `flyx --version`",
     )
-    assert later.says() == {"heard": "reject", "code": "other_version"}
+    assert other.says() == {"heard": "reject", "code": "other_version"}
     sender = flyx.send(write_random(tmp_path / "file", 10))
-    later = liar("receiver", VERSION_2, sender.code())
-    assert later.says() == {"heard": "reject", "code": "other_version"}
-    assert "version 2" in sender.event("peer", state="failed", code="other_version")["message"]
+    other = liar("receiver", f"{OTHER_VERSION}{version}", sender.code())
+    assert other.says() == {"heard": "reject", "code": "other_version"}
+    message = sender.event("peer", state="failed", code="other_version")["message"]
+    assert f"speaks version {version} of flyx's protocol, this one version 2: upgrade {older}." in message
     assert sender.named("notice") == []
+
+
+def test_a_stranger_that_begins_to_pair_for_ever_closes_the_room(
+    flyx: Flyx, tmp_path: Path, liar: Start
+) -> None:
+    sender = flyx.send(write_random(tmp_path / "secret-name", 1000))
+    stranger = liar("receiver", BEGINNING, sender.code())
+    for n in range(MAX_UNFINISHED):
+        assert stranger.says() == {"answered": n + 1}
+    sender.fails(5, "too_many_unfinished")
+    failed = [event for event in sender.named("peer") if event["state"] == "failed"]
+    assert len(failed) == MAX_UNFINISHED
+    assert f"{MAX_UNFINISHED} times in a row" in sender.event("error")["message"]
+    flyx.receive(sender.code(), tmp_path / "in").fails(3, "no_such_room")
 
 
 @pytest.mark.soak

@@ -18,6 +18,7 @@
     ├── PairingFailed             the two sides could not prove to share a code (exit 5)
     │   ├── WrongWords
     │   ├── TooManyTries
+    │   ├── TooManyUnfinished
     │   ├── ConnectionMismatch
     │   ├── OtherVersion
     │   ├── MissingFeature
@@ -250,6 +251,14 @@ class TooManyTries(PairingFailed):
     hint = "somebody may be guessing; run `flyx send` again for a new code, with --words 3 or more"
 
 
+class TooManyUnfinished(PairingFailed):
+    """{count} times in a row a receiver began to pair and did not finish: the room is closed."""
+
+    code = "too_many_unfinished"
+    closes_room = True
+    hint = "somebody may be keeping the sender busy; run `flyx send` again for a new code"
+
+
 class ConnectionMismatch(PairingFailed):
     """The words are right, but the two sides see different connections: somebody may be in between."""
 
@@ -259,7 +268,7 @@ class ConnectionMismatch(PairingFailed):
 
 
 class OtherVersion(PairingFailed):
-    """The other side speaks version {theirs} of the protocol of flyx, this one version {ours}."""
+    """The other side speaks version {theirs} of flyx's protocol, this one version {ours}: upgrade {older}."""
 
     code = "other_version"
     hint = "bring both sides to the same release; compare `flyx --version`"

@@ -52,7 +52,7 @@ BANNED_IN_CORES = {
 CORE_LIBRARIES = {
     "signaling": {"pydantic", "pydantic_core"},
     "transfer": {"pydantic"},
-    "pairing": {"pydantic", "spake2"},
+    "pairing": {"pydantic", "cryptography"},
     "sctp": set(),
 }
 

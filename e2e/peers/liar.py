@@ -17,6 +17,7 @@ from flyx.client.pairing import Gate, Pairing
 from flyx.client.signaling import Signaling
 from flyx.net.loop import new_event_loop
 from flyx.pairing.exchange import Code, WordsWanted
+from flyx.pairing.messages import VERSION
 from flyx.rtc.peer import Channel, Channels
 from flyx.signaling.messages import Join, Role
 from flyx.transfer import messages
@@ -24,8 +25,8 @@ from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, Runni
 from flyx.transfer.messages import FRAME_HEADER, ControlMessage, FrameKind
 
 CODE = Code("words", 2, "lemon-otter")
-RECEIVER_HELLO = '{"type":"hello","version":1,"agent":"liar"}'
-SENDER_HELLO = '{"type":"hello","version":1,"agent":"liar","code":"words","words":2}'
+RECEIVER_HELLO = {"type": "hello", "agent": "liar"}
+SENDER_HELLO = {**RECEIVER_HELLO, "code": "words", "words": 2}
 CONTENT = b"content of the liar\n" * 100
 ESCAPES = "\x1b[2J\x1b[1;1H\u202ehello\r\nfaked: line"
 
@@ -323,17 +324,46 @@ DAWDLING = "dawdles"
 SAYS = "says:"
 """A JSON list of texts follows."""
 
-VERSION_2 = "speaks version 2"
+OTHER_VERSION = "speaks version "
+"""And which."""
 
 
-async def speak_version_2(channels: Channels, hello: str) -> None:
-    """Greet as a later version would, and print what is answered to that."""
+async def speak_other_version(channels: Channels, hello: dict[str, object], lie: str) -> None:
+    """Greet as another version would, and print what is answered to that."""
     heard: asyncio.Queue[str] = asyncio.Queue()
     channels.control.listen(_Queueing(heard))
-    channels.control.send(hello.replace('"version":1', '"version":2'))
+    version = int(lie.removeprefix(OTHER_VERSION))
+    channels.control.send(json.dumps({**hello, "version": version}))
     while (answer := json.loads(await heard.get()))["type"] == "hello":
         pass
     say(heard=answer["type"], code=answer["reason"])
+
+
+BEGINNING = "begins to pair and leaves, again and again"
+
+
+async def begin_again_and_again(server: str, room_id: str) -> None:
+    """Have the sender answer in the exchange, leave without a proof, and come again while it takes us."""
+    answered = 0
+    while True:
+        async with Signaling(server, room_id, Role.RECEIVER) as signaling:
+            link = Link(signaling, None)
+            listener = asyncio.create_task(_listen(signaling, link))
+            channels = await link.connection.connected()
+            heard: asyncio.Queue[str] = asyncio.Queue()
+            channels.control.listen(_Queueing(heard))
+            channels.control.send(json.dumps({**RECEIVER_HELLO, "version": VERSION, "nonce": "5e" * 16}))
+            # The base point of the curve: as good a share as any.
+            channels.control.send(json.dumps({"type": "pake", "share": "09" + "00" * 31}))
+            while (answer := json.loads(await heard.get()))["type"] == "hello":
+                pass
+            listener.cancel()
+            await link.close()
+        if answer["type"] != "pake":
+            break
+        answered += 1
+        say(answered=answered)
+
 
 
 class _Queueing:
@@ -360,8 +390,8 @@ async def send(server: str, lie: str) -> None:
         listener = asyncio.create_task(_listen(signaling, link))
         await link.offer()
         channels = await link.connection.connected()
-        if lie == VERSION_2:
-            await speak_version_2(channels, SENDER_HELLO)
+        if lie.startswith(OTHER_VERSION):
+            await speak_other_version(channels, SENDER_HELLO, lie)
             return
         await Gate(room_id, CODE).pair(Pairing(link.connection, channels))
         wire = Wire(channels)
@@ -382,6 +412,9 @@ async def receive(server: str, lie: str, code: str) -> None:
     async def ask(_: WordsWanted) -> str:
         return password
 
+    if lie == BEGINNING:
+        await begin_again_and_again(server, room_id)
+        return
     async with Signaling(server, room_id, Role.RECEIVER) as signaling:
         link = Link(signaling, None)
         listener = asyncio.create_task(_listen(signaling, link))
@@ -389,8 +422,8 @@ async def receive(server: str, lie: str, code: str) -> None:
         if lie == DAWDLING:
             say(connected=True)
             await asyncio.Event().wait()
-        if lie == VERSION_2:
-            await speak_version_2(channels, RECEIVER_HELLO)
+        if lie.startswith(OTHER_VERSION):
+            await speak_other_version(channels, RECEIVER_HELLO, lie)
             return
         await Pairing(link.connection, channels).receive(room_id, None, ask, has_words=True)
         wire = Wire(channels)

@@ -18,10 +18,10 @@ from flyx.pairing.exchange import (
     ReceiverExchange,
     SenderExchange,
     State,
-    Tries,
     WordsWanted,
 )
 from flyx.pairing.keys import Binding, Role, Session
+from flyx.pairing.tries import Tries
 from flyx.rtc.peer import Channels, PeerConnection
 
 CLOSE_TIMEOUT = 2.0

@@ -1,8 +1,8 @@
-"""Greeting and pairing of a sender with one receiver: SPAKE2, bound to the connection, with key confirmation.
+"""Greeting and pairing of a sender with one receiver: CPace, bound to the connection, with key confirmation.
 
-Both sides say hello; then the receiver and the sender exchange the messages of SPAKE2 (the package spake2:
-Ed25519, the sender is its side A, the identities name version, room and roles), and prove in the same order
-that they hold the same key. Each proof is two HMACs with keys of their own (keys.py):
+Both sides say hello; then the receiver and the sender exchange the shares of CPace (cpace.py; the receiver is
+its initiator), and prove in the same order that they hold the same key. CPace is bound to the version, the
+room, the roles, and the nonces of both hellos. Each proof is two HMACs with keys of their own (keys.py):
 
     words       over the exchange: the other side used the same words, in the same room and the other role
     connection  over the exchange, both hellos as they were said, and the SHA-256 of both DTLS certificates as
@@ -10,7 +10,8 @@ that they hold the same key. Each proof is two HMACs with keys of their own (key
 
 That they are apart tells a wrong word from an attack. A man in the middle who passes the messages on makes
 the first right and the second wrong; one who takes part in the exchange needs the words, and has one guess.
-The receiver proves first: a guess of a stranger costs one of the sender's tries before it is answered.
+The receiver proves first: a guess of a stranger costs one of the sender's tries before it is answered. A
+receiver that never proves anything is counted as well (tries.py).
 
 A pairing leaves a key at both ends. On a new connection within the same room it takes the place of the words
 (`session`): so a path that is broken on purpose gives nobody another guess.
@@ -18,8 +19,8 @@ A pairing leaves a key at both ends. On a new connection within the same room it
 Input methods: receive, give_words, cancel, channel_closed, handle_timeout. After each, drain next_message,
 then next_event; then ask next_timeout. When it is paired, what comes next on the channel is the transfer's.
 
-RFC 9382 for SPAKE2, its identities (§3.1) and key confirmation (§4); RFC 8827 §6.5 for what fingerprints that
-travel through a server are worth alone.
+draft-irtf-cfrg-cpace-21 for CPace, "Party identifiers" and "Key confirmation"; RFC 8827 §6.5 for what
+fingerprints that travel through a server are worth alone.
 """
 
 from __future__ import annotations
@@ -31,8 +32,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import ClassVar
-
-from spake2 import SPAKE2_A, SPAKE2_B  # type: ignore[import-untyped]
 
 from flyx.errors import (
     ConnectionMismatch,
@@ -48,21 +47,44 @@ from flyx.errors import (
     RemoteProtocolError,
     SenderLeft,
     TooManyTries,
+    TooManyUnfinished,
     TransferInterrupted,
     WrongWords,
 )
 from flyx.pairing import messages
-from flyx.pairing.keys import Binding, Keys, Role, Session, identities
-from flyx.pairing.messages import VERSION, CodeKind, Confirm, Hello, PairingMessage, Pake, Reject
+from flyx.pairing.cpace import (
+    FIELD_SIZE,
+    LowOrderPoint,
+    calculate_generator,
+    intermediate_session_key,
+    scalar_mult_vfy,
+)
+from flyx.pairing.keys import (
+    Binding,
+    Keys,
+    Role,
+    Session,
+    channel_identifier,
+    connection_transcript,
+    exchange_transcript,
+)
+from flyx.pairing.messages import (
+    VERSION,
+    CodeKind,
+    Confirm,
+    Hello,
+    OtherHello,
+    PairingMessage,
+    Pake,
+    Reject,
+)
+from flyx.pairing.tries import MAX_TRIES, MAX_UNFINISHED, Tries
 
 STEP_TIMEOUT = 20.0
 """Seconds for each answer that no person has to think about."""
 
 WORDS_TIMEOUT = 60.0
 """Seconds for a person to type the words."""
-
-MAX_TRIES = 3
-"""Wrong words in one room, whoever gives them, until it is closed."""
 
 
 class State(Enum):
@@ -165,21 +187,8 @@ class Failed:
 PairingEvent = WordsWanted | Paired | Failed
 
 
-class Tries:
-    """How often wrong words were given in one room; shared by its exchanges."""
-
-    def __init__(self, limit: int = MAX_TRIES) -> None:
-        self.limit = limit
-        self.failed = 0
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the room has to be closed."""
-        return self.failed >= self.limit
-
-    def error(self) -> PairingFailed:
-        """What the last wrong words were for both sides."""
-        return TooManyTries(tries=self.failed) if self.exhausted else WrongWords()
+NONCE_SIZE = 16
+"""Bytes of the nonce in a hello."""
 
 
 class Exchange(ABC):
@@ -187,7 +196,24 @@ class Exchange(ABC):
 
     role: ClassVar[Role]
 
-    def __init__(self, hello: Hello, binding: Binding, entropy: Callable[[int], bytes], now: float) -> None:
+    def __init__(
+        self,
+        greeting: Greeting,
+        about: Mapping[str, object],
+        binding: Binding,
+        entropy: Callable[[int], bytes],
+        now: float,
+    ) -> None:
+        """Args:
+        about: the fields of our hello that are our role's alone.
+        """
+        hello = Hello(
+            version=VERSION,
+            agent=greeting.agent,
+            nonce=entropy(NONCE_SIZE).hex(),
+            features=sorted(greeting.features | greeting.needs),
+            needs=sorted(greeting.needs),
+        ).model_copy(update=dict(about))
         self.state = State.GREETING
         # Ours is the last message: the other side closes the connection once it has read it.
         self.has_last_word = False
@@ -199,13 +225,15 @@ class Exchange(ABC):
         self._deadline: float | None = now + _TIMEOUTS[self.role, self.state]
         # What was said, by who said it: bound into the proofs.
         self._hellos: dict[Role, bytes] = {self.role: self._outgoing[0].encode()}
-        self._elements: dict[Role, bytes] = {}
+        self._nonces: dict[Role, bytes] = {self.role: bytes.fromhex(hello.nonce)}
+        # For this exchange alone.
+        self._scalar = entropy(FIELD_SIZE)
+        self._shares: dict[Role, bytes] = {}
         # Set by the hello of the other side.
         self._features: frozenset[str] = frozenset()
         # An earlier pairing that takes the place of the words.
         self._session: Session | None = None
-        self._spake: SPAKE2_A | SPAKE2_B | None = None
-        # Set once both messages of SPAKE2 are there.
+        # Set once both shares of CPace are there.
         self._keys: Keys | None = None
 
     @property
@@ -232,8 +260,7 @@ class Exchange(ABC):
         """Give up for this reason and tell the other side its code."""
         if not self.ended:
             self.has_last_word = True
-            self._say(Reject(reason=error.code))
-            self._fail(error)
+            self._say(Reject(reason=self._fail(error).code))
 
     def stop(self) -> None:
         """Give up because our own program ends."""
@@ -268,11 +295,16 @@ class Exchange(ABC):
                 is_open = (self._hello.code or message.code) == "open"
                 following = self._following(_Input.OPEN_HELLO if is_open else _Input.HELLO)
                 self._hellos[self.role.other] = raw.encode()
+                self._nonces[self.role.other] = bytes.fromhex(message.nonce)
                 self._check_hello(message)
                 self._take_hello(message, is_open=is_open)
-            case Pake(element=element):
+            case OtherHello(version=version):
+                self._following(_Input.HELLO)
+                older = "the other side" if version < VERSION else "this one"
+                raise OtherVersion(theirs=version, ours=VERSION, older=older)
+            case Pake(share=share):
                 following = self._following(_Input.PAKE)
-                self._keys = self._take_pake(bytes.fromhex(element))
+                self._keys = self._take_pake(bytes.fromhex(share))
             case Confirm():
                 following = self._following(_Input.CONFIRM)
                 assert self._keys is not None
@@ -288,8 +320,8 @@ class Exchange(ABC):
         """Look at what the other role says of itself."""
 
     @abstractmethod
-    def _take_pake(self, element: bytes) -> Keys:
-        """Take the other side's message of SPAKE2."""
+    def _take_pake(self, share: bytes) -> Keys:
+        """Take the other side's share of CPace."""
 
     @abstractmethod
     def _take_confirm(self, confirm: Confirm, keys: Keys) -> None:
@@ -297,8 +329,6 @@ class Exchange(ABC):
 
     def _check_hello(self, theirs: Hello) -> None:
         ours = self._hello
-        if theirs.version != ours.version:
-            raise OtherVersion(theirs=theirs.version, ours=ours.version)
         for whose, needs, has in (
             ("this", theirs.needs, ours.features),
             ("the other", ours.needs, theirs.features),
@@ -307,23 +337,31 @@ class Exchange(ABC):
                 raise MissingFeature(whose=whose, features=", ".join(lacking))
         self._features = frozenset(ours.features) & frozenset(theirs.features)
 
-    def _start_spake(self, password: bytes) -> None:
-        sender, receiver = identities(self._binding.room_id)
-        side = SPAKE2_A if self.role is Role.SENDER else SPAKE2_B
-        self._spake = side(password, idA=sender, idB=receiver, entropy_f=self._entropy)
-        element: bytes = self._spake.start()
-        self._elements[self.role] = element
-        self._say(Pake(element=element.hex()))
+    # CPace: sender and receiver take these three steps in different orders.
 
-    def _finish_spake(self, element: bytes) -> Keys:
-        assert self._spake is not None
-        self._elements[self.role.other] = element
+    @property
+    def _sid(self) -> bytes:
+        return b"".join(self._nonces[role] for role in Role)
+
+    def _say_share(self, password: bytes) -> None:
+        ci = channel_identifier(self._binding.room_id)
+        generator = calculate_generator(password, ci, self._sid, entropy=self._entropy)
+        share = scalar_mult_vfy(self._scalar, generator)
+        self._shares[self.role] = share
+        self._say(Pake(share=share.hex()))
+
+    def _take_share(self, share: bytes) -> bytes:
+        """Return what X25519 makes of the share of the other side; as secret as the password."""
+        self._shares[self.role.other] = share
         try:
-            secret: bytes = self._spake.finish(element)
-        except Exception as error:
-            # No point, or our own, or of our own side: spake2 has several exceptions for that, and asserts.
-            raise RemoteProtocolError(reason="a message that is none of SPAKE2") from error
-        return Keys(secret, self._binding, self._hellos, self._elements)
+            return scalar_mult_vfy(self._scalar, share)
+        except LowOrderPoint as error:
+            raise RemoteProtocolError(reason="a share of low order") from error
+
+    def _make_keys(self, shared: bytes) -> Keys:
+        exchange = exchange_transcript(self._shares)
+        isk = intermediate_session_key(self._sid, shared, exchange)
+        return Keys(isk, exchange, connection_transcript(self._binding, self._hellos, exchange))
 
     def _say_confirm(self, keys: Keys) -> None:
         words, connection = keys.words_proof(self.role), keys.connection_proof(self.role)
@@ -353,9 +391,11 @@ class Exchange(ABC):
         timeout = _TIMEOUTS.get((self.role, state))
         self._deadline = None if timeout is None else now + timeout
 
-    def _fail(self, error: FlyxError) -> None:
+    def _fail(self, error: FlyxError) -> FlyxError:
+        """End it for this reason; return the reason that counts."""
         self.state = State.FAILED
         self._events.append(Failed(error))
+        return error
 
 
 class SenderExchange(Exchange):
@@ -380,10 +420,11 @@ class SenderExchange(Exchange):
         entropy: returns so many secret random bytes.
         now: monotonic seconds.
         """
-        hello = _hello(greeting).model_copy(update={"code": code.kind, "words": code.words})
-        super().__init__(hello, binding, entropy, now)
+        super().__init__(greeting, {"code": code.kind, "words": code.words}, binding, entropy, now)
         self._password = code.password.encode()
         self._tries = tries
+        # We have answered the receiver's share, and it has not proved yet to know the words.
+        self._awaits_proof = False
         self._sessions = sessions
 
     def _take_hello(self, hello: Hello, *, is_open: bool) -> None:
@@ -396,21 +437,34 @@ class SenderExchange(Exchange):
             if self._session is None:
                 raise PairingFailed(reason="the receiver goes by a pairing that this sender does not know")
 
-    def _take_pake(self, element: bytes) -> Keys:
-        self._start_spake(self._session.key if self._session else self._password)
-        return self._finish_spake(element)
+    def _take_pake(self, share: bytes) -> Keys:
+        self._check_tries()
+        # First what refuses a bad share, and only then the work and the answer.
+        shared = self._take_share(share)
+        self._say_share(self._session.key if self._session else self._password)
+        self._awaits_proof = True
+        return self._make_keys(shared)
 
     def _take_confirm(self, confirm: Confirm, keys: Keys) -> None:
-        if self._tries.exhausted and self._session is None:
-            # Others have used them up while this one was on its way. A session's key is not to be guessed.
-            raise self._tries.error()
+        self._awaits_proof = False
+        # Others may have used them up while this one was on its way.
+        self._check_tries()
         words, connection = self._verify(confirm, keys)
         if not words:
-            self._tries.failed += 1
-            raise self._tries.error()
+            raise self._tries.count_wrong_words()
         if not connection:
             raise ConnectionMismatch()
+        self._tries.count_success()
         self._say_confirm(keys)
+
+    def _check_tries(self) -> None:
+        # A session's key is not to be guessed, and a receiver that has paired is no stranger.
+        if self._session is None and (refusal := self._tries.refusal()) is not None:
+            raise refusal
+
+    def _fail(self, error: FlyxError) -> FlyxError:
+        unfinished = self._awaits_proof and self._session is None
+        return super()._fail(self._tries.count_unfinished(error) if unfinished else error)
 
 
 class ReceiverExchange(Exchange):
@@ -434,8 +488,7 @@ class ReceiverExchange(Exchange):
         entropy: returns so many secret random bytes.
         now: monotonic seconds.
         """
-        hello = _hello(greeting).model_copy(update={"session": session.id if session else None})
-        super().__init__(hello, binding, entropy, now)
+        super().__init__(greeting, {"session": session.id if session else None}, binding, entropy, now)
         self._session = session
         self._has_words = has_words
 
@@ -453,7 +506,7 @@ class ReceiverExchange(Exchange):
 
     def _give(self, password: bytes, now: float) -> None:
         following = self._following(_Input.WORDS)
-        self._start_spake(password)
+        self._say_share(password)
         self._enter(following, now)
 
     def _dispatch(self, message: PairingMessage, raw: str, now: float) -> None:
@@ -472,8 +525,8 @@ class ReceiverExchange(Exchange):
         else:
             self._events.append(Paired(None, self._features))
 
-    def _take_pake(self, element: bytes) -> Keys:
-        keys = self._finish_spake(element)
+    def _take_pake(self, share: bytes) -> Keys:
+        keys = self._make_keys(self._take_share(share))
         self._say_confirm(keys)
         return keys
 
@@ -483,15 +536,6 @@ class ReceiverExchange(Exchange):
             raise WrongWords()
         if not connection:
             raise ConnectionMismatch()
-
-
-def _hello(greeting: Greeting) -> Hello:
-    return Hello(
-        version=VERSION,
-        agent=greeting.agent,
-        features=sorted(greeting.features | greeting.needs),
-        needs=sorted(greeting.needs),
-    )
 
 
 def _error_of_reject(reject: Reject, hearer: Role) -> FlyxError:
@@ -504,6 +548,8 @@ def _error_of_reject(reject: Reject, hearer: Role) -> FlyxError:
             return WrongWords()
         case TooManyTries.code if believes:
             return TooManyTries(tries=MAX_TRIES)
+        case TooManyUnfinished.code if believes:
+            return TooManyUnfinished(count=MAX_UNFINISHED)
         case ConnectionMismatch.code if believes:
             return ConnectionMismatch()
         case TransferInterrupted.code:

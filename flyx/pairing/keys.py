@@ -1,7 +1,7 @@
 """What a pairing proves, and how: the transcript of an exchange, and the keys that follow from its secret.
 
-The secret is SPAKE2's. HKDF (RFC 5869, SHA-256) makes a key for each proof of each side and for the session;
-each output is one hash long, so that HKDF-Expand is one HMAC.
+The secret is CPace's ISK. HKDF (RFC 5869, SHA-256) makes a key for each proof of each side and for the
+session; each output is one hash long, so that HKDF-Expand is one HMAC.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from flyx.pairing.cpace import lv_cat, transcript_ir
 from flyx.pairing.messages import VERSION
 
 _LABEL = b"flyx pairing"
@@ -49,38 +50,43 @@ class Session:
     key: bytes
 
 
-def identities(room_id: str) -> tuple[bytes, bytes]:
-    """Return the identities of the sender and of the receiver for SPAKE2."""
-    sender, receiver = (
-        _join(_LABEL, str(VERSION).encode(), room_id.encode(), role.value.encode()) for role in Role
+def channel_identifier(room_id: str) -> bytes:
+    """Return what CPace is bound to from its first step on (its CI): the protocol, its version and the room.
+
+    The certificates are not in it: the words could then not be told from the connection.
+    """
+    return lv_cat(_LABEL, str(VERSION).encode(), room_id.encode())
+
+
+def exchange_transcript(shares: Mapping[Role, bytes]) -> bytes:
+    """Return CPace's transcript: the receiver is the initiator; the associated data of each is its role."""
+    receiver, sender = Role.RECEIVER, Role.SENDER
+    return transcript_ir(shares[receiver], receiver.value.encode(), shares[sender], sender.value.encode())
+
+
+def connection_transcript(binding: Binding, hellos: Mapping[Role, bytes], exchange: bytes) -> bytes:
+    """Return all that both must see alike: the room, both certificates, both hellos to the byte, CPace."""
+    return lv_cat(
+        _LABEL,
+        binding.room_id.encode(),
+        *(binding.fingerprints[role] for role in Role),
+        *(hellos[role] for role in Role),
+        exchange,
     )
-    return sender, receiver
 
 
 class Keys:
     """The keys of one exchange."""
 
-    def __init__(
-        self,
-        secret: bytes,
-        binding: Binding,
-        hellos: Mapping[Role, bytes],
-        elements: Mapping[Role, bytes],
-    ) -> None:
+    def __init__(self, isk: bytes, exchange: bytes, connection: bytes) -> None:
         """Args:
-        secret: of SPAKE2.
-        hellos: what each side said first, to the byte.
-        elements: each side's message of SPAKE2.
+        isk: of CPace.
+        exchange: the transcript of CPace, exchange_transcript().
+        connection: the transcript of all, connection_transcript().
         """
-        self._key = hmac.digest(_LABEL, secret, "sha256")
-        self._exchange = _join(*(elements[role] for role in Role))
-        self._transcript = _join(
-            _LABEL,
-            binding.room_id.encode(),
-            *(binding.fingerprints[role] for role in Role),
-            *(hellos[role] for role in Role),
-            self._exchange,
-        )
+        self._key = hmac.digest(_LABEL, isk, "sha256")
+        self._exchange = exchange
+        self._connection = connection
 
     def words_proof(self, prover: Role) -> bytes:
         """Proof that this side used the words, in this room and role."""
@@ -88,18 +94,13 @@ class Keys:
 
     def connection_proof(self, prover: Role) -> bytes:
         """Proof that this side sees the whole transcript: both certificates and both hellos as well."""
-        return hmac.digest(self._derive(f"connection {prover.value}"), self._transcript, "sha256")
+        return hmac.digest(self._derive(f"connection {prover.value}"), self._connection, "sha256")
 
     def session(self) -> Session:
         """The session that both sides can take up again."""
-        name = hmac.digest(self._derive("session id"), self._transcript, "sha256")
-        key = hmac.digest(self._derive("session key"), self._transcript, "sha256")
+        name = hmac.digest(self._derive("session id"), self._connection, "sha256")
+        key = hmac.digest(self._derive("session key"), self._connection, "sha256")
         return Session(name.hex()[:32], key)
 
     def _derive(self, purpose: str) -> bytes:
         return hmac.digest(self._key, purpose.encode() + b"\x01", "sha256")
-
-
-def _join(*parts: bytes) -> bytes:
-    """Join parts so that no two different lists give the same bytes."""
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)

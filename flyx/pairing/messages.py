@@ -1,10 +1,10 @@
-"""The wire grammar of greeting and pairing, version 1.
+"""The wire grammar of greeting and pairing, version 2.
 
 The first messages on the control channel, one JSON object each, at most MAX_SIZE characters:
 
     type      from               fields
-    hello     both, first        version, agent, features, needs; code and words or session
-    pake      receiver, sender   element: hex, the message of SPAKE2
+    hello     both, first        version, agent, nonce, features, needs; code and words or session
+    pake      receiver, sender   share: hex, the public share of CPace
     confirm   receiver, sender   words, connection: hex, HMACs that prove the words and the connection
     reject    either             reason: the code of an error; last message
 
@@ -14,6 +14,9 @@ the words so never holds anything to test a guess with that was not counted.
 A sender's `code` is "words" for `words` many words of the word list, "own" for words of its own, "open" for
 none: then hello is all. A receiver's `session` names an earlier pairing in the same room, whose key takes the
 place of the words then (exchange.py).
+
+Of the hello of another version only `type` and `version` count, which all versions have: so each side can
+always tell its person which of the two to upgrade. Version 1 had SPAKE2 in the place of CPace.
 
 No text of the other side is shown before it is paired: a reason is one that we know, or none. Unknown fields
 are ignored, so that later versions can add some.
@@ -27,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from flyx.errors import RemoteProtocolError
 
-VERSION = 1
+VERSION = 2
 """Of everything that two peers say to each other, the transfer included."""
 
 MAX_SIZE = 4_000
@@ -36,7 +39,8 @@ MAX_SIZE = 4_000
 MAX_WORDS = 8
 
 FeatureNames = Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]], Field(max_length=32)]
-Element = Annotated[str, Field(pattern=r"^[0-9a-f]{66}$")]
+Nonce = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Share = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Mac = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SessionId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 CodeKind = Literal["words", "own", "open"]
@@ -51,6 +55,7 @@ class Hello(_Message):
     """The first message of either side.
 
     Attributes:
+        nonce: hex, random: those of both are the session identifier (sid) of CPace.
         features: what the speaker can do beyond the version.
         needs: those of them that it cannot do without.
         code: of a sender: what its code is made of.
@@ -59,8 +64,9 @@ class Hello(_Message):
     """
 
     type: Literal["hello"] = "hello"
-    version: Annotated[int, Field(ge=1, le=1 << 31)]
+    version: Annotated[int, Field(ge=VERSION, le=VERSION)]
     agent: Annotated[str, Field(max_length=64)]
+    nonce: Nonce
     features: FeatureNames = []
     needs: FeatureNames = []
     code: CodeKind | None = None
@@ -68,11 +74,18 @@ class Hello(_Message):
     session: SessionId | None = None
 
 
+class OtherHello(_Message):
+    """The first message of a side that speaks another version."""
+
+    type: Literal["hello"] = "hello"
+    version: Annotated[int, Field(ge=1, le=1 << 31)]
+
+
 class Pake(_Message):
-    """A message of SPAKE2: its side in one byte, and a point of Ed25519."""
+    """The public share of CPace: the u coordinate of a point of Curve25519."""
 
     type: Literal["pake"] = "pake"
-    element: Element
+    share: Share
 
 
 class Confirm(_Message):
@@ -90,9 +103,11 @@ class Reject(_Message):
     reason: Annotated[str, Field(max_length=64, pattern=r"^[a-z_]+$")]
 
 
-PairingMessage = Hello | Pake | Confirm | Reject
+PairingMessage = Hello | OtherHello | Pake | Confirm | Reject
 
-_adapter: TypeAdapter[PairingMessage] = TypeAdapter(Annotated[PairingMessage, Field(discriminator="type")])
+_adapter: TypeAdapter[Hello | Pake | Confirm | Reject] = TypeAdapter(
+    Annotated[Hello | Pake | Confirm | Reject, Field(discriminator="type")]
+)
 
 
 def parse_untrusted(text: str | bytes) -> PairingMessage:
@@ -108,7 +123,17 @@ def parse_untrusted(text: str | bytes) -> PairingMessage:
     try:
         return _adapter.validate_json(text)
     except (ValidationError, ValueError, RecursionError) as error:
+        if (hello := _hello_of_another_version(text)) is not None:
+            return hello
         raise RemoteProtocolError(reason="a message that is none of pairing") from error
+
+
+def _hello_of_another_version(text: str) -> OtherHello | None:
+    try:
+        hello = OtherHello.model_validate_json(text)
+    except (ValidationError, ValueError, RecursionError):
+        return None
+    return hello if hello.version != VERSION else None
 
 
 def serialize(message: PairingMessage) -> str:

@@ -1,6 +1,6 @@
 """The words of a code: drawing them, and understanding what a person typed.
 
-A code is `ROOM-word-word`. The words are the password of a SPAKE2 exchange (exchange.py); they never reach
+A code is `ROOM-word-word`. The words are the password of a CPace exchange (exchange.py); they never reach
 the server. People may end each word early, as soon as it can be no other, and mistype one letter.
 """
 

@@ -34,13 +34,15 @@ def drain(end: Exchange) -> list[str]:
     return said
 
 
+GREETING = {"type": "hello", "version": 2, "agent": "x", "nonce": "5e" * 16, "features": [], "needs": []}
 EXAMPLES = [
-    {"type": "hello", "version": 1, "agent": "x", "features": ["a"], "needs": [], "words": 0},
-    {"type": "hello", "version": 1, "agent": "x", "features": [], "needs": ["a"], "session": "0" * 32},
-    {"type": "hello", "version": 1, "agent": "x", "features": [], "needs": [], "code": "words", "words": 2},
-    {"type": "hello", "version": 1, "agent": "x", "features": [], "needs": [], "code": "open", "words": 0},
-    {"type": "pake", "element": "42" + "58" + "66" * 31},
-    {"type": "pake", "element": "41" + "58" + "66" * 31},
+    {**GREETING, "features": ["a"], "words": 0},
+    {**GREETING, "needs": ["a"], "session": "0" * 32},
+    {**GREETING, "code": "words", "words": 2},
+    {**GREETING, "code": "open", "words": 0},
+    {"type": "hello", "version": 1, "agent": "x"},
+    {"type": "pake", "share": "09" + "00" * 31},
+    {"type": "pake", "share": "00" * 32},
     {"type": "confirm", "words": "0" * 64, "connection": "0" * 64},
     {"type": "reject", "reason": "wrong_words"},
 ]

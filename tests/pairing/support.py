@@ -16,10 +16,10 @@ from flyx.pairing.exchange import (
     PairingEvent,
     ReceiverExchange,
     SenderExchange,
-    Tries,
     WordsWanted,
 )
 from flyx.pairing.keys import Binding, Role, Session
+from flyx.pairing.tries import Tries
 
 NOW = 100.0
 ROOM = "K7M2QX"

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flyx.errors import RemoteProtocolError
 from flyx.pairing import messages
-from flyx.pairing.messages import Confirm, Hello, Pake, Reject
+from flyx.pairing.messages import VERSION, Confirm, Hello, OtherHello, Pake, Reject
 
 hexes = st.sampled_from("0123456789abcdef")
 features = st.lists(st.text("abcdefgh-0123", min_size=1, max_size=32), max_size=32)
 pairing_messages = st.one_of(
     st.builds(
         Hello,
-        version=st.integers(1, 1 << 31),
+        version=st.just(VERSION),
         agent=st.text(max_size=64),
+        nonce=st.text(hexes, min_size=32, max_size=32),
         features=features,
         needs=features,
         code=st.sampled_from(["words", "own", "open", None]),
         words=st.integers(0, messages.MAX_WORDS),
         session=st.one_of(st.none(), st.text(hexes, min_size=32, max_size=32)),
     ),
-    st.builds(Pake, element=st.text(hexes, min_size=66, max_size=66)),
+    st.builds(OtherHello, version=st.integers(1, 1 << 31).filter(lambda version: version != VERSION)),
+    st.builds(Pake, share=st.text(hexes, min_size=64, max_size=64)),
     st.builds(
         Confirm,
         words=st.text(hexes, min_size=64, max_size=64),
@@ -53,20 +57,36 @@ def test_garbage_is_refused(garbage: str | bytes) -> None:
         messages.parse_untrusted(garbage)
 
 
+def hello(**fields: object) -> str:
+    """A hello with other fields than a good one has; None leaves one out."""
+    good = {"type": "hello", "version": VERSION, "agent": "x", "nonce": "a" * 32}
+    return json.dumps({name: value for name, value in {**good, **fields}.items() if value is not None})
+
+
+def test_the_hello_that_the_hostile_ones_are_made_of_is_good() -> None:
+    assert isinstance(messages.parse_untrusted(hello()), Hello)
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        '{"type":"hello","version":1}',
-        '{"type":"hello","version":0,"agent":"x"}',
-        '{"type":"hello","version":"1","agent":"x"}',
-        '{"type":"hello","version":1,"agent":"\\ud800"}',
+        '{"type":"hello"}',
+        '{"type":"hello","version":0}',
+        '{"type":"hello","version":"1"}',
         '{"type":"hello","version":1,"agent":"\ud800"}',
-        '{"type":"hello","version":1,"agent":"x","words":9}',
-        '{"type":"hello","version":1,"agent":"x","code":"none"}',
-        '{"type":"hello","version":1,"agent":"x","needs":["\\u001b[2J"]}',
-        '{"type":"hello","version":1,"agent":"x","features":' + str(["a"] * 33).replace("'", '"') + "}",
-        '{"type":"pake","element":"' + "A" * 66 + '"}',
-        '{"type":"pake","element":"' + "a" * 64 + '"}',
+        '{"type":"hello","version":2}',
+        hello(nonce=None),
+        hello(nonce="a" * 31),
+        hello(version="2"),
+        hello(agent="\ud800"),
+        hello().replace('"x"', '"\ud800"'),
+        hello(words=9),
+        hello(code="none"),
+        hello(needs=["\x1b[2J"]),
+        hello(features=["a"] * 33),
+        '{"type":"pake","share":"' + "A" * 64 + '"}',
+        '{"type":"pake","share":"' + "a" * 66 + '"}',
+        '{"type":"pake","element":"' + "a" * 66 + '"}',
         '{"type":"confirm","words":"' + "a" * 64 + '"}',
         '{"type":"reject","reason":"\\u001b[2J"}',
         '{"type":"accept","below":0}',
