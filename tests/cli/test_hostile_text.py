@@ -24,9 +24,12 @@ from flyx.cli.output import JsonReporter, QuietReporter, Reporter, log_to_stderr
 from flyx.cli.progress import HumanReporter
 from flyx.client import events
 from flyx.errors import FlyxError, printable, without_controls
+from flyx.pairing import messages as pairing
+from flyx.signaling import messages as signaling
+from flyx.transfer import messages as transfer
 from flyx.transfer.manifest import Entry, EntryKind, Manifest
 from tests.cli.screen import on_terminal
-from tests.hostile_text import HOSTILE, assert_tame
+from tests.hostile_text import HOSTILE, assert_tame, changed, example, text_places
 
 
 def every_error() -> list[type[FlyxError]]:
@@ -221,3 +224,59 @@ def test_what_is_safe_to_show_is_safe_once_and_for_all(kind: str) -> None:
     assert without_controls(without_controls(text)) == without_controls(text)
     assert_tame(printable(text), lines=0)
     assert_tame(without_controls(text), lines=0)
+
+
+GRAMMARS: dict[Any, Callable[[str], object]] = {
+    signaling.Message: signaling.parse_untrusted,
+    pairing.PairingMessage: pairing.parse_untrusted,
+    transfer.ControlMessage: transfer.parse_control_untrusted,
+}
+
+FREE_TEXT = {
+    # Checked where they arrive: tests/client/test_hostile_server.py.
+    *("Joined", "Join.client_id", "Join.resume_token", "Offer.client_id", "Answer.client_id"),
+    *("IceCandidate.client_id", "Disconnect.client_id"),
+    # Of no output: only a client that comes back, or speaks to one receiver, says these.
+    *("Offer.target_id", "IceCandidate.target_id"),
+    # For aiortc: tests/rtc/test_description.py; the type of a candidate is a field of PeerConnected above.
+    *("Offer.sdp", "Answer.sdp", "IceCandidate.candidate"),
+    # Never shown by flyx; Error.message is the reason of a SignalingError above.
+    *("Disconnect.reason", "Error.code", "Error.message"),
+    # Not shown, before the two have paired or after.
+    "Hello.agent",
+    # Fields of errors and events above, and e2e/test_hostile_text.py.
+    *("Cancel.message", "Roots.names", "ManifestPiece.entries"),
+}
+"""Text whose form a grammar leaves to the other side, and where it is tried. What is new has to come here."""
+
+
+ONE_SIDE_OR_THE_OTHER: dict[type[Any], tuple[str, ...]] = {
+    signaling.Join: ("resume_token", "role"),
+    pairing.Hello: ("session", "code"),
+}
+"""Fields that are not of the same speaker."""
+
+
+@pytest.mark.parametrize(
+    ("grammar", "model"),
+    [
+        pytest.param(grammar, model, id=f"{model.__module__.split('.')[1]} {model.__name__}")
+        for grammar in GRAMMARS
+        for model in get_args(grammar)
+    ],
+)
+def test_every_field_of_every_message_refuses_hostile_text_or_is_tried_as_free(
+    grammar: Any, model: type[Any]
+) -> None:
+    for without in ONE_SIDE_OR_THE_OTHER.get(model, ("",)):
+        message = example(model, frozenset({without}))
+        GRAMMARS[grammar](json.dumps(message))
+        for place in text_places(message):
+            for text in HOSTILE.values():
+                try:
+                    GRAMMARS[grammar](json.dumps(changed(message, place, text)))
+                except errors.RemoteProtocolError as error:
+                    assert_tame(str(error), lines=0)
+                else:
+                    names = [str(key) for key in place if key != "data" and isinstance(key, str)]
+                    assert {model.__name__, ".".join([model.__name__, *names[:1]])} & FREE_TEXT, place
