@@ -339,6 +339,31 @@ os.execv(sys.argv[1], sys.argv[1:])
 """Runs in the new session: Ctrl-C reaches those whose controlling terminal it is. Then it becomes flyx."""
 
 
+class Liar:
+    """A process of e2e.peers.liar."""
+
+    def __init__(self, flyx: Flyx, *arguments: str) -> None:
+        role, lie, *rest = arguments
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "e2e.peers.liar", role, lie, flyx.server, *rest],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[1],
+            env=flyx.environment,
+            text=True,
+        )
+
+    def says(self) -> dict[str, Any]:
+        """Wait for its next line."""
+        assert self.process.stdout is not None
+        return dict(json.loads(self.process.stdout.readline()))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
 class Flyx:
     """Starts processes in one directory, against one server; ends them all with the test."""
 

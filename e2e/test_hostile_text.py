@@ -6,7 +6,6 @@ What each field may do to each renderer is tried in tests/cli/test_hostile_text.
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,11 +19,11 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
 from e2e.peers.liar import SAYS
-from e2e.processes import Flyx, FlyxProcess, Terminal, write_random
-from e2e.test_hostile import Liar
+from e2e.processes import Flyx, FlyxProcess, Liar, Terminal, write_random
 from flyx.signaling import messages as signaling
 from flyx.transfer import messages as transfer
 from flyx.transfer.manifest import Entry, EntryKind, Manifest
+from tests.cli.screen import OF_BARS
 from tests.hostile_text import HOSTILE, Place, assert_tame, changed, example, text_places
 
 HOSTILE_TEXT = "".join(text for kind, text in HOSTILE.items() if kind != "surrogates")
@@ -32,10 +31,6 @@ HOSTILE_TEXT = "".join(text for kind, text in HOSTILE.items() if kind != "surrog
 
 Mode = tuple[str, ...]
 MODES: list[Mode] = [("--json",), ("--quiet",), ("terminal", "--debug")]
-
-# What rich writes around bars, and a terminal at the end of a line.
-OF_BARS = re.compile(r"\x1b\[\?25[hl]|\x1b\[2K|\x1b\[1?A|\x1b\[[0-9;]*m|\r")
-
 
 def start(flyx: Flyx, mode: Mode, command: str, *arguments: str | Path) -> FlyxProcess:
     run: Callable[..., FlyxProcess] = flyx.terminal if "terminal" in mode else flyx.start
@@ -147,19 +142,6 @@ def test_the_http_errors_of_a_lying_server_are_text(flyx: Flyx, tmp_path: Path) 
 
 
 # Peers.
-
-
-@pytest.fixture
-def liar(flyx: Flyx) -> Iterator[Callable[..., Liar]]:
-    started: list[Liar] = []
-
-    def run(*arguments: str) -> Liar:
-        started.append(Liar(flyx, *arguments))
-        return started[-1]
-
-    yield run
-    for each in started:
-        each.kill()
 
 
 HONEST = [

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 # What rich writes for bars: the cursor hidden and shown, lines cleared, the cursor up, colours.
-_OF_BARS = re.compile(r"\x1b\[\?25[hl]|\x1b\[2K|\x1b\[1?A|\x1b\[[0-9;]*m|\r")
+OF_BARS = re.compile(r"\x1b\[\?25[hl]|\x1b\[2K|\x1b\[1?A|\x1b\[[0-9;]*m|\r")
 
 
 class Screen:
@@ -26,7 +26,7 @@ class Screen:
     @property
     def text(self) -> str:
         """All of it, without what moves and colours bars; lines end with a newline."""
-        return _OF_BARS.sub("", self.raw.decode("utf-8", "surrogateescape"))
+        return OF_BARS.sub("", self.raw.decode("utf-8", "surrogateescape"))
 
 
 @contextmanager
