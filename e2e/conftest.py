@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from e2e.processes import Flyx, Server, clean_environment
+from e2e.processes import Flyx, Liar, Server, clean_environment
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +37,17 @@ def own_server(flyx: Flyx) -> Server:
     server = Server(flyx.environment, flyx.directory)
     flyx.adopt(server)
     return server
+
+
+@pytest.fixture
+def liar(flyx: Flyx) -> Iterator[Callable[..., Liar]]:
+    """Starts peers that lie."""
+    started: list[Liar] = []
+
+    def start(*arguments: str) -> Liar:
+        started.append(Liar(flyx, *arguments))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.kill()

@@ -95,6 +95,11 @@ class FlyxProcess:
         return self._text("stderr")
 
     @property
+    def crashed(self) -> bool:
+        """Whether it has shown a traceback that --debug had not asked for: those are marked."""
+        return re.search("^Traceback", self.err, re.MULTILINE) is not None
+
+    @property
     def events(self) -> list[Event]:
         """The events of --json so far: every complete line of standard output must be one."""
         lines = self.out.split("\n")[:-1]
@@ -162,7 +167,7 @@ class FlyxProcess:
             raise AssertionError(f"still running: {self}") from None
         self._join()
         assert self.process.returncode == status, self
-        assert "Traceback" not in self.err, self
+        assert not self.crashed, self
         return self
 
     def fails(self, status: int, code: str, within: float = DEADLINE) -> Self:
@@ -334,6 +339,31 @@ os.execv(sys.argv[1], sys.argv[1:])
 """Runs in the new session: Ctrl-C reaches those whose controlling terminal it is. Then it becomes flyx."""
 
 
+class Liar:
+    """A process of e2e.peers.liar."""
+
+    def __init__(self, flyx: Flyx, *arguments: str) -> None:
+        role, lie, *rest = arguments
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "e2e.peers.liar", role, lie, flyx.server, *rest],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[1],
+            env=flyx.environment,
+            text=True,
+        )
+
+    def says(self) -> dict[str, Any]:
+        """Wait for its next line."""
+        assert self.process.stdout is not None
+        return dict(json.loads(self.process.stdout.readline()))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
 class Flyx:
     """Starts processes in one directory, against one server; ends them all with the test."""
 
@@ -385,7 +415,7 @@ class Flyx:
         for process in self._processes:
             process.kill()
         for process in self._processes:
-            assert "Traceback" not in process.err, process
+            assert not process.crashed, process
 
 
 def clean_environment(home: Path) -> dict[str, str]:

@@ -6,61 +6,21 @@ import json
 import re
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from e2e.peers.liar import BEGINNING, DAWDLING, OTHER_VERSION, RECEIVER_LIES
-from e2e.processes import Flyx, FlyxProcess, names_in, sha256, snapshot, write_random, write_sparse
+from e2e.processes import Flyx, FlyxProcess, Liar, names_in, sha256, snapshot, write_random, write_sparse
 from flyx.pairing.tries import MAX_UNFINISHED
 from flyx.transfer.manifest import MAX_PATH_CHARACTERS
 
 MEMORY = 400 * 10**6
 """Bytes that an honest end may take at most, whatever is done to it; about 100 MB are usual."""
 
-Start = Callable[..., "Liar"]
-
-
-class Liar:
-    """A process of e2e.peers.liar."""
-
-    def __init__(self, flyx: Flyx, *arguments: str) -> None:
-        role, lie, *rest = arguments
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "e2e.peers.liar", role, lie, flyx.server, *rest],
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[1],
-            env=flyx.environment,
-            text=True,
-        )
-
-    def says(self) -> dict[str, Any]:
-        """Wait for its next line."""
-        assert self.process.stdout is not None
-        return dict(json.loads(self.process.stdout.readline()))
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        if self.process.stdout:
-            self.process.stdout.close()
-
-
-@pytest.fixture
-def liar(flyx: Flyx) -> Iterator[Start]:
-    started: list[Liar] = []
-
-    def start(*arguments: str) -> Liar:
-        started.append(Liar(flyx, *arguments))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.kill()
+Start = Callable[..., Liar]
 
 
 def peak_memory(process: FlyxProcess) -> int:
@@ -124,6 +84,7 @@ def test_a_path_that_leads_elsewhere_is_refused_and_nothing_is_touched(
         ("done", 1, "protocol_error"),
         ("nonsense", 1, "protocol_error"),
         ("escapes", 6, None),
+        ("fails with escapes", 1, None),
     ],
 )
 def test_a_sender_that_lies_is_told_so_and_leaves_nothing(

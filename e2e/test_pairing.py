@@ -158,9 +158,45 @@ def test_an_open_code_is_the_room_alone_and_both_ends_say_who_is_trusted(
     assert "the server is trusted" in sender.event("notice")["message"]
     # A code with words is not for an open sender.
     flyx.receive(f"{code}-lemon-otter", tmp_path / "in").fails(5, "no_words_asked")
-    receiver = flyx.receive(code, tmp_path / "in").ends(0)
+    receiver = flyx.receive(code, tmp_path / "in", "--open").ends(0)
     assert "the server is trusted" in receiver.event("notice")["message"]
     sender.ends(0)
+
+
+def test_a_sender_that_asks_for_no_words_is_trusted_only_when_the_receiver_says_so(
+    flyx: Flyx, tmp_path: Path, source: Path
+) -> None:
+    """A server or a stranger may pretend that the code has none: --yes alone is not meant for those."""
+    sender = flyx.send("--open", source)
+    code = sender.code()
+    flyx.receive(code, tmp_path / "in").fails(7, "unverified_sender")
+    told = sender.event("peer", peer=1, state="failed")
+    assert told["code"] == "refused"
+    assert "asks for no words" in told["message"]
+
+    for answers in ("\r", "no\r", "\x04"):
+        receiver = flyx.terminal("receive", "--server", flyx.server, "--yes", "-o", "in", code)
+        receiver.says(f"Trust the server, and save into {tmp_path}/in? [y/N] ").type(answers).ends(7)
+        assert "nothing shows who the sender is" in receiver.err
+        assert f"guesses {code}, can offer files" in receiver.err
+        assert not (tmp_path / "in").exists()
+    receiver = flyx.terminal("receive", "--server", flyx.server, "--yes", "-o", "in", code)
+    receiver.says("Trust the server, and save into ").type("y\r").ends(0)
+    sender.ends(0)
+    assert sha256(tmp_path / "in" / NAME) == sha256(source)
+
+
+def test_who_trusts_the_server_is_still_asked_for_consent_and_for_words(
+    flyx: Flyx, tmp_path: Path, source: Path
+) -> None:
+    common = ("receive", "--server", flyx.server, "--open", "-o", "in")
+    sender = flyx.send("--open", source)
+    receiver = flyx.terminal(*common, sender.code()).says(f"Save into {tmp_path}/in? [y/N] ")
+    assert "the server is trusted" in receiver.err
+    receiver.type("y\r").ends(0)
+    sender.ends(0)
+    sender = flyx.send(source)
+    flyx.terminal(*common, room_of(sender.code())).says("(2): ").type("\x04").ends(2)
 
 
 # Strangers.
@@ -378,7 +414,7 @@ def test_an_open_sender_gives_a_server_in_between_everything(
     with ManInTheMiddle(flyx.server, attack) as server:
         flyx.server = server.url
         sender = flyx.send("--open", source)
-        flyx.receive(sender.code(), tmp_path / "in").ends(0)
+        flyx.receive(sender.code(), tmp_path / "in", "--open").ends(0)
         sender.ends(0)
     assert any(NAME in str(message) for message in attack.heard)
     assert names_in(tmp_path / "in") == [NAME]

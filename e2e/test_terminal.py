@@ -64,13 +64,39 @@ def test_a_long_list_is_cut_and_counted(flyx: Flyx, tmp_path: Path) -> None:
     for n in range(30):
         write_random(tmp_path / "tree" / f"file-{n:02}", 1)
     sender = flyx.send(tmp_path / "tree")
-    receiver = flyx.terminal("receive", "--server", flyx.server, "-o", "in", sender.code()).says(QUESTION)
+    receiver = flyx.terminal("receive", "--server", flyx.server, "-o", "in", sender.code())
+    receiver.says("? [y/N/a] ")
     assert "tree/file-18  (1 byte" in receiver.err
     assert "tree/file-19" not in receiver.err
-    assert "  and 11 more\r\n" in receiver.err
+    assert "  and 11 more; type a to see all\r\n" in receiver.err
     receiver.type("y\r").ends(0)
     sender.ends(0)
     assert len(names_in(tmp_path / "in" / "tree")) == 30
+
+
+def test_names_that_could_matter_are_shown_wherever_they_are_and_all_can_be_read(
+    flyx: Flyx, tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    for n in range(40):
+        write_random(tree / f"file-{n:02}", 1)
+    write_random(tree / "z" / ".ssh" / "authorized_keys", 400)
+    write_random(tree / "z" / "run", 10).chmod(0o755)
+    sender = flyx.send(tree)
+    receiver = flyx.terminal("receive", "--server", flyx.server, "-o", "in", sender.code())
+    receiver.says("? [y/N/a] ")
+    assert "  and 25 more; type a to see all\r\n" in receiver.err
+    assert "  tree/z/.ssh/authorized_keys  (400 bytes)\r\n" in receiver.err
+    assert "  tree/z/run  (10 bytes)\r\n" in receiver.err
+    # A screen has 24 rows.
+    receiver.type("a\r").says("22 more: Enter shows them, q ends the list ")
+    assert "tree/file-21" in receiver.err
+    assert "tree/file-22" not in receiver.err
+    receiver.type("\r").says("tree/file-39").type("n\r").ends(7)
+    receiver = flyx.terminal("receive", "--server", flyx.server, "-o", "in", sender.code())
+    receiver.says("? [y/N/a] ").type("?\r").says("22 more: ").type("q\r").type("n\r").ends(7)
+    assert "tree/file-22" not in receiver.err
+    assert not (tmp_path / "in").exists()
 
 
 def test_a_sender_is_told_when_the_question_is_interrupted(flyx: Flyx, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@
     │   ├── SenderLeft
     │   ├── RoomFull
     │   ├── RoomLost
-    │   └── ServerRefused
+    │   ├── ServerRefused
+    │   └── ServerProtocolError
     ├── PeerUnreachable           no path to the other side (exit 4)
     ├── NobodyCame                (exit 4)
     ├── PairingFailed             the two sides could not prove to share a code (exit 5)
@@ -28,6 +29,7 @@
     ├── TransferRefused           a person or a policy said no (exit 7)
     │   ├── Declined
     │   ├── ConsentNeeded
+    │   ├── UnverifiedSender
     │   ├── DestinationExists
     │   ├── UnsafeName
     │   └── NoSpace
@@ -77,6 +79,16 @@ def printable(text: str) -> str:
     return "".join(_printable_character(c) for c in text)
 
 
+def without_controls(text: str) -> str:
+    """Return text with what printable() escapes escaped, except backslashes; twice is the same as once.
+
+    For lines about to be shown, whose parts from elsewhere went through printable() before, or should have.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c == "\\" else _printable_character(c) for c in text)
+
+
 def _printable_character(character: str) -> str:
     if character == "\\":
         return "\\\\"
@@ -112,7 +124,10 @@ class FlyxError(Exception):
     def __str__(self) -> str:
         message = inspect.getdoc(type(self)) or type(self).__name__
         template = " ".join(message.split("\n\n", 1)[0].split())
-        shown = {key: _shortened(printable(v)) if isinstance(v, str) else v for key, v in self.fields.items()}
+        shown = {
+            key: value if isinstance(value, int | float) else _shortened(printable(str(value)))
+            for key, value in self.fields.items()
+        }
         return template.format_map(shown)
 
 
@@ -190,6 +205,13 @@ class ServerRefused(SignalingError):
     """The signaling server refused: {reason}"""
 
     code = "server_refused"
+
+
+class ServerProtocolError(SignalingError):
+    """The signaling server broke the protocol: {reason}"""
+
+    code = "server_protocol_error"
+    hint = "it may run another version of flyx, or be no flyx server; name another with --server"
 
 
 class PeerUnreachable(FlyxError):
@@ -305,6 +327,13 @@ class ConsentNeeded(TransferRefused):
 
     code = "consent_needed"
     hint = "add --yes to accept whatever is offered"
+
+
+class UnverifiedSender(TransferRefused):
+    """The sender asks for no words, so that nothing but the server says who it is."""
+
+    code = "unverified_sender"
+    hint = "ask the sender for its whole code; if it runs `flyx send --open`, --open trusts the server"
 
 
 class DestinationExists(TransferRefused):

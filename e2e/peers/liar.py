@@ -218,6 +218,16 @@ async def say_nonsense(wire: Wire) -> None:
     wire.tell_raw('{"type": "' + ESCAPES.encode("unicode_escape").decode() + '"}')
 
 
+async def fail_with_escapes(wire: Wire) -> None:
+    await offer(wire, manifest("never sent"))
+    await wire.send(frame(FrameKind.FILE_FAILED, 0, 0, ESCAPES.encode()))
+
+
+async def say_literally(wire: Wire, *texts: str) -> None:
+    for text in texts:
+        wire.tell_raw(text)
+
+
 async def say_done(wire: Wire) -> None:
     await offer(wire, manifest("never sent"))
     wire.tell(messages.Done())
@@ -237,6 +247,7 @@ SENDER_LIES: dict[str, Lie] = {
     "escapes": cancel_with_escapes,
     "nonsense": say_nonsense,
     "done": say_done,
+    "fails with escapes": fail_with_escapes,
 }
 
 
@@ -310,6 +321,9 @@ RECEIVER_LIES: dict[str, Lie] = {
 }
 
 DAWDLING = "dawdles"
+SAYS = "says:"
+"""A JSON list of texts follows."""
+
 OTHER_VERSION = "speaks version "
 """And which."""
 
@@ -383,6 +397,8 @@ async def send(server: str, lie: str) -> None:
         wire = Wire(channels)
         if lie.startswith("paths:"):
             await send_paths(wire, *json.loads(lie.removeprefix("paths:")))
+        elif lie.startswith(SAYS):
+            await say_literally(wire, *json.loads(lie.removeprefix(SAYS)))
         else:
             await SENDER_LIES[lie](wire)
         await wire.last_word()
@@ -411,7 +427,10 @@ async def receive(server: str, lie: str, code: str) -> None:
             return
         await Pairing(link.connection, channels).receive(room_id, None, ask, has_words=True)
         wire = Wire(channels)
-        await RECEIVER_LIES[lie](wire)
+        if lie.startswith(SAYS):
+            await say_literally(wire, *json.loads(lie.removeprefix(SAYS)))
+        else:
+            await RECEIVER_LIES[lie](wire)
         await wire.last_word()
         listener.cancel()
         await link.close()

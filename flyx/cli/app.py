@@ -37,7 +37,7 @@ class _FlyxGroup(TyperGroup):
             return super().invoke(ctx)
         except FlyxError as error:
             if _debug:
-                raise
+                output.report_traceback(error)
             output.report_error(error)
             raise typer.Exit(error.exit_status) from None
         except KeyboardInterrupt:
@@ -48,8 +48,10 @@ class _FlyxGroup(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
         except Exception as error:
-            if _debug or isinstance(error, typer.Exit) or type(error).__module__.startswith("typer"):
+            if isinstance(error, typer.Exit) or type(error).__module__.startswith("typer"):
                 raise
+            if _debug:
+                output.report_traceback(error)
             failure = as_flyx_error(error)
             output.report_error(failure)
             raise typer.Exit(failure.exit_status) from None

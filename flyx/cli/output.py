@@ -3,6 +3,9 @@
 Standard output carries data alone (the command to run elsewhere, saved paths, or with --json one event a
 line); talk and progress go to standard error. A Reporter renders the client's events in one of three ways:
 for people (cli/progress.py), quietly, or as JSON.
+
+Whatever is shown passes through here, where nothing in it can steer a terminal: names come from other people,
+reasons from servers. What a program reads (JSON, or paths on a standard output that is no terminal) is exact.
 """
 
 from __future__ import annotations
@@ -12,11 +15,14 @@ import logging
 import os
 import sys
 import time
+import traceback
 from typing import TYPE_CHECKING, Any, Protocol, Self, assert_never
 
-from flyx.errors import FlyxError, StorageError
+from flyx.errors import FlyxError, StorageError, without_controls
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from flyx.client import events
 
 # Whether errors go to standard output as events; set by JsonReporter.
@@ -38,17 +44,34 @@ class Reporter(Protocol):
 
 def report_line(text: str) -> None:
     """Write one line for people."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{without_controls(text)}\n")
     sys.stderr.flush()
+
+
+def report_question(text: str) -> None:
+    """Write what stands before the place where a person types."""
+    sys.stderr.write(without_controls(text))
+    sys.stderr.flush()
+
+
+def make_console() -> Console:
+    """Return the console of bars: all text is text, without markup, names of emoji or colours for numbers."""
+    from rich.console import Console
+
+    return Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 def write_data(text: str) -> None:
     """Write one line of data. Names on disk may hold bytes that are no UTF-8; they leave as they are.
 
+    A terminal is shown the line as report_line() does.
+
     Raises:
         StorageError: it could not be written, except for want of a reader.
         BrokenPipeError: nobody reads it any more.
     """
+    if sys.stdout.isatty():
+        text = without_controls(text)
     try:
         sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
         sys.stdout.flush()
@@ -82,6 +105,12 @@ def report_error(error: FlyxError) -> None:
         report_line(f"hint: {error.hint}")
 
 
+def report_traceback(error: BaseException) -> None:
+    """Show where an error comes from."""
+    for line in _traceback_lines("".join(traceback.format_exception(error))):
+        report_line(line)
+
+
 def silence_logs() -> None:
     """Keep the libraries' warnings off the screen: whatever matters comes as an error or an event."""
     logging.getLogger().addHandler(logging.NullHandler())
@@ -89,9 +118,26 @@ def silence_logs() -> None:
 
 def log_to_stderr() -> None:
     """Log what flyx does. The libraries stay at warnings: their debug logs hold keys and addresses."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLineFormatter("%(levelname)s:%(name)s:%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("flyx").setLevel(logging.DEBUG)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+class _OneLineFormatter(logging.Formatter):
+    """Keeps each message in its line, and tracebacks apart from messages."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return without_controls(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(without_controls(line) for line in _traceback_lines(super().formatException(ei)))
+
+
+def _traceback_lines(text: str) -> list[str]:
+    """Return a traceback as marked lines: its errors may repeat what a peer wrote, in many lines."""
+    return [f"| {line}" for line in text.rstrip("\n").split("\n")]
 
 
 class QuietReporter:
@@ -184,7 +230,7 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
 
 def receive_command(code: str) -> str:
     """Return the command that receives under this code."""
-    return f"flyx receive {code}"
+    return f"flyx receive {without_controls(code)}"
 
 
 def size_text(size: int) -> str:

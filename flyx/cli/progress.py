@@ -10,7 +10,6 @@ from bisect import bisect_right
 from itertools import accumulate
 from typing import Self
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -21,10 +20,19 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
-from flyx.cli.output import files_text, path_text, receive_command, report_line, size_text, write_data
+from flyx.cli.output import (
+    files_text,
+    make_console,
+    path_text,
+    receive_command,
+    report_line,
+    size_text,
+    write_data,
+)
 from flyx.client import events as e
-from flyx.errors import printable
+from flyx.errors import printable, without_controls
 from flyx.transfer.manifest import Manifest
 
 NAME_WIDTH = 32
@@ -46,7 +54,7 @@ class HumanReporter:
         self._sending = sending
         self._bars_wanted = bars
         self._server_note = server_note
-        self._console = Console(stderr=True)
+        self._console = make_console()
         self._live: Progress | None = None
         # Bars by peer, and the bar of the file under way.
         self._bars: dict[int, TaskID] = {}
@@ -79,7 +87,7 @@ class HumanReporter:
     def line(self, text: str) -> None:
         """Write one line for people, above the bars."""
         if self._live and self._bars:
-            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(Text(without_controls(text)), soft_wrap=True)
         else:
             report_line(text)
 
@@ -94,8 +102,9 @@ class HumanReporter:
             case e.RoomJoined(room_id=room_id):
                 self.line(f"Joined {room_id}, waiting for the sender to connect")
             case e.PeerConnected(peer=peer, local=local, remote=remote, rtt=rtt):
-                way = path_text(local, remote)
-                self.line(f"{self._name(peer)}: connected {way} ({local} to {remote}, {rtt * 1000:.1f} ms)")
+                # The type of a remote candidate is what the peer says it is.
+                way, kinds = path_text(local, remote), f"{printable(local)} to {printable(remote)}"
+                self.line(f"{self._name(peer)}: connected {way} ({kinds}, {rtt * 1000:.1f} ms)")
             case e.PeerLost(peer=peer, error=lost):
                 # It would stand still, and go on telling of a speed.
                 self._remove_bar(peer)
@@ -117,7 +126,7 @@ class HumanReporter:
             case e.FileFinished(saved_as=str(path)):
                 self._saved(path)
             case e.FileLost(path=path, reason=reason):
-                self.line(f"warning: {printable(path)}: {reason}")
+                self.line(f"warning: {printable(path)}: {printable(reason)}")
             case e.TransferDone(peer=peer, files=files, bytes=size, seconds=seconds, resumed=there):
                 self._done(peer, files, size, seconds, there)
             case e.Notice(message=message):

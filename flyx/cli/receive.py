@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flyx.cli.offer import all_lines, is_cut, offer_lines, pages
 from flyx.cli.options import (
     DEFAULT_RECONNECT,
     DEFAULT_SERVER,
@@ -19,16 +21,12 @@ from flyx.cli.options import (
     make_reporter,
     read_secret,
 )
-from flyx.cli.output import files_text, report_line, size_text
+from flyx.cli.output import report_line, report_question
 from flyx.errors import ConsentNeeded, InputError, printable
 
 if TYPE_CHECKING:
     from flyx.client.receive import AskWords, Confirm
     from flyx.transfer.manifest import Manifest
-
-LISTED = 20
-"""Entries shown before the question; more are counted."""
-
 
 def receive(
     code: Annotated[
@@ -47,6 +45,14 @@ def receive(
     yes: Annotated[
         bool, typer.Option("--yes", "-y", envvar="FLYX_YES", help="Accept without asking")
     ] = False,
+    open_: Annotated[
+        bool,
+        typer.Option(
+            "--open",
+            envvar="FLYX_RECEIVE_OPEN",
+            help="Trust the server with a sender whose code has no words, as after `flyx send --open`",
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", envvar="FLYX_OVERWRITE", help="Replace files that exist")
     ] = False,
@@ -63,7 +69,7 @@ def receive(
 
     Prints each saved path.
 
-    Without its words, it asks for them.
+    Without its words, it asks for them, or, if it has none, whether to trust the server.
 
     Example: flyx receive K7M2QX-lemon-otter -o Downloads
     """
@@ -82,8 +88,11 @@ def receive(
         existing = ExistingPolicy.RENAME if rename else existing
         room_id, words = parse_code(read_secret(code))
         confirm = None if yes else _confirm(output)
+        unverified = _confirm_unverified(output, room_id) if sys.stdin.isatty() else None
         ask = _ask_words(room_id) if sys.stdin.isatty() else None
-        options = ReceiveOptions(server, room_id, words, ask, output, existing, confirm, reconnect)
+        options = ReceiveOptions(
+            server, room_id, words, ask, output, existing, confirm, reconnect, open_, unverified
+        )
         run(receive_files(options, reporter))
 
 
@@ -93,8 +102,7 @@ def _ask_words(room_id: str) -> AskWords:
 
     async def ask(count: int) -> tuple[str, ...]:
         while True:
-            sys.stderr.write(f"Words of the code after {room_id}{f' ({count})' if count else ''}: ")
-            sys.stderr.flush()
+            report_question(f"Words of the code after {room_id}{f' ({count})' if count else ''}: ")
             line = await _read_line()
             if not line:
                 raise InputError(reason="no words were given")
@@ -124,29 +132,56 @@ def _confirm(directory: Path) -> Confirm:
     """
     if not sys.stdin.isatty():
         raise ConsentNeeded()
+
     shown = printable(str(directory.resolve()))
 
     async def confirm(manifest: Manifest) -> bool:
-        for line in offer_lines(manifest):
-            report_line(line)
-        sys.stderr.write(f"Save into {shown}? [y/N] ")
-        sys.stderr.flush()
-        return (await _read_line()).strip().lower() in ("y", "yes")
+        return await _ask(manifest, f"Save into {shown}")
 
     return confirm
 
 
-def offer_lines(manifest: Manifest) -> list[str]:
-    """Return what is offered as lines for a person, every name escaped."""
-    directories = len(manifest.entries) - manifest.file_count
-    lines = [f"The sender offers {files_text(manifest.file_count, directories, manifest.total_bytes)}:"]
-    for entry in manifest.entries[:LISTED]:
-        is_directory = entry.kind.value == "directory"
-        suffix = "/" if is_directory else f"  ({size_text(entry.size)})"
-        lines.append(f"  {printable(entry.path)}{suffix}")
-    if len(manifest.entries) > LISTED:
-        lines.append(f"  and {len(manifest.entries) - LISTED:,} more")
-    return lines
+def _confirm_unverified(directory: Path, room_id: str) -> Confirm:
+    """Return what asks the person, also with --yes, when nothing shows who the sender is."""
+    shown = printable(str(directory.resolve()))
+
+    async def confirm(manifest: Manifest) -> bool:
+        report_line(
+            "This code has no words, so nothing shows who the sender is: the server, or anybody who learns "
+            f"or guesses {room_id}, can offer files under it. Say yes only if the sender runs "
+            "`flyx send --open`, and you trust the server."
+        )
+        return await _ask(manifest, f"Trust the server, and save into {shown}")
+
+    return confirm
+
+
+async def _ask(manifest: Manifest, question: str) -> bool:
+    """Show what is offered, and ask; only a clear yes is one."""
+    for line in offer_lines(manifest):
+        report_line(line)
+    while True:
+        report_question(f"{question}? [y/N{'/a' if is_cut(manifest) else ''}] ")
+        answer = (await _read_line()).strip().lower()
+        if answer not in ("a", "?"):
+            return answer in ("y", "yes")
+        await _show_all(manifest)
+
+
+async def _show_all(manifest: Manifest) -> None:
+    """Show every name, one screen after the other."""
+    size = shutil.get_terminal_size()
+    left = len(manifest.entries)
+    # The last row is for the question.
+    for page in pages(all_lines(manifest), max(1, size.lines - 1), max(1, size.columns)):
+        for line in page:
+            report_line(line)
+        left -= len(page)
+        if left:
+            report_question(f"{left:,} more: Enter shows them, q ends the list ")
+            answer = await _read_line()
+            if answer.strip() or not answer:
+                return
 
 
 async def _read_line() -> str:

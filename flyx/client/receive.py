@@ -24,6 +24,7 @@ from flyx.errors import (
     PeerUnreachable,
     SignalingError,
     TransferRefused,
+    UnverifiedSender,
 )
 from flyx.pairing.exchange import WordsWanted
 from flyx.pairing.keys import Session
@@ -64,6 +65,8 @@ class ReceiveOptions:
         directory: where the files go; made if missing.
         confirm: asks the person; None to accept whatever is offered.
         reconnect: seconds for which another connection is waited for when one is lost; 0 for not.
+        trust_server: if the sender asks for no words, only the server says who it is: believe that.
+        confirm_unverified: takes the place of confirm if the server is not trusted; None to refuse.
     """
 
     server: str
@@ -74,6 +77,8 @@ class ReceiveOptions:
     existing: ExistingPolicy
     confirm: Confirm | None
     reconnect: float = RECONNECT_TIME
+    trust_server: bool = False
+    confirm_unverified: Confirm | None = None
 
 
 async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -100,6 +105,10 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
 
 _OPEN = "This code has no words: the server is trusted to have connected us with the right sender."
 _KEPT = "What has arrived is kept: receive into the same directory again to go on from there."
+
+
+async def _refuse_unverified(_: Manifest) -> bool:
+    raise UnverifiedSender
 
 
 class ReceiveSession:
@@ -167,7 +176,9 @@ class ReceiveSession:
             await link.close()
 
     def _make_driver(self, wiring: Wiring, destination: Destination) -> ReceiveDriver:
-        confirm, earlier = self._options.confirm, self._driver
+        options, earlier = self._options, self._driver
+        believed = self._session is not None or options.trust_server
+        confirm = options.confirm if believed else options.confirm_unverified or _refuse_unverified
         accepted = earlier.machine.accepted if earlier else None
         machine = Receiver(ask=confirm is not None, now=time.monotonic(), accepted=accepted)
         self._driver = ReceiveDriver(machine, wiring, destination, confirm)
@@ -185,7 +196,7 @@ class ReceiveSession:
         self._session = paired.session
         if self._reception.lost is None:
             self._on_event(events.PeerPaired(_SENDER))
-            if paired.session is None:
+            if paired.session is None and options.trust_server:
                 self._on_event(events.Notice(_OPEN))
 
     async def _password(self, wanted: WordsWanted) -> str:

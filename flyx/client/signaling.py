@@ -18,12 +18,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import ssl
 import time
 from collections import deque
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, assert_never
 from urllib.parse import urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -44,11 +45,13 @@ from flyx.errors import (
     RoomFull,
     RoomLost,
     ServerClosed,
+    ServerProtocolError,
     ServerRefused,
     ServerUnreachable,
     SignalingError,
 )
 from flyx.signaling import messages
+from flyx.signaling.codes import is_room_id
 from flyx.signaling.members import Tail
 from flyx.signaling.messages import (
     Answer,
@@ -67,6 +70,7 @@ from flyx.signaling.messages import (
     Ping,
     Pong,
     Role,
+    encoded_size,
 )
 
 OPEN_TIMEOUT = 10.0
@@ -79,8 +83,27 @@ PING_INTERVAL, PING_TIMEOUT = 15.0, 10.0
 """Seconds between our WebSocket pings, and for their answer: a dead connection is noticed well within the
 time for which the server, which pings by itself, holds our place."""
 
+MAX_OUTGOING_LENGTH = 8192
+MAX_OUTGOING_SIZE = 4 << 20
+"""Messages, and bytes of them, that wait for a connection to take them: more than the offers to a full room
+of 256 clients with all candidates. If more wait, all are dropped and the session begins anew, as after a
+loss: a server that makes us speak and does not read fills no memory."""
+
+MAX_ICE_URLS = 32
+MAX_PEERS = 256
+"""Of one `joined`: what a flyx server can be told to hand out, and the clients that its rooms can have."""
+
 # RFC 6455 §7.4.1. Not a goodbye, which 1000 would be.
 _GOING_AWAY = 1001
+
+# What this side closes a connection with whose other side breaks RFC 6455, or sends what is too large.
+_BROKEN = {1002: "it breaks RFC 6455", 1007: "a text frame is not UTF-8", 1009: "a message is too large"}
+
+# A UUID, or what a later version takes instead.
+_CLIENT_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_TOKEN = re.compile(r"[!-~]+")
+# RFC 7064 and RFC 7065, as far as it matters here: what the connection cannot use, it leaves out.
+_ICE_URL = re.compile(r"(stun|turn)s?:[!-~]+")
 
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
@@ -187,6 +210,12 @@ class Signaling:
         self._writer: asyncio.Task[None] | None = None
         # Messages as text, each with whether it counts, that no connection has been given yet.
         self._outgoing: deque[tuple[str, bool]] = deque()
+        # Bytes of them.
+        self._outgoing_size = 0
+        # A pong is among them: one is enough, however many pings come.
+        self._pong_waits = False
+        # There were too many: what we said has a hole.
+        self._overflowed = False
         self._wake_writer = asyncio.Event()
         self._leaving = False
         # Messages of this session: those given to a connection, and how many were taken from one.
@@ -246,16 +275,21 @@ class Signaling:
                 return Interrupted(str(lost.error.fields["reason"]))
             match message:
                 case Ping():
-                    self.post(Pong())
+                    if not self._pong_waits:
+                        self._pong_waits = True
+                        self.post(Pong())
                 case messages.Error(data=data):
                     self._told = data.message
                 case Pong():
                     pass
                 case Join() | Offer() | Answer() | IceCandidate() | Disconnect():
+                    _check_message(message, self._role)
                     self._received += 1
                     return message
+                case messages.Joined() | Paired():
+                    raise ServerProtocolError(reason=f"`{message.type}` in the middle")
                 case _:
-                    return message
+                    assert_never(message)
 
     def tell_paired(self, client_id: str) -> None:
         """Tell the server that a receiver has paired: it keeps its place, also when the room is full."""
@@ -270,10 +304,32 @@ class Signaling:
             self.post(Paired(data=PairedData(target_id=client_id)))
 
     def post(self, message: Message) -> None:
-        """Send a message soon, in order; while the connection is lost, when it is there again."""
+        """Send a message soon, in order; while the connection is lost, when it is there again.
+
+        If too many wait (MAX_OUTGOING_LENGTH), they are dropped and the connection with them:
+        Restored(recovered=False) follows.
+        """
         counts = isinstance(message, Offer | Answer | IceCandidate | Paired)
-        self._outgoing.append((messages.serialize(message), counts))
+        text = messages.serialize(message)
+        self._outgoing.append((text, counts))
+        self._outgoing_size += encoded_size(text)
+        if len(self._outgoing) > MAX_OUTGOING_LENGTH or self._outgoing_size > MAX_OUTGOING_SIZE:
+            self._drop_outgoing()
+            self._overflowed = True
+            if self._socket is not None:
+                # receive() sees it.
+                self._socket.transport.abort()
         self._wake_writer.set()
+
+    def _drop_outgoing(self) -> None:
+        self._outgoing.clear()
+        self._outgoing_size = 0
+        self._pong_waits = False
+
+    def _next_outgoing(self) -> tuple[str, bool]:
+        text, counts = self._outgoing.popleft()
+        self._outgoing_size -= encoded_size(text)
+        return text, counts
 
     async def _enter(self) -> None:
         """Take a new place in the room."""
@@ -298,7 +354,7 @@ class Signaling:
         # What we may create anew is not the room in which somebody waits for us.
         self._room_id = self.joined.room_id
         try:
-            return await self._resume(self._received)
+            return await self._resume(None if self._overflowed else self._received)
         except NoSuchRoom:
             pass
         try:
@@ -313,7 +369,7 @@ class Signaling:
             client_id=self.joined.client_id, resume_token=self.joined.resume_token, received=received
         )
         # The token is new whatever comes of it.
-        self.joined = await self._expect_joined(socket, messages.serialize(Join(data=claim)))
+        self.joined = await self._expect_joined(socket, claim)
         if self.joined.recovered and self._sent.since(self.joined.received) is None:
             # The server lacks something that we have no longer: it must begin anew with us and our peers.
             await socket.close(_GOING_AWAY)
@@ -338,14 +394,20 @@ class Signaling:
             unreachable = ServerUnreachable(url=self._url, reason=_why(error))
             raise _TryAgain(unreachable, _wanted_pause(error)) from error
 
-    async def _expect_joined(self, socket: ClientConnection, claim: str | None = None) -> JoinedData:
-        """Say who we are, if we were here before, and take the answer. The socket closes if that fails."""
+    async def _expect_joined(self, socket: ClientConnection, claim: JoinData | None = None) -> JoinedData:
+        """Say who we are, if we were here before, and take the answer. The socket closes if that fails.
+
+        Raises:
+            ServerProtocolError: The answer is not what a flyx server could say to what was asked.
+        """
         try:
             async with asyncio.timeout(OPEN_TIMEOUT):
                 if claim is not None:
-                    await self._say(socket, claim)
+                    await self._say(socket, messages.serialize(Join(data=claim)))
                 while isinstance(first := await self._hear(socket), messages.Error):
                     self._told = first.data.message
+                if isinstance(first, messages.Joined):
+                    _check_joined(first.data, self._room_id, self._role, claim)
         except TimeoutError:
             await socket.close(_GOING_AWAY)
             reason = "it accepts connections but says nothing"
@@ -363,9 +425,11 @@ class Signaling:
         if joined.recovered:
             missing = self._sent.since(joined.received) or ()
             self._outgoing.extendleft((text, True) for text in reversed(missing))
+            self._outgoing_size += sum(map(encoded_size, missing))
         else:
-            self._outgoing.clear()
+            self._drop_outgoing()
             self._received = 0
+            self._overflowed = False
         self._sent = Tail(joined.received)
         self.joined, self._socket, self._told = joined, socket, None
         if joined.wants_paired and not joined.recovered:
@@ -385,10 +449,11 @@ class Signaling:
         try:
             while True:
                 while self._outgoing:
-                    text, counts = self._outgoing.popleft()
+                    text, counts = self._next_outgoing()
                     if counts:
                         self._sent.append(text)
                     await socket.send(text)
+                self._pong_waits = False
                 if self._leaving:
                     return
                 self._wake_writer.clear()
@@ -407,11 +472,13 @@ class Signaling:
         try:
             return messages.parse_untrusted(await socket.recv())
         except RemoteProtocolError as error:
-            raise SignalingError(reason=f"it broke the protocol: {error.fields['reason']}") from error
+            raise ServerProtocolError(reason=str(error.fields["reason"])) from error
         except ConnectionClosed as closed:
             raise self._error_of_close(closed) from closed
 
     def _error_of_close(self, closed: ConnectionClosed) -> FlyxError | _TryAgain:
+        if closed.sent and not closed.rcvd_then_sent and (broken := _BROKEN.get(closed.sent.code)):
+            return ServerProtocolError(reason=broken)
         code = closed.rcvd.code if closed.rcvd else None
         if code == CloseCode.NO_SUCH_ROOM:
             return NoSuchRoom(room_id=self._room_id)
@@ -424,6 +491,68 @@ class Signaling:
         if code == CloseCode.ROOM_CLOSED:
             return ServerClosed(reason=reason)
         return ServerRefused(reason=reason)
+
+
+def _check_joined(joined: JoinedData, room_id: str | None, role: Role, claim: JoinData | None) -> None:
+    """Check that this answers what we asked: what is in it is shown, connected to and said on our return.
+
+    Args:
+        joined: As the grammar has it (flyx.signaling.messages).
+        room_id: The room that was asked for; None for a new one.
+        role: What was asked for.
+        claim: What was said to get an earlier place back; None for a new one.
+
+    Raises:
+        ServerProtocolError: It does not. The reason never repeats what the server wrote.
+    """
+    limits = joined.limits
+    urls = [url for server in joined.ice_servers for url in server.urls]
+    credentials = [text for server in joined.ice_servers for text in (server.username, server.credential)]
+    ids = [joined.client_id, *(peer.client_id for peer in joined.peers)]
+    # What can have been taken from us of an earlier session; of a new one nothing.
+    resumable = claim is not None and claim.received is not None
+    faults = {
+        "a room_id that is no room id": not is_room_id(joined.room_id),
+        "another room than was asked for": room_id is not None and joined.room_id != room_id,
+        "another role than was asked for": joined.role is not role,
+        "a client_id that is none": not all(_CLIENT_ID.fullmatch(text) for text in ids),
+        "the client_id of somebody else": claim is not None and joined.client_id != claim.client_id,
+        "one client_id twice": len(set(ids)) < len(ids),
+        "no resume_token that can be used": not _TOKEN.fullmatch(joined.resume_token or ""),
+        "a session that was not there": joined.recovered and not resumable,
+        "messages that were never sent": joined.received > 0 and not joined.recovered,
+        "a time of expiry that is none": not 0 <= (joined.expires_at or 0) < 2**53,
+        "peers of the same role": any(peer.role is role for peer in joined.peers),
+        "too many peers": len(joined.peers) > (MAX_PEERS if role is Role.SENDER else 1),
+        "too many ICE servers": len(urls) > MAX_ICE_URLS,
+        "the URL of an ICE server that is none": not all(_ICE_URL.fullmatch(url) for url in urls),
+        "credentials that are not text": not all((text or "").isprintable() for text in credentials),
+        "limits that let nothing through": limits.max_message_size < 1 or limits.max_clients < 2,
+    }
+    for fault, there in faults.items():
+        if there:
+            raise ServerProtocolError(reason=f"its `joined` has {fault}")
+
+
+def _check_message(message: Join | Offer | Answer | IceCandidate | Disconnect, role: Role) -> None:
+    """Check that a server can say this to a client of this role.
+
+    Raises:
+        ServerProtocolError: It cannot.
+    """
+    match message:
+        case Join(data=data):
+            meant = data.role is not None and data.role is not role
+        case Offer():
+            meant = role is Role.RECEIVER
+        case Answer():
+            meant = role is Role.SENDER
+        case IceCandidate() | Disconnect():
+            meant = True
+    if not meant:
+        raise ServerProtocolError(reason=f"`{message.type}` to a {role}")
+    if not _CLIENT_ID.fullmatch(message.data.client_id):
+        raise ServerProtocolError(reason=f"`{message.type}` without the client_id of anybody")
 
 
 def _wanted_pause(error: Exception) -> float:

@@ -32,6 +32,11 @@ def draw_room_id(choose: Callable[[int], int]) -> str:
     return "".join(ROOM_ID_ALPHABET[choose(len(ROOM_ID_ALPHABET))] for _ in range(ROOM_ID_LENGTH))
 
 
+def is_room_id(text: str) -> bool:
+    """Whether text is a room id as the server writes it: nothing in it has to be forgiven."""
+    return len(text) == ROOM_ID_LENGTH and set(text) <= set(ROOM_ID_ALPHABET)
+
+
 def normalise_room_id(text: str) -> str:
     """Return the room id that a person meant.
 
@@ -52,6 +57,6 @@ def normalise_room_id(text: str) -> str:
         raise InputError(
             reason=f"the room code has {len(room_id)} characters instead of {ROOM_ID_LENGTH}", hint=_HINT
         )
-    if not set(room_id) <= set(ROOM_ID_ALPHABET):
+    if not is_room_id(room_id):
         raise InputError(reason="the room code has a character that no room code has", hint=_HINT)
     return room_id

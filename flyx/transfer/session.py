@@ -193,7 +193,15 @@ class Session(ABC):
 
 
 _REFUSALS = frozenset(
-    {"refused", "declined", "consent_needed", "destination_exists", "unsafe_name", "no_space"}
+    {
+        "refused",
+        "declined",
+        "consent_needed",
+        "unverified_sender",
+        "destination_exists",
+        "unsafe_name",
+        "no_space",
+    }
 )
 
 

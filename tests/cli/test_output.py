@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import get_args
 
 import pytest
-from rich.console import Console
 
 from flyx.cli.demo import parse_size
+from flyx.cli.offer import offer_lines
 from flyx.cli.output import JsonReporter, QuietReporter, event_fields, files_text, report_error
 from flyx.cli.progress import HumanReporter, _FilesByOffset
-from flyx.cli.receive import offer_lines
 from flyx.client import events
 from flyx.errors import ConnectionLost, Declined, InputError, NoSuchRoom
+from tests.cli.screen import on_terminal
 from tests.simulator import manifest_of
 
 MANIFEST = manifest_of({"d": None, "d/one": b"1" * 10, "d/empty": b"", "d/two": b"2" * 5})
@@ -114,7 +113,7 @@ def test_an_offer_is_listed_with_names_escaped_and_the_rest_counted() -> None:
     lines = offer_lines(manifest_of({"\x1b[2J": b"x"}))
     assert lines == ["The sender offers 1 file, 1 byte:", r"  \x1b[2J  (1 byte)"]
     many = offer_lines(manifest_of({f"d/{i:04}": b"" for i in range(1234)}))
-    assert many[-1] == "  and 1,214 more"
+    assert many[-1] == "  and 1,214 more; type a to see all"
 
 
 @pytest.mark.parametrize(
@@ -138,17 +137,14 @@ def test_the_file_under_way_follows_from_the_bytes_done() -> None:
     assert files.at(15) == ("d/two", 5, 5)
 
 
-def test_bars_show_the_whole_and_the_file(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    screen = io.StringIO()
-    monkeypatch.setattr(
-        "flyx.cli.progress.Console", lambda stderr: Console(file=screen, force_terminal=True, width=100)
-    )
-    with HumanReporter(sending=False, bars=True, server_note=None) as reporter:
+def test_bars_show_the_whole_and_the_file() -> None:
+    with (
+        on_terminal() as screen,
+        HumanReporter(sending=False, bars=True, server_note=None) as reporter,
+    ):
         reporter(events.ManifestKnown(MANIFEST))
         reporter(events.Progress(1, 12, 15))
-    shown = screen.getvalue()
+    shown = screen.text
     assert "All files" in shown
     assert "d/two" in shown
 

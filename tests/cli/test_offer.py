@@ -1,0 +1,106 @@
+"""What the person is shown before the question."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flyx.cli.offer import FEW, LISTED, MAX_POINTED_OUT, all_lines, is_cut, offer_lines, pages
+from flyx.transfer.manifest import Entry, EntryKind, Manifest
+
+BEFORE = [Entry(f"a{n:02}", EntryKind.FILE, 1, 0o644, 0) for n in range(LISTED)]
+"""What fills the list that is always shown."""
+
+
+def file(path: str, mode: int = 0o644) -> Entry:
+    return Entry(path, EntryKind.FILE, 10, mode, 0)
+
+
+def directory(path: str) -> Entry:
+    return Entry(path, EntryKind.DIRECTORY, 0, 0o755, 0)
+
+
+def after_the_list(*entries: Entry) -> list[str]:
+    """The lines for these, behind more than is always shown."""
+    lines = offer_lines(Manifest([*BEFORE, *entries]))
+    assert lines[LISTED + 1] == f"  and {len(entries):,} more; type a to see all"
+    return lines[LISTED + 2 :]
+
+
+def test_what_begins_with_a_dot_is_shown_wherever_it_is() -> None:
+    assert after_the_list(
+        directory("d"),
+        file("d/plain"),
+        file("d/.bashrc"),
+        directory("d/.ssh"),
+        file("d/.ssh/authorized_keys"),
+        file("d/.ssh/deep/er"),
+    ) == [
+        "Among these begin with a dot, or can be run:",
+        "  d/.bashrc  (10 bytes)",
+        "  d/.ssh/",
+        "  d/.ssh/authorized_keys  (10 bytes)",
+        "  d/.ssh/deep/er  (10 bytes)",
+    ]
+
+
+def test_what_can_be_run_is_shown_wherever_it_is() -> None:
+    assert after_the_list(directory("d"), file("d/run", 0o755), file("d/for-the-group", 0o610))[1:] == [
+        "  d/run  (10 bytes)",
+        "  d/for-the-group  (10 bytes)",
+    ]
+
+
+def test_what_is_harmless_is_counted_alone() -> None:
+    assert after_the_list(directory("d"), file("d/a.b"), file("d/a..b")) == []
+
+
+def test_large_directories_take_a_line_each_and_hide_no_name_with_a_dot() -> None:
+    objects = [file(f"d/.git/objects/{n}") for n in range(1000)]
+    programs = [file(f"bin/{n}", 0o755) for n in range(FEW + 1)]
+    at_the_top = [file(f"run{n}", 0o755) for n in range(FEW + 1)]
+    assert after_the_list(*objects, file("d/.git/.hidden"), *programs, *at_the_top)[1:] == [
+        "  d/.git/  (1,000 files, 10.0 kB)",
+        "  d/.git/.hidden  (10 bytes)",
+        "  bin/  (6 files, 60 bytes, can be run)",
+        "  ./  (6 files, 60 bytes, can be run)",
+    ]
+
+
+def test_a_flood_of_such_names_is_bounded_and_counted() -> None:
+    lines = after_the_list(*[file(f".{n}") for n in range(5000)])
+    assert len(lines) == MAX_POINTED_OUT + 1
+    assert lines[-1] == f"  and {5000 - MAX_POINTED_OUT + 1:,} more of these"
+
+
+PATHS = st.lists(
+    st.lists(st.sampled_from([".x", "y", "z.z", ".", "é", "w" * 30]), min_size=1, max_size=4).map("/".join),
+    max_size=60,
+    unique=True,
+)
+
+
+@given(PATHS, st.sampled_from([0o644, 0o755]))
+def test_no_name_that_begins_with_a_dot_goes_unmentioned(paths: list[str], mode: int) -> None:
+    manifest = Manifest([file(path, mode) for path in paths])
+    lines = offer_lines(manifest)
+    assert is_cut(manifest) == (len(paths) > LISTED)
+    shown = [line[2:].partition("  (")[0].rstrip("/") for line in lines]
+    for path in paths:
+        parts = path.split("/")
+        for n, part in enumerate(parts):
+            if part.startswith("."):
+                name = "/".join(parts[: n + 1])
+                assert any(line == name or line.startswith(f"{name}/") for line in shown), (name, lines)
+    assert [line[2:].partition("  (")[0] for line in all_lines(manifest)] == paths
+
+
+@given(st.lists(st.text("aé世", max_size=50), max_size=50), st.integers(1, 10), st.integers(1, 30))
+def test_pages_fill_the_screen_and_lose_no_line(lines: list[str], rows: int, columns: int) -> None:
+    shown = list(pages(lines, rows, columns))
+    assert [line for page in shown for line in page] == lines
+    assert all(shown)
+    for page in shown:
+        # A wide character takes two columns.
+        taken = sum(max(1, -(-sum(1 + (c == "世") for c in line) // columns)) for line in page)
+        assert taken <= rows or len(page) == 1
