@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,15 @@ def open_directory(name: str, parent: int) -> int:
         if error.errno == errno.ELOOP:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
         raise
+
+
+def is_private(status: os.stat_result, kind: int) -> bool:
+    """Whether what was opened is of this kind (stat.S_IFDIR, S_IFREG), ours, and nobody else may write to it.
+
+    In a directory that others may write to, they could have planted it.
+    """
+    ours = status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return ours and stat.S_IFMT(status.st_mode) == kind
 
 
 class Tree:

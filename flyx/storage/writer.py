@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import assert_never
 
 from flyx.errors import CorruptData, DestinationExists, FlyxError, LocalProtocolError
-from flyx.storage import durability
+from flyx.storage.durability import GROUP, Durability
 from flyx.storage.failures import write_error
 from flyx.storage.journal import Identity, Saved
 from flyx.storage.partial import Partials
@@ -51,7 +51,7 @@ from flyx.transfer.disk import (
     WriteBlock,
 )
 from flyx.transfer.manifest import Entry, EntryKind, block_digest
-from flyx.transfer.names import STATE_DIRECTORY, numbered
+from flyx.transfer.names import numbered
 
 __all__ = ["Destination", "ExistingPolicy"]
 
@@ -88,9 +88,10 @@ class Destination:
         self._existing = existing
         self._tree = Tree(directory)
         self._plan = Plan(self._tree, existing)
-        self._partials = Partials(self._tree)
+        self._durability = Durability()
+        self._partials = Partials(self._tree, self._durability)
         self._bytes_written = 0
-        # Files of the current batch that are complete, in order, at most durability.GROUP.
+        # Files of the current batch that are complete, in order, at most GROUP.
         self._finishing: list[_Finishing] = []
         self._lock = threading.Lock()
         self._ended = False
@@ -108,7 +109,7 @@ class Destination:
     @property
     def state_directory(self) -> str:
         """Where unfinished transfers are kept, as people know it."""
-        return self._tree.shown((STATE_DIRECTORY,))
+        return self._tree.shown((self._partials.state_directory,))
 
     def abandon(self) -> None:
         """Stop here: keep what was saved, and what a later run can go on with. Any number of times.
@@ -126,7 +127,7 @@ class Destination:
     def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Carry out operations in order, and return what came of each.
 
-        FinishFiles are saved together, at the end of the batch or every durability.GROUP files: the more of
+        FinishFiles are saved together, at the end of the batch or every GROUP files: the more of
         them a batch holds, the cheaper each is.
 
         Returns:
@@ -146,7 +147,7 @@ class Destination:
         failure: FlyxError | None = None
         for operation in operations:
             together = isinstance(operation, (FinishFile, WriteBlock))
-            if (not together or len(self._finishing) == durability.GROUP) and not self._save(outcomes):
+            if (not together or len(self._finishing) == GROUP) and not self._save(outcomes):
                 return outcomes
             try:
                 outcomes.append(self._carry_out(operation, len(outcomes)))
@@ -156,7 +157,12 @@ class Destination:
                 failure = error
             if failure:
                 break
-        if self._save(outcomes) and failure:
+        if failure and self._durability.failed and self._finishing:
+            # What waits to be saved was not made durable, and cannot be any more.
+            group, self._finishing = self._finishing, []
+            outcomes[group[0].position :] = [OperationFailed(failure)]
+            self._let_go(group)
+        elif self._save(outcomes) and failure:
             outcomes.append(OperationFailed(failure))
         return outcomes
 
@@ -255,26 +261,37 @@ class Destination:
         group, self._finishing = self._finishing, []
         if not group:
             return True
+        named: list[tuple[_Finishing, Parts]] = []
         try:
             journal = self._record(group)
-            durability.sync((*(finishing.handle for finishing in group), journal), len(group) + 1)
-            directories = self._name_all(group, outcomes)
+            self._durability.sync((*(finishing.handle for finishing in group), journal), len(group) + 1)
+            self._name_all(group, outcomes, named)
             self._partials.record_made()
-            durability.sync((self._tree.handle(parts) for parts in directories), len(directories))
+            directories = dict.fromkeys(parts[:-1] for _, parts in named)
+            self._durability.sync((self._tree.handle(parts) for parts in directories), len(directories))
         except (OSError, FlyxError) as error:
+            if self._durability.failed:
+                named = [one for one in named if not self._take_name_back(*one)]
             self._fail(outcomes, group[0], error)
         finally:
-            for finishing in group:
-                # One that got no name must be open to a later run, whatever its mode should be.
-                if self._partials.has(finishing.file):
-                    with suppress(OSError):
-                        os.fchmod(finishing.handle, 0o600)
-                os.close(finishing.handle)
+            for finishing, _ in named:
+                self._partials.forget(finishing.file)
+            self._let_go(group)
         return not isinstance(outcomes[-1], OperationFailed)
 
-    def _name_all(self, group: list[_Finishing], outcomes: list[Outcome]) -> list[Parts]:
-        """Name the files of a group, up to the first that cannot be; return their directories."""
-        directories: dict[Parts, None] = {}
+    def _let_go(self, group: list[_Finishing]) -> None:
+        """Close files, saved or not."""
+        for finishing in group:
+            # One that got no name must be open to a later run, whatever its mode should be.
+            if self._partials.has(finishing.file):
+                with suppress(OSError):
+                    os.fchmod(finishing.handle, 0o600)
+            os.close(finishing.handle)
+
+    def _name_all(
+        self, group: list[_Finishing], outcomes: list[Outcome], named: list[tuple[_Finishing, Parts]]
+    ) -> None:
+        """Name the files of a group, up to the first that cannot be; add them and their names to `named`."""
         elsewhere: list[Saved] = []
         for finishing in group:
             try:
@@ -284,12 +301,26 @@ class Destination:
                 break
             if saved_as != self._target(finishing.file):
                 elsewhere.append(self._saved(finishing, saved_as))
-            self._partials.forget(finishing.file)
-            directories[saved_as[:-1]] = None
+            named.append((finishing, saved_as))
             outcomes[finishing.position] = FileSaved(finishing.file, self._tree.shown(saved_as))
         if elsewhere:
             self._partials.record_saved(elsewhere, {})
-        return list(directories)
+
+    def _take_name_back(self, finishing: _Finishing, parts: Parts) -> bool:
+        """The name of this file may not last: have a later run give it anew. Return whether it is gone.
+
+        A file that took another one's place stays there: to remove it would leave none.
+        """
+        if self._existing is ExistingPolicy.OVERWRITE:
+            return False
+        # Where this fails, too, the name stays; what has it was made durable before.
+        with suppress(OSError, FlyxError):
+            directory = self._tree.handle(parts[:-1])
+            there = os.stat(parts[-1], dir_fd=directory, follow_symlinks=False)
+            if os.path.samestat(there, os.fstat(finishing.handle)):
+                self._tree.replace((directory, parts[-1]), *self._partials.source(finishing.file))
+                return True
+        return False
 
     def _record(self, group: list[_Finishing]) -> int:
         """Have the journal say under which names these files will be found; return its handle."""
@@ -355,11 +386,24 @@ class Destination:
             # Directories that were there keep their modes and times: they are not the sender's.
             if self._plan.target(parts) in self._tree.made:
                 made.append((parts, entry))
-        durability.sync(self._finished(made), len(made) + 1)
+        kept = self._partials.kept_directories
+        self._durability.sync(self._finished(made, kept), len(made) + len(kept) + 1)
         self._partials.remove()
 
-    def _finished(self, made: list[tuple[Parts, Entry]]) -> Iterator[int]:
-        """Give directories their modes and times; yield the handle of each, and of the output directory."""
+    def _finished(self, made: list[tuple[Parts, Entry]], kept: Collection[Parts]) -> Iterator[int]:
+        """Give directories their modes and times; yield the handle of each, and of the output directory.
+
+        Args:
+            made: directories that this transfer made, those above first, with their entries.
+            kept: directories of files that an earlier run named, and perhaps did not live to see durable.
+        """
+        for parts in kept:
+            try:
+                handle = self._tree.handle(parts)
+            except (FileNotFoundError, DestinationExists):
+                # The person has removed it since, with what was in it.
+                continue
+            yield handle
         # The deepest first: the mode of a directory may forbid the way to what is in it.
         for parts, entry in reversed(made):
             handle = self._directory(parts)

@@ -24,7 +24,7 @@ class FakeDisk:
 
 def test_a_few_files_are_synced_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = FakeDisk(monkeypatch, syncfs=True)
-    durability.sync([3, 4, 5], 3)
+    durability.Durability().sync([3, 4, 5], 3)
     assert (disk.files, disk.filesystems) == ([3, 4, 5], [])
 
 
@@ -37,20 +37,20 @@ def test_a_group_is_synced_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
             asked_for.append(handle)
             yield handle
 
-    durability.sync(handles(), 64)
+    durability.Durability().sync(handles(), 64)
     assert (disk.files, len(disk.filesystems)) == ([], 1)
     assert asked_for == list(range(3, 67))
 
 
 def test_without_syncfs_a_group_is_synced_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = FakeDisk(monkeypatch, syncfs=False)
-    durability.sync(range(3, 67), 64)
+    durability.Durability().sync(range(3, 67), 64)
     assert disk.files == list(range(3, 67))
 
 
 def test_nothing_to_sync_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = FakeDisk(monkeypatch, syncfs=True)
-    durability.sync([], 0)
+    durability.Durability().sync([], 0)
     assert (disk.files, disk.filesystems) == ([], [])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flyx.storage.durability import Durability
 from flyx.storage.partial import Partials
 from flyx.storage.tree import Tree
 from flyx.transfer.manifest import block_digest
@@ -22,7 +23,7 @@ def write(partials: Partials, file: int, content: bytes) -> None:
 
 
 def begun(tree: Tree) -> Partials:
-    partials = Partials(tree)
+    partials = Partials(tree, Durability())
     partials.begin("id", ["f"])
     return partials
 
