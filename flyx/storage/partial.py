@@ -137,6 +137,7 @@ class Partials:
         found.heading = self._heading
         self._recorded_made = set(found.made)
         self._tree.made |= found.made
+        self._tree.unsynced |= found.made
         self._recorded_names = dict(found.names)
         return others
 
@@ -365,11 +366,12 @@ class Partials:
         self._has_saved = True
         return self._writer().handle
 
-    def record_made(self) -> None:
-        """Record the directories that were made since the last time."""
+    def record_made(self) -> bool:
+        """Record the directories that were made since the last time; return whether there were any."""
         if new := self._tree.made - self._recorded_made:
             self._writer().append(["made", list(parts)] for parts in sorted(new))
             self._recorded_made |= new
+        return bool(new)
 
     def forget(self, file: int) -> None:
         """A file has its final name."""

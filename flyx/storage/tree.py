@@ -61,6 +61,8 @@ class Tree:
         self.directory = directory
         # Directories that this transfer made, below the output directory.
         self.made: set[Parts] = set()
+        # Those of them whose names may not be durable yet.
+        self.unsynced: set[Parts] = set()
         # Set while the output directory is open.
         self._base: int | None = None
         # The output directory and those above it, as far as this transfer made them; outermost first.
@@ -164,7 +166,7 @@ class Tree:
                 raise
         with suppress(FileExistsError):
             os.mkdir(name, missing(len(parts)), dir_fd=above)
-            self.made.add(parts)
+            self._made(parts)
         try:
             return open_directory(name, above)
         except NotADirectoryError:
@@ -176,8 +178,20 @@ class Tree:
             os.mkdir(name, mode, dir_fd=self.base)
         except FileExistsError:
             return False
-        self.made.add((name,))
+        self._made((name,))
         return True
+
+    def _made(self, parts: Parts) -> None:
+        self.made.add(parts)
+        self.unsynced.add(parts)
+
+    def unmake(self) -> None:
+        """Remove the directories whose names may not last, if they are empty: to be made anew."""
+        for parts in sorted(self.unsynced, key=len, reverse=True):
+            with suppress(OSError, DestinationExists):
+                os.rmdir(parts[-1], dir_fd=self.handle(parts[:-1]))
+                self.made.discard(parts)
+        self.unsynced.clear()
 
     def in_the_way(self, parts: Parts) -> DestinationExists:
         """The error for what no policy replaces."""

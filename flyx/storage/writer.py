@@ -17,7 +17,7 @@ import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 from typing import assert_never
@@ -265,13 +265,13 @@ class Destination:
         try:
             journal = self._record(group)
             self._durability.sync((*(finishing.handle for finishing in group), journal), len(group) + 1)
-            self._name_all(group, outcomes, named)
-            self._partials.record_made()
-            directories = dict.fromkeys(parts[:-1] for _, parts in named)
-            self._durability.sync((self._tree.handle(parts) for parts in directories), len(directories))
+            recorded = self._name_all(group, outcomes, named)
+            recorded |= self._partials.record_made()
+            self._sync_names({parts for _, parts in named}, [journal] if recorded else [])
         except (OSError, FlyxError) as error:
             if self._durability.failed:
                 named = [one for one in named if not self._take_name_back(*one)]
+                self._tree.unmake()
             self._fail(outcomes, group[0], error)
         finally:
             for finishing, _ in named:
@@ -290,8 +290,12 @@ class Destination:
 
     def _name_all(
         self, group: list[_Finishing], outcomes: list[Outcome], named: list[tuple[_Finishing, Parts]]
-    ) -> None:
-        """Name the files of a group, up to the first that cannot be; add them and their names to `named`."""
+    ) -> bool:
+        """Name the files of a group, up to the first that cannot be; add them and their names to `named`.
+
+        Returns:
+            Whether something was written to the journal.
+        """
         elsewhere: list[Saved] = []
         for finishing in group:
             try:
@@ -305,16 +309,33 @@ class Destination:
             outcomes[finishing.position] = FileSaved(finishing.file, self._tree.shown(saved_as))
         if elsewhere:
             self._partials.record_saved(elsewhere, {})
+        return bool(elsewhere)
+
+    def _sync_names(self, named: Collection[Parts], files: Collection[int]) -> None:
+        """Make these names durable, those of directories that were made, and files given by their handles."""
+        directories = {parts[:-1] for parts in (*named, *self._tree.unsynced)}
+        self._durability.sync(chain(files, self._there(directories)), len(files) + len(directories))
+        self._tree.unsynced.clear()
+
+    def _there(self, directories: Collection[Parts]) -> Iterator[int]:
+        """Yield the handles of directories."""
+        for parts in directories:
+            try:
+                handle = self._tree.handle(parts)
+            except (FileNotFoundError, DestinationExists):
+                # The person has removed it since, with what was in it.
+                continue
+            yield handle
 
     def _take_name_back(self, finishing: _Finishing, parts: Parts) -> bool:
-        """The name of this file may not last: have a later run give it anew. Return whether it is gone.
-
-        A file that took another one's place stays there: to remove it would leave none.
-        """
-        if self._existing is ExistingPolicy.OVERWRITE:
-            return False
+        """The name of this file may not last: have a later run give it anew. Return whether it is gone."""
         # Where this fails, too, the name stays; what has it was made durable before.
         with suppress(OSError, FlyxError):
+            if self._existing is ExistingPolicy.OVERWRITE and parts[:-1] not in self._tree.unsynced:
+                # It may have taken another file's place, and to remove it would leave none. But it is not
+                # to be taken for the one that was sent.
+                os.utime(finishing.handle)
+                return False
             directory = self._tree.handle(parts[:-1])
             there = os.stat(parts[-1], dir_fd=directory, follow_symlinks=False)
             if os.path.samestat(there, os.fstat(finishing.handle)):
@@ -386,24 +407,24 @@ class Destination:
             # Directories that were there keep their modes and times: they are not the sender's.
             if self._plan.target(parts) in self._tree.made:
                 made.append((parts, entry))
-        kept = self._partials.kept_directories
-        self._durability.sync(self._finished(made, kept), len(made) + len(kept) + 1)
+        others = self._partials.kept_directories | {parts[:-1] for parts in self._tree.unsynced}
+        try:
+            self._durability.sync(self._finished(made, others), len(made) + len(others) + 1)
+        except OSError:
+            if self._durability.failed:
+                self._tree.unmake()
+            raise
         self._partials.remove()
 
-    def _finished(self, made: list[tuple[Parts, Entry]], kept: Collection[Parts]) -> Iterator[int]:
+    def _finished(self, made: list[tuple[Parts, Entry]], others: Collection[Parts]) -> Iterator[int]:
         """Give directories their modes and times; yield the handle of each, and of the output directory.
 
         Args:
             made: directories that this transfer made, those above first, with their entries.
-            kept: directories of files that an earlier run named, and perhaps did not live to see durable.
+            others: directories of names that may not be durable: an earlier run may not have lived to sync
+                those that it gave.
         """
-        for parts in kept:
-            try:
-                handle = self._tree.handle(parts)
-            except (FileNotFoundError, DestinationExists):
-                # The person has removed it since, with what was in it.
-                continue
-            yield handle
+        yield from self._there(others)
         # The deepest first: the mode of a directory may forbid the way to what is in it.
         for parts, entry in reversed(made):
             handle = self._directory(parts)

@@ -19,7 +19,7 @@ class FailingDisk:
     """Knows what of the files below a directory is on the disk, beside what the page cache shows of them.
 
     Writes and changes of names are dirty until they are synced. A sync that fails makes them clean, and they
-    are lost; the cache still has them. Reads past the cache get what the disk has, zeros where it has nothing.
+    are lost; the cache still has them. Reads past the cache get what the disk has, zeros elsewhere.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
