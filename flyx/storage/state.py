@@ -66,9 +66,10 @@ class StateDirectory:
 
     def remove(self) -> None:
         """Remove it with all that is in it, and the state directory if no other transfer uses that."""
-        for name in os.listdir(self.handle):
-            with suppress(OSError):
-                os.unlink(name, dir_fd=self.handle)
+        with suppress(OSError):
+            for name in os.listdir(self.handle):
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=self.handle)
         with suppress(OSError):
             os.rmdir(self.name, dir_fd=self._state)
         self.release()
