@@ -6,6 +6,7 @@ write is accepted, writing it back fails, and fsync says so once. Then the stora
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -21,8 +22,9 @@ MB = 1_000_000
 SIZE = 400 * MB
 """Bytes that the filesystem believes to have: the least that mkfs.xfs makes is 300 MB."""
 
+EXT4 = ["-q", "-N", "999", "-J", "size=8", "-E", "nodiscard,packed_meta_blocks=1"]
 COMMANDS = {
-    "ext4": ("mkfs.ext4", "e2fsprogs", ["-q", "-E", "nodiscard"]),
+    "ext4": ("mkfs.ext4", "e2fsprogs", EXT4),
     "xfs": ("mkfs.xfs", "xfsprogs", ["-q", "-K"]),
     "btrfs": ("mkfs.btrfs", "btrfs-progs", ["-q", "-K"]),
 }
@@ -70,6 +72,9 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ThinStor
     with _mounted(["-t", "tmpfs", "-o", f"size={2 * SIZE}", "tmpfs"], below):
         image = write_sparse(below / "image", SIZE)
         subprocess.run([command, *options, image], check=True, capture_output=True)
+        with image.open("r+b") as file:
+            # Where ext4 then has its journal and its tables: they can be written to the end.
+            os.posix_fallocate(file.fileno(), 0, 14 * MB)
         with _mounted(["-o", "loop", image], mount):
             yield ThinStorage(mount, below)
 
