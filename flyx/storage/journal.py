@@ -157,7 +157,7 @@ class Contents:
         match record:
             case ["name", str(root), str(name)]:
                 self.names[root] = name
-            case ["made", [*parts]] if parts and all(isinstance(part, str) for part in parts):
+            case ["made", [*parts]] if _stay_below(parts):
                 self.made.add(tuple(parts))
             case ["file", int(number), str(path), int(size), int(mtime_us), int(inode)] if (
                 number not in self.begun and size >= 0
@@ -176,7 +176,7 @@ class Contents:
                 int(inode),
                 int(time),
                 str(sha),
-            ] if parts and all(isinstance(part, str) for part in parts):
+            ] if size >= 0 and _stay_below(parts) and len(bytes.fromhex(sha)) == DIGEST_SIZE:
                 identity = Identity(path, size, mtime_us)
                 self.saved[path] = Saved(identity, tuple(parts), inode, time, bytes.fromhex(sha))
             case _:
@@ -205,6 +205,14 @@ class Contents:
                 yield blocks_record(number, at // DIGEST_SIZE, begun.digests[at : at + step])
         for saved in self.saved.values():
             yield saved.record()
+
+
+def _stay_below(parts: Sequence[object]) -> bool:
+    """Whether these are the parts of a path that leads to something below the output directory."""
+    return bool(parts) and all(
+        isinstance(part, str) and part not in {"", ".", ".."} and not {"/", "\0"} & set(part)
+        for part in parts
+    )
 
 
 def begun_record(number: int, identity: Identity, inode: int) -> Record:
