@@ -216,23 +216,27 @@ class Partials:
         if saved is None or saved.identity != Identity.of(entry):
             return None
         with suppress(OSError, DestinationExists):
-            handle = os.open(saved.parts[-1], _READ, dir_fd=self._tree.handle(saved.parts[:-1]))
-            try:
-                status = os.fstat(handle)
-                if stat.S_ISREG(status.st_mode) and saved.is_at(status) and self._is_stored(handle, saved):
-                    return saved
-            finally:
-                os.close(handle)
+            status = self._tree.status(saved.parts)
+            if status is not None and stat.S_ISREG(status.st_mode) and saved.is_at(status):
+                return saved if self._is_stored(saved) else None
         return None
 
-    def _is_stored(self, handle: int, saved: Saved) -> bool:
-        """Whether the disk has the file that was saved; it is asked if there is doubt."""
+    def _is_stored(self, saved: Saved) -> bool:
+        """Whether the disk has the file that was saved; it is asked if there is doubt.
+
+        Raises:
+            OSError: it does not say.
+        """
         if self._found is None or not self._found.doubted:
             return True
         digest = RunningDigest()
-        for at in range(0, saved.identity.size, BLOCK_SIZE):
-            length = min(BLOCK_SIZE, saved.identity.size - at)
-            digest.add(block_digest(self._blocks.read_back(handle, at, length)))
+        handle = os.open(saved.parts[-1], _READ, dir_fd=self._tree.handle(saved.parts[:-1]))
+        try:
+            for at in range(0, saved.identity.size, BLOCK_SIZE):
+                length = min(BLOCK_SIZE, saved.identity.size - at)
+                digest.add(block_digest(self._blocks.read_back(handle, at, length)))
+        finally:
+            os.close(handle)
         return digest.value() == saved.digest
 
     def _is_sound(self, number: int, begun: Begun) -> bool:
@@ -398,15 +402,15 @@ class Partials:
 
     def keep(self) -> bool:
         """The transfer ends here for now: keep what a later run can go on with, and return whether any is."""
-        if self._durability.failed:
+        if self._prepared and not self._durability.failed:
+            self._record_all()
+        if self._durability.failed and self._own is not None:
             # To sync again would be told that all is well (durability.py).
             self._free_reserve()
-            if self._own is not None:
-                journal.doubt(self._own.handle)
-        elif self._prepared:
-            self._record_all()
+            journal.doubt(self._own.handle)
         begun = any(partial.recorded for partial in self._files.values())
-        keep = begun or bool(self._left) or bool(self._useless) or self._has_saved
+        only_shown = self._found is not None and not self._prepared
+        keep = begun or bool(self._left) or self._has_saved or only_shown
         self._let_go(keep=keep)
         return keep
 

@@ -38,6 +38,8 @@ def out(tmp_path: Path) -> Path:
         succeed(destination, [*OFFER.plan(), *OFFER.writes("d/small"), OFFER.finish("d/small")])
         succeed(destination, OFFER.writes("d/big")[:2])
     (tmp_path / ".flyx" / ("0" * 16)).mkdir(mode=0o700)
+    (part,) = tmp_path.glob(".flyx/*/*.part")
+    (part.parent / "reserve").write_bytes(b"of one that was killed")
     return tmp_path
 
 
@@ -111,3 +113,16 @@ def test_an_offer_that_is_refused_because_a_file_exists_costs_nothing(out: Path)
     assert {path: what for path, what in before.items() if path in after and ".flyx" in path} == {
         path: what for path, what in after.items() if ".flyx" in path
     }
+
+
+def test_a_transfer_that_has_nothing_yet_is_not_removed_by_an_offer_that_is_shown(tmp_path: Path) -> None:
+    with Destination(tmp_path) as destination:
+        succeed(destination, [*OFFER.plan(), *OFFER.writes("d/big")[:1]])
+    (part,) = tmp_path.glob(".flyx/*/*.part")
+    # Its journal has a heading alone.
+    journal = part.parent / "journal"
+    journal.write_bytes(journal.read_bytes().partition(b"\n")[0] + b"\n")
+    before = everything(tmp_path)
+    with Destination(tmp_path) as destination:
+        succeed(destination, OFFER.plan())
+    assert everything(tmp_path) == before
