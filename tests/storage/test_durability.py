@@ -71,3 +71,36 @@ def test_the_systems_syncfs_reports_errors(tmp_path: Path) -> None:
     os.close(handle)
     with pytest.raises(OSError, match="Bad file descriptor"):
         syncfs(handle)
+
+
+@pytest.mark.parametrize("count", [1, 64])
+def test_after_a_failure_nothing_is_synced(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    disk = FakeDisk(monkeypatch, syncfs=True)
+    kept = durability.Durability()
+    with monkeypatch.context() as failing:
+
+        def fail(handle: int) -> None:
+            raise OSError(28, os.strerror(28))
+
+        failing.setattr(os, "fsync", fail)
+        failing.setattr(durability, "_syncfs", fail)
+        with pytest.raises(OSError, match="No space left"):
+            kept.sync(range(3, 3 + count), count)
+    assert kept.failed
+    for again in (1, 64):
+        with pytest.raises(OSError, match="failed to store"):
+            kept.sync(range(3, 3 + again), again)
+    assert (disk.files, disk.filesystems) == ([], [])
+
+
+def test_a_handle_that_cannot_be_had_is_no_failed_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeDisk(monkeypatch, syncfs=True)
+    kept = durability.Durability()
+
+    def handles() -> Iterator[int]:
+        yield 3
+        raise FileNotFoundError
+
+    with pytest.raises(FileNotFoundError):
+        kept.sync(handles(), 2)
+    assert not kept.failed
