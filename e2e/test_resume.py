@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.processes import LONG, Flyx, FlyxProcess, names_in, sha256, snapshot, write_random
+from e2e.processes import LONG, Flyx, FlyxProcess, names_in, sha256, snapshot, write_random, write_sparse
 
 MB = 1_000_000
 
@@ -166,3 +166,29 @@ def test_a_full_disk_keeps_what_arrived_and_disturbs_no_other_receiver(
     sender.ends(0)
     assert sha256(small_disk / "in" / "file") == sha256(source) == sha256(tmp_path / "other" / "file")
     assert again.event("done")["resumed"] >= LONG // 8
+
+
+def test_an_offer_that_is_declined_costs_an_unfinished_transfer_nothing(flyx: Flyx, tmp_path: Path) -> None:
+    source = write_random(tmp_path / "file", LONG)
+    before = source.read_bytes()
+    modified = source.stat().st_mtime_ns
+    target = tmp_path / "in"
+    sender = flyx.send(source)
+    under_way(flyx, sender, target, LONG // 4).kill()
+    sender.send_signal(signal.SIGINT).ends(130)
+    kept = snapshot(target)
+
+    write_sparse(source, LONG + 1)
+    other = flyx.send(source)
+    receiver = flyx.terminal("receive", "--server", flyx.server, "-o", target, other.code())
+    receiver.says("[y/N] ").type("n\r").ends(7)
+    other.send_signal(signal.SIGINT).ends(130)
+    assert snapshot(target) == kept
+
+    source.write_bytes(before)
+    os.utime(source, ns=(modified, modified))
+    sender = flyx.send(source)
+    again = flyx.receive(sender.code(), target).ends(0)
+    sender.ends(0)
+    assert again.event("done")["resumed"] > LONG // 8
+    assert sha256(target / "file") == sha256(source)

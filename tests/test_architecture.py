@@ -130,6 +130,16 @@ def test_the_client_never_prints(module: Path) -> None:
     assert not tops & {"rich", "typer"}
 
 
+@pytest.mark.parametrize("module", [m for m in modules() if package_of(m) == "storage"], ids=relative_name)
+def test_only_durability_syncs(module: Path) -> None:
+    """It alone knows whether a sync has failed, after which none may be tried."""
+    if relative_name(module) == "storage/durability.py":
+        return
+    for node in nodes(module):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in {"fsync", "fdatasync", "syncfs", "O_SYNC", "O_DSYNC"}
+
+
 # Where the wall clock is shown to people, and decides nothing.
 SHOW_THE_TIME = {"cli/output.py", "storage/partial.py"}
 

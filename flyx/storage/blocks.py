@@ -1,4 +1,5 @@
-"""Writing the blocks of a partial file: through the kernel's page cache or, in a large file, past it.
+"""Writing the blocks of a partial file: through the kernel's page cache or, in a large file, past it; and
+reading them back.
 
 What goes through the cache is copied there, into pages that must be found first, and written out by the time
 of the next checkpoint. A large file pushes out what else the machine had in its cache, and is not read soon.
@@ -20,14 +21,17 @@ import errno
 import fcntl
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from flyx.errors import LocalProtocolError
 from flyx.transfer.manifest import BLOCK_SIZE
 
 LARGE = 64 * BLOCK_SIZE
 """Bytes of a file from which on its blocks are written past the cache."""
+
+Data = TypeVar("Data")
 
 _O_DIRECT = getattr(os, "O_DIRECT", 0)
 # Of filesystems that do not write past the cache, or not so.
@@ -70,7 +74,7 @@ class BlockWriter:
         done = 0
         try:
             if size >= LARGE and len(block) == BLOCK_SIZE and not self._refused:
-                done = self._write_past_cache(handle, start, block)
+                done = self._past_cache(handle, os.pwrite, block, start) or 0
             if done < len(block):
                 _write_through_cache(handle, start + done, block[done:])
         except OSError:
@@ -79,17 +83,38 @@ class BlockWriter:
                 os.ftruncate(handle, start)
             raise
 
-    def _write_past_cache(self, handle: int, offset: int, block: memoryview) -> int:
-        """Write as much of a whole block as the disk takes; none if the filesystem refuses."""
+    def read_back(self, handle: int, start: int, length: int) -> memoryview:
+        """Read a block from the disk, whatever the page cache has; it is there until the next is gathered.
+
+        A page that could not be written stays in the cache, clean. Linux reads past it with O_DIRECT. Where
+        the filesystem refuses that, the kernel is advised to forget the page first; it forgets those that
+        are clean and nobody else uses (posix_fadvise(2)).
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(handle, start, length, os.POSIX_FADV_DONTNEED)
+        # Past the cache the disk gives only whole pages.
+        whole = -(-length // mmap.PAGESIZE) * mmap.PAGESIZE
+        done = None if self._refused else self._past_cache(handle, os.preadv, [self._buffer[:whole]], start)
+        if done is None:
+            done = os.preadv(handle, [self._buffer[:length]], start)
+        return self._buffer[: min(done, length)]
+
+    def _past_cache(
+        self, handle: int, call: Callable[[int, Data, int], int], data: Data, offset: int
+    ) -> int | None:
+        """Return what a call says that goes past the cache; None if the filesystem refuses."""
         flags = fcntl.fcntl(handle, fcntl.F_GETFL)
         try:
             fcntl.fcntl(handle, fcntl.F_SETFL, flags | _O_DIRECT)
-            return os.pwrite(handle, block, offset)
+            return call(handle, data, offset)
         except OSError as error:
             if error.errno not in _REFUSALS:
                 raise
             self._refused = True
-            return 0
+            return None
         finally:
             fcntl.fcntl(handle, fcntl.F_SETFL, flags)
 

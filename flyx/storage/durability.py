@@ -19,11 +19,17 @@ where it is not, only syncfs and the threads save flushes, and the distance grow
 
 The price: syncfs writes what other programs have left unwritten on the same filesystem, too. A few files
 therefore get an fsync each.
+
+A sync that has failed cannot be made good by another one. Linux tells each descriptor once that pages could
+not be written, and takes these pages for clean from then on: the next fsync returns 0, reads find the bytes
+in the page cache, and the disk has never had them (fsync(2); "PostgreSQL's fsync() surprise", LWN 752063).
+So the first failure is the last sync of a transfer.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import re
@@ -36,23 +42,48 @@ _FEW = 8
 """Fewer handles than this get an fsync each."""
 
 
-def sync(handles: Iterable[int], count: int) -> None:
-    """Make files or directories durable, all on one filesystem.
+class Durability:
+    """Makes the files and directories of one transfer durable, until that fails for the first time.
 
-    Args:
-        handles: open descriptors; each is done with before the next is asked for, and all are asked for.
-        count: how many they are.
-
-    Raises:
-        OSError: something could not be written; of a large group it is not known what.
+    Attributes:
+        failed: a sync has failed: what was written since the last one that did not may be lost, whatever can
+            be read of it now.
     """
-    together = count >= _FEW and _syncfs is not None
-    handle = None
-    for handle in handles:
-        if not together:
-            os.fsync(handle)
-    if together and _syncfs is not None and handle is not None:
-        _syncfs(handle)
+
+    def __init__(self) -> None:
+        self.failed = False
+
+    def sync(self, handles: Iterable[int], count: int = 1) -> None:
+        """Make files or directories durable, all on one filesystem.
+
+        Args:
+            handles: open descriptors; each is done with before the next is asked for, and all are asked for.
+            count: how many they are.
+
+        Raises:
+            OSError: something could not be written; of a large group it is not known what. Or a sync has
+                failed before: then this one tries nothing.
+        """
+        self.check()
+        together = count >= _FEW and _syncfs is not None
+        handle = None
+        for handle in handles:
+            if not together:
+                self._once(os.fsync, handle)
+        if together and _syncfs is not None and handle is not None:
+            self._once(_syncfs, handle)
+
+    def _once(self, call: Callable[[int], None], handle: int) -> None:
+        try:
+            call(handle)
+        except BaseException:
+            self.failed = True
+            raise
+
+    def check(self) -> None:
+        """Raise OSError if a sync has failed: nothing may be vouched for any more."""
+        if self.failed:
+            raise OSError(errno.EIO, "the disk has failed to store what was written before")
 
 
 def _find_syncfs() -> Callable[[int], None] | None:

@@ -32,7 +32,9 @@ def write_error(error: OSError, action: str, path: str | Path, directory: Path, 
             directory, missing, 0, hint="your disk quota is used up; free some space, or ask for more"
         )
     if error.errno == errno.ENOSPC:
-        return no_space(directory, missing, free_space(directory) or 0)
+        free = free_space(directory) or 0
+        below = "the storage that the filesystem lies on is full, though the filesystem is not; enlarge it"
+        return no_space(directory, missing, free, hint=below if free > missing else None)
     return storage_error(error, action, path)
 
 

@@ -14,23 +14,32 @@ A file of lines, each a CRC-32 in hex, a space, and a JSON array; the first elem
 Data is made durable before a record says so, and a final name is given only after both. A line that is cut
 short, damaged or impossible ends the journal: nothing after it is believed. When a journal is taken up again
 it is written anew, whole, and moved over the old one.
+
+After a sync has failed nothing is written to the journal any more, and it gets another name, DOUBTED_NAME.
+What it says was durable before; a later run reads it back from the disk all the same before it believes it.
+The new name itself is never synced: what it warns of are bytes that only the page cache has, and they are
+gone with the name if the power is.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from flyx.storage.tree import Parts
+from flyx.storage.durability import Durability
+from flyx.storage.tree import Parts, is_private
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry
 
 NAME = "journal"
+DOUBTED_NAME = "journal.doubted"
 _NEW_NAME = "journal.new"
 _VERSION = 1
 
@@ -124,10 +133,15 @@ class Heading:
 
 
 class Contents:
-    """What a journal says, record by record."""
+    """What a journal says, record by record.
+
+    Attributes:
+        doubted: a sync has failed since it was begun.
+    """
 
     def __init__(self, heading: Heading) -> None:
         self.heading = heading
+        self.doubted = False
         self.names: dict[str, str] = {}
         self.made: set[Parts] = set()
         # Partial files by their number, and saved ones by their path in the manifest.
@@ -143,7 +157,7 @@ class Contents:
         match record:
             case ["name", str(root), str(name)]:
                 self.names[root] = name
-            case ["made", [*parts]] if parts and all(isinstance(part, str) for part in parts):
+            case ["made", [*parts]] if _stay_below(parts):
                 self.made.add(tuple(parts))
             case ["file", int(number), str(path), int(size), int(mtime_us), int(inode)] if (
                 number not in self.begun and size >= 0
@@ -162,7 +176,7 @@ class Contents:
                 int(inode),
                 int(time),
                 str(sha),
-            ] if parts and all(isinstance(part, str) for part in parts):
+            ] if size >= 0 and _stay_below(parts) and len(bytes.fromhex(sha)) == DIGEST_SIZE:
                 identity = Identity(path, size, mtime_us)
                 self.saved[path] = Saved(identity, tuple(parts), inode, time, bytes.fromhex(sha))
             case _:
@@ -191,6 +205,14 @@ class Contents:
                 yield blocks_record(number, at // DIGEST_SIZE, begun.digests[at : at + step])
         for saved in self.saved.values():
             yield saved.record()
+
+
+def _stay_below(parts: Sequence[object]) -> bool:
+    """Whether these are the parts of a path that leads to something below the output directory."""
+    return bool(parts) and all(
+        isinstance(part, str) and part not in {"", ".", ".."} and not {"/", "\0"} & set(part)
+        for part in parts
+    )
 
 
 def begun_record(number: int, identity: Identity, inode: int) -> Record:
@@ -246,42 +268,69 @@ def _heading(line: bytes) -> Heading | None:
 
 def read_heading(directory: int) -> Heading | None:
     """Return the first line of the journal in a directory, given by its handle; None if it has none."""
-    with suppress(OSError):
-        handle = os.open(NAME, _READ, dir_fd=directory)
-        try:
-            return _heading(os.read(handle, _LONGEST_FIRST_LINE).partition(b"\n")[0])
-        finally:
-            os.close(handle)
+    for name in (NAME, DOUBTED_NAME):
+        with suppress(OSError), open(_open_private(name, directory), "rb") as file:
+            return _heading(file.read(_LONGEST_FIRST_LINE).partition(b"\n")[0])
     return None
 
 
 def read(directory: int) -> Contents | None:
     """Return what the journal in a directory says, None if it has none."""
-    with suppress(OSError):
-        with open(os.open(NAME, _READ, dir_fd=directory), "rb") as file:
-            return parse(file.read())
+    for name in (NAME, DOUBTED_NAME):
+        with suppress(OSError), open(_open_private(name, directory), "rb") as file:
+            contents = parse(file.read())
+            if contents:
+                contents.doubted = name == DOUBTED_NAME
+            return contents
     return None
+
+
+def doubt(directory: int) -> None:
+    """A sync has failed: have later runs doubt the journal in a directory, if there is one."""
+    # If this fails, it says nothing all the same that was not durable once.
+    with suppress(OSError):
+        os.rename(NAME, DOUBTED_NAME, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def exists(directory: int) -> bool:
+    """Whether there is a journal in a directory, good or not."""
+    return not {NAME, DOUBTED_NAME}.isdisjoint(os.listdir(directory))
+
+
+def _open_private(name: str, directory: int) -> int:
+    """Open a file to read it, if nobody else may write to it; OSError if not."""
+    handle = os.open(name, _READ, dir_fd=directory)
+    if not is_private(os.fstat(handle), stat.S_IFREG):
+        os.close(handle)
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    return handle
 
 
 class Journal:
     """A journal that is being written."""
 
-    def __init__(self, directory: int, records: Iterable[Record]) -> None:
+    def __init__(
+        self, directory: int, records: Iterable[Record], durability: Durability, *, doubted: bool = False
+    ) -> None:
         """Begin a journal with these records; it takes the place of one that is there, at once and durably.
 
         Args:
             directory: handle of the directory it is in.
             records: the heading, and what is known already.
+            durability: of the transfer.
+            doubted: whether the one that is there is doubted: this one then is, too.
         """
         self._handle = os.open(_NEW_NAME, _CREATE, 0o600, dir_fd=directory)
+        self._durability = durability
         self._size = 0
         try:
             self.append(records)
-            os.fsync(self._handle)
-            os.rename(_NEW_NAME, NAME, src_dir_fd=directory, dst_dir_fd=directory)
-            os.fsync(directory)
+            durability.sync([self._handle])
+            name = DOUBTED_NAME if doubted else NAME
+            os.rename(_NEW_NAME, name, src_dir_fd=directory, dst_dir_fd=directory)
+            durability.sync([directory])
         except BaseException:
-            self.close()
+            os.close(self._handle)
             raise
 
     @property
@@ -292,8 +341,12 @@ class Journal:
     def append(self, records: Iterable[Record]) -> None:
         """Write records. If that fails, none of them counts, and later ones can still follow.
 
-        They are durable after the next fsync of `handle`.
+        They are durable after the next sync of `handle`.
+
+        Raises:
+            OSError: they cannot be written, or a sync has failed.
         """
+        self._durability.check()
         lines = memoryview(b"".join(serialize(record) for record in records))
         offset = self._size
         try:

@@ -6,9 +6,13 @@ never shared with another transfer into the same directory. All access is by han
 ground away. Beside them is the journal, from which a later run learns what it need not get again.
 
 What a later run believes: that a partial file of the inode in the journal, at least as long as the journal
-says, still has the bytes that were verified before they were written. It reads the last of their blocks to
-see that the disk kept its word, and no more: the first new byte of a file of 10 GB does not wait for 10 GB to
-be read.
+says, still has the bytes that were verified before they were written. It reads the last of their blocks from
+the disk to see that it kept its word, and no more: the first new byte of a file of 10 GB does not wait for
+10 GB to be read. If a sync has failed, the run that met it writes nothing more to the journal, and later ones
+read back all that the journal says.
+
+A later run changes nothing of what it finds before its transfer is accepted, that is, before it is to write,
+finish or remove something: what is only offered costs nothing of what is there.
 """
 
 from __future__ import annotations
@@ -17,21 +21,24 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from flyx.errors import DestinationExists
 from flyx.storage import journal, state
 from flyx.storage.blocks import BlockWriter
-from flyx.storage.journal import Contents, Heading, Identity, Journal, Record, Saved
+from flyx.storage.durability import Durability
+from flyx.storage.journal import Begun, Contents, Heading, Identity, Journal, Record, Saved
 from flyx.storage.state import StateDirectory
-from flyx.storage.tree import Parts, Tree
+from flyx.storage.tree import Parts, Tree, is_private
 from flyx.transfer.disk import Changed, Held, Kept
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, RunningDigest, block_digest
+from flyx.transfer.names import STATE_DIRECTORY
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KNOWN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 CHECKPOINT_INTERVAL = 1.0
 """Seconds between two checkpoints: as much work as a crash can cost. An fsync for each block would cost more
@@ -70,26 +77,35 @@ class Partials:
     One of them is open at a time, however many there are.
     """
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, durability: Durability) -> None:
         self._tree = tree
+        self._durability = durability
         self._blocks = BlockWriter()
         # Set by begin().
         self._heading: Heading | None = None
-        # Set when the first file is begun, or when an unfinished transfer goes on.
+        # Where unfinished transfers were found, or this one is.
+        self.state_directory = STATE_DIRECTORY
+        # Set when an unfinished transfer goes on, or when the first file is begun.
         self._own: StateDirectory | None = None
-        # Set at the first checkpoint, or when an unfinished transfer goes on.
+        # Whether the transfer has been accepted, and _own been made ready for it.
+        self._prepared = False
+        # Set with _prepared if an unfinished transfer goes on, else at the first checkpoint.
         self._journal: Journal | None = None
-        # What the journal said when it was taken up.
+        # What the journal said when it was found, without what is of no use.
         self._found: Contents | None = None
         # Numbers of the partial files found, by path; without those that were asked for.
         self._left: dict[str, int] = {}
+        # Numbers of those that are of no use, and wait for the transfer to be accepted to be removed.
+        self._useless: set[int] = set()
+        # Where files are that an earlier run has saved.
+        self.kept_directories: set[Parts] = set()
         # Whether the journal has files that were saved.
         self._has_saved = False
         self._files: dict[int, _Partial] = {}
         self._next_number = 0
         # The file in use and its handle.
         self._open: tuple[int, int] | None = None
-        # Mode bits that the umask, or the directory's default ACL, lets new files have. Set with _own.
+        # Mode bits that the umask, or the directory's default ACL, lets new files have. Set with _prepared.
         self.permitted = 0
         # Directories that the journal has.
         self._recorded_made: set[Parts] = set()
@@ -99,29 +115,52 @@ class Partials:
     # An unfinished transfer goes on.
 
     def begin(self, manifest_id: str, roots: Sequence[str]) -> list[Heading]:
-        """Take up the unfinished transfer of these roots, if there is one; return the headings of others."""
+        """Find the unfinished transfer of these roots, if there is one; return the headings of others.
+
+        It is locked from then on, and not changed yet.
+        """
         self._heading = Heading.of(manifest_id, roots, int(time.time()))
         if not self._tree.open():
             return []
-        own, others = state.find(self._tree, self._heading)
+        own, others, self.state_directory = state.find(self._tree, self._heading)
         if own is None:
             return others
         found = journal.read(own.handle)
         if found is None:
             own.release()
             return others
-        self._remove_unknown(own, found)
-        self._settle_in(own)
+        self._own = own
         self._found = found
         self._has_saved = bool(found.saved)
         self._left = {begun.identity.path: number for number, begun in found.begun.items()}
         self._next_number = max(found.begun, default=-1) + 1
         found.heading = self._heading
-        self._journal = Journal(own.handle, found.records())
         self._recorded_made = set(found.made)
         self._tree.made |= found.made
+        self._tree.unsynced |= found.made
         self._recorded_names = dict(found.names)
         return others
+
+    def _prepare(self) -> StateDirectory:
+        """The transfer has been accepted: return its directory, made ready for it."""
+        if self._own is not None and self._prepared:
+            return self._own
+        state.remove_abandoned(self._tree)
+        if self._own is None:
+            self._own = state.make(self._tree)
+            self.state_directory = self._own.parent
+        if self._found:
+            # First those that nothing is known of: the new journal may need the room.
+            self._remove_unknown(self._own, {*self._found.begun, *self._useless})
+        self.permitted = self._probe(self._own)
+        self._take_reserve(self._own)
+        if self._found:
+            records = self._found.records()
+            doubted = self._found.doubted
+            self._journal = Journal(self._own.handle, records, self._durability, doubted=doubted)
+            self._remove_unknown(self._own, self._found.begun)
+        self._prepared = True
+        return self._own
 
     @property
     def names(self) -> dict[str, str]:
@@ -147,18 +186,29 @@ class Partials:
             return None
         number = self._left.pop(entry.path, None)
         if kept := self._saved(entry):
+            self.kept_directories.add(kept.parts[:-1])
             return Kept(file, self._tree.shown(kept.parts), kept.digest)
         if number is None:
             return None
         begun = self._found.begun[number]
-        self._files[file] = _Partial(number, begun.identity, begun.size, begun.digests, len(begun.digests))
+        digests = bytearray(begun.digests)
+        self._files[file] = _Partial(number, begun.identity, begun.size, digests, len(digests))
         if begun.identity != Identity.of(entry):
-            self.discard(file)
+            self._give_up(file)
             return Changed(file)
-        if not begun.digests or not self._is_sound(file, begun.inode):
-            self.discard(file)
+        if not self._is_sound(number, begun):
+            self._give_up(file)
             return None
         return Held(file, bytes(begun.digests))
+
+    def _give_up(self, file: int) -> None:
+        """What was found of a file is of no use."""
+        if self._prepared:
+            self.discard(file)
+        elif self._found:
+            number = self._files.pop(file).number
+            del self._found.begun[number]
+            self._useless.add(number)
 
     def _saved(self, entry: Entry) -> Saved | None:
         """Where this file was saved before, if it is still there as it was."""
@@ -168,30 +218,58 @@ class Partials:
         with suppress(OSError, DestinationExists):
             status = self._tree.status(saved.parts)
             if status is not None and stat.S_ISREG(status.st_mode) and saved.is_at(status):
-                return saved
+                return saved if self._is_stored(saved) else None
         return None
 
-    def _is_sound(self, file: int, inode: int) -> bool:
-        """Whether a partial file is what the journal knows; cut off what it does not know."""
-        partial = self._files[file]
+    def _is_stored(self, saved: Saved) -> bool:
+        """Whether the disk has the file that was saved; it is asked if there is doubt.
+
+        Raises:
+            OSError: it does not say.
+        """
+        if self._found is None or not self._found.doubted:
+            return True
+        digest = RunningDigest()
+        handle = os.open(saved.parts[-1], _READ, dir_fd=self._tree.handle(saved.parts[:-1]))
         try:
-            handle = self._handle(file, partial.identity)
-            status = os.fstat(handle)
-            # Two names: a crash came between the two steps of giving it its final one.
-            if (status.st_ino, status.st_nlink) != (inode, 1) or status.st_size < partial.written:
-                return False
-            last = (partial.written - 1) // BLOCK_SIZE * BLOCK_SIZE
-            block = os.pread(handle, partial.written - last, last)
-            os.ftruncate(handle, partial.written)
+            for at in range(0, saved.identity.size, BLOCK_SIZE):
+                length = min(BLOCK_SIZE, saved.identity.size - at)
+                digest.add(block_digest(self._blocks.read_back(handle, at, length)))
+        finally:
+            os.close(handle)
+        return digest.value() == saved.digest
+
+    def _is_sound(self, number: int, begun: Begun) -> bool:
+        """Whether a partial file has what the journal says; more than that is cut off before it is used."""
+        if self._own is None or self._found is None or not begun.digests:
+            return False
+        try:
+            handle = os.open(_part(number), _READ, dir_fd=self._own.handle)
         except OSError:
             return False
-        return block_digest(block) == partial.digests[-DIGEST_SIZE:]
+        try:
+            status = os.fstat(handle)
+            # Two names: a crash came between the two steps of giving it its final one.
+            same = (status.st_ino, status.st_nlink) == (begun.inode, 1) and status.st_size >= begun.size
+            if not same or not is_private(status, stat.S_IFREG):
+                return False
+            last = (begun.size - 1) // BLOCK_SIZE * BLOCK_SIZE
+            for at in range(0 if self._found.doubted else last, begun.size, BLOCK_SIZE):
+                block = self._blocks.read_back(handle, at, min(BLOCK_SIZE, begun.size - at))
+                index = at // BLOCK_SIZE * DIGEST_SIZE
+                if block_digest(block) != begun.digests[index : index + DIGEST_SIZE]:
+                    return False
+        except OSError:
+            return False
+        finally:
+            os.close(handle)
+        return True
 
-    def _remove_unknown(self, own: StateDirectory, found: Contents) -> None:
-        """Remove what was begun and never recorded."""
-        known = {journal.NAME, *(_part(number) for number in found.begun)}
+    def _remove_unknown(self, own: StateDirectory, known: Collection[int]) -> None:
+        """Remove all but the journal and the partial files of these numbers."""
+        names = {journal.NAME, journal.DOUBTED_NAME, *map(_part, known)}
         for name in os.listdir(own.handle):
-            if name not in known:
+            if name not in names:
                 with suppress(OSError):
                     os.unlink(name, dir_fd=own.handle)
 
@@ -232,13 +310,18 @@ class Partials:
             partial.digests += digest
 
     def checkpoint(self) -> None:
-        """Make durable what was written, then say so in the journal."""
+        """Make durable what was written, then say so in the journal.
+
+        Raises:
+            OSError: it could not be done. If a sync has failed, now or before, nothing is said.
+        """
+        self._durability.check()
         pending = [(file, p) for file, p in self._files.items() if len(p.digests) > (p.recorded or 0)]
         if pending:
             records: list[Record] = []
             for file, partial in pending:
                 handle = self._handle(file, partial.identity)
-                os.fsync(handle)
+                self._durability.sync([handle])
                 if partial.recorded is None:
                     inode = os.fstat(handle).st_ino
                     records.append(journal.begun_record(partial.number, partial.identity, inode))
@@ -247,9 +330,9 @@ class Partials:
             writer = self._writer()
             if any(partial.recorded is None for _, partial in pending):
                 # Their names there are new as well.
-                os.fsync(self.source(pending[0][0])[0])
+                self._durability.sync([self.source(pending[0][0])[0]])
             writer.append(records)
-            os.fsync(writer.handle)
+            self._durability.sync([writer.handle])
             for _, partial in pending:
                 partial.recorded = len(partial.digests)
         self._next_checkpoint = time.monotonic() + CHECKPOINT_INTERVAL
@@ -287,11 +370,12 @@ class Partials:
         self._has_saved = True
         return self._writer().handle
 
-    def record_made(self) -> None:
-        """Record the directories that were made since the last time."""
+    def record_made(self) -> bool:
+        """Record the directories that were made since the last time; return whether there were any."""
         if new := self._tree.made - self._recorded_made:
             self._writer().append(["made", list(parts)] for parts in sorted(new))
             self._recorded_made |= new
+        return bool(new)
 
     def forget(self, file: int) -> None:
         """A file has its final name."""
@@ -318,6 +402,20 @@ class Partials:
 
     def keep(self) -> bool:
         """The transfer ends here for now: keep what a later run can go on with, and return whether any is."""
+        if self._prepared and not self._durability.failed:
+            self._record_all()
+        if self._durability.failed and self._own is not None:
+            # To sync again would be told that all is well (durability.py).
+            self._free_reserve()
+            journal.doubt(self._own.handle)
+        begun = any(partial.recorded for partial in self._files.values())
+        only_shown = self._found is not None and not self._prepared
+        keep = begun or bool(self._left) or self._has_saved or only_shown
+        self._let_go(keep=keep)
+        return keep
+
+    def _record_all(self) -> None:
+        """Record what has arrived, as much of it as the disk has room for."""
         self._free_reserve()
         try:
             self.checkpoint()
@@ -330,12 +428,9 @@ class Partials:
         with suppress(OSError):
             if self._journal is not None:
                 self.record_made()
-        begun = any(partial.recorded for partial in self._files.values())
-        keep = begun or bool(self._left) or self._has_saved
-        self._let_go(keep=keep)
-        return keep
 
     def _give_last_block_back(self) -> None:
+        self._durability.check()
         for file, partial in self._files.items():
             if len(partial.digests) > (partial.recorded or 0):
                 partial.written = (partial.written - 1) // BLOCK_SIZE * BLOCK_SIZE
@@ -357,22 +452,23 @@ class Partials:
             else:
                 self._own.remove()
             self._own = None
+            self._prepared = False
 
     def _writer(self) -> Journal:
+        own = self._prepare()
         if self._journal is None:
-            assert self._own is not None
             assert self._heading is not None
-            self._journal = Journal(self._own.handle, [self._heading.record()])
-            self._own.sync()
+            self._journal = Journal(own.handle, [self._heading.record()], self._durability)
+            self._durability.sync(own.place())
         return self._journal
 
     # The reserve.
 
-    def _take_reserve(self) -> None:
+    def _take_reserve(self, own: StateDirectory) -> None:
         # Without it everything works, but on a full disk. macOS has no such call.
         with suppress(OSError):
-            if hasattr(os, "posix_fallocate") and self._own is not None:
-                handle = os.open(_RESERVE_NAME, _NEW, 0o600, dir_fd=self._own.handle)
+            if hasattr(os, "posix_fallocate"):
+                handle = os.open(_RESERVE_NAME, _NEW, 0o600, dir_fd=own.handle)
                 try:
                     os.posix_fallocate(handle, 0, RESERVE)
                 finally:
@@ -388,23 +484,23 @@ class Partials:
 
     # Handles.
 
-    def _settle_in(self, own: StateDirectory) -> None:
-        """Work in this directory from now on."""
-        self._own = own
-        self.permitted = self._probe()
-        self._take_reserve()
-
     def _handle(self, file: int, identity: Identity) -> int:
         if self._open and self._open[0] == file:
             return self._open[1]
+        if self._open and (last := self._files.get(self._open[0])):
+            # The kernel forgets with a file that is not open that it could not be written.
+            if len(last.digests) > (last.recorded or 0):
+                self._durability.sync([self._open[1]])
         self._close_file()
-        if self._own is None:
-            self._settle_in(state.make(self._tree))
-            assert self._own is not None
+        own = self._prepare()
         if file in self._files:
-            handle = os.open(_part(self._files[file].number), _KNOWN, dir_fd=self._own.handle)
+            partial = self._files[file]
+            handle = os.open(_part(partial.number), _KNOWN, dir_fd=own.handle)
+            # What is longer than the journal says was never verified, or never made durable.
+            if os.fstat(handle).st_size > partial.written:
+                os.ftruncate(handle, partial.written)
         else:
-            handle = os.open(_part(self._next_number), _NEW, 0o600, dir_fd=self._own.handle)
+            handle = os.open(_part(self._next_number), _NEW, 0o600, dir_fd=own.handle)
             self._files[file] = _Partial(self._next_number, identity)
             self._next_number += 1
         self._open = file, handle
@@ -415,15 +511,14 @@ class Partials:
             os.close(self._open[1])
             self._open = None
 
-    def _probe(self) -> int:
+    def _probe(self, own: StateDirectory) -> int:
         """Ask the kernel what mode a new file gets: to read the umask is to change it, for all threads."""
-        assert self._own is not None
-        handle = os.open("probe", _NEW, 0o777, dir_fd=self._own.handle)
+        handle = os.open("probe", _NEW, 0o777, dir_fd=own.handle)
         try:
             return os.fstat(handle).st_mode & 0o777
         finally:
             os.close(handle)
-            os.unlink("probe", dir_fd=self._own.handle)
+            os.unlink("probe", dir_fd=own.handle)
 
 
 def _part(number: int) -> str:

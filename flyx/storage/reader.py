@@ -35,7 +35,7 @@ from flyx.transfer.manifest import (
     block_count,
     block_digest,
 )
-from flyx.transfer.names import STATE_DIRECTORY, NameLedger
+from flyx.transfer.names import NameLedger, is_state_directory
 
 # O_NONBLOCK: a file that became a FIFO must not hang us; it changes nothing about regular files.
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -163,7 +163,7 @@ class _Scanner:
             return
         except OSError as error:
             raise storage_error(error, "read", item.path) from error
-        if item.name == STATE_DIRECTORY:
+        if is_state_directory(item.name):
             self.skipped.append(Skipped(item.path, "flyx keeps its own files there"))
         elif stat.S_ISREG(status.st_mode):
             self._add_file(item.path, name, status)

@@ -1,27 +1,36 @@
-"""The directory of one transfer below STATE_DIRECTORY: made, locked, found again and removed.
+"""The directory of one transfer below the state directory: made, locked, found again and removed.
 
 It has a random name and belongs to one process at a time, which holds a lock (flock) on it. After the process
 has ended, however it did, another one can take the directory up; while it runs, another transfer into the
 same output directory makes its own.
+
+The state directory belongs to one user. In an output directory that others may write to, such as /tmp, one of
+them may have made STATE_DIRECTORY; then ours is the one with our user id after its name. What is used, down
+to the files, is ours and nobody else's to write to. That is asked of what has been opened, not of a name,
+which could stand for something else a moment later.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
 from flyx.errors import StorageError
 from flyx.storage import journal
 from flyx.storage.journal import Heading
-from flyx.storage.tree import Tree, open_directory
+from flyx.storage.tree import Tree, is_private, open_directory
 from flyx.transfer.names import STATE_DIRECTORY
 
 # Attempts to make the state directory while other transfers, ending, remove it.
 _ATTEMPTS = 20
+
+_PROBE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _NAME = re.compile(r"[0-9a-f]{16}")
 
@@ -29,14 +38,16 @@ _NAME = re.compile(r"[0-9a-f]{16}")
 class StateDirectory:
     """The directory of one transfer, locked."""
 
-    def __init__(self, tree: Tree, state: int, own: int, name: str) -> None:
+    def __init__(self, tree: Tree, parent: str, state: int, own: int, name: str) -> None:
         """Args:
         tree: the output directory.
-        state: handle of STATE_DIRECTORY, ours from now on.
+        parent: name of the state directory in it.
+        state: handle of that, ours from now on.
         own: handle of the directory, ours from now on.
-        name: its name in STATE_DIRECTORY.
+        name: its name in the state directory.
         """
         self._tree = tree
+        self.parent = parent
         self._state = state
         self.handle = own
         self.name = name
@@ -49,21 +60,21 @@ class StateDirectory:
             )
         return False
 
-    def sync(self) -> None:
-        """Make its place durable: its name, and that of STATE_DIRECTORY."""
-        os.fsync(self._state)
-        os.fsync(self._tree.base)
+    def place(self) -> tuple[int, int]:
+        """The handles of the directories that have its name, and that of the state directory."""
+        return self._state, self._tree.base
 
     def remove(self) -> None:
-        """Remove it with all that is in it, and STATE_DIRECTORY if no other transfer uses that."""
-        for name in os.listdir(self.handle):
-            with suppress(OSError):
-                os.unlink(name, dir_fd=self.handle)
+        """Remove it with all that is in it, and the state directory if no other transfer uses that."""
+        with suppress(OSError):
+            for name in os.listdir(self.handle):
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=self.handle)
         with suppress(OSError):
             os.rmdir(self.name, dir_fd=self._state)
         self.release()
         with suppress(OSError):
-            os.rmdir(STATE_DIRECTORY, dir_fd=self._tree.base)
+            os.rmdir(self.parent, dir_fd=self._tree.base)
 
     def release(self) -> None:
         """Let another transfer take it up."""
@@ -71,20 +82,24 @@ class StateDirectory:
         os.close(self._state)
 
 
+def names() -> tuple[str, str]:
+    """What the state directory may be called, the usual name first."""
+    return STATE_DIRECTORY, f"{STATE_DIRECTORY}-{os.geteuid()}"
+
+
 def make(tree: Tree) -> StateDirectory:
-    """Make a directory for a new transfer."""
+    """Make a directory for a new transfer.
+
+    Raises:
+        StorageError: both names that the state directory may have are taken by what is not ours.
+    """
     for attempt in range(_ATTEMPTS):
-        with suppress(FileExistsError):
-            os.mkdir(STATE_DIRECTORY, 0o700, dir_fd=tree.base)
         state = None
         try:
-            state = open_directory(STATE_DIRECTORY, tree.base)
+            parent, state = _make_state(tree)
             name = secrets.token_hex(8)
             os.mkdir(name, 0o700, dir_fd=state)
             own = open_directory(name, state)
-        except NotADirectoryError:
-            path = tree.shown((STATE_DIRECTORY,))
-            raise StorageError(action="use", path=path, reason="it is not a directory") from None
         except OSError as error:
             if state is not None:
                 os.close(state)
@@ -96,27 +111,86 @@ def make(tree: Tree) -> StateDirectory:
         # Where there are no locks (NFS, FUSE), it serves as well, and is never taken up again.
         with suppress(OSError):
             fcntl.flock(own, fcntl.LOCK_EX)
-        made = StateDirectory(tree, state, own, name)
+        made = StateDirectory(tree, parent, state, own, name)
         if made.exists():
             return made
         made.release()
-    path = tree.shown((STATE_DIRECTORY,))
-    raise StorageError(action="use", path=path, reason="something keeps removing what is in it")
+    raise _unusable(tree, STATE_DIRECTORY, "something keeps removing what is in it")
 
 
-def find(tree: Tree, wanted: Heading) -> tuple[StateDirectory | None, list[Heading]]:
+def _make_state(tree: Tree) -> tuple[str, int]:
+    """Open the state directory, made if it is missing; return its name and its handle."""
+    for name in names():
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=tree.base)
+        try:
+            state = open_directory(name, tree.base)
+        except (NotADirectoryError, PermissionError):
+            status = os.stat(name, dir_fd=tree.base, follow_symlinks=False)
+            if status.st_uid == os.geteuid():
+                if not stat.S_ISDIR(status.st_mode):
+                    raise _unusable(tree, name, "it is not a directory") from None
+                raise
+        else:
+            status = os.fstat(state)
+            if is_private(status, stat.S_IFDIR) or not _keeps_owners(tree):
+                return name, state
+            os.close(state)
+    raise _unusable(tree, name, _fault(status))
+
+
+def _fault(status: os.stat_result) -> str:
+    """Why we do not use what is there under the name of the state directory."""
+    if status.st_uid == os.geteuid():
+        return "others than you may write to it"
+    try:
+        owner = pwd.getpwuid(status.st_uid).pw_name
+    except KeyError:
+        owner = f"the user {status.st_uid}"
+    return f"it belongs to {owner}, not to you"
+
+
+def _keeps_owners(tree: Tree) -> bool:
+    """Whether the filesystem knows whose a file is and who may write to it, as FAT and many in FUSE do not.
+
+    Where it does not, all is to be had by everybody who can get there, and no name is safer than another.
+    """
+    name = f"{STATE_DIRECTORY}-{secrets.token_hex(8)}"
+    handle = os.open(name, _PROBE, 0o600, dir_fd=tree.base)
+    try:
+        status = os.fstat(handle)
+        return is_private(status, stat.S_IFREG)
+    finally:
+        os.close(handle)
+        with suppress(OSError):
+            os.unlink(name, dir_fd=tree.base)
+
+
+def _unusable(tree: Tree, name: str, reason: str) -> StorageError:
+    hint = "remove it if you may, or choose another directory with -o"
+    return StorageError(action="use", path=tree.shown((name,)), reason=reason, hint=hint)
+
+
+def find(tree: Tree, wanted: Heading) -> tuple[StateDirectory | None, list[Heading], str]:
     """Look for an unfinished transfer that this one goes on with, and for others.
 
     The one with the same manifest id goes on; failing that, the latest with the same roots, whose files may
     have changed since.
 
     Returns:
-        Its directory, locked, or None; and the headings of the others that nobody is working on.
+        Its directory, locked, or None; the headings of the others that nobody is working on; and the name of
+        the state directory that they, or else it, are in.
     """
+    state_directory = STATE_DIRECTORY
     best: StateDirectory | None = None
     best_heading: Heading | None = None
     others: list[Heading] = []
-    for found, heading in _unfinished(tree):
+    for found in _unfinished(tree):
+        heading = journal.read_heading(found.handle)
+        if heading is None:
+            found.release()
+            continue
+        state_directory = found.parent
         if _rank(wanted, heading) <= _rank(wanted, best_heading):
             found.release()
             others.append(heading)
@@ -125,7 +199,7 @@ def find(tree: Tree, wanted: Heading) -> tuple[StateDirectory | None, list[Headi
             best.release()
             others.append(best_heading)
         best, best_heading = found, heading
-    return best, others
+    return best, others, state_directory
 
 
 def _rank(wanted: Heading, heading: Heading | None) -> tuple[bool, bool, int]:
@@ -134,30 +208,31 @@ def _rank(wanted: Heading, heading: Heading | None) -> tuple[bool, bool, int]:
     return heading.manifest_id == wanted.manifest_id, True, heading.time
 
 
-def _unfinished(tree: Tree) -> Iterator[tuple[StateDirectory, Heading]]:
-    """Yield the transfers that nobody is working on, each locked and with its heading.
-
-    What was begun and never got as far as a journal is removed.
-    """
-    try:
-        state = open_directory(STATE_DIRECTORY, tree.base)
-    except OSError:
-        return
-    try:
-        for name in sorted(os.listdir(state)):
-            found = _lock(tree, state, name)
-            if found is None:
-                continue
-            heading = journal.read_heading(found.handle)
-            if heading is None:
-                found.remove()
-            else:
-                yield found, heading
-    finally:
-        os.close(state)
+def remove_abandoned(tree: Tree) -> None:
+    """Remove what was begun and never got as far as a journal, if nobody is working on it."""
+    for found in _unfinished(tree):
+        if journal.exists(found.handle):
+            found.release()
+        else:
+            found.remove()
 
 
-def _lock(tree: Tree, state: int, name: str) -> StateDirectory | None:
+def _unfinished(tree: Tree) -> Iterator[StateDirectory]:
+    """Yield the directories that nobody is working on, each locked."""
+    for parent in names():
+        try:
+            state = open_directory(parent, tree.base)
+        except OSError:
+            continue
+        try:
+            for name in sorted(os.listdir(state)) if is_private(os.fstat(state), stat.S_IFDIR) else ():
+                if (found := _lock(tree, parent, state, name)) is not None:
+                    yield found
+        finally:
+            os.close(state)
+
+
+def _lock(tree: Tree, parent: str, state: int, name: str) -> StateDirectory | None:
     """Return a directory that is a transfer's, ours and free, or None."""
     if not _NAME.fullmatch(name):
         return None
@@ -165,11 +240,9 @@ def _lock(tree: Tree, state: int, name: str) -> StateDirectory | None:
         own = open_directory(name, state)
     except OSError:
         return None
-    found = StateDirectory(tree, os.dup(state), own, name)
+    found = StateDirectory(tree, parent, os.dup(state), own, name)
     with suppress(OSError):
-        status = os.fstat(own)
-        # In a directory that others may write to, they could plant one.
-        if status.st_uid == os.geteuid() and not status.st_mode & 0o022:
+        if is_private(os.fstat(own), stat.S_IFDIR):
             fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # It may have been removed before it was ours.
             if found.exists():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +42,15 @@ def open_directory(name: str, parent: int) -> int:
         raise
 
 
+def is_private(status: os.stat_result, kind: int) -> bool:
+    """Whether what was opened is of this kind (stat.S_IFDIR, S_IFREG), ours, and nobody else may write to it.
+
+    In a directory that others may write to, they could have planted it.
+    """
+    ours = status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return ours and stat.S_IFMT(status.st_mode) == kind
+
+
 class Tree:
     """The output directory and what is below it.
 
@@ -51,6 +61,8 @@ class Tree:
         self.directory = directory
         # Directories that this transfer made, below the output directory.
         self.made: set[Parts] = set()
+        # Those of them whose names may not be durable yet.
+        self.unsynced: set[Parts] = set()
         # Set while the output directory is open.
         self._base: int | None = None
         # The output directory and those above it, as far as this transfer made them; outermost first.
@@ -154,7 +166,7 @@ class Tree:
                 raise
         with suppress(FileExistsError):
             os.mkdir(name, missing(len(parts)), dir_fd=above)
-            self.made.add(parts)
+            self._made(parts)
         try:
             return open_directory(name, above)
         except NotADirectoryError:
@@ -166,8 +178,20 @@ class Tree:
             os.mkdir(name, mode, dir_fd=self.base)
         except FileExistsError:
             return False
-        self.made.add((name,))
+        self._made((name,))
         return True
+
+    def _made(self, parts: Parts) -> None:
+        self.made.add(parts)
+        self.unsynced.add(parts)
+
+    def unmake(self) -> None:
+        """Remove the directories whose names may not last, if they are empty: to be made anew."""
+        for parts in sorted(self.unsynced, key=len, reverse=True):
+            with suppress(OSError, DestinationExists):
+                os.rmdir(parts[-1], dir_fd=self.handle(parts[:-1]))
+                self.made.discard(parts)
+        self.unsynced.clear()
 
     def in_the_way(self, parts: Parts) -> DestinationExists:
         """The error for what no policy replaces."""

@@ -14,16 +14,16 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 from typing import assert_never
 
 from flyx.errors import CorruptData, DestinationExists, FlyxError, LocalProtocolError
-from flyx.storage import durability
+from flyx.storage.durability import GROUP, Durability
 from flyx.storage.failures import write_error
 from flyx.storage.journal import Identity, Saved
 from flyx.storage.partial import Partials
@@ -51,7 +51,7 @@ from flyx.transfer.disk import (
     WriteBlock,
 )
 from flyx.transfer.manifest import MAX_MTIME_US, Entry, EntryKind, block_digest
-from flyx.transfer.names import STATE_DIRECTORY, numbered
+from flyx.transfer.names import numbered
 
 __all__ = ["Destination", "ExistingPolicy"]
 
@@ -85,9 +85,10 @@ class Destination:
         self._existing = existing
         self._tree = Tree(directory)
         self._plan = Plan(self._tree, existing)
-        self._partials = Partials(self._tree)
+        self._durability = Durability()
+        self._partials = Partials(self._tree, self._durability)
         self._bytes_written = 0
-        # Files of the current batch that are complete, in order, at most durability.GROUP.
+        # Files of the current batch that are complete, in order, at most GROUP.
         self._finishing: list[_Finishing] = []
         self._lock = threading.Lock()
         self._ended = False
@@ -105,7 +106,7 @@ class Destination:
     @property
     def state_directory(self) -> str:
         """Where unfinished transfers are kept, as people know it."""
-        return self._tree.shown((STATE_DIRECTORY,))
+        return self._tree.shown((self._partials.state_directory,))
 
     def abandon(self) -> None:
         """Stop here: keep what was saved, and what a later run can go on with. Any number of times.
@@ -123,7 +124,7 @@ class Destination:
     def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Carry out operations in order, and return what came of each.
 
-        FinishFiles are saved together, at the end of the batch or every durability.GROUP files: the more of
+        FinishFiles are saved together, at the end of the batch or every GROUP files: the more of
         them a batch holds, the cheaper each is.
 
         Returns:
@@ -143,7 +144,7 @@ class Destination:
         failure: FlyxError | None = None
         for operation in operations:
             together = isinstance(operation, (FinishFile, WriteBlock))
-            if (not together or len(self._finishing) == durability.GROUP) and not self._save(outcomes):
+            if (not together or len(self._finishing) == GROUP) and not self._save(outcomes):
                 return outcomes
             try:
                 outcomes.append(self._carry_out(operation, len(outcomes)))
@@ -153,7 +154,12 @@ class Destination:
                 failure = error
             if failure:
                 break
-        if self._save(outcomes) and failure:
+        if failure and self._durability.failed and self._finishing:
+            # What waits to be saved was not made durable, and cannot be any more.
+            group, self._finishing = self._finishing, []
+            outcomes[group[0].position :] = [OperationFailed(failure)]
+            self._let_go(group)
+        elif self._save(outcomes) and failure:
             outcomes.append(OperationFailed(failure))
         return outcomes
 
@@ -252,26 +258,41 @@ class Destination:
         group, self._finishing = self._finishing, []
         if not group:
             return True
+        named: list[tuple[_Finishing, Parts]] = []
         try:
             journal = self._record(group)
-            durability.sync((*(finishing.handle for finishing in group), journal), len(group) + 1)
-            directories = self._name_all(group, outcomes)
-            self._partials.record_made()
-            durability.sync((self._tree.handle(parts) for parts in directories), len(directories))
+            self._durability.sync((*(finishing.handle for finishing in group), journal), len(group) + 1)
+            recorded = self._name_all(group, outcomes, named)
+            recorded |= self._partials.record_made()
+            self._sync_names({parts for _, parts in named}, [journal] if recorded else [])
         except (OSError, FlyxError) as error:
+            if self._durability.failed:
+                named = [one for one in named if not self._take_name_back(*one)]
+                self._tree.unmake()
             self._fail(outcomes, group[0], error)
         finally:
-            for finishing in group:
-                # One that got no name must be open to a later run, whatever its mode should be.
-                if self._partials.has(finishing.file):
-                    with suppress(OSError):
-                        os.fchmod(finishing.handle, 0o600)
-                os.close(finishing.handle)
+            for finishing, _ in named:
+                self._partials.forget(finishing.file)
+            self._let_go(group)
         return not isinstance(outcomes[-1], OperationFailed)
 
-    def _name_all(self, group: list[_Finishing], outcomes: list[Outcome]) -> list[Parts]:
-        """Name the files of a group, up to the first that cannot be; return their directories."""
-        directories: dict[Parts, None] = {}
+    def _let_go(self, group: list[_Finishing]) -> None:
+        """Close files, saved or not."""
+        for finishing in group:
+            # One that got no name must be open to a later run, whatever its mode should be.
+            if self._partials.has(finishing.file):
+                with suppress(OSError):
+                    os.fchmod(finishing.handle, 0o600)
+            os.close(finishing.handle)
+
+    def _name_all(
+        self, group: list[_Finishing], outcomes: list[Outcome], named: list[tuple[_Finishing, Parts]]
+    ) -> bool:
+        """Name the files of a group, up to the first that cannot be; add them and their names to `named`.
+
+        Returns:
+            Whether something was written to the journal.
+        """
         elsewhere: list[Saved] = []
         for finishing in group:
             try:
@@ -281,12 +302,43 @@ class Destination:
                 break
             if saved_as != self._target(finishing.file):
                 elsewhere.append(self._saved(finishing, saved_as))
-            self._partials.forget(finishing.file)
-            directories[saved_as[:-1]] = None
+            named.append((finishing, saved_as))
             outcomes[finishing.position] = FileSaved(finishing.file, self._tree.shown(saved_as))
         if elsewhere:
             self._partials.record_saved(elsewhere, {})
-        return list(directories)
+        return bool(elsewhere)
+
+    def _sync_names(self, named: Collection[Parts], files: Collection[int]) -> None:
+        """Make these names durable, those of directories that were made, and files given by their handles."""
+        directories = {parts[:-1] for parts in (*named, *self._tree.unsynced)}
+        self._durability.sync(chain(files, self._there(directories)), len(files) + len(directories))
+        self._tree.unsynced.clear()
+
+    def _there(self, directories: Collection[Parts]) -> Iterator[int]:
+        """Yield the handles of directories."""
+        for parts in directories:
+            try:
+                handle = self._tree.handle(parts)
+            except (FileNotFoundError, DestinationExists):
+                # The person has removed it since, with what was in it.
+                continue
+            yield handle
+
+    def _take_name_back(self, finishing: _Finishing, parts: Parts) -> bool:
+        """The name of this file may not last: have a later run give it anew. Return whether it is gone."""
+        # Where this fails, too, the name stays; what has it was made durable before.
+        with suppress(OSError, FlyxError):
+            if self._existing is ExistingPolicy.OVERWRITE and parts[:-1] not in self._tree.unsynced:
+                # It may have taken another file's place, and to remove it would leave none. But it is not
+                # to be taken for the one that was sent.
+                os.utime(finishing.handle)
+                return False
+            directory = self._tree.handle(parts[:-1])
+            there = os.stat(parts[-1], dir_fd=directory, follow_symlinks=False)
+            if os.path.samestat(there, os.fstat(finishing.handle)):
+                self._tree.replace((directory, parts[-1]), *self._partials.source(finishing.file))
+                return True
+        return False
 
     def _record(self, group: list[_Finishing]) -> int:
         """Have the journal say under which names these files will be found; return its handle."""
@@ -352,11 +404,24 @@ class Destination:
             # Directories that were there keep their modes and times: they are not the sender's.
             if self._plan.target(parts) in self._tree.made:
                 made.append((parts, entry))
-        durability.sync(self._finished(made), len(made) + 1)
+        others = self._partials.kept_directories | {parts[:-1] for parts in self._tree.unsynced}
+        try:
+            self._durability.sync(self._finished(made, others), len(made) + len(others) + 1)
+        except OSError:
+            if self._durability.failed:
+                self._tree.unmake()
+            raise
         self._partials.remove()
 
-    def _finished(self, made: list[tuple[Parts, Entry]]) -> Iterator[int]:
-        """Give directories their modes and times; yield the handle of each, and of the output directory."""
+    def _finished(self, made: list[tuple[Parts, Entry]], others: Collection[Parts]) -> Iterator[int]:
+        """Give directories their modes and times; yield the handle of each, and of the output directory.
+
+        Args:
+            made: directories that this transfer made, those above first, with their entries.
+            others: directories of names that may not be durable: an earlier run may not have lived to sync
+                those that it gave.
+        """
+        yield from self._there(others)
         # The deepest first: the mode of a directory may forbid the way to what is in it.
         for parts, entry in reversed(made):
             handle = self._directory(parts)

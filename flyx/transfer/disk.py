@@ -1,8 +1,9 @@
 """What the state machines ask of a disk, and what it answers.
 
 The sender asks for blocks (BlockRequest) and gets BlockRead or BlockFailed. The receiver orders Operations
-and gets Outcomes. storage/ serves both on a thread, many at a time; the simulator in the tests serves them
-from memory. A file is named by its index in the manifest.
+and gets Outcomes; Operations other than the two that plan mean that the transfer was accepted. storage/
+serves both on a thread, many at a time; the simulator in the tests serves them from memory. A file is named
+by its index in the manifest.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ FAILURE_REASONS = {
 class PlanTree:
     """Prepare for a transfer: look at the roots already there and at the free space, before any entry.
 
-    Take up what an earlier run has left of the same transfer, or of one of the same roots.
+    Find what an earlier run has left of the same transfer, or of one of the same roots; change nothing.
     """
 
     roots: tuple[str, ...]
@@ -152,7 +153,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """There was a part of another file of this path; it is removed."""
+    """There is a part of another file of this path; it is removed when the transfer is accepted."""
 
     file: int
 

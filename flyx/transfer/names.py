@@ -20,7 +20,10 @@ from flyx.errors import UnsafeName
 from flyx.transfer.manifest import MAX_ENTRIES
 
 STATE_DIRECTORY = ".flyx"
-"""Where a receiver keeps its partial files, inside the output directory; no peer may name it."""
+"""Where a receiver keeps its partial files, inside the output directory; no peer may name it.
+
+Where another user has it, the receiver's has its user id after the name: `.flyx-1000`.
+"""
 
 MAX_PART_BYTES = 255
 """UTF-8 bytes in one part: NAME_MAX of every common filesystem."""
@@ -58,8 +61,9 @@ _IGNORABLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
 )
-# STATE_DIRECTORY as NTFS shortens it to 8.3 characters.
-_SHORT_STATE_DIRECTORY = re.compile(r"flyx~[0-9]+", re.IGNORECASE)
+_STATE_DIRECTORY = re.compile(rf"{re.escape(STATE_DIRECTORY)}(?:-[0-9]+)?", re.IGNORECASE)
+# The same as NTFS shortens it to 8.3 characters.
+_SHORT_STATE_DIRECTORY = re.compile(r"flyx(?:-[0-9]*)?~[0-9]+", re.IGNORECASE)
 
 # The extension of a name: ".jpg", ".tar.gz"; not "." or ".bashrc", which are all name.
 _STEM_AND_EXTENSION = re.compile(r"(.+?)((?:\.tar)?\.\w{1,16})?", re.DOTALL)
@@ -124,17 +128,18 @@ def _fault_of_part(part: str) -> str | None:
         return f"a part of its path is longer than {MAX_PART_BYTES} bytes"
     if _DEVICE.match(part):
         return "it is the name of a device on Windows"
-    if _is_state_directory(part):
+    if is_state_directory(part):
         return f"{STATE_DIRECTORY} is where flyx keeps its own files"
     return None
 
 
-def _is_state_directory(part: str) -> bool:
+def is_state_directory(part: str) -> bool:
+    """Whether a name is that of a state directory, of whatever user, on any system."""
     if part.isascii():
-        return part.lower() == STATE_DIRECTORY or bool(_SHORT_STATE_DIRECTORY.fullmatch(part))
+        return bool(_STATE_DIRECTORY.fullmatch(part) or _SHORT_STATE_DIRECTORY.fullmatch(part))
     # Compatibility forms too (full-width letters): here a false alarm costs nobody anything.
     visible = unicodedata.normalize("NFKC", _IGNORABLE.sub("", part)).casefold()
-    return visible == STATE_DIRECTORY
+    return bool(_STATE_DIRECTORY.fullmatch(visible))
 
 
 def fold(name: str) -> str:

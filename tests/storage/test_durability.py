@@ -24,7 +24,7 @@ class FakeDisk:
 
 def test_a_few_files_are_synced_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = FakeDisk(monkeypatch, syncfs=True)
-    durability.sync([3, 4, 5], 3)
+    durability.Durability().sync([3, 4, 5], 3)
     assert (disk.files, disk.filesystems) == ([3, 4, 5], [])
 
 
@@ -37,20 +37,20 @@ def test_a_group_is_synced_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
             asked_for.append(handle)
             yield handle
 
-    durability.sync(handles(), 64)
+    durability.Durability().sync(handles(), 64)
     assert (disk.files, len(disk.filesystems)) == ([], 1)
     assert asked_for == list(range(3, 67))
 
 
 def test_without_syncfs_a_group_is_synced_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = FakeDisk(monkeypatch, syncfs=False)
-    durability.sync(range(3, 67), 64)
+    durability.Durability().sync(range(3, 67), 64)
     assert disk.files == list(range(3, 67))
 
 
 def test_nothing_to_sync_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = FakeDisk(monkeypatch, syncfs=True)
-    durability.sync([], 0)
+    durability.Durability().sync([], 0)
     assert (disk.files, disk.filesystems) == ([], [])
 
 
@@ -71,3 +71,36 @@ def test_the_systems_syncfs_reports_errors(tmp_path: Path) -> None:
     os.close(handle)
     with pytest.raises(OSError, match="Bad file descriptor"):
         syncfs(handle)
+
+
+@pytest.mark.parametrize("count", [1, 64])
+def test_after_a_failure_nothing_is_synced(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    disk = FakeDisk(monkeypatch, syncfs=True)
+    kept = durability.Durability()
+    with monkeypatch.context() as failing:
+
+        def fail(handle: int) -> None:
+            raise OSError(28, os.strerror(28))
+
+        failing.setattr(os, "fsync", fail)
+        failing.setattr(durability, "_syncfs", fail)
+        with pytest.raises(OSError, match="No space left"):
+            kept.sync(range(3, 3 + count), count)
+    assert kept.failed
+    for again in (1, 64):
+        with pytest.raises(OSError, match="failed to store"):
+            kept.sync(range(3, 3 + again), again)
+    assert (disk.files, disk.filesystems) == ([], [])
+
+
+def test_a_handle_that_cannot_be_had_is_no_failed_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeDisk(monkeypatch, syncfs=True)
+    kept = durability.Durability()
+
+    def handles() -> Iterator[int]:
+        yield 3
+        raise FileNotFoundError
+
+    with pytest.raises(FileNotFoundError):
+        kept.sync(handles(), 2)
+    assert not kept.failed

@@ -35,6 +35,15 @@ def test_a_full_disk_and_a_quota_are_about_space(tmp_path: Path, code: int) -> N
     assert isinstance(write_error(os_error(code), "save", "f", tmp_path, 1), NoSpace)
 
 
+def test_storage_that_is_full_below_a_filesystem_that_is_not_is_named(tmp_path: Path) -> None:
+    below, full = (
+        write_error(os_error(errno.ENOSPC), "save", "f", tmp_path, missing) for missing in (0, 1 << 60)
+    )
+    assert below.hint is not None
+    assert below.hint.startswith("the storage that the filesystem lies on is full")
+    assert full.hint == NoSpace.hint
+
+
 def test_a_directory_that_is_gone_has_no_known_space(tmp_path: Path) -> None:
     assert free_space(tmp_path / "gone") is None
     assert (free_space(tmp_path) or 0) > 0

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyx.storage import journal
+from flyx.storage.durability import Durability
 from flyx.storage.journal import Contents, Heading, Identity, Journal, Record, Saved, parse, serialize
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE
 
@@ -48,7 +49,7 @@ def directory(tmp_path: Path) -> Iterator[int]:
 
 
 def test_what_was_written_is_read_back(directory: int) -> None:
-    writer = Journal(directory, RECORDS[:3])
+    writer = Journal(directory, RECORDS[:3], Durability())
     writer.append(RECORDS[3:])
     writer.close()
     contents = journal.read(directory)
@@ -100,7 +101,13 @@ def test_rubbish_is_no_journal(data: bytes) -> None:
         ["drop", 5],
         ["made", []],
         ["made", [1]],
-        ["saved", "p", 1, 1, [], 1, 1, ""],
+        ["made", ["d", ".."]],
+        ["made", ["d/e"]],
+        ["saved", "p", 1, 1, [], 1, 1, "00" * DIGEST_SIZE],
+        ["saved", "p", 1, 1, ["..", "p"], 1, 1, "00" * DIGEST_SIZE],
+        ["saved", "p", -1, 1, ["p"], 1, 1, "00" * DIGEST_SIZE],
+        ["saved", "p", 1, 1, ["p"], 1, 1, "00"],
+        ["saved", "p", 1, 1, ["p"], 1, 1, "00" + " " * 2 * (DIGEST_SIZE - 1)],
         ["unknown"],
         [],
     ],
@@ -116,7 +123,7 @@ def test_a_journal_of_another_version_or_without_a_heading_is_none(first: bytes)
 
 
 def test_what_a_full_disk_cut_short_is_taken_back(directory: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = Journal(directory, RECORDS[:1])
+    writer = Journal(directory, RECORDS[:1], Durability())
     with monkeypatch.context() as full:
         pwrite = os.pwrite
 

@@ -128,3 +128,18 @@ def test_a_directory_that_becomes_closed_meanwhile_is_a_clear_error(home: Path) 
         """,
     )
     assert printed == ["Cannot save out/d/g: Permission denied", "['d', 'd/f']"]
+
+
+def test_a_saved_file_that_its_owner_may_not_read_is_known_again(home: Path) -> None:
+    said = run(
+        home,
+        """
+        offer = Offer({"f": b"f", "g": b"g"}, mode=0o200)
+        with Destination(Path(".")) as destination:
+            succeed(destination, [*offer.plan(), *offer.writes("f"), offer.finish("f")])
+        with Destination(Path(".")) as destination:
+            found = succeed(destination, offer.plan())[-1].found
+            print([type(one).__name__ for one in found])
+        """,
+    )
+    assert said == ["['Kept']"]

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from flyx.errors import FlyxError, RemoteProtocolError
 from flyx.transfer import messages
-from flyx.transfer.disk import Held, Kept
+from flyx.transfer.disk import Held, Kept, PlanEntries, PlanTree
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, TransferDigest, block_count, block_digest
 from flyx.transfer.messages import MAX_CONTROL_SIZE, PIECE_ITEMS
 from flyx.transfer.receiver import FileReceived, ManifestReceived, Received, Receiver
@@ -186,6 +186,19 @@ def test_what_was_accepted_is_not_asked_again() -> None:
     simulation = Simulation(TREE, seed=1, conditions=asked, accepted=manifest_id)
     deliver(simulation)
     assert simulation.destination.files == TREE
+
+
+def test_the_disk_is_asked_for_nothing_but_plans_before_the_person_has_accepted() -> None:
+    receiver = Receiver(ask=True, now=NOW)
+    for message in messages.manifest_messages(manifest_of(TREE)):
+        receiver.receive_control(messages.serialize_control(message), NOW)
+    operations = receiver.next_operations()
+    assert {type(operation) for operation in operations} == {PlanTree, PlanEntries}
+    receiver.operations_done(half_way().apply(operations), NOW)
+    assert receiver.next_operations() == []
+    receiver.answer(False)
+    assert receiver.next_operations() == []
+    assert receiver.ended
 
 
 def test_something_else_than_what_was_accepted_is_refused() -> None:
