@@ -589,7 +589,7 @@ def test_shutdown_before_it_is_established_is_an_abort():
 def test_an_abort_ends_both_sides_at_once():
     link = connected()
     link.left.association.send(1, 51, bytes(1 << 20))
-    link.left.association.abort("enough")
+    link.left.association.abort()
     link.left.association.abort()
     link.run(until=link.now + 1)
     assert closed(link.left).error is None
