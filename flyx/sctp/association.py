@@ -410,10 +410,13 @@ class Association:
         if init is None or (self._transmission and known and known.initiate_tag != init.initiate_tag):
             return False
         self._know_peer(init)
-        # First in its packet: the peer may send data as soon as it has read this.
-        self._control.add_packet(serialize_chunk(ChunkType.COOKIE_ACK, 0, b""))
+        cookie_ack = serialize_chunk(ChunkType.COOKIE_ACK, 0, b"")
         if self._transmission is None:
+            # First in its packet: the peer may send data as soon as it has read this.
+            self._control.add_packet(cookie_ack)
             self._establish(now)
+        else:
+            self._control.chunks.append(cookie_ack)
         return True
 
     def _establish(self, now: float) -> None:
@@ -475,7 +478,8 @@ class Association:
             case Timer.T3 if transmission:
                 transmission.handle_t3(now)
                 if transmission.failures > self._config.max_retries:
-                    self._give_up(RemoteProtocolError(reason="the peer no longer acknowledges"))
+                    error = RemoteProtocolError(reason="the peer no longer acknowledges")
+                    self._abort(error, CauseCode.USER_INITIATED_ABORT)
             case Timer.TAIL_PROBE if transmission:
                 transmission.handle_tail_probe(now)
             case Timer.RACK if transmission:
@@ -516,7 +520,7 @@ class Association:
             try:
                 self._control.chunks += self._resets.handle_timeout(now, self._transmission.rtt.rto)
             except RemoteProtocolError as error:
-                self._give_up(error)
+                self._abort(error, CauseCode.USER_INITIATED_ABORT)
 
     def _tell_resets(self) -> None:
         resets = self._resets
@@ -573,16 +577,12 @@ class Association:
             case _:
                 pass
 
-    def _give_up(self, error: RemoteProtocolError) -> None:
-        """The peer does not answer any more (§8.1)."""
-        self._abort(error, CauseCode.USER_INITIATED_ABORT)
-
     def _abort(self, error: RemoteProtocolError | None, cause: CauseCode) -> None:
+        """The peer broke the protocol, does not answer any more (§8.1), or is not wanted."""
         if self._over:
             return
         if self._peer_init is not None:
-            text = str(error).encode()[:200] if error else b""
-            self._control.add_packet(chunks.serialize_abort(cause, text))
+            self._control.add_packet(chunks.serialize_abort(cause, str(error or "").encode()[:200]))
         self._close(error, violated=cause is CauseCode.PROTOCOL_VIOLATION)
 
     def _close(self, error: RemoteProtocolError | None, *, violated: bool = False) -> None:

@@ -185,7 +185,9 @@ class StreamResets:
         number = self._take(request.request)
         if number is not None:
             self._answer(number, ReconfigResult.PERFORMED)
-            self.want(request.streams or self._queue.stream_ids())
+            ours = self._queue.stream_ids()
+            # Only those that something was sent on: others have nothing to begin anew with.
+            self.want([stream for stream in request.streams or ours if stream in ours])
 
     def _perform(self, number: int, request: OutgoingReset) -> None:
         # None named means all (RFC 6525 §4.1).
