@@ -34,16 +34,31 @@ def steps(call: Callable[[], object], limit: int | None = None) -> int:
     """
     count = 0
 
-    def on_line(_frame: FrameType, event: str, _arg: object) -> Any:
+    def on_line(_frame: FrameType) -> None:
         nonlocal count
+        count += 1
+        if limit is not None and count > limit:
+            raise TooMuchWork(f"more than {limit} steps")
+
+    _trace(call, on_line)
+    return count
+
+
+def lines(call: Callable[[], object]) -> set[tuple[str, int]]:
+    """Run something and return the lines of flyx that it reaches: file and number."""
+    reached: set[tuple[str, int]] = set()
+    _trace(call, lambda frame: reached.add((frame.f_code.co_filename, frame.f_lineno)))
+    return reached
+
+
+def _trace(call: Callable[[], object], on_line: Callable[[FrameType], None]) -> None:
+    def within(frame: FrameType, event: str, _arg: object) -> Any:
         if event == "line":
-            count += 1
-            if limit is not None and count > limit:
-                raise TooMuchWork(f"more than {limit} steps")
-        return on_line
+            on_line(frame)
+        return within
 
     def on_call(frame: FrameType, _event: str, _arg: object) -> Any:
-        return on_line if _is_ours(frame.f_code.co_filename) else None
+        return within if _is_ours(frame.f_code.co_filename) else None
 
     previous = sys.gettrace()
     sys.settrace(on_call)
@@ -51,4 +66,3 @@ def steps(call: Callable[[], object], limit: int | None = None) -> int:
         call()
     finally:
         sys.settrace(previous)
-    return count
