@@ -191,7 +191,9 @@ class StreamResets:
 
     def _perform(self, number: int, request: OutgoingReset) -> None:
         # None named means all (RFC 6525 §4.1).
-        self.incoming_done += request.streams or self._incoming_streams()
+        named = request.streams or self._incoming_streams()
+        # Once each, however many requests come together.
+        self.incoming_done = list(dict.fromkeys([*self.incoming_done, *named]))
         self._answer(number, ReconfigResult.PERFORMED)
 
     def _answer(self, number: int, result: ReconfigResult) -> None:

@@ -260,3 +260,11 @@ def test_an_incoming_reset_of_streams_that_nothing_was_sent_on_costs_nothing():
     side.take(IncomingReset(100, tuple(range(60_000))))
     assert steps(side.sent, limit=100)
     assert side.resets.pending is None
+
+
+def test_resets_of_all_streams_that_come_due_together_reset_each_once():
+    side = Side()
+    for number in range(MAX_WAITING_REQUESTS):
+        side.take(OutgoingReset(100 + number, 0, 1001, ()))
+    side.resets.data_arrived(1001)
+    assert side.resets.incoming_done == [3, 4]
