@@ -122,6 +122,14 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self.machine.peer_gone(time.monotonic())
         self.wake()
 
+    def channel_closed(self) -> None:
+        """A channel has closed: the connection is lost, or the other side broke its protocol."""
+        if self._control.violation:
+            self.machine.cancel(self._control.violation)
+        else:
+            self.machine.channel_closed()
+        self.wake()
+
     def wake(self) -> None:
         """Have the machine drained soon."""
         self._wake.set()
@@ -283,8 +291,7 @@ class _Listener:
         self._driver.wake()
 
     def channel_closed(self) -> None:
-        self._driver.machine.channel_closed()
-        self._driver.wake()
+        self._driver.channel_closed()
 
 
 def _fill(channel: Channel, next_message: Callable[[], bytes | str | None]) -> None:

@@ -150,6 +150,14 @@ class Pairing:
         self._control.release()
         self._data.release()
 
+    def channel_closed(self, exchange: Exchange) -> None:
+        """A channel has closed: the connection is lost, or the other side broke its protocol."""
+        if self._control.violation:
+            exchange.cancel(self._control.violation)
+        else:
+            exchange.channel_closed()
+        self.wake()
+
     def wake(self) -> None:
         """Have the exchange drained soon."""
         self._wake.set()
@@ -220,8 +228,7 @@ class _Control:
         pass
 
     def channel_closed(self) -> None:
-        self._exchange.channel_closed()
-        self._pairing.wake()
+        self._pairing.channel_closed(self._exchange)
 
 
 class _Data:
@@ -239,5 +246,4 @@ class _Data:
         pass
 
     def channel_closed(self) -> None:
-        self._exchange.channel_closed()
-        self._pairing.wake()
+        self._pairing.channel_closed(self._exchange)

@@ -14,12 +14,14 @@ import os
 import random
 import secrets
 import time
+from collections.abc import Callable
 
 from aiortc import RTCConfiguration, RTCDtlsTransport, RTCPeerConnection
 from google_crc32c import value as crc32c
 
+from flyx.errors import RemoteProtocolError
 from flyx.rtc.dtls import MAX_PACKET_SIZE, DtlsBatcher
-from flyx.rtc.seam import SctpSeam, SeamPeerConnection
+from flyx.rtc.seam import SctpSeam, SeamPeerConnection, StockSctp
 from flyx.sctp.association import MAX_BURST_PACKETS, Association, Closed, Established, StreamsReset
 from flyx.sctp.config import DTLS_MTU, Config
 from flyx.sctp.congestion import make_controller
@@ -42,26 +44,44 @@ BACKLOG_PAUSE = 0.001
 """Seconds to wait then."""
 
 
-def make_peer_connection(configuration: RTCConfiguration, congestion: str | None = None) -> RTCPeerConnection:
+Violation = Callable[[RemoteProtocolError], None]
+"""Told that the peer broke the protocol; then its association has been aborted, and the channels close."""
+
+
+def make_peer_connection(
+    configuration: RTCConfiguration,
+    congestion: str | None = None,
+    *,
+    expected: set[str] | None = None,
+    on_violation: Violation = lambda _: None,
+) -> RTCPeerConnection:
     """Return a peer connection with our association, or aiortc's if FLYX_SCTP says so.
 
     Args:
         configuration: as for RTCPeerConnection.
         congestion: name of the congestion control; see flyx.sctp.congestion.
+        expected: labels of the channels that the peer may open, each once; it may be added to, and what has
+            been opened is taken from it. Any other is a violation. None lets the peer open what it likes.
+        on_violation: called before the channels close.
     """
-    if os.environ.get(STOCK_VARIABLE) == STOCK:
-        return RTCPeerConnection(configuration)
-    return SeamPeerConnection(
-        configuration, lambda transport: SctpTransport(transport, congestion or DEFAULT_CONGESTION)
-    )
+
+    def make_sctp(transport: RTCDtlsTransport) -> SctpTransport | StockSctp:
+        if os.environ.get(STOCK_VARIABLE) == STOCK:
+            return StockSctp(transport, expected, on_violation)
+        return SctpTransport(transport, congestion or DEFAULT_CONGESTION, expected, on_violation)
+
+    return SeamPeerConnection(configuration, make_sctp)
 
 
 class SctpTransport(SctpSeam):
     """The SCTP transport of a peer connection."""
 
-    def __init__(self, transport: RTCDtlsTransport, congestion: str) -> None:
-        super().__init__(transport)
+    def __init__(
+        self, transport: RTCDtlsTransport, congestion: str, expected: set[str] | None, on_violation: Violation
+    ) -> None:
+        super().__init__(transport, expected)
         self._congestion = congestion
+        self._on_violation = on_violation
         # Set by begin().
         self._batcher: DtlsBatcher | None = None
         self._association: Association | None = None
@@ -168,9 +188,11 @@ class SctpTransport(SctpSeam):
                     self.association_established(outbound, inbound)
                 case StreamsReset(incoming=incoming, outgoing=outgoing):
                     self.association_reset(incoming, outgoing)
-                case Closed(error=error):
+                case Closed(error=error, violated=violated):
                     if error:
                         logger.debug("association closed: %s", error)
+                    if error and violated:
+                        self._on_violation(error)
                     self.association_closed()
         self._set_timer(association, now, pause)
 
@@ -195,10 +217,8 @@ class SctpTransport(SctpSeam):
         for message in association.take_messages():
             try:
                 self.association_message(message.stream_id, message.ppid, message.data)
-            except Exception as error:
-                # aiortc's parser of channel messages meets hostile ones with whatever its code raises.
-                logger.debug("a bad message on stream %s", message.stream_id, exc_info=error)
-                association.abort("a message that no data channel sends")
+            except RemoteProtocolError as error:
+                association.violated(error)
                 self._schedule_pump()
                 return
 

@@ -84,7 +84,7 @@ class ChannelListener(Protocol):
         """The send buffer has drained to BUFFERED_LOW."""
 
     def channel_closed(self) -> None:
-        """No more messages will come or go."""
+        """No more messages will come or go; Channel.violation tells whether that is the peer's fault."""
 
 
 class Channel:
@@ -96,6 +96,8 @@ class Channel:
         self._early: deque[bytes | str] = deque()
         self._early_size = 0
         self.closed = False
+        # How the peer broke the protocol below, if that is why it closed: to connect to it anew is no use.
+        self.violation: RemoteProtocolError | None = None
         channel.bufferedAmountLowThreshold = BUFFERED_LOW
         channel.on("message", self._on_message)
         channel.on("bufferedamountlow", self._on_low)
@@ -185,7 +187,14 @@ class PeerConnection:
         # What the peer accepts; set by its description.
         self._max_message_size = 0
         # No ICE servers here: aiortc would wait for them; see seam.
-        self._pc = make_peer_connection(RTCConfiguration(iceServers=[]), congestion)
+        # The channels that the peer may open: none unless it offers.
+        self._expected: set[str] = set()
+        self._pc = make_peer_connection(
+            RTCConfiguration(iceServers=[]),
+            congestion,
+            expected=self._expected,
+            on_violation=self._on_violation,
+        )
         self._pc.on("datachannel", self._on_datachannel)
         self._pc.on("connectionstatechange", self._on_state)
         self._channels: dict[str, Channel] = {}
@@ -213,6 +222,7 @@ class PeerConnection:
         Raises:
             RemoteProtocolError: the offer is not one of data channels over DTLS.
         """
+        self._expected.update(self._labels)
         await self._describe_peer(offer, "offer")
         return await self._describe_ourselves()
 
@@ -242,6 +252,7 @@ class PeerConnection:
 
         Raises:
             PeerUnreachable: ICE or DTLS failed, or it took more than CONNECT_TIMEOUT.
+            RemoteProtocolError: the peer broke the protocol of data channels.
             FlyxError: the one given to give_up().
         """
         try:
@@ -353,11 +364,14 @@ class PeerConnection:
             self._on_candidate(_candidate_init(candidate))
 
     def _on_datachannel(self, channel: RTCDataChannel) -> None:
-        if channel.label in self._labels and channel.label not in self._channels:
-            self._channels[channel.label] = Channel(channel)
-            self._on_open(channel.label)
-        else:
-            channel.close()
+        self._channels[channel.label] = Channel(channel)
+        self._on_open(channel.label)
+
+    def _on_violation(self, error: RemoteProtocolError) -> None:
+        self._settle(error)
+        # They close next.
+        for channel in self._channels.values():
+            channel.violation = error
 
     def _on_open(self, label: str) -> None:
         self._opened.add(label)

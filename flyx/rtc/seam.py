@@ -13,6 +13,7 @@ Each private name is in PRIVATE_NAMES, and a test makes sure that the pinned rel
 from __future__ import annotations
 
 import asyncio
+import struct
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from aioice.turn import TurnTransport
 from aiortc import RTCConfiguration, RTCDataChannel, RTCDtlsTransport, RTCIceCandidate, RTCPeerConnection
 from aiortc.rtcicetransport import RTCIceGatherer, candidate_from_aioice
 from aiortc.rtcsctptransport import (
+    DATA_CHANNEL_ACK,
+    DATA_CHANNEL_OPEN,
     WEBRTC_BINARY,
     WEBRTC_BINARY_EMPTY,
     WEBRTC_DCEP,
@@ -36,13 +39,16 @@ from aiortc.rtcsctptransport import (
 from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
 
+from flyx.errors import RemoteProtocolError
+
 PRIVATE_NAMES = {
     RTCIceGatherer: ("_connection",),
     RTCDtlsTransport: ("_ssl",),
     RTCDataChannel: ("_addBufferedAmount", "_setId"),
     RTCPeerConnection: ("_RTCPeerConnection__createSctpTransport", "_RTCPeerConnection__sctp"),
     RTCSctpTransport: (
-        *("_association_state", "_bundled", "_data_channel_close", "_data_channel_flush", "_data_channel_id"),
+        *("_association_state", "_bundled"),
+        *("_data_channel_close", "_data_channel_flush", "_data_channel_id"),
         *("_data_channel_inbound_reset", "_data_channel_outbound_reset", "_data_channel_queue"),
         *("_data_channel_receive", "_data_channel_reset", "_data_channel_send", "_data_channels"),
         *("_inbound_streams_count", "_outbound_streams_count", "_reconfig_queue"),
@@ -74,6 +80,10 @@ COMPONENT = 1
 """The only component of a data channel's ICE stream."""
 
 LOOPBACK_ADDRESSES = ["127.0.0.1"]
+
+_OPEN = struct.Struct("!BBHLHH")
+"""DATA_CHANNEL_OPEN (RFC 8832 §5.1) up to the label: message type, channel type, priority, reliability
+parameter, lengths of label and protocol."""
 
 
 def _gatherer(pc: RTCPeerConnection) -> RTCIceGatherer:
@@ -306,15 +316,86 @@ def _ice_of(dtls: RTCDtlsTransport) -> Connection:
     return dtls.transport.iceGatherer._connection
 
 
-class SctpSeam(RTCSctpTransport):
+class ChannelGuard(RTCSctpTransport):
+    """Judges what the peer says on its streams before aiortc makes anything of it."""
+
+    def __init__(self, transport: RTCDtlsTransport, expected: set[str] | None) -> None:
+        """Args:
+        transport: below.
+        expected: labels of the channels that the peer may open, each once; None lets it open any.
+        """
+        super().__init__(transport)
+        self._expected = expected
+
+    async def _data_channel_receive(self, stream_id: int, pp_id: int, data: bytes) -> None:
+        """Take a message.
+
+        Raises:
+            RemoteProtocolError: it is not what a peer of ours sends.
+        """
+        if pp_id == WEBRTC_DCEP:
+            self._judge_dcep(stream_id, data)
+        try:
+            await super()._data_channel_receive(stream_id, pp_id, data)
+        except UnicodeDecodeError as error:
+            raise RemoteProtocolError(reason="a text on a data channel that is no UTF-8") from error
+
+    def _judge_dcep(self, stream_id: int, data: bytes) -> None:
+        """Judge a DATA_CHANNEL_OPEN or DATA_CHANNEL_ACK (RFC 8832 §5)."""
+        kind = data[0]
+        if kind == DATA_CHANNEL_ACK and stream_id in self._data_channels:
+            return
+        if kind != DATA_CHANNEL_OPEN or len(data) < _OPEN.size or stream_id in self._data_channels:
+            raise RemoteProtocolError(reason="a message out of place about a data channel")
+        label_length, protocol_length = _OPEN.unpack_from(data)[-2:]
+        if len(data) != _OPEN.size + label_length + protocol_length:
+            raise RemoteProtocolError(reason="a malformed DATA_CHANNEL_OPEN")
+        if self._expected is None:
+            return
+        for label in self._expected:
+            if data[_OPEN.size :] == label.encode():
+                self._expected.remove(label)
+                return
+        raise RemoteProtocolError(reason="a data channel beyond those agreed on")
+
+
+class StockSctp(ChannelGuard):
+    """aiortc's SCTP transport with its own association."""
+
+    def __init__(
+        self,
+        transport: RTCDtlsTransport,
+        expected: set[str] | None,
+        on_violation: Callable[[RemoteProtocolError], None],
+    ) -> None:
+        """Args:
+        transport: below.
+        expected: see ChannelGuard.
+        on_violation: called when the peer broke the protocol, before the channels close.
+        """
+        super().__init__(transport, expected)
+        self._on_violation = on_violation
+
+    async def _data_channel_receive(self, stream_id: int, pp_id: int, data: bytes) -> None:
+        if self._association_state is not self.State.ESTABLISHED:
+            # The rest of what came with a violation.
+            return
+        try:
+            await super()._data_channel_receive(stream_id, pp_id, data)
+        except RemoteProtocolError as error:
+            self._on_violation(error)
+            await self.stop()
+
+
+class SctpSeam(ChannelGuard):
     """aiortc's SCTP transport without its association: DCEP, channel ids and channel states stay aiortc's.
 
     A subclass brings the association: it implements the methods that are abstract here, and calls those whose
     names begin with `association_`.
     """
 
-    def __init__(self, transport: RTCDtlsTransport) -> None:
-        super().__init__(transport)
+    def __init__(self, transport: RTCDtlsTransport, expected: set[str] | None) -> None:
+        super().__init__(transport, expected)
         self._begun = False
 
     # To be implemented. None of them may wait.
@@ -360,7 +441,7 @@ class SctpSeam(RTCSctpTransport):
         """A message has arrived.
 
         Raises:
-            Exception: it is not what a WebRTC peer sends; aiortc's parser has no error of its own.
+            RemoteProtocolError: it is not what a peer of ours sends.
         """
         channel = self._data_channels.get(stream_id)
         if ppid == WEBRTC_BINARY and channel is not None:

@@ -62,7 +62,6 @@ _EXTENSIONS = frozenset({ChunkType.RE_CONFIG, ChunkType.FORWARD_TSN, ChunkType.P
 _COOKIE_BITS = 128
 _MAX_OFFERED = 4
 
-
 _MOVES_DATA = {State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_RECEIVED}
 _TAKES_DATA = {State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_SENT}
 
@@ -179,14 +178,13 @@ class Association:
         elif self._transmission is None:
             self.abort()
 
-    def abort(self, reason: str = "") -> None:
+    def abort(self) -> None:
         """End the association at once (§9.1); what is queued is lost."""
-        if self._over:
-            return
-        if self._peer_init is not None:
-            chunk = chunks.serialize_abort(CauseCode.USER_INITIATED_ABORT, reason.encode())
-            self._control.add_packet(chunk)
-        self._close(None)
+        self._abort(None, CauseCode.USER_INITIATED_ABORT)
+
+    def violated(self, error: RemoteProtocolError) -> None:
+        """The peer has broken the protocol, or that of its messages, beyond repair."""
+        self._abort(error, CauseCode.PROTOCOL_VIOLATION)
 
     @property
     def max_packet_size(self) -> int:
@@ -253,7 +251,7 @@ class Association:
                 try:
                     index = reception.take_packets(packets, index, self._local_tag)
                 except RemoteProtocolError as error:
-                    self._violated(error)
+                    self.violated(error)
                     return
                 if index == len(packets):
                     break
@@ -294,8 +292,8 @@ class Association:
                 if not self._receive_chunk(kind, flags, value, now) or self._over:
                     break
         except RemoteProtocolError as error:
-            if self._peer_init is not None and not self._over:
-                self._violated(error)
+            if self._peer_init is not None:
+                self.violated(error)
         if has_data and self._reception and not self._over:
             self._reception.packet_done()
             if self.state is State.SHUTDOWN_SENT:
@@ -412,10 +410,13 @@ class Association:
         if init is None or (self._transmission and known and known.initiate_tag != init.initiate_tag):
             return False
         self._know_peer(init)
-        # First in its packet: the peer may send data as soon as it has read this.
-        self._control.add_packet(serialize_chunk(ChunkType.COOKIE_ACK, 0, b""))
+        cookie_ack = serialize_chunk(ChunkType.COOKIE_ACK, 0, b"")
         if self._transmission is None:
+            # First in its packet: the peer may send data as soon as it has read this.
+            self._control.add_packet(cookie_ack)
             self._establish(now)
+        else:
+            self._control.chunks.append(cookie_ack)
         return True
 
     def _establish(self, now: float) -> None:
@@ -477,7 +478,8 @@ class Association:
             case Timer.T3 if transmission:
                 transmission.handle_t3(now)
                 if transmission.failures > self._config.max_retries:
-                    self._give_up(RemoteProtocolError(reason="the peer no longer acknowledges"))
+                    error = RemoteProtocolError(reason="the peer no longer acknowledges")
+                    self._abort(error, CauseCode.USER_INITIATED_ABORT)
             case Timer.TAIL_PROBE if transmission:
                 transmission.handle_tail_probe(now)
             case Timer.RACK if transmission:
@@ -518,7 +520,7 @@ class Association:
             try:
                 self._control.chunks += self._resets.handle_timeout(now, self._transmission.rtt.rto)
             except RemoteProtocolError as error:
-                self._give_up(error)
+                self._abort(error, CauseCode.USER_INITIATED_ABORT)
 
     def _tell_resets(self) -> None:
         resets = self._resets
@@ -575,25 +577,22 @@ class Association:
             case _:
                 pass
 
-    def _violated(self, error: RemoteProtocolError) -> None:
-        """The peer has broken the protocol beyond repair."""
-        chunk = chunks.serialize_abort(CauseCode.PROTOCOL_VIOLATION, str(error).encode()[:200])
-        self._control.add_packet(chunk)
-        self._close(error)
+    def _abort(self, error: RemoteProtocolError | None, cause: CauseCode) -> None:
+        """The peer broke the protocol, does not answer any more (§8.1), or is not wanted."""
+        if self._over:
+            return
+        if self._peer_init is not None:
+            self._control.add_packet(chunks.serialize_abort(cause, str(error or "").encode()[:200]))
+        self._close(error, violated=cause is CauseCode.PROTOCOL_VIOLATION)
 
-    def _give_up(self, error: RemoteProtocolError) -> None:
-        """The peer does not answer any more (§8.1)."""
-        self._control.add_packet(chunks.serialize_abort(CauseCode.USER_INITIATED_ABORT))
-        self._close(error)
-
-    def _close(self, error: RemoteProtocolError | None) -> None:
+    def _close(self, error: RemoteProtocolError | None, *, violated: bool = False) -> None:
         if not self._over:
             self._over = True
             self.state = State.CLOSED
             self._timers.stop_all()
             self._resend = None
             self._control.chunks.clear()
-            self._events.append(Closed(error))
+            self._events.append(Closed(error, violated))
 
 
 assert PACKET_OVERHEAD == COMMON_HEADER_SIZE + 16

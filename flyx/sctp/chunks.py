@@ -288,10 +288,13 @@ class Reconfig:
 
 @_untrusted
 def parse_reconfig_untrusted(value: memoryview) -> Reconfig:
-    """Parse RE-CONFIG."""
+    """Parse RE-CONFIG, of one parameter or two (RFC 6525 §3.1)."""
     parameters: list[ReconfigParameter] = []
     unknown: list[int] = []
-    for kind, parameter in split_parameters_untrusted(value):
+    for count, (kind, parameter) in enumerate(split_parameters_untrusted(value)):
+        if count == 2:
+            # Each may name all streams with 16 bytes.
+            raise ValueError("more than two parameters")
         match kind:
             case ParameterType.OUTGOING_RESET_REQUEST:
                 request, response, last_tsn = struct.unpack_from("!III", parameter)

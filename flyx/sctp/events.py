@@ -39,9 +39,15 @@ class StreamsReset:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The association is over. `error` is None after a shutdown."""
+    """The association is over.
+
+    Attributes:
+        error: why; None after a shutdown, or an abort of ours.
+        violated: the peer broke the protocol; the path is as good as before.
+    """
 
     error: RemoteProtocolError | None
+    violated: bool = False
 
 
 Event = Established | StreamsReset | Closed

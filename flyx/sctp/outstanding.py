@@ -21,6 +21,13 @@ from flyx.sctp.spurious import SuspectLosses
 DUPLICATE_THRESHOLD = 3
 """Packets acknowledged beyond a missing one that prove its loss (RFC 9260 §7.2.4), if nothing reorders."""
 
+FREE_LOOKS, LOOK_TIME = 512, 2e-6
+"""A look for losses at more runs than the first is not repeated before the second, in seconds for each run: a
+peer that acknowledges every other fragment, one a SACK, would have us look at all of them each time."""
+
+MAX_RENEGES = 256
+"""Times that a receiver may take back what it acknowledged. An honest one does when it is out of memory."""
+
 MAX_SKIPPED_STREAMS = 200
 """Streams in one FORWARD TSN: 800 bytes, which fit every packet."""
 
@@ -117,6 +124,9 @@ class Outstanding:
         self._reorder_steps = 1
         # Fragments acknowledged out of order, for the duplicate threshold.
         self._gap_acked = 0
+        # When the next look for losses may be.
+        self._next_look = 0.0
+        self._reneges = 0
 
     # Sending.
 
@@ -186,7 +196,7 @@ class Outstanding:
             None for a SACK older than one that was handled.
 
         Raises:
-            RemoteProtocolError: it acknowledges what was never sent.
+            RemoteProtocolError: it acknowledges what was never sent, or takes back too much too often.
         """
         if cumulative < self.cumulative:
             return None
@@ -202,7 +212,9 @@ class Outstanding:
             self._known_gaps = gaps
             if advanced and self._gap_acked > sum([end - start + 1 for start, end in gaps]):
                 # This SACK is newer than all others, and tells of less.
-                self._take_back()
+                self._reneges += self._take_back()
+                if self._reneges > MAX_RENEGES:
+                    raise RemoteProtocolError(reason="SACKs that keep taking back what they acknowledged")
         rtt = self._count(ack, now)
         lost_before = self.lost
         losses, look_again = self.detect_losses(now, min_rtt)
@@ -249,8 +261,8 @@ class Outstanding:
             after += 1
         self._join(max(index - 1, 0), min(after + 1, len(runs)))
 
-    def _take_back(self) -> None:
-        """Have sent again what was acknowledged by a gap ack block and is none of those known now.
+    def _take_back(self) -> bool:
+        """Have sent again what was acknowledged by a gap ack block and is none of those known now, if any is.
 
         The receiver reneged (RFC 9260 §6.2.1 D). What lies beyond the last block may only have had no room in
         the SACK, unless there is none at all. Nothing of this tells of congestion.
@@ -259,7 +271,8 @@ class Outstanding:
         reach = known[-1][1] if known else self.next_tsn - 1
         holes = list(_uncovered([(self.cumulative + 1, reach)], known))
         if not holes:
-            return
+            return False
+        before = self._gap_acked
         runs: list[Run] = []
         position = 0
         pending = self.runs[::-1]
@@ -287,6 +300,7 @@ class Outstanding:
                     self.lost_waiting += part.size
                 runs.append(part)
         self.runs = runs
+        return self._gap_acked < before
 
     def _join(self, begin: int, end: int) -> None:
         """Make one run of neighbours that are ACKED, in runs[begin:end]."""
@@ -372,6 +386,8 @@ class Outstanding:
         Returns:
             What is newly lost, and when to look again; None if nothing is suspect.
         """
+        if now < self._next_look:
+            return [], self._next_look
         if self.highest_acked <= self.cumulative and not self._overtaken():
             return [], None
         window = self._reordering_window(min_rtt)
@@ -379,7 +395,9 @@ class Outstanding:
         losses: dict[Burst, int] = {}
         large = False
         again: float | None = None
+        looks = 0
         for run in self.runs:
+            looks += 1
             if run.fate is not Fate.IN_FLIGHT:
                 continue
             if (run.burst.sent_at, run.end) >= (self._rack_sent_at, self._rack_tsn):
@@ -394,6 +412,8 @@ class Outstanding:
                 self._lose(run, now)
             elif again is None or due < again:
                 again = due
+        if looks > FREE_LOOKS:
+            self._next_look = now + looks * LOOK_TIME
         self.large_losses += large
         return self._losses(losses), again
 

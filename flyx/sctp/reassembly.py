@@ -1,14 +1,18 @@
 """From fragments to messages, in order within each ordered stream (RFC 9260 §6.5, §6.6, §6.9).
 
 Fragments of one message have consecutive TSNs. What arrives in the order of TSNs, nearly everything, is put
-together as it comes; what arrives beyond a gap waits by its TSN, and unordered messages and other streams do
-not wait for the gap. TSNs here never wrap.
+together as it comes; what arrives beyond a gap waits in runs, and unordered messages and other streams do not
+wait for the gap. TSNs here never wrap.
+
+A fragment costs O(log n) of those that wait, whatever the peer sends and in whatever order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from flyx.errors import RemoteProtocolError
 
@@ -20,6 +24,10 @@ _SSN_MASK = 0xFFFF
 
 MAX_WAITING = 1 << 17
 """Fragments and messages that wait. An honest peer has at most 65,535 TSNs beyond a gap on the way."""
+
+MAX_RUNS = 1 << 14
+"""Runs that wait. An honest peer has two in each of the ranges that a ReceiveTracker remembers, the end of
+one message and the beginning of another, and those of messages that it has abandoned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +51,26 @@ class Fragment:
     data: bytes
 
 
-class _Stream:
-    """An ordered stream: the SSN due, and the messages that came before their turn."""
+class _Run:
+    """Fragments of one message with consecutive TSNs, the first and the last included; `size` in bytes."""
 
-    __slots__ = ("early", "next_ssn")
+    __slots__ = ("first", "last", "size")
+
+    def __init__(self, first: int, last: int, size: int) -> None:
+        self.first = first
+        self.last = last
+        self.size = size
+
+
+class _Early:
+    """The messages of one ordered stream that came before their turn, by SSNs that never wrap."""
+
+    __slots__ = ("messages", "ssns")
 
     def __init__(self) -> None:
-        self.next_ssn = 0
-        self.early: dict[int, Message] = {}
+        self.messages: dict[int, Message] = {}
+        # A heap of the same SSNs: they leave in order.
+        self.ssns: list[int] = []
 
 
 class Reassembly:
@@ -64,8 +84,11 @@ class Reassembly:
         self._early_count = 0
         # Messages to deliver, in order.
         self.ready: list[Message] = []
-        # Fragments of unfinished messages by TSN.
+        # Fragments of unfinished messages by TSN, and the runs that they make by the TSN of the first, which
+        # _run_starts has in order. Runs that touch are of different messages.
         self._fragments: dict[int, Fragment] = {}
+        self._runs: dict[int, _Run] = {}
+        self._run_starts: list[int] = []
         # The message that the next TSN in order goes on with: its first fragment, its parts and their size,
         # the next TSN. Reception's hot path appends to `parts` and then calls took_parts().
         self.under_way: Fragment | None = None
@@ -73,7 +96,9 @@ class Reassembly:
         self.part_count = 0
         self.parts_size = 0
         self.expected = -1
-        self._streams: dict[int, _Stream] = {}
+        # Ordered streams in use: the SSN due, which never wraps here, and what came before its turn.
+        self._due: dict[int, int] = {}
+        self._early: dict[int, _Early] = {}
 
     def add(self, fragment: Fragment) -> None:
         """Take a fragment that has not been taken before.
@@ -110,31 +135,36 @@ class Reassembly:
         if self.under_way is not None and self.under_way.tsn <= point:
             self.size -= self.parts_size
             self._forget_current()
-        for tsn in [tsn for tsn in self._fragments if tsn <= point]:
-            self.size -= len(self._fragments.pop(tsn).data)
+        self._skip_runs(point)
         for stream_id, ssn in streams:
-            stream = self._stream(stream_id)
-            after = (ssn + 1) & _SSN_MASK
-            skipped = (after - stream.next_ssn) & _SSN_MASK
+            due = self._due.get(stream_id, 0)
+            skipped = (ssn + 1 - due) & _SSN_MASK
             if skipped < 0x8000:
-                due = {(early - stream.next_ssn) & _SSN_MASK: early for early in stream.early}
-                for distance in sorted(due):
-                    if distance < skipped:
-                        self._release(stream, due[distance])
-                stream.next_ssn = after
-            self._deliver_due(stream)
+                due += skipped
+            self._deliver_due(stream_id, due)
 
-    def reset(self, streams: Iterable[int]) -> None:
+    def reset(self, streams: Sequence[int]) -> None:
         """The peer's streams begin anew with SSN 0 (RFC 6525 §5.2.2); none named means all."""
-        for stream_id in list(streams) or list(self._streams):
-            stream = self._streams.pop(stream_id, None)
-            for message in stream.early.values() if stream else ():
+        for stream_id in streams or list(self._due):
+            self._due.pop(stream_id, None)
+            early = self._early.pop(stream_id, None)
+            for message in early.messages.values() if early else ():
                 self.size -= len(message.data)
                 self._early_count -= 1
 
     def stream_ids(self) -> list[int]:
         """Streams that something ordered has come on since they began."""
-        return list(self._streams)
+        return list(self._due)
+
+    def _skip_runs(self, point: int) -> None:
+        """Forget the fragments that wait up to a TSN, and the rest of their messages, which has no use."""
+        count = bisect_right(self._run_starts, point)
+        for start in self._run_starts[:count]:
+            run = self._runs.pop(start)
+            self.size -= run.size
+            for tsn in range(run.first, run.last + 1):
+                del self._fragments[tsn]
+        del self._run_starts[:count]
 
     def _begin(self, fragment: Fragment) -> None:
         self.under_way, self.parts = fragment, [fragment.data]
@@ -144,17 +174,21 @@ class Reassembly:
     def _continue(self, fragment: Fragment) -> None:
         """Append the next fragment of the message under way, and whatever after it came early."""
         self.size += len(fragment.data)
-        following: Fragment | None = fragment
-        while following is not None:
-            if self.under_way is None:
-                if not following.flags & BEGINNING:
-                    raise RemoteProtocolError(reason="an SCTP message without its beginning")
-                self._begin(following)
-            else:
-                self._append(self.under_way, following)
-            following = self._fragments.pop(following.tsn + 1, None) if self._fragments else None
+        self._append(fragment)
+        following = fragment.tsn + 1
+        while (run := self._runs.get(following)) is not None:
+            self._forget_run(run)
+            for tsn in range(run.first, run.last + 1):
+                self._append(self._fragments.pop(tsn))
+            following = run.last + 1
 
-    def _append(self, first: Fragment, fragment: Fragment) -> None:
+    def _append(self, fragment: Fragment) -> None:
+        first = self.under_way
+        if first is None:
+            if not fragment.flags & BEGINNING:
+                raise RemoteProtocolError(reason="an SCTP message without its beginning")
+            self._begin(fragment)
+            return
         self._check_same(first, fragment)
         self.parts.append(fragment.data)
         self.part_count += 1
@@ -170,27 +204,46 @@ class Reassembly:
 
     def _keep(self, fragment: Fragment) -> None:
         """Keep a fragment that comes early, and see whether its message is complete with it."""
-        self._fragments[fragment.tsn] = fragment
-        self.size += len(fragment.data)
+        tsn, size = fragment.tsn, len(fragment.data)
+        self._fragments[tsn] = fragment
+        self.size += size
+        at = bisect_left(self._run_starts, tsn)
+        before = None if fragment.flags & BEGINNING or not at else self._runs[self._run_starts[at - 1]]
+        if before is not None and (before.last + 1 != tsn or self._fragments[before.last].flags & ENDING):
+            before = None
+        after = None if fragment.flags & ENDING else self._runs.get(tsn + 1)
+        if after is not None and self._fragments[after.first].flags & BEGINNING:
+            after = None
+        if after is not None:
+            self._check_same(fragment, self._fragments[after.first])
+        if before is not None:
+            self._check_same(self._fragments[before.first], fragment)
+            run = before
+            run.last, run.size = tsn, run.size + size
+            if after is not None:
+                run.last, run.size = after.last, run.size + after.size
+                del self._runs[after.first], self._run_starts[at]
+        elif after is not None:
+            run = after
+            del self._runs[run.first]
+            run.first, run.size = tsn, run.size + size
+            self._runs[tsn] = run
+            self._run_starts[at] = tsn
+        else:
+            run = self._runs[tsn] = _Run(tsn, tsn, size)
+            self._run_starts.insert(at, tsn)
         self._check_waiting()
-        first = fragment.tsn
-        while not self._fragments[first].flags & BEGINNING:
-            first -= 1
-            if first not in self._fragments:
-                return
-        last = fragment.tsn
-        while not self._fragments[last].flags & ENDING:
-            last += 1
-            if last not in self._fragments:
-                return
-        fragments = [self._fragments.pop(tsn) for tsn in range(first, last + 1)]
-        for other in fragments[1:]:
-            self._check_same(fragments[0], other)
-        data = b"".join([kept.data for kept in fragments])
-        self.size -= len(data)
-        if len(data) > self._max_message_size:
+        if run.size > self._max_message_size:
             raise RemoteProtocolError(reason="an SCTP message longer than we take")
-        self._complete(fragments[0], data)
+        first = self._fragments[run.first]
+        if first.flags & BEGINNING and self._fragments[run.last].flags & ENDING:
+            self._forget_run(run)
+            data = b"".join([self._fragments.pop(tsn).data for tsn in range(run.first, run.last + 1)])
+            self.size -= len(data)
+            self._complete(first, data)
+
+    def _forget_run(self, run: _Run) -> None:
+        del self._runs[run.first], self._run_starts[bisect_left(self._run_starts, run.first)]
 
     def _check_same(self, first: Fragment, other: Fragment) -> None:
         same = first.stream_id == other.stream_id and (first.flags ^ other.flags) & UNORDERED == 0
@@ -198,7 +251,7 @@ class Reassembly:
             raise RemoteProtocolError(reason="SCTP fragments of different messages in one")
 
     def _check_waiting(self) -> None:
-        if len(self._fragments) + self._early_count > MAX_WAITING:
+        if len(self._fragments) + self._early_count > MAX_WAITING or len(self._run_starts) > MAX_RUNS:
             raise RemoteProtocolError(reason="SCTP messages that never end or never come due")
 
     def _forget_current(self) -> None:
@@ -213,35 +266,40 @@ class Reassembly:
         if first.flags & UNORDERED:
             self.ready.append(message)
             return
-        stream = self._stream(first.stream_id)
-        if first.ssn == stream.next_ssn:
-            stream.next_ssn = (stream.next_ssn + 1) & _SSN_MASK
+        stream_id = first.stream_id
+        due = self._due.get(stream_id, 0)
+        ahead = (first.ssn - due) & _SSN_MASK
+        if not ahead:
             self.ready.append(message)
-            if stream.early:
-                self._deliver_due(stream)
-        else:
-            if first.ssn in stream.early:
-                raise RemoteProtocolError(reason="two SCTP messages of one sequence number")
-            stream.early[first.ssn] = message
-            self.size += len(data)
-            self._early_count += 1
-            self._check_waiting()
+            if stream_id in self._early:
+                self._deliver_due(stream_id, due + 1)
+            else:
+                self._due[stream_id] = due + 1
+            return
+        self._due.setdefault(stream_id, 0)
+        early = self._early.get(stream_id)
+        if early is None:
+            early = self._early[stream_id] = _Early()
+        ssn = due + ahead
+        if ssn in early.messages:
+            raise RemoteProtocolError(reason="two SCTP messages of one sequence number")
+        early.messages[ssn] = message
+        heappush(early.ssns, ssn)
+        self.size += len(data)
+        self._early_count += 1
+        self._check_waiting()
 
-    def _deliver_due(self, stream: _Stream) -> None:
-        while self._release(stream, stream.next_ssn):
-            stream.next_ssn = (stream.next_ssn + 1) & _SSN_MASK
-
-    def _release(self, stream: _Stream, ssn: int) -> bool:
-        message = stream.early.pop(ssn, None)
-        if message is None:
-            return False
-        self.size -= len(message.data)
-        self._early_count -= 1
-        self.ready.append(message)
-        return True
-
-    def _stream(self, stream_id: int) -> _Stream:
-        stream = self._streams.get(stream_id)
-        if stream is None:
-            stream = self._streams[stream_id] = _Stream()
-        return stream
+    def _deliver_due(self, stream_id: int, due: int) -> None:
+        """An SSN is due: deliver what was early and has its turn now, what lies before it included."""
+        early = self._early.get(stream_id)
+        if early is not None:
+            while early.ssns and early.ssns[0] <= due:
+                ssn = heappop(early.ssns)
+                message = early.messages.pop(ssn)
+                self.size -= len(message.data)
+                self._early_count -= 1
+                self.ready.append(message)
+                due = max(due, ssn + 1)
+            if not early.ssns:
+                del self._early[stream_id]
+        self._due[stream_id] = due

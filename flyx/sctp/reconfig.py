@@ -185,11 +185,15 @@ class StreamResets:
         number = self._take(request.request)
         if number is not None:
             self._answer(number, ReconfigResult.PERFORMED)
-            self.want(request.streams or self._queue.stream_ids())
+            ours = self._queue.stream_ids()
+            # Only those that something was sent on: others have nothing to begin anew with.
+            self.want([stream for stream in request.streams or ours if stream in ours])
 
     def _perform(self, number: int, request: OutgoingReset) -> None:
         # None named means all (RFC 6525 §4.1).
-        self.incoming_done += request.streams or self._incoming_streams()
+        named = request.streams or self._incoming_streams()
+        # Once each, however many requests come together.
+        self.incoming_done = list(dict.fromkeys([*self.incoming_done, *named]))
         self._answer(number, ReconfigResult.PERFORMED)
 
     def _answer(self, number: int, result: ReconfigResult) -> None:

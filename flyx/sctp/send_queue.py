@@ -8,6 +8,7 @@ packets leave together (UDP segmentation offload).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import KeysView
 from dataclasses import dataclass
 
 from flyx.sctp.packet import padded
@@ -181,6 +182,6 @@ class SendQueue:
             self._turns.append(stream_id)
         self._held.discard(stream_id)
 
-    def stream_ids(self) -> list[int]:
+    def stream_ids(self) -> KeysView[int]:
         """Streams that something was sent on since they began."""
-        return list(self._streams)
+        return self._streams.keys()

@@ -1,25 +1,18 @@
-"""Coverage-guided fuzzing of pairing with atheris; run by hand, not by pytest.
-
-    pip install atheris
-    python -m tests.fuzz.fuzz_pairing -max_total_time=120
+"""Messages of pairing to one end.
 
 The input is messages to one end, made as grammar.py says, or the honest one that is due, so that the fuzzer
-gets to every state. Any exception that leaves the exchange is a finding, and so are a pairing in which a
-message was not an honest one, and a message that cannot be read again as it was written.
+gets to every state. Findings are, besides exceptions, a pairing in which a message was not an honest one, and
+a message that cannot be read again as it was written.
 """
 
 from __future__ import annotations
 
-import sys
-
-import atheris
-
-with atheris.instrument_imports(include=["flyx.pairing"]):
-    from flyx.errors import RemoteProtocolError
-    from flyx.pairing import messages
-    from flyx.pairing.exchange import Exchange, ReceiverExchange, State, WordsWanted
-
+from flyx.errors import RemoteProtocolError
+from flyx.pairing import messages
+from flyx.pairing.exchange import Exchange, ReceiverExchange, State, WordsWanted
 from tests.fuzz.grammar import make_message
+from tests.fuzz.source import Source
+from tests.fuzz.target import Target
 from tests.pairing.support import NOW, PASSWORD, receiver, sender
 
 
@@ -50,14 +43,14 @@ EXAMPLES = [
 
 def one_input(data: bytes) -> None:
     """Have one end hear the other, and what the other never said."""
-    source = atheris.FuzzedDataProvider(data)
+    source = Source(data)
     ends: tuple[Exchange, Exchange] = (sender(), receiver())
-    victim, honest = ends if source.ConsumeBool() else ends[::-1]
+    victim, honest = ends if source.boolean() else ends[::-1]
     due = drain(honest)
     told = drain(victim)
     forged = False
-    while source.remaining_bytes() and not victim.ended:
-        if due and source.ConsumeBool():
+    while source.left and not victim.ended:
+        if due and source.boolean():
             message = due.pop(0)
         else:
             message = make_message(source, EXAMPLES)
@@ -76,6 +69,4 @@ def one_input(data: bytes) -> None:
     assert victim.state is not State.PAIRED or not forged
 
 
-if __name__ == "__main__":
-    atheris.Setup(sys.argv, one_input)
-    atheris.Fuzz()
+TARGETS = {"pairing": Target(one_input, base=5_000, per_byte=400)}

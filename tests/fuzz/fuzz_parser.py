@@ -1,28 +1,16 @@
-"""Coverage-guided fuzzing of the SCTP parsers with atheris; run by hand, not by pytest.
+"""The SCTP parsers, with whole packets.
 
-    pip install atheris
-    python -m tests.fuzz.fuzz_parser -max_total_time=120 [CORPUS]
-
-The input is a packet. Parsers may raise RemoteProtocolError and nothing else; what they return keeps its
-promises, and what is serialized again parses to the same. `python -m tests.fuzz.fuzz_parser --corpus DIR`
-fills DIR with the captured packets of tests/sctp/data to begin from.
+Parsers may raise RemoteProtocolError and nothing else; what they return keeps its promises, and what is
+serialized again parses to the same.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-
-import atheris
-
-with atheris.instrument_imports(include=["flyx.sctp"]):
-    from flyx.errors import RemoteProtocolError
-    from flyx.sctp import chunks
-    from flyx.sctp.chunks import ChunkType, IncomingReset
-    from flyx.sctp.packet import CHUNK_HEADER_SIZE, padded, split_chunks_untrusted
-
-DATA = Path(__file__).resolve().parents[1] / "sctp" / "data"
+from flyx.errors import RemoteProtocolError
+from flyx.sctp import chunks
+from flyx.sctp.chunks import ChunkType, IncomingReset
+from flyx.sctp.packet import CHUNK_HEADER_SIZE, padded, split_chunks_untrusted
+from tests.fuzz.target import Target
 
 
 def again(serialized: bytes) -> memoryview:
@@ -75,17 +63,4 @@ def one_input(data: bytes) -> None:
         pass
 
 
-def fill(directory: Path) -> None:
-    """Write the captured packets as files."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for path in DATA.glob("*.json"):
-        for number, (_, text) in enumerate(json.loads(path.read_text())["packets"]):
-            (directory / f"{path.stem}-{number}").write_bytes(bytes.fromhex(text))
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--corpus"]:
-        fill(Path(sys.argv[2]))
-    else:
-        atheris.Setup(sys.argv, one_input)
-        atheris.Fuzz()
+TARGETS = {"sctp-parser": Target(one_input, base=500, per_byte=20)}

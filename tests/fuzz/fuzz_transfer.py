@@ -1,33 +1,26 @@
-"""Coverage-guided fuzzing of the transfer's messages with atheris; run by hand, not by pytest.
+"""Messages of the transfer.
 
-    pip install atheris
-    python -m tests.fuzz.fuzz_transfer control -max_total_time=120
-    python -m tests.fuzz.fuzz_transfer data -max_total_time=120
-
-`control`: the input is messages of the control channel, made as grammar.py says, to a sender that offers
-files or to a receiver that waits for an offer; each goes through the parser as well. `data`: the input is a
-list of messages of the data channel, each led by its length in two bytes, to a receiver that has accepted
-files; the high bit of the length completes the lengths and digests of its frames, so that the fuzzer gets
-past them. Any exception that leaves a machine is a finding, and so are memory held beyond the window and a
-file in place that is not as long as announced.
+`transfer-control`: the input is messages of the control channel, made as grammar.py says, to a sender that
+offers files or to a receiver that waits for an offer; each goes through the parser as well. `transfer-data`:
+the input is a list of messages of the data channel, each led by its length in two bytes, to a receiver that
+has accepted files; the high bit of the length completes the lengths and digests of its frames, so that the
+fuzzer gets past them. Findings are, besides exceptions, memory held beyond the window and a file in place
+that is not as long as announced.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 
-import atheris
-
-with atheris.instrument_imports(include=["flyx.transfer"]):
-    from flyx.errors import RemoteProtocolError
-    from flyx.transfer import messages
-    from flyx.transfer.manifest import block_digest
-    from flyx.transfer.messages import FRAME_HEADER, FrameKind
-    from flyx.transfer.receiver import WINDOW, Receiver
-    from flyx.transfer.sender import READ_AHEAD, READ_BATCH, Sender
-
+from flyx.errors import RemoteProtocolError
+from flyx.transfer import messages
+from flyx.transfer.manifest import block_digest
+from flyx.transfer.messages import FRAME_HEADER, FrameKind
+from flyx.transfer.receiver import WINDOW, Receiver
+from flyx.transfer.sender import READ_AHEAD, READ_BATCH, Sender
 from tests.fuzz.grammar import make_message
+from tests.fuzz.source import Source
+from tests.fuzz.target import Target
 from tests.simulator import MemoryDestination, MemorySource, manifest_of
 
 NOW = 50.0
@@ -102,11 +95,11 @@ FROM_BOTH = [
 
 def fuzz_control(data: bytes) -> None:
     """Have a sender hear a receiver, or a receiver a sender."""
-    source = atheris.FuzzedDataProvider(data)
-    sending = source.ConsumeBool()
+    source = Source(data)
+    sending = source.boolean()
     end = SenderEnd() if sending else ReceiverEnd(accepting=False)
     examples = [*FROM_BOTH, *(FROM_RECEIVERS if sending else [*HONEST, {"type": "done"}])]
-    while source.remaining_bytes() and not end.machine.ended:
+    while source.left and not end.machine.ended:
         text = make_message(source, examples)
         try:
             parsed = messages.parse_control_untrusted(text)
@@ -155,7 +148,7 @@ def fuzz_data(data: bytes) -> None:
         assert content is None or expected is None or len(content) == len(expected)
 
 
-if __name__ == "__main__":
-    what = sys.argv.pop(1)
-    atheris.Setup(sys.argv, {"control": fuzz_control, "data": fuzz_data}[what])
-    atheris.Fuzz()
+TARGETS = {
+    "transfer-control": Target(fuzz_control, base=20_000, per_byte=400),
+    "transfer-data": Target(fuzz_data, base=20_000, per_byte=400),
+}

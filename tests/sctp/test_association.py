@@ -217,6 +217,17 @@ def test_a_cookie_echo_twice_is_acknowledged_twice_and_establishes_once():
     assert link.right.events == link.left.events == [Established(65535, 65535)]
 
 
+def test_a_flood_of_cookies_is_answered_in_one_packet():
+    peer = ByHand()
+    peer.give(chunks.serialize_init(Init(TAG, 1 << 20, 1, 1, TSN)), tag=0)
+    told = chunks.parse_init_untrusted(memoryview(peer.drain()[0])[16:])
+    echo = serialize_chunk(ChunkType.COOKIE_ECHO, 0, told.cookie or b"")
+    peer.give(echo)
+    peer.drain()
+    peer.give(*[echo] * 40)
+    assert [kinds(packet) for packet in peer.drain()] == [[ChunkType.COOKIE_ACK] * 40]
+
+
 def test_data_stands_for_a_cookie_ack_that_is_lost():
     link = Link(Conditions(delay=0.01))
     link.filter = lambda _, packet: kinds(packet) != [ChunkType.COOKIE_ACK]
@@ -589,7 +600,7 @@ def test_shutdown_before_it_is_established_is_an_abort():
 def test_an_abort_ends_both_sides_at_once():
     link = connected()
     link.left.association.send(1, 51, bytes(1 << 20))
-    link.left.association.abort("enough")
+    link.left.association.abort()
     link.left.association.abort()
     link.run(until=link.now + 1)
     assert closed(link.left).error is None

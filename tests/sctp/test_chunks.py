@@ -199,3 +199,12 @@ def test_a_damaged_chunk_only_raises_the_remote_error(parse, serialized, positio
         parse(memoryview(bytes(damaged)))
     except RemoteProtocolError:
         pass
+
+
+def test_a_reconfig_of_more_than_two_parameters_is_refused():
+    """Each can name all streams with 16 bytes: hundreds of them in one chunk would be tens of millions."""
+    responses = [ReconfigResponse(number, 1) for number in range(3)]
+    two, three = value(chunks.serialize_reconfig(responses[:2])), value(chunks.serialize_reconfig(responses))
+    assert chunks.parse_reconfig_untrusted(two).parameters == responses[:2]
+    with pytest.raises(RemoteProtocolError):
+        chunks.parse_reconfig_untrusted(three)

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyx.errors import RemoteProtocolError
-from flyx.sctp.outstanding import MAX_SKIPPED_STREAMS, Outstanding, _uncovered
+from flyx.sctp.outstanding import MAX_RENEGES, MAX_SKIPPED_STREAMS, Outstanding, _uncovered
 from flyx.sctp.runs import Fate
 from flyx.sctp.send_queue import OutgoingMessage
 from tests.effort import share
+from tests.fuzz.work import steps
 
 FIRST = (1 << 32) - 30
 SIZE = 100
@@ -441,3 +442,38 @@ def test_one_forward_tsn_tells_of_a_bounded_number_of_streams():
     assert [stream_id for stream_id, _ in streams] == list(range(MAX_SKIPPED_STREAMS))
     sack(outstanding, point, now=1.2)
     assert outstanding.skip_abandoned()[0] == FIRST + count - 1
+
+
+def test_a_peer_that_acknowledges_every_other_fragment_costs_the_same_for_each_sack():
+    outstanding = Outstanding(1)
+    count = 20_000
+    send(outstanding, 1.0, *[outgoing() for _ in range(count)])
+    now = 1.1
+
+    def acknowledge(tsn):
+        nonlocal now
+        now += 1e-5
+        assert sack(outstanding, 0, (tsn, tsn), now=now)
+
+    each = [steps(lambda tsn=tsn: acknowledge(tsn)) for tsn in range(2, 8_000, 2)]
+    # A look at all of them now and then, at more with time; 4,000 looks at 8,000 would be 16 million.
+    assert sum(each) < 1_000_000
+    assert sorted(each)[len(each) // 2] < 120
+    # What was not looked at is found when there is time.
+    outstanding.detect_losses(now + 1.0, 0.1)
+    assert {fate for tsn, fate in fates(outstanding).items() if tsn < 7_990} == {Fate.ACKED, Fate.LOST}
+
+
+def test_a_receiver_that_reneges_for_ever_is_refused():
+    outstanding = Outstanding(1)
+    send(outstanding, 1.0, *[outgoing() for _ in range(2 * MAX_RENEGES + 10)])
+    last = outstanding.next_tsn - 1
+
+    def renege(cumulative):
+        sack(outstanding, cumulative, (cumulative + 2, last), now=2.0)
+        sack(outstanding, cumulative + 1, now=2.0)
+
+    for cumulative in range(MAX_RENEGES):
+        renege(cumulative)
+    with pytest.raises(RemoteProtocolError, match="taking back"):
+        renege(MAX_RENEGES)

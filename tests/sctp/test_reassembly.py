@@ -1,5 +1,8 @@
 """flyx/sctp/reassembly.py, against a model: fragments in any order, several streams, FORWARD TSN, reset."""
 
+import random
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from flyx.errors import RemoteProtocolError
 from flyx.sctp.reassembly import BEGINNING, ENDING, MAX_WAITING, UNORDERED, Fragment, Message, Reassembly
 from tests.effort import share
+from tests.fuzz.work import steps
 
 LIMIT = 10_000
 
@@ -222,3 +226,196 @@ def test_messages_that_never_come_due_are_bounded_in_number():
         reassembly.add(fragment)
     with pytest.raises(RemoteProtocolError):
         reassembly.add(early[-1])
+
+
+class SlowReassembly:
+    """The twin: all that has come, looked through from the start at each step."""
+
+    def __init__(self):
+        self.waiting: dict[int, Fragment] = {}
+        self.delivered: dict[int, Fragment] = {}
+        self.early: list[tuple[Fragment, Message]] = []
+        self.due: dict[int, int] = {}
+        self.ready: list[Message] = []
+        self.too_long = self.mixed = self.out_of_place = self.repeated = False
+
+    def add(self, fragment):
+        self.waiting[fragment.tsn] = fragment
+        for run in self.runs():
+            first, last = run[0], run[-1]
+            size = sum(len(other.data) for other in run)
+            self.too_long |= len(run) > 1 and size > LIMIT_OF_TWINS
+            self.mixed |= any(not self.same(first, other) for other in run)
+            if first.flags & BEGINNING and last.flags & ENDING:
+                for other in run:
+                    self.delivered[other.tsn] = self.waiting.pop(other.tsn)
+                self.complete(first, Message(first.stream_id, first.ppid, b"".join(o.data for o in run)))
+        taken = self.waiting | self.delivered
+        self.out_of_place |= any(
+            tsn - 1 in taken and bool(taken[tsn - 1].flags & ENDING) != bool(taken[tsn].flags & BEGINNING)
+            for tsn in taken
+        )
+
+    def runs(self):
+        """Fragments in a row, none but the last of which ends a message and none but the first begins one."""
+        runs: list[list[Fragment]] = []
+        for tsn in sorted(self.waiting):
+            fragment, last = self.waiting[tsn], runs[-1][-1] if runs else None
+            if last and last.tsn + 1 == tsn and not last.flags & ENDING and not fragment.flags & BEGINNING:
+                runs[-1].append(fragment)
+            else:
+                runs.append([fragment])
+        return runs
+
+    @staticmethod
+    def same(first, other):
+        alike = first.stream_id == other.stream_id and not (first.flags ^ other.flags) & UNORDERED
+        return alike and (first.flags & UNORDERED or first.ssn == other.ssn)
+
+    def complete(self, first, message):
+        if first.flags & UNORDERED:
+            self.ready.append(message)
+            return
+        ahead = (first.ssn - self.due.setdefault(first.stream_id, 0)) & 0xFFFF
+        self.repeated |= ahead > 0 and any(
+            (other.stream_id, other.ssn) == (first.stream_id, first.ssn) for other, _ in self.early
+        )
+        self.early.append((first, message))
+        self.deliver(first.stream_id, self.due[first.stream_id])
+
+    def deliver(self, stream_id, due):
+        """Of a stream, deliver all that lies before this SSN, and what follows without a gap."""
+        early = [entry for entry in self.early if entry[0].stream_id == stream_id]
+        begin = self.due[stream_id]
+        for entry in sorted(early, key=lambda entry: (entry[0].ssn - begin) & 0xFFFF):
+            distance = (entry[0].ssn - begin) & 0xFFFF
+            if distance <= due - begin:
+                self.early.remove(entry)
+                self.ready.append(entry[1])
+                due = max(due, begin + distance + 1)
+        self.due[stream_id] = due
+
+    def skip(self, point, streams):
+        for run in self.runs():
+            if run[0].tsn <= point:
+                for fragment in run:
+                    del self.waiting[fragment.tsn]
+        for stream_id, ssn in streams:
+            due = self.due.setdefault(stream_id, 0)
+            skipped = (ssn + 1 - due) & 0xFFFF
+            self.deliver(stream_id, due + skipped if skipped < 0x8000 else due)
+
+    def reset(self, streams):
+        for stream_id in streams or list(self.due):
+            self.due.pop(stream_id, None)
+            self.early = [entry for entry in self.early if entry[0].stream_id != stream_id]
+
+    @property
+    def size(self):
+        waiting = sum(len(fragment.data) for fragment in self.waiting.values())
+        return waiting + sum(len(message.data) for _, message in self.early)
+
+
+LIMIT_OF_TWINS = 12
+STREAMS = st.integers(0, 1)
+FRAGMENTS = st.builds(
+    Fragment,
+    tsn=st.integers(1, 40),
+    flags=st.sampled_from([0, 0, BEGINNING, ENDING, BEGINNING | ENDING, UNORDERED, UNORDERED | ENDING]),
+    stream_id=STREAMS,
+    ssn=st.integers(0, 2),
+    ppid=st.just(51),
+    data=st.binary(min_size=1, max_size=3),
+)
+
+
+@st.composite
+def hostile_steps(draw):
+    """Well-formed traffic in some order, with a little of anything in between, skips and resets."""
+    good = [fragment for parts, _, _ in draw(traffic()) for fragment in parts]
+    steps_ = [("add", fragment) for fragment in draw(st.permutations(good))]
+    other = st.one_of(
+        st.tuples(st.just("add"), FRAGMENTS),
+        st.tuples(
+            st.just("skip"), st.integers(0, 20), st.lists(st.tuples(STREAMS, st.integers(0, 4)), max_size=3)
+        ),
+        st.tuples(st.just("reset"), st.lists(STREAMS, max_size=2)),
+    )
+    for step in draw(st.lists(other, max_size=4)):
+        steps_.insert(draw(st.integers(0, len(steps_))), step)
+    return steps_
+
+
+@settings(max_examples=share(600))
+@given(hostile_steps())
+def test_whatever_comes_in_whatever_order_it_does_what_its_slow_twin_does(steps_):
+    fast, slow = Reassembly(LIMIT_OF_TWINS), SlowReassembly()
+    taken, point = set(), 0
+    for kind, *arguments in steps_:
+        if kind == "add":
+            (fragment,) = arguments
+            # As the ReceiveTracker sees to.
+            if fragment.tsn in taken or fragment.tsn <= point:
+                continue
+            taken.add(fragment.tsn)
+        elif kind == "skip":
+            point = max(point, arguments[0])
+        getattr(slow, kind)(*arguments)
+        try:
+            getattr(fast, kind)(*arguments)
+        except RemoteProtocolError:
+            assert slow.too_long or slow.mixed or slow.out_of_place or slow.repeated
+            return
+        assert (slow.too_long, slow.mixed, slow.repeated) == (False, False, False)
+        assert fast.ready == slow.ready
+        assert fast.size == slow.size
+
+
+def middle(tsn):
+    return Fragment(tsn, 0, 1, 0, 51, b"x")
+
+
+@pytest.mark.parametrize("order", ["up", "down", "odd, then even", "shuffled", "all begin"])
+def test_a_fragment_costs_the_same_however_many_wait(order):
+    """16,000 fragments of one byte that never make a message: each has few steps."""
+    count = 16_000
+    tsns = list(range(2, count + 2))
+    match order:
+        case "down":
+            tsns.reverse()
+        case "odd, then even":
+            tsns = tsns[1::2] + tsns[::2]
+        case "shuffled":
+            random.Random(5).shuffle(tsns)
+    reassembly = Reassembly(1 << 20)
+    flags = BEGINNING if order == "all begin" else 0
+    # Something under way, so that none of them is the one that it goes on with.
+    reassembly.add(Fragment(count + 10, BEGINNING, 2, 0, 51, b"x"))
+    fragments = [Fragment(tsn, flags, 1, 0, 51, b"x") for tsn in tsns]
+    for fragment in fragments:
+        assert steps(lambda fragment=fragment: reassembly.add(fragment), limit=60)
+
+
+def test_a_skip_costs_what_it_removes():
+    reassembly = Reassembly(1 << 20)
+    for tsn in range(100, 10_000):
+        reassembly.add(middle(tsn))
+    for ssn in range(1, 5_000):
+        reassembly.add(Fragment(20_000 + ssn, BEGINNING | ENDING, 1, ssn + 1, 51, b"x"))
+    assert steps(lambda: reassembly.skip(50, [(1, 0)] * 100), limit=3_000)
+    assert reassembly.size == 9_900 + 4_999
+    reassembly.skip(100, [(1, 4_000)])
+    assert [len(reassembly.ready), reassembly.size] == [4_999, 0]
+
+
+def test_a_stream_that_is_only_named_is_remembered_by_a_number():
+    reassembly = Reassembly(LIMIT)
+    tracemalloc.start()
+    try:
+        reassembly.skip(1, [(stream_id, 7) for stream_id in range(65_536)])
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # FORWARD TSN names a stream with four bytes.
+    assert kept < 65_536 * 120
+    assert len(reassembly.stream_ids()) == 65_536

@@ -8,6 +8,7 @@ from flyx.sctp.chunks import IncomingReset, OutgoingReset, Reconfig, ReconfigRes
 from flyx.sctp.reconfig import MAX_STREAMS_PER_REQUEST, MAX_WAITING_REQUESTS, StreamResets
 from flyx.sctp.send_queue import OutgoingMessage, SendQueue
 from flyx.sctp.timers import Timer, Timers
+from tests.fuzz.work import steps
 
 TOP = (1 << 32) - 1
 
@@ -228,6 +229,8 @@ def test_requests_that_wait_are_bounded_in_number():
 
 def test_an_incoming_reset_request_resets_our_streams_once():
     side = Side()
+    side.push(5)
+    side.drain()
     for _ in range(2):
         side.take(IncomingReset(100, (5,)))
     sent = side.sent()
@@ -250,3 +253,18 @@ def test_what_is_unknown_is_denied():
     side.take(unknown=[100])
     side.take(unknown=[100])
     assert side.sent() == [ReconfigResponse(100, ReconfigResult.DENIED)] * 2
+
+
+def test_an_incoming_reset_of_streams_that_nothing_was_sent_on_costs_nothing():
+    side = Side()
+    side.take(IncomingReset(100, tuple(range(60_000))))
+    assert steps(side.sent, limit=100)
+    assert side.resets.pending is None
+
+
+def test_resets_of_all_streams_that_come_due_together_reset_each_once():
+    side = Side()
+    for number in range(MAX_WAITING_REQUESTS):
+        side.take(OutgoingReset(100 + number, 0, 1001, ()))
+    side.resets.data_arrived(1001)
+    assert side.resets.incoming_done == [3, 4]

@@ -1,0 +1,38 @@
+"""What the fuzzer has found stays found: every input of every corpus, within its bound of work."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz.target import MODULES, Target, corpus, load
+from tests.fuzz.work import TooMuchWork, lines, steps
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_input_kept_is_handled_within_its_bound(name: str) -> None:
+    target = load(name)
+    inputs = [path.read_bytes() for path in corpus(name)]
+    assert inputs
+    for data in [b"", *inputs]:
+        target.check(data)
+
+
+def spin(data: bytes) -> None:
+    """Work that grows with the square of the input, in code of flyx."""
+    from flyx.errors import printable
+
+    for end in range(len(data)):
+        printable("\\" * end)
+
+
+def test_work_that_grows_faster_than_the_input_is_a_finding() -> None:
+    target = Target(spin, base=100, per_byte=30)
+    target.check(bytes(8))
+    with pytest.raises(TooMuchWork):
+        target.check(bytes(200))
+
+
+def test_steps_are_the_same_each_time_and_only_of_flyx() -> None:
+    assert steps(lambda: spin(bytes(30))) == steps(lambda: spin(bytes(30))) > 0
+    assert steps(lambda: sorted(range(1000))) == 0
+    assert all("flyx" in path for path, _ in lines(lambda: spin(bytes(3))))
