@@ -55,7 +55,7 @@ class SenderEnd:
     """A sender whose files are in memory."""
 
     def __init__(self) -> None:
-        self.machine = Sender(MANIFEST, max_message_size=1200, now=NOW)
+        self.machine = Sender(MANIFEST, max_message_size=messages.MIN_MESSAGE_SIZE, now=NOW)
         self._source = MemorySource(MANIFEST, FILES)
 
     def work(self) -> None:

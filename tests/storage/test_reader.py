@@ -52,7 +52,7 @@ def test_a_tree_is_listed_in_order_with_its_empty_directories(tree: Path) -> Non
     assert [entry.kind for entry in found.manifest.entries].count(EntryKind.DIRECTORY) == 4
     assert found.manifest.total_bytes == 3
     assert found.skipped == ()
-    assert [source.path for source in found.sources] == [
+    assert [found.sources.path(entry) for entry in found.manifest.entries] == [
         str(tree.parent / entry.path) for entry in found.manifest.entries
     ]
 
@@ -203,7 +203,7 @@ def test_too_many_entries_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_names_too_long_in_all_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "MAX_PATH_CHARACTERS", 20)
+    monkeypatch.setattr(reader, "MAX_PATHS_SIZE", 20)
     with pytest.raises(InputError, match="too long in all"):
         scan([tree])
 
@@ -270,7 +270,7 @@ def test_an_empty_file_is_read_to_see_that_it_is_there(tree: Path) -> None:
     found = scan([tree / "sub" / "deep" / "zero"])
     request = BlockRequest(0, 0, 0)
     assert SourceReader(found).read([request]) == [BlockRead(request, b"", block_digest(b""))]
-    Path(found.sources[0].path).unlink()
+    Path(found.sources.path(found.manifest.entries[0])).unlink()
     assert SourceReader(found).read([request]) == [BlockFailed(request, "file_vanished")]
 
 

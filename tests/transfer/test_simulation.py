@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from flyx.errors import Declined, DestinationExists, FlyxError, TransferInterrupted, TransferRefused
 from flyx.transfer.manifest import BLOCK_SIZE
+from flyx.transfer.messages import MIN_MESSAGE_SIZE
 from flyx.transfer.receiver import WINDOW, FileReceived, ManifestReceived, Received
 from flyx.transfer.sender import Delivered, FileConfirmed
 from flyx.transfer.session import GONE_LIMIT, SILENCE_LIMIT, Failed, FileLost, RoundTrip
@@ -43,7 +44,7 @@ def failures(simulation: Simulation) -> tuple[FlyxError, FlyxError]:
 @pytest.mark.parametrize("seed", range(share(30)))
 def test_every_byte_arrives_and_both_ends_agree_on_the_digest(seed: int) -> None:
     simulation = Simulation(
-        TREE, seed=seed, conditions=Conditions(max_message_size=1200 + 4096 * (seed % 16))
+        TREE, seed=seed, conditions=Conditions(max_message_size=MIN_MESSAGE_SIZE + 4096 * (seed % 16))
     )
     simulation.run()
     assert simulation.destination.files == TREE
@@ -61,7 +62,7 @@ def test_every_byte_arrives_and_both_ends_agree_on_the_digest(seed: int) -> None
 @given(
     sizes=st.lists(st.integers(0, 3 * BLOCK_SIZE), min_size=1, max_size=8),
     seed=st.integers(0, 1 << 30),
-    message_size=st.integers(1200, 65536),
+    message_size=st.integers(MIN_MESSAGE_SIZE, 65536),
 )
 @settings(max_examples=share(20))
 def test_any_mix_of_sizes_arrives(sizes: list[int], seed: int, message_size: int) -> None:
