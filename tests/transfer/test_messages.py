@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyx.errors import RemoteProtocolError
+from flyx.errors import LocalProtocolError, RemoteProtocolError
+from flyx.pairing import messages as pairing
 from flyx.transfer import messages
-from flyx.transfer.manifest import Entry, EntryKind, Manifest
+from flyx.transfer.manifest import MAX_ENTRIES, Entry, EntryKind, Manifest
 from flyx.transfer.messages import FRAME_HEADER, FrameKind, FramePacker, parse_frames_untrusted
+from flyx.transfer.names import MAX_PATH_BYTES
+from flyx.transfer.sender import Sender
 
 SHA = "0" * 64
 
@@ -134,6 +137,63 @@ def test_a_manifest_of_100_000_entries_is_told_in_linear_time() -> None:
     pieces = sum(1 for _ in messages.manifest_messages(manifest))
     # 16 KB at 45 bytes a row, as they are told here, and 80 as they are counted.
     assert pieces < 1000
+
+
+INDEX, SIZE = MAX_ENTRIES, 1 << 62
+LONGEST: dict[str, messages.ControlMessage] = {
+    "the row of the longest path": messages.ManifestPiece(
+        first=INDEX,
+        entries=[('"' * MAX_PATH_BYTES, "directory", 1 << 53, 0o777, -(1 << 53))],
+    ),
+    "the longest root": messages.Roots(names=['"' * 255]),
+    "kept files": messages.Kept(files=[(INDEX, SHA)] * messages.DIGESTS_PER_MESSAGE),
+    "blocks": messages.Have(file=INDEX, first=SIZE, sha256=[SHA] * messages.DIGESTS_PER_MESSAGE),
+    "saved files": messages.Saved(files=[INDEX] * messages.SAVED_PER_MESSAGE),
+    "the longest reason": messages.Cancel(code="a" * 64, message="\x01" * 1000),
+}
+
+
+@pytest.mark.parametrize("message", LONGEST.values(), ids=LONGEST.keys())
+def test_the_longest_message_of_each_kind_fits_into_what_every_peer_accepts(
+    message: messages.ControlMessage,
+) -> None:
+    text = messages.serialize_control(message)
+    assert len(text.encode()) <= messages.MIN_MESSAGE_SIZE
+    assert messages.parse_control_untrusted(text) == message
+
+
+def test_what_comes_before_a_transfer_fits_as_well() -> None:
+    assert pairing.MAX_SIZE * 4 <= messages.MIN_MESSAGE_SIZE
+
+
+def test_the_limit_of_a_control_message_is_in_bytes() -> None:
+    row = ("\U0001f600" * 4000, "file", 0, 0, 0)
+    text = json.dumps({"type": "manifest", "first": 0, "entries": [row] * 2}, ensure_ascii=False)
+    assert len(text) < messages.MAX_CONTROL_SIZE < len(text.encode())
+    with pytest.raises(RemoteProtocolError, match="too long"):
+        messages.parse_control_untrusted(text)
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1, 60, 600, messages.MIN_MESSAGE_SIZE - 1])
+def test_a_peer_that_accepts_too_little_is_never_sent_to(size: int) -> None:
+    with pytest.raises(LocalProtocolError, match=f"accepts {size} bytes"):
+        Sender(Manifest([Entry("a", EntryKind.FILE, 1, 0o644, 0)]), max_message_size=size, now=0.0)
+
+
+TIMES = st.integers(-(10**30), 10**30)
+
+
+@given(st.lists(TIMES, min_size=1, max_size=5))
+def test_a_file_of_any_time_can_be_told(times: list[int]) -> None:
+    offered = Manifest(Entry(f"{i}", EntryKind.FILE, 1, 0o644, time) for i, time in enumerate(times))
+    texts = [messages.serialize_control(m) for m in messages.manifest_messages(offered)]
+    parsed = map(messages.parse_control_untrusted, texts)
+    pieces = [m for m in parsed if isinstance(m, messages.ManifestPiece)]
+    told = Manifest(entry for piece in pieces for entry in messages.entries_of(piece))
+    assert told.id == offered.id
+    assert [entry.mtime_us for entry in told.entries] == [
+        max(-(1 << 53), min(time, 1 << 53)) for time in times
+    ]
 
 
 frames = st.lists(

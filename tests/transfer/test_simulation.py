@@ -73,6 +73,35 @@ def test_any_mix_of_sizes_arrives(sizes: list[int], seed: int, message_size: int
     assert simulation.destination.files == files
 
 
+# Parts of the greatest length, of what JSON escapes, of four bytes each, and of any text.
+LONG_PARTS = st.one_of(
+    st.sampled_from(['"' * 255, "\U0001f600" * 63, "a" * 255, "\u0390" * 127]),
+    st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), min_size=1, max_size=40),
+)
+LONG_PATHS = st.lists(LONG_PARTS, min_size=1, max_size=11).map("/".join)
+
+
+@given(
+    paths=st.lists(LONG_PATHS, min_size=1, max_size=30, unique=True),
+    seed=st.integers(0, 1 << 30),
+    message_size=st.one_of(
+        st.integers(MIN_MESSAGE_SIZE, MIN_MESSAGE_SIZE + 2000), st.integers(MIN_MESSAGE_SIZE, 1 << 30)
+    ),
+)
+@settings(max_examples=share(40))
+def test_names_of_any_length_arrive_in_messages_that_the_peer_accepts(
+    paths: list[str], seed: int, message_size: int
+) -> None:
+    chance = random.Random(seed)
+    files: dict[str, bytes | None] = {
+        path: chance.randbytes(chance.choice([0, 1, 1000, 40_000])) for path in paths
+    }
+    # The simulation checks the size of each message, and that there is an end.
+    simulation = Simulation(files, seed=seed, conditions=Conditions(max_message_size=message_size))
+    simulation.run()
+    assert simulation.destination.files == files
+
+
 def test_data_under_way_never_exceeds_the_receivers_credit() -> None:
     content = bytes(40 * BLOCK_SIZE)
     slow_disk = Conditions(disk_delay=0.5, max_message_size=65536)
