@@ -144,7 +144,7 @@ def test_a_sender_that_lies_is_told_so_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("lie", "limit"), [("flood of blocks", MEMORY), ("flood of paths", MEMORY + MAX_PATHS_SIZE * 2)]
+    ("lie", "limit"), [("flood of blocks", MEMORY), ("flood of paths", MEMORY + MAX_PATHS_SIZE)]
 )
 def test_a_flood_is_stopped_before_it_fills_the_memory(
     flyx: Flyx, tmp_path: Path, prepared: Path, liar: Start, lie: str, limit: int
