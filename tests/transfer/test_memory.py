@@ -171,6 +171,7 @@ def peak(what: str, *arguments: str) -> int:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("made", "count", "limit"),
     [
@@ -188,6 +189,7 @@ def test_a_receiver_of_the_largest_manifest_stays_within_the_limit(
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_a_sender_of_the_largest_manifest_stays_within_the_limit(tmp_path: Path) -> None:
     original = tmp_path / "original"
     original.touch()
@@ -195,9 +197,9 @@ def test_a_sender_of_the_largest_manifest_stays_within_the_limit(tmp_path: Path)
     # Names are what is counted: many share a file, as many as every filesystem lets.
     for path, kind, *_ in ordinary(MAX_ENTRIES):
         if kind == "directory":
-            (tmp_path / path).mkdir(exist_ok=True)
+            (tmp_path / path).mkdir(parents=True, exist_ok=True)
             continue
-        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         if links < 30_000:
             os.link(original, tmp_path / path)
             links += 1
