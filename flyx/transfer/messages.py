@@ -70,6 +70,10 @@ MIN_MESSAGE_SIZE = 16_384
 reason of a Cancel. So we take what every WebRTC stack accepts and RFC 8831 §6.6 has senders keep to, and no
 message of the control channel is longer: only those of the data channel grow with what the peer accepts."""
 
+MAX_DATA_SIZE = 262_144
+"""Bytes of a message of the data channel, even if the peer accepts more: longer ones are no faster, and one
+as long as all that may be read ahead would never be complete."""
+
 MAX_CONTROL_SIZE = MIN_MESSAGE_SIZE
 """UTF-8 bytes in a control message."""
 
@@ -409,14 +413,14 @@ class FramePacker:
 
     def __init__(self, max_message_size: int) -> None:
         """Args:
-        max_message_size: bytes in one message, headers included.
+        max_message_size: bytes in one message that the peer accepts, headers included; MAX_DATA_SIZE are used.
 
         Raises:
             LocalProtocolError: it is less than MIN_MESSAGE_SIZE, so that not all that we say would fit.
         """
         if max_message_size < MIN_MESSAGE_SIZE:
             raise LocalProtocolError(reason=f"a peer was taken on that accepts {max_message_size} bytes only")
-        self._limit = max_message_size
+        self._limit = min(max_message_size, MAX_DATA_SIZE)
         self._pending: list[bytes | memoryview] = []
         self._pending_size = 0
         self.messages: deque[bytes] = deque()

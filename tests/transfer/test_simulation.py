@@ -73,6 +73,15 @@ def test_any_mix_of_sizes_arrives(sizes: list[int], seed: int, message_size: int
     assert simulation.destination.files == files
 
 
+@pytest.mark.parametrize("message_size", [1 << 20, 4 << 20, 5 << 20, 1 << 30, 1 << 62])
+def test_a_peer_that_accepts_messages_of_any_length_gets_them(message_size: int) -> None:
+    # More than is read ahead.
+    files: dict[str, bytes | None] = {"big": bytes(9 * BLOCK_SIZE)}
+    simulation = Simulation(files, seed=14, conditions=Conditions(max_message_size=message_size))
+    simulation.run()
+    assert simulation.destination.files == files
+
+
 # Parts of the greatest length, of what JSON escapes, of four bytes each, and of any text.
 LONG_PARTS = st.one_of(
     st.sampled_from(['"' * 255, "\U0001f600" * 63, "a" * 255, "\u0390" * 127]),
