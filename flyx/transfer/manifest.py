@@ -27,11 +27,10 @@ DIGEST_SIZE = 32
 
 MAX_ENTRIES = 1_000_000
 """Entries in one manifest, with the directories that only their paths name: more than people send at once.
-A million of 70 bytes a path take 190 MB on either side (tests/transfer/test_memory.py)."""
+A million of 60 bytes a path take 220 MB at a receiver (tests/transfer/test_memory.py)."""
 
 MAX_PATHS_SIZE = 1 << 27
-"""UTF-8 bytes in all paths of one manifest: 134 for each of MAX_ENTRIES. A manifest of the longest paths, of
-the most entries or both takes 300 MB at most."""
+"""UTF-8 bytes in all paths of one manifest: 134 for each of MAX_ENTRIES, and not much more memory."""
 
 MAX_ROOTS = 100_000
 """Roots in one manifest. They are kept as strings, and each is looked for on the receiver's disk."""

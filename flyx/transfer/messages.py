@@ -413,7 +413,7 @@ class FramePacker:
 
     def __init__(self, max_message_size: int) -> None:
         """Args:
-        max_message_size: bytes in one message that the peer accepts, headers included. MAX_DATA_SIZE is enough.
+        max_message_size: bytes in a message that the peer accepts, headers included; MAX_DATA_SIZE is enough.
 
         Raises:
             LocalProtocolError: it is less than MIN_MESSAGE_SIZE, so that not all that we say would fit.
