@@ -27,7 +27,7 @@ DIGEST_SIZE = 32
 
 MAX_ENTRIES = 1_000_000
 """Entries in one manifest, with the directories that only their paths name: more than people send at once.
-A million of 60 bytes a path take 220 MB at a receiver (tests/transfer/test_memory.py)."""
+A million of 67 bytes a path take 220 MB at a receiver (tests/transfer/test_memory.py)."""
 
 MAX_PATHS_SIZE = 1 << 27
 """UTF-8 bytes in all paths of one manifest: 134 for each of MAX_ENTRIES, and not much more memory."""

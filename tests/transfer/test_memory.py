@@ -41,7 +41,7 @@ Rows = Callable[[int], Iterator[messages.Row]]
 
 
 def ordinary(count: int) -> Iterator[messages.Row]:
-    """A tree such as people have: directories of 100 files, paths of 70 bytes."""
+    """A tree such as people have: directories of 100 files, paths of 67 bytes."""
     yield "holiday", "directory", 0, 0o755, 1_700_000_000_000_000
     for n in range(1, count):
         album = f"holiday/Pictures from the archive/2024-07-{n // 101:06}"
