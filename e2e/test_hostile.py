@@ -15,7 +15,7 @@ import pytest
 from e2e.peers.liar import BEGINNING, DAWDLING, OTHER_VERSION, RECEIVER_LIES
 from e2e.processes import Flyx, FlyxProcess, Liar, names_in, sha256, snapshot, write_random, write_sparse
 from flyx.pairing.tries import MAX_UNFINISHED
-from flyx.transfer.manifest import MAX_PATH_CHARACTERS
+from flyx.transfer.manifest import MAX_PATHS_SIZE
 
 MEMORY = 400 * 10**6
 """Bytes that an honest end may take at most, whatever is done to it; about 100 MB are usual."""
@@ -106,7 +106,7 @@ def test_a_sender_that_lies_is_told_so_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("lie", "limit"), [("flood of blocks", MEMORY), ("flood of paths", MEMORY + MAX_PATH_CHARACTERS * 2)]
+    ("lie", "limit"), [("flood of blocks", MEMORY), ("flood of paths", MEMORY + MAX_PATHS_SIZE)]
 )
 def test_a_flood_is_stopped_before_it_fills_the_memory(
     flyx: Flyx, tmp_path: Path, prepared: Path, liar: Start, lie: str, limit: int

@@ -53,6 +53,22 @@ def test_one_file_arrives_with_its_bytes_mode_and_time(flyx: Flyx, tmp_path: Pat
     assert sender.err == receiver.err == ""
 
 
+def test_files_of_times_that_no_clock_has_arrive(flyx: Flyx, tmp_path: Path) -> None:
+    # Tools and broken clocks make such: the years 2445, 2300, 1938 and the last microsecond of 1969.
+    times = [15 * 10**18, 10_413_792_000 * 10**9, -(10**18), -1000]
+    tree = tmp_path / "tree"
+    for n, time in enumerate(times):
+        os.utime(write_random(tree / f"{n}", 1000), ns=(0, time))
+    sender = flyx.send(tree)
+    flyx.receive(sender.code(), tmp_path / "in").ends(0)
+    sender.ends(0)
+    for n in range(len(times)):
+        ours, theirs = ((at / f"{n}") for at in (tree, tmp_path / "in" / "tree"))
+        assert theirs.read_bytes() == ours.read_bytes()
+        # Beyond 2255 a manifest has the last time that a browser can count in microseconds.
+        assert theirs.stat().st_mtime_ns == min(ours.stat().st_mtime_ns, (1 << 53) * 1000)
+
+
 def test_an_empty_file_arrives(flyx: Flyx, tmp_path: Path) -> None:
     source = write_random(tmp_path / "nothing", 0)
     sender = flyx.send(source)

@@ -17,6 +17,7 @@ from flyx.errors import CorruptData, DestinationExists
 from flyx.transfer import disk
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, Changed, Held, Kept, Operation, Outcome
 from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, block_digest
+from flyx.transfer.messages import MIN_MESSAGE_SIZE
 from flyx.transfer.receiver import Receiver, ReceiverEvent
 from flyx.transfer.sender import READ_AHEAD, READ_BATCH, Sender, SenderEvent
 from flyx.transfer.session import Session
@@ -242,6 +243,7 @@ class Simulation:
     def _drain(self) -> None:
         for machine, peer, name in ((self.sender, self.receiver, "s"), (self.receiver, self.sender, "r")):
             while (text := machine.next_control()) is not None:
+                assert len(text.encode()) <= MIN_MESSAGE_SIZE
                 self._deliver(f"{name} control", text, lambda text=text, peer=peer: self._control(peer, text))
         if reads := self.sender.next_reads():
             self.bytes_read += sum(request.length for request in reads)

@@ -203,10 +203,10 @@ async def flood_with_paths(wire: Wire) -> None:
     count, deep = 1_000_000, "/".join(["x" * 250] * 10)
     start = messages.ManifestStart(manifest_id="0" * 64, entries=count, files=count, bytes=0, roots=1)
     await wire.tell_slowly(start, messages.Roots(names=["d"]))
-    for first in range(0, count, 10):
+    for first in range(0, count, 5):
         if wire.closed:
             break
-        rows: list[messages.Row] = [(f"d/{deep}/{n}", "file", 0, 0o644, 0) for n in range(first, first + 10)]
+        rows: list[messages.Row] = [(f"d/{deep}/{n}", "file", 0, 0o644, 0) for n in range(first, first + 5)]
         await wire.tell_slowly(messages.ManifestPiece(first=first, entries=rows))
 
 

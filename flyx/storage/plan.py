@@ -18,7 +18,7 @@ from flyx.errors import (
 from flyx.storage.failures import free_space, no_space
 from flyx.storage.partial import Partials
 from flyx.storage.tree import Parts, Tree
-from flyx.transfer.manifest import Entry, EntryKind
+from flyx.transfer.manifest import Entries, Entry, EntryKind
 from flyx.transfer.names import NameLedger, check_path, fold, numbered
 
 
@@ -41,8 +41,12 @@ class Plan:
     def __init__(self, tree: Tree, existing: ExistingPolicy) -> None:
         self._tree = tree
         self._existing = existing
-        self._ledger = NameLedger()
-        self._entries: list[Entry] = []
+        # All planned so far, or being planned; set anew with the first.
+        self._entries = Entries()
+        self._ledger = NameLedger(self._entries)
+        # Entries that are planned, and whether more can be: what was refused is in the ledger all the same.
+        self._planned = 0
+        self._refused = False
         self._bytes = 0
         # Set by begin().
         self.total_bytes: int | None = None
@@ -52,8 +56,6 @@ class Plan:
         self._spoken_for: set[str] = set()
         # Roots of which something was there at the start, and still will be when their entries come.
         self._taken: set[str] = set()
-        # Directories that are entries, by their path.
-        self._directories: dict[Parts, Entry] = {}
 
     def check_roots(self, roots: Sequence[str]) -> None:
         """Raise UnsafeName unless every root is one safe name."""
@@ -98,7 +100,7 @@ class Plan:
             raise no_space(directory, total_bytes, free)
 
     def extend(self, first: int, entries: Sequence[Entry], kept: Container[int] = ()) -> int:
-        """Check the next entries; return the number of entries that are planned by now.
+        """Check the next entries; return the number of entries that are planned by now. A refusal is final.
 
         Args:
             first: index of the first of them.
@@ -111,21 +113,30 @@ class Plan:
             UnsafeName: a name that is refused.
             RemoteProtocolError: an entry that was not announced.
         """
-        if self.total_bytes is None or first != len(self._entries):
+        if self.total_bytes is None or self._refused or first != self._planned:
             raise LocalProtocolError(reason="entries were planned out of order")
+        self._refused = True  # unless the end is reached
+        self._keep(entries)
         taken: list[Parts] = []
         for file, entry in enumerate(entries, first):
             parts = self._ledger.add(entry.path, entry.kind is EntryKind.DIRECTORY)
             self._check_announced(parts[0], entry)
             if parts[0] in self._taken and file not in kept:
                 self._meet(parts, entry, taken)
-            if entry.kind is EntryKind.DIRECTORY:
-                self._directories[parts] = entry
         if taken:
             others = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
             raise DestinationExists(path=self._tree.shown(taken[0]), others=others)
-        self._entries += entries
-        return len(self._entries)
+        self._planned += len(entries)
+        self._refused = False
+        return self._planned
+
+    def _keep(self, entries: Sequence[Entry]) -> None:
+        """Have the next entries where the ledger looks names up."""
+        kept = self._entries.followed_by(entries)
+        if kept is not self._entries:
+            # They are the first, of a manifest that others keep, too.
+            self._entries = kept
+            self._ledger = NameLedger(kept)
 
     def _check_announced(self, root: str, entry: Entry) -> None:
         assert self.total_bytes is not None
@@ -166,9 +177,9 @@ class Plan:
 
     def entry(self, file: int) -> Entry:
         """The entry of a file that is planned."""
-        if not 0 <= file < len(self._entries) or self._entries[file].kind is not EntryKind.FILE:
-            raise LocalProtocolError(reason=f"entry {file} is not a file that was planned")
-        return self._entries[file]
+        if 0 <= file < self._planned and (entry := self._entries[file]).kind is EntryKind.FILE:
+            return entry
+        raise LocalProtocolError(reason=f"entry {file} is not a file that was planned")
 
     def target(self, parts: Parts) -> Parts:
         """Where the entry of this path goes."""
@@ -176,9 +187,16 @@ class Plan:
 
     def directory_mode(self, parts: Parts) -> int:
         """The mode to make a directory with: that of its entry, but open to ourselves until all is done."""
-        entry = self._directories.get(parts)
-        return (entry.mode & 0o777 if entry else 0o777) | 0o700
+        index = self._ledger.listed(parts)
+        return (0o777 if index is None else self._entries[index].mode & 0o777) | 0o700
 
     def directories(self) -> Iterator[tuple[Parts, Entry]]:
         """The directories that are entries, by their path in the manifest, those above first."""
-        return iter(sorted(self._directories.items(), key=lambda item: len(item[0])))
+        depths = [
+            (entry.path.count("/"), index)
+            for index, entry in enumerate(self._entries[: self._planned])
+            if entry.kind is EntryKind.DIRECTORY
+        ]
+        for _, index in sorted(depths):
+            entry = self._entries[index]
+            yield tuple(entry.path.split("/")), entry

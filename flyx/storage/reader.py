@@ -16,6 +16,7 @@ import threading
 from array import array
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -27,8 +28,11 @@ from flyx.transfer.manifest import (
     DIGEST_SIZE,
     MAX_ENTRIES,
     MAX_FILE_SIZE,
-    MAX_MTIME_US,
-    MAX_PATH_CHARACTERS,
+    MAX_PATHS_SIZE,
+    MAX_ROOTS,
+    MAX_ROOTS_SIZE,
+    MAX_TOTAL_SIZE,
+    Entries,
     Entry,
     EntryKind,
     Manifest,
@@ -56,12 +60,34 @@ _VANISHED = {errno.ENOENT, errno.ENOTDIR}
 _CHANGED = {errno.ELOOP, errno.ENXIO}
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where an entry of the manifest comes from, and the exact time it had."""
+class Sources:
+    """Where the entries of a manifest come from, and the exact time that each had; 8 bytes an entry."""
 
-    path: str
-    mtime_ns: int
+    def __init__(self) -> None:
+        # Where each root is, by the name that it is sent under.
+        self._roots: dict[str, str] = {}
+        # Of each entry, in nanoseconds, modulo 2 ** 64: filesystems have times beyond.
+        self._times = array("Q")
+
+    def add_root(self, name: str, path: str) -> None:
+        """The entries below this name come from below this path."""
+        self._roots[name] = path
+
+    def add(self, status: os.stat_result) -> None:
+        """Take note of the next entry."""
+        self._times.append(status.st_mtime_ns % _TIMES)
+
+    def path(self, entry: Entry) -> str:
+        """Where an entry comes from."""
+        root, _, below = entry.path.partition("/")
+        return f"{self._roots[root]}/{below}" if below else self._roots[root]
+
+    def has_time(self, file: int, status: os.stat_result) -> bool:
+        """Whether a file has the time that it was listed with."""
+        return self._times[file] == status.st_mtime_ns % _TIMES
+
+
+_TIMES = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +104,12 @@ class Scan:
 
     Attributes:
         manifest: the entries.
-        sources: one for each entry, in the same order.
+        sources: where they come from.
         skipped: what was found and left out.
     """
 
     manifest: Manifest
-    sources: tuple[Source, ...]
+    sources: Sources
     skipped: tuple[Skipped, ...]
 
 
@@ -101,22 +127,21 @@ def scan(paths: Sequence[str | os.PathLike[str]]) -> Scan:
     """
     scanner = _Scanner()
     for path in paths:
-        scanner.add_root(os.fspath(path))
+        scanner.add_root(os.fsdecode(path))
     if not scanner.entries:
         raise InputError(reason="there is nothing to send")
-    return Scan(Manifest(scanner.entries), tuple(scanner.sources), tuple(scanner.skipped))
+    return Scan(Manifest(scanner.entries), scanner.sources, tuple(scanner.skipped))
 
 
 class _Scanner:
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
-        self.sources: list[Source] = []
-        # Characters in the paths of entries.
-        self._path_characters = 0
+        self.entries = Entries()
+        self.sources = Sources()
         self.skipped: list[Skipped] = []
-        self._ledger = NameLedger()
-        # The paths given, by the name they are sent under.
+        self._ledger = NameLedger(self.entries)
+        # The paths given, by the name they are sent under; bytes in those names.
         self._roots: dict[str, str] = {}
+        self._roots_size = 0
 
     def add_root(self, path: str) -> None:
         try:
@@ -127,6 +152,9 @@ class _Scanner:
             raise InputError(reason=f"there is no file or directory {path}") from error
         except OSError as error:
             raise storage_error(error, "read", path) from error
+        except ValueError as error:
+            # A NUL, or half of a surrogate pair that stands for no byte.
+            raise InputError(reason=f"no file or directory can be called {path}") from error
         name = os.path.basename(resolved)
         if not name:
             raise InputError(
@@ -138,6 +166,12 @@ class _Scanner:
                 hint="rename one of them, or send them one after the other",
             )
         self._roots[name] = path
+        self._roots_size += len(os.fsencode(name))
+        if len(self._roots) > MAX_ROOTS or self._roots_size > MAX_ROOTS_SIZE:
+            raise InputError(
+                reason="too many files and directories are named", hint="put them into one and send that"
+            )
+        self.sources.add_root(name, resolved)
         if stat.S_ISDIR(status.st_mode):
             self._add_directory(resolved, name, status)
         elif stat.S_ISREG(status.st_mode):
@@ -146,7 +180,7 @@ class _Scanner:
             raise InputError(reason=f"{path} is a {_kind(status)}, not a file or directory")
 
     def _add_directory(self, path: str, name: str, status: os.stat_result) -> None:
-        self._add(Entry(name, EntryKind.DIRECTORY, 0, *_mode_and_time(status)), path, status)
+        self._add(Entry(name, EntryKind.DIRECTORY, 0, *_mode_and_time(status)), status)
         try:
             with os.scandir(path) as found:
                 inside = sorted(found, key=lambda item: item.name)
@@ -178,30 +212,30 @@ class _Scanner:
         # Better now than when the receiver has half of the rest.
         if not os.access(path, os.R_OK):
             raise StorageError(action="read", path=path, reason="permission denied")
-        self._add(Entry(name, EntryKind.FILE, status.st_size, *_mode_and_time(status)), path, status)
+        self._add(Entry(name, EntryKind.FILE, status.st_size, *_mode_and_time(status)), status)
 
-    def _add(self, entry: Entry, path: str, status: os.stat_result) -> None:
+    def _add(self, entry: Entry, status: os.stat_result) -> None:
         if len(self.entries) == MAX_ENTRIES:
             raise InputError(
                 reason=f"there are more than {MAX_ENTRIES:,} files and directories",
                 hint=_TOO_MANY,
             )
-        self._path_characters += len(entry.path)
-        if self._path_characters > MAX_PATH_CHARACTERS:
+        self._ledger.add(entry.path, entry.kind is EntryKind.DIRECTORY)
+        if self.entries.paths_size + len(entry.path.encode()) > MAX_PATHS_SIZE:
             raise InputError(
                 reason="the names of the files and directories are too long in all", hint=_TOO_MANY
             )
-        self._ledger.add(entry.path, entry.kind is EntryKind.DIRECTORY)
+        if self.entries.total_bytes + entry.size > MAX_TOTAL_SIZE:
+            raise InputError(reason="the files are too large in all")
         self.entries.append(entry)
-        self.sources.append(Source(path, status.st_mtime_ns))
+        self.sources.add(status)
 
 
 _TOO_MANY = "put them into an archive and send that"
 
 
 def _mode_and_time(status: os.stat_result) -> tuple[int, int]:
-    mtime_us = max(-MAX_MTIME_US, min(status.st_mtime_ns // 1000, MAX_MTIME_US))
-    return status.st_mode & 0o777, mtime_us
+    return status.st_mode & 0o777, status.st_mtime_ns // 1000
 
 
 def _kind(status: os.stat_result) -> str:
@@ -297,7 +331,7 @@ class SourceReader:
         """Return the bytes, None if the file is not what it was."""
         if self._open is None or self._open[0] != request.file:
             self._close_file()
-            self._open = request.file, os.open(self._sources[request.file].path, _OPEN)
+            self._open = request.file, os.open(self._sources.path(entry), _OPEN)
             if not self._unchanged(entry):
                 return None
             _announce(self._open[1], entry)
@@ -322,18 +356,22 @@ class SourceReader:
         return (
             stat.S_ISREG(status.st_mode)
             and status.st_size == entry.size
-            and status.st_mtime_ns == self._sources[file].mtime_ns
+            and self._sources.has_time(file, status)
         )
 
     def _close_file(self) -> None:
         if self._open:
-            os.close(self._open[1])
-            self._open = None
+            handle, self._open = self._open[1], None
+            # What was read stays read: that a network filesystem has something to say now changes nothing.
+            with suppress(OSError):
+                os.close(handle)
 
 
 def _announce(handle: int, entry: Entry) -> None:
     if hasattr(os, "posix_fadvise") and entry.size > _READ_AHEAD:
-        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        # Advice: a filesystem that takes none can be read all the same.
+        with suppress(OSError):
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
 
 def _code(error: OSError) -> str:

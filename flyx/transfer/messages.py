@@ -1,7 +1,7 @@
 """The wire grammar of a transfer, version 1.
 
 Two ordered, reliable data channels. On `control`, once the two sides have paired (flyx/pairing/messages.py),
-one JSON object a message, at most MAX_CONTROL_SIZE:
+one JSON object a message, at most MAX_CONTROL_SIZE bytes of UTF-8:
 
     type            from       fields
     manifest_start  sender     manifest_id, entries, files, bytes, roots: how many there are of each
@@ -40,12 +40,13 @@ drops what it had. FILE_END bears the digest over the receiver's block digests a
 
 from __future__ import annotations
 
+import json
 import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -56,25 +57,34 @@ from flyx.transfer.manifest import (
     MAX_ENTRIES,
     MAX_FILE_SIZE,
     MAX_MTIME_US,
+    MAX_ROOTS,
+    MAX_TOTAL_SIZE,
     Entry,
     EntryKind,
     Manifest,
 )
 
-MAX_CONTROL_SIZE = 60_000
-"""Characters in a control message: below the 64 KiB that every WebRTC stack accepts, in UTF-8 as well."""
+MIN_MESSAGE_SIZE = 16_384
+"""Bytes of a message that a peer must accept. Below 1,100 or so no DATA frame of SHORTEST_DATA fits, below
+6,400 not the row of the longest path (names.MAX_PATH_BYTES, each of which JSON may escape), nor the longest
+reason of a Cancel. So we take what every WebRTC stack accepts and RFC 8831 §6.6 has senders keep to, and no
+message of the control channel is longer: only those of the data channel grow with what the peer accepts."""
 
-MIN_MESSAGE_SIZE = MAX_CONTROL_SIZE
-"""Bytes that a peer must accept in one message, since control messages are sent whole. All WebRTC stacks
-accept 65,535 or more."""
+MAX_DATA_SIZE = 262_144
+"""Bytes of a message of the data channel, even if the peer accepts more: longer ones are no faster, and one
+as long as all that may be read ahead would never be complete."""
 
-PIECE_SIZE = 24_000
-"""Bytes of paths in one piece of a manifest; JSON escapes at most double them, within MAX_CONTROL_SIZE."""
+MAX_CONTROL_SIZE = MIN_MESSAGE_SIZE
+"""UTF-8 bytes in a control message."""
 
 PIECE_ITEMS = 500
-"""Entries or roots in one piece of a manifest."""
+"""Most entries or roots that one piece of a manifest may have; MIN_MESSAGE_SIZE mostly ends it before."""
+
+DIGESTS_PER_MESSAGE = 200
+"""Rows of Kept, or digests of Have, in one message: at most 77 bytes each."""
 
 SAVED_PER_MESSAGE = 2_000
+"""Indexes of Saved in one message: at most 7 bytes each."""
 
 SHORTEST_DATA = 1024
 """Bytes in a DATA frame that does not end its block: shorter ones would cost more memory than they fill."""
@@ -83,7 +93,7 @@ CONTROL_CHANNEL = "control"
 DATA_CHANNEL = "data"
 
 Index = Annotated[int, Field(ge=0, le=MAX_ENTRIES)]
-Count = Annotated[int, Field(ge=0, le=1 << 62)]
+Count = Annotated[int, Field(ge=0, le=MAX_TOTAL_SIZE)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Row = tuple[
     Annotated[str, Field(max_length=4096)],
@@ -107,7 +117,7 @@ class ManifestStart(_Message):
     entries: Annotated[Index, Field(ge=1)]
     files: Index
     bytes: Count
-    roots: Annotated[Index, Field(ge=1)]
+    roots: Annotated[int, Field(ge=1, le=MAX_ROOTS)]
 
 
 class Roots(_Message):
@@ -234,7 +244,10 @@ def parse_control_untrusted(text: str | bytes) -> ControlMessage:
     """
     if not isinstance(text, str):
         raise RemoteProtocolError(reason="a binary message on the control channel")
-    if len(text) > MAX_CONTROL_SIZE:
+    # A character has one to four bytes: most messages need no encoding to be judged.
+    if len(text) > MAX_CONTROL_SIZE or (
+        len(text) * 4 > MAX_CONTROL_SIZE and len(text.encode(errors="surrogatepass")) > MAX_CONTROL_SIZE
+    ):
         raise RemoteProtocolError(reason="a control message is too long")
     try:
         return _control.validate_json(text)
@@ -255,43 +268,44 @@ def serialize_control(message: ControlMessage) -> str:
     return message.model_dump_json()
 
 
-# The numbers, quotes and commas of one row, generously.
+# The numbers, quotes and commas of one row, and the rest of a message around its rows, generously.
 _ROW_OVERHEAD = 80
+_ENVELOPE = 100
+
+Item = TypeVar("Item")
 
 
-def _piece_end(paths: Sequence[str], first: int) -> int:
-    """Return the index after the last of these paths that fits into one piece; theirs begin at `first`."""
-    room = PIECE_SIZE
-    end = first
-    for path in paths:
-        room -= len(path.encode()) + _ROW_OVERHEAD
-        if room < 0 and end > first:
-            break
-        end += 1
-    return end
+def _pieces(items: Sequence[Item], text_of: Callable[[Item], str]) -> Iterator[list[Item]]:
+    """Split roots or entries into pieces, each of which fits into one message with the JSON of its texts."""
+    piece: list[Item] = []
+    room = MAX_CONTROL_SIZE - _ENVELOPE
+    for item in items:
+        size = len(json.dumps(text_of(item), ensure_ascii=False).encode()) + _ROW_OVERHEAD
+        if piece and (size > room or len(piece) == PIECE_ITEMS):
+            yield piece
+            piece = []
+            room = MAX_CONTROL_SIZE - _ENVELOPE
+        piece.append(item)
+        room -= size
+    if piece:
+        yield piece
 
 
 def manifest_messages(manifest: Manifest) -> Iterator[ControlMessage]:
     """Yield the messages that tell a manifest: its start, roots, entries and end."""
-    entries, roots = manifest.entries, manifest.roots
     yield ManifestStart(
         manifest_id=manifest.id,
-        entries=len(entries),
+        entries=len(manifest.entries),
         files=manifest.file_count,
         bytes=manifest.total_bytes,
-        roots=len(roots),
+        roots=len(manifest.roots),
     )
+    for names in _pieces(manifest.roots, str):
+        yield Roots(names=names)
     first = 0
-    while first < len(roots):
-        end = _piece_end(roots[first : first + PIECE_ITEMS], first)
-        yield Roots(names=list(roots[first:end]))
-        first = end
-    first = 0
-    while first < len(entries):
-        end = _piece_end([entry.path for entry in entries[first : first + PIECE_ITEMS]], first)
-        rows = [_row(entry) for entry in entries[first:end]]
-        yield ManifestPiece(first=first, entries=rows)
-        first = end
+    for entries in _pieces(manifest.entries, lambda entry: entry.path):
+        yield ManifestPiece(first=first, entries=[_row(entry) for entry in entries])
+        first += len(entries)
     yield ManifestEnd()
 
 
@@ -299,7 +313,7 @@ def accept_messages(below: int, found: Sequence[disk.Kept | disk.Held]) -> Itera
     """Yield the messages that accept entries: what of them is there already, then which may be sent."""
     rows: list[tuple[int, str]] = []
     for one in found:
-        if isinstance(one, disk.Held) or len(rows) == PIECE_ITEMS:
+        if isinstance(one, disk.Held) or len(rows) == DIGESTS_PER_MESSAGE:
             if rows:
                 yield Kept(files=rows)
             rows = []
@@ -314,8 +328,8 @@ def accept_messages(below: int, found: Sequence[disk.Kept | disk.Held]) -> Itera
 
 def _have(held: disk.Held) -> Iterator[ControlMessage]:
     digests = [held.digests[at : at + DIGEST_SIZE] for at in range(0, len(held.digests), DIGEST_SIZE)]
-    for first in range(0, len(digests), PIECE_ITEMS):
-        piece = [digest.hex() for digest in digests[first : first + PIECE_ITEMS]]
+    for first in range(0, len(digests), DIGESTS_PER_MESSAGE):
+        piece = [digest.hex() for digest in digests[first : first + DIGESTS_PER_MESSAGE]]
         yield Have(file=held.file, first=first, sha256=piece)
 
 
@@ -334,9 +348,6 @@ def entries_of(piece: ManifestPiece) -> list[Entry]:
 
 FRAME_HEADER = struct.Struct("!B3xIIQ")
 """Kind, three reserved bytes (zero), file index, payload length, offset: 20 bytes."""
-
-MIN_DATA_MESSAGE_SIZE = FRAME_HEADER.size + SHORTEST_DATA
-"""Bytes that a data message must be able to hold: in less, no block could be sent."""
 
 
 class FrameKind(IntEnum):
@@ -402,14 +413,14 @@ class FramePacker:
 
     def __init__(self, max_message_size: int) -> None:
         """Args:
-        max_message_size: bytes in one message, headers included.
+        max_message_size: bytes in a message that the peer accepts, headers included; MAX_DATA_SIZE is enough.
 
         Raises:
-            LocalProtocolError: that is less than MIN_DATA_MESSAGE_SIZE.
+            LocalProtocolError: it is less than MIN_MESSAGE_SIZE, so that not all that we say would fit.
         """
-        if max_message_size < MIN_DATA_MESSAGE_SIZE:
-            raise LocalProtocolError(reason=f"data messages of {max_message_size} bytes")
-        self._limit = max_message_size
+        if max_message_size < MIN_MESSAGE_SIZE:
+            raise LocalProtocolError(reason=f"a peer was taken on that accepts {max_message_size} bytes only")
+        self._limit = min(max_message_size, MAX_DATA_SIZE)
         self._pending: list[bytes | memoryview] = []
         self._pending_size = 0
         self.messages: deque[bytes] = deque()

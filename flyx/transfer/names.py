@@ -15,9 +15,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
+from typing import NoReturn
 
 from flyx.errors import UnsafeName
-from flyx.transfer.manifest import MAX_ENTRIES
+from flyx.transfer.manifest import MAX_ENTRIES, Entries
 
 STATE_DIRECTORY = ".flyx"
 """Where a receiver keeps its partial files, inside the output directory; no peer may name it.
@@ -160,17 +161,26 @@ class NameLedger:
 
     Add the entries in the order of the manifest. A refusal is final: the ledger is of no use after one.
 
-    Memory: one dictionary item an entry, and one more node for each directory that is named only inside the
-    paths of other entries, of which there may be MAX_ENTRIES in all.
+    Memory: a dictionary item of two integers, 110 bytes, for each entry and for each directory that is named
+    only inside the paths of other entries; MAX_ENTRIES of both in all. Names are not kept: they are looked up
+    in the manifest. Work: by the length of each path, whatever there was before it.
     """
 
-    def __init__(self, *, windows: bool = False) -> None:
+    def __init__(self, entries: Entries, *, windows: bool = False) -> None:
+        """Args:
+        entries: the manifest, which has each entry before the next one is added here.
+        windows: see check_path.
+        """
+        self._entries = entries
         self._windows = windows
-        self._root = _Directory("")
-        self._unlisted = 0
-        # Neighbours in a manifest mostly share their directory: the last one found, and its path.
+        self._added = 0
+        # A name that is there, by _key: the index of an entry that has it in its path, and its flags. Two
+        # names that meet have one key. Others have one by chance (60 bits, not to be foreseen): then an
+        # entry is refused that need not be, once in millions of the largest transfers.
+        self._names: dict[int, int] = {}
+        # Neighbours in a manifest mostly share their directory: the path of the last one, and its key.
         self._last_path = ""
-        self._last = self._root
+        self._last_key = _TOP
 
     def add(self, path: str, is_directory: bool) -> tuple[str, ...]:
         """Check one entry's path against the rules and against all entries before it; return its parts.
@@ -180,59 +190,79 @@ class NameLedger:
                 or uses a file as a directory.
         """
         parts = check_path(path, windows=self._windows)
-        directory = self._directory_above(path, parts)
-        name = parts[-1]
-        key = fold(name)
-        there = directory.children.get(key)
+        key = _key(self._directory_above(path, parts), parts[-1])
+        there = self._names.get(key)
         if there is None:
-            directory.children[key] = _Directory(name, listed=True) if is_directory else name
-        elif isinstance(there, _Directory) and is_directory and there.name == name and not there.listed:
-            there.listed = True
+            self._put(key, _LISTED | (_DIRECTORY if is_directory else 0), path)
         else:
-            raise UnsafeName(name=path, reason=_clash(there, name, is_directory))
+            offset = len(path.encode()) - len(parts[-1].encode())
+            if there & _FLAGS != _DIRECTORY or not is_directory or not self._is_at(offset, parts[-1], there):
+                self._refuse(path, parts, there, is_directory)
+            self._names[key] = self._added << _FLAG_BITS | _LISTED | _DIRECTORY
+        self._added += 1
         return parts
 
-    def _directory_above(self, path: str, parts: tuple[str, ...]) -> _Directory:
+    def listed(self, directory: tuple[str, ...]) -> int | None:
+        """Return the index of a directory's own entry; None if it is only named in paths, or not at all."""
+        key = _TOP
+        for part in directory:
+            key = _key(key, part)
+        there = self._names.get(key, 0)
+        return there >> _FLAG_BITS if there & _FLAGS == _LISTED | _DIRECTORY else None
+
+    def _directory_above(self, path: str, parts: tuple[str, ...]) -> int:
+        """Return the key of the directory that an entry is in; take note of those that are new."""
         above = path[: -len(parts[-1]) - 1]
         if above != self._last_path:
-            directory = self._root
-            for part in parts[:-1]:
-                directory = self._enter(directory, part, path)
-            self._last_path, self._last = above, directory
-        return self._last
+            key, offset = _TOP, 0
+            for depth, part in enumerate(parts[:-1], 1):
+                key = _key(key, part)
+                there = self._names.get(key)
+                if there is None:
+                    self._put(key, _DIRECTORY, path)
+                elif not there & _DIRECTORY or not self._is_at(offset, part, there):
+                    self._refuse(path, parts[:depth], there, is_directory=True)
+                offset += len(part.encode()) + 1
+            self._last_path, self._last_key = above, key
+        return self._last_key if above else _TOP
 
-    def _enter(self, directory: _Directory, part: str, path: str) -> _Directory:
-        key = fold(part)
-        there = directory.children.get(key)
-        if there is None:
-            self._unlisted += 1
-            if self._unlisted > MAX_ENTRIES:
-                raise UnsafeName(name=path, reason="there are too many directories")
-            there = directory.children[key] = _Directory(part)
-        elif isinstance(there, str) or there.name != part:
-            raise UnsafeName(name=path, reason=_clash(there, part, is_directory=True))
-        return there
+    def _put(self, key: int, flags: int, path: str) -> None:
+        if len(self._names) >= MAX_ENTRIES:
+            raise UnsafeName(name=path, reason="there are too many directories")
+        self._names[key] = self._added << _FLAG_BITS | flags
+
+    def _is_at(self, offset: int, name: str, there: int) -> bool:
+        """Whether a name that is there is spelled exactly so; the names above it have been found to be."""
+        return self._entries.has_part(there >> _FLAG_BITS, offset, name)
+
+    def _refuse(self, path: str, parts: tuple[str, ...], there: int, is_directory: bool) -> NoReturn:
+        """Refuse a path, of which these first parts meet with what is there."""
+        name = parts[-1]
+        there_name = self._entries.path(there >> _FLAG_BITS).split("/")[: len(parts)][-1]
+        if there_name != name:
+            reason = f"some systems cannot tell {name} from {there_name}"
+        elif bool(there & _DIRECTORY) != is_directory:
+            reason = f"{name} would be both a file and a directory"
+        else:
+            reason = "it is listed twice"
+        raise UnsafeName(name=path, reason=reason)
 
 
-class _Directory:
-    """A directory of the ledger. Files, which are most entries, are kept as plain strings."""
-
-    __slots__ = ("children", "listed", "name")
-
-    def __init__(self, name: str, listed: bool = False) -> None:
-        self.name = name
-        self.listed = listed  # has an entry of its own
-        self.children: dict[str, str | _Directory] = {}  # by fold(name)
+_TOP = 0
+# What is known of a name, below the index of an entry that has it.
+_FLAG_BITS = 2
+_DIRECTORY = 1
+_LISTED = 2  # has an entry of its own
+_FLAGS = _DIRECTORY | _LISTED
 
 
-def _clash(there: str | _Directory, name: str, is_directory: bool) -> str:
-    there_is_directory = isinstance(there, _Directory)
-    there_name = there.name if isinstance(there, _Directory) else there
-    if there_name != name:
-        return f"some systems cannot tell {name} from {there_name}"
-    if there_is_directory != is_directory:
-        return f"{name} would be both a file and a directory"
-    return "it is listed twice"
+def _key(above: int, name: str) -> int:
+    """What all names have in common that can meet in the directory with the key `above`.
+
+    The hash of a string depends on a secret of the process, so no sender can aim at one. 60 bits are all that
+    an integer of 32 bytes holds.
+    """
+    return hash((above, fold(name))) & (1 << 60) - 1
 
 
 def numbered(name: str, n: int, *, is_directory: bool = False) -> str:

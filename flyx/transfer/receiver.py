@@ -44,7 +44,9 @@ from flyx.transfer.disk import (
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
     DIGEST_SIZE,
-    MAX_PATH_CHARACTERS,
+    MAX_PATHS_SIZE,
+    MAX_ROOTS_SIZE,
+    Entries,
     Entry,
     EntryKind,
     Manifest,
@@ -72,6 +74,9 @@ WINDOW = 16 * BLOCK_SIZE
 
 CREDIT_STEP = WINDOW // 8
 """Credit is granted anew when it has grown by this much: a small message for many large ones."""
+
+PLANNED_AT_ONCE = 5_000
+"""Entries from which on a PlanEntries grows no more while it waits for the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +171,8 @@ class Receiver(Session):
         # Set by manifest_start.
         self._start_message: ManifestStart | None = None
         self._roots: list[str] = []
-        # Characters in the roots and paths told so far.
-        self._path_characters = 0
-        self._entries: list[Entry] = []
+        self._roots_size = 0
+        self._entries = Entries()
         # Set when the last entry has come.
         self.manifest: Manifest | None = None
         # Entries below this index are planned by the disk, and accepted.
@@ -312,7 +316,9 @@ class Receiver(Session):
         start = self._start_message
         if start is None or len(self._roots) + len(names) > start.roots:
             raise RemoteProtocolError(reason="roots that were not announced")
-        self._count_paths(names)
+        self._roots_size += sum(len(name.encode()) for name in names)
+        if self._roots_size > MAX_ROOTS_SIZE:
+            raise RemoteProtocolError(reason="roots that are too long in all")
         self._roots += names
         if len(self._roots) == start.roots:
             self._operations.append(PlanTree(tuple(self._roots), start.bytes, start.manifest_id))
@@ -323,19 +329,32 @@ class Receiver(Session):
             raise RemoteProtocolError(reason="entries before the roots")
         if piece.first != len(self._entries) or piece.first + len(piece.entries) > start.entries:
             raise RemoteProtocolError(reason="entries out of place")
-        entries = messages.entries_of(piece)
-        for entry in entries:
-            if entry.kind is EntryKind.DIRECTORY and entry.size:
-                raise RemoteProtocolError(reason="a directory with a size")
-        self._count_paths([entry.path for entry in entries])
-        self._entries += entries
-        self._operations.append(PlanEntries(piece.first, entries))
+        for entry in messages.entries_of(piece):
+            self._take_entry(entry, start)
+        self._plan_entries(piece.first)
 
-    def _count_paths(self, paths: Sequence[str]) -> None:
-        self._path_characters += sum(map(len, paths))
-        # Roots are told besides: at most the paths once more.
-        if self._path_characters > 2 * MAX_PATH_CHARACTERS:
+    def _take_entry(self, entry: Entry, start: ManifestStart) -> None:
+        """Keep an entry, if the manifest with it is still one that can be."""
+        entries = self._entries
+        if entry.kind is EntryKind.DIRECTORY and entry.size:
+            raise RemoteProtocolError(reason="a directory with a size")
+        if entries.total_bytes + entry.size > start.bytes:
+            raise RemoteProtocolError(reason="more bytes than were announced")
+        if entries.paths_size + len(entry.path.encode()) > MAX_PATHS_SIZE:
             raise RemoteProtocolError(reason="paths that are too long in all")
+        roots = len(entries.roots)
+        entries.append(entry)
+        if len(entries.roots) > roots and entries.roots[roots:] != self._roots[roots : roots + 1]:
+            raise RemoteProtocolError(reason="an entry below a root that was not announced")
+
+    def _plan_entries(self, first: int) -> None:
+        """Have the disk plan all entries from `first` on, with those that it has not begun to."""
+        last = self._operations[-1] if self._operations else None
+        # However small the pieces are that a sender tells, few operations wait.
+        if isinstance(last, PlanEntries) and len(last.entries) < PLANNED_AT_ONCE:
+            self._operations.pop()
+            first = last.first
+        self._operations.append(PlanEntries(first, self._entries[first:]))
 
     def _end_manifest(self) -> None:
         start = self._start_message
@@ -486,7 +505,7 @@ def _size(found: Kept | Held, entry: Entry) -> int:
 class _FileInbox:
     """Puts the frames of one file after another together into whole blocks, and judges their order."""
 
-    def __init__(self, entries: list[Entry]) -> None:
+    def __init__(self, entries: Entries) -> None:
         self._entries = entries
         # Files that do not come, and digests of the blocks that do not.
         self.kept: set[int] = set()

@@ -103,7 +103,8 @@ class Sender(Session):
     def __init__(self, manifest: Manifest, *, max_message_size: int, now: float, held: bool = False) -> None:
         """Args:
         manifest: what is offered.
-        max_message_size: bytes in one data message; no more than the peer's max-message-size (RFC 8841 §6).
+        max_message_size: bytes in one data message; no more than the peer's max-message-size (RFC 8841 §6),
+            and at least MIN_MESSAGE_SIZE: LocalProtocolError if not.
         now: monotonic seconds.
         held: tell nothing before release(): it is not this receiver's turn.
         """
@@ -136,7 +137,8 @@ class Sender(Session):
         # File bytes that it can have at most: those told and those packed, of lost files as well.
         self._packed_bytes = 0
         self._lost: set[int] = set()
-        self._confirmed: set[int] = set()
+        # By file: whether the receiver has it.
+        self._confirmed = bytearray(len(manifest.entries))
         # Data bytes sent, and how many may be.
         self._data_sent = 0
         self._credit = 0
@@ -240,7 +242,7 @@ class Sender(Session):
     def _keep(self, file: int, digest: bytes) -> None:
         size = self._tell(file, after=self._told).size
         self._transfer_digest.keep(file, digest)
-        self._confirmed.add(file)
+        self._confirmed[file] = True
         self._sent_files += 1
         self._sent_file_bytes += size
         self._packed_bytes += size
@@ -280,15 +282,15 @@ class Sender(Session):
             self._emit(Resumed(self._resumed_files, self._resumed_bytes))
             self._resumed_bytes = self._resumed_files = 0
             for file in range(self._accepted, below):
-                if file in self._confirmed:
+                if self._confirmed[file]:
                     self._emit(FileConfirmed(file))
         self._accepted = below
 
     def _confirm(self, files: list[int]) -> None:
         for file in files:
-            if file in self._confirmed or file in self._lost or file >= self._packed_below():
+            if file >= self._packed_below() or self._confirmed[file] or file in self._lost:
                 raise RemoteProtocolError(reason="a file confirmed that was not sent")
-            self._confirmed.add(file)
+            self._confirmed[file] = True
             self._emit(FileConfirmed(file))
 
     def _packed_below(self) -> int:
@@ -318,7 +320,7 @@ class Sender(Session):
         while self._reading_file < self._accepted:
             file = self._reading_file
             entry = entries[file]
-            if entry.kind is EntryKind.FILE and file not in self._lost and file not in self._confirmed:
+            if entry.kind is EntryKind.FILE and file not in self._lost and not self._confirmed[file]:
                 offset = self._reading_offset
                 if offset == 0 and (digests := self._have.get(file)):
                     offset = (len(digests) // DIGEST_SIZE - 1) * BLOCK_SIZE

@@ -48,7 +48,7 @@ class SenderEnd:
     """A sender whose files are in memory."""
 
     def __init__(self) -> None:
-        self.machine = Sender(MANIFEST, max_message_size=1200, now=NOW)
+        self.machine = Sender(MANIFEST, max_message_size=messages.MIN_MESSAGE_SIZE, now=NOW)
         self._source = MemorySource(MANIFEST, FILES)
 
     def work(self) -> None:
@@ -77,6 +77,18 @@ class ReceiverEnd:
 
 
 HONEST = [json.loads(messages.serialize_control(message)) for message in messages.manifest_messages(MANIFEST)]
+# What fills a memory: long paths of wide characters, deep ones, and small pieces, of a manifest without end.
+FLOOD = [
+    {
+        "type": "manifest_start",
+        "manifest_id": "0" * 64,
+        **{"entries": 10**6, "files": 10**6, "bytes": 1 << 62, "roots": 1},
+    },
+    {"type": "roots", "names": ["d"]},
+    {"type": "manifest", "first": 0, "entries": [["d/" + "\U0001f600" * 63, "file", 1 << 53, 0, 1 << 53]]},
+    {"type": "manifest", "first": 0, "entries": [["d/" + "/".join("abcdefg" * 17), "file", 0, 0, -1]]},
+    {"type": "manifest", "first": 1, "entries": [["D", "directory", 0, 0, 0]]},
+]
 FROM_RECEIVERS = [
     {"type": "kept", "files": [[1, "0" * 64], [4, "0" * 64]]},
     {"type": "have", "file": 1, "first": 0, "sha256": ["0" * 64]},
@@ -98,7 +110,7 @@ def fuzz_control(data: bytes) -> None:
     source = Source(data)
     sending = source.boolean()
     end = SenderEnd() if sending else ReceiverEnd(accepting=False)
-    examples = [*FROM_BOTH, *(FROM_RECEIVERS if sending else [*HONEST, {"type": "done"}])]
+    examples = [*FROM_BOTH, *(FROM_RECEIVERS if sending else [*HONEST, *FLOOD, {"type": "done"}])]
     while source.left and not end.machine.ended:
         text = make_message(source, examples)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -111,23 +111,29 @@ def test_whatever_a_sender_says_stays_inside_and_destroys_nothing(
     with world() as (around, out):
         before = snapshot(around)
         with Destination(out, existing) as destination:
-            planned = plan(destination, entries)
+            planned = plan(destination, entries, lambda: Destination(out, existing))
             for operation in [*(honest(planned) if whole else operations), FinishTree()]:
                 do(destination, operation)
         assert_nothing_lost(around, before, replaced=existing is ExistingPolicy.OVERWRITE)
 
 
-def plan(destination: Destination, entries: list[Entry]) -> list[Entry]:
+def plan(
+    destination: Destination, entries: list[Entry], another: Callable[[], Destination]
+) -> list[Entry]:
     """Plan what is not refused: a bad entry does not keep the others from being tried."""
     roots = dict.fromkeys(entry.root for entry in entries)
     safe = tuple(root for root in roots if root in SAFE_ROOTS)
     if len(safe) < len(roots):
         assert not do(destination, PlanTree(tuple(roots), 0))
-    assert do(destination, PlanTree(safe, sum(entry.size for entry in entries)))
+    tree = PlanTree(safe, sum(entry.size for entry in entries))
     planned: list[Entry] = []
     for entry in entries:
-        if do(destination, PlanEntries(len(planned), [entry])):
-            planned.append(entry)
+        with another() as trial:
+            assert do(trial, tree)
+            if do(trial, PlanEntries(0, [*planned, entry])):
+                planned.append(entry)
+    assert do(destination, tree)
+    assert do(destination, PlanEntries(0, planned))
     return planned
 
 

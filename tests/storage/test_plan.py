@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from flyx.errors import DestinationExists, FlyxError, RemoteProtocolError, StorageError, UnsafeName
+from flyx.errors import (
+    DestinationExists,
+    FlyxError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    StorageError,
+    UnsafeName,
+)
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.disk import FinishTree, Operation, Outcome, PlanEntries, PlanTree, TreePlanned
 from tests.storage.support import (
@@ -81,6 +88,16 @@ def test_a_directory_that_may_not_be_written_is_found_out_at_once(
 
 
 # Hostile manifests.
+
+
+def test_a_refusal_of_an_entry_is_final(out: Path) -> None:
+    destination = Destination(out)
+    operations = [PlanTree(("a",), 0), PlanEntries(0, [file_entry("a/f")])]
+    succeed(destination, operations)
+    assert isinstance(failure(destination.apply([PlanEntries(1, [file_entry("a/..")])])), UnsafeName)
+    for first in (0, 1, 2):
+        error = failure(destination.apply([PlanEntries(first, [file_entry("a/g")])]))
+        assert isinstance(error, LocalProtocolError)
 
 
 def test_entries_below_a_root_that_was_not_announced_are_refused(out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
@@ -14,6 +15,7 @@ import pytest
 from flyx.errors import InputError, LocalProtocolError, StorageError, UnsafeName
 from flyx.storage import reader
 from flyx.storage.reader import BlockDigests, SourceReader, scan
+from flyx.transfer import messages
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
 from flyx.transfer.manifest import BLOCK_SIZE, MAX_MTIME_US, EntryKind, block_digest
 from flyx.transfer.messages import (
@@ -59,7 +61,7 @@ def test_a_tree_is_listed_in_order_with_its_empty_directories(tree: Path) -> Non
     assert [entry.kind for entry in found.manifest.entries].count(EntryKind.DIRECTORY) == 4
     assert found.manifest.total_bytes == 3
     assert found.skipped == ()
-    assert [source.path for source in found.sources] == [
+    assert [found.sources.path(entry) for entry in found.manifest.entries] == [
         str(tree.parent / entry.path) for entry in found.manifest.entries
     ]
 
@@ -78,6 +80,73 @@ def test_modes_are_masked_and_times_are_in_microseconds(tree: Path) -> None:
     os.utime(path, ns=(0, MTIME_US * 1000 + 789))
     entry = scan([path]).manifest.entries[0]
     assert (entry.mode, entry.mtime_us) == (0o751, MTIME_US)
+
+
+@pytest.mark.parametrize(
+    "time_ns",
+    [-1, -(10**18), -(1 << 62), 10**19, 2**63, 15 * 10**18, 10**25],
+    ids=["1969", "1938", "1823", "2286", "2262", "2445", "far away"],
+)
+def test_a_file_of_any_time_is_offered_and_read(tree: Path, time_ns: int) -> None:
+    path = tree / "a.txt"
+    try:
+        os.utime(path, ns=(0, time_ns))
+    except OverflowError:
+        pytest.skip("the system has no such time")
+    found = scan([tree])
+    told = [messages.serialize_control(message) for message in messages.manifest_messages(found.manifest)]
+    assert all(map(messages.parse_control_untrusted, told))
+    time_us = found.manifest.entries[1].mtime_us
+    # The filesystem may have moved it already.
+    assert time_us == max(-(1 << 53), min(path.stat().st_mtime_ns // 1000, 1 << 53))
+    reader = SourceReader(found)
+    assert all(isinstance(one, BlockRead) for one in reader.read(block_requests(found.manifest)))
+    # Towards our time: the first and last of a filesystem are where they are.
+    nearer = 1_000_000_000 if time_ns < 0 else -1_000_000_000
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + nearer))
+    assert reader.read([BlockRequest(1, 0, 2)]) == [BlockFailed(BlockRequest(1, 0, 2), "file_changed")]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "a\udfffb"])
+def test_a_path_that_no_file_can_have_is_the_persons_error(name: str) -> None:
+    with pytest.raises(InputError) as refused:
+        scan([name])
+    assert str(refused.value).isprintable()
+
+
+def test_a_path_may_be_bytes(tree: Path) -> None:
+    # As os.PathLike allows it, and os.listdir() returns it.
+    assert paths_of(scan([os.fsencode(tree / "a.txt")])) == ["a.txt"]  # type: ignore[list-item]
+
+
+def test_too_many_roots_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "MAX_ROOTS", 1)
+    with pytest.raises(InputError, match="too many"):
+        scan([tree / "a.txt", tree / "b.txt"])
+    monkeypatch.undo()
+    monkeypatch.setattr(reader, "MAX_ROOTS_SIZE", 9)
+    with pytest.raises(InputError, match="too many"):
+        scan([tree / "a.txt", tree / "b.txt"])
+
+
+def test_files_too_large_in_all_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "MAX_TOTAL_SIZE", 2)
+    with pytest.raises(InputError, match="too large in all"):
+        scan([tree])
+
+
+def test_advice_that_a_filesystem_does_not_take_is_no_failure(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    # No filesystem here refuses, so the system's answer is played.
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    (tree / "b.txt").write_bytes(bytes(BLOCK_SIZE))
+    found = scan([tree / "b.txt"])
+    (block,) = SourceReader(found).read(block_requests(found.manifest))
+    assert isinstance(block, BlockRead)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +292,7 @@ def test_too_many_entries_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_names_too_long_in_all_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "MAX_PATH_CHARACTERS", 20)
+    monkeypatch.setattr(reader, "MAX_PATHS_SIZE", 20)
     with pytest.raises(InputError, match="too long in all"):
         scan([tree])
 
@@ -290,7 +359,7 @@ def test_an_empty_file_is_read_to_see_that_it_is_there(tree: Path) -> None:
     found = scan([tree / "sub" / "deep" / "zero"])
     request = BlockRequest(0, 0, 0)
     assert SourceReader(found).read([request]) == [BlockRead(request, b"", block_digest(b""))]
-    Path(found.sources[0].path).unlink()
+    Path(found.sources.path(found.manifest.entries[0])).unlink()
     assert SourceReader(found).read([request]) == [BlockFailed(request, "file_vanished")]
 
 

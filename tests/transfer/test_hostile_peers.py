@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from flyx.errors import CorruptData, FlyxError, LocalProtocolError, RemoteProtocolError, TransferInterrupted
 from flyx.transfer import messages
-from flyx.transfer.disk import BlockRead
+from flyx.transfer.disk import BlockRead, PlanEntries
 from flyx.transfer.manifest import BLOCK_SIZE, Manifest, RunningDigest, block_digest
 from flyx.transfer.messages import FRAME_HEADER, FrameKind
 from flyx.transfer.receiver import WINDOW, Receiver
@@ -187,7 +188,7 @@ def test_a_manifest_that_contradicts_itself_ends_the_transfer(lie: str) -> None:
 
 @pytest.mark.parametrize("what", ["roots", "paths"])
 def test_paths_that_fill_the_memory_end_the_transfer(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flyx.transfer.receiver.MAX_PATH_CHARACTERS", 100_000)
+    monkeypatch.setattr(f"flyx.transfer.receiver.MAX_{what.upper()}_SIZE", 100_000)
     receiver = Receiver(ask=False, now=NOW)
     many = 10_000
     roots = many if what == "roots" else 1
@@ -196,7 +197,8 @@ def test_paths_that_fill_the_memory_end_the_transfer(what: str, monkeypatch: pyt
     if what == "paths":
         control(receiver, messages.Roots(names=["d"]))
     for n in range(many // 10):
-        names = [f"{'d/' if what == 'paths' else ''}{n}-{i}-{'x' * 900}" for i in range(10)]
+        above, long = "d/" if what == "paths" else "", "\U0001f600" * 225
+        names = [f"{above}{n}-{i}-{long}" for i in range(10)]
         if what == "roots":
             control(receiver, messages.Roots(names=names))
         else:
@@ -205,7 +207,55 @@ def test_paths_that_fill_the_memory_end_the_transfer(what: str, monkeypatch: pyt
         if receiver.ended:
             break
     assert isinstance(error_of(receiver), RemoteProtocolError)
-    assert n * 9_000 < 300_000
+    assert 80_000 < n * 9_000 < 110_000
+
+
+def test_what_a_manifest_says_beyond_its_start_is_found_out_at_once() -> None:
+    start = messages.ManifestStart(manifest_id="0" * 64, entries=1000, files=1000, bytes=5, roots=2)
+    roots = messages.Roots(names=["d", "e"])
+    receiver = Receiver(ask=True, now=NOW)
+    rows: list[messages.Row] = [(f"d/{n}", "file", 1, 0o644, 0) for n in range(6)]
+    control(receiver, start, roots, messages.ManifestPiece(first=0, entries=rows))
+    assert "more bytes" in str(error_of(receiver))
+    for path in ("x/0", "e/0"):
+        # In the order of the roots, so that one look at each new one is enough.
+        receiver = Receiver(ask=True, now=NOW)
+        control(receiver, start, roots, messages.ManifestPiece(first=0, entries=[(path, "file", 0, 0, 0)]))
+        assert "not announced" in str(error_of(receiver))
+
+
+def test_few_operations_wait_however_small_the_pieces_of_a_manifest_are() -> None:
+    receiver = Receiver(ask=True, now=NOW)
+    start = messages.ManifestStart(manifest_id="0" * 64, entries=12_000, files=12_000, bytes=0, roots=1)
+    control(receiver, start, messages.Roots(names=["d"]))
+    for n in range(12_000):
+        control(receiver, messages.ManifestPiece(first=n, entries=[(f"d/{n}", "file", 0, 0, 0)]))
+    planned = [one for one in receiver.next_operations() if isinstance(one, PlanEntries)]
+    assert len(planned) == 3
+    assert [entry.path for one in planned for entry in one.entries] == [f"d/{n}" for n in range(12_000)]
+    assert [one.first for one in planned] == [0, 5000, 10_000]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        ("d/a", "file", -1, 0, 0),
+        ("d/a", "file", (1 << 53) + 1, 0, 0),
+        ("d/a", "file", 0, 0, (1 << 53) + 1),
+        ("d/a", "file", 0, 0, -(1 << 53) - 1),
+        ("d/a", "file", 0, 0o1000, 0),
+        ("d/a", "file", 1 << 70, 0, 0),
+        ("d/a", "file", 0, 0, 10**30),
+        ("d/a", "link", 0, 0, 0),
+        ("d/" + "a" * 4096, "file", 0, 0, 0),
+    ],
+)
+def test_a_row_beyond_the_grammar_ends_the_transfer(row: tuple[object, ...]) -> None:
+    receiver = Receiver(ask=True, now=NOW)
+    start = messages.ManifestStart(manifest_id="0" * 64, entries=1, files=1, bytes=1 << 62, roots=1)
+    control(receiver, start, messages.Roots(names=["d"]))
+    receiver.receive_control(json.dumps({"type": "manifest", "first": 0, "entries": [row]}), NOW)
+    assert isinstance(error_of(receiver), RemoteProtocolError)
 
 
 @pytest.mark.parametrize("end", ["receiver", "sender"])

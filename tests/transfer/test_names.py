@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ntpath
 import posixpath
+import sys
 import unicodedata
 from collections.abc import Callable
+from types import FrameType
 from typing import Literal
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from flyx.errors import UnsafeName
 from flyx.transfer import names
+from flyx.transfer.manifest import Entries, Entry, EntryKind
 from flyx.transfer.names import (
     MAX_DEPTH,
     MAX_PART_BYTES,
@@ -254,12 +257,12 @@ CLASHES = {
 
 @pytest.mark.parametrize("paths", CLASHES.values(), ids=CLASHES.keys())
 def test_the_ledger_refuses(paths: list[str]) -> None:
-    ledger = NameLedger()
+    listing = Listing()
     *others, last = paths
     for path in others:
-        add(ledger, path)
+        listing.add(path)
     with pytest.raises(UnsafeName) as refused:
-        add(ledger, last)
+        listing.add(last)
     assert refused.value.fields["name"] == last.rstrip("/")
 
 
@@ -277,39 +280,116 @@ def test_the_ledger_refuses(paths: list[str]) -> None:
     ids=" ".join,
 )
 def test_the_ledger_accepts(paths: list[str]) -> None:
-    ledger = NameLedger()
+    listing = Listing()
     for path in paths:
-        assert add(ledger, path) == tuple(path.rstrip("/").split("/"))
+        assert listing.add(path) == tuple(path.rstrip("/").split("/"))
 
 
 def test_the_ledger_judges_each_name() -> None:
     with pytest.raises(UnsafeName, match="drive"):
-        NameLedger().add("C:x", is_directory=False)
+        NameLedger(Entries()).add("C:x", is_directory=False)
     with pytest.raises(UnsafeName, match="Windows"):
-        NameLedger(windows=True).add("a?b", is_directory=False)
+        NameLedger(Entries(), windows=True).add("a?b", is_directory=False)
 
 
 def test_directories_that_nobody_lists_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names, "MAX_ENTRIES", 10)
-    ledger = NameLedger()
-    ledger.add("/".join("abcdefghijk"), is_directory=False)
+    monkeypatch.setattr(names, "MAX_ENTRIES", 11)
+    listing = Listing()
+    listing.add("/".join("abcdefghijk"))
     with pytest.raises(UnsafeName, match="too many"):
-        ledger.add("z/y", is_directory=False)
+        listing.add("z/y")
+
+
+def test_a_directory_is_found_by_its_own_entry_alone() -> None:
+    listing = Listing()
+    for path in ["a/b/c", "a/", "A2/", "d"]:
+        listing.add(path)
+    assert [listing.ledger.listed(parts) for parts in [("a",), ("A2",)]] == [1, 2]
+    for parts in [("a", "b"), ("a", "b", "c"), ("d",), ("e",), ("e", "f"), ()]:
+        assert listing.ledger.listed(parts) is None
 
 
 @given(st.lists(st.tuples(PATHS, st.booleans()), max_size=12))
 def test_an_accepted_set_can_be_created_on_any_filesystem(entries: list[tuple[str, bool]]) -> None:
-    ledger = NameLedger()
+    listing = Listing()
     disks = [FakeDisk(*form) for form in DISKS]
     for path, is_directory in entries:
         try:
-            parts = ledger.add(path, is_directory)
+            parts = listing.put(path, is_directory)
         except UnsafeName:
             return
         for disk in disks:
             disk.create(parts, is_directory)
     for disk in disks:
         assert disk.spellings_are_kept()
+
+
+# Names that meet more often than they do not, in few directories.
+MEETING_PARTS = st.sampled_from(["a", "A", "b", "é", "e\u0301", "É", "ß", "SS", "ss", "K", "\u212a"])
+MEETING = st.lists(MEETING_PARTS, min_size=1, max_size=4).map("/".join)
+
+
+@given(st.lists(st.tuples(st.one_of(MEETING, PATHS), st.booleans()), max_size=12))
+@example([("a/b", False), ("a", True), ("a/b/c", False)])
+@example([("a/b/c", False), ("A", True)])
+@example([("é/x", False), ("é", True), ("e\u0301", True)])
+def test_the_ledger_refuses_what_a_tree_of_names_refuses_and_says_the_same(
+    entries: list[tuple[str, bool]],
+) -> None:
+    listing, twin = Listing(), TreeLedger()
+    for path, is_directory in entries:
+        judged = [judgement(judge, path, is_directory) for judge in (listing.put, twin.add)]
+        assert judged[0] == judged[1]
+        if isinstance(judged[0], dict):
+            return
+
+
+def judgement(
+    judge: Callable[[str, bool], tuple[str, ...]], path: str, is_directory: bool
+) -> tuple[str, ...] | dict[str, object]:
+    """The parts of a path, or what its refusal says."""
+    try:
+        return judge(path, is_directory)
+    except UnsafeName as refusal:
+        return refusal.fields
+
+
+# Paths of a manifest of n entries, made to cost as much as they can: what each costs may not grow with n.
+COSTLY: dict[str, Callable[[int], list[str]]] = {
+    "one directory": lambda n: [f"d/{i}" for i in range(n)],
+    "directories in turn": lambda n: [f"{i % 2}/{'x/' * 100}{i}" for i in range(n)],
+    "directories of their own": lambda n: [f"{i}/{'x/' * 5}f" for i in range(n)],
+    "one below the other": lambda n: [f"{i // 100}/" + "/".join("d" * (i % 100 + 1)) + "/" for i in range(n)],
+    "names that differ by an accent": lambda n: ["e\u0301" * (i % 50) + f"{i}" for i in range(n)],
+    "directories after what is in them": lambda n: [
+        path for i in range(n // 2) for path in (f"{i}/f", f"{i}/")
+    ],
+}
+
+
+@pytest.mark.parametrize("paths", COSTLY.values(), ids=COSTLY.keys())
+def test_the_work_of_a_ledger_is_linear(paths: Callable[[int], list[str]]) -> None:
+    few, many = (lines_run(paths(n)) for n in (100, 400))
+    assert many < 4.2 * few
+
+
+def lines_run(paths: list[str]) -> int:
+    """Lines of flyx that it takes to add these paths to a ledger and its manifest."""
+    listing, count = Listing(), 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Callable[..., object] | None:
+        nonlocal count
+        count += event == "line"
+        return trace if "flyx/transfer" in frame.f_code.co_filename else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        for path in paths:
+            listing.add(path)
+    finally:
+        sys.settrace(before)
+    return count
 
 
 # Normal form and letter case as APFS and ext4 with casefold, HFS+, NTFS and a plain POSIX disk compare names.
@@ -355,8 +435,62 @@ class FakeDisk:
         return unicodedata.normalize(self._form, folded) if self._form else folded
 
 
-def add(ledger: NameLedger, path: str) -> tuple[str, ...]:
-    return ledger.add(path.rstrip("/"), is_directory=path.endswith("/"))
+class Listing:
+    """A manifest that grows, and its ledger."""
+
+    def __init__(self) -> None:
+        self.entries = Entries()
+        self.ledger = NameLedger(self.entries)
+
+    def add(self, path: str) -> tuple[str, ...]:
+        """Add an entry; the path of a directory ends with "/"."""
+        return self.put(path.rstrip("/"), path.endswith("/"))
+
+    def put(self, path: str, is_directory: bool) -> tuple[str, ...]:
+        parts = self.ledger.add(path, is_directory)
+        self.entries.append(Entry(path, EntryKind.DIRECTORY if is_directory else EntryKind.FILE, 0, 0, 0))
+        return parts
+
+
+class TreeLedger:
+    """What NameLedger does, with all names in a tree: simple, and 500 bytes an entry."""
+
+    def __init__(self) -> None:
+        self._root = TreeDirectory("")
+
+    def add(self, path: str, is_directory: bool) -> tuple[str, ...]:
+        parts = check_path(path)
+        directory = self._root
+        for part in parts[:-1]:
+            there = directory.children.setdefault(fold(part), TreeDirectory(part))
+            if isinstance(there, str) or there.name != part:
+                raise UnsafeName(name=path, reason=clash(there, part, is_directory=True))
+            directory = there
+        key, name = fold(parts[-1]), parts[-1]
+        known = directory.children.get(key)
+        if known is None:
+            directory.children[key] = TreeDirectory(name, listed=True) if is_directory else name
+        elif isinstance(known, TreeDirectory) and is_directory and known.name == name and not known.listed:
+            known.listed = True
+        else:
+            raise UnsafeName(name=path, reason=clash(known, name, is_directory))
+        return parts
+
+
+class TreeDirectory:
+    def __init__(self, name: str, listed: bool = False) -> None:
+        self.name = name
+        self.listed = listed
+        self.children: dict[str, str | TreeDirectory] = {}
+
+
+def clash(there: str | TreeDirectory, name: str, is_directory: bool) -> str:
+    there_name = there if isinstance(there, str) else there.name
+    if there_name != name:
+        return f"some systems cannot tell {name} from {there_name}"
+    if isinstance(there, TreeDirectory) != is_directory:
+        return f"{name} would be both a file and a directory"
+    return "it is listed twice"
 
 
 @given(st.text(), st.text())

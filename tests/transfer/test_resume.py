@@ -13,7 +13,7 @@ from flyx.errors import FlyxError, RemoteProtocolError
 from flyx.transfer import messages
 from flyx.transfer.disk import Held, Kept, PlanEntries, PlanTree
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, TransferDigest, block_count, block_digest
-from flyx.transfer.messages import MAX_CONTROL_SIZE, PIECE_ITEMS
+from flyx.transfer.messages import DIGESTS_PER_MESSAGE, MAX_CONTROL_SIZE
 from flyx.transfer.receiver import FileReceived, ManifestReceived, Received, Receiver
 from flyx.transfer.sender import Delivered, FileConfirmed, Resumed, Sender
 from flyx.transfer.session import Failed, FileLost
@@ -214,12 +214,13 @@ def test_something_else_than_what_was_accepted_is_refused() -> None:
 
 
 def test_pieces_are_small_enough_and_in_order() -> None:
-    digests = bytes(DIGEST_SIZE * (2 * PIECE_ITEMS + 1))
+    digests = bytes(DIGEST_SIZE * (2 * DIGESTS_PER_MESSAGE + 1))
     found = [
-        *(Kept(i, "p", bytes(DIGEST_SIZE)) for i in range(PIECE_ITEMS + 2)),
-        Held(PIECE_ITEMS + 5, digests),
+        *(Kept(i, "p", bytes(DIGEST_SIZE)) for i in range(DIGESTS_PER_MESSAGE + 2)),
+        Held(DIGESTS_PER_MESSAGE + 5, digests),
     ]
-    told = list(messages.accept_messages(999, [*found, Kept(PIECE_ITEMS + 6, "p", bytes(DIGEST_SIZE))]))
+    last = Kept(DIGESTS_PER_MESSAGE + 6, "p", bytes(DIGEST_SIZE))
+    told = list(messages.accept_messages(999, [*found, last]))
     assert [type(message).__name__ for message in told] == [*["Kept"] * 2, *["Have"] * 3, "Kept", "Accept"]
     for message in told:
         assert len(messages.serialize_control(message)) < MAX_CONTROL_SIZE

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from flyx.errors import Declined, DestinationExists, FlyxError, TransferInterrupted, TransferRefused
 from flyx.transfer.manifest import BLOCK_SIZE
+from flyx.transfer.messages import MIN_MESSAGE_SIZE
 from flyx.transfer.receiver import WINDOW, FileReceived, ManifestReceived, Received
 from flyx.transfer.sender import Delivered, FileConfirmed
 from flyx.transfer.session import GONE_LIMIT, SILENCE_LIMIT, Failed, FileLost, RoundTrip
@@ -43,7 +44,7 @@ def failures(simulation: Simulation) -> tuple[FlyxError, FlyxError]:
 @pytest.mark.parametrize("seed", range(share(30)))
 def test_every_byte_arrives_and_both_ends_agree_on_the_digest(seed: int) -> None:
     simulation = Simulation(
-        TREE, seed=seed, conditions=Conditions(max_message_size=1200 + 4096 * (seed % 16))
+        TREE, seed=seed, conditions=Conditions(max_message_size=MIN_MESSAGE_SIZE + 4096 * (seed % 16))
     )
     simulation.run()
     assert simulation.destination.files == TREE
@@ -61,12 +62,50 @@ def test_every_byte_arrives_and_both_ends_agree_on_the_digest(seed: int) -> None
 @given(
     sizes=st.lists(st.integers(0, 3 * BLOCK_SIZE), min_size=1, max_size=8),
     seed=st.integers(0, 1 << 30),
-    message_size=st.integers(1200, 65536),
+    message_size=st.integers(MIN_MESSAGE_SIZE, 65536),
 )
 @settings(max_examples=share(20))
 def test_any_mix_of_sizes_arrives(sizes: list[int], seed: int, message_size: int) -> None:
     chance = random.Random(seed)
     files: dict[str, bytes | None] = {f"{i}": chance.randbytes(size) for i, size in enumerate(sizes)}
+    simulation = Simulation(files, seed=seed, conditions=Conditions(max_message_size=message_size))
+    simulation.run()
+    assert simulation.destination.files == files
+
+
+@pytest.mark.parametrize("message_size", [1 << 20, 4 << 20, 5 << 20, 1 << 30, 1 << 62])
+def test_a_peer_that_accepts_messages_of_any_length_gets_them(message_size: int) -> None:
+    # More than is read ahead.
+    files: dict[str, bytes | None] = {"big": bytes(9 * BLOCK_SIZE)}
+    simulation = Simulation(files, seed=14, conditions=Conditions(max_message_size=message_size))
+    simulation.run()
+    assert simulation.destination.files == files
+
+
+# Parts of the greatest length, of what JSON escapes, of four bytes each, and of any text.
+LONG_PARTS = st.one_of(
+    st.sampled_from(['"' * 255, "\U0001f600" * 63, "a" * 255, "\u0390" * 127]),
+    st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), min_size=1, max_size=40),
+)
+LONG_PATHS = st.lists(LONG_PARTS, min_size=1, max_size=11).map("/".join)
+
+
+@given(
+    paths=st.lists(LONG_PATHS, min_size=1, max_size=30, unique=True),
+    seed=st.integers(0, 1 << 30),
+    message_size=st.one_of(
+        st.integers(MIN_MESSAGE_SIZE, MIN_MESSAGE_SIZE + 2000), st.integers(MIN_MESSAGE_SIZE, 1 << 30)
+    ),
+)
+@settings(max_examples=share(40))
+def test_names_of_any_length_arrive_in_messages_that_the_peer_accepts(
+    paths: list[str], seed: int, message_size: int
+) -> None:
+    chance = random.Random(seed)
+    files: dict[str, bytes | None] = {
+        path: chance.randbytes(chance.choice([0, 1, 1000, 40_000])) for path in paths
+    }
+    # The simulation checks the size of each message, and that there is an end.
     simulation = Simulation(files, seed=seed, conditions=Conditions(max_message_size=message_size))
     simulation.run()
     assert simulation.destination.files == files
