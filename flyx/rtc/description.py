@@ -76,7 +76,7 @@ class Description:
     """A description that was judged.
 
     Attributes:
-        sdp: what is left of it for aiortc: without candidates, with max-message-size.
+        sdp: what of it aiortc acts on for data channels, and nothing else; without candidates.
         max_message_size: bytes of the largest message to send, at most MAX_MESSAGE_SIZE.
         candidates: values of its candidate attributes, for RemoteCandidates.
         complete: no more candidates will follow.
@@ -114,9 +114,16 @@ def judge(sdp: str, *, min_message_size: int) -> Description:
     port = matched["format"] if matched["profile"] == "DTLS/SCTP" else (values.get("sctp-port") or [""])[0]
     if not port.isdecimal() or int(port) not in _PORTS:
         raise _bad("no SCTP port")
-    kept = [line for line in lines if _name(line) not in _TAKEN_OUT]
     size = _max_message_size(values, min_message_size)
-    kept.append(f"a=max-message-size:{size}")
+    kept = [
+        *_HEAD,
+        *(line for line in lines if line == "a=ice-lite"),
+        f"a=group:BUNDLE {values['mid'][0]}",
+        media[0],
+        # Those of the session, too, which are of its only section.
+        *(line for line in lines if _name(line) in _KEPT),
+        f"a=max-message-size:{size}",
+    ]
     return Description(
         "".join(f"{line}\r\n" for line in kept),
         size,
@@ -125,7 +132,9 @@ def judge(sdp: str, *, min_message_size: int) -> Description:
     )
 
 
-_TAKEN_OUT = frozenset({"candidate", "end-of-candidates", "max-message-size", "remote-candidates"})
+# What RFC 8866 wants of every description, and nobody acts on.
+_HEAD = ("v=0", "o=- 0 0 IN IP4 0.0.0.0", "s=-", "t=0 0")
+_KEPT = frozenset(_ATTRIBUTES) - {"max-message-size"}
 
 
 def _attributes(lines: Iterable[str]) -> dict[str, list[str]]:

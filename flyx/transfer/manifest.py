@@ -101,7 +101,7 @@ class Entries(Sequence[Entry]):
         # Distinct first parts of the paths, in order, and the same to look one up.
         self.roots: list[str] = []
         self._known_roots: set[str] = set()
-        self._last_root = ""
+        self._last_root: str | None = None
         for entry in entries:
             self.append(entry)
 

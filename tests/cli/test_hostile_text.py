@@ -161,7 +161,7 @@ def test_no_question_is_steered_by_what_is_offered(kind: str) -> None:
         offered = hostile_manifest(text)
         assert_tame("".join(f"{line}\n" for line in offer_lines(offered)), lines=5)
         assert_tame("".join(f"{line}\n" for line in all_lines(offered)), lines=4)
-        behind = Manifest([*hostile_manifest("a").entries * 5, *hostile_manifest(f".{text}").entries])
+        behind = Manifest([*list(hostile_manifest("a").entries) * 5, *hostile_manifest(f".{text}").entries])
         assert_tame("".join(f"{line}\n" for line in offer_lines(behind)), lines=27)
 
 

@@ -1,27 +1,20 @@
-"""Coverage-guided fuzzing of the journal of an unfinished transfer with atheris; run by hand, not by pytest.
-
-    pip install atheris
-    python -m tests.fuzz.fuzz_journal -max_total_time=120
+"""The journal of an unfinished transfer: what a disk, another program or another user may have made of it.
 
 The first byte of the input chooses: the rest is a journal as it is; or it is the records of one, each given
 the checksum that belongs to it, so that the fuzzer gets past that; or it is cut and changed in the middle of
-an honest one. Any exception is a finding, and so are a journal that says something else when it is written
-anew, more blocks than a file has, and work that grows faster than the input.
+an honest one. A journal that says something else when it is written anew is a finding, and so are more
+blocks than a file has.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 
-import atheris
-
-with atheris.instrument_imports(include=["flyx.storage.journal"]):
-    from flyx.storage import journal
-    from flyx.storage.journal import Contents, Heading, Identity, Record, Saved, parse, serialize
-
+from flyx.storage.journal import Contents, Heading, Identity, Record, Saved, parse, serialize
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE
 from tests.fuzz.grammar import make_message
+from tests.fuzz.source import Source
+from tests.fuzz.target import Target
 
 DIGESTS = bytes(range(DIGEST_SIZE)) * 3
 HEADING = Heading.of("ab" * 32, ["photos", "notes"], 1_700_000_000)
@@ -38,15 +31,12 @@ EXAMPLES: list[Record] = [
 ]
 HONEST = b"".join(serialize(record) for record in (HEADING.record(), *EXAMPLES))
 
-STEPS_PER_LINE = 200
-"""Lines of journal.py that one line of a journal may cost, with room: each is read once."""
 
-
-def records(source: atheris.FuzzedDataProvider) -> bytes:
+def records(source: Source) -> bytes:
     """Return a journal whose checksums are right, whatever its records say."""
     examples = [{str(at): item for at, item in enumerate(record)} for record in EXAMPLES]
     lines = [serialize(HEADING.record())]
-    while source.remaining_bytes() and len(lines) < 100:
+    while source.left and len(lines) < 100:
         made = make_message(source, examples)
         try:
             record = list(json.loads(made).values())
@@ -56,33 +46,11 @@ def records(source: atheris.FuzzedDataProvider) -> bytes:
     return b"".join(lines)
 
 
-def changed(source: atheris.FuzzedDataProvider) -> bytes:
+def changed(source: Source) -> bytes:
     """Return an honest journal with other bytes in the middle."""
-    at = source.ConsumeIntInRange(0, len(HONEST))
-    skipped = source.ConsumeIntInRange(0, 100)
-    return HONEST[:at] + source.ConsumeBytes(100) + HONEST[at + skipped :]
-
-
-class Steps:
-    """Counts the lines of journal.py that run."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __enter__(self) -> Steps:
-        sys.settrace(self._call)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
-
-    def _call(self, frame: object, event: str, argument: object) -> object:
-        code = frame.f_code  # type: ignore[attr-defined]
-        return self._line if code.co_filename == journal.__file__ else None
-
-    def _line(self, frame: object, event: str, argument: object) -> object:
-        self.count += 1
-        return self._line
+    at = source.integer(0, len(HONEST))
+    skipped = source.integer(0, 100)
+    return HONEST[:at] + source.take(100) + HONEST[at + skipped :]
 
 
 def check(contents: Contents) -> None:
@@ -100,21 +68,17 @@ def check(contents: Contents) -> None:
 
 def one_input(data: bytes) -> None:
     """Read a journal, and what was believed of it once more."""
-    source = atheris.FuzzedDataProvider(data)
-    match source.ConsumeIntInRange(0, 2):
+    source = Source(data)
+    match source.integer(0, 2):
         case 0:
-            text = source.ConsumeBytes(len(data))
+            text = source.rest()
         case 1:
             text = records(source)
         case _:
             text = changed(source)
-    with Steps() as steps:
-        contents = parse(text)
-    assert steps.count <= STEPS_PER_LINE * (text.count(b"\n") + 1)
+    contents = parse(text)
     if contents is not None:
         check(contents)
 
 
-if __name__ == "__main__":
-    atheris.Setup(sys.argv, one_input)
-    atheris.Fuzz()
+TARGETS = {"journal": Target(one_input, base=10_000, per_byte=400)}

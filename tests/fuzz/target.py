@@ -16,6 +16,7 @@ MODULES = {
     "association": "fuzz_association",
     "description": "fuzz_description",
     "candidates": "fuzz_description",
+    "journal": "fuzz_journal",
     "manifest": "fuzz_manifest",
     "pairing": "fuzz_pairing",
     "sctp-parser": "fuzz_parser",
