@@ -152,8 +152,8 @@ class ReceiveSession:
 
     async def _attempt(self, disk: Executor) -> Confirmation:
         """Connect and receive, until the connection is lost."""
-        link, channels = await self._connect()
         destination = Destination(self._options.directory, self._options.existing)
+        link, channels = await self._connect()
         try:
             await self._pair(link, channels)
             with destination:
