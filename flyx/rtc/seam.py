@@ -342,7 +342,7 @@ class ChannelGuard(RTCSctpTransport):
 
     def _judge_dcep(self, stream_id: int, data: bytes) -> None:
         """Judge a DATA_CHANNEL_OPEN or DATA_CHANNEL_ACK (RFC 8832 §5)."""
-        kind = data[0]
+        kind = data[0] if data else None
         if kind == DATA_CHANNEL_ACK and stream_id in self._data_channels:
             return
         if kind != DATA_CHANNEL_OPEN or len(data) < _OPEN.size or stream_id in self._data_channels:

@@ -66,14 +66,18 @@ def _keep(name: str, found: Path, kept: Path) -> None:
     """Replace a corpus by the smallest inputs that reach as many lines as it and what was found do."""
     loaded = target.load(name)
     inputs = {path.read_bytes() for directory in (kept, found) for path in directory.iterdir()}
-    shutil.rmtree(kept)
-    kept.mkdir()
+    chosen: list[bytes] = []
     reached: set[tuple[str, int]] = set()
     for data in sorted(inputs, key=lambda data: (len(data), data)):
         new = lines(lambda data=data: loaded.one_input(data)) - reached
         if new:
             reached |= new
-            (kept / sha256(data).hexdigest()[:12]).write_bytes(data)
+            chosen.append(data)
+    # Not before all have run: one that fails leaves the corpus as it is.
+    shutil.rmtree(kept)
+    kept.mkdir()
+    for data in chosen:
+        (kept / sha256(data).hexdigest()[:12]).write_bytes(data)
 
 
 def _child(name: str, arguments: list[str]) -> tuple[int, str]:

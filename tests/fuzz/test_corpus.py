@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from tests.fuzz.target import MODULES, Target, corpus, load
@@ -30,6 +32,15 @@ def test_work_that_grows_faster_than_the_input_is_a_finding() -> None:
     target.check(bytes(8))
     with pytest.raises(TooMuchWork):
         target.check(bytes(200))
+
+
+def test_too_much_work_is_a_finding_also_when_the_code_swallows_it() -> None:
+    def swallowed(data: bytes) -> None:
+        with suppress(AssertionError):
+            spin(data)
+
+    with pytest.raises(TooMuchWork):
+        Target(swallowed, base=100, per_byte=30).check(bytes(200))
 
 
 def test_steps_are_the_same_each_time_and_only_of_flyx() -> None:
