@@ -70,7 +70,7 @@ class Link:
             case Offer(data=data) if not self._answered:
                 self._answered = True
                 self._spawn(self._answer(data.sdp))
-            case Answer(data=data):
+            case Answer(data=data) if not self.settled.is_set():
                 self.settled.set()
                 self._spawn(self.connection.accept_answer(data.sdp))
             case IceCandidate(data=data):

@@ -92,9 +92,6 @@ class Doubt:
 
 Action = Feed | GiveUp | Doubt
 
-_ANOTHER = PeerUnreachable(reason="the sender offers another one")
-
-
 class Reception:
     """The state of a reception, and what to do when something happens; one answer at most for each input."""
 
@@ -168,7 +165,7 @@ class Reception:
 
     def _connect_anew(self) -> GiveUp:
         self._move(Step.RETRY)
-        return GiveUp(_ANOTHER)
+        return GiveUp(PeerUnreachable(reason="the sender offers another one"))
 
     def begin(self) -> tuple[Message, ...] | None:
         """Begin a connection with what this returns; None if there is no offer yet.

@@ -18,7 +18,7 @@ from flyx.client.failures import failure_of
 from flyx.client.link import Link
 from flyx.client.pairing import Gate
 from flyx.client.roster import Confirmation, Receiver, ReceiverState, Roster
-from flyx.client.serving import GONE, ReceiverLink
+from flyx.client.serving import ReceiverLink, gone
 from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import (
     ConnectionLost,
@@ -270,7 +270,7 @@ class SendSession:
     def _left(self, receiver: Receiver) -> None:
         self._roster.depart(receiver)
         if receiver.state is ReceiverState.WAITING:
-            self._unserved(receiver, GONE)
+            self._unserved(receiver, gone())
         elif link := self._links.get(receiver):
             link.leave()
 

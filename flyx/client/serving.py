@@ -19,7 +19,10 @@ from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
 from flyx.transfer.sender import Accepted, Delivered, FileConfirmed, Resumed, Sender
 from flyx.transfer.session import FileLost
 
-GONE = TransferInterrupted(reason="the receiver left")
+
+def gone() -> TransferInterrupted:
+    """Return a new error each time: one that is raised keeps the frames that it passed, with all in them."""
+    return TransferInterrupted(reason="the receiver left")
 
 
 class ReceiverLink:
@@ -112,7 +115,7 @@ class ReceiverLink:
         if self._driver:
             self._driver.peer_gone()
         else:
-            self.give_up(GONE)
+            self.give_up(gone())
 
     def give_up(self, error: FlyxError) -> None:
         """Make no connection to it, for this reason."""

@@ -68,7 +68,6 @@ _CANDIDATE = re.compile(
     r"(?P<port>\d{1,5}) typ (?:host|srflx|prflx|relay)(?P<rest>(?: [!-~]+ [!-~]+){0,16})"
 )
 _MDNS_NAME = re.compile(r"[0-9A-Za-z-]{1,63}\.local")
-_RELATED_PORT = re.compile(r"(?<= rport )\S+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +196,13 @@ class RemoteCandidates:
             return None
         if int(matched["port"]) not in _PORTS or not 0 < int(matched["priority"]) < 1 << 32:
             return None
-        related = _RELATED_PORT.search(matched["rest"])
-        if related and not related[0].isdecimal():
-            return None
         if not self._may_be_sent_to(matched["host"], own_addresses):
             return None
-        return candidate_from_sdp(matched[0])
+        try:
+            return candidate_from_sdp(matched[0])
+        except ValueError:
+            # In what follows the type: a related port that is no number.
+            return None
 
     def _may_be_sent_to(self, host: str, own_addresses: Iterable[str]) -> bool:
         if _MDNS_NAME.fullmatch(host):

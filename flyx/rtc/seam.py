@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aioice import Connection, stun
+from aioice import Candidate, Connection, stun
 from aioice.ice import StunProtocol, server_reflexive_candidate
 from aioice.ice import relayed_candidate as ice_relayed_candidate
 from aioice.turn import TurnTransport
@@ -58,6 +58,7 @@ PRIVATE_NAMES = {
         *("_local_candidates", "_nominated", "_pair_remote_candidate", "_protocols", "_queue"),
         "_remote_candidates",
     ),
+    Candidate: ("_network_host",),
     TurnTransport: (
         "_TurnTransport__close_task",
         "_TurnTransport__inner_protocol",
@@ -75,6 +76,9 @@ ALLOCATION_TIMEOUT = 10.0
 
 RELAY_FAREWELL = 1.0
 """Seconds for a TURN server to hear that an allocation is not needed any more; unheard, it ends it later."""
+
+MAX_LEARNED_CANDIDATES = 16
+"""Peer-reflexive candidates of one peer. Honest ones have one for each NAT between, and signal the others."""
 
 COMPONENT = 1
 """The only component of a data channel's ICE stream."""
@@ -102,11 +106,29 @@ async def gather_host_candidates(pc: RTCPeerConnection) -> list[RTCIceCandidate]
     two processes on one machine always find each other.
     """
     gatherer = _gatherer(pc)
-    await gatherer.gather()
     ice = gatherer._connection
+    _limit_learned_candidates(ice)
+    await gatherer.gather()
     if not ice.local_candidates:
         ice._local_candidates += await ice.get_component_candidates(COMPONENT, LOOPBACK_ADDRESSES)
     return gatherer.getLocalCandidates()
+
+
+def _limit_learned_candidates(ice: Connection) -> None:
+    """Have ICE learn MAX_LEARNED_CANDIDATES peer-reflexive candidates (RFC 8445 §7.3.1.3) and no more.
+
+    A check that passes for the peer's teaches one, and we then check it in turn, whatever address it bears.
+    """
+    check = ice.check_incoming
+
+    def check_if_known(message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
+        remote = ice._remote_candidates
+        known = any((candidate._network_host, candidate.port) == addr[:2] for candidate in remote)
+        learned = sum(candidate.type == "prflx" for candidate in remote)
+        if known or learned < MAX_LEARNED_CANDIDATES:
+            check(message, addr, protocol)
+
+    ice.check_incoming = check_if_known  # type: ignore[method-assign]
 
 
 def host_addresses(pc: RTCPeerConnection) -> list[str]:

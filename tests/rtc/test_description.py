@@ -175,6 +175,8 @@ def test_loopback_and_link_local_are_tried_only_if_ours_are(host: str, ours: str
         "candidate:1 1 tcp 2122260223 192.0.2.1 5000 typ host tcptype active",
         "candidate:1 1 udp 99999999999999 192.0.2.1 5000 typ host",
         "candidate:1 1 udp 1 192.0.2.1 5000 typ relay raddr 10.0.0.1 rport x",
+        "candidate:1 1 udp 1 192.0.2.1 5000 typ host rport 1 rport x",
+        "candidate:1 1 udp 1 192.0.2.1 5000 typ host rport " + "1" * 5000,
         "candidate:1 1 udp 1 192.0.2.1 5000 typ other",
         "candidate:" + "1" * 33 + " 1 udp 1 192.0.2.1 5000 typ host",
         "candidate:1 1 udp 1 192.0.2.1 5000 typ host" + " a b" * 17,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 from aioice import stun
 
 from flyx.errors import PeerUnreachable, RemoteProtocolError, TransferInterrupted
-from flyx.rtc import description, peer
+from flyx.rtc import description, peer, seam
 from flyx.rtc.peer import Channel, IceCandidateInit, PeerConnection, TurnServer
+from flyx.rtc.seam import MAX_LEARNED_CANDIDATES
 
 LABELS = ("control", "data")
 
@@ -253,6 +256,43 @@ async def test_candidates_beyond_the_limit_are_not_even_tried(monkeypatch: pytes
             await left.add_candidate(candidate)
         with pytest.raises(PeerUnreachable):
             await left.connected()
+
+
+async def test_checks_from_ever_new_ports_are_answered_and_not_returned() -> None:
+    async with connection() as left, connection() as right:
+        offer = await left.offer()
+        # It has nowhere to send checks of its own to.
+        answer = await right.answer(bare(offer))
+        await left.accept_answer(bare(answer))
+        host = seam.host_addresses(left._pc)[0]
+        line = next(line for line in offer.splitlines() if f" {host} " in line and "typ host" in line)
+        where = host, int(line.split()[5])
+        ufrag, password = (re.search(rf"a={name}:(\S+)", offer)[1] for name in ("ice-ufrag", "ice-pwd"))  # type: ignore[index]
+        peer_ufrag = re.search(r"a=ice-ufrag:(\S+)", answer)[1]  # type: ignore[index]
+        sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(100)]
+        answered, checked = 0, set()
+        try:
+            for each in sockets:
+                each.setblocking(False)
+                each.bind((host, 0))
+                check = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
+                check.attributes |= {"USERNAME": f"{ufrag}:{peer_ufrag}", "PRIORITY": 1, "ICE-CONTROLLED": 5}
+                check.add_message_integrity(password.encode())
+                check.add_fingerprint()
+                each.sendto(bytes(check), where)
+            async with asyncio.timeout(20):
+                while answered < len(sockets) or len(checked) < MAX_LEARNED_CANDIDATES:
+                    await asyncio.sleep(0.01)
+                    for number, each in enumerate(sockets):
+                        with suppress(BlockingIOError):
+                            got = stun.parse_message(each.recv(2000))
+                            answered += got.message_class is stun.Class.RESPONSE
+                            if got.message_class is stun.Class.REQUEST:
+                                checked.add(number)
+            assert len(checked) == MAX_LEARNED_CANDIDATES
+        finally:
+            for each in sockets:
+                each.close()
 
 
 async def test_giving_up_ends_the_wait_with_its_reason() -> None:

@@ -8,7 +8,7 @@ from importlib.metadata import requires, version
 from typing import Any
 
 import pytest
-from aioice import Connection
+from aioice import Candidate, Connection
 from aioice.ice import StunProtocol
 from aioice.turn import TurnClientUdpProtocol, TurnTransport
 from aiortc import RTCConfiguration, RTCDataChannel, RTCDtlsTransport, RTCPeerConnection, RTCSctpTransport
@@ -40,6 +40,7 @@ async def test_every_private_name_exists_in_the_installed_release() -> None:
             RTCSctpTransport: pc.sctp,
             TurnTransport: TurnTransport(turn_client()),
             SSL.Connection: ssl,
+            Candidate: Candidate.from_sdp("1 1 udp 1 192.0.2.1 9 typ host"),
         }
         assert set(instances) == set(seam.PRIVATE_NAMES)
         for kind, names in seam.PRIVATE_NAMES.items():

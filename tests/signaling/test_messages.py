@@ -5,6 +5,8 @@ import json
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
+from pydantic_core import to_json
 
 from flyx.errors import RemoteProtocolError
 from flyx.signaling.messages import (
@@ -243,10 +245,15 @@ def test_a_message_of_exactly_the_limit_is_taken() -> None:
     assert parse_untrusted(frame) == Ping()
 
 
-def test_the_largest_sdp_still_fits_when_it_is_relayed() -> None:
+@pytest.mark.parametrize("unit", ["x", '"', "\n", "\x01", "é", "\U0001f600"])
+def test_the_largest_sdp_still_fits_when_it_is_relayed(unit: str) -> None:
     longest = "x" * 64
-    offer = Offer(data=OfferData(client_id=longest, sdp='"' + "x" * (MAX_SDP_SIZE - 1), target_id=longest))
-    assert len(serialize(offer)) <= MAX_MESSAGE_SIZE
+    taken = len(to_json(unit)) - 2
+    sdp = unit * ((MAX_SDP_SIZE - 2) // taken)
+    offer = Offer(data=OfferData(client_id=longest, sdp=sdp, target_id=longest))
+    assert MAX_SDP_SIZE <= len(serialize(offer).encode()) <= MAX_MESSAGE_SIZE
+    with pytest.raises(ValidationError):
+        OfferData(sdp=sdp + unit * 2)
 
 
 def test_errors_do_not_repeat_the_message() -> None:
