@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -78,6 +79,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         # What run() raises in the end, or returns.
         self._error: FlyxError | None = None
         self._confirmation: Confirmation | None = None
+        # Set when nobody reads what on_event writes, at the end of the transfer.
+        self._output_gone: BrokenPipeError | None = None
         # Set once PeerConnected has been told.
         self._path_told = asyncio.Event()
         self._next_progress = 0.0
@@ -105,6 +108,10 @@ class Driver(ABC, Generic[Machine, Work, Result]):
                 self._drain()
                 await self._wait()
         except asyncio.CancelledError:
+            self.machine.cancel(TransferInterrupted(reason="it was stopped"))
+            raise
+        except BrokenPipeError:
+            # Our own output is gone, and the program with it.
             self.machine.cancel(TransferInterrupted(reason="it was stopped"))
             raise
         except Exception as error:
@@ -171,8 +178,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
 
     def succeed(self, files: int, size: int, sha256: str) -> None:
         """Everything that could be delivered is complete, and both sides have confirmed its digest."""
-        self.on_event(events.Progress(self.peer, size, size))
         self._confirmation = Confirmation(files, size, sha256, tuple(self._lost))
+        self.on_event(events.Progress(self.peer, size, size))
         if not self._lost:
             seconds = time.monotonic() - (self._started or time.monotonic())
             self.on_event(events.TransferDone(self.peer, files, size, seconds, sha256, self._resumed))
@@ -258,18 +265,31 @@ class Driver(ABC, Generic[Machine, Work, Result]):
             self.wake()
 
     async def _finish(self) -> None:
-        """Let the disk end what it does, and the other side read our last message: it closes when it has."""
-        self._drain()
+        """Let the disk end what it does, and the other side read our last message: it closes when it has.
+
+        What fails now takes back no confirmation.
+        """
+        self._drain_last()
         if self._disk_task:
             await asyncio.wait([self._disk_task])
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 while self.machine.has_last_word and not self._control.closed:
                     self._wake.clear()
                     await self._wake.wait()
-                    self._drain()
-        except TimeoutError:
-            pass
+                    self._drain_last()
+        if self._output_gone:
+            raise self._output_gone
+
+    def _drain_last(self) -> None:
+        try:
+            self._drain()
+        except BrokenPipeError as error:
+            self._output_gone = error
+        except Exception as error:
+            failure = failure_of(error, "the end of a transfer")
+            if self._confirmation is None:
+                self._error = self._error or failure
 
 
 class _Listener:

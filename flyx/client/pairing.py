@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import flyx
+from flyx.client.failures import failure_of
 from flyx.errors import FlyxError, RemoteProtocolError
 from flyx.pairing.exchange import (
     Code,
@@ -179,8 +180,8 @@ class Pairing:
     async def _ask(self, exchange: ReceiverExchange, wanted: WordsWanted, ask: AskWords) -> None:
         try:
             password = await ask(wanted)
-        except FlyxError as error:
-            exchange.cancel(error)
+        except Exception as error:
+            exchange.cancel(failure_of(error, "the question for the words"))
         else:
             exchange.give_words(password, time.monotonic())
         self.wake()
@@ -219,7 +220,10 @@ class _Control:
         self._exchange = exchange
 
     def message_received(self, message: bytes | str) -> None:
-        self._exchange.receive(message, time.monotonic())
+        try:
+            self._exchange.receive(message, time.monotonic())
+        except Exception as error:
+            self._exchange.cancel(failure_of(error, "pairing"))
         if self._exchange.state is State.PAIRED:
             self._pairing.release()
         self._pairing.wake()

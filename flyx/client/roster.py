@@ -161,6 +161,11 @@ class Roster:
         return tuple(receiver for key, receiver in self._present.items() if key not in client_ids)
 
     @property
+    def present(self) -> int:
+        """How many receivers are in the room."""
+        return len(self._present)
+
+    @property
     def has_served_present(self) -> bool:
         """Whether a receiver that has everything has not left the room yet."""
         return any(receiver.state is ReceiverState.SERVED for receiver in self._present.values())

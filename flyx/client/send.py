@@ -19,7 +19,7 @@ from flyx.client.link import Link
 from flyx.client.pairing import Gate
 from flyx.client.roster import Confirmation, Receiver, ReceiverState, Roster
 from flyx.client.serving import ReceiverLink, gone
-from flyx.client.signaling import Interrupted, Restored, Signaling
+from flyx.client.signaling import MAX_PEERS, Interrupted, Restored, Signaling
 from flyx.errors import (
     ConnectionLost,
     FilesFailed,
@@ -27,7 +27,9 @@ from flyx.errors import (
     NobodyCame,
     PairingTimedOut,
     PeerUnreachable,
+    ServerProtocolError,
     SignalingError,
+    StorageError,
     TransferInterrupted,
     WrongWords,
 )
@@ -116,8 +118,15 @@ class RoomGone:
     error: FlyxError
 
 
+@dataclass(frozen=True, slots=True)
+class OutputGone:
+    """What happens can be told no more, for this reason."""
+
+    error: BrokenPipeError | StorageError
+
+
 # What there is to react to; None if a place may have become free.
-_Item: TypeAlias = "Message | Interrupted | Restored | Ended | RoomGone | None"
+_Item: TypeAlias = "Message | Interrupted | Restored | Ended | RoomGone | OutputGone | None"
 
 
 class SendSession:
@@ -223,6 +232,8 @@ class SendSession:
                     self._resync()
             case Ended(receiver=receiver, result=result):
                 self._ended(receiver, result)
+            case OutputGone(error=error):
+                raise error
             case RoomGone(error=error):
                 self._room_gone = error
                 for receiver in self._roster.in_state(ReceiverState.REPAIRING):
@@ -254,6 +265,9 @@ class SendSession:
             # What we told it on the way to a connection may be lost: we begin anew.
             self._left(known)
         if self._closed:
+            return
+        if self._roster.present >= MAX_PEERS:
+            self._react(RoomGone(ServerProtocolError(reason="more receivers than a room can have")))
             return
         receiver = self._roster.arrive(client_id)
         self._on_event(events.PeerJoined(receiver.number))
@@ -328,7 +342,7 @@ class SendSession:
         self._inbox.put_nowait(None)
         if self._room_gone or self._links[receiver].has_left or not self._options.reconnect:
             raise error
-        self._on_event(events.PeerLost(receiver.number, error))
+        self._tell(events.PeerLost(receiver.number, error))
 
     async def _attempt(self, receiver: Receiver, lost: ConnectionLost | None) -> Confirmation:
         """Connect and send; if a connection was lost, try for as long as the person wants.
@@ -358,12 +372,23 @@ class SendSession:
 
     async def _send(self, receiver: Receiver, channels: Channels) -> Confirmation:
         """Send to a receiver that has paired, when it is its turn."""
-        if receiver.state is ReceiverState.CONNECTING:
-            self._on_event(events.PeerPaired(receiver.number))
-        self._signaling.tell_paired(receiver.client_id)
-        held = not self._roster.pair(receiver)
+
+        def admit() -> bool:
+            if receiver.state is ReceiverState.CONNECTING:
+                self._tell(events.PeerPaired(receiver.number))
+            self._signaling.tell_paired(receiver.client_id)
+            return self._roster.pair(receiver)
+
         reader = SourceReader(self._found, self._digests)
-        return await self._links[receiver].serve(channels, reader, self._disk, self._on_event, held=held)
+        return await self._links[receiver].serve(channels, reader, self._disk, self._tell, admit)
+
+    def _tell(self, event: events.Event) -> None:
+        """Tell what happens in the task of a receiver; if nobody can read it, the session ends."""
+        try:
+            self._on_event(event)
+        except (BrokenPipeError, StorageError) as error:
+            self._inbox.put_nowait(OutputGone(error))
+            raise
 
     def _ended(self, receiver: Receiver, result: Confirmation | FlyxError) -> None:
         del self._links[receiver]

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from flyx.client import events
 from flyx.client.driver import Driver, Wiring
+from flyx.client.failures import failure_of
 from flyx.client.link import Link
 from flyx.client.pairing import Gate, Pairing
 from flyx.client.roster import Confirmation, Receiver
@@ -72,23 +73,35 @@ class ReceiverLink:
         reader: SourceReader,
         disk: Executor,
         on_event: Callable[[events.Event], None],
-        *,
-        held: bool,
+        admit: Callable[[], bool],
     ) -> Confirmation:
-        """Send everything; if held, after release(). Return what the receiver has confirmed.
+        """Send everything. Return what the receiver has confirmed.
+
+        Args:
+            channels: to the receiver, which has paired.
+            reader: of what is sent; closed at the end.
+            disk: runs the reads.
+            on_event: told what happens.
+            admit: called first; returns whether the receiver's turn has come, else release() follows. If it
+                fails, the receiver is told.
 
         Raises:
             FlyxError: the receiver does not have everything.
         """
         assert self.link is not None
         machine = Sender(
-            reader.manifest, max_message_size=channels.max_message_size, now=time.monotonic(), held=held
+            reader.manifest, max_message_size=channels.max_message_size, now=time.monotonic(), held=True
         )
         wiring = Wiring(self.link.connection, channels, disk, self._receiver.number, on_event)
         try:
             self._driver = SendDriver(machine, wiring, reader)
             if self._earlier:
                 self._driver.go_on_after(self._earlier)
+            try:
+                if admit():
+                    machine.release()
+            except Exception as error:
+                machine.cancel(failure_of(error, f"receiver {self._receiver.number}"))
             return await self._driver.run()
         finally:
             reader.close()

@@ -279,12 +279,12 @@ class Receiver(Session):
     def _emit(self, event: ReceiverEvent) -> None:
         self._events.append(event)
 
-    def _fail(self, error: FlyxError) -> None:
+    def _lose_path(self, error: FlyxError) -> None:
         if self._state is _State.CONFIRMING and not self._ended:
             # Everything is verified and in place: that the sender's last word is lost changes nothing.
             self._succeed()
         else:
-            super()._fail(error)
+            super()._lose_path(error)
 
     def _succeed(self) -> None:
         self._ended = True

@@ -100,7 +100,7 @@ class Session(ABC):
         if now >= self._deadline:
             reason = f"nothing was heard from the {self._peer} for {self._silence_limit:.0f} s"
             # Not told: if it can still read us, it sees the connection close, and may repair it.
-            self._fail(ConnectionLost(reason=reason))
+            self._lose_path(ConnectionLost(reason=reason))
         elif now >= self._next_ping:
             self._next_ping = now + PING_INTERVAL
             if self._ping_sent is None:
@@ -126,7 +126,7 @@ class Session(ABC):
 
     def channel_closed(self) -> None:
         """A data channel has closed under us."""
-        self._fail(ConnectionLost(reason=f"the connection to the {self._peer} was lost"))
+        self._lose_path(ConnectionLost(reason=f"the connection to the {self._peer} was lost"))
 
     def cancel(self, error: FlyxError) -> None:
         """Give up for this reason and tell the other side."""
@@ -168,6 +168,10 @@ class Session(ABC):
     def _heard(self, now: float) -> None:
         """The other side is alive."""
         self._deadline = now + self._silence_limit
+
+    def _lose_path(self, error: FlyxError) -> None:
+        """The path to the other side is lost."""
+        self._fail(error)
 
     def _fail(self, error: FlyxError) -> None:
         if not self._ended:

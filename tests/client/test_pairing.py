@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 
@@ -13,14 +14,17 @@ from flyx.errors import (
     ConnectionMismatch,
     FlyxError,
     InputError,
+    LocalProtocolError,
     PairingFailed,
+    PairingTimedOut,
     PeerUnreachable,
     RemoteProtocolError,
     SenderLeft,
     WrongWords,
 )
-from flyx.pairing.exchange import Code, Paired, WordsWanted
+from flyx.pairing.exchange import Code, Greeting, Paired, SenderExchange, WordsWanted
 from flyx.pairing.keys import Role
+from flyx.pairing.tries import Tries
 from flyx.rtc.peer import Channels, PeerConnection
 from tests.rtc.test_peer import LABELS, listen
 
@@ -175,3 +179,39 @@ async def test_a_sender_that_is_stopped_says_so_while_the_receiver_thinks() -> N
         await right[0].close()
         with pytest.raises(asyncio.CancelledError):
             await sending
+
+
+async def test_a_question_that_fails_ends_both_at_once_with_what_failed() -> None:
+    async def ask(_: WordsWanted) -> str:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    async with connected() as (left, right), asyncio.timeout(15):
+        theirs, ours = await outcomes(left, right, ask)
+    assert isinstance(ours, LocalProtocolError)
+    assert isinstance(theirs, FlyxError)
+    assert not isinstance(theirs, PairingTimedOut)
+
+
+async def test_an_exchange_that_fails_ends_both_at_once_with_what_failed() -> None:
+    drawn = 0
+
+    def entropy(size: int) -> bytes:
+        nonlocal drawn
+        drawn += 1
+        if drawn > 2:
+            raise ZeroDivisionError("when the generator is made")
+        return bytes(size)
+
+    async with connected() as (left, right), asyncio.timeout(15):
+        pairing = Pairing(*left)
+        binding = pairing.binding(ROOM, Role.SENDER)
+        exchange = SenderExchange(
+            binding, Greeting("test"), CODE, Tries(), {}, entropy=entropy, now=time.monotonic()
+        )
+        ours, theirs = await asyncio.gather(
+            owned(left, pairing.run(exchange, None)),
+            owned(right, Pairing(*right).receive(ROOM, None, lemon_otter, has_words=True)),
+        )
+    assert isinstance(ours, LocalProtocolError)
+    assert isinstance(theirs, FlyxError)
+    assert not isinstance(theirs, PairingTimedOut)

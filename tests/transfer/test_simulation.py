@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flyx.errors import Declined, DestinationExists, FlyxError, TransferInterrupted, TransferRefused
+from flyx.errors import (
+    Declined,
+    DestinationExists,
+    FlyxError,
+    RemoteProtocolError,
+    TransferInterrupted,
+    TransferRefused,
+)
 from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.messages import MIN_MESSAGE_SIZE
 from flyx.transfer.receiver import WINDOW, FileReceived, ManifestReceived, Received
@@ -256,3 +263,20 @@ def test_a_peer_that_the_server_calls_gone_is_given_up_soon_unless_it_speaks() -
     alive._at(2.0, lambda: alive.sender.peer_gone(alive.now))
     alive.run()
     assert completed(alive)
+
+
+@pytest.mark.parametrize("seed", range(share(4)))
+def test_a_receiver_whose_confirmation_the_sender_rejects_has_not_succeeded(seed: int) -> None:
+    simulation = Simulation({"a": b"content"}, seed=seed)
+    hear = simulation.sender.receive_control
+
+    def reject(text: str | bytes, now: float) -> None:
+        if '"complete"' in str(text):
+            simulation.sender.cancel(RemoteProtocolError(reason="other bytes than those sent"))
+        else:
+            hear(text, now)
+
+    simulation.sender.receive_control = reject  # type: ignore[method-assign]
+    simulation.run()
+    assert not [event for event in simulation.receiver_events if isinstance(event, Received)]
+    assert isinstance(simulation.receiver_events[-1], Failed)
