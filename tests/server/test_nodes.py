@@ -37,6 +37,8 @@ from flyx.signaling.messages import (
     JoinData,
     Offer,
     OfferData,
+    Paired,
+    PairedData,
     Relayed,
     Role,
 )
@@ -104,7 +106,9 @@ class Line:
         self.joined = False
         self.open = True
         self.alive = True
-        self.frames: asyncio.Queue[Relayed | None] = asyncio.Queue()
+        # Why the server has ended it.
+        self.closed_for: ErrorCode | None = None
+        self.frames: asyncio.Queue[Relayed | Paired | None] = asyncio.Queue()
         self.reader: asyncio.Task[None] | None = None
 
     # The hub's side.
@@ -120,6 +124,7 @@ class Line:
     def close(self, code: CloseCode, error_code: ErrorCode, reason: str) -> None:
         if self.alive:
             self.alive = False
+            self.closed_for = error_code
             self.person.spawn(self._end(code))
 
     async def _end(self, code: CloseCode) -> None:
@@ -170,7 +175,7 @@ class Person:
         self.gave_up = False
         # Messages about peers heard in this session, and said in it.
         self.heard = 0
-        self.said: list[Relayed] = []
+        self.said: list[Relayed | Paired] = []
         # By speaker, the number of the last message, and whether the next must be its successor.
         self.last: dict[str, int] = {}
         self.unbroken: dict[str, bool] = {}
@@ -262,6 +267,12 @@ class Person:
             message = Offer(data=OfferData(sdp=text, target_id=peer))
         else:
             message = Answer(data=AnswerData(sdp=text))
+        self._post(message)
+
+    def tell_paired(self) -> None:
+        self._post(Paired(data=PairedData()))
+
+    def _post(self, message: Relayed | Paired) -> None:
         self.said.append(message)
         if self.line is not None and self.line.joined:
             self.line.frames.put_nowait(message)
@@ -332,11 +343,12 @@ class World:
         # Redis lost its data: whoever was not connected then may have lost the room, and is told.
         self.flushed = False
 
-    async def start(self, sender_home: int | None = None) -> None:
+    async def start(self, sender_home: int | None = None, max_clients: int = 16) -> None:
         self.nodes = [Node(self.service, name) for name in "ab"]
         for node in self.nodes:
             await node.start()
-        created = await self.nodes[0].hub.create_room(RoomConfig(grace=GRACE, ttl=None))
+        config = RoomConfig(max_clients=max_clients, grace=GRACE, ttl=None)
+        created = await self.nodes[0].hub.create_room(config)
         self.room_id = created.room.room_id
         await self.arrive(Role.SENDER, None if sender_home is None else self.nodes[sender_home])
 
@@ -598,7 +610,7 @@ class Still(random.Random):
 Script = Callable[[World, Person, Person], Coroutine[Any, Any, None]]
 
 
-def play(script: Script, *, sender: int = 0, receiver: int = 1) -> None:
+def play(script: Script, *, sender: int = 0, receiver: int = 1, max_clients: int = 16) -> None:
     """Run a script with a sender and a receiver, each at home on one node; afterwards all must be well."""
     loop = VirtualLoop()
     complaints: list[dict[str, Any]] = []
@@ -606,7 +618,7 @@ def play(script: Script, *, sender: int = 0, receiver: int = 1) -> None:
 
     async def run() -> None:
         world = World(Still())
-        await world.start(sender)
+        await world.start(sender, max_clients)
         await world.arrive(Role.RECEIVER, world.nodes[receiver])
         # Until whoever comes back now is sure to have been steady for long enough to judge others.
         await asyncio.sleep(20.0)
@@ -975,3 +987,20 @@ def test_what_was_perhaps_kept_for_somebody_away_does_not_come_twice() -> None:
         assert receiver.got == [1]
 
     play(script)
+
+
+@pytest.mark.parametrize("home", [0, 1])
+@pytest.mark.parametrize("door", [0, 1])
+def test_a_receiver_that_makes_way_is_told_so_on_whichever_node(home: int, door: int) -> None:
+    async def script(world: World, sender: Person, receiver: Person) -> None:
+        sender.tell_paired()
+        await asyncio.sleep(1.0)
+        line = receiver.line
+        assert line is not None
+        await world.arrive(Role.RECEIVER, world.nodes[door])
+        await asyncio.sleep(1.0)
+        assert line.closed_for is ErrorCode.DISPLACED
+        assert receiver.over == f"{CloseCode.ROOM_FULL}"
+        world.people.remove(receiver)
+
+    play(script, receiver=home, max_clients=2)

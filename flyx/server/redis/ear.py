@@ -94,7 +94,8 @@ class Ear:
         else:
             entry = SharedRoom(load_room(record), version, incarnation, change)
             room = entry.room
-            self._store.adopt(entry)
+            closing = {client_id for kind, client_id, *_ in effects if kind == wire.CLOSE}
+            self._store.adopt(entry, closing)
         for kind, client_id, generation, *rest in effects:
             if kind == wire.CLOSE:
                 code, error_code, reason = rest

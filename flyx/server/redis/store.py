@@ -50,6 +50,7 @@ from flyx.server.store import (
     leave_alone,
 )
 from flyx.signaling.commands import (
+    CloseClient,
     Command,
     Deliver,
     Effects,
@@ -410,7 +411,8 @@ class RedisRoomStore(RoomStore):
             # It came back too late to be waited for.
             return
         room = change.entry.room
-        self.adopt(change.entry)
+        closing = {effect.client_id for effect in change.effects if isinstance(effect, CloseClient)}
+        self.adopt(change.entry, closing)
         change.see_to(change.effects)
         if change.node_id != self._shared.node_id:
             # This node was taken for dead since, and with it whoever was let in.
@@ -433,8 +435,13 @@ class RedisRoomStore(RoomStore):
         """Remember a connection that something did not reach although the room took it for sent."""
         self._holes.add((client_id, generation))
 
-    def adopt(self, entry: SharedRoom) -> None:
-        """Take a room as it is now known."""
+    def adopt(self, entry: SharedRoom, closing: Collection[str] = ()) -> None:
+        """Take a room as it is now known.
+
+        Args:
+            entry: The room.
+            closing: Clients whose connections the change ends that made it so; they are told why by that.
+        """
         known = self.known(entry.room.room_id)
         self._copies.adopt(entry, self._shared.node_id)
         if known is None:
@@ -443,7 +450,7 @@ class RedisRoomStore(RoomStore):
         for member in known.members_at(self._shared.node_id):
             now = entry.room.members.get(member.client_id)
             if now is None:
-                if not entry.room.closed:
+                if not entry.room.closed and member.client_id not in closing:
                     # Redis lost data, and another node has put back the room as it was before it came.
                     self.close_client(member, _MISSED)
                 continue
