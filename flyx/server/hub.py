@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, assert_never
 from uuid import uuid4
@@ -265,6 +265,11 @@ class Hub:
         if room.closed:
             raise NoSuchRoom(room_id=room_id)
         return room
+
+    def members_of(self, room_id: str) -> Collection[str]:
+        """Return the ids of the clients in a room that has one here, as this process was told of it last."""
+        room = self._store.last_known(room_id)
+        return () if room is None else room.members.keys()
 
     async def list_rooms(self, after: str, limit: int) -> list[Room]:
         """Return the first rooms, by id, of those whose id comes after this one."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -28,7 +28,8 @@ from flyx.errors import printable
 from flyx.server.config import LimitConfig
 from flyx.signaling.members import MAX_ADDRESS_LENGTH
 
-# Of the windows that are kept, how many at most: an attacker with many addresses must not fill the memory.
+# Of the windows that are kept, and of the peers, how many at most: an attacker with many addresses must not
+# fill the memory.
 _MAX_WINDOWS = 100_000
 # Addresses whose key need not be worked out anew: each connection asks for it twice.
 _REMEMBERED = 4096
@@ -320,14 +321,19 @@ class RateLimits:
         return max(1, ceil(end - self._clock()))
 
 
+# What counts for all targets that are not in the room, whatever their names; no client has it as its id.
+_NOBODY = ""
+
+
 class PairLimits:
     """What one client has said to each of its peers: offers, answers and candidates, within a window.
 
-    What is said to all peers counts for each of them.
+    What is said to all peers counts for each of them. What is said to targets that are not in the room counts
+    together: a client can make up names without end. When another peer is spoken to, those that have left are
+    forgotten, as none of them comes back under its client id. So no more are kept than a room has places.
     """
 
-    # Peers that are told apart within a window. A client that names more is refused.
-    _MAX_PEERS = 1024
+    __slots__ = ("_max_candidates", "_max_descriptions", "_said", "_window")
 
     def __init__(self, config: LimitConfig, scale: int = 1) -> None:
         """Args:
@@ -337,42 +343,52 @@ class PairLimits:
         self._max_descriptions = config.max_offers_per_peer * scale
         self._max_candidates = config.max_candidates_per_peer * scale
         self._window = config.pair_window
-        # Peer, None for all of them, to the end of its window, descriptions and candidates; in the order in
-        # which the windows end.
+        # Peer, None for all of them, to the end of its window, descriptions and candidates.
         self._said: dict[str | None, list[float]] = {}
 
-    def describe(self, peer: str | None, now: float) -> bool:
-        """Count an offer or an answer; False if it is one too many."""
-        return self._count(peer, 1, self._max_descriptions, now)
+    def __len__(self) -> int:
+        """Return how many peers are kept."""
+        return len(self._said)
 
-    def trickle(self, peer: str | None, now: float) -> bool:
-        """Count a candidate; False if it is one too many."""
-        return self._count(peer, 2, self._max_candidates, now)
+    def describe(self, peer: str | None, members: Collection[str], now: float) -> bool:
+        """Count an offer or an answer; False if it is one too many.
 
-    def _count(self, peer: str | None, kind: int, limit: int, now: float) -> bool:
+        Args:
+            peer: Whom it is for; None: all peers.
+            members: The clients in the room.
+            now: Monotonic seconds.
+        """
+        return self._count(peer, members, 1, self._max_descriptions, now)
+
+    def trickle(self, peer: str | None, members: Collection[str], now: float) -> bool:
+        """Count a candidate, as describe() does the rest; False if it is one too many."""
+        return self._count(peer, members, 2, self._max_candidates, now)
+
+    def _count(self, peer: str | None, members: Collection[str], kind: int, limit: int, now: float) -> bool:
         if not limit:
             return True
+        if peer is not None and peer not in members:
+            peer = _NOBODY
         said = self._said.get(peer)
         if said is None or said[0] <= now:
-            self._said.pop(peer, None)
-            self._forget(now)
-            if len(self._said) >= self._MAX_PEERS:
-                return False
+            self._forget(members, now)
             said = self._said[peer] = [now + self._window, 0, 0]
         said[kind] += 1
         if said[kind] > limit:
             return False
+        if peer == _NOBODY:
+            return True
         if peer is None:
             # The peer that was told most decides.
-            others = (told[kind] for name, told in self._said.items() if name is not None and told[0] > now)
+            others = (told[kind] for name, told in self._said.items() if name and told[0] > now)
             return said[kind] + max(others, default=0) <= limit
         to_all = self._said.get(None)
         return to_all is None or to_all[0] <= now or said[kind] + to_all[kind] <= limit
 
-    def _forget(self, now: float) -> None:
-        for peer in list(islice(self._said, 2)):
-            if self._said[peer][0] <= now:
-                del self._said[peer]
+    def _forget(self, members: Collection[str], now: float) -> None:
+        for name, told in list(self._said.items()):
+            if told[0] <= now or (name and name not in members):
+                del self._said[name]
 
 
 class PairBook:
@@ -380,17 +396,23 @@ class PairBook:
 
     Each client counts by itself. The receivers of a room that have one address count together as well, of
     however many client ids, and may say as much as a whole room of them. Ask anew for each message: what no
-    longer counts is forgotten.
+    longer counts is forgotten, and beyond `max_peers` what was asked for longest ago.
     """
 
-    def __init__(self, config: LimitConfig, *, max_entries: int = _MAX_WINDOWS) -> None:
+    def __init__(self, config: LimitConfig, *, max_peers: int = _MAX_WINDOWS) -> None:
+        """Args:
+        config: How much one client may say to one peer.
+        max_peers: Peers that are kept at most, of all clients together.
+        """
         self._config = config
-        self._most = max_entries
-        # Each with when it was asked for last, in that order.
-        self._entries: dict[tuple[str, ...], tuple[PairLimits, float]] = {}
+        self._most = max_peers
+        # Each with when it was asked for last, in that order, and the peers that it has had at most since.
+        self._entries: dict[tuple[str, ...], tuple[PairLimits, float, int]] = {}
+        self._peers = 0
 
     def __len__(self) -> int:
-        return len(self._entries)
+        """Return how many peers are kept at most, of all clients together."""
+        return self._peers
 
     def of_client(self, client_id: str, now: float) -> PairLimits:
         """Return what counts for a client, over whichever connection."""
@@ -401,13 +423,23 @@ class PairBook:
         return self._of((room_id, address), places, now)
 
     def _of(self, key: tuple[str, ...], scale: int, now: float) -> PairLimits:
-        entry = self._entries.pop(key, None)
-        limits = PairLimits(self._config, scale) if entry is None else entry[0]
-        # Of those asked for longest ago, what was said counts no longer.
+        if key in self._entries:
+            limits = self._remove(key)
+        else:
+            limits = PairLimits(self._config, scale)
+        # One message adds one peer at most.
+        peers = len(limits) + 1
         while self._entries:
             oldest = next(iter(self._entries))
-            if self._entries[oldest][1] + self._config.pair_window > now and len(self._entries) < self._most:
+            counts = self._entries[oldest][1] + self._config.pair_window > now
+            if counts and self._peers + peers <= self._most:
                 break
-            del self._entries[oldest]
-        self._entries[key] = limits, now
+            self._remove(oldest)
+        self._entries[key] = limits, now, peers
+        self._peers += peers
+        return limits
+
+    def _remove(self, key: tuple[str, ...]) -> PairLimits:
+        limits, _, peers = self._entries.pop(key)
+        self._peers -= peers
         return limits

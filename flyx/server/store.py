@@ -98,6 +98,13 @@ class RoomStore(ABC):
         """
         return None
 
+    def last_known(self, room_id: str) -> Room | None:
+        """Return a room that a client of this process is in, as it was when this process was told of it last.
+
+        No client is told of a change before this shows it. None: nothing is known of such a room.
+        """
+        return self.at_hand(room_id)
+
     @abstractmethod
     async def replace(self, seen: Stored, room: Room) -> bool:
         """Put room in the place of the one seen, or forget it if it is closed.

@@ -7,6 +7,7 @@ refused handshake, nor tell one refusal from another.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, assert_never
 
@@ -325,26 +326,29 @@ class _Session:
         return None
 
     def _may_relay(self, seat: Seat, message: Relayed | Paired, now: float) -> bool:
+        if isinstance(message, Paired):
+            return True
         # A receiver has one peer, whatever it writes.
-        peer = None
-        match message:
-            case Paired():
-                return True
-            case Answer():
-                limit = Limit.OFFERS
-            case Offer():
-                limit, peer = Limit.OFFERS, message.data.target_id
-            case IceCandidate():
-                limit = Limit.CANDIDATES
-                if seat.role is Role.SENDER:
-                    peer = message.data.target_id
-        if limit is Limit.OFFERS:
-            granted = all(pairs.describe(peer, now) for pairs in self._limits_of(seat, now))
+        peer: str | None = None
+        members: Collection[str] = ()
+        if seat.role is Role.SENDER:
+            members = self._hub.members_of(seat.room_id)
+            if not isinstance(message, Answer):
+                peer = message.data.target_id
+        if isinstance(message, IceCandidate):
+            limit = Limit.CANDIDATES
+            granted = all(pairs.trickle(peer, members, now) for pairs in self._limits_of(seat, now))
         else:
-            granted = all(pairs.trickle(peer, now) for pairs in self._limits_of(seat, now))
+            limit = Limit.OFFERS
+            granted = all(pairs.describe(peer, members, now) for pairs in self._limits_of(seat, now))
         if not granted:
             self._hub.door.turned_away(limit)
-            self._complain(ErrorCode.RATE_LIMITED, f"too many {limit.value} for one peer")
+            if peer is None or peer in members:
+                self._complain(ErrorCode.RATE_LIMITED, f"too many {limit.value} for one peer")
+            else:
+                # No fault of the client: those to whom it speaks may have left a moment ago, on purpose.
+                reason = f"too many {limit.value} for clients that are not here"
+                self._connection.send(serialize(error_message(ErrorCode.RATE_LIMITED, reason)))
         return granted
 
     def _complain(self, code: ErrorCode, reason: str) -> None:

@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 from flyx.server.app import Server
 from flyx.server.config import LimitConfig, ServerConfig, parse_rate
 from flyx.signaling.room import RoomConfig
-from tests.server.peers import ANSWER, OFFER, PATIENCE, candidate, http_of, joined, local, pair, peer
+from tests.server.peers import ANSWER, OFFER, PATIENCE, candidate, http_of, joined, local, pair, peer, to
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 
@@ -296,6 +296,28 @@ async def test_receivers_of_one_address_count_together_however_often_they_come_a
 
         assert [await answer("192.0.2.1") for _ in range(10)] == [True] * 8 + [False] * 2
         assert await answer("192.0.2.2")
+
+
+async def test_targets_that_are_not_there_count_together_and_are_held_against_no_sender() -> None:
+    """They may have left a moment ago, on purpose: 33 of them must not have the sender closed."""
+    limits = LimitConfig(max_offers_per_peer=2)
+    async with Server(local(limits=limits)) as server, pair(server) as (sender, receiver):
+        for n in range(100):
+            await sender.say(to(f"absent {n}", OFFER))
+            await sender.expect_error("no_such_peer" if n < 2 else "rate_limited")
+        for _ in range(2):
+            await sender.say(to(receiver.id, OFFER))
+            await receiver.expect("offer")
+        await sender.expect_silence()
+
+
+async def test_a_receiver_has_one_peer_whatever_target_it_writes() -> None:
+    limits = LimitConfig(max_offers_per_peer=2)
+    async with Server(local(limits=limits)) as server, pair(server) as (sender, receiver):
+        for n in range(3):
+            await receiver.say(to(f"absent {n}", OFFER))
+            await receiver.expect_error("wrong_role" if n < 2 else "rate_limited")
+        await sender.expect_silence()
 
 
 async def test_limits_are_logged_now_and_then_and_without_addresses(caplog: pytest.LogCaptureFixture) -> None:

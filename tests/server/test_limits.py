@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyx.server.config import LimitConfig, parse_rate
+from flyx.server.config import MAX_MAX_CLIENTS, LimitConfig, parse_rate
 from flyx.server.limits import (
     ConnectionCounter,
     Limit,
@@ -169,40 +169,91 @@ async def test_windows_are_forgotten_and_never_more_than_so_many() -> None:
 
 def test_what_is_said_to_one_peer_has_its_own_count_and_its_time() -> None:
     pairs = PairLimits(LimitConfig(max_offers_per_peer=2, max_candidates_per_peer=3, pair_window=10))
-    assert [pairs.describe("p", 0) for _ in range(3)] == [True, True, False]
-    assert [pairs.trickle("p", 0) for _ in range(4)] == [True, True, True, False]
-    assert pairs.describe("q", 0)
-    assert not pairs.describe("p", 9.9)
-    assert pairs.describe("p", 10)
+    assert [pairs.describe("p", "pq", 0) for _ in range(3)] == [True, True, False]
+    assert [pairs.trickle("p", "pq", 0) for _ in range(4)] == [True, True, True, False]
+    assert pairs.describe("q", "pq", 0)
+    assert not pairs.describe("p", "pq", 9.9)
+    assert pairs.describe("p", "pq", 10)
 
 
 def test_what_is_said_to_all_counts_for_each() -> None:
     pairs = PairLimits(LimitConfig(max_offers_per_peer=3, pair_window=10))
-    assert [pairs.describe(peer, 0) for peer in ("p", None, "p", "p")] == [True, True, True, False]
+    assert [pairs.describe(peer, "p", 0) for peer in ("p", None, "p", "p")] == [True, True, True, False]
     pairs = PairLimits(LimitConfig(max_offers_per_peer=3, pair_window=10))
-    assert [pairs.describe(peer, 0) for peer in ("p", "p", None, None)] == [True, True, True, False]
-    assert pairs.describe(None, 10)
+    assert [pairs.describe(peer, "p", 0) for peer in ("p", "p", None, None)] == [True, True, True, False]
+    assert pairs.describe(None, "p", 10)
 
 
-def test_names_of_nobody_do_not_make_what_was_said_to_a_peer_forgotten() -> None:
-    pairs = PairLimits(LimitConfig(max_offers_per_peer=2, pair_window=10))
-    assert [pairs.describe("p", 1) for _ in range(3)] == [True, True, False]
-    granted = [pairs.describe(f"nobody {n}", 2) for n in range(10_000)]
-    assert sum(granted) < 1024
-    assert not pairs.describe("p", 3)
-    # In time, there is place for other names again.
-    assert pairs.describe("p", 11)
-    assert pairs.describe("q", 12)
+def test_targets_that_are_not_there_count_together_and_for_no_peer() -> None:
+    pairs = PairLimits(LimitConfig(max_offers_per_peer=3, pair_window=10))
+    assert [pairs.describe("p", "p", 1) for _ in range(2)] == [True, True]
+    granted = [pairs.describe(f"absent {n}", "p", 2) for n in range(10_000)]
+    assert granted == [True] * 3 + [False] * 9_997
+    assert len(pairs) == 2
+    # What was said to a peer is not forgotten for that, and neither it nor all of them are held to that.
+    assert [pairs.describe("p", "p", 3), pairs.describe("p", "p", 3)] == [True, False]
+    pairs = PairLimits(LimitConfig(max_offers_per_peer=3, pair_window=10))
+    assert [pairs.describe("absent", "p", 2) for _ in range(4)] == [True, True, True, False]
+    assert [pairs.describe(None, "p", 3) for _ in range(4)] == [True, True, True, False]
 
 
-def test_what_clients_said_is_kept_while_it_counts_and_never_for_more_than_so_many() -> None:
-    book = PairBook(LimitConfig(max_offers_per_peer=1, pair_window=10), max_entries=50)
-    assert book.of_client("c", 0).describe("p", 0)
+def test_a_peer_in_the_room_is_spoken_to_however_many_have_come_and_gone() -> None:
+    pairs = PairLimits(LimitConfig(max_offers_per_peer=1, pair_window=10))
+    for n in range(2_000):
+        assert pairs.describe(f"peer {n}", {f"peer {n}"}, 0)
+        assert len(pairs) == 1
+    crowd = [f"peer {n}" for n in range(MAX_MAX_CLIENTS)]
+    assert all(pairs.describe(peer, crowd, 1) for peer in crowd)
+    assert not any(pairs.describe(peer, crowd, 1) for peer in crowd)
+
+
+_PEERS = st.sampled_from([None, "p", "q", "r", "absent", "gone"])
+
+
+@given(st.lists(st.tuples(st.booleans(), _PEERS, st.sets(st.sampled_from("pqr")), st.floats(0, 4))))
+def test_no_peer_hears_more_than_its_limit_whoever_comes_and_goes(
+    said: list[tuple[bool, str | None, set[str], float]],
+) -> None:
+    limit, window, now = 3, 10.0, 0.0
+    config = LimitConfig(max_offers_per_peer=limit, max_candidates_per_peer=limit, pair_window=window)
+    pairs = PairLimits(config)
+    heard: dict[tuple[bool, str], list[float]] = {}
+    left: set[str] = set()
+    for is_offer, peer, members, pause in said:
+        now += pause
+        # None comes back.
+        members -= left
+        left |= set("pqr") - members
+        count = pairs.describe if is_offer else pairs.trickle
+        granted = count(peer, members, now)
+        for listener in members if peer is None else {peer} & members:
+            times = heard.setdefault((is_offer, listener), [])
+            times += [now] * granted
+            # Windows do not slide: at the end of one and the beginning of the next, twice the limit is heard.
+            assert sum(now - time < window for time in times) <= 2 * limit
+
+
+def test_what_clients_said_is_kept_while_it_counts_and_never_for_more_than_so_many_peers() -> None:
+    book = PairBook(LimitConfig(max_offers_per_peer=1, pair_window=10), max_peers=50)
+    assert book.of_client("c", 0).describe("p", "p", 0)
     for n in range(20):
-        book.of_client(f"other {n}", 1).describe("p", 1)
-        assert not book.of_client("c", 1).describe("p", 1)
+        book.of_client(f"other {n}", 1).describe("p", "p", 1)
+        assert not book.of_client("c", 1).describe("p", "p", 1)
     for n in range(1000):
-        assert book.of_client(f"stranger {n}", 2).describe("p", 2)
-    assert len(book) <= 50
-    book.of_client("late", 12)
+        assert book.of_client(f"stranger {n}", 2).describe("p", "p", 2)
+        assert len(book) <= 50
+    crowd = [f"peer {n}" for n in range(40)]
+    for n in range(10):
+        assert all(book.of_client(f"popular {n}", 3).describe(peer, crowd, 3) for peer in crowd)
+        assert len(book) <= 50
+    book.of_client("late", 13)
     assert len(book) == 1
+
+
+def test_made_up_names_of_clients_that_have_left_take_no_memory() -> None:
+    """A client could have a thousand of them kept, for ten minutes after it had left: 0.27 MB each time."""
+    book = PairBook(LimitConfig())
+    for n in range(50):
+        for name in range(1_000):
+            book.of_client(f"client {n}", 0).trickle(f"made up {n} {name}", ("p",), 0)
+    assert len(book) <= 2 * 50

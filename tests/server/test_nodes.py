@@ -659,6 +659,14 @@ def test_only_what_crosses_nodes_is_waited_for(home: int) -> None:
     play(script, receiver=home)
 
 
+def test_each_node_knows_the_members_of_a_room_as_soon_as_its_clients_do() -> None:
+    async def script(world: World, sender: Person, receiver: Person) -> None:
+        for node in world.nodes:
+            assert set(node.hub.members_of(world.room_id)) == {sender.client_id, receiver.client_id}
+
+    play(script)
+
+
 def test_what_comes_while_a_connection_ends_is_kept_in_order() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         there = world.nodes[1].shared

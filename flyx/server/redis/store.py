@@ -193,6 +193,10 @@ class RedisRoomStore(RoomStore):
     def at_hand(self, room_id: str) -> Room | None:
         return self._copies.at_hand(room_id) if self.keeper.sound else None
 
+    def last_known(self, room_id: str) -> Room | None:
+        entry = self.known(room_id)
+        return None if entry is None else entry.room
+
     async def due(self, now: float) -> list[str]:
         chores = await self.owned(self._shared.chores(now))
         if chores is None:
