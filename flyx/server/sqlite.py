@@ -38,7 +38,9 @@ log = get_logger("flyx.server.sqlite")
 
 # "flyx" in ASCII: tells our files from those of others.
 _APPLICATION_ID = 0x666C7978
-_SCHEMA_VERSION = 1
+# Version 1 has the same table, and records of which its own code deletes those with a field new to it.
+_SCHEMA_VERSION = 2
+_OLDER_VERSIONS = (1,)
 _SCHEMA = "CREATE TABLE rooms (room_id TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID"
 
 # Seconds to wait for a process that is about to let go of the file.
@@ -214,6 +216,8 @@ def _prepare(file: sqlite3.Connection, path: Path) -> list[tuple[str, str]]:
         file.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
     elif application != _APPLICATION_ID:
         raise _foreign(path)
+    elif version in _OLDER_VERSIONS:
+        file.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
     elif version != _SCHEMA_VERSION:
         hint = "use the version of flyx that made it, or another file"
         raise InputError(reason=f"--state {path} was made by another version of flyx", hint=hint)

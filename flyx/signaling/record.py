@@ -2,6 +2,10 @@
 
     record  = JSON object, `version` 1, without what has its default value; see the models below
 
+A record of a later release may have fields that are not known here, and they are ignored: a new field must be
+one that an older release can do without. For any other change `version` rises, with that of the file in
+flyx.server.sqlite, which an older release then refuses.
+
 A record comes from a disk or a database that others can write to: `load_room` believes nothing that a room
 could not be. Tokens are in it as hashes only; addresses, and the messages kept for those away, are in it as
 they are.
@@ -37,7 +41,7 @@ class BadRecord(ValueError):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
 class _Config(_Part):

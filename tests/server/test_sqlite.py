@@ -183,6 +183,13 @@ async def test_a_file_serves_one_server(path: Path, monkeypatch: pytest.MonkeyPa
         pass
 
 
+def set_version(path: Path, version: int) -> None:
+    """Make a file one of another version of flyx."""
+    with sqlite3.connect(path) as file:
+        file.execute(f"PRAGMA user_version = {version}")
+    file.close()
+
+
 async def test_what_is_not_ours_is_left_alone(path: Path, tmp_path: Path) -> None:
     path.write_bytes(b"my diary " * 1000)  # noqa: ASYNC240 (nothing else runs)
     with pytest.raises(InputError, match="not a file of flyx serve"):
@@ -198,15 +205,30 @@ async def test_what_is_not_ours_is_left_alone(path: Path, tmp_path: Path) -> Non
         async with opened(other):
             pass
 
-    later = tmp_path / "later"
-    async with opened(later):
-        pass
-    with sqlite3.connect(later) as file:
-        file.execute("PRAGMA user_version = 2")
-    file.close()
-    with pytest.raises(InputError, match="another version"):
-        async with opened(later):
+
+async def test_a_file_of_a_later_version_is_refused_with_its_rooms_in_it(path: Path) -> None:
+    async with opened(path) as store:
+        await store.create(a_room())
+    set_version(path, sqlite._SCHEMA_VERSION + 1)
+    with pytest.raises(InputError, match="another version") as caught:
+        async with opened(path):
             pass
+    assert caught.value.hint
+    set_version(path, sqlite._SCHEMA_VERSION)
+    async with opened(path) as store:
+        assert await store.load("K7M2QX") is not None
+
+
+async def test_a_file_of_the_version_before_is_taken_over_and_that_version_refuses_it(path: Path) -> None:
+    """Version 1 deletes the rooms whose records have fields that it does not know."""
+    async with opened(path) as store:
+        await store.create(a_room())
+    set_version(path, 1)
+    async with opened(path) as store:
+        assert await store.load("K7M2QX") is not None
+    with sqlite3.connect(path) as file:
+        assert file.execute("PRAGMA user_version").fetchone() == (2,)
+    file.close()
 
 
 @pytest.mark.parametrize("name", ["", "no/such/directory/state"])
@@ -223,7 +245,7 @@ async def test_a_damaged_record_costs_one_room(path: Path, caplog: pytest.LogCap
     with sqlite3.connect(path) as file:
         file.execute("UPDATE rooms SET record = 'secret' WHERE room_id = '000001'")
         file.execute("UPDATE rooms SET record = replace(record, '000002', '000009') WHERE room_id = '000002'")
-        file.execute("UPDATE rooms SET record = replace(record, '}', ',\"x\":1}') WHERE room_id = '000003'")
+        file.execute("UPDATE rooms SET record = replace(record, 'version', 'v') WHERE room_id = '000003'")
     file.close()
     async with opened(path) as store:
         assert await store.count() == 1
