@@ -76,7 +76,10 @@ class Throttle:
 
 
 class _Text:
-    """A value in a line for people: printable, and in quotes if it would not be seen where it ends."""
+    """A value in a line for people: printable, and in quotes if it would not be seen where it ends.
+
+    A quote inside is escaped, as backslashes are: no value can end early and go on as another field.
+    """
 
     __slots__ = ("_text",)
 
@@ -85,11 +88,13 @@ class _Text:
 
     def __repr__(self) -> str:
         text = printable(self._text)
-        return f"'{text}'" if not text or any(character in text for character in " =\"'") else text
+        if text and not any(character in text for character in " =\"'"):
+            return text
+        return "'" + text.replace("'", "\\'") + "'"
 
 
 def _make_printable(_: object, __: str, event: EventDict) -> EventDict:
-    """Have every text of an event shown as such; what is no text goes through repr(), which escapes, too."""
+    """Have every text of an event shown as such, and what is no text as its repr()."""
     shown: EventDict = {}
     for key, value in event.items():
         if key in ("exception", "stack") and isinstance(value, str):
@@ -97,7 +102,7 @@ def _make_printable(_: object, __: str, event: EventDict) -> EventDict:
         elif key in ("event", "level", "logger", "timestamp"):
             shown[key] = printable(str(value))
         else:
-            shown[printable(key)] = _Text(value) if isinstance(value, str) else value
+            shown[printable(key)] = _Text(value if isinstance(value, str) else repr(value))
     return shown
 
 

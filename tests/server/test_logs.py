@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import unicodedata
 from collections.abc import Iterator
 
@@ -106,6 +107,45 @@ def test_whatever_is_logged_is_one_line_that_steers_nothing(text: str, name: str
         assert json.loads(lines[0])[name] == text
 
 
+FIELD = re.compile(r" (\w+)=('(?:[^'\\]|\\.)*'|[^ ='\"]+)")
+
+
+def fields_of(line: str) -> dict[str, str]:
+    """Read a line for people back."""
+    prefix = re.match(r"\S+ \[info +\] client gone +\[flyx\.server\.test\]", line)
+    assert prefix is not None, line
+    fields = {}
+    place = prefix.end()
+    while field := FIELD.match(line, place):
+        value = field[2][1:-1] if field[2].startswith("'") else field[2]
+        fields[field[1]] = re.sub(
+            r"\\(?:x(..)|u(....)|U(.{8})|(['\\]|[nrt]))",
+            lambda m: {"n": "\n", "r": "\r", "t": "\t"}.get(m[4], m[4]) or chr(int(m[1] or m[2] or m[3], 16)),
+            value,
+        )
+        place = field.end()
+    assert line[place:] == "", line
+    return fields
+
+
+any_text = st.text(st.characters(codec=None) | st.sampled_from("\x1b\x7f\n\u202e ='\"\\"))
+
+
+any_value = any_text | st.integers() | st.none() | st.lists(any_text)
+
+
+@given(st.dictionaries(st.sampled_from(["reason", "error", "file"]), any_value))
+@example({"reason": "bye' client=1b3f room='2a"})
+@example({"reason": "\\' client=1b3f"})
+@example({"error": ["it's", 'a "b']})
+def test_a_line_is_read_back_as_the_fields_that_were_logged(fields: dict[str, object]) -> None:
+    """Whatever a client says is the value of its own field, and makes no other."""
+    stream = io.StringIO()
+    configure_logging("info", as_json=False, stream=stream)
+    get_logger("flyx.server.test").info("client gone", **fields)
+    assert fields_of(stream.getvalue().rstrip("\n")) == {name: str(value) for name, value in fields.items()}
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_traceback_shows_no_variables_and_steers_nothing(as_json: bool) -> None:
     stream = io.StringIO()
@@ -129,6 +169,8 @@ def test_a_traceback_shows_no_variables_and_steers_nothing(as_json: bool) -> Non
         ("", "''"),
         ("\x1b[2J", "\\x1b[2J"),
         ("a b\u202e", "'a b\\u202e'"),
+        ("it's", "'it\\'s'"),
+        ("a\\' b", "'a\\\\\\' b'"),
         ("[bold]:smiley:", "[bold]:smiley:"),
     ],
 )
