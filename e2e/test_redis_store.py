@@ -9,11 +9,12 @@ import pytest
 
 from e2e.redis import RedisServer
 from flyx.server.redis.client import RedisShared
+from flyx.server.redis.shared import Budget, SharedRoom
 from flyx.server.redis.store import RedisRoomStore
 from flyx.server.store import RoomStore
 from flyx.signaling.commands import Effects
 from flyx.signaling.messages import CloseCode, ErrorCode
-from tests.server.store_contract import RoomStoreContract
+from tests.server.store_contract import RoomStoreContract, a_room
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +68,22 @@ class TestRedisRoomStore(RoomStoreContract):
             yield store
             # Whatever was done, nothing stays for ever.
             assert all(ttl > 0 for ttl in self.server.keys().values()), self.server.keys()
+
+    async def test_a_creator_without_a_budget_leaves_no_list_of_rooms(self) -> None:
+        async with self.make_store() as store:
+            for n in range(20):
+                assert await store.create(a_room(f"{n:06}", creator="192.0.2.1"))
+            assert [key for key in self.server.keys() if key.startswith("flyx:made:")] == []
+
+    @pytest.mark.parametrize(("per_creator", "lists"), [(0, []), (8, ["flyx:made:192.0.2.1"])])
+    async def test_nor_does_a_room_of_it_that_is_put_back(self, per_creator: int, lists: list[str]) -> None:
+        shared = RedisShared(self.server.url)
+        shared.on_message = shared.on_hearing = lambda _: None
+        await shared.start()
+        try:
+            await shared.renew()
+            entry = SharedRoom(a_room(creator="192.0.2.1"), 1, "incarnation")
+            assert await shared.restore(entry, Budget(100, per_creator))
+            assert [key for key in self.server.keys() if key.startswith("flyx:made:")] == lists
+        finally:
+            await shared.stop()

@@ -282,7 +282,7 @@ class SharedMemory(Shared):
             node_id for node_id, text in messages.items() if not service.publish(node_id, text)
         }
 
-    async def restore(self, entry: SharedRoom) -> bool:
+    async def restore(self, entry: SharedRoom, budget: Budget) -> bool:
         await self._arrive_as()
         service, room = self.service, entry.room
         kept = service.rooms.get(room.room_id)

@@ -203,7 +203,8 @@ class RedisShared(Shared):
     # What Shared promises.
 
     async def create(self, entry: SharedRoom, budget: Budget) -> bool:
-        answer = await self._run("create", self.node_id, *_put(entry), budget.total, budget.per_creator)
+        most = (budget.total, budget.per_creator)
+        answer = await self._run("create", self.node_id, *_put(entry, budget), *most)
         if answer == "full":
             raise StoreFull
         if answer == "spent":
@@ -250,8 +251,8 @@ class RedisShared(Shared):
             return Commit.DONE, {node for node, count in zip(messages, heard, strict=True) if not count}
         return (Commit.GONE if how == "gone" else Commit.STALE), ()
 
-    async def restore(self, entry: SharedRoom) -> bool:
-        answer = await self._run("restore", self.node_id, *_put(entry), *entry.nodes)
+    async def restore(self, entry: SharedRoom, budget: Budget) -> bool:
+        answer = await self._run("restore", self.node_id, *_put(entry, budget), *entry.nodes)
         return bool(_checked(answer) == "ok")
 
     async def relay(self, node_id: str, sequence: int, items: Sequence[Item]) -> Relayed:
@@ -295,12 +296,14 @@ class RedisShared(Shared):
         self._ear = asyncio.create_task(self._listen())
 
 
-def _put(entry: SharedRoom) -> tuple[Argument, ...]:
+def _put(entry: SharedRoom, budget: Budget) -> tuple[Argument, ...]:
     """What the scripts want to know of a room that they are to keep."""
     room = entry.room
+    # The rooms of a creator are looked through when it makes another, and only if it may not make any number.
+    creator = room.creator if budget.per_creator else None
     return (
         *(room.room_id, entry.incarnation, _version(entry.state)),
-        *(dump_room(room), room.deadline, _time_to_live(room), room.creator or ""),
+        *(dump_room(room), room.deadline, _time_to_live(room), creator or ""),
     )
 
 

@@ -279,11 +279,11 @@ class Keeper:
         if found is None:
             if entry is not seen:
                 return
-            if not (self._bereft and await self._shared.restore(entry)):
+            if not (self._bereft and await self._shared.restore(entry, self._store.budget)):
                 await self._store.refresh(room_id)
         elif found[0] == entry.incarnation and found[1] < entry.version:
             # We know of more than Redis: it went back in time, or we have been told since it answered.
-            if entry is seen and not await self._shared.restore(entry):
+            if entry is seen and not await self._shared.restore(entry, self._store.budget):
                 await self._store.refresh(room_id)
         else:
             await self._store.refresh(room_id)

@@ -2,7 +2,7 @@
 
     flyx:room:ID      hash    i: incarnation, v: version, a space and the change that made it so, d: record
     flyx:due          zset    room ids by deadline (Unix seconds of the nodes); all of them, so it counts them
-    flyx:made:CREATOR set     ids of the rooms in its budget, some of which may be over
+    flyx:made:CREATOR set     ids of the rooms in its budget, some of which may be over; none without a budget
     flyx:lease:NODE   string  there while the node's lease runs
     flyx:nodes        zset    nodes by the end of their lease (Redis' milliseconds)
     flyx:grave:NODE   string  the node was taken for dead; it never gets its lease back
@@ -62,7 +62,7 @@ local key = 'flyx:room:' .. room_id
 if not leased(node) then return 'lost' end
 if redis.call('EXISTS', key) == 1 then return 'taken' end
 if redis.call('ZCARD', 'flyx:due') >= tonumber(most) then return 'full' end
-if creator ~= '' and budget ~= '0' and count_made(creator) >= tonumber(budget) then return 'spent' end
+if creator ~= '' and count_made(creator) >= tonumber(budget) then return 'spent' end
 redis.call('HSET', key, 'i', i, 'v', v, 'd', d)
 redis.call('PEXPIRE', key, ttl)
 index(room_id, deadline)

@@ -208,8 +208,11 @@ class Shared(ABC):
         """
 
     @abstractmethod
-    async def restore(self, entry: SharedRoom) -> bool:
-        """Put back a room that was lost; False if one as new or newer, or another of this id, is there."""
+    async def restore(self, entry: SharedRoom, budget: Budget) -> bool:
+        """Put back a room that was lost; False if one as new or newer, or another of this id, is there.
+
+        It is, whatever the budget, in which it counts again if its creator has one.
+        """
 
     @abstractmethod
     async def relay(self, node_id: str, sequence: int, items: Sequence[Item]) -> Relayed:

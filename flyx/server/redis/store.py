@@ -107,6 +107,7 @@ class RedisRoomStore(RoomStore):
 
     Attributes:
         clients: The clients connected to this node; set before open().
+        budget: How many rooms there may be.
         keeper: Tells whether this node is fit to work.
         mender: Makes up for what did not arrive.
     """
@@ -132,7 +133,7 @@ class RedisRoomStore(RoomStore):
         uniform: Draws a number between two, for pauses.
         """
         self._shared = shared
-        self._budget = Budget(max_rooms, max_per_creator)
+        self.budget = Budget(max_rooms, max_per_creator)
         self._clock = clock
         self._copies = Copies()
         self._changes: dict[str, _Change] = {}
@@ -177,11 +178,11 @@ class RedisRoomStore(RoomStore):
         await self.keeper.fit()
         entry = SharedRoom(room, 1, secrets.token_hex(8))
         try:
-            return await self.owned(self._shared.create(entry, self._budget))
+            return await self.owned(self._shared.create(entry, self.budget))
         except LeaseLost:
             self.keeper.doubt()
             await self.keeper.fit()
-            return await self.owned(self._shared.create(entry, self._budget))
+            return await self.owned(self._shared.create(entry, self.budget))
 
     async def load(self, room_id: str) -> SharedRoom | None:
         return await self.owned(self._shared.load(room_id))
