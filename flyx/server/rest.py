@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from math import ceil
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -33,8 +34,6 @@ admin = APIRouter()
 
 # Rooms in one answer of GET /rooms.
 _DEFAULT_PAGE, _MAX_PAGE = 100, 1000
-# Seconds: rooms that nobody uses end within about that time.
-_RETRY_AFTER_BUDGET = 600
 
 RoomId = Annotated[str, Field(examples=["K7M2QX"], description="Six characters of Crockford's base32.")]
 UnixTime = Annotated[float | None, Field(description="Unix time in seconds; null: never.")]
@@ -212,7 +211,8 @@ async def create_room(
         raise unavailable(ErrorCode.TOO_MANY_ROOMS, "the server has as many rooms as it may have") from exc
     except BudgetSpent as exc:
         reason = "your address has as many persistent and long-kept rooms as it may have; close one"
-        raise LimitReached(Limit.PERSISTENT, _RETRY_AFTER_BUDGET, reason) from exc
+        # Those of its rooms that no client has entered have ended by then.
+        raise LimitReached(Limit.PERSISTENT, ceil(hub.config.unused_timeout), reason) from exc
     room_id = created.room.room_id
     assert created.owner_token is not None
     scheme = "wss" if request.url.scheme == "https" else "ws"

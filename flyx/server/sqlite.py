@@ -13,8 +13,9 @@ a killed process loses nothing, and a power failure at most the last moments, ne
 every join a flush of the disk (4 ms where this was measured), to save sessions whose connections have all
 died with the machine.
 
-The file is locked as long as the process runs. It holds hashes of tokens, never tokens, but also messages
-kept for clients that are away, and addresses of those who made rooms; so it is readable for its owner only.
+The file is locked as long as the process runs. It holds hashes of tokens, never tokens, but also the
+addresses of all clients in a room and of those who made rooms, and messages kept for clients that are away;
+so it is readable for its owner only.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A store keeps `Room` values and nothing else. It does not know what a room means: `apply` runs the pure
 `flyx.signaling.room.step` inside one compare-and-set, so that a version that shares its rooms with other
-processes needs only the five primitives below. tests/server/store_contract.py holds for every version.
+processes needs only the primitives below. tests/server/store_contract.py holds for every version.
 """
 
 from __future__ import annotations

@@ -222,6 +222,16 @@ async def test_openapi_describes_every_answer() -> None:
                 assert schema.endswith("/ApiError") == (status >= "400"), (operation, status)
 
 
+async def test_an_address_with_all_its_persistent_rooms_is_told_when_unused_ones_have_ended() -> None:
+    config = local(max_persistent_per_address=1, unused_timeout=90.5)
+    async with Server(config) as server, http_of(server) as http:
+        await http.post("/room", json={"persistent": True})
+        refused = await http.post("/room", json={"persistent": True})
+        check_error(refused, 429, "rate_limited")
+        assert refused.headers["Retry-After"] == "91"
+        assert "91 s" in refused.json()["message"]
+
+
 async def test_persistent_rooms_of_one_address_are_few_however_many_it_asks_for() -> None:
     """It took 39 requests to fill a server of 40 rooms for 30 days."""
     limits = replace(UNLIMITED, max_connections_per_address=0)
@@ -234,7 +244,7 @@ async def test_persistent_rooms_of_one_address_are_few_however_many_it_asks_for(
         answers = [await ask(f"2001:db8::{n}", persistent=True) for n in range(1, 40)]
         assert [answer.status_code for answer in answers] == [201] * 8 + [429] * 31
         check_error(answers[-1], 429, "rate_limited")
-        assert int(answers[-1].headers["Retry-After"]) > 0
+        assert answers[-1].headers["Retry-After"] == "3600"
         assert "persistent" in answers[-1].json()["message"]
         # A room that is kept for a day with nobody inside fills a server as well.
         assert (await ask("2001:db8::1", idle_timeout=DAY)).status_code == 429
