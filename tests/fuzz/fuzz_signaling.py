@@ -1,7 +1,8 @@
 """What a server may say to a client, which believes none of it.
 
 The input is connections in a row, each a list of messages made as grammar.py says, or any bytes, and then its
-end with some close code. The client joins, hears, answers and comes back; it may end with a FlyxError alone.
+end with some close code. The client joins, hears, answers, tells which receivers have paired, and comes back;
+it may end with a FlyxError alone.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from websockets.frames import Close
 from flyx.client.signaling import Interrupted, Patience, Restored, Signaling
 from flyx.errors import FlyxError
 from flyx.signaling import messages
-from flyx.signaling.messages import Role
+from flyx.signaling.messages import Join, Role
 from tests.fuzz.grammar import make_parts
 from tests.fuzz.source import Source
 from tests.fuzz.target import Target
 
 ID = "00000000-0000-4000-8000-000000000000"
+PEER_ID = "00000000-0000-4000-8000-000000000001"
 CANDIDATE = {"candidate": "candidate:1 1 udp 1 192.0.2.7 1 typ host", "sdpMid": "0", "sdpMLineIndex": 0}
 JOINED = {
     "room_id": "K7M2QX",
@@ -29,18 +31,20 @@ JOINED = {
     "resume_token": "t" * 43,
     "recovered": False,
     "expires_at": 2e9,
-    "peers": [{"client_id": ID, "role": "receiver"}],
+    "peers": [{"client_id": PEER_ID, "role": "receiver"}],
     "ice_servers": [{"urls": ["stun:192.0.2.1:3478"], "username": "a", "credential": "b"}],
-    "limits": {"max_message_size": 65536, "grace": 30.0},
+    "limits": {"max_message_size": 65536, "max_clients": 16, "grace": 30.0},
     "received": 0,
+    "wants_paired": True,
 }
 EXAMPLES = [
     {"type": "joined", "data": JOINED},
-    {"type": "join", "data": {"client_id": ID, "role": "receiver"}},
-    {"type": "offer", "data": {"client_id": ID, "sdp": "v=0"}},
-    {"type": "answer", "data": {"client_id": ID, "sdp": "v=0"}},
-    {"type": "ice_candidate", "data": {"client_id": ID, "candidate": CANDIDATE}},
-    {"type": "disconnect", "data": {"client_id": ID, "reason": "gone"}},
+    {"type": "join", "data": {"client_id": PEER_ID, "role": "receiver"}},
+    {"type": "offer", "data": {"client_id": PEER_ID, "sdp": "v=0"}},
+    {"type": "answer", "data": {"client_id": PEER_ID, "sdp": "v=0"}},
+    {"type": "ice_candidate", "data": {"client_id": PEER_ID, "candidate": CANDIDATE}},
+    {"type": "disconnect", "data": {"client_id": PEER_ID, "reason": "gone"}},
+    {"type": "paired", "data": {"target_id": PEER_ID}},
     {"type": "error", "data": {"code": "room_full", "message": "no", "fatal": False}},
     {"type": "ping", "data": {}},
     {"type": "pong", "data": {}},
@@ -99,6 +103,8 @@ async def speak(client: Client) -> None:
             heard = await client.receive()
             if not isinstance(heard, Interrupted | Restored):
                 client.post(heard)
+            if isinstance(heard, Join):
+                client.tell_paired(heard.data.client_id)
 
 
 def one_input(data: bytes) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
+from flyx.client.signaling import Signaling
 from tests.fuzz.target import MODULES, Target, corpus, load
 from tests.fuzz.work import TooMuchWork, lines, steps
 
@@ -17,6 +20,16 @@ def test_every_input_kept_is_handled_within_its_bound(name: str) -> None:
     assert inputs
     for data in [b"", *inputs]:
         target.check(data)
+
+
+def test_the_corpus_reaches_a_client_that_tells_which_receivers_have_paired() -> None:
+    """It was let into no room while the example of `joined` lacked a field."""
+    target = load("signaling")
+    reached: set[tuple[str | None, int]] = set()
+    for path in corpus("signaling"):
+        reached |= lines(partial(target.one_input, path.read_bytes()))
+    body, start = inspect.getsourcelines(Signaling.tell_paired)
+    assert (inspect.getsourcefile(Signaling), start + len(body) - 1) in reached
 
 
 def spin(data: bytes) -> None:
