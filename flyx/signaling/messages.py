@@ -227,8 +227,8 @@ def encoded_size(text: str) -> int:
 
 
 def _fits_a_relay(sdp: str) -> str:
-    # As it stands in JSON, where the end of a line takes two bytes, and a control character six.
-    if len(to_json(sdp)) > MAX_SDP_SIZE:
+    # As it stands between quotes in JSON: the end of a line takes two bytes, a control character six.
+    if len(to_json(sdp)) - 2 > MAX_SDP_SIZE:
         raise ValueError(f"longer than {MAX_SDP_SIZE} bytes")
     return sdp
 
