@@ -320,8 +320,8 @@ class Terminal(FlyxProcess):
         return process
 
     def type(self, keys: str) -> Self:
-        """Type on the keyboard."""
-        os.write(self._terminal, keys.encode())
+        """Type on the keyboard; a byte that is no UTF-8 is written as `surrogateescape` has it."""
+        os.write(self._terminal, keys.encode("utf-8", "surrogateescape"))
         return self
 
     def kill(self) -> None:

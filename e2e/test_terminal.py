@@ -43,6 +43,31 @@ def test_the_question_lists_what_is_offered_and_only_yes_is_consent(flyx: Flyx, 
     assert told == ["The other side refused the transfer: The transfer was declined."] * 5
 
 
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "utf-8:surrogateescape", "ascii:strict"])
+def test_an_answer_that_is_no_text_is_no_consent(flyx: Flyx, tmp_path: Path, encoding: str) -> None:
+    sender = flyx.send(write_random(tmp_path / "file", 10))
+    code = sender.code()
+    for keys in ("\udcff\r", "y\udcff\r"):
+        receiver = flyx.terminal(
+            "receive", "--server", flyx.server, "-o", "in", code, PYTHONIOENCODING=encoding
+        )
+        receiver.says(QUESTION).type(keys).ends(7)
+    assert not (tmp_path / "in").exists()
+
+
+def test_words_that_are_no_text_are_asked_for_again(flyx: Flyx, tmp_path: Path) -> None:
+    source = write_random(tmp_path / "file", 10)
+    sender = flyx.send("--code", "lemon otter violin", source)
+    room, _, words = sender.code().partition("-")
+    receiver = flyx.terminal(
+        "receive", "--server", flyx.server, "-y", "-o", "in", room, PYTHONIOENCODING="utf-8:strict"
+    )
+    receiver.says(f"Words of the code after {room}: ")
+    receiver.type(f"{words}\udcff\r").says("no text").type(f"{words}\r").ends(0)
+    sender.ends(0)
+    assert sha256(tmp_path / "in" / "file") == sha256(source)
+
+
 def test_names_in_the_question_cannot_steer_the_terminal(flyx: Flyx, tmp_path: Path) -> None:
     # Private use, zero width and unassigned characters: safe as file names, not as output.
     name = "[red]\ue000 \u200b \u0378 end.txt"

@@ -22,6 +22,7 @@ from flyx.cli.options import (
     read_secret,
 )
 from flyx.cli.output import report_line, report_question
+from flyx.cli.terminal import UNREADABLE, read_line
 from flyx.errors import ConsentNeeded, InputError, printable
 
 if TYPE_CHECKING:
@@ -103,9 +104,12 @@ def _ask_words(room_id: str) -> AskWords:
     async def ask(count: int) -> tuple[str, ...]:
         while True:
             report_question(f"Words of the code after {room_id}{f' ({count})' if count else ''}: ")
-            line = await _read_line()
+            line = await read_line(sys.stdin)
             if not line:
                 raise InputError(reason="no words were given")
+            if UNREADABLE in line:
+                report_line("That is no text in the encoding of this terminal")
+                continue
             typed = split_words(line)
             if typed[:1] == (room_id.casefold(),):
                 # Somebody may well type the whole code here.
@@ -162,7 +166,7 @@ async def _ask(manifest: Manifest, question: str) -> bool:
         report_line(line)
     while True:
         report_question(f"{question}? [y/N{'/a' if is_cut(manifest) else ''}] ")
-        answer = (await _read_line()).strip().lower()
+        answer = (await read_line(sys.stdin)).strip().lower()
         if answer not in ("a", "?"):
             return answer in ("y", "yes")
         await _show_all(manifest)
@@ -179,25 +183,6 @@ async def _show_all(manifest: Manifest) -> None:
         left -= len(page)
         if left:
             report_question(f"{left:,} more: Enter shows them, q ends the list ")
-            answer = await _read_line()
+            answer = await read_line(sys.stdin)
             if answer.strip() or not answer:
                 return
-
-
-async def _read_line() -> str:
-    """Read a line from the terminal without blocking the transfer's heartbeat; empty at its end."""
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    line: asyncio.Future[str] = loop.create_future()
-
-    def read() -> None:
-        loop.remove_reader(sys.stdin)
-        if not line.done():
-            line.set_result(sys.stdin.readline())
-
-    loop.add_reader(sys.stdin, read)
-    try:
-        return await line
-    finally:
-        loop.remove_reader(sys.stdin)

@@ -1,0 +1,55 @@
+"""The terminal of a person who is asked something: what is typed there."""
+
+from __future__ import annotations
+
+import os
+from typing import TextIO
+
+UNREADABLE = "\N{REPLACEMENT CHARACTER}"
+"""Stands in a line for each byte that is no text in the terminal's encoding."""
+
+_CHUNK = 4096
+"""Bytes of one read. A terminal gives one line at most, and none that is longer."""
+
+
+async def read_line(keyboard: TextIO) -> str:
+    """Read a line that a person types, without blocking the event loop.
+
+    Not by the keyboard's own methods: `readline` waits for the end of the line, and raises at bytes that are
+    no text.
+
+    Args:
+        keyboard: a terminal; whatever its buffer holds is passed over.
+
+    Returns:
+        The line up to its newline and including it, bytes that are no text as UNREADABLE. Without a newline
+        it is the last one; empty when there is none, or the terminal is gone.
+    """
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    descriptor = keyboard.fileno()
+    typed = bytearray()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def read() -> None:
+        try:
+            chunk = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            # Another program on this terminal was faster.
+            return
+        except OSError:
+            # The terminal has been closed, perhaps in the middle of a line: that is no answer.
+            typed.clear()
+            chunk = b""
+        typed.extend(chunk)
+        # What comes without a newline is half a line, handed over with Ctrl-D: the rest follows.
+        if (not chunk or b"\n" in chunk) and not ended.done():
+            ended.set_result(None)
+
+    loop.add_reader(descriptor, read)
+    try:
+        await ended
+    finally:
+        loop.remove_reader(descriptor)
+    return typed.decode(keyboard.encoding, "replace")

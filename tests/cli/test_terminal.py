@@ -1,0 +1,108 @@
+"""What a person types, on a real terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import select
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flyx.cli.terminal import UNREADABLE, read_line
+
+
+@contextmanager
+def keyboard(encoding: str = "utf-8", *, raw: bool = False) -> Iterator[tuple[int, TextIO]]:
+    """A terminal: what types on it, and the program's side."""
+    outside, inside = pty.openpty()
+    try:
+        with os.fdopen(inside, "r", encoding=encoding, errors="strict") as file:
+            if raw:
+                # No byte is a key with a meaning, and each write can be read at once.
+                tty.setraw(inside)
+            yield outside, file
+    finally:
+        os.close(outside)
+
+
+def wait_for_input(file: TextIO) -> None:
+    """Wait until something that was typed can be read."""
+    assert select.select([file], [], [], 60)[0]
+
+
+async def let_it_be_read(file: TextIO) -> None:
+    """Let the reader take all that can be read."""
+    while select.select([file], [], [], 0)[0]:  # noqa: ASYNC110 - the kernel sets no event when it was read
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("typed", "encoding", "line"),
+    [
+        (b"y\n", "utf-8", "y\n"),
+        ("é\n".encode(), "utf-8", "é\n"),
+        ("é\n".encode("latin-1"), "latin-1", "é\n"),
+        (b"\xff\n", "utf-8", f"{UNREADABLE}\n"),
+        (b"y\xff\n", "utf-8", f"y{UNREADABLE}\n"),
+        ("é\n".encode(), "ascii", f"{2 * UNREADABLE}\n"),
+        (b"\x04", "utf-8", ""),
+        (b"y\x04\x04", "utf-8", "y"),
+    ],
+)
+async def test_a_line_is_read_as_it_was_typed(typed: bytes, encoding: str, line: str) -> None:
+    with keyboard(encoding) as (outside, file):
+        os.write(outside, typed)
+        assert await read_line(file) == line
+
+
+async def test_each_line_is_an_answer_of_its_own() -> None:
+    with keyboard() as (outside, file):
+        os.write(outside, b"a\n\xff\ny\n")
+        assert [await read_line(file) for _ in range(3)] == ["a\n", f"{UNREADABLE}\n", "y\n"]
+
+
+async def test_half_a_line_does_not_hold_up_the_loop() -> None:
+    with keyboard() as (outside, file):
+        # Ctrl-D hands over what has been typed, in the middle of a line.
+        os.write(outside, b"ye\x04")
+        wait_for_input(file)
+        reading = asyncio.create_task(read_line(file))
+        await asyncio.sleep(0)
+        await let_it_be_read(file)
+        assert not reading.done()
+        os.write(outside, b"s\n")
+        assert await reading == "yes\n"
+
+
+async def test_a_terminal_that_is_closed_is_the_end() -> None:
+    outside, inside = pty.openpty()
+    with os.fdopen(inside, "r", encoding="utf-8") as file:
+        # Half a line that was typed before is lost with it.
+        os.write(outside, b"y")
+        os.close(outside)
+        assert await read_line(file) == ""
+
+
+PIECES = st.lists(st.binary(min_size=1).map(lambda typed: typed.replace(b"\n", b"\r")), max_size=5)
+
+
+@given(PIECES)
+def test_any_bytes_in_any_pieces_are_a_line(pieces: list[bytes]) -> None:
+    async def typing() -> None:
+        with keyboard(raw=True) as (outside, file):
+            reading = asyncio.create_task(read_line(file))
+            await asyncio.sleep(0)
+            for piece in pieces:
+                os.write(outside, piece)
+                await let_it_be_read(file)
+            os.write(outside, b"\n")
+            assert await reading == (b"".join(pieces) + b"\n").decode("utf-8", "replace")
+
+    asyncio.run(typing())
