@@ -57,7 +57,9 @@ def test_an_answer_that_is_no_text_is_no_consent(flyx: Flyx, tmp_path: Path, enc
 
 def test_words_that_are_no_text_are_asked_for_again(flyx: Flyx, tmp_path: Path) -> None:
     source = write_random(tmp_path / "file", 10)
-    sender = flyx.send("--code", "lemon otter violin", source)
+    own = tmp_path / "words"
+    own.write_text("lemon otter violin\n")
+    sender = flyx.send("--code", f"@{own}", source)
     room, _, words = sender.code().partition("-")
     receiver = flyx.terminal(
         "receive", "--server", flyx.server, "-y", "-o", "in", room, PYTHONIOENCODING="utf-8:strict"

@@ -70,7 +70,10 @@ def load_config() -> dict[str, Any]:
             f"warning: other users can read the configuration file {printable(str(path))}, which holds "
             f"the {printable(secrets[0])}"
         )
-        report_line(f"hint: chmod 600 it, own it, or write {printable(secrets[0].split()[0])} as @FILE")
+        option = secrets[0].partition(" ")[0]
+        # No file can hold a URL.
+        way = f"set FLYX_{option.upper()} in its place" if option in _URLS else f"write {option} as @FILE"
+        report_line(f"hint: chmod 600 it, own it, or {way}")
     return tables
 
 

@@ -18,7 +18,7 @@ from flyx.cli.options import (
     Server,
     check_standard_input,
     make_reporter,
-    read_secret,
+    secret_of,
     token_of,
 )
 from flyx.errors import InputError
@@ -86,7 +86,7 @@ def send(
             envvar="FLYX_SEND_CODE",
             metavar="WORDS",
             show_default=False,
-            help="Words of your own for the code, or - to read them from standard input",
+            help="Words of your own for the code; @FILE reads them from a file, - from standard input",
         ),
     ] = None,
     open_: Annotated[
@@ -146,7 +146,7 @@ def _make_code(words: int | None, own: str | None, *, is_open: bool) -> Code:
         raise InputError(reason="--words, --code and --open exclude each other")
     if is_open:
         return Code("open", 0, "")
-    if own is not None:
-        return Code("own", 0, password_of(check_own_words(read_secret(own))))
+    if (chosen := secret_of("--code", own)) is not None:
+        return Code("own", 0, password_of(check_own_words(chosen)))
     count = DEFAULT_WORDS if words is None else words
     return Code("words", count, password_of(draw_words(count, secrets.randbelow)))

@@ -97,11 +97,35 @@ def test_a_secret_that_others_may_read_is_said_on_standard_error(
     assert not out
     assert err.startswith("warning: other users can read the configuration file")
     assert secret in err
-    assert "hint: " in err
+    option = secret.partition(" ")[0]
+    way = "set FLYX_REDIS in its place" if option == "redis" else f"write {option} as @FILE"
+    assert err.endswith(f"\nhint: chmod 600 it, own it, or {way}\n")
     assert "t0ken" not in err
     file.chmod(0o600)
     load_config()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("serve", "api-token"),
+        ("serve", "admin-token"),
+        ("serve", "metrics-token"),
+        ("serve", "turn-secret"),
+        ("send", "api-token"),
+        ("send", "code"),
+    ],
+)
+def test_a_secret_in_the_file_can_be_that_of_another_file(
+    file: Path, command: str, option: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(f'[{command}]\n{option} = "@{file.parent}/missing"\n')
+    with pytest.raises(SystemExit) as caught:
+        app([command, *(["x"] if command == "send" else [])])
+    assert caught.value.code == 2
+    err = capfd.readouterr().err
+    assert err.startswith(f"error: cannot read --{option} from {file.parent}/missing: No such file")
 
 
 @pytest.mark.parametrize(
