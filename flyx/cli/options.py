@@ -47,9 +47,21 @@ NoProgress = Annotated[
 ]
 
 
-def read_secret(text: str) -> str:
-    """Return text, or a line of standard input for "-": arguments can be seen in the list of processes."""
-    return sys.stdin.readline().strip() if text == "-" else text
+def read_secret(option: str, text: str) -> str:
+    """Return text, or a line of standard input for "-": arguments can be seen in the list of processes.
+
+    Raises:
+        InputError: It is no text in the encoding of this system. The message does not repeat it.
+    """
+    try:
+        secret = sys.stdin.readline().strip() if text == "-" else text
+        # Bytes that are no text come as half surrogate pairs, or raise, by Python's settings.
+        secret.encode()
+    except UnicodeError:
+        reason = f"cannot read {option} from standard input: it" if text == "-" else option
+        hint = "enter it once more; `locale` shows the encoding that is expected"
+        raise InputError(reason=f"{reason} is no text", hint=hint) from None
+    return secret
 
 
 # Bytes of a file with a secret. More is no secret, but the wrong file.
@@ -79,7 +91,7 @@ def secret_of(option: str, text: str | None) -> str | None:
     """
     if text is None:
         return None
-    secret = _read_file(option, text[1:]) if text.startswith("@") else read_secret(text)
+    secret = _read_file(option, text[1:]) if text.startswith("@") else read_secret(option, text)
     if not secret:
         hint = "write it as it is, as @FILE, or as - for a line of standard input"
         raise InputError(reason=f"{option} is empty", hint=hint)

@@ -87,7 +87,7 @@ def receive(
             raise InputError(reason="--overwrite and --rename exclude each other")
         existing = ExistingPolicy.OVERWRITE if overwrite else ExistingPolicy.REFUSE
         existing = ExistingPolicy.RENAME if rename else existing
-        room_id, words = parse_code(read_secret(code))
+        room_id, words = parse_code(read_secret("CODE", code))
         confirm = None if yes else _confirm(output)
         unverified = _confirm_unverified(output, room_id) if sys.stdin.isatty() else None
         ask = _ask_words(room_id) if sys.stdin.isatty() else None

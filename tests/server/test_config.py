@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
 
 from flyx.cli import room_options, serve, serve_options
-from flyx.cli.options import check_standard_input, secret_of, token_of
+from flyx.cli.options import check_standard_input, read_secret, secret_of, token_of
 from flyx.errors import InputError
 from flyx.server import config
 from flyx.signaling import room
@@ -91,6 +92,21 @@ def test_an_empty_standard_input_holds_no_secret(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     with pytest.raises(InputError, match="--turn-secret is empty"):
         serve_options.turn_of(["turn:turn.example.org"], "-", 60.0)
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_a_standard_input_that_is_no_text_holds_no_secret(
+    errors: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = io.BytesIO(b"s3cret\xff\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(typed, encoding="utf-8", errors=errors))
+    with pytest.raises(InputError, match="cannot read CODE from standard input: it is no text"):
+        read_secret("CODE", "-")
+
+
+def test_an_argument_that_is_no_text_is_no_secret() -> None:
+    with pytest.raises(InputError, match="CODE is no text"):
+        read_secret("CODE", os.fsdecode(b"K7M2QX-\xff"))
 
 
 def test_one_secret_at_most_is_on_standard_input() -> None:
