@@ -126,6 +126,28 @@ def test_names_that_could_matter_are_shown_wherever_they_are_and_all_can_be_read
     assert not (tmp_path / "in").exists()
 
 
+def test_when_names_that_could_matter_are_too_many_yes_is_not_taken_before_all_were_shown(
+    flyx: Flyx, tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    for n in range(20):
+        write_random(tree / f"{n:03}", 1)
+    for n in range(120):
+        write_random(tree / "e" / f".{n:03}", 1)
+    write_random(tree / "z" / ".ssh" / "authorized_keys", 1)
+    write_random(tree / "z" / ".unknown", 1)
+    sender = flyx.send("--receivers", "2", tree)
+    receiver = flyx.terminal("receive", "--server", flyx.server, "-o", "in", sender.code())
+    receiver.says("? [N/a] ")
+    assert "  tree/z/.ssh/authorized_keys  (1 byte)\r\n" in receiver.err
+    assert "  tree/z/.unknown" not in receiver.err
+    receiver.type("y\r").says("More names could matter than are shown").type("YES\r").type("n\r").ends(7)
+    receiver = flyx.terminal("receive", "--server", flyx.server, "-o", "in", sender.code())
+    receiver.says("? [N/a] ").type("a\r").says("more: Enter shows them").type("q\r").says("? [y/N/a] ")
+    receiver.type("y\r").ends(0)
+    assert "tree" in names_in(tmp_path / "in")
+
+
 def test_a_sender_is_told_when_the_question_is_interrupted(flyx: Flyx, tmp_path: Path) -> None:
     sender = flyx.send(write_random(tmp_path / "file", 10))
     receiver = flyx.terminal("receive", "--server", flyx.server, "-o", "in", sender.code())

@@ -2,11 +2,13 @@
 
 The first names are shown, and of the others those that could matter most: programs act on files whose names
 begin with a dot without being told to (`.bashrc`, `.ssh/authorized_keys`, `.git/hooks/…`), and executable
-files are run by their names.
+files are run by their names. If even those are too many, a yes without a look at all names is no consent: a
+sender could hide one of them behind a flood of others.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -25,23 +27,53 @@ FEW = 5
 """Entries of one hidden directory, or executable ones of one directory, that are named one by one."""
 
 MAX_POINTED_OUT = 100
-"""Lines for the entries after LISTED that could matter. If there are more, they are counted."""
+"""Lines for the entries after LISTED that could matter. If there are more, the well-known ones and those
+nearest the top are shown, and the others counted."""
+
+_MOST_GROUPS = 10 * MAX_POINTED_OUT
+"""Groups kept at a time, of which no more than MAX_POINTED_OUT can be shown: a bound of memory."""
+
+# What shells, sessions, editors and tools run, obey or trust without being asked.
+_WELL_KNOWN_NAMES = (
+    *(".bash_aliases", ".bash_login", ".bash_logout", ".bash_profile", ".bashrc", ".cshrc", ".inputrc"),
+    *(".kshrc", ".login", ".profile", ".tcshrc", ".zlogin", ".zprofile", ".zshenv", ".zshrc", ".config/fish"),
+    *(".config/autostart", ".config/environment.d", ".config/systemd", ".local/share/applications"),
+    *(".local/bin", ".pam_environment", ".xinitrc", ".xprofile", ".xsession", ".xsessionrc"),
+    *(".forward", ".gnupg", ".netrc", ".rhosts", ".shosts", ".ssh", ".aws", ".docker", ".kube"),
+    *(".config/git", ".git/config", ".git/hooks", ".gitconfig", ".github/workflows", ".gitmodules"),
+    *(".emacs", ".emacs.d", ".exrc", ".gdbinit", ".screenrc", ".tmux.conf", ".vim", ".vimrc", ".vscode"),
+    *(".cargo", ".curlrc", ".env", ".envrc", ".htaccess", ".npmrc", ".pypirc", ".wgetrc", ".yarnrc"),
+)
+# In a path between two slashes. Some file systems tell no capitals from small letters.
+_WELL_KNOWN = re.compile(f"/(?:{'|'.join(map(re.escape, _WELL_KNOWN_NAMES))})(?=/)", re.IGNORECASE)
 
 
-def offer_lines(manifest: Manifest) -> list[str]:
-    """Return what is offered as lines for a person, every name escaped."""
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What is shown of an offer before the question.
+
+    Attributes:
+        lines: for a person, every name escaped.
+        is_cut: there are names that no line shows.
+        left_out: how many of these could matter, and are neither in a line nor counted in that of their
+            directory.
+    """
+
+    lines: list[str]
+    is_cut: bool
+    left_out: int
+
+
+def summarize(manifest: Manifest) -> Summary:
+    """Return what to show of an offer before the question."""
     directories = len(manifest.entries) - manifest.file_count
     lines = [f"The sender offers {files_text(manifest.file_count, directories, manifest.total_bytes)}:"]
     lines += map(_entry_line, islice(manifest.entries, LISTED))
-    if len(manifest.entries) > LISTED:
-        lines.append(f"  and {len(manifest.entries) - LISTED:,} more; type a to see all")
-        lines += _pointed_out(islice(manifest.entries, LISTED, None))
-    return lines
-
-
-def is_cut(manifest: Manifest) -> bool:
-    """Whether offer_lines() leaves names out."""
-    return len(manifest.entries) > LISTED
+    if len(manifest.entries) <= LISTED:
+        return Summary(lines, is_cut=False, left_out=0)
+    lines.append(f"  and {len(manifest.entries) - LISTED:,} more; type a to see all")
+    pointed_out, left_out = _pointed_out(islice(manifest.entries, LISTED, None))
+    return Summary(lines + pointed_out, is_cut=True, left_out=left_out)
 
 
 def all_lines(manifest: Manifest) -> Iterator[str]:
@@ -83,9 +115,14 @@ def _is_directory(entry: Entry) -> bool:
 
 @dataclass(slots=True)
 class _Group:
-    """Entries that could matter, of one directory; `first` are the first FEW of them."""
+    """Entries that could matter, of one directory; `first` are the first FEW of them.
+
+    Attributes:
+        rank: the lowest are shown first: well-known or not (False is lower), and how deep it is in the tree.
+    """
 
     executable: bool
+    rank: tuple[bool, int]
     files: int = 0
     directories: int = 0
     size: int = 0
@@ -105,32 +142,54 @@ class _Group:
         return self.files + self.directories
 
 
-def _pointed_out(entries: Iterable[Entry]) -> list[str]:
-    """Return lines for those that could matter."""
-    groups: dict[tuple[bool, str], _Group] = {}
+_Groups = dict[tuple[bool, str], _Group]
+"""By whether they can be run, and directory; in the order in which each first came."""
+
+
+def _pointed_out(entries: Iterable[Entry]) -> tuple[list[str], int]:
+    """Return lines for those that could matter, and how many of them they leave out."""
+    groups: _Groups = {}
+    count = 0
     for entry in entries:
         path = entry.path
-        if (hidden := f"/{path}".rfind("/.")) >= 0:
+        if "/." in (between := f"/{path}/"):
             # Up to the last part that begins with a dot: each such name is shown.
-            key = False, path[:end] if (end := path.find("/", hidden)) >= 0 else path
+            end = between.find("/", between.rfind("/.") + 1)
+            is_known = False
+            for known in _WELL_KNOWN.finditer(between):
+                is_known, end = True, max(end, known.end())
+            key = False, path[: end - 1]
+            rank = not is_known, key[1].count("/")
         elif entry.mode & 0o111 and not _is_directory(entry):
             key = True, path.rpartition("/")[0]
+            rank = True, path.count("/")
         else:
             continue
-        groups.setdefault(key, _Group(executable=key[0])).add(entry)
-    if not groups:
-        return []
+        count += 1
+        if key not in groups:
+            if len(groups) >= _MOST_GROUPS:
+                # Exact: one that is dropped here would be last of those shown, also if it came again.
+                groups = dict(_best(groups))
+            groups[key] = _Group(executable=key[0], rank=rank)
+        groups[key].add(entry)
+    if not count:
+        return [], 0
     lines = ["Among these begin with a dot, or can be run:"]
     shown = 0
-    for (_, directory), group in groups.items():
+    for (_, directory), group in _best(groups):
         told = _group_lines(directory, group)
         if len(lines) + len(told) > MAX_POINTED_OUT:
             break
         lines += told
         shown += group.count
-    if left := sum(group.count for group in groups.values()) - shown:
-        lines.append(f"  and {left:,} more of these")
-    return lines
+    if left_out := count - shown:
+        lines.append(f"  and {left_out:,} more of these")
+    return lines, left_out
+
+
+def _best(groups: _Groups) -> list[tuple[tuple[bool, str], _Group]]:
+    """Return as many groups as can be shown, the most important first."""
+    return sorted(groups.items(), key=lambda item: item[1].rank)[:MAX_POINTED_OUT]
 
 
 def _group_lines(directory: str, group: _Group) -> list[str]:

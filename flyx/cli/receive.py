@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flyx.cli.offer import all_lines, is_cut, offer_lines, pages
+from flyx.cli.offer import all_lines, pages, summarize
 from flyx.cli.options import (
     DEFAULT_RECONNECT,
     DEFAULT_SERVER,
@@ -161,15 +161,24 @@ def _confirm_unverified(directory: Path, room_id: str) -> Confirm:
 
 
 async def _ask(manifest: Manifest, question: str) -> bool:
-    """Show what is offered, and ask; only a clear yes is one."""
-    for line in offer_lines(manifest):
+    """Show what is offered, and ask; only a clear yes is one, to what could be seen."""
+    summary = summarize(manifest)
+    for line in summary.lines:
         report_line(line)
+    could_be_seen = not summary.left_out
     while True:
-        report_question(f"{question}? [y/N{'/a' if is_cut(manifest) else ''}] ")
+        choices = "y/N/a" if summary.is_cut else "y/N"
+        report_question(f"{question}? [{choices if could_be_seen else 'N/a'}] ")
         answer = (await read_line(sys.stdin)).strip().lower()
-        if answer not in ("a", "?"):
-            return answer in ("y", "yes")
-        await _show_all(manifest)
+        if answer in ("a", "?"):
+            await _show_all(manifest)
+            could_be_seen = True
+        elif answer not in ("y", "yes"):
+            return False
+        elif could_be_seen:
+            return True
+        else:
+            report_line("More names could matter than are shown here: type a to see all before y")
 
 
 async def _show_all(manifest: Manifest) -> None:

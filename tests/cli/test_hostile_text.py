@@ -19,7 +19,7 @@ import pytest
 
 from flyx import errors
 from flyx.cli import output
-from flyx.cli.offer import all_lines, offer_lines
+from flyx.cli.offer import all_lines, summarize
 from flyx.cli.output import JsonReporter, QuietReporter, Reporter, log_to_stderr, report_error
 from flyx.cli.progress import HumanReporter
 from flyx.client import events
@@ -159,10 +159,10 @@ def test_no_question_is_steered_by_what_is_offered(kind: str) -> None:
     text = HOSTILE[kind]
     if is_unicode(text):
         offered = hostile_manifest(text)
-        assert_tame("".join(f"{line}\n" for line in offer_lines(offered)), lines=5)
+        assert_tame("".join(f"{line}\n" for line in summarize(offered).lines), lines=5)
         assert_tame("".join(f"{line}\n" for line in all_lines(offered)), lines=4)
         behind = Manifest([*list(hostile_manifest("a").entries) * 5, *hostile_manifest(f".{text}").entries])
-        assert_tame("".join(f"{line}\n" for line in offer_lines(behind)), lines=27)
+        assert_tame("".join(f"{line}\n" for line in summarize(behind).lines), lines=27)
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

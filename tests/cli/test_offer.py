@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyx.cli.offer import FEW, LISTED, MAX_POINTED_OUT, all_lines, is_cut, offer_lines, pages
+from flyx.cli.offer import FEW, LISTED, MAX_POINTED_OUT, all_lines, pages, summarize
 from flyx.transfer.manifest import Entry, EntryKind, Manifest
 
 BEFORE = [Entry(f"a{n:02}", EntryKind.FILE, 1, 0o644, 0) for n in range(LISTED)]
@@ -22,7 +25,7 @@ def directory(path: str) -> Entry:
 
 def after_the_list(*entries: Entry) -> list[str]:
     """The lines for these, behind more than is always shown."""
-    lines = offer_lines(Manifest([*BEFORE, *entries]))
+    lines = list(summarize(Manifest([*BEFORE, *entries])).lines)
     assert lines[LISTED + 1] == f"  and {len(entries):,} more; type a to see all"
     return lines[LISTED + 2 :]
 
@@ -60,10 +63,10 @@ def test_large_directories_take_a_line_each_and_hide_no_name_with_a_dot() -> Non
     programs = [file(f"bin/{n}", 0o755) for n in range(FEW + 1)]
     at_the_top = [file(f"run{n}", 0o755) for n in range(FEW + 1)]
     assert after_the_list(*objects, file("d/.git/.hidden"), *programs, *at_the_top)[1:] == [
-        "  d/.git/  (1,000 files, 10.0 kB)",
-        "  d/.git/.hidden  (10 bytes)",
-        "  bin/  (6 files, 60 bytes, can be run)",
         "  ./  (6 files, 60 bytes, can be run)",
+        "  d/.git/  (1,000 files, 10.0 kB)",
+        "  bin/  (6 files, 60 bytes, can be run)",
+        "  d/.git/.hidden  (10 bytes)",
     ]
 
 
@@ -71,6 +74,66 @@ def test_a_flood_of_such_names_is_bounded_and_counted() -> None:
     lines = after_the_list(*[file(f".{n}") for n in range(5000)])
     assert len(lines) == MAX_POINTED_OUT + 1
     assert lines[-1] == f"  and {5000 - MAX_POINTED_OUT + 1:,} more of these"
+
+
+WELL_KNOWN = [
+    "d/z/.ssh/authorized_keys",
+    ".bashrc",
+    "home/.PROFILE",
+    "home/.config/autostart/start.desktop",
+    "home/.config/systemd/user/start.service",
+    "a/b/c/d/.git/hooks/post-checkout",
+    "a/b/c/d/.git/config",
+    ".github/workflows/ci.yml",
+]
+
+
+@pytest.mark.parametrize("path", WELL_KNOWN)
+def test_no_flood_hides_what_programs_are_known_to_act_on(path: str) -> None:
+    nearer_the_top = [file(f".{n:03}") for n in range(500)]
+    beside = [file(f"home/.config/{n}") for n in range(100)]
+    beside += [file(f"a/b/c/d/.git/objects/{n}") for n in range(100)]
+    beside += [file(f".github/{n}") for n in range(50)]
+    after = [file(f"d/e/.{n}") for n in range(500)]
+    assert f"  {path}  (10 bytes)" in after_the_list(*nearer_the_top, *beside, file(path), *after)
+
+
+@pytest.mark.parametrize("path", ["d/.hidden", "d/run"])
+def test_what_is_near_the_top_is_shown_first(path: str) -> None:
+    deeper = [file(f"d/e/f{n}/.x") for n in range(1500)]
+    assert f"  {path}  (10 bytes)" in after_the_list(*deeper, file(path, 0o755))
+
+
+def test_a_flood_between_files_of_one_directory_does_not_change_their_number() -> None:
+    ssh = [file(f"d/.ssh/{n}") for n in range(20)]
+    flood = [file(f".{n}") for n in range(3000)]
+    lines = after_the_list(*ssh[:7], *flood[:1500], *ssh[7:], *flood[1500:])
+    assert lines[1] == "  d/.ssh/  (20 files, 200 bytes)"
+    assert lines[-1] == f"  and {3000 - MAX_POINTED_OUT + 2:,} more of these"
+
+
+def test_a_flood_of_such_names_takes_little_memory() -> None:
+    tracemalloc.start()
+    try:
+        manifest = Manifest(file(f".{n}") for n in range(20_000))
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        summary = summarize(manifest)
+        assert summary.left_out == 20_000 - LISTED - MAX_POINTED_OUT + 1
+        assert tracemalloc.get_traced_memory()[1] - before < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 10))
+def test_what_could_matter_and_is_not_shown_is_counted(hidden: int, programs: int, harmless: int) -> None:
+    entries = [*BEFORE, *[file(f"{n}/.x") for n in range(hidden)]]
+    entries += [file(f"{n}/p", 0o755) for n in range(programs)] + [file(f"x{n}") for n in range(harmless)]
+    summary = summarize(Manifest(entries))
+    shown = [line for line in summary.lines if line.endswith(("/.x  (10 bytes)", "/p  (10 bytes)"))]
+    assert len(shown) + summary.left_out == hidden + programs
+    assert bool(summary.left_out) == (hidden + programs > MAX_POINTED_OUT - 1)
+    assert summary.is_cut == (len(entries) > LISTED)
 
 
 PATHS = st.lists(
@@ -83,15 +146,16 @@ PATHS = st.lists(
 @given(PATHS, st.sampled_from([0o644, 0o755]))
 def test_no_name_that_begins_with_a_dot_goes_unmentioned(paths: list[str], mode: int) -> None:
     manifest = Manifest([file(path, mode) for path in paths])
-    lines = offer_lines(manifest)
-    assert is_cut(manifest) == (len(paths) > LISTED)
-    shown = [line[2:].partition("  (")[0].rstrip("/") for line in lines]
+    summary = summarize(manifest)
+    assert summary.is_cut == (len(paths) > LISTED)
+    assert not summary.left_out
+    shown = [line[2:].partition("  (")[0].rstrip("/") for line in summary.lines]
     for path in paths:
         parts = path.split("/")
         for n, part in enumerate(parts):
             if part.startswith("."):
                 name = "/".join(parts[: n + 1])
-                assert any(line == name or line.startswith(f"{name}/") for line in shown), (name, lines)
+                assert any(line == name or line.startswith(f"{name}/") for line in shown), (name, summary)
     assert [line[2:].partition("  (")[0] for line in all_lines(manifest)] == paths
 
 

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from flyx.cli.demo import parse_size
-from flyx.cli.offer import offer_lines
+from flyx.cli.offer import summarize
 from flyx.cli.output import JsonReporter, QuietReporter, event_fields, files_text, report_error
 from flyx.cli.progress import HumanReporter, _FilesByOffset
 from flyx.client import events
@@ -110,9 +110,9 @@ def test_with_json_errors_are_events(
 
 
 def test_an_offer_is_listed_with_names_escaped_and_the_rest_counted() -> None:
-    lines = offer_lines(manifest_of({"\x1b[2J": b"x"}))
+    lines = summarize(manifest_of({"\x1b[2J": b"x"})).lines
     assert lines == ["The sender offers 1 file, 1 byte:", r"  \x1b[2J  (1 byte)"]
-    many = offer_lines(manifest_of({f"d/{i:04}": b"" for i in range(1234)}))
+    many = summarize(manifest_of({f"d/{i:04}": b"" for i in range(1234)})).lines
     assert many[-1] == "  and 1,214 more; type a to see all"
 
 
