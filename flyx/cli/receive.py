@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +21,7 @@ from flyx.cli.options import (
     read_secret,
 )
 from flyx.cli.output import report_line, report_question
-from flyx.cli.terminal import UNREADABLE, read_line
+from flyx.cli.terminal import UNREADABLE, read_line, screen_size
 from flyx.errors import ConsentNeeded, InputError, printable
 
 if TYPE_CHECKING:
@@ -183,10 +182,10 @@ async def _ask(manifest: Manifest, question: str) -> bool:
 
 async def _show_all(manifest: Manifest) -> None:
     """Show every name, one screen after the other."""
-    size = shutil.get_terminal_size()
+    size = screen_size()
     left = len(manifest.entries)
     # The last row is for the question.
-    for page in pages(all_lines(manifest), max(1, size.lines - 1), max(1, size.columns)):
+    for page in pages(all_lines(manifest), max(1, size.lines - 1), size.columns):
         for line in page:
             report_line(line)
         left -= len(page)

@@ -1,8 +1,9 @@
-"""The terminal of a person who is asked something: what is typed there."""
+"""The terminal of a person who is asked something: what is typed there, and how much it shows."""
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import TextIO
 
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"
@@ -10,6 +11,18 @@ UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 
 _CHUNK = 4096
 """Bytes of one read. A terminal gives one line at most, and none that is longer."""
+
+_USUAL_SIZE = os.terminal_size((80, 24))
+
+
+def screen_size() -> os.terminal_size:
+    """Return the columns and lines of the screen on which standard error is shown, with a guess for none."""
+    try:
+        size = os.get_terminal_size(sys.stderr.fileno())
+    except OSError:
+        return _USUAL_SIZE
+    # A terminal that does not know its size says 0.
+    return os.terminal_size((size.columns or _USUAL_SIZE.columns, size.lines or _USUAL_SIZE.lines))
 
 
 async def read_line(keyboard: TextIO) -> str:

@@ -1,4 +1,4 @@
-"""What a person types, on a real terminal."""
+"""What a person types and sees, on a real terminal."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import asyncio
 import os
 import pty
 import select
+import termios
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyx.cli.terminal import UNREADABLE, read_line
+from flyx.cli.terminal import UNREADABLE, read_line, screen_size
 
 
 @contextmanager
@@ -88,6 +90,22 @@ async def test_a_terminal_that_is_closed_is_the_end() -> None:
         os.write(outside, b"y")
         os.close(outside)
         assert await read_line(file) == ""
+
+
+def test_the_screen_is_that_of_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with keyboard() as (outside, file):
+        termios.tcsetwinsize(outside, (30, 90))
+        monkeypatch.setattr("sys.stderr", file)
+        assert screen_size() == (90, 30)
+        # As a serial line has it, which does not know.
+        termios.tcsetwinsize(outside, (0, 0))
+        assert screen_size() == (80, 24)
+
+
+def test_what_is_no_screen_has_the_size_of_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "file").open("w") as file:
+        monkeypatch.setattr("sys.stderr", file)
+        assert screen_size() == (80, 24)
 
 
 PIECES = st.lists(st.binary(min_size=1).map(lambda typed: typed.replace(b"\n", b"\r")), max_size=5)
