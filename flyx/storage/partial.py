@@ -12,7 +12,8 @@ the disk to see that it kept its word, and no more: the first new byte of a file
 read back all that the journal says.
 
 A later run changes nothing of what it finds before its transfer is accepted, that is, before it is to write,
-finish or remove something: what is only offered costs nothing of what is there.
+finish or remove something: what is only offered costs nothing of what is there. It only lets itself read a
+file whose mode forbids that.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from flyx.storage.blocks import BlockWriter
 from flyx.storage.durability import Durability
 from flyx.storage.journal import Begun, Contents, Heading, Identity, Journal, Record, Saved
 from flyx.storage.state import StateDirectory
-from flyx.storage.tree import Parts, Tree, is_private
+from flyx.storage.tree import Parts, Tree
 from flyx.transfer.disk import Changed, Held, Kept
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, RunningDigest, block_digest
 from flyx.transfer.names import STATE_DIRECTORY
@@ -244,14 +245,15 @@ class Partials:
         if self._own is None or self._found is None or not begun.digests:
             return False
         try:
-            handle = os.open(_part(number), _READ, dir_fd=self._own.handle)
+            handle = _open_part(self._own, number, _READ)
         except OSError:
             return False
         try:
             status = os.fstat(handle)
             # Two names: a crash came between the two steps of giving it its final one.
             same = (status.st_ino, status.st_nlink) == (begun.inode, 1) and status.st_size >= begun.size
-            if not same or not is_private(status, stat.S_IFREG):
+            # Others cannot get here, so the mode does not matter: it may be the final one already.
+            if not same or not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
                 return False
             last = (begun.size - 1) // BLOCK_SIZE * BLOCK_SIZE
             for at in range(0 if self._found.doubted else last, begun.size, BLOCK_SIZE):
@@ -495,7 +497,7 @@ class Partials:
         own = self._prepare()
         if file in self._files:
             partial = self._files[file]
-            handle = os.open(_part(partial.number), _KNOWN, dir_fd=own.handle)
+            handle = _open_part(own, partial.number, _KNOWN)
             # What is longer than the journal says was never verified, or never made durable.
             if os.fstat(handle).st_size > partial.written:
                 os.ftruncate(handle, partial.written)
@@ -523,3 +525,17 @@ class Partials:
 
 def _part(number: int) -> str:
     return f"{number}.part"
+
+
+def _open_part(own: StateDirectory, number: int, flags: int) -> int:
+    """Open a partial file whatever its mode.
+
+    A run that is killed while it saves a file leaves it with its final mode, which may let its owner neither
+    read nor write it.
+    """
+    name = _part(number)
+    try:
+        return os.open(name, flags, dir_fd=own.handle)
+    except PermissionError:
+        os.chmod(name, 0o600, dir_fd=own.handle)
+        return os.open(name, flags, dir_fd=own.handle)

@@ -242,7 +242,9 @@ def _lock(tree: Tree, parent: str, state: int, name: str) -> StateDirectory | No
         return None
     found = StateDirectory(tree, parent, os.dup(state), own, name)
     with suppress(OSError):
-        if is_private(os.fstat(own), stat.S_IFDIR):
+        status = os.fstat(own)
+        # Files in it may have modes that let others write to them: only we may get there.
+        if is_private(status, stat.S_IFDIR) and not status.st_mode & 0o077:
             fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # It may have been removed before it was ours.
             if found.exists():

@@ -12,6 +12,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.effort import some
+
 REPOSITORY = Path(__file__).parents[2]
 NOBODY = 65534
 
@@ -28,12 +30,16 @@ def home() -> Iterator[Path]:
 # Imports everything first: an ordinary user may be unable to read root's Python.
 PREAMBLE = f"""
 import os
+from itertools import product
 from pathlib import Path
 
 from flyx.errors import StorageError
+from flyx.storage import partial
 from flyx.storage.reader import scan
 from flyx.storage.writer import Destination
-from flyx.transfer.disk import FinishFile, FinishTree, PlanEntries, PlanTree
+from flyx.transfer.disk import FinishFile, FinishTree, Held, PlanEntries, PlanTree
+from flyx.transfer.manifest import BLOCK_SIZE
+from tests.effort import some
 from tests.storage.support import Offer, directory_entry, failure, file_entry, saved_in, succeed
 
 if os.geteuid() == 0:
@@ -143,3 +149,71 @@ def test_a_saved_file_that_its_owner_may_not_read_is_known_again(home: Path) -> 
         """,
     )
     assert said == ["['Kept']"]
+
+
+@pytest.mark.parametrize("mode", some([0o444, 0o000, 0o200, 0o555, 0o664, 0o666, 0o777]), ids=oct)
+def test_a_run_killed_at_any_call_of_a_save_is_gone_on_with_whatever_the_mode_of_the_file(
+    home: Path, mode: int
+) -> None:
+    """A file has its final mode before it has its final name."""
+    said = run(
+        home,
+        f"""
+        CALLS = ("open", "pwrite", "fchmod", "utime", "fsync", "link", "unlink", "rename", "chmod", "rmdir")
+        os.umask(0)
+        offer = Offer({{"f": os.urandom(3 * BLOCK_SIZE)}}, mode={mode})
+        partial.CHECKPOINT_INTERVAL = 0.0
+
+        def receive(out):
+            with Destination(out) as destination:
+                found = succeed(destination, offer.plan())[-1].found
+                blocks = sum(len(one.digests) // 32 if isinstance(one, Held) else 9 for one in found)
+                rest = [*offer.writes("f")[blocks:], offer.finish("f")] if blocks < 9 else []
+                succeed(destination, [*rest, FinishTree()])
+                return blocks
+
+        def killed_at(call, out):
+            pid = os.fork()
+            if pid == 0:
+                left = call
+
+                def counted(function):
+                    def count(*args, **kwargs):
+                        nonlocal left
+                        left -= 1
+                        if left == 0:
+                            os._exit(9)
+                        return function(*args, **kwargs)
+                    return count
+
+                for name in CALLS:
+                    setattr(os, name, counted(getattr(os, name)))
+                try:
+                    receive(out)
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        for call, times in product(some(range(1, 1000)), (1, 2)):
+            out = Path(f"{{call}}, {{times}}")
+            out.mkdir()
+            if killed_at(call, out) == 0:
+                break
+            modes = [path.stat().st_mode & 0o777 for path in out.glob(".flyx/*/*.part")]
+            if times == 2:
+                killed_at(call, out)
+            saved = (out / "f").exists()
+            if saved and not any(out.glob(".flyx/*/journal")):
+                continue  # It was about to end.
+            blocks = receive(out)
+            if saved or modes == [{mode}]:
+                assert blocks >= 2, (call, modes, blocks)
+            assert (out / "f").stat().st_mode & 0o777 == {mode}
+            (out / "f").chmod(0o600)
+            assert (out / "f").read_bytes() == offer.contents["f"]
+            assert os.listdir(out) == ["f"]
+        assert call > 30
+        """,
+    )
+    assert said == []

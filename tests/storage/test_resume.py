@@ -278,9 +278,10 @@ def test_a_partial_file_that_is_not_as_it_was_left_is_not_believed(
     assert {p: c for p, c in contents_of(out).items() if p != "elsewhere"} == CONTENTS
 
 
-def test_a_state_directory_that_others_may_write_to_is_not_taken_up(out: Path) -> None:
+@pytest.mark.parametrize("mode", [0o777, 0o711])
+def test_a_directory_that_others_may_get_into_is_not_taken_up(out: Path, mode: int) -> None:
     begin(out)
-    only_part(out).parent.chmod(0o777)
+    only_part(out).parent.chmod(mode)
     (out / "d" / "small").unlink()
     with Destination(out) as destination:
         assert found(destination) == {}
