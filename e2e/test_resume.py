@@ -11,7 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from e2e.processes import LONG, Flyx, FlyxProcess, names_in, sha256, snapshot, write_random, write_sparse
+from e2e.mounts import mounted
+from e2e.processes import (
+    LONG,
+    Flyx,
+    FlyxProcess,
+    names_in,
+    need,
+    sha256,
+    snapshot,
+    write_random,
+    write_sparse,
+)
 
 MB = 1_000_000
 
@@ -133,16 +144,8 @@ def test_a_second_receiver_into_the_same_directory_does_not_touch_the_first(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A filesystem of LONG bytes and a little more."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    options = f"size={LONG + 8 * MB}"
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(mount)], capture_output=True, check=False
-    )
-    if made.returncode:
-        pytest.skip(f"needs the right to mount a filesystem: {made.stderr.decode().strip()}")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=True)
+    with mounted(["-t", "tmpfs", "-o", f"size={LONG + 8 * MB}", "tmpfs"], tmp_path / "disk"):
+        yield tmp_path / "disk"
 
 
 def test_a_full_disk_keeps_what_arrived_and_disturbs_no_other_receiver(
@@ -166,6 +169,40 @@ def test_a_full_disk_keeps_what_arrived_and_disturbs_no_other_receiver(
     sender.ends(0)
     assert sha256(small_disk / "in" / "file") == sha256(source) == sha256(tmp_path / "other" / "file")
     assert again.event("done")["resumed"] >= LONG // 8
+
+
+@pytest.mark.parametrize(
+    ("make", "package", "kind"),
+    [
+        ("mkfs.vfat", "dosfstools", ["-t", "vfat", "-o", "loop,umask=000,uid=1234"]),
+        ("mkfs.exfat", "exfatprogs and exfat-fuse", ["-t", "exfat-fuse", "-o", "loop,umask=000,uid=1234"]),
+    ],
+    ids=["vfat", "exfat"],
+)
+def test_a_receiver_goes_on_on_a_disk_without_owners_modes_and_lasting_inode_numbers(
+    flyx: Flyx, tmp_path: Path, make: str, package: str, kind: list[str | Path]
+) -> None:
+    need(f"{make}, of {package}", shutil.which(make) is not None)
+    disk, image = tmp_path / "disk", write_sparse(tmp_path / "image", 2 * LONG)
+    subprocess.run([make, image], check=True, capture_output=True)
+    tree = tmp_path / "tree"
+    write_random(tree / "a", 3 * MB)
+    write_random(tree / "b", LONG)
+    sender = flyx.send(tree)
+    with mounted([*kind, image], disk):
+        killed = under_way(flyx, sender, disk / "in", LONG // 4)
+        killed.send_signal(signal.SIGKILL).ends(-signal.SIGKILL)
+    # Taken out and put in again: files are numbered as they are looked at.
+    with mounted([*kind, image], disk):
+        sha256(next(disk.glob("in/.flyx/*/*.part")))
+        again = flyx.receive(sender.code(), disk / "in").ends(0)
+        assert again.event("resume")["files"] == 1
+        assert again.event("done")["resumed"] > LONG // 8
+        assert {path: sha256(disk / "in" / "tree" / path) for path in "ab"} == {
+            path: sha256(tree / path) for path in "ab"
+        }
+        assert names_in(disk / "in") == ["tree"]
+    sender.ends(0)
 
 
 def test_an_offer_that_is_declined_costs_an_unfinished_transfer_nothing(flyx: Flyx, tmp_path: Path) -> None:

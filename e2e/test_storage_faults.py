@@ -10,12 +10,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from e2e.mounts import mounted
 from e2e.processes import DEADLINE, Flyx, need, sha256, write_random, write_sparse
 
 MB = 1_000_000
@@ -67,29 +67,14 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ThinStor
     command, package, options = COMMANDS[request.param]
     need(f"{command}, of the package {package}", shutil.which(command) is not None)
     below, mount = tmp_path / "below", tmp_path / "disk"
-    below.mkdir()
-    mount.mkdir()
-    with _mounted(["-t", "tmpfs", "-o", f"size={2 * SIZE}", "tmpfs"], below):
+    with mounted(["-t", "tmpfs", "-o", f"size={2 * SIZE}", "tmpfs"], below):
         image = write_sparse(below / "image", SIZE)
         subprocess.run([command, *options, image], check=True, capture_output=True)
         with image.open("r+b") as file:
             # Where ext4 then has its journal and its tables: they can be written to the end.
             os.posix_fallocate(file.fileno(), 0, 14 * MB)
-        with _mounted(["-o", "loop", image], mount):
+        with mounted(["-o", "loop", image], mount):
             yield ThinStorage(mount, below)
-
-
-@contextmanager
-def _mounted(arguments: list[str | Path], directory: Path) -> Iterator[None]:
-    made = subprocess.run(["mount", *arguments, directory], capture_output=True, text=True, check=False)
-    if made.returncode:
-        # No package brings the right to do so: in CI, too, this is nothing to fail for.
-        pytest.skip(f"needs the right to mount a filesystem: {made.stderr.strip()}")
-    try:
-        yield
-    finally:
-        # Lazily, because after a failure flyx may still use it.
-        subprocess.run(["umount", "-l", directory], check=True)
 
 
 def deliver(flyx: Flyx, source: Path, storage: ThinStorage, room: int) -> None:

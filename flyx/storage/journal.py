@@ -9,7 +9,8 @@ A file of lines, each a CRC-32 in hex, a space, and a JSON array; the first elem
     blocks  number, index of the first, their SHA-256 in one string: these blocks are durable in it
     drop    number: the partial file counts no more
     saved   path, size, mtime_us, parts of its final name, inode, mtime_ns there, digest: the file is about
-            to get that name, and has it if a file of this inode, size and time is there
+            to get that name, and has it if a file of this inode, size and time is there. FAT, and many in
+            FUSE, give a file another inode after a while: one of this size and time is then read back
 
 Data is made durable before a record says so, and a final name is given only after both. A line that is cut
 short, damaged or impossible ends the journal: nothing after it is believed. When a journal is taken up again
@@ -35,7 +36,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flyx.storage.durability import Durability
-from flyx.storage.tree import Parts, is_private
+from flyx.storage.tree import Parts, Tree
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry
 
 NAME = "journal"
@@ -92,10 +93,10 @@ class Saved:
     mtime_ns: int
     digest: bytes
 
-    def is_at(self, status: os.stat_result) -> bool:
-        """Whether what is there now is that file, untouched."""
-        found = status.st_ino, status.st_size, status.st_mtime_ns
-        return found == (self.inode, self.identity.size, self.mtime_ns)
+    def is_like(self, status: os.stat_result) -> bool:
+        """Whether what is there now can be that file, untouched; of this inode, it is."""
+        found = stat.S_ISREG(status.st_mode), status.st_size, status.st_mtime_ns
+        return found == (True, self.identity.size, self.mtime_ns)
 
     def record(self) -> Record:
         """The record that says so."""
@@ -266,18 +267,21 @@ def _heading(line: bytes) -> Heading | None:
     return None
 
 
-def read_heading(directory: int) -> Heading | None:
-    """Return the first line of the journal in a directory, given by its handle; None if it has none."""
+def read_heading(directory: int, tree: Tree) -> Heading | None:
+    """Return the first line of the journal in a directory, given by its handle; None if it has none.
+
+    `tree` is the output directory.
+    """
     for name in (NAME, DOUBTED_NAME):
-        with suppress(OSError), open(_open_private(name, directory), "rb") as file:
+        with suppress(OSError), open(_open_private(name, directory, tree), "rb") as file:
             return _heading(file.read(_LONGEST_FIRST_LINE).partition(b"\n")[0])
     return None
 
 
-def read(directory: int) -> Contents | None:
+def read(directory: int, tree: Tree) -> Contents | None:
     """Return what the journal in a directory says, None if it has none."""
     for name in (NAME, DOUBTED_NAME):
-        with suppress(OSError), open(_open_private(name, directory), "rb") as file:
+        with suppress(OSError), open(_open_private(name, directory, tree), "rb") as file:
             contents = parse(file.read())
             if contents:
                 contents.doubted = name == DOUBTED_NAME
@@ -297,12 +301,15 @@ def exists(directory: int) -> bool:
     return not {NAME, DOUBTED_NAME}.isdisjoint(os.listdir(directory))
 
 
-def _open_private(name: str, directory: int) -> int:
+def _open_private(name: str, directory: int, tree: Tree) -> int:
     """Open a file to read it, if nobody else may write to it; OSError if not."""
     handle = os.open(name, _READ, dir_fd=directory)
-    if not is_private(os.fstat(handle), stat.S_IFREG):
+    try:
+        if not tree.is_private(os.fstat(handle), stat.S_IFREG):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    except OSError:
         os.close(handle)
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        raise
     return handle
 
 

@@ -8,8 +8,9 @@ ground away. Beside them is the journal, from which a later run learns what it n
 What a later run believes: that a partial file of the inode in the journal, at least as long as the journal
 says, still has the bytes that were verified before they were written. It reads the last of their blocks from
 the disk to see that it kept its word, and no more: the first new byte of a file of 10 GB does not wait for
-10 GB to be read. If a sync has failed, the run that met it writes nothing more to the journal, and later ones
-read back all that the journal says.
+10 GB to be read. A file of another inode is read back whole: FAT and many FUSE filesystems number their files
+anew. If a sync has failed, the run that met it writes nothing more to the journal, and later ones read back
+all that the journal says.
 
 A later run changes nothing of what it finds before its transfer is accepted, that is, before it is to write,
 finish or remove something: what is only offered costs nothing of what is there. It only lets itself read a
@@ -24,7 +25,7 @@ import stat
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flyx.errors import DestinationExists
 from flyx.storage import journal, state
@@ -126,7 +127,7 @@ class Partials:
         own, others, self.state_directory = state.find(self._tree, self._heading)
         if own is None:
             return others
-        found = journal.read(own.handle)
+        found = journal.read(own.handle, self._tree)
         if found is None:
             own.release()
             return others
@@ -214,22 +215,23 @@ class Partials:
     def _saved(self, entry: Entry) -> Saved | None:
         """Where this file was saved before, if it is still there as it was."""
         saved = self._found.saved.get(entry.path) if self._found else None
-        if saved is None or saved.identity != Identity.of(entry):
+        if self._found is None or saved is None or saved.identity != Identity.of(entry):
             return None
         with suppress(OSError, DestinationExists):
             status = self._tree.status(saved.parts)
-            if status is not None and stat.S_ISREG(status.st_mode) and saved.is_at(status):
-                return saved if self._is_stored(saved) else None
+            if status is not None and saved.is_like(status):
+                if (self._found.doubted or status.st_ino != saved.inode) and not self._is_stored(saved):
+                    return None
+                self._found.saved[entry.path] = replace(saved, inode=status.st_ino)
+                return saved
         return None
 
     def _is_stored(self, saved: Saved) -> bool:
-        """Whether the disk has the file that was saved; it is asked if there is doubt.
+        """Read back whether the disk has the file that was saved.
 
         Raises:
             OSError: it does not say.
         """
-        if self._found is None or not self._found.doubted:
-            return True
         digest = RunningDigest()
         handle = os.open(saved.parts[-1], _READ, dir_fd=self._tree.handle(saved.parts[:-1]))
         try:
@@ -251,12 +253,13 @@ class Partials:
         try:
             status = os.fstat(handle)
             # Two names: a crash came between the two steps of giving it its final one.
-            same = (status.st_ino, status.st_nlink) == (begun.inode, 1) and status.st_size >= begun.size
+            one = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size >= begun.size
             # Others cannot get here, so the mode does not matter: it may be the final one already.
-            if not same or not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            if not one or not self._tree.is_ours(status):
                 return False
+            whole = self._found.doubted or status.st_ino != begun.inode
             last = (begun.size - 1) // BLOCK_SIZE * BLOCK_SIZE
-            for at in range(0 if self._found.doubted else last, begun.size, BLOCK_SIZE):
+            for at in range(0 if whole else last, begun.size, BLOCK_SIZE):
                 block = self._blocks.read_back(handle, at, min(BLOCK_SIZE, begun.size - at))
                 index = at // BLOCK_SIZE * DIGEST_SIZE
                 if block_digest(block) != begun.digests[index : index + DIGEST_SIZE]:
@@ -265,6 +268,7 @@ class Partials:
             return False
         finally:
             os.close(handle)
+        begun.inode = status.st_ino
         return True
 
     def _remove_unknown(self, own: StateDirectory, known: Collection[int]) -> None:

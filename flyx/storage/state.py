@@ -7,7 +7,9 @@ same output directory makes its own.
 The state directory belongs to one user. In an output directory that others may write to, such as /tmp, one of
 them may have made STATE_DIRECTORY; then ours is the one with our user id after its name. What is used, down
 to the files, is ours and nobody else's to write to. That is asked of what has been opened, not of a name,
-which could stand for something else a moment later.
+which could stand for something else a moment later. Where the filesystem does not keep owners or modes, all
+is to be had by everybody who can get there, no name is safer than another, and what looks like what we make
+there is taken for ours.
 """
 
 from __future__ import annotations
@@ -24,13 +26,11 @@ from contextlib import suppress
 from flyx.errors import StorageError
 from flyx.storage import journal
 from flyx.storage.journal import Heading
-from flyx.storage.tree import Tree, is_private, open_directory
+from flyx.storage.tree import OPEN_TO_OTHERS, Tree, open_directory
 from flyx.transfer.names import STATE_DIRECTORY
 
 # Attempts to make the state directory while other transfers, ending, remove it.
 _ATTEMPTS = 20
-
-_PROBE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _NAME = re.compile(r"[0-9a-f]{16}")
 
@@ -133,7 +133,7 @@ def _make_state(tree: Tree) -> tuple[str, int]:
                 raise
         else:
             status = os.fstat(state)
-            if is_private(status, stat.S_IFDIR) or not _keeps_owners(tree):
+            if tree.is_private(status, stat.S_IFDIR):
                 return name, state
             os.close(state)
     raise _unusable(tree, name, _fault(status))
@@ -148,22 +148,6 @@ def _fault(status: os.stat_result) -> str:
     except KeyError:
         owner = f"the user {status.st_uid}"
     return f"it belongs to {owner}, not to you"
-
-
-def _keeps_owners(tree: Tree) -> bool:
-    """Whether the filesystem knows whose a file is and who may write to it, as FAT and many in FUSE do not.
-
-    Where it does not, all is to be had by everybody who can get there, and no name is safer than another.
-    """
-    name = f"{STATE_DIRECTORY}-{secrets.token_hex(8)}"
-    handle = os.open(name, _PROBE, 0o600, dir_fd=tree.base)
-    try:
-        status = os.fstat(handle)
-        return is_private(status, stat.S_IFREG)
-    finally:
-        os.close(handle)
-        with suppress(OSError):
-            os.unlink(name, dir_fd=tree.base)
 
 
 def _unusable(tree: Tree, name: str, reason: str) -> StorageError:
@@ -186,7 +170,7 @@ def find(tree: Tree, wanted: Heading) -> tuple[StateDirectory | None, list[Headi
     best_heading: Heading | None = None
     others: list[Heading] = []
     for found in _unfinished(tree):
-        heading = journal.read_heading(found.handle)
+        heading = journal.read_heading(found.handle, tree)
         if heading is None:
             found.release()
             continue
@@ -225,11 +209,17 @@ def _unfinished(tree: Tree) -> Iterator[StateDirectory]:
         except OSError:
             continue
         try:
-            for name in sorted(os.listdir(state)) if is_private(os.fstat(state), stat.S_IFDIR) else ():
+            for name in sorted(os.listdir(state)) if _is_private(tree, state) else ():
                 if (found := _lock(tree, parent, state, name)) is not None:
                     yield found
         finally:
             os.close(state)
+
+
+def _is_private(tree: Tree, state: int) -> bool:
+    with suppress(OSError):
+        return tree.is_private(os.fstat(state), stat.S_IFDIR)
+    return False
 
 
 def _lock(tree: Tree, parent: str, state: int, name: str) -> StateDirectory | None:
@@ -242,9 +232,8 @@ def _lock(tree: Tree, parent: str, state: int, name: str) -> StateDirectory | No
         return None
     found = StateDirectory(tree, parent, os.dup(state), own, name)
     with suppress(OSError):
-        status = os.fstat(own)
         # Files in it may have modes that let others write to them: only we may get there.
-        if is_private(status, stat.S_IFDIR) and not status.st_mode & 0o077:
+        if tree.is_private(os.fstat(own), stat.S_IFDIR, OPEN_TO_OTHERS):
             fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # It may have been removed before it was ours.
             if found.exists():

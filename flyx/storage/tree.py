@@ -11,13 +11,19 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from flyx.errors import DestinationExists
+from flyx.transfer.names import STATE_DIRECTORY
 
+WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+_PROBE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # What link() says where there are no hard links: FAT and exFAT, network and FUSE filesystems, Android
@@ -42,15 +48,6 @@ def open_directory(name: str, parent: int) -> int:
         raise
 
 
-def is_private(status: os.stat_result, kind: int) -> bool:
-    """Whether what was opened is of this kind (stat.S_IFDIR, S_IFREG), ours, and nobody else may write to it.
-
-    In a directory that others may write to, they could have planted it.
-    """
-    ours = status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return ours and stat.S_IFMT(status.st_mode) == kind
-
-
 class Tree:
     """The output directory and what is below it.
 
@@ -69,6 +66,8 @@ class Tree:
         self._made_above: list[Path] = []
         # The directory that was last asked for, and its handle: neighbours in a manifest mostly share theirs.
         self._recent: tuple[Parts, int] | None = None
+        # What the filesystem said of a file that was made to find out what it keeps; set when first asked.
+        self._probed: os.stat_result | None = None
 
     def shown(self, parts: Parts) -> str:
         """The path as people know it: below the directory as they named it."""
@@ -114,6 +113,46 @@ class Tree:
         while self._made_above:
             with suppress(OSError):
                 self._made_above.pop().rmdir()
+
+    def is_private(self, status: os.stat_result, kind: int, forbidden: int = WRITABLE_BY_OTHERS) -> bool:
+        """Whether what was opened is ours and nobody else's; in a shared directory others can plant things.
+
+        Args:
+            status: of what was opened.
+            kind: what it should be: stat.S_IFDIR or stat.S_IFREG.
+            forbidden: mode bits that it must not have, if the filesystem keeps modes.
+
+        Raises:
+            OSError: what the filesystem keeps cannot be found out.
+        """
+        if stat.S_IFMT(status.st_mode) != kind or not self.is_ours(status):
+            return False
+        return not status.st_mode & forbidden or bool(self._probe().st_mode & OPEN_TO_OTHERS)
+
+    def is_ours(self, status: os.stat_result) -> bool:
+        """Whether what was opened has the owner that the filesystem gives to what we make.
+
+        Raises:
+            OSError: that cannot be found out.
+        """
+        return status.st_uid == os.geteuid() or status.st_uid == self._probe().st_uid
+
+    def _probe(self) -> os.stat_result:
+        """Ask the filesystem whose a new file is and who may get at it, of one that is for us alone.
+
+        FAT, shared folders of virtual machines, and many network and FUSE filesystems give everything the
+        same owner and mode, and an NFS server makes another user of root.
+        """
+        if self._probed is None:
+            name = f"{STATE_DIRECTORY}-{secrets.token_hex(8)}"
+            handle = os.open(name, _PROBE, 0o600, dir_fd=self.base)
+            try:
+                self._probed = os.fstat(handle)
+            finally:
+                os.close(handle)
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=self.base)
+        return self._probed
 
     def status(self, parts: Parts) -> os.stat_result | None:
         """Return what is at a path, links not followed; None if there is nothing.

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from flyx.storage import journal
 from flyx.storage.durability import Durability
 from flyx.storage.journal import Contents, Heading, Identity, Journal, Record, Saved, parse, serialize
+from flyx.storage.tree import Tree
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE
 
 HEADING = Heading.of("ab" * 32, ["photos", "notes"], 1_700_000_000)
@@ -42,19 +43,25 @@ def known(records: list[Record]) -> list[Record]:
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Iterator[int]:
-    handle = os.open(tmp_path, os.O_RDONLY)
-    yield handle
-    os.close(handle)
+def tree(tmp_path: Path) -> Iterator[Tree]:
+    tree = Tree(tmp_path)
+    tree.open()
+    yield tree
+    tree.close()
 
 
-def test_what_was_written_is_read_back(directory: int) -> None:
+@pytest.fixture
+def directory(tree: Tree) -> int:
+    return tree.base
+
+
+def test_what_was_written_is_read_back(directory: int, tree: Tree) -> None:
     writer = Journal(directory, RECORDS[:3], Durability())
     writer.append(RECORDS[3:])
     writer.close()
-    contents = journal.read(directory)
+    contents = journal.read(directory, tree)
     assert contents is not None
-    assert contents.heading == HEADING == journal.read_heading(directory)
+    assert contents.heading == HEADING == journal.read_heading(directory, tree)
     assert contents.names == {"photos": "photos (1)"}
     assert contents.made == {("photos (1)", "sub")}
     assert contents.begun[0].digests == DIGESTS + DIGESTS[:DIGEST_SIZE]
@@ -122,7 +129,9 @@ def test_a_journal_of_another_version_or_without_a_heading_is_none(first: bytes)
     assert parse(first + b"".join(LINES)) is None
 
 
-def test_what_a_full_disk_cut_short_is_taken_back(directory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_full_disk_cut_short_is_taken_back(
+    directory: int, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer = Journal(directory, RECORDS[:1], Durability())
     with monkeypatch.context() as full:
         pwrite = os.pwrite
@@ -137,20 +146,20 @@ def test_what_a_full_disk_cut_short_is_taken_back(directory: int, monkeypatch: p
             writer.append(RECORDS[1:4])
     writer.append(RECORDS[1:2])
     writer.close()
-    contents = journal.read(directory)
+    contents = journal.read(directory, tree)
     assert contents is not None
     assert list(contents.records()) == RECORDS[:2]
 
 
-def test_a_journal_that_is_a_link_or_a_fifo_is_not_read(directory: int, tmp_path: Path) -> None:
+def test_a_journal_that_is_a_link_or_a_fifo_is_not_read(directory: int, tree: Tree, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"".join(LINES))
     (tmp_path / "journal").symlink_to("elsewhere")
-    assert journal.read(directory) is None
-    assert journal.read_heading(directory) is None
+    assert journal.read(directory, tree) is None
+    assert journal.read_heading(directory, tree) is None
     (tmp_path / "journal").unlink()
     os.mkfifo(tmp_path / "journal")
-    assert journal.read(directory) is None
-    assert journal.read_heading(directory) is None
+    assert journal.read(directory, tree) is None
+    assert journal.read_heading(directory, tree) is None
 
 
 def test_roots_in_another_order_are_the_same_roots() -> None:

@@ -243,9 +243,14 @@ def damaged(part: Path) -> None:
         file.write(bytes([BIG[2 * BLOCK_SIZE - 1] ^ 1]))
 
 
-def another_file(part: Path) -> None:
+def a_copy(part: Path) -> None:
     part.rename(part.with_suffix(".old"))
     part.write_bytes(BIG[: 2 * BLOCK_SIZE])
+
+
+def another_file(part: Path) -> None:
+    part.rename(part.with_suffix(".old"))
+    part.write_bytes(bytes(BLOCK_SIZE) + BIG[BLOCK_SIZE : 2 * BLOCK_SIZE])
 
 
 def gone(part: Path) -> None:
@@ -263,7 +268,16 @@ def two_names(part: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "held"),
-    [(longer, 2), (shorter, 0), (damaged, 0), (another_file, 0), (gone, 0), (a_link, 0), (two_names, 0)],
+    [
+        (longer, 2),
+        (shorter, 0),
+        (damaged, 0),
+        (a_copy, 2),
+        (another_file, 0),
+        (gone, 0),
+        (a_link, 0),
+        (two_names, 0),
+    ],
 )
 def test_a_partial_file_that_is_not_as_it_was_left_is_not_believed(
     out: Path, change: Callable[[Path], None], held: int
