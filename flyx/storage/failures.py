@@ -33,14 +33,22 @@ def write_error(error: OSError, action: str, path: str | Path, directory: Path, 
         )
     if error.errno == errno.ENOSPC:
         free = free_space(directory) or 0
-        below = "the storage that the filesystem lies on is full, though the filesystem is not; enlarge it"
-        return no_space(directory, missing, free, hint=below if free > missing else None)
+        return no_space(directory, missing, free, hint=_other_shortage(directory) if free > missing else None)
     return storage_error(error, action, path)
 
 
 def no_space(directory: Path, needed: int, free: int, hint: str | None = None) -> NoSpace:
     """Return the error that says how much is needed and how much is there."""
     return NoSpace(directory=str(directory), needed=_size(needed), free=_size(free), hint=hint)
+
+
+def _other_shortage(directory: Path) -> str:
+    """What a filesystem that has bytes lacks."""
+    # XFS, which makes inodes of free bytes, has none either when it has no bytes. FAT and btrfs count none.
+    status = os.statvfs(directory)
+    if status.f_files and not status.f_favail:
+        return "the filesystem has no room for more files (inodes), though it has for more bytes; remove some"
+    return "the storage that the filesystem lies on is full, though the filesystem is not; enlarge it"
 
 
 def free_space(directory: Path) -> int | None:

@@ -10,6 +10,8 @@ import pytest
 
 from flyx.errors import NoSpace, StorageError
 from flyx.storage.failures import free_space, no_space, storage_error, write_error
+from flyx.storage.writer import Destination
+from tests.storage.support import Offer, failure, mounted
 
 
 def os_error(code: int) -> OSError:
@@ -42,6 +44,17 @@ def test_storage_that_is_full_below_a_filesystem_that_is_not_is_named(tmp_path: 
     assert below.hint is not None
     assert below.hint.startswith("the storage that the filesystem lies on is full")
     assert full.hint == NoSpace.hint
+
+
+def test_a_filesystem_without_room_for_more_files_is_named(tmp_path: Path) -> None:
+    """Its bytes are not used up, and nothing lies below it."""
+    offer = Offer({f"f{number}": b"x" for number in range(30)})
+    with mounted(tmp_path / "disk", "size=8m,nr_inodes=12"):
+        with Destination(tmp_path / "disk") as destination:
+            error = failure(destination.apply(offer.everything()))
+        assert isinstance(error, NoSpace)
+        assert error.hint is not None
+        assert error.hint.startswith("the filesystem has no room for more files (inodes)")
 
 
 def test_a_directory_that_is_gone_has_no_known_space(tmp_path: Path) -> None:
