@@ -18,6 +18,8 @@ it is written anew, whole, and moved over the old one.
 
 After a sync has failed nothing is written to the journal any more, and it gets another name, DOUBTED_NAME.
 What it says was durable before; a later run reads it back from the disk all the same before it believes it.
+When all of it has been read back, and the transfer goes on, the journal that is written anew has the usual
+name again.
 The new name itself is never synced: what it warns of are bytes that only the page cache has, and they are
 gone with the name if the power is.
 """
@@ -325,7 +327,7 @@ class Journal:
             directory: handle of the directory it is in.
             records: the heading, and what is known already.
             durability: of the transfer.
-            doubted: whether the one that is there is doubted: this one then is, too.
+            doubted: whether this one is, because not all of the one that is there has been read back.
         """
         self._handle = os.open(_NEW_NAME, _CREATE, 0o600, dir_fd=directory)
         self._durability = durability
@@ -336,6 +338,9 @@ class Journal:
             name = DOUBTED_NAME if doubted else NAME
             os.rename(_NEW_NAME, name, src_dir_fd=directory, dst_dir_fd=directory)
             durability.sync([directory])
+            if not doubted:
+                with suppress(FileNotFoundError):
+                    os.unlink(DOUBTED_NAME, dir_fd=directory)
         except BaseException:
             os.close(self._handle)
             raise

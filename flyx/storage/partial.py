@@ -10,7 +10,7 @@ says, still has the bytes that were verified before they were written. It reads 
 the disk to see that it kept its word, and no more: the first new byte of a file of 10 GB does not wait for
 10 GB to be read. A file of another inode is read back whole: FAT and many FUSE filesystems number their files
 anew. If a sync has failed, the run that met it writes nothing more to the journal, and later ones read back
-all that the journal says.
+all that the journal says, until one has done so with all of it and goes on.
 
 A later run changes nothing of what it finds before its transfer is accepted, that is, before it is to write,
 finish or remove something: what is only offered costs nothing of what is there. It only lets itself read a
@@ -23,11 +23,12 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from threading import Event
 
-from flyx.errors import DestinationExists
+from flyx.errors import DestinationExists, LocalProtocolError
 from flyx.storage import journal, state
 from flyx.storage.blocks import BlockWriter
 from flyx.storage.durability import Durability
@@ -79,9 +80,15 @@ class Partials:
     One of them is open at a time, however many there are.
     """
 
-    def __init__(self, tree: Tree, durability: Durability) -> None:
+    def __init__(self, tree: Tree, durability: Durability, given_up: Event) -> None:
+        """Args:
+        tree: the output directory.
+        durability: of the transfer.
+        given_up: set, by another thread, when nobody waits for what is read back any more.
+        """
         self._tree = tree
         self._durability = durability
+        self._given_up = given_up
         self._blocks = BlockWriter()
         # Set by begin().
         self._heading: Heading | None = None
@@ -95,6 +102,8 @@ class Partials:
         self._journal: Journal | None = None
         # What the journal said when it was found, without what is of no use.
         self._found: Contents | None = None
+        # What of it is in doubt until it has been read back: numbers of partial files, paths of saved ones.
+        self._doubted: set[int | str] = set()
         # Numbers of the partial files found, by path; without those that were asked for.
         self._left: dict[str, int] = {}
         # Numbers of those that are of no use, and wait for the transfer to be accepted to be removed.
@@ -133,6 +142,8 @@ class Partials:
             return others
         self._own = own
         self._found = found
+        if found.doubted:
+            self._doubted = {*found.begun, *found.saved}
         self._has_saved = bool(found.saved)
         self._left = {begun.identity.path: number for number, begun in found.begun.items()}
         self._next_number = max(found.begun, default=-1) + 1
@@ -157,8 +168,7 @@ class Partials:
         self.permitted = self._probe(self._own)
         self._take_reserve(self._own)
         if self._found:
-            records = self._found.records()
-            doubted = self._found.doubted
+            records, doubted = self._found.records(), bool(self._doubted)
             self._journal = Journal(self._own.handle, records, self._durability, doubted=doubted)
             self._remove_unknown(self._own, self._found.begun)
         self._prepared = True
@@ -188,6 +198,8 @@ class Partials:
             return None
         number = self._left.pop(entry.path, None)
         if kept := self._saved(entry):
+            if number is not None:
+                self._set_aside(number)
             self.kept_directories.add(kept.parts[:-1])
             return Kept(file, self._tree.shown(kept.parts), kept.digest)
         if number is None:
@@ -207,10 +219,15 @@ class Partials:
         """What was found of a file is of no use."""
         if self._prepared:
             self.discard(file)
-        elif self._found:
-            number = self._files.pop(file).number
+        else:
+            self._set_aside(self._files.pop(file).number)
+
+    def _set_aside(self, number: int) -> None:
+        """What was found in this partial file is of no use."""
+        if self._found:
             del self._found.begun[number]
-            self._useless.add(number)
+        self._doubted.discard(number)
+        self._useless.add(number)
 
     def _saved(self, entry: Entry) -> Saved | None:
         """Where this file was saved before, if it is still there as it was."""
@@ -221,8 +238,11 @@ class Partials:
             status = self._tree.status(saved.parts)
             if status is not None and saved.is_like(status):
                 if (self._found.doubted or status.st_ino != saved.inode) and not self._is_stored(saved):
+                    del self._found.saved[entry.path]
+                    self._doubted.discard(entry.path)
                     return None
                 self._found.saved[entry.path] = replace(saved, inode=status.st_ino)
+                self._doubted.discard(entry.path)
                 return saved
         return None
 
@@ -231,19 +251,23 @@ class Partials:
 
         Raises:
             OSError: it does not say.
+            LocalProtocolError: the destination was given up meanwhile.
         """
         digest = RunningDigest()
         handle = os.open(saved.parts[-1], _READ, dir_fd=self._tree.handle(saved.parts[:-1]))
         try:
-            for at in range(0, saved.identity.size, BLOCK_SIZE):
-                length = min(BLOCK_SIZE, saved.identity.size - at)
-                digest.add(block_digest(self._blocks.read_back(handle, at, length)))
+            for block in self._read_back(handle, 0, saved.identity.size):
+                digest.add(block)
         finally:
             os.close(handle)
         return digest.value() == saved.digest
 
     def _is_sound(self, number: int, begun: Begun) -> bool:
-        """Whether a partial file has what the journal says; more than that is cut off before it is used."""
+        """Whether a partial file has what the journal says; more than that is cut off before it is used.
+
+        Raises:
+            LocalProtocolError: the destination was given up meanwhile.
+        """
         if self._own is None or self._found is None or not begun.digests:
             return False
         try:
@@ -258,18 +282,29 @@ class Partials:
             if not one or not self._tree.is_ours(status):
                 return False
             whole = self._found.doubted or status.st_ino != begun.inode
-            last = (begun.size - 1) // BLOCK_SIZE * BLOCK_SIZE
-            for at in range(0 if whole else last, begun.size, BLOCK_SIZE):
-                block = self._blocks.read_back(handle, at, min(BLOCK_SIZE, begun.size - at))
-                index = at // BLOCK_SIZE * DIGEST_SIZE
-                if block_digest(block) != begun.digests[index : index + DIGEST_SIZE]:
+            first = 0 if whole else (begun.size - 1) // BLOCK_SIZE
+            for index, block in enumerate(self._read_back(handle, first, begun.size), first):
+                if block != begun.digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE]:
                     return False
         except OSError:
             return False
         finally:
             os.close(handle)
         begun.inode = status.st_ino
+        self._doubted.discard(number)
         return True
+
+    def _read_back(self, handle: int, first: int, size: int) -> Iterator[bytes]:
+        """Yield the SHA-256 of each block from `first` on that the disk has of a file of this size.
+
+        Raises:
+            OSError: it cannot be read.
+            LocalProtocolError: the destination was given up meanwhile.
+        """
+        for at in range(first * BLOCK_SIZE, size, BLOCK_SIZE):
+            if self._given_up.is_set():
+                raise LocalProtocolError(reason="the destination was given up")
+            yield block_digest(self._blocks.read_back(handle, at, min(BLOCK_SIZE, size - at)))
 
     def _remove_unknown(self, own: StateDirectory, known: Collection[int]) -> None:
         """Remove all but the journal and the partial files of these numbers."""

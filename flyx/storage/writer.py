@@ -72,6 +72,7 @@ class Destination:
     """Writes one transfer into a directory.
 
     One batch of operations at a time; abandon() may be called from another thread, and waits for the batch.
+    What is read back from the disk, it waits for to the end of a block.
     """
 
     def __init__(self, directory: Path, existing: ExistingPolicy = ExistingPolicy.REFUSE) -> None:
@@ -86,7 +87,9 @@ class Destination:
         self._tree = Tree(directory)
         self._plan = Plan(self._tree, existing)
         self._durability = Durability()
-        self._partials = Partials(self._tree, self._durability)
+        # Set by abandon(), before it waits for the batch.
+        self._given_up = threading.Event()
+        self._partials = Partials(self._tree, self._durability, self._given_up)
         self._bytes_written = 0
         # Files of the current batch that are complete, in order, at most GROUP.
         self._finishing: list[_Finishing] = []
@@ -113,6 +116,7 @@ class Destination:
 
         After FinishTree there is nothing to keep or to remove.
         """
+        self._given_up.set()
         with self._lock:
             if not self._ended:
                 self._ended = True

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flyx.errors import StorageError
+from flyx.errors import LocalProtocolError, StorageError
 from flyx.storage import durability, partial
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.disk import EntriesPlanned, FinishTree, Held, Kept, Operation, OperationFailed
@@ -124,6 +126,142 @@ def test_after_a_failed_sync_none_is_tried(tmp_path: Path, monkeypatch: pytest.M
         with Destination(tmp_path / str(failing)) as destination:
             assert isinstance(failure(destination.apply(OFFER.everything())), StorageError)
         assert disk.syncs == failing + 1
+
+
+LARGE = Offer({"d": None, "d/f": os.urandom(7 * BLOCK_SIZE), "d/g": os.urandom(3 * BLOCK_SIZE)})
+
+
+@pytest.fixture
+def doubted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a run whose last sync failed has left a file and four blocks of another."""
+    with monkeypatch.context() as patched:
+        patched.setattr(partial, "CHECKPOINT_INTERVAL", 0.0)
+        with Destination(tmp_path) as destination:
+            succeed(destination, [*LARGE.plan(), *LARGE.writes("d/g"), LARGE.finish("d/g")])
+            succeed(destination, LARGE.writes("d/f")[:5])
+            FailingDisk(patched).failing = {0}
+            assert isinstance(failure(destination.apply(LARGE.writes("d/f")[5:6])), StorageError)
+    return tmp_path
+
+
+class Reads:
+    """Counts what is read of files, and acts when it comes to one of the reads."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, at: int = 0, act: Callable[[], None] | None = None
+    ) -> None:
+        self.count = 0
+        preadv = os.preadv
+
+        def counted(handle: int, buffers: list[memoryview], offset: int) -> int:
+            self.count += 1
+            if act and self.count == at:
+                act()
+            return preadv(handle, buffers, offset)
+
+        monkeypatch.setattr(os, "preadv", counted)
+
+
+def found(destination: Destination, offer: Offer = LARGE) -> list[tuple[str, int]]:
+    """What there is of an offer: the kind of each, and its blocks if it is not complete."""
+    planned = succeed(destination, offer.plan())[-1]
+    assert isinstance(planned, EntriesPlanned)
+    return [
+        (type(one).__name__, len(one.digests) // DIGEST_SIZE if isinstance(one, Held) else 0)
+        for one in planned.found
+    ]
+
+
+LOCK = threading.Lock
+
+
+class AnnouncedLock:
+    """A lock that sets an event when somebody has to wait for it."""
+
+    def __init__(self, waited_for: threading.Event) -> None:
+        self._waited_for = waited_for
+        self._lock = LOCK()
+
+    def acquire(self, blocking: bool = True) -> bool:
+        if self._lock.acquire(blocking=False):
+            return True
+        if blocking:
+            self._waited_for.set()
+            self._lock.acquire()
+        return blocking
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+@pytest.mark.parametrize("read", [1, 3, 4, 6])
+def test_who_gives_up_waits_for_one_block_of_what_is_read_back(
+    doubted: Path, monkeypatch: pytest.MonkeyPatch, read: int
+) -> None:
+    """Four blocks of one file, three of the other; what was not read is neither believed nor given up."""
+    waited_for = threading.Event()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading, "Lock", lambda: AnnouncedLock(waited_for))
+        destination = Destination(doubted)
+    stopper = threading.Thread(target=destination.abandon)
+
+    def give_up() -> None:
+        stopper.start()
+        assert waited_for.wait(60)
+
+    with monkeypatch.context() as patched:
+        reads = Reads(patched, read, give_up)
+        assert isinstance(failure(destination.apply(LARGE.plan())), LocalProtocolError)
+        assert reads.count == read
+    stopper.join()
+    assert destination.keeps
+    with Destination(doubted) as destination:
+        assert found(destination) == [("Held", 4), ("Kept", 0)]
+
+
+def go_on(out: Path, offer: Offer = LARGE) -> tuple[list[tuple[str, int]], int]:
+    """Find what there is, accept, receive a block; return what was there, and how many blocks were read."""
+    with pytest.MonkeyPatch.context() as patched, Destination(out, ExistingPolicy.OVERWRITE) as destination:
+        reads = Reads(patched)
+        there = found(destination, offer)
+        count = reads.count
+        succeed(destination, offer.writes("d/f")[dict(there).get("Held", 0) :][:1])
+    return there, count
+
+
+def test_a_journal_of_which_all_was_read_back_is_doubted_no_more(doubted: Path) -> None:
+    assert go_on(doubted) == ([("Held", 4), ("Kept", 0)], 7)
+    assert go_on(doubted) == ([("Held", 5), ("Kept", 0)], 1)
+
+
+def test_a_journal_of_which_only_a_part_was_read_back_stays_doubted(doubted: Path) -> None:
+    without = Offer({path: content for path, content in LARGE.contents.items() if path != "d/g"})
+    assert go_on(doubted, without) == ([("Held", 4)], 4)
+    assert go_on(doubted) == ([("Held", 5), ("Kept", 0)], 8)
+    assert go_on(doubted) == ([("Held", 6), ("Kept", 0)], 1)
+
+
+@pytest.mark.parametrize("pattern", ["d/g", ".flyx/*/*.part"])
+def test_what_was_not_as_it_should_be_is_not_believed_when_the_journal_is(
+    doubted: Path, pattern: str
+) -> None:
+    (path,) = doubted.glob(pattern)
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"damaged")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    if pattern == "d/g":
+        assert go_on(doubted) == ([("Held", 4)], 7)
+        assert go_on(doubted) == ([("Held", 5)], 1)
+    else:
+        assert go_on(doubted) == ([("Kept", 0)], 4)
+        assert go_on(doubted) == ([("Held", 1), ("Kept", 0)], 1)
 
 
 def test_a_later_run_reads_back_all_that_it_believes_after_a_failed_sync(

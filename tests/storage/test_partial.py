@@ -25,7 +25,7 @@ def write(partials: Partials, file: int, content: bytes) -> None:
 
 
 def begun(tree: Tree) -> Partials:
-    partials = Partials(tree, Durability())
+    partials = Partials(tree, Durability(), threading.Event())
     partials.begin("id", ["f"])
     return partials
 
