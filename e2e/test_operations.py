@@ -6,6 +6,7 @@ import re
 import signal
 import ssl
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from pathlib import Path
 from websockets.sync.client import connect
 
 from e2e.processes import Flyx, FlyxProcess, sha256, write_random
+from flyx.cli.signals import ONE_SIGNAL
 
 
 def serve(flyx: Flyx, *arguments: str | Path, **environment: str) -> tuple[FlyxProcess, str]:
@@ -111,6 +113,8 @@ def test_a_server_that_is_drained_is_not_ready_and_a_second_signal_ends_it_at_on
     server.send_signal(signal.SIGTERM).says("draining")
     assert status_of(f"{url}/readyz") == 503
     assert status_of(f"{url}/healthz") == 200
+    # Signals closer together count as one.
+    time.sleep(2 * ONE_SIGNAL)
     server.send_signal(signal.SIGTERM).ends(0)
     for sender in senders:
         sender.event("notice", lambda event: "the server is stopping" in event["message"])

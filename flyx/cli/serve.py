@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +18,7 @@ from flyx.cli import room_options as rooms
 from flyx.cli import serve_nodes as nodes
 from flyx.cli import serve_options as options
 from flyx.cli.options import check_standard_input, token_of
+from flyx.cli.signals import signals_taken_by
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
@@ -213,6 +214,43 @@ def _start(
         runner.run(_serve(config, announce, channel, drain))
 
 
+class _Stage(Enum):
+    """How far a server has come."""
+
+    SERVING = auto()
+    DRAINING = auto()
+    STOPPING = auto()
+
+
+class _Lifetime:
+    """When a server is to drain and to stop, by the signals that come.
+
+    Attributes:
+        served: set when it is to take nobody in any more.
+        drained: set when a drain is to be cut short.
+    """
+
+    def __init__(self, drain: float) -> None:
+        import asyncio
+
+        self.stage = _Stage.SERVING
+        self.served = asyncio.Event()
+        self.drained = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._drain = drain
+
+    def take(self, number: int) -> bool:
+        """Act on a signal, and return whether there was something to do: there is not while it stops."""
+        if self.stage is _Stage.STOPPING:
+            return False
+        # Ctrl-C is a person who waits; SIGTERM comes from what looks after many servers.
+        drains = self.stage is _Stage.SERVING and number == signal.SIGTERM and self._drain > 0
+        over = self.served if self.stage is _Stage.SERVING else self.drained
+        self.stage = _Stage.DRAINING if drains else _Stage.STOPPING
+        self._loop.call_soon_threadsafe(over.set)
+        return True
+
+
 async def _serve(
     config: ServerConfig, announce: Callable[[str], None], channel: Connection | None, drain: float
 ) -> None:
@@ -221,31 +259,28 @@ async def _serve(
     from flyx.server.app import Server
 
     loop = asyncio.get_running_loop()
-    signals: asyncio.Queue[int] = asyncio.Queue()
     server = Server(config)
-
-    def tell(number: int, _: object) -> None:
-        loop.call_soon_threadsafe(signals.put_nowait, number)
+    lifetime = _Lifetime(drain)
 
     def hang_up(descriptor: int) -> None:
         loop.remove_reader(descriptor)
-        signals.put_nowait(signal.SIGTERM)
+        lifetime.take(signal.SIGTERM)
 
-    # signal.signal, because loop.add_signal_handler is not there on every platform.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, tell)
     if config.tls is not None and hasattr(signal, "SIGHUP"):
+        # signal.signal, because loop.add_signal_handler is not there on every platform.
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(server.reload_certificate))
     if channel is not None:
         # Nobody ever says anything on it: it is readable when whoever holds the other end is gone.
         loop.add_reader(channel.fileno(), hang_up, channel.fileno())
-    async with server:
-        announce(server.listening_url)
-        # Ctrl-C is a person who waits; SIGTERM comes from whoever looks after many servers.
-        if await signals.get() == signal.SIGTERM and drain:
-            draining = asyncio.create_task(server.drain(drain))
-            impatience = asyncio.create_task(signals.get())
-            await asyncio.wait((draining, impatience), return_when=asyncio.FIRST_COMPLETED)
-            for task in (draining, impatience):
-                task.cancel()
-            await asyncio.gather(draining, impatience, return_exceptions=True)
+    with signals_taken_by(lifetime.take):
+        async with server:
+            announce(server.listening_url)
+            await lifetime.served.wait()
+            if lifetime.stage is _Stage.DRAINING:
+                draining = asyncio.create_task(server.drain(drain))
+                impatience = asyncio.create_task(lifetime.drained.wait())
+                await asyncio.wait((draining, impatience), return_when=asyncio.FIRST_COMPLETED)
+                lifetime.stage = _Stage.STOPPING
+                for task in (draining, impatience):
+                    task.cancel()
+                await asyncio.gather(draining, impatience, return_exceptions=True)

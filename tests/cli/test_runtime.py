@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from flyx.cli.runtime import ONE_SIGNAL
+from flyx.cli.signals import ONE_SIGNAL
 
 # The loop never turns again in the first three, nor does a task end in the last.
 STUCK = {
