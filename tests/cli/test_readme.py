@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -64,6 +65,20 @@ def test_every_exit_status_is_in_the_readme() -> None:
     }
     for status in raised | {errors.EXIT_DONE, errors.EXIT_CTRL_C}:
         assert re.search(rf"^\| {status} \|", README, re.MULTILINE), status
+
+
+def test_the_readme_tells_how_a_second_signal_ends_a_process() -> None:
+    row = next(line for line in README.splitlines() if line.startswith(f"| {errors.EXIT_CTRL_C} |"))
+    # As shells count what a process died of; tests/cli/test_runtime.py sees it die of it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        assert str(128 + number) in row.partition("second")[2]
+
+
+def test_the_readme_names_the_failure_of_a_computer_that_has_too_little() -> None:
+    row = next(
+        line for line in README.splitlines() if line.startswith(f"| {errors.SystemFailure.exit_status} |")
+    )
+    assert f"`{errors.SystemFailure.code}`" in row
 
 
 def test_every_close_code_is_in_the_readme() -> None:
