@@ -93,7 +93,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.run")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(MODULES)}; or all")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
-    parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="for inputs that fail")
+    parser.add_argument("--findings", type=Path, default=Path("fuzz-failures"), help="for inputs that fail")
     parser.add_argument("--keep", action="store_true", help="add to the corpus what reached further")
     parser.add_argument("--replay", type=Path, help="try this input instead, and say what it costs")
     options = parser.parse_args()
