@@ -46,8 +46,8 @@ from OpenSSL import SSL
 from flyx.cli.demo import parse_size
 from flyx.net import udp
 from flyx.net.loop import create_udp_endpoint, new_event_loop
-from flyx.rtc import seam
 from flyx.rtc.dtls import DtlsBatcher
+from flyx.rtc.seam.ice import COMPONENT
 
 OVERHEAD = 37
 """Bytes of a DTLS 1.2 record with AES-128-GCM beside the packet."""
@@ -198,7 +198,7 @@ async def dtls_transport(pipe: Connection, sending: bool) -> RTCDtlsTransport:
     ice._connection.ice_controlling = sending
     ice._connection._local_candidates_start = ice._connection._local_candidates_end = True
     ice._connection._local_candidates = await ice._connection.get_component_candidates(
-        seam.COMPONENT, [LOOPBACK[0]]
+        COMPONENT, [LOOPBACK[0]]
     )
     dtls = RTCDtlsTransport(ice, [RTCCertificate.generateCertificate()])
     pipe.send((gatherer.getLocalParameters(), gatherer.getLocalCandidates(), dtls.getLocalParameters()))

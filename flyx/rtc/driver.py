@@ -21,7 +21,7 @@ from google_crc32c import value as crc32c
 
 from flyx.errors import RemoteProtocolError
 from flyx.rtc.dtls import MAX_PACKET_SIZE, DtlsBatcher
-from flyx.rtc.seam import SctpSeam, SeamPeerConnection, StockSctp
+from flyx.rtc.seam.sctp import SctpSeam, SeamPeerConnection, StockSctp
 from flyx.sctp.association import MAX_BURST_PACKETS, Association, Closed, Established, StreamsReset
 from flyx.sctp.config import DTLS_MTU, Config
 from flyx.sctp.congestion import make_controller

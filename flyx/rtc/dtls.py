@@ -25,7 +25,7 @@ from aiortc import RTCDtlsTransport
 from OpenSSL import SSL
 
 from flyx.net.udp import MAX_RUN_SIZE, MAX_SEGMENTS, Address, UdpTransport
-from flyx.rtc import seam
+from flyx.rtc.seam import dtls as seam
 
 MAX_PACKET_SIZE = 16_384
 """Bytes in the largest packet: that of a record's plaintext (RFC 6347 §4.3.1)."""

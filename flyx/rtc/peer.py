@@ -19,9 +19,9 @@ from aiortc.rtcicetransport import parse_stun_turn_uri
 from aiortc.sdp import candidate_to_sdp
 
 from flyx.errors import FlyxError, PeerUnreachable, RemoteProtocolError
-from flyx.rtc import seam
 from flyx.rtc.description import MAX_REMOTE_CANDIDATES, MDNS_SUFFIX, RemoteCandidates, judge
 from flyx.rtc.driver import make_peer_connection
+from flyx.rtc.seam import dtls, ice, turn
 
 logger = logging.getLogger("flyx.rtc")
 
@@ -265,12 +265,12 @@ class PeerConnection:
 
     def path(self) -> CandidatePair | None:
         """The candidate pair in use, once there is one."""
-        pair = seam.selected_pair(self._pc)
+        pair = ice.selected_pair(self._pc)
         return CandidatePair(pair[0].type, pair[1].type) if pair else None
 
     def fingerprints(self) -> tuple[bytes, bytes]:
         """The SHA-256 of our DTLS certificate and of the peer's, once connected() has returned."""
-        return seam.certificate_fingerprints(self._pc)
+        return dtls.certificate_fingerprints(self._pc)
 
     def give_up(self, error: FlyxError) -> None:
         """Have connected() raise this error, unless the connection is made."""
@@ -303,7 +303,7 @@ class PeerConnection:
     async def _add_candidate(self, value: str | None) -> None:
         candidate = None
         if value:
-            candidate = self._remote_candidates.judge(value, seam.host_addresses(self._pc))
+            candidate = self._remote_candidates.judge(value, ice.host_addresses(self._pc))
             if candidate is None:
                 logger.debug("ignored a candidate")
                 return
@@ -320,7 +320,7 @@ class PeerConnection:
             description = await self._pc.createAnswer()
         else:
             description = await self._pc.createOffer()
-        candidates = await seam.gather_host_candidates(self._pc)
+        candidates = await ice.gather_host_candidates(self._pc)
         if answering:
             await self._add_early_candidates()
         await self._pc.setLocalDescription(description)
@@ -355,11 +355,11 @@ class PeerConnection:
         self._on_candidate(None)
 
     async def _trickle_from(self, server: tuple[str, int]) -> None:
-        for candidate in await seam.server_reflexive_candidates(self._pc, server):
+        for candidate in await ice.server_reflexive_candidates(self._pc, server):
             self._on_candidate(_candidate_init(candidate))
 
-    async def _trickle_through(self, server: seam.Relay) -> None:
-        candidate = await seam.relayed_candidate(self._pc, server)
+    async def _trickle_through(self, server: turn.Relay) -> None:
+        candidate = await turn.relayed_candidate(self._pc, server)
         if candidate is not None:
             self._on_candidate(_candidate_init(candidate))
 
@@ -416,7 +416,7 @@ def _stun_servers(urls: Sequence[str]) -> list[tuple[str, int]]:
     return servers[:STUN_SERVERS_ASKED]
 
 
-def _turn_servers(servers: Sequence[TurnServer]) -> list[seam.Relay]:
+def _turn_servers(servers: Sequence[TurnServer]) -> list[turn.Relay]:
     """Return the first TURN servers that can be reached; malformed URLs are skipped."""
     relays = []
     for server in servers:
@@ -429,7 +429,7 @@ def _turn_servers(servers: Sequence[TurnServer]) -> list[seam.Relay]:
             address = parsed["host"], parsed["port"]
             secure = parsed["scheme"] == "turns"
             relays.append(
-                seam.Relay(address, server.username, server.credential, parsed["transport"], secure=secure)
+                turn.Relay(address, server.username, server.credential, parsed["transport"], secure=secure)
             )
     return relays[:TURN_SERVERS_ASKED]
 

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 
 from flyx.net.loop import new_event_loop
 from flyx.net.udp import UdpTransport
-from flyx.rtc import seam
 from flyx.rtc.dtls import MAX_PACKET_SIZE, DtlsBatcher
+from flyx.rtc.seam import dtls as seam
 from tests.effort import share
 from tests.rtc.relay import Relay
 

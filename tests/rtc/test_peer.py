@@ -13,9 +13,10 @@ import pytest
 from aioice import stun
 
 from flyx.errors import PeerUnreachable, RemoteProtocolError, TransferInterrupted
-from flyx.rtc import description, peer, seam
+from flyx.rtc import description, peer
 from flyx.rtc.peer import Channel, IceCandidateInit, PeerConnection, TurnServer
-from flyx.rtc.seam import MAX_LEARNED_CANDIDATES
+from flyx.rtc.seam import ice
+from flyx.rtc.seam.ice import MAX_LEARNED_CANDIDATES
 
 LABELS = ("control", "data")
 
@@ -264,7 +265,7 @@ async def test_checks_from_ever_new_ports_are_answered_and_not_returned() -> Non
         # It has nowhere to send checks of its own to.
         answer = await right.answer(bare(offer))
         await left.accept_answer(bare(answer))
-        host = seam.host_addresses(left._pc)[0]
+        host = ice.host_addresses(left._pc)[0]
         line = next(line for line in offer.splitlines() if f" {host} " in line and "typ host" in line)
         where = host, int(line.split()[5])
         ufrag, password = (re.search(rf"a={name}:(\S+)", offer)[1] for name in ("ice-ufrag", "ice-pwd"))  # type: ignore[index]

@@ -14,7 +14,7 @@ from aioice.turn import TurnClientUdpProtocol, TurnTransport
 from aiortc import RTCConfiguration, RTCDataChannel, RTCDtlsTransport, RTCPeerConnection, RTCSctpTransport
 from OpenSSL import SSL
 
-from flyx.rtc import seam
+from flyx.rtc.seam import dtls, ice, sctp, turn
 from tests.rtc.relay import Relay
 
 
@@ -42,11 +42,12 @@ async def test_every_private_name_exists_in_the_installed_release() -> None:
             SSL.Connection: ssl,
             Candidate: Candidate.from_sdp("1 1 udp 1 192.0.2.1 9 typ host"),
         }
-        assert set(instances) == set(seam.PRIVATE_NAMES)
-        for kind, names in seam.PRIVATE_NAMES.items():
+        used = [item for module in (ice, turn, dtls, sctp) for item in module.PRIVATE_NAMES.items()]
+        assert set(instances) == {kind for kind, _ in used}
+        for kind, names in used:
             for name in names:
                 assert hasattr(instances[kind], name), f"{kind.__name__}.{name}"
-        for name in seam.PRIVATE_NAMES_OF_PYOPENSSL:
+        for name in dtls.PRIVATE_NAMES_OF_PYOPENSSL:
             assert hasattr(SSL, name), name
     finally:
         await pc.close()
@@ -61,8 +62,8 @@ async def test_without_a_network_the_loopback_is_a_candidate(monkeypatch: pytest
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     try:
         pc.createDataChannel("any")
-        candidates = await seam.gather_host_candidates(pc)
-        assert [candidate.ip for candidate in candidates] == seam.LOOPBACK_ADDRESSES
+        candidates = await ice.gather_host_candidates(pc)
+        assert [candidate.ip for candidate in candidates] == ice.LOOPBACK_ADDRESSES
     finally:
         await pc.close()
 
@@ -90,12 +91,12 @@ class Listener(asyncio.DatagramProtocol):
 
 async def test_what_a_relay_brings_goes_where_it_is_redirected() -> None:
     inner, listener = turn_client(), Listener()
-    ice = StunProtocol(Connection(ice_controlling=True))
+    protocol = StunProtocol(Connection(ice_controlling=True))
     relayed: Any = TurnTransport(inner)
-    ice.connection_made(relayed)
-    inner.receiver = ice
+    protocol.connection_made(relayed)
+    inner.receiver = protocol
     inner.channel_to_peer[0x4000] = ("192.0.2.1", 7)
-    seam.redirect_datagrams(ice, listener)
+    dtls.redirect_datagrams(protocol, listener)
     inner.datagram_received(struct.pack("!HH", 0x4000, 5) + b"hello", ("127.0.0.1", 3478))
     inner.connection_lost(None)
     assert listener.datagrams == [(b"hello", ("192.0.2.1", 7))]
@@ -103,14 +104,14 @@ async def test_what_a_relay_brings_goes_where_it_is_redirected() -> None:
 
 
 async def test_a_relay_that_has_gone_silent_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seam, "RELAY_FAREWELL", 0.01)
+    monkeypatch.setattr(turn, "RELAY_FAREWELL", 0.01)
     server = Relay()
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     pc.createDataChannel("any")
-    await seam.gather_host_candidates(pc)
+    await ice.gather_host_candidates(pc)
     port = await server.listen()
-    relay = seam.Relay(("127.0.0.1", port), "anyone", "secret", transport="udp", secure=False)
-    assert await seam.relayed_candidate(pc, relay) is not None
+    relay = turn.Relay(("127.0.0.1", port), "anyone", "secret", transport="udp", secure=False)
+    assert await turn.relayed_candidate(pc, relay) is not None
     server.close()
     # aioice alone would ask it to let us go for a minute.
     async with asyncio.timeout(5.0):

@@ -1,0 +1,5 @@
+"""The only user of private names of aiortc, aioice and pyOpenSSL, a module for each subject.
+
+Each module lists the private names that it uses in PRIVATE_NAMES, and a test makes sure that the pinned
+releases still have them.
+"""

@@ -1,0 +1,126 @@
+"""What lies below an RTCDtlsTransport: OpenSSL's handles, its sockets, the path in use."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from aioice import Connection
+from aioice.ice import StunProtocol
+from aioice.turn import TurnTransport
+from aiortc import RTCDtlsTransport, RTCPeerConnection
+from cryptography.hazmat.primitives.hashes import SHA256
+from OpenSSL import SSL
+
+from flyx.rtc.seam.ice import COMPONENT, connection_below
+
+PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
+    RTCDtlsTransport: ("_ssl",),
+    Connection: ("_nominated", "_protocols", "_queue"),
+    TurnTransport: ("_TurnTransport__inner_protocol",),
+    SSL.Connection: ("_ssl", "_into_ssl", "_from_ssl"),
+}
+"""Attributes that instances of these classes have and this module uses."""
+
+PRIVATE_NAMES_OF_PYOPENSSL = ("_lib", "_ffi")
+"""Attributes of the module OpenSSL.SSL: the functions of libssl and libcrypto, and cffi to call them."""
+
+
+def certificate_fingerprints(pc: RTCPeerConnection) -> tuple[bytes, bytes]:
+    """Return the SHA-256 of our DTLS certificate and of the peer's, as OpenSSL has them: DTLS is connected.
+
+    Not as the descriptions claim them, which went through a server.
+    """
+    assert pc.sctp is not None
+    connection = pc.sctp.transport._ssl
+    assert connection is not None, "not started"
+    ours = connection.get_certificate(as_cryptography=True)
+    theirs = connection.get_peer_certificate(as_cryptography=True)
+    assert ours is not None
+    assert theirs is not None, "aiortc connects to nobody without a certificate"
+    return ours.fingerprint(SHA256()), theirs.fingerprint(SHA256())
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLayer:
+    """A DTLS connection as OpenSSL has it: read and written through memory BIOs."""
+
+    lib: Any
+    ffi: Any
+    connection: SSL.Connection
+    ssl: Any
+    incoming: Any
+    """Where datagrams from the peer go."""
+    outgoing: Any
+    """Where records for the peer come from."""
+
+
+def record_layer(dtls: RTCDtlsTransport) -> RecordLayer:
+    """Return OpenSSL's handles; the handshake has been started."""
+    connection = dtls._ssl
+    assert connection is not None, "not started"
+    return RecordLayer(
+        lib=SSL._lib,  # type: ignore[attr-defined]  # private
+        ffi=SSL._ffi,  # type: ignore[attr-defined]  # private
+        connection=connection,
+        ssl=connection._ssl,
+        incoming=connection._into_ssl,
+        outgoing=connection._from_ssl,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Where ICE sends: the protocol and the transport of the nominated pair, and the peer's address."""
+
+    protocol: asyncio.DatagramProtocol
+    transport: asyncio.DatagramTransport
+    address: tuple[str, int]
+
+
+def nominated_pair(dtls: RTCDtlsTransport) -> object | None:
+    """Return something that stays the same as long as the path does; None while there is none."""
+    return connection_below(dtls)._nominated.get(COMPONENT)
+
+
+def nominated_path(dtls: RTCDtlsTransport) -> Path:
+    """Return the path in use; there is one."""
+    pair = connection_below(dtls)._nominated[COMPONENT]
+    return Path(pair.protocol, pair.protocol.transport, pair.remote_addr)
+
+
+def datagram_protocols(dtls: RTCDtlsTransport) -> list[asyncio.DatagramProtocol]:
+    """Return what takes the datagrams of each local candidate: STUN is answered there, the rest queued."""
+    return list(connection_below(dtls)._protocols)
+
+
+def redirect_datagrams(protocol: asyncio.DatagramProtocol, receiver: asyncio.DatagramProtocol) -> None:
+    """Have the transport of an ICE protocol deliver to this receiver instead, and tell it of its end."""
+    assert isinstance(protocol, StunProtocol)
+    if isinstance(protocol.transport, TurnTransport):
+        protocol.transport._TurnTransport__inner_protocol.receiver = receiver  # type: ignore[attr-defined]
+    else:
+        protocol.transport.set_protocol(receiver)
+
+
+def take_queued_datagrams(dtls: RTCDtlsTransport) -> list[bytes]:
+    """Return the datagrams that ICE has queued for aiortc, which will not see them."""
+    queue = connection_below(dtls)._queue
+    entries = []
+    while not queue.empty():
+        entries.append(queue.get_nowait())
+    if None in entries:
+        # The connection is lost, which aiortc must see.
+        queue.put_nowait(None)
+    return [entry[0] for entry in entries if entry is not None]
+
+
+def queue_datagram(dtls: RTCDtlsTransport, datagram: bytes) -> None:
+    """Give aiortc a datagram as if ICE had received it."""
+    connection_below(dtls)._queue.put_nowait((datagram, COMPONENT))
+
+
+def end_datagrams(dtls: RTCDtlsTransport) -> None:
+    """Have aiortc's DTLS transport close as if the peer's close_notify had gone through it."""
+    connection_below(dtls)._queue.put_nowait(None)

@@ -1,0 +1,133 @@
+"""ICE: candidates of ours, and the pair in use.
+
+aiortc gathers all candidates before it gives an SDP, and one STUN server that does not answer costs 5 s
+there. Here the host candidates are gathered first; server-reflexive ones are asked for over the same sockets
+and told as they are found (trickle ICE, RFC 8838).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aioice import Candidate, Connection, stun
+from aioice.ice import StunProtocol, server_reflexive_candidate
+from aiortc import RTCDtlsTransport, RTCIceCandidate, RTCPeerConnection
+from aiortc.rtcicetransport import RTCIceGatherer, candidate_from_aioice
+
+PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
+    RTCIceGatherer: ("_connection",),
+    Connection: (
+        *("_local_candidates", "_nominated", "_pair_remote_candidate", "_protocols"),
+        "_remote_candidates",
+    ),
+    Candidate: ("_network_host",),
+}
+"""Attributes that instances of these classes have and this module uses."""
+
+MAX_LEARNED_CANDIDATES = 16
+"""Peer-reflexive candidates of one peer. Honest ones have one for each NAT between, and signal the others."""
+
+COMPONENT = 1
+"""The only component of a data channel's ICE stream."""
+
+LOOPBACK_ADDRESSES = ["127.0.0.1"]
+
+
+def _gatherer(pc: RTCPeerConnection) -> RTCIceGatherer:
+    assert pc.sctp is not None, "data channels are created or offered first"
+    return pc.sctp.transport.transport.iceGatherer
+
+
+def connection_of(pc: RTCPeerConnection) -> Connection:
+    """Return the ICE connection of a peer connection."""
+    return _gatherer(pc)._connection
+
+
+def connection_below(dtls: RTCDtlsTransport) -> Connection:
+    """Return the ICE connection that a DTLS transport sends through."""
+    return dtls.transport.iceGatherer._connection
+
+
+def add_local_candidate(ice: Connection, candidate: Candidate, protocol: StunProtocol) -> None:
+    """Use a candidate with a socket of its own, whenever it comes: the checks may have begun."""
+    ice._protocols.append(protocol)
+    ice._local_candidates.append(candidate)
+    # What the peer has told before is paired with our other candidates.
+    for remote in list(ice._remote_candidates):
+        ice._pair_remote_candidate(remote)
+    ice.sort_check_list()
+
+
+async def gather_host_candidates(pc: RTCPeerConnection) -> list[RTCIceCandidate]:
+    """Gather and return the host candidates; call before setLocalDescription, with no ICE servers configured.
+
+    A machine without any network still has its loopback, which aioice leaves out: then that is used, so that
+    two processes on one machine always find each other.
+    """
+    gatherer = _gatherer(pc)
+    ice = gatherer._connection
+    _limit_learned_candidates(ice)
+    await gatherer.gather()
+    if not ice.local_candidates:
+        ice._local_candidates += await ice.get_component_candidates(COMPONENT, LOOPBACK_ADDRESSES)
+    return gatherer.getLocalCandidates()
+
+
+def _limit_learned_candidates(ice: Connection) -> None:
+    """Have ICE learn MAX_LEARNED_CANDIDATES peer-reflexive candidates (RFC 8445 §7.3.1.3) and no more.
+
+    A check that passes for the peer's teaches one, and we then check it in turn, whatever address it bears.
+    """
+    check = ice.check_incoming
+
+    def check_if_known(message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
+        remote = ice._remote_candidates
+        known = any((candidate._network_host, candidate.port) == addr[:2] for candidate in remote)
+        learned = sum(candidate.type == "prflx" for candidate in remote)
+        if known or learned < MAX_LEARNED_CANDIDATES:
+            check(message, addr, protocol)
+
+    ice.check_incoming = check_if_known  # type: ignore[method-assign]
+
+
+def host_addresses(pc: RTCPeerConnection) -> list[str]:
+    """Return the addresses of our host candidates, as far as they are gathered."""
+    return [candidate.host for candidate in connection_of(pc)._local_candidates if candidate.type == "host"]
+
+
+async def server_reflexive_candidates(
+    pc: RTCPeerConnection, server: tuple[str, int]
+) -> list[RTCIceCandidate]:
+    """Ask a STUN server (host, port) for our addresses as it sees them; none if it does not answer.
+
+    RFC 8489; the host candidates' own sockets ask, so that the answers are their mappings.
+    """
+    ice = connection_of(pc)
+    asked = [
+        asyncio.ensure_future(server_reflexive_candidate(protocol, server))
+        for protocol in ice._protocols
+        # The name of the server is looked up as IPv4 only.
+        if ":" not in protocol.local_candidate.host
+    ]
+    found = []
+    try:
+        for answer in asked:
+            try:
+                candidate, _ = await answer
+            except (stun.TransactionError, OSError, KeyError):
+                continue
+            ice._local_candidates.append(candidate)
+            found.append(candidate_from_aioice(candidate))
+    finally:
+        for answer in asked:
+            answer.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+    return found
+
+
+def selected_pair(pc: RTCPeerConnection) -> tuple[RTCIceCandidate, RTCIceCandidate] | None:
+    """Return the nominated candidate pair, local and remote; None before there is one."""
+    pair = connection_of(pc)._nominated.get(COMPONENT)
+    if pair is None:
+        return None
+    return candidate_from_aioice(pair.local_candidate), candidate_from_aioice(pair.remote_candidate)
