@@ -1,7 +1,7 @@
 """Storage that fails below the filesystem: what is delivered afterwards is what was sent.
 
-A filesystem on a loop device, whose image lies on a tmpfs without room for all of it, as on thin storage: a
-write is accepted, writing it back fails, and fsync says so once. Then the storage is enlarged.
+A write is accepted, writing it back fails, and one sync says so. From then on the pages pass for clean: reads
+find the bytes, the next sync returns 0, and the storage has never had them.
 """
 
 from __future__ import annotations
@@ -9,133 +9,141 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes.util import find_library
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from e2e.failing_storage import PAGE_SIZE, write_marked
 from e2e.mounts import mounted
-from e2e.processes import DEADLINE, Flyx, need, sha256, write_random, write_sparse
+from e2e.processes import DEADLINE, Flyx, need, sha256, write_sparse
 
 MB = 1_000_000
 SIZE = 400 * MB
-"""Bytes that the filesystem believes to have: the least that mkfs.xfs makes is 300 MB."""
+"""Bytes of the filesystem: the least that mkfs.xfs makes is 300 MB."""
 
-EXT4 = ["-q", "-N", "999", "-J", "size=8", "-E", "nodiscard,packed_meta_blocks=1"]
 COMMANDS = {
-    "ext4": ("mkfs.ext4", "e2fsprogs", EXT4),
-    "xfs": ("mkfs.xfs", "xfsprogs", ["-q", "-K"]),
-    "btrfs": ("mkfs.btrfs", "btrfs-progs", ["-q", "-K"]),
+    "ext4": ("mkfs.ext4", "e2fsprogs"),
+    "xfs": ("mkfs.xfs", "xfsprogs"),
+    "btrfs": ("mkfs.btrfs", "btrfs-progs"),
 }
 
 
 @dataclass
-class ThinStorage:
-    """A filesystem, mounted at `mount`, and the tmpfs below it."""
+class Storage:
+    """A filesystem, mounted at `mount`, on an image that e2e.failing_storage serves out of `backing`."""
 
     mount: Path
-    below: Path
+    image: Path
+    backing: Path
 
-    def leave(self, size: int) -> None:
-        """Let the storage take so many bytes more, and then fail."""
-        subprocess.run(["sync", "--file-system", self.mount], check=True)
-        used = (self.below / "image").stat().st_blocks * 512
-        self._resize(used + size)
+    def fail(self, stored: int, lost: int) -> None:
+        """Have it store marked pages of so many bytes, then refuse some of so many, then store all again."""
+        (self.backing / "faults").write_text(f"{stored // PAGE_SIZE} {lost // PAGE_SIZE}")
 
-    def enlarge(self) -> None:
-        """Make it as large as it seemed to be."""
-        self._resize(2 * SIZE)
-        try:
-            (self.mount / "probe").touch()
-        except OSError:
-            # btrfs that cannot write its own trees stops until it is mounted anew.
-            self.mount_anew()
-        (self.mount / "probe").unlink(missing_ok=True)
-        # Linux tells the next one who syncs of a failure that nobody was told of: of what flyx did not sync.
-        subprocess.run(["sync", "--file-system", self.mount], check=False, capture_output=True)
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has refused all of them."""
+        return not (self.backing / "faults").exists()
 
     def mount_anew(self) -> None:
         """Forget what the page cache has."""
         subprocess.run(["umount", self.mount], check=True)
-        subprocess.run(["mount", "-o", "loop", self.below / "image", self.mount], check=True)
-
-    def _resize(self, size: int) -> None:
-        subprocess.run(["mount", "-o", f"remount,size={size}", self.below], check=True)
+        subprocess.run(["mount", "-o", "loop", self.image, self.mount], check=True)
 
 
 @pytest.fixture(params=COMMANDS)
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ThinStorage]:
-    command, package, options = COMMANDS[request.param]
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    command, package = COMMANDS[request.param]
     need(f"{command}, of the package {package}", shutil.which(command) is not None)
-    below, mount = tmp_path / "below", tmp_path / "disk"
-    with mounted(["-t", "tmpfs", "-o", f"size={2 * SIZE}", "tmpfs"], below):
-        image = write_sparse(below / "image", SIZE)
-        subprocess.run([command, *options, image], check=True, capture_output=True)
-        with image.open("r+b") as file:
-            # Where ext4 then has its journal and its tables: they can be written to the end.
-            os.posix_fallocate(file.fileno(), 0, 14 * MB)
-        with mounted(["-o", "loop", image], mount):
-            _write_page_by_page(mount)
-            yield ThinStorage(mount, below)
+    backing, served, mount = (tmp_path / name for name in ("backing", "served", "disk"))
+    for directory in (backing, served):
+        directory.mkdir()
+    image = write_sparse(backing / "image", SIZE)
+    subprocess.run([command, "-q", image], check=True, capture_output=True)
+    with serving(backing, served), mounted(["-o", "loop", served / "image"], mount):
+        _write_page_by_page(mount)
+        yield Storage(mount, served / "image", backing)
+
+
+@contextmanager
+def serving(backing: Path, directory: Path) -> Iterator[None]:
+    """Serve the image out of backing in directory, as long as it takes; or skip the test."""
+    need("libfuse, of the package libfuse2", find_library("fuse") is not None)
+    allowed = os.geteuid() == 0 and os.access("/dev/fuse", os.R_OK | os.W_OK)
+    need("the right to mount FUSE filesystems", allowed, in_ci=False)
+    server = subprocess.Popen([sys.executable, "-m", "e2e.failing_storage", backing, directory])
+    try:
+        end = time.monotonic() + DEADLINE
+        while not (directory / "image").exists():
+            assert server.poll() is None, "the filesystem has ended"
+            assert time.monotonic() < end, "the filesystem does not come up"
+            time.sleep(0.01)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", directory], check=True)
+        server.wait(DEADLINE)
 
 
 def _write_page_by_page(mount: Path) -> None:
     """Have the loop device below a filesystem ask for one page at a time of what is below it.
 
-    Of a larger request, Linux 6.18 takes for written all if the tmpfs has taken a part: storage that lies.
+    Of a larger request, Linux 6.18 takes for written all if a part was: storage that lies.
     """
     device = subprocess.check_output(["findmnt", "-n", "-o", "SOURCE", mount], text=True).strip()
     limit = Path("/sys/block", Path(device).name, "queue/max_sectors_kb")
-    limit.write_text(str(os.sysconf("SC_PAGESIZE") // 1024))
+    limit.write_text(str(PAGE_SIZE // 1024))
 
 
-TRIES = 4
-"""The kernel may tell once more of what failed before. However many tries it takes, 0 means what was sent."""
+LOST = 80_000
+"""Bytes: less than any sync below writes, so that all are lost at one sync, and the next is told nothing."""
+
+TRIES = 3
+"""Linux tells the next caller of syncfs, too, of what a descriptor was told already: however many tries it
+takes, status 0 means what was sent."""
 
 
-def deliver(flyx: Flyx, source: Path, storage: ThinStorage, room: int) -> None:
-    """Send to storage with so much room, enlarge it, and send again."""
+def deliver(flyx: Flyx, source: Path, storage: Storage, stored: int) -> None:
+    """Send to storage that loses some pages once, after it has stored so many bytes, and send again."""
     target = storage.mount / "in"
     sender = flyx.send(source)
-    storage.leave(room)
+    storage.fail(stored, LOST)
     first = flyx.receive(sender.code(), target)
-    assert first.event("error")["code"] in {"no_space", "storage_error"}, first
-    first.ends(first.process.wait(DEADLINE))
-    assert first.process.returncode in {1, 7}
+    assert first.event("error")["code"] == "storage_error", first
+    first.ends(1)
+    assert storage.has_failed
     assert first.named("done") == []
-    storage.enlarge()
-    overwrite: list[str] = []
     for _ in range(TRIES):
-        again = flyx.receive(sender.code(), target, *overwrite)
-        again.ends(again.process.wait(DEADLINE))
-        if again.process.returncode == 0:
+        again = flyx.receive(sender.code(), target)
+        if again.process.wait(DEADLINE) == 0:
             break
-        told = again.event("error")["code"]
-        assert told in {"no_space", "storage_error", "destination_exists"}, again
-        if told == "destination_exists":
-            # A filesystem that has shut itself down, as XFS does, lets no name be taken back: the file is
-            # there, and nothing vouches for it.
-            overwrite = ["--overwrite"]
+        assert again.event("error")["code"] == "storage_error", again
+    again.ends(0)
     sender.ends(0)
     storage.mount_anew()
 
 
-@pytest.mark.parametrize("size", [20 * MB, 60 * MB])
+@pytest.mark.parametrize("stored", [0, 15 * MB])
 def test_a_file_whose_sync_failed_is_delivered_as_it_was_sent(
-    flyx: Flyx, tmp_path: Path, storage: ThinStorage, size: int
+    flyx: Flyx, tmp_path: Path, storage: Storage, stored: int
 ) -> None:
-    source = write_random(tmp_path / "file", size)
-    deliver(flyx, source, storage, size // 2)
+    source = write_marked(tmp_path / "file", 20 * MB)
+    deliver(flyx, source, storage, stored)
     assert sha256(storage.mount / "in" / "file") == sha256(source)
 
 
 def test_files_whose_common_sync_failed_are_delivered_as_they_were_sent(
-    flyx: Flyx, tmp_path: Path, storage: ThinStorage
+    flyx: Flyx, tmp_path: Path, storage: Storage
 ) -> None:
     tree = tmp_path / "tree"
     for number in range(40):
-        write_random(tree / f"{number:02}", 500_000)
-    deliver(flyx, tree, storage, 8 * MB)
+        write_marked(tree / f"{number:02}", 500_000)
+    # In the middle of the seventeenth file: all the pages lost are in one sync.
+    deliver(flyx, tree, storage, 8_200_000)
     for path in tree.iterdir():
         assert sha256(storage.mount / "in" / "tree" / path.name) == sha256(path)
