@@ -82,6 +82,8 @@ class Stack:
     """Bytes of the largest message that it sends and takes."""
     delivers_before_closing: bool = True
     """Whether the application gets what was acknowledged before the channel was closed by the other side."""
+    converses: bool = True
+    """Whether empty messages and channels of all kinds, opened and closed by both sides at once, work."""
     lifetime: int = 500
     """Milliseconds after which it gives up a message of its channel `lifetime`."""
 
@@ -117,11 +119,27 @@ def libdatachannel() -> Stack:
     node-datachannel drops the messages that it has not given to JavaScript yet when the other side closes the
     channel, though SCTP has acknowledged all of them (its issue 375).
     """
+    command = in_node("libdatachannel_peer.js")
+    return Stack(command, {}, tells_parameters=False, delivers_before_closing=False)
+
+
+def in_node(peer: str) -> list[str]:
+    """Return the command of a peer that is a program for Node."""
     node = shutil.which("node")
     need("node", node is not None, in_ci=False)
     need("`npm ci --prefix e2e/peers`", (PEERS / "node_modules").exists(), in_ci=False)
-    command = [str(node), str(PEERS / "libdatachannel_peer.js")]
-    return Stack(command, {}, tells_parameters=False, delivers_before_closing=False)
+    return [str(node), str(PEERS / peer)]
+
+
+def werift() -> Stack:
+    """Return werift, all of whose WebRTC is TypeScript; it opens unordered channels as ordered ones."""
+    command = in_node("werift_peer.js")
+    return Stack(command, {}, tells_parameters=False, max_message_size=65536, converses=False)
+
+
+def roamhq() -> Stack:
+    """Return @roamhq/wrtc, libwebrtc for Node."""
+    return Stack(in_node("roamhq_peer.js"), {}, tells_parameters=False, converses=False)
 
 
 def chromium() -> Stack:
@@ -152,7 +170,9 @@ def pion() -> Stack:
     return Stack([str(built_pion())], {}, max_message_size=65535)
 
 
-STACKS = {stack.__name__: stack for stack in (aiortc, libwebrtc, libdatachannel, chromium, pion)}
+STACKS = {
+    stack.__name__: stack for stack in (aiortc, libwebrtc, libdatachannel, chromium, pion, werift, roamhq)
+}
 
 
 class Peer:
@@ -370,7 +390,8 @@ async def run(stack: Stack, stack_name: str, *, we_offer: bool, size: int, withi
     async with started(OURS, "flyx") as ours, started(stack, stack_name) as theirs:
         offerer, answerer = (ours, theirs) if we_offer else (theirs, ours)
         await connect(offerer, answerer)
-        await converse(offerer, answerer)
+        if stack.converses:
+            await converse(offerer, answerer)
         for sender, receiver in ((ours, theirs), (theirs, ours)):
             label = f"bulk from {sender.name}"
             sender.tell("create", label=label, init={"ordered": False})
@@ -379,7 +400,8 @@ async def run(stack: Stack, stack_name: str, *, we_offer: bool, size: int, withi
             rates[sender.name] = await exchange(sender, receiver, label, plan, ordered=False, within=within)
         async with asyncio.TaskGroup() as group:
             for sender, receiver in ((ours, theirs), (theirs, ours)):
-                plan = [("binary", largest, size // largest // 4), *edges(largest)]
+                plan = [("binary", largest, size // largest // 4)]
+                plan += edges(largest) if stack.converses else [("text", 2345, 20)]
                 group.create_task(exchange(sender, receiver, "first", plan, within=within))
         # A peer that leaves says so; some stacks tell an error before the end of the channel.
         await offerer.quit()

@@ -91,8 +91,12 @@ globalThis.makeAgent = (PeerConnection, emit) => {
     send: async ({ label, messages, close }) => {
       const channel = channels[label]
       for (const message of makeMessages(pool, messages)) {
-        if (channel.bufferedAmount > BUFFERED_HIGH) {
-          await new Promise((resolve) => (channel.onbufferedamountlow = resolve))
+        while (channel.bufferedAmount > BUFFERED_HIGH) {
+          await new Promise((resolve) => {
+            channel.onbufferedamountlow = resolve
+            // werift and @roamhq/wrtc have no such event.
+            setTimeout(resolve, 20)
+          })
         }
         channel.send(message)
       }

@@ -33,7 +33,6 @@ from flyx.sctp.packet import (
     checksum_ok,
     has_zero_checksum,
     serialize_chunk,
-    serialize_parameter,
     split_chunks_untrusted,
     split_parameters_untrusted,
 )
@@ -358,8 +357,7 @@ class Association:
         """RFC 9260 §3.2: the highest bit says go on, the next one says report."""
         if kind & 0x40 and self._peer_init is not None:
             chunk = serialize_chunk(kind, flags, bytes(value))
-            body = serialize_parameter(CauseCode.UNRECOGNIZED_CHUNK_TYPE, chunk)
-            self._control.chunks.append(serialize_chunk(ChunkType.ERROR, 0, body))
+            self._control.chunks.append(chunks.serialize_error(CauseCode.UNRECOGNIZED_CHUNK_TYPE, chunk))
         return bool(kind & 0x80)
 
     # Set-up (§5).

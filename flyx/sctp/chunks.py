@@ -332,6 +332,11 @@ def serialize_abort(cause: CauseCode, text: bytes = b"") -> bytes:
     return serialize_chunk(ChunkType.ABORT, 0, serialize_parameter(cause, text))
 
 
+def serialize_error(cause: CauseCode, value: bytes) -> bytes:
+    """Return ERROR with one cause (RFC 9260 §3.3.10)."""
+    return serialize_chunk(ChunkType.ERROR, 0, serialize_parameter(cause, value))
+
+
 def serialize_pad(size: int) -> bytes:
     """Return PAD (RFC 4820) of this size, its header included; at least four bytes, a multiple of four."""
     return serialize_chunk(ChunkType.PAD, 0, bytes(size - 4))

@@ -1,7 +1,12 @@
-"""How large packets may be: packetization-layer path-MTU discovery (RFC 8899) with HEARTBEAT and PAD.
+"""How large packets may be: packetization-layer path-MTU discovery (RFC 8899) with HEARTBEAT and padding.
 
 Instead of searching size by size, one probe of each size that networks are made of leaves at once: a round
 trip later the largest that came back is known. What is lost to chance gets two more tries.
+
+The padding behind a heartbeat is a PAD chunk (RFC 4820) for a peer that says that it knows these. Another one
+should skip it (RFC 9260 §3.2), but werift ends instead. Padding within the heartbeat is no way out: usrsctp
+and dcsctp would answer with packets as large, which they do not send. So a stranger gets its PAD chunk within
+an ERROR of a known cause, which every stack knows and none acts on.
 """
 
 from __future__ import annotations
@@ -9,7 +14,7 @@ from __future__ import annotations
 import struct
 from math import inf
 
-from flyx.sctp.chunks import ChunkType, ParameterType, serialize_pad
+from flyx.sctp.chunks import CauseCode, ChunkType, ParameterType, serialize_error, serialize_pad
 from flyx.sctp.packet import COMMON_HEADER_SIZE, serialize_chunk, serialize_parameter
 
 DATAGRAM_SIZES = (1232, 1352, 1452, 1472, 8952, 8972, 65507)
@@ -29,6 +34,9 @@ PROBE_TIMEOUT = 1.0
 
 RAISE_INTERVAL = 600.0
 """PMTU_RAISE_TIMER (RFC 8899 §5.1.1): the path may have changed."""
+
+ERROR_OVERHEAD = 8
+"""Bytes of an ERROR chunk with one cause that are not what the cause holds (RFC 9260 §3.3.10)."""
 
 _INFO = struct.Struct("!IHd")
 
@@ -51,9 +59,11 @@ class PathMtu:
         self._tries = 0
         # Answers to probes that left before this are of no use.
         self._since = -inf
+        self._knows_pad = True
 
     def spare_stranger(self) -> None:
-        """The peer may not survive larger packets than the Internet has; before the first probes."""
+        """The peer may survive neither PAD nor packets above the Internet's; before the first probes."""
+        self._knows_pad = False
         largest = LARGEST_FOR_STRANGERS - self._packet_overhead
         self._sizes = [size for size in self._sizes if size <= largest]
 
@@ -70,7 +80,11 @@ class PathMtu:
 
     def _probe(self, size: int, now: float) -> list[bytes]:
         heartbeat = serialize_heartbeat(_INFO.pack(self._magic, size, now))
-        return [heartbeat, serialize_pad(size - COMMON_HEADER_SIZE - len(heartbeat))]
+        left = size - COMMON_HEADER_SIZE - len(heartbeat)
+        if self._knows_pad:
+            return [heartbeat, serialize_pad(left)]
+        unrecognized = serialize_pad(left - ERROR_OVERHEAD)
+        return [heartbeat, serialize_error(CauseCode.UNRECOGNIZED_CHUNK_TYPE, unrecognized)]
 
     def acknowledged(self, info: bytes) -> bool:
         """A heartbeat has come back; return whether larger packets may be sent now."""

@@ -2,6 +2,7 @@
 
 import pytest
 
+from flyx.sctp.chunks import ChunkType
 from flyx.sctp.config import Config
 from flyx.sctp.packet import serialize_packet, split_chunks_untrusted, split_parameters_untrusted
 from flyx.sctp.path_mtu import RAISE_INTERVAL, TRIES, PathMtu
@@ -70,6 +71,19 @@ def test_a_peer_that_does_not_know_pad_gets_no_packets_that_could_break_its_dtls
     sizes = [info_of(probe)[1] for probe in mtu.probes(0.0)[0]]
     assert len(sizes) > 1
     assert max(sizes) <= 1472 - 37
+
+
+def kinds_of(probes):
+    packets = [serialize_packet(1, 1, 1, probe, None) for probe in probes]
+    return {tuple(kind for kind, _, _ in split_chunks_untrusted(packet)) for packet in packets}
+
+
+def test_rfc_9260_section_3_2_a_peer_that_does_not_know_pad_gets_no_chunk_that_it_would_have_to_skip():
+    mtu = make()
+    assert kinds_of(mtu.probes(0.0)[0]) == {(ChunkType.HEARTBEAT, ChunkType.PAD)}
+    mtu.spare_stranger()
+    assert kinds_of(mtu.probes(0.0)[0]) == {(ChunkType.HEARTBEAT, ChunkType.ERROR)}
+
 
 
 @pytest.mark.parametrize("path", [1200, 1500, 9000, 65535])
