@@ -1,0 +1,416 @@
+"""TCP connections to servers that have several addresses, or that a proxy leads to.
+
+Happy Eyeballs, RFC 8305: the addresses are tried one after the other, each a quarter of a second after the
+one before or when that has failed; the first that answers is taken. An address that swallows all packets
+costs that quarter. Event loops have it in parts (asyncio) or not at all (uvloop), and none of them begins
+before all names have been looked up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from base64 import b64encode
+from collections import deque
+from contextlib import suppress
+
+import h11
+from python_socks import ProxyError as SocksError
+from python_socks import ProxyType
+from python_socks.async_.asyncio import Proxy as SocksProxy
+
+from flyx.errors import printable
+from flyx.net.names import (
+    FAMILIES,
+    OTHER_FAMILY_DELAY,
+    Address,
+    resolve,
+    resolve_family,
+    worst,
+)
+from flyx.net.proxy import Proxy
+
+ATTEMPT_DELAY = 0.25
+"""Seconds between one address and the next one: Connection Attempt Delay, RFC 8305 §5."""
+
+RESOLUTION_DELAY = 0.05
+"""Seconds that known IPv4 addresses wait for those of IPv6: Resolution Delay, RFC 8305 §3."""
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for one address to answer: four SYN segments."""
+
+PROXY_TIMEOUT = 15.0
+"""Seconds for a proxy to whom we are connected to connect us further."""
+
+LOCAL_LOOK_UP_TIMEOUT = 3.0
+"""Seconds to look a name up before a SOCKS proxy is left to do it."""
+
+MAX_ADDRESSES = 16
+"""Tried of one name: whoever answers for it decides how many it has."""
+
+PROXY_HINT = "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names it; NO_PROXY lists the hosts to reach without a proxy"
+
+MAX_PROXY_HEADER = 16 << 10
+"""Bytes of a proxy's answer."""
+
+# Of connect(2): this machine has no such way at all, which says nothing of the server.
+_NO_WAY = frozenset({errno.ENETUNREACH, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+
+# What carries the bytes of connections through proxies that are spoken to by TLS.
+_bridges: set[asyncio.Task[None]] = set()
+
+
+class ConnectError(OSError):
+    """No address of a server could be connected to, and not all for the same reason; strerror has them all.
+
+    Attributes:
+        failures: what each address failed by.
+    """
+
+    def __init__(self, failures: list[tuple[Address, OSError]]) -> None:
+        super().__init__(failures[0][1].errno, "; ".join(_told(failures)))
+        self.failures = failures
+
+
+class ProxyError(OSError):
+    """A proxy did not connect us to a server. strerror is a clause that names the proxy, without credentials.
+
+    Attributes:
+        hint: what a person can do about it.
+    """
+
+    def __init__(self, proxy: Proxy, reason: str, hint: str | None = None) -> None:
+        super().__init__(None, f"the proxy {proxy} {reason}")
+        self.hint = hint or PROXY_HINT
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+async def connect_tcp(host: str, port: int, *, max_segment_size: int | None = None) -> socket.socket:
+    """Return a connected, non-blocking socket to a server, over the first of its addresses that answers.
+
+    May be cancelled at any time. Otherwise it ends by itself: names are looked up for names.PATIENCE seconds,
+    then each address has CONNECT_TIMEOUT.
+
+    Args:
+        host: a name or a literal, as for names.resolve().
+        port: TCP.
+        max_segment_size: bytes of a TCP segment in either direction; None: what the kernel finds.
+
+    Raises:
+        socket.gaierror: the name has no address.
+        ConnectError: the addresses failed for several reasons.
+        OSError: they failed for this one.
+
+    RFC 8305.
+    """
+    return await _Race(host, port, max_segment_size).run()
+
+
+async def connect_through(
+    proxy: Proxy, host: str, port: int, *, max_segment_size: int | None = None
+) -> socket.socket:
+    """Return a non-blocking socket that a proxy has connected to a server. For the rest see connect_tcp().
+
+    The server must not be one that speaks first. With an https:// proxy this is one end of a pair of sockets;
+    a task of the running event loop carries what is written to it.
+
+    Raises:
+        ProxyError: the proxy cannot be reached, or does not connect us.
+    """
+    try:
+        sock = await connect_tcp(proxy.host, proxy.port, max_segment_size=max_segment_size)
+    except OSError as error:
+        raise ProxyError(proxy, why_not_connected(error)) from error
+    try:
+        async with asyncio.timeout(PROXY_TIMEOUT):
+            if proxy.scheme == "https":
+                sock = await _within_tls(sock, proxy.host)
+            try:
+                if proxy.scheme.startswith("socks"):
+                    await _ask_socks(proxy, sock, host, port)
+                else:
+                    await _ask_http(proxy, sock, host, port)
+            except BaseException:
+                sock.close()
+                raise
+    except ProxyError:
+        raise
+    except TimeoutError as error:
+        raise ProxyError(proxy, "accepts connections but does not answer") from error
+    except ssl.SSLCertVerificationError as error:
+        raise ProxyError(proxy, f"has a certificate that is not trusted ({error.verify_message})") from error
+    except ssl.SSLError as error:
+        raise ProxyError(proxy, "does not speak TLS", "with http:// it may answer") from error
+    except OSError as error:
+        raise ProxyError(proxy, "closed the connection") from error
+    return sock
+
+
+def why_not_connected(error: OSError) -> str:
+    """Return why connect_tcp() failed, as a clause without its subject: "does not answer"."""
+    match error:
+        case TimeoutError():
+            return "does not answer"
+        case ConnectionRefusedError():
+            return "refuses connections"
+        case socket.gaierror(errno=socket.EAI_AGAIN):
+            return "has a name that no name server answers for"
+        case socket.gaierror():
+            return "has a name that does not exist"
+        case OSError(errno=number) if number in _NO_WAY:
+            return "is on a network to which there is no way from here"
+        case ConnectError():
+            return f"cannot be reached: {error.strerror}"
+        case _:
+            return f"cannot be reached: {error.strerror or error}"
+
+
+def _told(failures: list[tuple[Address, OSError]]) -> list[str]:
+    """Return a clause for each reason, with the addresses that it holds for."""
+    by_reason: dict[str, list[str]] = {}
+    for address, error in failures:
+        by_reason.setdefault(why_not_connected(error), []).append(address.sockaddr[0])
+    return [f"{', '.join(hosts)} {reason}" for reason, hosts in by_reason.items()]
+
+
+class _Race:
+    """One server's addresses, tried as RFC 8305 §5 has it."""
+
+    def __init__(self, host: str, port: int, max_segment_size: int | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._max_segment_size = max_segment_size
+        self._look_ups = {
+            asyncio.ensure_future(
+                resolve_family(host, port, family, socktype=socket.SOCK_STREAM)
+            ): family
+            for family in FAMILIES
+        }
+        self._unknown: list[OSError] = []
+        self._untried: dict[socket.AddressFamily, deque[Address]] = {family: deque() for family in FAMILIES}
+        # The families in the order of their turns.
+        self._turns = deque(FAMILIES)
+        self._attempts: dict[asyncio.Task[socket.socket], Address] = {}
+        self._started = 0
+        self._failures: list[tuple[Address, OSError]] = []
+        # When the next address may be tried: a time of the loop.
+        self._next_start = 0.0
+
+    async def run(self) -> socket.socket:
+        try:
+            while True:
+                self._start()
+                pending = {*self._look_ups, *self._attempts}
+                if not pending:
+                    raise self._failure()
+                done, _ = await asyncio.wait(
+                    pending, timeout=self._patience(), return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done and not self._attempts and not any(self._untried.values()):
+                    raise self._failure()
+                for look_up in [task for task in self._look_ups if task in done]:
+                    self._take_addresses(look_up)
+                for attempt in [task for task in self._attempts if task in done]:
+                    address = self._attempts[attempt]
+                    error = attempt.exception()
+                    if error is None:
+                        del self._attempts[attempt]
+                        return attempt.result()
+                    if not isinstance(error, OSError):
+                        raise error
+                    del self._attempts[attempt]
+                    self._failures.append((address, error))
+                    self._next_start = 0.0
+        finally:
+            # Nothing is waited for here: no cancellation can come between a connection and who wants it.
+            for look_up in self._look_ups:
+                look_up.cancel()
+            for attempt in self._attempts:
+                attempt.cancel()
+                attempt.add_done_callback(_close_late)
+
+    def _start(self) -> None:
+        """Try the next address, if it is time."""
+        if self._loop.time() < self._next_start:
+            return
+        for family in tuple(self._turns):
+            if self._untried[family] and self._started < MAX_ADDRESSES:
+                address = self._untried[family].popleft()
+                self._turns.remove(family)
+                self._turns.append(family)
+                attempt = asyncio.ensure_future(self._attempt(address))
+                self._attempts[attempt] = address
+                self._started += 1
+                self._next_start = self._loop.time() + ATTEMPT_DELAY
+                return
+
+    def _patience(self) -> float | None:
+        """Return for how many seconds there is nothing to do unless something ends."""
+        if any(self._untried.values()) and self._started < MAX_ADDRESSES:
+            return max(0.0, self._next_start - self._loop.time())
+        if self._attempts or not self._failures:
+            return None
+        # All that are known have failed.
+        return OTHER_FAMILY_DELAY
+
+    def _take_addresses(self, look_up: asyncio.Task[list[Address]]) -> None:
+        family = self._look_ups.pop(look_up)
+        try:
+            self._untried[family].extend(look_up.result())
+        except OSError as error:
+            self._unknown.append(error)
+            return
+        if self._look_ups and not self._started and family is not FAMILIES[0]:
+            self._next_start = self._loop.time() + RESOLUTION_DELAY
+
+    async def _attempt(self, address: Address) -> socket.socket:
+        sock = socket.socket(address.family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            if self._max_segment_size is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, self._max_segment_size)
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self._loop.sock_connect(sock, address.sockaddr)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _failure(self) -> OSError:
+        # A machine without IPv6 says of each IPv6 address that there is no way to it: not what is wrong here.
+        telling = [failure for failure in self._failures if failure[1].errno not in _NO_WAY] or self._failures
+        if not telling:
+            return worst(self._unknown)
+        if len({why_not_connected(error) for _, error in telling}) == 1:
+            return telling[0][1]
+        return ConnectError(telling)
+
+
+def _close_late(attempt: asyncio.Task[socket.socket]) -> None:
+    """Close what was connected when it was no longer wanted."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
+
+
+async def _ask_socks(proxy: Proxy, sock: socket.socket, host: str, port: int) -> None:
+    """Have a SOCKS proxy connect this connection further. RFC 1928, RFC 1929; SOCKS4, SOCKS4a.
+
+    Raises:
+        ProxyError: it does not.
+    """
+    if proxy.scheme in ("socks4", "socks5"):
+        # Names are looked up here with these, if that can be done; else by the proxy, as with the others.
+        wanted = {socket.AF_INET} if proxy.scheme == "socks4" else set(FAMILIES)
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(LOCAL_LOOK_UP_TIMEOUT):
+                addresses = await resolve(host, port, socktype=socket.SOCK_STREAM)
+                host = next((each.sockaddr[0] for each in addresses if each.family in wanted), host)
+    client = SocksProxy(
+        ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5,
+        proxy.host,
+        proxy.port,
+        proxy.username,
+        proxy.password,
+        rdns=True,
+        forward=_Connected(sock),
+    )
+    try:
+        await client.connect(host, port)
+    except (OSError, asyncio.CancelledError):
+        raise
+    except Exception as error:
+        # What the library makes of an answer that is none is any exception.
+        reason = str(error) if isinstance(error, SocksError) else "its answer is not SOCKS"
+        raise ProxyError(proxy, f"refused: {printable(reason)}") from error
+
+
+class _Connected(SocksProxy):
+    """Has python-socks speak over a connection that is there, which we make better than it does."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(ProxyType.SOCKS5, "", 0)
+        self._sock = sock
+
+    async def connect(self, *_: object, **__: object) -> socket.socket:
+        return self._sock
+
+
+async def _ask_http(proxy: Proxy, sock: socket.socket, host: str, port: int) -> None:
+    """Have an HTTP proxy connect this connection further: CONNECT, RFC 9110 §9.3.6.
+
+    Raises:
+        ProxyError: it does not.
+    """
+    loop = asyncio.get_running_loop()
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    headers = [("Host", target)]
+    if proxy.username is not None:
+        credentials = f"{proxy.username}:{proxy.password or ''}".encode()
+        headers.append(("Proxy-Authorization", f"Basic {b64encode(credentials).decode()}"))
+    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_PROXY_HEADER)
+    try:
+        request = http.send(h11.Request(method="CONNECT", target=target, headers=headers))
+        assert request is not None
+        await loop.sock_sendall(sock, request)
+        while not isinstance(answer := http.next_event(), h11.Response):
+            if answer is h11.NEED_DATA:
+                http.receive_data(await loop.sock_recv(sock, 4096))
+            elif isinstance(answer, h11.ConnectionClosed):
+                raise ProxyError(proxy, "closed the connection")
+    except h11.ProtocolError as error:
+        raise ProxyError(proxy, "does not answer as an HTTP proxy") from error
+    status = answer.status_code
+    if status == 407:
+        hint = "put them into its URL, like http://NAME:PASSWORD@proxy.example.org:3128"
+        verb = "wants a" if proxy.username is None else "does not take this"
+        raise ProxyError(proxy, f"{verb} name and password (407)", hint)
+    if not 200 <= status < 300:
+        phrase = printable(answer.reason.decode("latin-1"))[:100]
+        raise ProxyError(proxy, f"refused to connect to {target}: {status} {phrase}".rstrip())
+    if http.trailing_data[0]:
+        raise ProxyError(proxy, "sends more than an answer")
+
+
+async def _within_tls(sock: socket.socket, hostname: str) -> socket.socket:
+    """Return a socket whose bytes go through TLS over that one, which is taken over.
+
+    Raises:
+        OSError: TLS cannot be spoken there.
+    """
+    reader, writer = await asyncio.open_connection(
+        sock=sock, ssl=ssl.create_default_context(), server_hostname=hostname
+    )
+    ours, near = socket.socketpair()
+    for end in (ours, near):
+        end.setblocking(False)
+    bridge = asyncio.create_task(_carry(near, reader, writer))
+    _bridges.add(bridge)
+    bridge.add_done_callback(_bridges.discard)
+    return ours
+
+
+async def _carry(near: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Carry bytes both ways until one side ends."""
+    loop = asyncio.get_running_loop()
+
+    async def outward() -> None:
+        while data := await loop.sock_recv(near, 1 << 16):
+            writer.write(data)
+            await writer.drain()
+
+    async def inward() -> None:
+        while data := await reader.read(1 << 16):
+            await loop.sock_sendall(near, data)
+
+    ways = [asyncio.ensure_future(way()) for way in (outward, inward)]
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+        near.close()
+        writer.transport.abort()
