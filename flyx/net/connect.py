@@ -50,7 +50,7 @@ LOCAL_LOOK_UP_TIMEOUT = 3.0
 MAX_ADDRESSES = 16
 """Tried of one name: whoever answers for it decides how many it has."""
 
-PROXY_HINT = "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names it; NO_PROXY lists the hosts to reach without a proxy"
+PROXY_HINT = "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names it; hosts in NO_PROXY are reached without"
 
 MAX_PROXY_HEADER = 16 << 10
 """Bytes of a proxy's answer."""

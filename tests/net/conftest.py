@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from flyx.net.loop import new_event_loop
+from tests.net.names import Names
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    """The name service of this process."""
+    fake = Names()
+    monkeypatch.setattr(socket, "getaddrinfo", fake.getaddrinfo)
+    return fake
+
+
+@pytest.fixture(params=[new_event_loop, asyncio.SelectorEventLoop], ids=["flyx", "asyncio"])
+def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
+    """Each kind of event loop that flyx may run on."""
+    factory: Callable[[], asyncio.AbstractEventLoop] = request.param
+    with asyncio.Runner(loop_factory=factory) as running:
+        yield running
