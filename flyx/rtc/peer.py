@@ -205,6 +205,8 @@ class PeerConnection:
         self._early_candidates: list[str | None] | None = []
         self._remote_candidates = RemoteCandidates()
         self._trickling: asyncio.Task[None] | None = None
+        # Our own candidates are all there, and the peer has told its last.
+        self._gathered = self._peer_gathered = False
         # The candidates that came early and have names.
         self._adding: asyncio.Future[list[None]] | None = None
 
@@ -301,18 +303,29 @@ class PeerConnection:
         self._adding = asyncio.gather(*(self._add_candidate(value) for value in sorted(named, key=_is_end)))
 
     async def _add_candidate(self, value: str | None) -> None:
-        candidate = None
-        if value:
-            candidate = self._remote_candidates.judge(value, ice.host_addresses(self._pc))
-            if candidate is None:
-                logger.debug("ignored a candidate")
-                return
-            candidate.sdpMLineIndex = 0
+        if value is None:
+            self._peer_gathered = True
+            await self._end_candidates()
+            return
+        candidate = self._remote_candidates.judge(value, ice.host_addresses(self._pc))
+        if candidate is None:
+            logger.debug("ignored a candidate")
+            return
+        candidate.sdpMLineIndex = 0
         try:
             await self._pc.addIceCandidate(candidate)
         except (ValueError, OSError) as error:
             # It came after the last one, or the multicast for its name cannot be sent.
             logger.debug("ignored a candidate: %s", type(error).__name__)
+
+    async def _end_candidates(self) -> None:
+        """Tell ICE that no candidate will follow, once that is so on both sides.
+
+        It ends its checks when no pair is left to check, and would not check those of a candidate of ours
+        that comes later.
+        """
+        if self._gathered and self._peer_gathered:
+            await self._pc.addIceCandidate(None)
 
     async def _describe_ourselves(self) -> str:
         answering = self._pc.signalingState == "have-remote-offer"
@@ -353,10 +366,13 @@ class PeerConnection:
             for task in asked:
                 task.cancel()
         self._on_candidate(None)
+        self._gathered = True
+        await self._end_candidates()
 
     async def _trickle_from(self, server: tuple[str, int]) -> None:
-        for candidate in await ice.server_reflexive_candidates(self._pc, server):
-            self._on_candidate(_candidate_init(candidate))
+        await ice.gather_server_reflexive(
+            self._pc, server, lambda candidate: self._on_candidate(_candidate_init(candidate))
+        )
 
     async def _trickle_through(self, server: turn.Relay) -> None:
         candidate = await turn.relayed_candidate(self._pc, server)

@@ -8,6 +8,8 @@ and told as they are found (trickle ICE, RFC 8838).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
 
 from aioice import Candidate, Connection, stun
 from aioice.ice import StunProtocol, server_reflexive_candidate
@@ -26,6 +28,9 @@ PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
 
 MAX_LEARNED_CANDIDATES = 16
 """Peer-reflexive candidates of one peer. Honest ones have one for each NAT between, and signal the others."""
+
+STUN_TIMEOUT = 5.0
+"""Seconds for a STUN server to answer: four requests, the last of which has 1.5 s for its answer."""
 
 COMPONENT = 1
 """The only component of a data channel's ICE stream."""
@@ -95,34 +100,48 @@ def host_addresses(pc: RTCPeerConnection) -> list[str]:
     return [candidate.host for candidate in connection_of(pc)._local_candidates if candidate.type == "host"]
 
 
-async def server_reflexive_candidates(
-    pc: RTCPeerConnection, server: tuple[str, int]
-) -> list[RTCIceCandidate]:
-    """Ask a STUN server (host, port) for our addresses as it sees them; none if it does not answer.
+async def gather_server_reflexive(
+    pc: RTCPeerConnection, server: tuple[str, int], on_candidate: Callable[[RTCIceCandidate], None]
+) -> None:
+    """Ask a STUN server (host, port) for our addresses as it sees them; each is told as soon as it is known.
 
-    RFC 8489; the host candidates' own sockets ask, so that the answers are their mappings.
+    RFC 8489; the host candidates' own sockets ask, so that the answers are their mappings. A socket whose
+    network has no way to the server gets no answer: that ends after STUN_TIMEOUT, and nothing waits for it.
     """
     ice = connection_of(pc)
     asked = [
         asyncio.ensure_future(server_reflexive_candidate(protocol, server))
         for protocol in ice._protocols
         # The name of the server is looked up as IPv4 only.
-        if ":" not in protocol.local_candidate.host
+        if protocol.local_candidate.type == "host" and ":" not in protocol.local_candidate.host
     ]
-    found = []
     try:
-        for answer in asked:
-            try:
-                candidate, _ = await answer
-            except (stun.TransactionError, OSError, KeyError):
-                continue
-            ice._local_candidates.append(candidate)
-            found.append(candidate_from_aioice(candidate))
+        async with asyncio.timeout(STUN_TIMEOUT):
+            for answer in asyncio.as_completed(asked):
+                with contextlib.suppress(stun.TransactionError, OSError, KeyError):
+                    candidate, _ = await answer
+                    if not _is_redundant(candidate, ice._local_candidates):
+                        ice._local_candidates.append(candidate)
+                        on_candidate(candidate_from_aioice(candidate))
+    except TimeoutError:
+        pass
     finally:
-        for answer in asked:
-            answer.cancel()
+        for task in asked:
+            task.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
-    return found
+
+
+def _is_redundant(candidate: Candidate, others: Iterable[Candidate]) -> bool:
+    """Whether a candidate of the same address and the same base is known (RFC 8445 §5.1.3).
+
+    A host without a NAT is told its own address, and several servers tell the same.
+    """
+    base = candidate.related_address, candidate.related_port
+    return any(
+        (other.host, other.port) == (candidate.host, candidate.port)
+        and base in ((other.host, other.port), (other.related_address, other.related_port))
+        for other in others
+    )
 
 
 def selected_pair(pc: RTCPeerConnection) -> tuple[RTCIceCandidate, RTCIceCandidate] | None:

@@ -1,0 +1,138 @@
+"""Candidates are told as they are found, whatever else does not answer; and when there will be no more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aioice import stun
+
+from flyx.rtc.peer import CandidatePair, IceCandidateInit, PeerConnection, TurnServer
+from flyx.rtc.seam import ice, turn
+from tests.rtc.relay import Relay
+
+Told = asyncio.Queue[IceCandidateInit | None]
+
+LABELS = ("control", "data")
+ANSWERED, IGNORED = "127.0.0.2", "127.0.0.3"
+
+
+class StunServer(asyncio.DatagramProtocol):
+    """A STUN server (RFC 8489) that answers requests from ANSWERED only, as if it came from a NAT."""
+
+    def __init__(self) -> None:
+        self.ignored = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        if addr[0] != ANSWERED:
+            self.ignored += 1
+            return
+        request = stun.parse_message(data)
+        response = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, request.transaction_id)
+        response.attributes["XOR-MAPPED-ADDRESS"] = ("203.0.113.7", addr[1])
+        self.transport.sendto(bytes(response), addr)
+
+
+@asynccontextmanager
+async def stun_server() -> AsyncIterator[tuple[str, StunServer]]:
+    loop = asyncio.get_running_loop()
+    transport, server = await loop.create_datagram_endpoint(StunServer, local_addr=("127.0.0.1", 0))
+    try:
+        yield f"stun:127.0.0.1:{transport.get_extra_info('sockname')[1]}", server
+    finally:
+        transport.close()
+
+
+@asynccontextmanager
+async def connection(
+    told: Told, stun_urls: list[str] | None = None, turn_servers: list[TurnServer] | None = None
+) -> AsyncIterator[PeerConnection]:
+    made = PeerConnection(LABELS, stun_urls or [], told.put_nowait, turn_servers=turn_servers or [])
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+def bare(sdp: str) -> str:
+    return "".join(f"{line}\r\n" for line in sdp.splitlines() if not line.startswith("a=candidate"))
+
+
+async def until_told(told: Told, kind: str) -> str:
+    while candidate := await told.get():
+        if f"typ {kind}" in candidate["candidate"]:
+            return candidate["candidate"]
+    raise AssertionError(f"the last candidate has been told, and none was {kind}")
+
+
+@pytest.fixture(autouse=True)
+def two_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda use_ipv4, use_ipv6: [IGNORED, ANSWERED])
+
+
+async def test_an_interface_without_a_way_out_holds_back_no_candidate() -> None:
+    told: Told = asyncio.Queue()
+    async with stun_server() as (url, server), connection(told, [url]) as left:
+        await left.offer()
+        async with asyncio.timeout(ice.STUN_TIMEOUT / 2):
+            line = await until_told(told, "srflx")
+        assert "203.0.113.7" in line
+        assert ANSWERED in line
+        assert server.ignored
+
+
+async def test_the_end_of_candidates_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ice, "STUN_TIMEOUT", 0.2)
+    told: Told = asyncio.Queue()
+    async with stun_server() as (url, _), connection(told, [url]) as left:
+        await left.offer()
+        async with asyncio.timeout(3.0):
+            assert "203.0.113.7" in await until_told(told, "srflx")
+            assert await told.get() is None
+
+
+async def test_an_address_that_two_servers_tell_is_one_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ice, "STUN_TIMEOUT", 0.2)
+    told: Told = asyncio.Queue()
+    async with stun_server() as (one, _), stun_server() as (two, _), connection(told, [one, two]) as left:
+        await left.offer()
+        await until_told(told, "srflx")
+        with pytest.raises(AssertionError):
+            await until_told(told, "srflx")
+
+
+async def test_a_relay_that_comes_after_the_peer_s_last_candidate_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Between an IPv6 address and an IPv4 address there is no other way than the relay.
+    addresses = iter((["::1"], [ANSWERED]))
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda use_ipv4, use_ipv6: next(addresses))
+    allocate, ended = turn.relayed_candidate, asyncio.Event()
+
+    async def late(*arguments: Any) -> Any:
+        await ended.wait()
+        return await allocate(*arguments)
+
+    monkeypatch.setattr(turn, "relayed_candidate", late)
+    of_left: Told = asyncio.Queue()
+    of_right: Told = asyncio.Queue()
+    relay = Relay()
+    server = TurnServer(f"turn:127.0.0.1:{await relay.listen()}", "anyone", "secret")
+    try:
+        async with connection(of_left, turn_servers=[server]) as left, connection(of_right) as right:
+            await left.accept_answer(await right.answer(bare(await left.offer())))
+            await left.add_candidate(None)
+            ended.set()
+            while candidate := await of_left.get():
+                await right.add_candidate(candidate)
+            async with asyncio.timeout(10.0):
+                await asyncio.gather(left.connected(), right.connected())
+            assert left.path() == CandidatePair("relay", "host")
+    finally:
+        relay.close()
