@@ -255,6 +255,7 @@ class DtlsBatcher:
         """Deliver what was decrypted."""
         packets, self._packets = self._packets, []
         if packets and self._on_packets:
+            seam.heard(self._dtls)
             self._on_packets(packets, time.monotonic())
 
     def _decrypt_run(self, run: memoryview, segment_size: int) -> None:

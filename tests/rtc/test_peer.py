@@ -16,7 +16,7 @@ from flyx.errors import PeerUnreachable, RemoteProtocolError, TransferInterrupte
 from flyx.rtc import description, peer
 from flyx.rtc.peer import Channel, IceCandidateInit, PeerConnection, TurnServer
 from flyx.rtc.seam import ice
-from flyx.rtc.seam.ice import MAX_LEARNED_CANDIDATES
+from flyx.rtc.seam.connection import MAX_LEARNED_CANDIDATES
 
 LABELS = ("control", "data")
 

@@ -11,10 +11,17 @@ import pytest
 from aioice import Candidate, Connection
 from aioice.ice import StunProtocol
 from aioice.turn import TurnClientUdpProtocol, TurnTransport
-from aiortc import RTCConfiguration, RTCDataChannel, RTCDtlsTransport, RTCPeerConnection, RTCSctpTransport
+from aiortc import (
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCDtlsTransport,
+    RTCIceTransport,
+    RTCPeerConnection,
+    RTCSctpTransport,
+)
 from OpenSSL import SSL
 
-from flyx.rtc.seam import dtls, ice, sctp, turn
+from flyx.rtc.seam import connection, dtls, ice, sctp, turn
 from tests.rtc.relay import Relay
 
 
@@ -34,6 +41,7 @@ async def test_every_private_name_exists_in_the_installed_release() -> None:
         instances: dict[type, Any] = {
             type(gatherer): gatherer,
             Connection: gatherer._connection,
+            RTCIceTransport: pc.sctp.transport.transport,
             RTCDtlsTransport: pc.sctp.transport,
             RTCDataChannel: channel,
             RTCPeerConnection: pc,
@@ -42,7 +50,8 @@ async def test_every_private_name_exists_in_the_installed_release() -> None:
             SSL.Connection: ssl,
             Candidate: Candidate.from_sdp("1 1 udp 1 192.0.2.1 9 typ host"),
         }
-        used = [item for module in (ice, turn, dtls, sctp) for item in module.PRIVATE_NAMES.items()]
+        modules = (connection, ice, turn, dtls, sctp)
+        used = [item for module in modules for item in module.PRIVATE_NAMES.items()]
         assert set(instances) == {kind for kind, _ in used}
         for kind, names in used:
             for name in names:

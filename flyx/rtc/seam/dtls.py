@@ -13,7 +13,8 @@ from aiortc import RTCDtlsTransport, RTCPeerConnection
 from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
 
-from flyx.rtc.seam.ice import COMPONENT, connection_below
+from flyx.rtc.seam.connection import COMPONENT, IceConnection
+from flyx.rtc.seam.ice import connection_below
 
 PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
     RTCDtlsTransport: ("_ssl",),
@@ -88,6 +89,13 @@ def nominated_path(dtls: RTCDtlsTransport) -> Path:
     """Return the path in use; there is one."""
     pair = connection_below(dtls)._nominated[COMPONENT]
     return Path(pair.protocol, pair.protocol.transport, pair.remote_addr)
+
+
+def heard(dtls: RTCDtlsTransport) -> None:
+    """Tell ICE that the peer lives: something has come that it encrypted."""
+    ice = connection_below(dtls)
+    if isinstance(ice, IceConnection):
+        ice.heard()
 
 
 def datagram_protocols(dtls: RTCDtlsTransport) -> list[asyncio.DatagramProtocol]:

@@ -16,24 +16,19 @@ from aioice.ice import StunProtocol, server_reflexive_candidate
 from aiortc import RTCDtlsTransport, RTCIceCandidate, RTCPeerConnection
 from aiortc.rtcicetransport import RTCIceGatherer, candidate_from_aioice
 
+from flyx.rtc.seam.connection import COMPONENT
+
 PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
     RTCIceGatherer: ("_connection",),
     Connection: (
         *("_local_candidates", "_nominated", "_pair_remote_candidate", "_protocols"),
         "_remote_candidates",
     ),
-    Candidate: ("_network_host",),
 }
 """Attributes that instances of these classes have and this module uses."""
 
-MAX_LEARNED_CANDIDATES = 16
-"""Peer-reflexive candidates of one peer. Honest ones have one for each NAT between, and signal the others."""
-
 STUN_TIMEOUT = 5.0
 """Seconds for a STUN server to answer: four requests, the last of which has 1.5 s for its answer."""
-
-COMPONENT = 1
-"""The only component of a data channel's ICE stream."""
 
 LOOPBACK_ADDRESSES = ["127.0.0.1"]
 
@@ -71,28 +66,10 @@ async def gather_host_candidates(pc: RTCPeerConnection) -> list[RTCIceCandidate]
     """
     gatherer = _gatherer(pc)
     ice = gatherer._connection
-    _limit_learned_candidates(ice)
     await gatherer.gather()
     if not ice.local_candidates:
         ice._local_candidates += await ice.get_component_candidates(COMPONENT, LOOPBACK_ADDRESSES)
     return gatherer.getLocalCandidates()
-
-
-def _limit_learned_candidates(ice: Connection) -> None:
-    """Have ICE learn MAX_LEARNED_CANDIDATES peer-reflexive candidates (RFC 8445 §7.3.1.3) and no more.
-
-    A check that passes for the peer's teaches one, and we then check it in turn, whatever address it bears.
-    """
-    check = ice.check_incoming
-
-    def check_if_known(message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
-        remote = ice._remote_candidates
-        known = any((candidate._network_host, candidate.port) == addr[:2] for candidate in remote)
-        learned = sum(candidate.type == "prflx" for candidate in remote)
-        if known or learned < MAX_LEARNED_CANDIDATES:
-            check(message, addr, protocol)
-
-    ice.check_incoming = check_if_known  # type: ignore[method-assign]
 
 
 def host_addresses(pc: RTCPeerConnection) -> list[str]:

@@ -20,10 +20,14 @@ from aiortc.rtcsctptransport import (
 )
 
 from flyx.errors import RemoteProtocolError
+from flyx.rtc.seam import connection
 
 PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
     RTCDataChannel: ("_addBufferedAmount", "_setId"),
-    RTCPeerConnection: ("_RTCPeerConnection__createSctpTransport", "_RTCPeerConnection__sctp"),
+    RTCPeerConnection: (
+        *("_RTCPeerConnection__createDtlsTransport", "_RTCPeerConnection__createSctpTransport"),
+        "_RTCPeerConnection__sctp",
+    ),
     RTCSctpTransport: (
         *("_association_state", "_bundled"),
         *("_data_channel_close", "_data_channel_flush", "_data_channel_id"),
@@ -263,13 +267,20 @@ class SctpSeam(ChannelGuard):
 
 
 class SeamPeerConnection(RTCPeerConnection):
-    """An RTCPeerConnection whose SCTP transport somebody else makes."""
+    """An RTCPeerConnection over our ICE connection, whose SCTP transport somebody else makes."""
 
     def __init__(
         self, configuration: RTCConfiguration, make_sctp: Callable[[RTCDtlsTransport], RTCSctpTransport]
     ) -> None:
         self._make_sctp = make_sctp
         super().__init__(configuration)
+
+    def _RTCPeerConnection__createDtlsTransport(self) -> RTCDtlsTransport:
+        original: Callable[[RTCPeerConnection], RTCDtlsTransport]
+        original = RTCPeerConnection._RTCPeerConnection__createDtlsTransport  # type: ignore[attr-defined]
+        transport = original(self)
+        connection.install(transport)
+        return transport
 
     def _RTCPeerConnection__createSctpTransport(self) -> None:
         original: Callable[[RTCPeerConnection], None]

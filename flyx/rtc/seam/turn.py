@@ -13,7 +13,8 @@ from aioice.turn import TurnTransport
 from aiortc import RTCIceCandidate, RTCPeerConnection
 from aiortc.rtcicetransport import candidate_from_aioice
 
-from flyx.rtc.seam.ice import COMPONENT, add_local_candidate, connection_of
+from flyx.rtc.seam.connection import COMPONENT
+from flyx.rtc.seam.ice import add_local_candidate, connection_of
 
 PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
     TurnTransport: ("_TurnTransport__close_task", "_TurnTransport__send_tasks"),

@@ -1,0 +1,553 @@
+"""aioice's ICE connection with checks, nomination and consent of our own.
+
+aioice gathers, answers and authenticates; what differs here:
+
+- Nomination is regular, and goes on: a pair of better rank that begins to work later is gone over to, as long
+  as the connection lives (flyx.rtc.nomination). aioice takes the first that works, and then stops checking.
+- A check that comes in has its pair's own check sent again at once (RFC 8445 §7.3.1.4): the NAT between has
+  just been seen to be open. aioice waits for its timer.
+- A check fails after 10 s, not after 63.
+- Consent ends 30 s after the last sign of life, however late the answers come (RFC 7675 §5.1). aioice hears
+  an answer for 0.5 s, and so closes a healthy path with a longer round trip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from itertools import count
+
+from aioice import Candidate, Connection, stun
+from aioice.candidate import candidate_priority
+from aioice.ice import ICE_COMPLETED, ICE_FAILED, CandidatePair, StunProtocol
+from aioice.mdns import is_mdns_hostname
+from aiortc import RTCDtlsTransport, RTCIceTransport
+from aiortc.rtcicetransport import RTCIceGatherer
+
+from flyx.rtc.nomination import CandidateKind, Rank, nomination_delay, rank
+
+logger = logging.getLogger("flyx.rtc")
+
+PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
+    RTCIceGatherer: ("_connection",),
+    RTCIceTransport: ("_connection", "_recv", "_send"),
+    Connection: (
+        *("_check_list", "_check_list_done", "_check_list_state", "_closing", "_early_checks"),
+        *("_check_list_maybe_fail", "_early_checks_done", "_end_remote_candidates", "_find_pair"),
+        *("_nominated", "_pair_remote_candidate", "_protocols", "_query_consent_task", "_remote_candidates"),
+        *("_remote_candidates_expected", "_unfreeze_initial"),
+    ),
+    Candidate: ("_network_host",),
+}
+"""Attributes that instances of these classes have and this module uses."""
+
+COMPONENT = 1
+"""The only component of a data channel's ICE stream."""
+
+CHECK_PACING = 0.02
+"""Seconds between the beginnings of two checks: Ta (RFC 8445 §14.2 allows 5 ms and more)."""
+
+CHECK_SCHEDULE = (0.5, 0.5, 1.0, 1.5, 2.0, 2.0, 2.5)
+"""Seconds after each request of a check until the next one, and after the last until the pair has failed.
+
+RFC 8489 §6.2.1 doubles from 0.5 s and gives up after 39.5 s, aioice after 63. What matters here is that NATs
+are tried often while the other side's candidates still come, that a round trip of 2 s is no failure, and that
+a person is told after 10 s rather than 60.
+"""
+
+MAX_LEARNED_CANDIDATES = 16
+"""Peer-reflexive candidates of one peer. Honest ones have one for each NAT between, and signal the others."""
+
+MAX_PAIRS = 200
+"""Pairs that are checked; RFC 8445 §6.1.2.5 has 100, and only so many that pacing is done with in 4 s."""
+
+RELAYED_TURN = 4
+"""Each such check is one of a relayed pair, if there is one: else they would wait for all direct ones."""
+
+RECHECK_INTERVAL = 5.0
+"""Seconds until a direct pair that failed is tried again while a relay is in use; doubled each time."""
+
+CONSENT_INTERVAL = 5.0
+"""Seconds between consent checks, times 0.8 to 1.2 (RFC 7675 §5.1)."""
+
+CONSENT_TIMEOUT = 30.0
+"""Seconds without a sign of life after which nothing more is sent (RFC 7675 §5.1)."""
+
+ROLE_CONFLICT = 487
+"""Error of STUN: both sides claim the same role (RFC 8445 §7.3.1.1)."""
+
+MAX_ROLE_SWITCHES = 3
+"""Of one check: an honest peer decides it at once."""
+
+
+def install(dtls: RTCDtlsTransport) -> None:
+    """Have a DTLS transport that nobody has used yet run over an IceConnection."""
+    transport = dtls.transport
+    ours = IceConnection()
+    transport.iceGatherer._connection = transport._connection = ours
+    transport._recv, transport._send = ours.recv, ours.send
+
+
+class Pair(CandidatePair):
+    """A candidate pair and how its checks went."""
+
+    def __init__(self, protocol: StunProtocol, remote_candidate: Candidate) -> None:
+        super().__init__(protocol, remote_candidate)
+        # The check under way.
+        self.transaction: _Transaction | None = None
+        # Seconds of the last round trip that was measured.
+        self.round_trip: float | None = None
+        # How many checks have been begun, and when a failed one may be again, on asyncio's clock.
+        self.checks = 0
+        self.retry_at = 0.0
+        # The peer has checked this pair without nominating it: if it does so now, it means it.
+        self.checked_plainly = False
+
+    @property
+    def rank(self) -> Rank:
+        """How good it is."""
+        return rank(_kind(self.local_candidate), _kind(self.remote_candidate))
+
+    @property
+    def open(self) -> bool:
+        """Whether its check is still to come, or under way."""
+        return self.state in _OPEN
+
+
+_OPEN = (CandidatePair.State.FROZEN, CandidatePair.State.WAITING, CandidatePair.State.IN_PROGRESS)
+
+
+def _kind(candidate: Candidate) -> CandidateKind:
+    return CandidateKind(candidate.type, candidate.priority)
+
+
+class _Transaction:
+    """A STUN request that is repeated by our schedule, or at once when there is reason to."""
+
+    def __init__(self, pair: CandidatePair, request: stun.Message, key: bytes) -> None:
+        request.add_message_integrity(key)
+        self._pair = pair
+        self._request = request
+        self._key = key
+        self._answer: asyncio.Future[stun.Message] = asyncio.get_running_loop().create_future()
+        self._sent_at: list[float] = []
+
+    async def run(self, schedule: tuple[float, ...]) -> float | None:
+        """Send the request until it is answered; return the round trip if it is certain.
+
+        Raises:
+            stun.TransactionFailed: the answer is an error, or came from elsewhere than the request went to.
+            stun.TransactionTimeout: there is none.
+        """
+        transactions = self._pair.protocol.transactions
+        transactions[self._request.transaction_id] = self  # type: ignore[assignment]  # all that is used of one
+        try:
+            for delay in schedule:
+                self.send()
+                await asyncio.wait((self._answer,), timeout=delay)
+                if self._answer.done():
+                    self._answer.result()
+                    return time.monotonic() - self._sent_at[0] if len(self._sent_at) == 1 else None
+            raise stun.TransactionTimeout
+        finally:
+            del transactions[self._request.transaction_id]
+
+    def send(self) -> None:
+        """Send the request once more."""
+        self._sent_at.append(time.monotonic())
+        self._pair.protocol.send_stun(self._request, self._pair.remote_addr)
+
+    def response_received(self, message: stun.Message, addr: tuple[str, int]) -> None:
+        """Take what the protocol has received for this transaction."""
+        if self._answer.done() or not message.check_message_integrity(self._key):
+            # Not from the peer: it may still answer (RFC 8489 §9.1.4).
+            return
+        # RFC 8445 §7.2.5.2.1: an answer from another address proves nothing about this pair.
+        if message.message_class is stun.Class.RESPONSE and addr == self._pair.remote_addr:
+            self._answer.set_result(message)
+        else:
+            self._answer.set_exception(stun.TransactionFailed(message))
+
+
+class _ConsentCheck:
+    """A consent check that stays answerable for as long as the answer may count."""
+
+    def __init__(self, connection: IceConnection, key: bytes) -> None:
+        self._connection = connection
+        self._key = key
+
+    def response_received(self, message: stun.Message, addr: tuple[str, int]) -> None:
+        """Take what the protocol has received for this transaction."""
+        if message.message_class is stun.Class.RESPONSE and message.check_message_integrity(self._key):
+            self._connection.heard()
+
+
+class IceConnection(Connection):
+    """The ICE connection of one peer connection."""
+
+    def __init__(self) -> None:
+        super().__init__(ice_controlling=False)
+        # Runs from connect() to close().
+        self._checking: asyncio.Task[None] | None = None
+        # There may be a pair to check.
+        self._due = asyncio.Event()
+        self._begun = count(1)
+        # When the first pair worked; when the nomination waits for a better one, its timer; then its task.
+        self._working_since: float | None = None
+        self._nomination_timer: asyncio.TimerHandle | None = None
+        self._nomination: asyncio.Task[None] | None = None
+        # When anything authentic last came from the peer.
+        self._heard_at = 0.0
+
+    @property
+    def selected(self) -> Pair | None:
+        """The pair in use."""
+        pair = self._nominated.get(COMPONENT)
+        assert pair is None or isinstance(pair, Pair)
+        return pair
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """All pairs, the best first."""
+        return [pair for pair in self._check_list if isinstance(pair, Pair)]
+
+    def heard(self) -> None:
+        """Something has come that only the peer can have sent: it wants what we send (RFC 7675 §4)."""
+        self._heard_at = _now()
+
+    async def connect(self) -> None:
+        """Check pairs until one is nominated, and go on checking better ones until close().
+
+        Raises:
+            ConnectionError: every pair has failed, and no more candidates come on either side.
+        """
+        if self.remote_username is None or self.remote_password is None:
+            raise ConnectionError("the peer's ICE credentials are missing")
+        for remote_candidate in self._remote_candidates:
+            self._pair_remote_candidate(remote_candidate)
+        self.sort_check_list()
+        self._unfreeze_initial()
+        for early in self._early_checks:
+            self.check_incoming(*early)
+        self._early_checks.clear()
+        self._early_checks_done = True
+        self._check_list_maybe_fail()
+        self._checking = asyncio.create_task(self._check())
+        if await self._check_list_state.get() != ICE_COMPLETED:
+            raise ConnectionError("ICE negotiation failed")
+        self._query_consent_task = asyncio.create_task(self.query_consent())
+
+    async def close(self) -> None:
+        """End everything; safe to call more than once."""
+        self._closing = True
+        if self._nomination_timer:
+            self._nomination_timer.cancel()
+        tasks = [task for task in (self._checking, self._nomination) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await super().close()
+
+    # Pairs.
+
+    def _pair_remote_candidate(self, remote_candidate: Candidate) -> None:
+        named = is_mdns_hostname(remote_candidate.host)
+        for protocol in self._protocols:
+            local = protocol.local_candidate
+            # Relaying to an mDNS candidate would tell the TURN server the address behind the name.
+            if named and local.type == "relay":
+                continue
+            if local.can_pair_with(remote_candidate) and not self._find_pair(protocol, remote_candidate):
+                self._check_list.append(Pair(protocol, remote_candidate))
+        self._prune()
+        self._due.set()
+
+    def _prune(self) -> None:
+        """Keep MAX_PAIRS, the best of direct and of relayed ones (RFC 8445 §6.1.2.5)."""
+        if len(self._check_list) <= MAX_PAIRS:
+            return
+        self.sort_check_list()
+        direct = [pair for pair in self.pairs if not pair.rank.relays]
+        relayed = [pair for pair in self.pairs if pair.rank.relays]
+        while len(self._check_list) > MAX_PAIRS:
+            group = max(direct, relayed, key=len)
+            pair = group.pop()
+            if pair.task is None and pair.state is not CandidatePair.State.SUCCEEDED:
+                self._check_list.remove(pair)
+            elif not direct and not relayed:
+                return
+
+    # Checks.
+
+    async def _check(self) -> None:
+        """Begin a check every CHECK_PACING, as long as there is one to begin (RFC 8445 §6.1.4.2)."""
+        while True:
+            self._due.clear()
+            pair = self._next_pair()
+            if pair is not None:
+                self.check_start_task(pair)
+                await asyncio.sleep(CHECK_PACING)
+                continue
+            try:
+                async with asyncio.timeout(self._until_retry()):
+                    await self._due.wait()
+            except TimeoutError:
+                pass
+
+    def _next_pair(self) -> Pair | None:
+        """Return the pair to check next: the best that waits, else that is frozen, else that is due again."""
+        candidates = [pair for pair in self.pairs if pair.task is None and self._is_wanted(pair)]
+        if next(self._begun) % RELAYED_TURN == 0:
+            candidates.sort(key=lambda pair: not pair.rank.relays)
+        now = _now()
+        for state in (CandidatePair.State.WAITING, CandidatePair.State.FROZEN):
+            for pair in candidates:
+                if pair.state is state:
+                    return pair
+        again = [pair for pair in candidates if self._may_be_tried_again(pair) and pair.retry_at <= now]
+        return again[0] if again else None
+
+    def _is_wanted(self, pair: Pair) -> bool:
+        return self.selected is None or pair.rank < self.selected.rank
+
+    def _may_be_tried_again(self, pair: Pair) -> bool:
+        """Whether a failed pair is worth it: a relay costs somebody, and a NAT may open later."""
+        return pair.state is CandidatePair.State.FAILED and self.selected is not None and not pair.rank.relays
+
+    def _until_retry(self) -> float | None:
+        times = [
+            pair.retry_at for pair in self.pairs if self._is_wanted(pair) and self._may_be_tried_again(pair)
+        ]
+        return max(0.0, min(times) - _now()) if times else None
+
+    async def check_start(self, pair: CandidatePair) -> None:
+        """Check a pair (RFC 8445 §7.2)."""
+        assert isinstance(pair, Pair)
+        self.check_state(pair, CandidatePair.State.IN_PROGRESS)
+        pair.checks += 1
+        if await self._ask(pair, nominate=False):
+            self.check_state(pair, CandidatePair.State.SUCCEEDED)
+            if pair.remote_nominated and not self.ice_controlling:
+                pair.nominated = self._is_to_follow(pair)
+        else:
+            self.check_state(pair, CandidatePair.State.FAILED)
+            pause = RECHECK_INTERVAL * 2 ** (pair.checks - 1)
+            pair.retry_at = _now() + pause
+        self.check_complete(pair)
+
+    async def _ask(self, pair: Pair, *, nominate: bool) -> bool:
+        """Send a Binding request; return whether the peer has answered it with success."""
+        assert self.remote_password is not None
+        for _ in range(MAX_ROLE_SWITCHES):
+            controlling = self.ice_controlling
+            request = self.build_request(pair, nominate=nominate)
+            pair.transaction = _Transaction(pair, request, self.remote_password.encode())
+            try:
+                round_trip = await pair.transaction.run(CHECK_SCHEDULE)
+            except stun.TransactionFailed as error:
+                if error.response.error_code != ROLE_CONFLICT:
+                    return False
+                # RFC 8445 §7.2.5.1.
+                if self.ice_controlling is controlling:
+                    self.switch_role(ice_controlling=not controlling)
+                if nominate and not self.ice_controlling:
+                    return False
+            except stun.TransactionError:
+                return False
+            else:
+                pair.round_trip = round_trip or pair.round_trip
+                self.heard()
+                return True
+            finally:
+                pair.transaction = None
+        return False
+
+    def build_request(self, pair: CandidatePair, nominate: bool) -> stun.Message:
+        """Return a Binding request for a pair."""
+        request = super().build_request(pair, nominate)
+        if pair.local_candidate.type == "relay":
+            # The priority of a candidate that the peer would learn from this (RFC 8445 §7.1.1): that it is a
+            # relay must be seen even so.
+            request.attributes["PRIORITY"] = candidate_priority(COMPONENT, "relay")
+        return request
+
+    def check_complete(self, pair: CandidatePair) -> None:
+        """A check has ended, or the peer has nominated a pair that works."""
+        assert isinstance(pair, Pair)
+        pair.task = None
+        self._due.set()
+        if pair.state is CandidatePair.State.SUCCEEDED:
+            if self._working_since is None:
+                self._working_since = _now()
+            if pair.nominated:
+                pair.nominated = False
+                self._select(pair)
+            for other in self._check_list:
+                # RFC 8445 §7.2.5.3.3.
+                if (
+                    other.local_candidate.foundation == pair.local_candidate.foundation
+                    and other.state is CandidatePair.State.FROZEN
+                ):
+                    self.check_state(other, CandidatePair.State.WAITING)
+        self._weigh()
+        self._check_list_maybe_fail()
+
+    def check_incoming(self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
+        """Take an authentic check of the peer (RFC 8445 §7.3.1)."""
+        remote = self._remote_candidate(message, addr)
+        if remote is None:
+            return
+        self.heard()
+        pair = self._find_pair(protocol, remote)
+        if pair is None:
+            pair = Pair(protocol, remote)
+            pair.state = CandidatePair.State.WAITING
+            self._check_list.append(pair)
+            self.sort_check_list()
+        assert isinstance(pair, Pair)
+        if pair.state in (CandidatePair.State.FROZEN, CandidatePair.State.FAILED):
+            self.check_state(pair, CandidatePair.State.WAITING)
+        if pair.state is CandidatePair.State.WAITING:
+            self.check_start_task(pair)
+        elif pair.transaction:
+            pair.transaction.send()
+        if "USE-CANDIDATE" not in message.attributes:
+            pair.checked_plainly = True
+        elif not self.ice_controlling and self._is_to_follow(pair):
+            for other in self.pairs:
+                other.remote_nominated = other is pair
+            if pair.state is CandidatePair.State.SUCCEEDED:
+                pair.nominated = True
+                self.check_complete(pair)
+
+    def _remote_candidate(self, message: stun.Message, addr: tuple[str, int]) -> Candidate | None:
+        """Return the remote candidate of an address, learned if it is new (§7.3.1.3); None if it is too many.
+
+        A check that passes for the peer's teaches one, and we then check it in turn, whatever its address.
+        """
+        for candidate in self._remote_candidates:
+            if (candidate._network_host, candidate.port) == addr:
+                return candidate
+        learned = sum(candidate.type == "prflx" for candidate in self._remote_candidates)
+        if learned >= MAX_LEARNED_CANDIDATES:
+            return None
+        foundation = f"prflx{learned}"
+        priority = message.attributes.get("PRIORITY", 1)
+        candidate = Candidate(foundation, COMPONENT, "udp", priority, addr[0], addr[1], "prflx")
+        self._remote_candidates.append(candidate)
+        return candidate
+
+    # The path in use.
+
+    def _is_to_follow(self, pair: Pair) -> bool:
+        """Whether to take a nomination of the peer: the last one that it means, else the best.
+
+        A peer that nominates aggressively nominates every pair that it checks (RFC 5245 §8.1.1.2).
+        """
+        selected = self.selected
+        if selected is None or pair.checked_plainly:
+            return True
+        return self._check_list.index(pair) < self._check_list.index(selected)
+
+    def _select(self, pair: Pair) -> None:
+        """Send through this pair from now on."""
+        if pair is self.selected:
+            return
+        logger.debug("path %s with %s", pair, pair.rank)
+        self._nominated[COMPONENT] = pair
+        for other in self.pairs:
+            if other.state is CandidatePair.State.IN_PROGRESS and other.task and not self._is_wanted(other):
+                other.task.cancel()
+                other.task = None
+                self.check_state(other, CandidatePair.State.FROZEN)
+        if not self._check_list_done:
+            self._check_list_done = True
+            self._check_list_state.put_nowait(ICE_COMPLETED)
+
+    def _weigh(self) -> None:
+        """Nominate the best pair that works, now or when no better one comes for a while."""
+        if self._nomination_timer:
+            self._nomination_timer.cancel()
+            self._nomination_timer = None
+        if not self.ice_controlling or self._closing or self._nomination:
+            return
+        working = [pair for pair in self.pairs if pair.state is CandidatePair.State.SUCCEEDED]
+        best = min(working, key=lambda pair: pair.rank, default=None)
+        if best is None or not self._is_wanted(best):
+            return
+        assert self._working_since is not None
+        delay = nomination_delay(
+            best.rank,
+            (pair.rank for pair in self.pairs if pair.open),
+            _now() - self._working_since,
+            more_to_come=self._remote_candidates_expected(),
+        )
+        if delay:
+            self._nomination_timer = asyncio.get_running_loop().call_later(delay, self._weigh)
+        else:
+            self._nomination = asyncio.create_task(self._nominate(best))
+
+    async def _nominate(self, pair: Pair) -> None:
+        """Have the peer use a pair that works, and use it (RFC 8445 §8.1.1)."""
+        succeeded = await self._ask(pair, nominate=True)
+        self._nomination = None
+        if succeeded:
+            self._select(pair)
+        else:
+            self.check_state(pair, CandidatePair.State.FAILED)
+        self._weigh()
+        self._check_list_maybe_fail()
+
+    def _end_remote_candidates(self) -> None:
+        if self._early_checks_done:
+            self._weigh()
+            self._check_list_maybe_fail()
+
+    def _check_list_maybe_fail(self) -> None:
+        if self._check_list_done or self._remote_candidates_expected():
+            return
+        if all(pair.state is CandidatePair.State.FAILED for pair in self._check_list):
+            self._check_list_done = True
+            self._check_list_state.put_nowait(ICE_FAILED)
+
+    # Consent.
+
+    async def query_consent(self) -> None:
+        """Ask the peer every few seconds whether it still wants what we send; close after a long silence.
+
+        RFC 7675 §5.1. The controlling side nominates by the way, so that both sides use the same pair even if
+        two nominations have overtaken one another.
+        """
+        assert self.remote_password is not None
+        key = self.remote_password.encode()
+        pending: list[tuple[float, StunProtocol, bytes]] = []
+        self.heard()
+        try:
+            while (now := _now()) - self._heard_at < CONSENT_TIMEOUT:
+                while pending and now - pending[0][0] > CONSENT_TIMEOUT:
+                    _forget(*pending.pop(0)[1:])
+                pair = self.selected
+                if pair is not None:
+                    request = self.build_request(pair, nominate=True)
+                    request.add_message_integrity(key)
+                    check = _ConsentCheck(self, key)
+                    pair.protocol.transactions[request.transaction_id] = check  # type: ignore[assignment]
+                    pending.append((now, pair.protocol, request.transaction_id))
+                    pair.protocol.send_stun(request, pair.remote_addr)
+                pause = CONSENT_INTERVAL * random.uniform(0.8, 1.2)  # noqa: S311  # no secret
+                await asyncio.sleep(min(pause, self._heard_at + CONSENT_TIMEOUT - now))
+        finally:
+            for _, protocol, transaction_id in pending:
+                _forget(protocol, transaction_id)
+        self._query_consent_task = None
+        await self.close()
+
+
+def _forget(protocol: StunProtocol, transaction_id: bytes) -> None:
+    protocol.transactions.pop(transaction_id, None)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
