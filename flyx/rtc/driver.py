@@ -25,6 +25,7 @@ from flyx.rtc.seam.sctp import SctpSeam, SeamPeerConnection, StockSctp
 from flyx.sctp.association import MAX_BURST_PACKETS, Association, Closed, Established, StreamsReset
 from flyx.sctp.config import DTLS_MTU, Config
 from flyx.sctp.congestion import make_controller
+from flyx.sctp.congestion.base import CongestionController
 from flyx.sctp.transmission import PACKET_OVERHEAD
 
 logger = logging.getLogger("flyx.rtc")
@@ -93,24 +94,27 @@ class SctpTransport(SctpSeam):
     def begin(self, remote_port: int) -> None:
         """DTLS is connected: send INIT."""
         batcher = self._batcher = DtlsBatcher(self.transport)
-        initial = (DTLS_MTU - batcher.record_overhead) & ~3
         config = Config(
             packet_overhead=batcher.record_overhead,
-            initial_packet_size=initial,
-            max_packet_size=MAX_PACKET_SIZE if batcher.never_fragments else initial,
+            initial_packet_size=_initial_packet_size(batcher),
+            max_packet_size=_max_packet_size(batcher),
             max_message_size=self.getCapabilities().maxMessageSize,
         )
         self._association = Association(
             config=config,
             local_port=self.port,
             remote_port=remote_port,
-            controller=make_controller(self._congestion, initial - PACKET_OVERHEAD, random.random),
+            controller=self._make_controller(batcher),
             checksum=crc32c,
             draw=secrets.randbits,
         )
         self._association.connect(time.monotonic())
         batcher.start(self._packets_received)
         self._pump()
+
+    def _make_controller(self, batcher: DtlsBatcher) -> CongestionController:
+        size = _initial_packet_size(batcher) - PACKET_OVERHEAD
+        return make_controller(self._congestion, size, random.random)
 
     def end(self) -> None:
         """Abort the association and give the datagrams back to aiortc."""
@@ -200,6 +204,9 @@ class SctpTransport(SctpSeam):
         """Send what may leave; return when to go on if that was not all."""
         batcher = self._batcher
         assert batcher is not None
+        if batcher.path_changed():
+            self._fragments = False
+            association.path_changed(self._make_controller(batcher), _max_packet_size(batcher), now)
         for _ in range(MAX_BURSTS):
             if batcher.backlog > MAX_BACKLOG:
                 return now + BACKLOG_PAUSE
@@ -230,3 +237,12 @@ class SctpTransport(SctpSeam):
         if deadlines:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(0.0, min(deadlines) - now), self._timeout)
+
+
+def _initial_packet_size(batcher: DtlsBatcher) -> int:
+    return (DTLS_MTU - batcher.record_overhead) & ~3
+
+
+def _max_packet_size(batcher: DtlsBatcher) -> int:
+    """Bytes of the largest packet that is tried on the path in use."""
+    return MAX_PACKET_SIZE if batcher.never_fragments else _initial_packet_size(batcher)

@@ -82,6 +82,8 @@ class DtlsBatcher:
         # The path that self._path was looked up for.
         self._pair: object | None = None
         self._path: seam.Path | None = None
+        # The path that path_changed() knew of last.
+        self._known_pair = seam.nominated_pair(transport)
 
     @property
     def record_overhead(self) -> int:
@@ -99,6 +101,14 @@ class DtlsBatcher:
         """Whether a packet that arrives proves that its size fits the path (RFC 8899 §3)."""
         transport = self._find_path().transport
         return isinstance(transport, UdpTransport) and transport.never_fragments
+
+    def path_changed(self) -> bool:
+        """Whether ICE has gone over to another path since this was asked last."""
+        pair = seam.nominated_pair(self._dtls)
+        if pair is None or pair is self._known_pair:
+            return False
+        changed, self._known_pair = self._known_pair is not None, pair
+        return changed
 
     def allow_fragments(self, allowed: bool) -> None:
         """Let IP fragment what is sent from now on, or forbid it again."""

@@ -44,7 +44,7 @@ from flyx.sctp.rto import RTO_INITIAL, RTO_MAX
 from flyx.sctp.send_queue import OutgoingMessage, SendQueue
 from flyx.sctp.serial import TSN_MODULUS
 from flyx.sctp.timers import Timer, Timers
-from flyx.sctp.transmission import MAX_BURST_PACKETS, PACKET_OVERHEAD, Peer, Transmission
+from flyx.sctp.transmission import MAX_BURST_PACKETS, Peer, Transmission
 
 __all__ = [
     "MAX_BURST_PACKETS",
@@ -58,8 +58,7 @@ __all__ = [
 ]
 
 _EXTENSIONS = frozenset({ChunkType.RE_CONFIG, ChunkType.FORWARD_TSN, ChunkType.PAD})
-_COOKIE_BITS = 128
-_MAX_OFFERED = 4
+_COOKIE_BITS, _MAX_OFFERED = 128, 4
 
 _MOVES_DATA = {State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_RECEIVED}
 _TAKES_DATA = {State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_SENT}
@@ -278,9 +277,8 @@ class Association:
         if len(packet) < COMMON_HEADER_SIZE + 4:
             return
         _, _, tag, _ = COMMON_HEADER.unpack_from(packet)
-        if not (self._zero_checksum_in and has_zero_checksum(packet)) and not checksum_ok(
-            packet, self._checksum
-        ):
+        unchecked = self._zero_checksum_in and has_zero_checksum(packet)
+        if not unchecked and not checksum_ok(packet, self._checksum):
             return
         has_data = False
         try:
@@ -499,6 +497,13 @@ class Association:
 
     # The path.
 
+    def path_changed(self, controller: CongestionController, max_packet_size: int, now: float) -> None:
+        """Packets take another path from now on; the arguments are as for a new association."""
+        self._controller = controller
+        self._path_mtu.begin_again(max_packet_size, now)
+        if self._transmission:
+            self._transmission.path_changed(controller, now)
+
     def _probe_path(self, now: float) -> None:
         if self.state is not State.ESTABLISHED:
             return
@@ -591,6 +596,3 @@ class Association:
             self._resend = None
             self._control.chunks.clear()
             self._events.append(Closed(error, violated))
-
-
-assert PACKET_OVERHEAD == COMMON_HEADER_SIZE + 16

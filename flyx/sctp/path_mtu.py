@@ -52,20 +52,29 @@ class PathMtu:
         magic: recognises our own probes among heartbeats; 32 bits.
         """
         self.size = self._initial = initial
-        sizes = {min(size - packet_overhead, largest) & ~3 for size in DATAGRAM_SIZES}
-        self._sizes = sorted(size for size in sizes if size > initial)
         self._packet_overhead = packet_overhead
+        self._knows_pad = True
+        self._sizes = self._sizes_up_to(largest)
         self._magic = magic
         self._tries = 0
         # Answers to probes that left before this are of no use.
         self._since = -inf
-        self._knows_pad = True
 
     def spare_stranger(self) -> None:
         """The peer may survive neither PAD nor packets above the Internet's; before the first probes."""
         self._knows_pad = False
-        largest = LARGEST_FOR_STRANGERS - self._packet_overhead
-        self._sizes = [size for size in self._sizes if size <= largest]
+        self._sizes = self._sizes_up_to(max(self._sizes, default=self._initial))
+
+    def begin_again(self, largest: int, now: float) -> None:
+        """The path is another one, on which packets may not be larger than this: nothing is known of it."""
+        self._sizes = self._sizes_up_to(largest)
+        self.fall_back(now)
+
+    def _sizes_up_to(self, largest: int) -> list[int]:
+        if not self._knows_pad:
+            largest = min(largest, LARGEST_FOR_STRANGERS - self._packet_overhead)
+        sizes = {min(size - self._packet_overhead, largest) & ~3 for size in DATAGRAM_SIZES}
+        return sorted(size for size in sizes if size > self._initial)
 
     def probes(self, now: float) -> tuple[list[list[bytes]], float]:
         """Return the chunks of each probe packet to send, smallest first, and when to ask again."""

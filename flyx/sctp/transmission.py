@@ -111,6 +111,22 @@ class Transmission:
         self._pacer.on_max_packet_size(size)
         self._controller.on_max_packet_size(size - PACKET_OVERHEAD)
 
+    def path_changed(self, controller: CongestionController, now: float) -> None:
+        """Forget what was measured of the path before: round trips, congestion and the path MTU.
+
+        What is on its way stays so: where one path is left for a better one, both carry it. As QUIC does
+        (RFC 9000 §9.4); RFC 9260 knows paths by their addresses, and keeps all of this for each (§6.3.1, §7).
+        """
+        self._controller = controller
+        self.rtt = RttEstimator()
+        self._pacer = Pacer(self._path_mtu.size)
+        self.path_mtu_changed()
+        self.outstanding.large_losses = 0
+        # What has been cut for larger packets is fragmented until it is through, and no probe leaves before.
+        self.oversized = True
+        self._timers.stop(Timer.HEARTBEAT)
+        self._watch_path_mtu(now)
+
     def _watch_path_mtu(self, now: float) -> None:
         """Fall back when large packets do not pass any more; search anew when the last of them is through.
 

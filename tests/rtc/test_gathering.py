@@ -11,8 +11,10 @@ import pytest
 from aioice import stun
 
 from flyx.rtc.peer import CandidatePair, IceCandidateInit, PeerConnection, TurnServer
+from flyx.rtc.seam import connection as seam_connection
 from flyx.rtc.seam import ice, turn
 from tests.rtc.relay import Relay
+from tests.rtc.test_peer import Ear
 
 Told = asyncio.Queue[IceCandidateInit | None]
 
@@ -134,5 +136,61 @@ async def test_a_relay_that_comes_after_the_peer_s_last_candidate_is_used(
             async with asyncio.timeout(10.0):
                 await asyncio.gather(left.connected(), right.connected())
             assert left.path() == CandidatePair("relay", "host")
+    finally:
+        relay.close()
+
+
+class Shut:
+    """A transport out of which nothing comes."""
+
+    def __init__(self, transport: asyncio.DatagramTransport) -> None:
+        self.inner = transport
+
+    def sendto(self, data: Any, addr: Any = None) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+async def test_a_transfer_leaves_its_relay_for_a_direct_path_that_opens_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(seam_connection, "RECHECK_INTERVAL", 0.05)
+    monkeypatch.setattr(seam_connection, "CHECK_SCHEDULE", (0.1, 0.1))
+    addresses = iter(([IGNORED], [ANSWERED]))
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda use_ipv4, use_ipv6: next(addresses))
+    of_left: Told = asyncio.Queue()
+    of_right: Told = asyncio.Queue()
+    relay = Relay()
+    server = TurnServer(f"turn:127.0.0.1:{await relay.listen()}", "anyone", "secret")
+    try:
+        async with connection(of_left, turn_servers=[server]) as left, connection(of_right) as right:
+            answer = await right.answer(bare(await left.offer()))
+            protocols = ice.connection_of(left._pc)._protocols
+            (host,) = [each for each in protocols if each.local_candidate.type == "host"]
+            open_transport, host.transport = host.transport, Shut(host.transport)  # type: ignore[assignment]
+            await left.accept_answer(answer)
+            while candidate := await of_left.get():
+                if "typ relay" in candidate["candidate"]:
+                    await right.add_candidate(candidate)
+            async with asyncio.timeout(20.0):
+                ours, theirs = await asyncio.gather(left.connected(), right.connected())
+                assert left.path() == CandidatePair("relay", "host")
+                ear = Ear()
+                theirs.data.listen(ear)
+                host.transport = open_transport
+                sent = received = 0
+                while left.path() != CandidatePair("host", "host") or right.path() is None or sent < 200:
+                    ours.data.send(sent.to_bytes(4, "big") * 4000)
+                    sent += 1
+                    await asyncio.sleep(0.005)
+                relayed = relay.relayed
+                ours.data.send(b"last")
+                while (message := await ear.messages.get()) != b"last":
+                    assert message == received.to_bytes(4, "big") * 4000
+                    received += 1
+                assert received == sent
+                assert relay.relayed - relayed < 100
     finally:
         relay.close()

@@ -36,7 +36,8 @@ class _JumpingSelector(selectors.SelectSelector):
         events = super().select(0)
         if not events:
             assert timeout is not None, "everybody waits, and nothing is to come"
-            self._loop.now += timeout
+            # Never nothing, which a rounded sum could be.
+            self._loop.now += max(timeout, 1e-6)
         return events
 
 

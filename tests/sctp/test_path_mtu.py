@@ -4,6 +4,7 @@ import pytest
 
 from flyx.sctp.chunks import ChunkType
 from flyx.sctp.config import Config
+from flyx.sctp.congestion import make_controller
 from flyx.sctp.packet import serialize_packet, split_chunks_untrusted, split_parameters_untrusted
 from flyx.sctp.path_mtu import RAISE_INTERVAL, TRIES, PathMtu
 from tests.sctp.link import Conditions, Link
@@ -166,4 +167,34 @@ def test_losses_of_large_packets_on_a_path_that_takes_them_change_nothing():
     link = sending()
     link.conditions = Conditions(rate=5e6, loss=0.1)
     link.run(until=link.now + 60, done=lambda: len(link.right.messages) == 40)
+    assert link.left.association.max_packet_size == 16384
+
+
+INITIAL = Config().initial_packet_size
+
+
+def change_path(link, controller="bbr", largest=16384):
+    for endpoint in (link.left, link.right):
+        congestion = make_controller(controller, INITIAL - 28, link.random.random)
+        endpoint.association.path_changed(congestion, largest, link.now)
+
+
+def test_another_path_is_searched_anew_while_what_is_on_its_way_arrives():
+    link = sending()
+    begun = link.now
+    link.conditions = Conditions(rate=5e6, mtu=1300)
+    change_path(link)
+    assert link.left.association.max_packet_size == INITIAL
+    finish(link, begun, 8)
+    link.run(until=link.now + 1)
+    assert INITIAL < link.left.association.max_packet_size <= 1300
+
+
+def test_a_path_that_takes_larger_packets_than_that_of_a_relay_is_made_use_of():
+    link = Link(config=Config(max_packet_size=INITIAL))
+    link.connect()
+    link.run(until=link.now + 4)
+    assert link.left.association.max_packet_size == INITIAL
+    change_path(link)
+    link.run(until=link.now + 1)
     assert link.left.association.max_packet_size == 16384

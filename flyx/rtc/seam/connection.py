@@ -457,6 +457,8 @@ class IceConnection(Connection):
             return
         logger.debug("path %s with %s", pair, pair.rank)
         self._nominated[COMPONENT] = pair
+        # Pairs that have failed may be tried again from now on.
+        self._due.set()
         for other in self.pairs:
             if other.state is CandidatePair.State.IN_PROGRESS and other.task and not self._is_wanted(other):
                 other.task.cancel()
