@@ -13,6 +13,7 @@ from aiortc import RTCConfiguration, RTCDataChannel, RTCSessionDescription
 
 from e2e.peers.agent import BUFFERED_LOW, Agent, emit
 from e2e.peers.recorder import RECORD_VARIABLE, record
+from flyx.net.interfaces import offered_addresses
 from flyx.net.loop import new_event_loop
 from flyx.rtc.driver import STOCK, STOCK_VARIABLE, make_peer_connection
 from flyx.rtc.seam import ice
@@ -37,7 +38,7 @@ class AiortcAgent(Agent):
         return await self._describe(await self.connection.createAnswer())
 
     async def _describe(self, description: RTCSessionDescription) -> str:
-        await ice.gather_host_candidates(self.connection)
+        await ice.gather_host_candidates(self.connection, offered_addresses())
         await self.connection.setLocalDescription(description)
         return str(self.connection.localDescription.sdp)
 

@@ -184,7 +184,9 @@ class RemoteCandidates:
         """Return a candidate that may be tried; None for one that is malformed, unwanted or one too many.
 
         Loopback and link-local addresses are tried only if one of ours is of that kind: elsewhere they are
-        hosts of our own, or of our own link, that a stranger would have us send to.
+        hosts of our own, or of our own link, that a stranger would have us send to. Link-local addresses of
+        IPv4 and of IPv6 are two kinds: a machine may have those of IPv6 only, and clouds have services of
+        their own behind those of IPv4.
 
         Args:
             value: of a candidate attribute (RFC 8839 §5.1), with or without "candidate:".
@@ -217,7 +219,7 @@ class RemoteCandidates:
             return False
         kind = _kind(address)
         return kind == "" or (
-            kind in ("loopback", "link-local")
+            kind in _KINDS_OF_OUR_OWN
             and any(_kind(ipaddress.ip_address(own)) == kind for own in own_addresses)
         )
 
@@ -229,10 +231,11 @@ def _kind(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     if address.is_loopback:
         return "loopback"
     if address.is_link_local:
-        return "link-local"
+        return f"link-local {address.version}"
     if address.is_multicast or address.is_unspecified or address == _BROADCAST:
         return "no host"
     return ""
 
 
+_KINDS_OF_OUR_OWN = frozenset({"loopback", "link-local 4", "link-local 6"})
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")

@@ -19,14 +19,15 @@ from aiortc.rtcicetransport import parse_stun_turn_uri
 from aiortc.sdp import candidate_to_sdp
 
 from flyx.errors import FlyxError, PeerUnreachable, RemoteProtocolError
+from flyx.net.interfaces import offered_addresses
 from flyx.rtc.description import MAX_REMOTE_CANDIDATES, MDNS_SUFFIX, RemoteCandidates, judge
 from flyx.rtc.driver import make_peer_connection
 from flyx.rtc.seam import dtls, ice, turn
 
 logger = logging.getLogger("flyx.rtc")
 
-CONNECT_TIMEOUT = 30.0
-"""Seconds from the descriptions to open channels: ICE checks over a bad path take up to 20."""
+CONNECT_TIMEOUT = 20.0
+"""Seconds from the descriptions to open channels. ICE gives up before, once every pair has failed."""
 
 STUN_SERVERS_ASKED = 3
 """Of the STUN servers that we are told, so many are asked, all at once."""
@@ -169,6 +170,7 @@ class PeerConnection:
         min_message_size: int = 0,
         turn_servers: Sequence[TurnServer] = (),
         congestion: str | None = None,
+        addresses: Sequence[str] | None = None,
     ) -> None:
         """Args:
         labels: of the control channel and the data channel.
@@ -178,8 +180,10 @@ class PeerConnection:
             is refused.
         turn_servers: to be reached through when there is no other path.
         congestion: name of the congestion control; None for the default.
+        addresses: of this machine, to be offered to the peer, the best first; None for those that suit.
         """
         self._labels = labels
+        self._addresses = addresses
         self._stun_servers = _stun_servers(stun_urls)
         self._turn_servers = _turn_servers(turn_servers)
         self._on_candidate = on_candidate
@@ -333,7 +337,8 @@ class PeerConnection:
             description = await self._pc.createAnswer()
         else:
             description = await self._pc.createOffer()
-        candidates = await ice.gather_host_candidates(self._pc)
+        addresses = offered_addresses() if self._addresses is None else self._addresses
+        candidates = await ice.gather_host_candidates(self._pc, addresses)
         if answering:
             await self._add_early_candidates()
         await self._pc.setLocalDescription(description)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -53,9 +53,12 @@ async def stun_server() -> AsyncIterator[tuple[str, StunServer]]:
 
 @asynccontextmanager
 async def connection(
-    told: Told, stun_urls: list[str] | None = None, turn_servers: list[TurnServer] | None = None
+    told: Told,
+    stun_urls: Sequence[str] = (),
+    turn_servers: Sequence[TurnServer] = (),
+    addresses: Sequence[str] = (IGNORED, ANSWERED),
 ) -> AsyncIterator[PeerConnection]:
-    made = PeerConnection(LABELS, stun_urls or [], told.put_nowait, turn_servers=turn_servers or [])
+    made = PeerConnection(LABELS, stun_urls, told.put_nowait, turn_servers=turn_servers, addresses=addresses)
     try:
         yield made
     finally:
@@ -71,11 +74,6 @@ async def until_told(told: Told, kind: str) -> str:
         if f"typ {kind}" in candidate["candidate"]:
             return candidate["candidate"]
     raise AssertionError(f"the last candidate has been told, and none was {kind}")
-
-
-@pytest.fixture(autouse=True)
-def two_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda use_ipv4, use_ipv6: [IGNORED, ANSWERED])
 
 
 async def test_an_interface_without_a_way_out_holds_back_no_candidate() -> None:
@@ -113,8 +111,6 @@ async def test_a_relay_that_comes_after_the_peer_s_last_candidate_is_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Between an IPv6 address and an IPv4 address there is no other way than the relay.
-    addresses = iter((["::1"], [ANSWERED]))
-    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda use_ipv4, use_ipv6: next(addresses))
     allocate, ended = turn.relayed_candidate, asyncio.Event()
 
     async def late(*arguments: Any) -> Any:
@@ -127,7 +123,10 @@ async def test_a_relay_that_comes_after_the_peer_s_last_candidate_is_used(
     relay = Relay()
     server = TurnServer(f"turn:127.0.0.1:{await relay.listen()}", "anyone", "secret")
     try:
-        async with connection(of_left, turn_servers=[server]) as left, connection(of_right) as right:
+        async with (
+            connection(of_left, turn_servers=[server], addresses=["::1"]) as left,
+            connection(of_right, addresses=[ANSWERED]) as right,
+        ):
             await left.accept_answer(await right.answer(bare(await left.offer())))
             await left.add_candidate(None)
             ended.set()
@@ -158,14 +157,15 @@ async def test_a_transfer_leaves_its_relay_for_a_direct_path_that_opens_later(
 ) -> None:
     monkeypatch.setattr(seam_connection, "RECHECK_INTERVAL", 0.05)
     monkeypatch.setattr(seam_connection, "CHECK_SCHEDULE", (0.1, 0.1))
-    addresses = iter(([IGNORED], [ANSWERED]))
-    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda use_ipv4, use_ipv6: next(addresses))
     of_left: Told = asyncio.Queue()
     of_right: Told = asyncio.Queue()
     relay = Relay()
     server = TurnServer(f"turn:127.0.0.1:{await relay.listen()}", "anyone", "secret")
     try:
-        async with connection(of_left, turn_servers=[server]) as left, connection(of_right) as right:
+        async with (
+            connection(of_left, turn_servers=[server], addresses=[IGNORED]) as left,
+            connection(of_right, addresses=[ANSWERED]) as right,
+        ):
             answer = await right.answer(bare(await left.offer()))
             protocols = ice.connection_of(left._pc)._protocols
             (host,) = [each for each in protocols if each.local_candidate.type == "host"]

@@ -265,7 +265,7 @@ async def test_checks_from_ever_new_ports_are_answered_and_not_returned() -> Non
         # It has nowhere to send checks of its own to.
         answer = await right.answer(bare(offer))
         await left.accept_answer(bare(answer))
-        host = ice.host_addresses(left._pc)[0]
+        host = next(address for address in ice.host_addresses(left._pc) if ":" not in address)
         line = next(line for line in offer.splitlines() if f" {host} " in line and "typ host" in line)
         where = host, int(line.split()[5])
         ufrag, password = (re.search(rf"a={name}:(\S+)", offer)[1] for name in ("ice-ufrag", "ice-pwd"))  # type: ignore[index]

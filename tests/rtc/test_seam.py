@@ -21,6 +21,7 @@ from aiortc import (
 )
 from OpenSSL import SSL
 
+from flyx.rtc.driver import make_peer_connection
 from flyx.rtc.seam import connection, dtls, ice, sctp, turn
 from tests.rtc.relay import Relay
 
@@ -66,12 +67,11 @@ def test_aiortc_is_pinned_to_the_release_that_is_tested() -> None:
     assert f"aiortc=={version('aiortc')}" in (requires("flyx") or [])
 
 
-async def test_without_a_network_the_loopback_is_a_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda use_ipv4, use_ipv6: [])
-    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+async def test_without_a_network_the_loopback_is_a_candidate() -> None:
+    pc = make_peer_connection(RTCConfiguration(iceServers=[]))
     try:
         pc.createDataChannel("any")
-        candidates = await ice.gather_host_candidates(pc)
+        candidates = await ice.gather_host_candidates(pc, [])
         assert [candidate.ip for candidate in candidates] == ice.LOOPBACK_ADDRESSES
     finally:
         await pc.close()
@@ -115,9 +115,9 @@ async def test_what_a_relay_brings_goes_where_it_is_redirected() -> None:
 async def test_a_relay_that_has_gone_silent_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turn, "RELAY_FAREWELL", 0.01)
     server = Relay()
-    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    pc = make_peer_connection(RTCConfiguration(iceServers=[]))
     pc.createDataChannel("any")
-    await ice.gather_host_candidates(pc)
+    await ice.gather_host_candidates(pc, [])
     port = await server.listen()
     relay = turn.Relay(("127.0.0.1", port), "anyone", "secret", transport="udp", secure=False)
     assert await turn.relayed_candidate(pc, relay) is not None

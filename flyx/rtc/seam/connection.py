@@ -14,9 +14,11 @@ aioice gathers, answers and authenticates; what differs here:
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import random
 import time
+from collections.abc import Sequence
 from itertools import count
 
 from aioice import Candidate, Connection, stun
@@ -35,6 +37,7 @@ PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
     RTCIceTransport: ("_connection", "_recv", "_send"),
     Connection: (
         *("_check_list", "_check_list_done", "_check_list_state", "_closing", "_early_checks"),
+        *("_local_candidates", "_local_candidates_end", "_local_candidates_start"),
         *("_check_list_maybe_fail", "_early_checks_done", "_end_remote_candidates", "_find_pair"),
         *("_nominated", "_pair_remote_candidate", "_protocols", "_query_consent_task", "_remote_candidates"),
         *("_remote_candidates_expected", "_unfreeze_initial"),
@@ -45,6 +48,9 @@ PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
 
 COMPONENT = 1
 """The only component of a data channel's ICE stream."""
+
+LOCAL_PREFERENCE = 65535
+"""Of the best host candidate; each further one has one less (RFC 8445 §5.1.2.1)."""
 
 CHECK_PACING = 0.02
 """Seconds between the beginnings of two checks: Ta (RFC 8445 §14.2 allows 5 ms and more)."""
@@ -119,6 +125,10 @@ class Pair(CandidatePair):
 _OPEN = (CandidatePair.State.FROZEN, CandidatePair.State.WAITING, CandidatePair.State.IN_PROGRESS)
 
 
+def _is_link_local(candidate: Candidate) -> bool:
+    return ipaddress.ip_address(candidate._network_host).is_link_local
+
+
 def _kind(candidate: Candidate) -> CandidateKind:
     return CandidateKind(candidate.type, candidate.priority)
 
@@ -189,6 +199,8 @@ class IceConnection(Connection):
 
     def __init__(self) -> None:
         super().__init__(ice_controlling=False)
+        # Those to gather host candidates of, the best first.
+        self.addresses: Sequence[str] = ()
         # Runs from connect() to close().
         self._checking: asyncio.Task[None] | None = None
         # There may be a pair to check.
@@ -216,6 +228,16 @@ class IceConnection(Connection):
     def heard(self) -> None:
         """Something has come that only the peer can have sent: it wants what we send (RFC 7675 §4)."""
         self._heard_at = _now()
+
+    async def gather_candidates(self) -> None:
+        """Gather the host candidates of self.addresses: those that cannot be bound are left out."""
+        if not self._local_candidates_start:
+            self._local_candidates_start = True
+            candidates = await self.get_component_candidates(COMPONENT, list(self.addresses))
+            for number, candidate in enumerate(candidates):
+                candidate.priority = candidate_priority(COMPONENT, "host", LOCAL_PREFERENCE - number)
+            self._local_candidates += candidates
+            self._local_candidates_end = True
 
     async def connect(self) -> None:
         """Check pairs until one is nominated, and go on checking better ones until close().
@@ -257,7 +279,7 @@ class IceConnection(Connection):
         for protocol in self._protocols:
             local = protocol.local_candidate
             # Relaying to an mDNS candidate would tell the TURN server the address behind the name.
-            if named and local.type == "relay":
+            if (named and local.type == "relay") or _is_link_local(local) != _is_link_local(remote_candidate):
                 continue
             if local.can_pair_with(remote_candidate) and not self._find_pair(protocol, remote_candidate):
                 self._check_list.append(Pair(protocol, remote_candidate))

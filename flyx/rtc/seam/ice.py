@@ -8,15 +8,18 @@ and told as they are found (trickle ICE, RFC 8838).
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterable
+import ipaddress
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from aioice import Candidate, Connection, stun
-from aioice.ice import StunProtocol, server_reflexive_candidate
+from aioice.candidate import candidate_foundation, candidate_priority
+from aioice.ice import StunProtocol
 from aiortc import RTCDtlsTransport, RTCIceCandidate, RTCPeerConnection
 from aiortc.rtcicetransport import RTCIceGatherer, candidate_from_aioice
 
-from flyx.rtc.seam.connection import COMPONENT
+from flyx.rtc.seam.connection import COMPONENT, IceConnection
 
 PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
     RTCIceGatherer: ("_connection",),
@@ -29,6 +32,9 @@ PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
 
 STUN_TIMEOUT = 5.0
 """Seconds for a STUN server to answer: four requests, the last of which has 1.5 s for its answer."""
+
+ADDRESSES_ASKED = 2
+"""Of the addresses of a STUN server, so many of each family are asked by each socket."""
 
 LOOPBACK_ADDRESSES = ["127.0.0.1"]
 
@@ -58,14 +64,16 @@ def add_local_candidate(ice: Connection, candidate: Candidate, protocol: StunPro
     ice.sort_check_list()
 
 
-async def gather_host_candidates(pc: RTCPeerConnection) -> list[RTCIceCandidate]:
-    """Gather and return the host candidates; call before setLocalDescription, with no ICE servers configured.
+async def gather_host_candidates(pc: RTCPeerConnection, addresses: Sequence[str]) -> list[RTCIceCandidate]:
+    """Gather and return the host candidates of these addresses; call before setLocalDescription.
 
-    A machine without any network still has its loopback, which aioice leaves out: then that is used, so that
-    two processes on one machine always find each other.
+    A machine without any network still has its loopback: then that is used, so that two processes on one
+    machine always find each other.
     """
     gatherer = _gatherer(pc)
     ice = gatherer._connection
+    assert isinstance(ice, IceConnection)
+    ice.addresses = addresses
     await gatherer.gather()
     if not ice.local_candidates:
         ice._local_candidates += await ice.get_component_candidates(COMPONENT, LOOPBACK_ADDRESSES)
@@ -86,26 +94,49 @@ async def gather_server_reflexive(
     network has no way to the server gets no answer: that ends after STUN_TIMEOUT, and nothing waits for it.
     """
     ice = connection_of(pc)
-    asked = [
-        asyncio.ensure_future(server_reflexive_candidate(protocol, server))
-        for protocol in ice._protocols
-        # The name of the server is looked up as IPv4 only.
-        if protocol.local_candidate.type == "host" and ":" not in protocol.local_candidate.host
-    ]
     try:
         async with asyncio.timeout(STUN_TIMEOUT):
-            for answer in asyncio.as_completed(asked):
-                with contextlib.suppress(stun.TransactionError, OSError, KeyError):
-                    candidate, _ = await answer
-                    if not _is_redundant(candidate, ice._local_candidates):
-                        ice._local_candidates.append(candidate)
-                        on_candidate(candidate_from_aioice(candidate))
-    except TimeoutError:
+            addresses = await asyncio.get_running_loop().getaddrinfo(*server, type=socket.SOCK_DGRAM)
+            async with asyncio.TaskGroup() as asking:
+                for protocol in ice._protocols:
+                    local = ipaddress.ip_address(protocol.local_candidate.host)
+                    if protocol.local_candidate.type != "host" or local.is_link_local:
+                        continue
+                    family = socket.AF_INET6 if local.version == 6 else socket.AF_INET
+                    for address in [each[4] for each in addresses if each[0] == family][:ADDRESSES_ASKED]:
+                        asking.create_task(_ask(ice, protocol, address, on_candidate))
+    except (TimeoutError, OSError):
+        # TimeoutError is also what the tasks are cancelled for.
         pass
-    finally:
-        for task in asked:
-            task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def _ask(
+    ice: Connection,
+    protocol: StunProtocol,
+    server: tuple[Any, ...],
+    on_candidate: Callable[[RTCIceCandidate], None],
+) -> None:
+    local = protocol.local_candidate
+    try:
+        request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
+        response, _ = await protocol.request(request, server)
+        host, port = response.attributes["XOR-MAPPED-ADDRESS"]
+    except (stun.TransactionError, OSError, KeyError):
+        return
+    candidate = Candidate(
+        candidate_foundation("srflx", "udp", local.host),
+        COMPONENT,
+        "udp",
+        candidate_priority(COMPONENT, "srflx", local.priority >> 8 & 0xFFFF),
+        host,
+        port,
+        "srflx",
+        related_address=local.host,
+        related_port=local.port,
+    )
+    if not _is_redundant(candidate, ice._local_candidates):
+        ice._local_candidates.append(candidate)
+        on_candidate(candidate_from_aioice(candidate))
 
 
 def _is_redundant(candidate: Candidate, others: Iterable[Candidate]) -> bool:

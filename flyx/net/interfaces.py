@@ -1,0 +1,169 @@
+"""The addresses of this machine, and which of them to offer to a peer.
+
+read() asks the kernel; choose() is pure. RFC 8445 §5.1.1.1 says which host candidates not to gather; the
+order among the rest is the local preference of §5.1.2.2, after RFC 6724 and RFC 8421.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+MAX_ADDRESSES = 8
+"""Addresses offered: each costs a socket, and a check of each address of the peer. The best come first."""
+
+_PROC_IF_INET6 = Path("/proc/net/if_inet6")
+_SYS_CLASS_NET = Path("/sys/class/net")
+
+# Of an IPv6 address: include/uapi/linux/if_addr.h.
+_TEMPORARY, _DAD_FAILED, _DEPRECATED, _TENTATIVE = 0x01, 0x08, 0x20, 0x40
+
+# Nothing is sent there: it is asked which of our addresses would be. RFC 5737, RFC 3849.
+_SOMEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceAddress:
+    """An address of an interface.
+
+    Attributes:
+        interface: its name.
+        address: without a scope.
+        up: the interface is up, and has a carrier.
+        internal: it leads to virtual machines or containers of this machine only.
+        point_to_point: it is a tunnel, of a VPN say.
+        usable: not deprecated (RFC 4862 §5.5.4), tentative or a duplicate.
+        temporary: changes so that nobody can be followed by it (RFC 8981).
+    """
+
+    interface: str
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address
+    up: bool = True
+    internal: bool = False
+    point_to_point: bool = False
+    usable: bool = True
+    temporary: bool = False
+
+    @property
+    def scoped(self) -> str:
+        """The address as it is bound: a link-local one of IPv6 with its interface (RFC 4007 §11)."""
+        link_local = self.address.version == 6 and self.address.is_link_local
+        return f"{self.address}%{self.interface}" if link_local else str(self.address)
+
+
+def choose(addresses: Sequence[InterfaceAddress], sources: Collection[str] = ()) -> list[str]:
+    """Return the addresses to offer to a peer, the best first, MAX_ADDRESSES at most.
+
+    Link-local ones are offered of interfaces that have no other, those of bridges to this machine's own
+    containers if there is nothing else, loopback ones never.
+
+    Args:
+        addresses: as read.
+        sources: those that the kernel would send from, to somewhere on the Internet.
+    """
+    found = [each for each in addresses if each.up and each.usable and _is_of_a_host(each.address)]
+    outside = [each for each in found if not each.internal] or found
+    global_on = {each.interface for each in outside if not each.address.is_link_local}
+    private = {_prefix(each) for each in outside if each.temporary}
+    offered = [
+        each
+        for each in outside
+        if not (each.address.is_link_local and each.interface in global_on)
+        and (each.temporary or _prefix(each) not in private)
+    ]
+
+    def order(each: InterfaceAddress) -> tuple[bool, bool, bool, bool]:
+        preferred = str(each.address) in sources
+        return not preferred, each.address.is_link_local, each.point_to_point, each.address.version == 4
+
+    return list(dict.fromkeys(each.scoped for each in sorted(offered, key=order)))[:MAX_ADDRESSES]
+
+
+def _is_of_a_host(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    if address.is_loopback or address.is_multicast or address.is_unspecified:
+        return False
+    # Deprecated kinds (RFC 8445 §5.1.1.1): site-local, and IPv4 in IPv6.
+    return address.version == 4 or not (address.is_site_local or address.ipv4_mapped)
+
+
+def _prefix(each: InterfaceAddress) -> tuple[str, bytes]:
+    """Return what the temporary and the lasting address of one network share."""
+    return each.interface, each.address.packed[:8] if each.address.version == 6 else each.address.packed
+
+
+def offered_addresses() -> list[str]:
+    """Return the addresses of this machine to offer to a peer, the best first."""
+    return choose(read(), sources())
+
+
+def read() -> list[InterfaceAddress]:
+    """Return the addresses of this machine's interfaces, as far as the kernel tells."""
+    states = psutil.net_if_stats()
+    flags = _ipv6_flags()
+    found = []
+    for interface, addresses in psutil.net_if_addrs().items():
+        state = states.get(interface)
+        tunnel = state is not None and "pointopoint" in state.flags.split(",")
+        internal = _is_internal(interface)
+        for each in addresses:
+            if each.family not in (socket.AF_INET, socket.AF_INET6):
+                continue
+            address = ipaddress.ip_address(each.address.partition("%")[0])
+            flag = flags.get((interface, address.packed), 0)
+            found.append(
+                InterfaceAddress(
+                    interface,
+                    address,
+                    up=state is not None and state.isup,
+                    internal=internal,
+                    point_to_point=tunnel,
+                    usable=not flag & (_DEPRECATED | _TENTATIVE | _DAD_FAILED),
+                    temporary=bool(flag & _TEMPORARY),
+                )
+            )
+    return found
+
+
+def sources() -> set[str]:
+    """Return the addresses that the kernel sends from, by its routes and RFC 6724."""
+    found = set()
+    for family, address in _SOMEWHERE:
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asking:
+            asking.connect((address, 9))
+            found.add(asking.getsockname()[0])
+    return found
+
+
+def _ipv6_flags() -> dict[tuple[str, bytes], int]:
+    """Return the flags of each IPv6 address by interface and address; of Linux only, proc_net(5)."""
+    flags = {}
+    with contextlib.suppress(OSError):
+        for line in _PROC_IF_INET6.read_text().splitlines():
+            address, _, _, _, flag, interface = line.split()
+            flags[interface, bytes.fromhex(address)] = int(flag, 16)
+    return flags
+
+
+def _is_internal(interface: str) -> bool:
+    """Whether an interface is, or is a member of, a bridge no member of which leads out of this machine."""
+    directory = _SYS_CLASS_NET / interface
+    for members in (directory / "brif", directory / "brport" / "bridge" / "brif"):
+        if members.is_dir():
+            return not any(_leads_outside(_SYS_CLASS_NET / member.name) for member in members.iterdir())
+    return False
+
+
+def _leads_outside(interface: Path) -> bool:
+    """Whether an interface is a device, or is made of one (a VLAN, a bond): pairs and taps are neither."""
+    if (interface / "device").exists():
+        return True
+    try:
+        return "DEVTYPE=" in (interface / "uevent").read_text()
+    except OSError:
+        return False
