@@ -20,6 +20,7 @@ from aiortc.sdp import candidate_to_sdp
 
 from flyx.errors import FlyxError, PeerUnreachable, RemoteProtocolError
 from flyx.net.interfaces import offered_addresses
+from flyx.rtc.attempts import OK, Attempts, ServerAttempt, failure_outcome
 from flyx.rtc.description import MAX_REMOTE_CANDIDATES, MDNS_SUFFIX, RemoteCandidates, judge
 from flyx.rtc.driver import make_peer_connection
 from flyx.rtc.seam import dtls, ice, turn
@@ -186,6 +187,8 @@ class PeerConnection:
         self._addresses = addresses
         self._stun_servers = _stun_servers(stun_urls)
         self._turn_servers = _turn_servers(turn_servers)
+        # By URL, those that are asked or have been.
+        self._servers: dict[str, ServerAttempt] = {}
         self._on_candidate = on_candidate
         self._min_message_size = min_message_size
         # What the peer accepts; set by its description.
@@ -273,6 +276,11 @@ class PeerConnection:
         """The candidate pair in use, once there is one."""
         pair = ice.selected_pair(self._pc)
         return CandidatePair(pair[0].type, pair[1].type) if pair else None
+
+    def attempts(self) -> Attempts:
+        """What has been tried so far to reach the other side, after close() as well."""
+        pairs, told = ice.attempted_pairs(self._pc), ice.count_told_candidates(self._pc)
+        return Attempts(tuple(pairs), tuple(self._servers.values()), told)
 
     def fingerprints(self) -> tuple[bytes, bytes]:
         """The SHA-256 of our DTLS certificate and of the peer's, once connected() has returned."""
@@ -375,9 +383,16 @@ class PeerConnection:
         await self._end_candidates()
 
     async def _trickle_from(self, server: tuple[str, int]) -> None:
-        await ice.gather_server_reflexive(
-            self._pc, server, lambda candidate: self._on_candidate(_candidate_init(candidate))
-        )
+        url = f"stun:{server[0]}:{server[1]}"
+        self._servers[url] = ServerAttempt(url, "stun")
+        try:
+            await ice.gather_server_reflexive(
+                self._pc, server, lambda candidate: self._on_candidate(_candidate_init(candidate))
+            )
+        except OSError as error:
+            self._servers[url] = ServerAttempt(url, "stun", failure_outcome(error))
+        else:
+            self._servers[url] = ServerAttempt(url, "stun", OK)
 
     async def _trickle_through(self, server: turn.Relay) -> None:
         candidate = await turn.relayed_candidate(self._pc, server)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aioice import stun
 
+from flyx.rtc.attempts import NO_ANSWER, OK, PairState
 from flyx.rtc.peer import CandidatePair, IceCandidateInit, PeerConnection, TurnServer
 from flyx.rtc.seam import connection as seam_connection
 from flyx.rtc.seam import ice, turn
@@ -194,3 +195,28 @@ async def test_a_transfer_leaves_its_relay_for_a_direct_path_that_opens_later(
                 assert relay.relayed - relayed < 100
     finally:
         relay.close()
+
+
+async def test_what_was_tried_is_told_pair_by_pair_and_server_by_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ice, "STUN_TIMEOUT", 0.3)
+    told: Told = asyncio.Queue()
+    async with stun_server() as (url, _), stun_server() as (silent, server):
+        server.datagram_received = lambda data, addr: None  # type: ignore[method-assign]
+        urls = [url, silent, "stun:no.such.host.invalid:3478"]
+        async with connection(told, urls) as left, connection(asyncio.Queue(), addresses=[ANSWERED]) as right:
+            await left.accept_answer(await right.answer(bare(await left.offer())))
+            while await told.get():
+                pass
+            await left.connected()
+            await left.close()
+            attempts = left.attempts()
+            assert [attempt.outcome for attempt in attempts.servers][:2] == [OK, NO_ANSWER]
+            assert attempts.servers[2].outcome not in (OK, None)
+            assert attempts.remote_candidates == 1
+            assert {(each.local_type, each.remote_type, each.family) for each in attempts.pairs} == {
+                ("host", "host", 4)
+            }
+            assert PairState.SUCCEEDED in [each.state for each in attempts.pairs]
+            assert any(each.local_address.startswith(ANSWERED) for each in attempts.pairs)

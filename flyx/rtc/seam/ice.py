@@ -19,12 +19,13 @@ from aioice.ice import StunProtocol
 from aiortc import RTCDtlsTransport, RTCIceCandidate, RTCPeerConnection
 from aiortc.rtcicetransport import RTCIceGatherer, candidate_from_aioice
 
+from flyx.rtc.attempts import PairAttempt, PairState
 from flyx.rtc.seam.connection import COMPONENT, IceConnection
 
 PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
     RTCIceGatherer: ("_connection",),
     Connection: (
-        *("_local_candidates", "_nominated", "_pair_remote_candidate", "_protocols"),
+        *("_check_list", "_local_candidates", "_nominated", "_pair_remote_candidate", "_protocols"),
         "_remote_candidates",
     ),
 }
@@ -92,8 +93,13 @@ async def gather_server_reflexive(
 
     RFC 8489; the host candidates' own sockets ask, so that the answers are their mappings. A socket whose
     network has no way to the server gets no answer: that ends after STUN_TIMEOUT, and nothing waits for it.
+
+    Raises:
+        TimeoutError: the server has answered none of them.
+        OSError: it cannot be asked: its name is not found, say.
     """
     ice = connection_of(pc)
+    answers: list[bool] = []
     try:
         async with asyncio.timeout(STUN_TIMEOUT):
             addresses = await asyncio.get_running_loop().getaddrinfo(*server, type=socket.SOCK_DGRAM)
@@ -104,10 +110,12 @@ async def gather_server_reflexive(
                         continue
                     family = socket.AF_INET6 if local.version == 6 else socket.AF_INET
                     for address in [each[4] for each in addresses if each[0] == family][:ADDRESSES_ASKED]:
-                        asking.create_task(_ask(ice, protocol, address, on_candidate))
-    except (TimeoutError, OSError):
-        # TimeoutError is also what the tasks are cancelled for.
+                        asking.create_task(_ask(ice, protocol, address, on_candidate, answers))
+    except TimeoutError:
+        # Some of our networks may have no way to it.
         pass
+    if not answers:
+        raise TimeoutError
 
 
 async def _ask(
@@ -115,6 +123,7 @@ async def _ask(
     protocol: StunProtocol,
     server: tuple[Any, ...],
     on_candidate: Callable[[RTCIceCandidate], None],
+    answers: list[bool],
 ) -> None:
     local = protocol.local_candidate
     try:
@@ -123,6 +132,7 @@ async def _ask(
         host, port = response.attributes["XOR-MAPPED-ADDRESS"]
     except (stun.TransactionError, OSError, KeyError):
         return
+    answers.append(True)
     candidate = Candidate(
         candidate_foundation("srflx", "udp", local.host),
         COMPONENT,
@@ -150,6 +160,30 @@ def _is_redundant(candidate: Candidate, others: Iterable[Candidate]) -> bool:
         and base in ((other.host, other.port), (other.related_address, other.related_port))
         for other in others
     )
+
+
+def attempted_pairs(pc: RTCPeerConnection) -> list[PairAttempt]:
+    """Return the pairs that were to be checked and how far that has come, the best first."""
+    return [
+        PairAttempt(
+            local_type=pair.local_candidate.type,
+            remote_type=pair.remote_candidate.type,
+            family=ipaddress.ip_address(pair.local_candidate.host).version,
+            state=PairState[pair.state.name],
+            local_address=_host_and_port(*pair.local_addr),
+            remote_address=_host_and_port(*pair.remote_addr),
+        )
+        for pair in connection_of(pc)._check_list
+    ]
+
+
+def _host_and_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def count_told_candidates(pc: RTCPeerConnection) -> int:
+    """Return how many usable candidates the peer has told; those learned by checks are not counted."""
+    return sum(candidate.type != "prflx" for candidate in connection_of(pc)._remote_candidates)
 
 
 def selected_pair(pc: RTCPeerConnection) -> tuple[RTCIceCandidate, RTCIceCandidate] | None:
