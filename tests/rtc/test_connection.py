@@ -240,7 +240,8 @@ def test_it_fails_soon_after_every_pair_has(controlling: bool) -> None:
         await tell(left, right)
         with pytest.raises(ConnectionError):
             await left.connect()
-        assert asyncio.get_running_loop().time() <= sum(seam.CHECK_SCHEDULE) + 1
+        longest = seam.LOST_RELAY_DELAY + sum(seam.CHECK_SCHEDULE)
+        assert asyncio.get_running_loop().time() <= longest + 1
         await close(left, right)
 
     run(scenario())
@@ -278,6 +279,29 @@ def test_the_pairs_are_bounded_and_relayed_ones_are_not_lost_among_direct_ones()
             await left.add_remote_candidate(wires.attach(right, "host", (f"10.0.2.{number}", 1)))
         assert len(left.pairs) == seam.MAX_PAIRS
         assert len([pair for pair in left.pairs if pair.rank.relays]) == 64
+        await close(left, right)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("other_way", [True, False])
+def test_a_relay_on_the_internet_is_asked_to_reach_private_addresses_only_at_last(other_way: bool) -> None:
+    """coturn ends an allocation that sends to an address which its host has no route to."""
+
+    async def scenario() -> None:
+        left, right = IceConnection(), IceConnection()
+        introduce(left, right)
+        # With another way, nothing comes from the private address: a NAT is before it.
+        wires = Wires(lambda one, other, now: None if other_way and one == RIGHT else 0.01)
+        wires.attach(left, "relay", RELAY)
+        wires.attach(right, "host", RIGHT)
+        if other_way:
+            wires.attach(right, "srflx", ("203.0.113.5", 5))
+        await tell(left, right)
+        await connect(left, right)
+        await asyncio.sleep(30)
+        asked = [each for each in wires.sent if each == (RELAY, RIGHT)]
+        assert bool(asked) is not other_way
         await close(left, right)
 
     run(scenario())

@@ -72,6 +72,12 @@ MAX_PAIRS = 200
 RELAYED_TURN = 4
 """Each such check is one of a relayed pair, if there is one: else they would wait for all direct ones."""
 
+LOST_RELAY_DELAY = 2.0
+"""Seconds for other pairs to work before a relay on the Internet is asked to reach a private address.
+
+It rarely can; and coturn, sending to an address that its host has no route to, ends the whole allocation.
+"""
+
 RECHECK_INTERVAL = 5.0
 """Seconds until a direct pair that failed is tried again while a relay is in use; doubled each time."""
 
@@ -117,12 +123,32 @@ class Pair(CandidatePair):
         return rank(_kind(self.local_candidate), _kind(self.remote_candidate))
 
     @property
+    def hopeless(self) -> bool:
+        """Whether a relay on the Internet would have to reach a private address."""
+        relayed = self.local_candidate.type == "relay"
+        return relayed and _is_private(self.remote_addr) and not _is_private(self.local_addr)
+
+    @property
     def open(self) -> bool:
         """Whether its check is still to come, or under way."""
         return self.state in _OPEN
 
 
+_PRIVATE_NETWORKS = tuple(
+    ipaddress.ip_network(network)
+    # RFC 1918, RFC 6598, RFC 3927; RFC 4193, RFC 4291 §2.5.6.
+    for network in (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"),
+        *("fc00::/7", "fe80::/10"),
+    )
+)
+
 _OPEN = (CandidatePair.State.FROZEN, CandidatePair.State.WAITING, CandidatePair.State.IN_PROGRESS)
+
+
+def _is_private(address: tuple[str, int]) -> bool:
+    host = ipaddress.ip_address(address[0])
+    return any(host in network for network in _PRIVATE_NETWORKS)
 
 
 def _is_link_local(candidate: Candidate) -> bool:
@@ -201,6 +227,8 @@ class IceConnection(Connection):
         super().__init__(ice_controlling=False)
         # Those to gather host candidates of, the best first.
         self.addresses: Sequence[str] = ()
+        # Set by connect(), on the clock of the event loop.
+        self._connecting_since = 0.0
         # Runs from connect() to close().
         self._checking: asyncio.Task[None] | None = None
         # There may be a pair to check.
@@ -256,6 +284,7 @@ class IceConnection(Connection):
         self._early_checks.clear()
         self._early_checks_done = True
         self._check_list_maybe_fail()
+        self._connecting_since = _now()
         self._checking = asyncio.create_task(self._check())
         if await self._check_list_state.get() != ICE_COMPLETED:
             raise ConnectionError("ICE negotiation failed")
@@ -320,7 +349,11 @@ class IceConnection(Connection):
 
     def _next_pair(self) -> Pair | None:
         """Return the pair to check next: the best that waits, else that is frozen, else that is due again."""
-        candidates = [pair for pair in self.pairs if pair.task is None and self._is_wanted(pair)]
+        candidates = [
+            pair
+            for pair in self.pairs
+            if pair.task is None and self._is_wanted(pair) and not (self._held_back and pair.hopeless)
+        ]
         if next(self._begun) % RELAYED_TURN == 0:
             candidates.sort(key=lambda pair: not pair.rank.relays)
         now = _now()
@@ -334,6 +367,11 @@ class IceConnection(Connection):
     def _is_wanted(self, pair: Pair) -> bool:
         return self.selected is None or pair.rank < self.selected.rank
 
+    @property
+    def _held_back(self) -> bool:
+        """Whether pairs of little hope wait for the others."""
+        return self._working_since is not None or _now() < self._connecting_since + LOST_RELAY_DELAY
+
     def _may_be_tried_again(self, pair: Pair) -> bool:
         """Whether a failed pair is worth it: a relay costs somebody, and a NAT may open later."""
         return pair.state is CandidatePair.State.FAILED and self.selected is not None and not pair.rank.relays
@@ -342,6 +380,8 @@ class IceConnection(Connection):
         times = [
             pair.retry_at for pair in self.pairs if self._is_wanted(pair) and self._may_be_tried_again(pair)
         ]
+        if self._working_since is None and self._held_back:
+            times.append(self._connecting_since + LOST_RELAY_DELAY)
         return max(0.0, min(times) - _now()) if times else None
 
     async def check_start(self, pair: CandidatePair) -> None:

@@ -19,6 +19,7 @@ from aioice.ice import StunProtocol
 from aiortc import RTCDtlsTransport, RTCIceCandidate, RTCPeerConnection
 from aiortc.rtcicetransport import RTCIceGatherer, candidate_from_aioice
 
+from flyx.net.names import resolve
 from flyx.rtc.attempts import PairAttempt, PairState
 from flyx.rtc.seam.connection import COMPONENT, IceConnection
 
@@ -102,14 +103,15 @@ async def gather_server_reflexive(
     answers: list[bool] = []
     try:
         async with asyncio.timeout(STUN_TIMEOUT):
-            addresses = await asyncio.get_running_loop().getaddrinfo(*server, type=socket.SOCK_DGRAM)
+            addresses = await resolve(*server, socktype=socket.SOCK_DGRAM)
             async with asyncio.TaskGroup() as asking:
                 for protocol in ice._protocols:
                     local = ipaddress.ip_address(protocol.local_candidate.host)
                     if protocol.local_candidate.type != "host" or local.is_link_local:
                         continue
                     family = socket.AF_INET6 if local.version == 6 else socket.AF_INET
-                    for address in [each[4] for each in addresses if each[0] == family][:ADDRESSES_ASKED]:
+                    reachable = [each.sockaddr for each in addresses if each.family == family]
+                    for address in reachable[:ADDRESSES_ASKED]:
                         asking.create_task(_ask(ice, protocol, address, on_candidate, answers))
     except TimeoutError:
         # Some of our networks may have no way to it.
