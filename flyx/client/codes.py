@@ -5,21 +5,26 @@ from __future__ import annotations
 import re
 
 from flyx.errors import InputError
-from flyx.pairing.words import split_words
+from flyx.pairing.words import separate, split_words
 from flyx.signaling.codes import ROOM_ID_LENGTH, normalise_room_id
 
-_PART = re.compile(r"[^\s-]+")
+_PART = re.compile(r"\S+")
+_COMMAND = re.compile(r"\W*flyx\s+(receive|recv|rx)\s", re.IGNORECASE)
 
 
 def parse_code(text: str) -> tuple[str, tuple[str, ...]]:
     """Return the room and the words that a person meant; no words if the code has none.
 
-    The room is the first six characters, which may be in groups ("k7m-2qx"); the words are what follows.
+    The room is the first six characters, which may be in groups ("k7m-2qx"); the words are what follows. The
+    command that the sender shows may stand before it, and marks of any kind between and around its parts.
 
     Raises:
         InputError: it cannot be a code. Its message does not repeat it: what was pasted by mistake may be
             secret.
     """
+    text = separate(text)
+    if command := _COMMAND.match(text):
+        text = text[command.end() :]
     length = end = 0
     for part in _PART.finditer(text):
         length += len(part[0])

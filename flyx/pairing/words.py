@@ -6,7 +6,6 @@ the server. People may end each word early, as soon as it can be no other, and m
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
@@ -26,7 +25,6 @@ MIN_OWN_DISTINCT = 5
 MAX_OWN_CHARACTERS = 100
 
 _KNOWN = frozenset(WORDS)
-_SEPARATORS = re.compile(r"[\s-]+")
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 
 
@@ -44,7 +42,28 @@ def split_words(text: str) -> tuple[str, ...]:
     """Return the words of a text in their common form, however they are written and separated."""
     # Case folding can undo the normal form.
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return tuple(word for word in _SEPARATORS.split(folded) if word)
+    return tuple(separate(folded).split())
+
+
+def separate(text: str) -> str:
+    """Return text with a space for each mark between or around words, and without invisible ones.
+
+    That is what programs make of a hyphen, quotation marks, a full stop, a soft hyphen or a zero-width space
+    that was copied along: of Unicode's categories, Cf is left out, and P, Z, Cc and the characters of _MARKS
+    become spaces.
+    """
+    return "".join(_separated(character) for character in text)
+
+
+# Not of category P, though people take them for it.
+_MARKS = "\N{MINUS SIGN}`"
+
+
+def _separated(character: str) -> str:
+    category = unicodedata.category(character)
+    if category == "Cf":
+        return ""
+    return " " if category[0] in "PZ" or category == "Cc" or character in _MARKS else character
 
 
 def password_of(words: Sequence[str]) -> str:

@@ -34,6 +34,26 @@ def test_case_and_separators_do_not_matter(room_id: str, words: list[str], data:
     assert resolve_words(typed_words, len(words)) == tuple(words)
 
 
+MARKS = {
+    "dashes of a chat": "K7M2QX\u2013lemon\u2014otter",
+    "a minus": "K7M2QX\u2212lemon\u2212otter",
+    "hyphens that do not break": "K7M2QX\u2011lemon\u2011otter",
+    "quotation marks": "\u201cK7M2QX-lemon-otter\u201d",
+    "code marks": "`K7M2QX-lemon-otter`",
+    "a full stop": "K7M2QX-lemon-otter.",
+    "invisible marks": "\ufeffK7M2QX\u200b-le\u00admon-otter\u200e",
+    "underscores and slashes": "k7m2qx_lemon/otter",
+    "blanks": " K7M 2QX  Lemon\u00a0Otter\n",
+    "the command": "flyx receive K7M2QX-lemon-otter\n",
+    "the command and its prompt": "$ flyx receive 'K7M2QX-lemon-otter'",
+}
+
+
+@pytest.mark.parametrize("text", MARKS.values(), ids=MARKS)
+def test_what_programs_and_people_make_of_a_code_is_understood(text: str) -> None:
+    assert parse_code(text) == ("K7M2QX", ("lemon", "otter"))
+
+
 @given(st.text())
 def test_any_text_is_a_code_or_an_input_error(text: str) -> None:
     try:
