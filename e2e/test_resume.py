@@ -205,6 +205,25 @@ def test_a_receiver_goes_on_on_a_disk_without_owners_modes_and_lasting_inode_num
     sender.ends(0)
 
 
+@pytest.mark.parametrize(
+    ("make", "package"),
+    [("mkfs.btrfs", "btrfs-progs"), ("mkfs.ext4", "e2fsprogs"), ("mkfs.xfs", "xfsprogs")],
+    ids=["btrfs", "ext4", "xfs"],
+)
+def test_of_a_transfer_that_is_complete_nothing_stays_beside_it(
+    flyx: Flyx, tmp_path: Path, make: str, package: str
+) -> None:
+    need(f"{make}, of the package {package}", shutil.which(make) is not None)
+    disk, image = tmp_path / "disk", write_sparse(tmp_path / "image", 400 * MB)
+    subprocess.run([make, "-q", image], check=True, capture_output=True)
+    source = write_random(tmp_path / "tree" / "a", MB).parent
+    with mounted(["-o", "loop", image], disk):
+        sender = flyx.send(source)
+        flyx.receive(sender.code(), disk / "in").ends(0)
+        sender.ends(0)
+        assert names_in(disk / "in") == ["tree"]
+
+
 def test_an_offer_that_is_declined_costs_an_unfinished_transfer_nothing(flyx: Flyx, tmp_path: Path) -> None:
     source = write_random(tmp_path / "file", LONG)
     before = source.read_bytes()

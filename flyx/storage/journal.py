@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flyx.storage.durability import Durability
-from flyx.storage.tree import Parts, Tree
+from flyx.storage.tree import Parts, Tree, names_in
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry
 
 NAME = "journal"
@@ -300,7 +300,7 @@ def doubt(directory: int) -> None:
 
 def exists(directory: int) -> bool:
     """Whether there is a journal in a directory, good or not."""
-    return not {NAME, DOUBTED_NAME}.isdisjoint(os.listdir(directory))
+    return not {NAME, DOUBTED_NAME}.isdisjoint(names_in(directory))
 
 
 def _open_private(name: str, directory: int, tree: Tree) -> int:

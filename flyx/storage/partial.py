@@ -34,7 +34,7 @@ from flyx.storage.blocks import BlockWriter
 from flyx.storage.durability import Durability
 from flyx.storage.journal import Begun, Contents, Heading, Identity, Journal, Record, Saved
 from flyx.storage.state import StateDirectory
-from flyx.storage.tree import Parts, Tree
+from flyx.storage.tree import Parts, Tree, names_in
 from flyx.transfer.disk import Changed, Held, Kept
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, RunningDigest, block_digest
 from flyx.transfer.names import STATE_DIRECTORY
@@ -309,7 +309,7 @@ class Partials:
     def _remove_unknown(self, own: StateDirectory, known: Collection[int]) -> None:
         """Remove all but the journal and the partial files of these numbers."""
         names = {journal.NAME, journal.DOUBTED_NAME, *map(_part, known)}
-        for name in os.listdir(own.handle):
+        for name in names_in(own.handle):
             if name not in names:
                 with suppress(OSError):
                     os.unlink(name, dir_fd=own.handle)

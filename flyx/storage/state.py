@@ -26,7 +26,7 @@ from contextlib import suppress
 from flyx.errors import StorageError
 from flyx.storage import journal
 from flyx.storage.journal import Heading
-from flyx.storage.tree import OPEN_TO_OTHERS, Tree, open_directory
+from flyx.storage.tree import OPEN_TO_OTHERS, Tree, names_in, open_directory
 from flyx.transfer.names import STATE_DIRECTORY
 
 # Attempts to make the state directory while other transfers, ending, remove it.
@@ -67,7 +67,7 @@ class StateDirectory:
     def remove(self) -> None:
         """Remove it with all that is in it, and the state directory if no other transfer uses that."""
         with suppress(OSError):
-            for name in os.listdir(self.handle):
+            for name in names_in(self.handle):
                 with suppress(OSError):
                     os.unlink(name, dir_fd=self.handle)
         with suppress(OSError):
@@ -209,7 +209,7 @@ def _unfinished(tree: Tree) -> Iterator[StateDirectory]:
         except OSError:
             continue
         try:
-            for name in sorted(os.listdir(state)) if _is_private(tree, state) else ():
+            for name in sorted(names_in(state)) if _is_private(tree, state) else ():
                 if (found := _lock(tree, parent, state, name)) is not None:
                     yield found
         finally:

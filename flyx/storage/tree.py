@@ -26,10 +26,6 @@ OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _PROBE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-# What link() says where there are no hard links: FAT and exFAT, network and FUSE filesystems, Android
-# (EACCES). If the true reason is another, the attempt without a link will say so too.
-_NO_HARD_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS}
-
 Parts = tuple[str, ...]
 """A path below the output directory; () is the output directory."""
 
@@ -46,6 +42,13 @@ def open_directory(name: str, parent: int) -> int:
         if error.errno == errno.ELOOP:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
         raise
+
+
+def names_in(directory: int) -> list[str]:
+    """Return the names in an open directory, as they are now."""
+    # On btrfs a handle that has not been moved sees what was there when it was opened.
+    os.lseek(directory, 0, os.SEEK_SET)
+    return os.listdir(directory)
 
 
 class Tree:
@@ -259,9 +262,11 @@ class Tree:
             os.link(
                 source_name, name, src_dir_fd=source_directory, dst_dir_fd=directory, follow_symlinks=False
             )
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
-                raise
+        except FileExistsError:
+            raise
+        except OSError:
+            # Where there are no hard links, filesystems say so in many ways: EPERM (FAT), EOPNOTSUPP, ENOSYS,
+            # EACCES (Android), ERANGE (CryFS), EIO (rclone). If the true reason is another, this says so too.
             self._place_without_link(source, directory, name)
         else:
             os.unlink(source_name, dir_fd=source_directory)
