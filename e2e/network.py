@@ -1,49 +1,95 @@
-"""Hosts on one machine: network namespaces, each with a cable that can be pulled.
+"""Networks on one machine: hosts, switches and routers, each of them a network namespace or a part of one.
 
-Each test makes its own; it needs root and iproute2, and is skipped where it may not.
+    with Network() as network:
+        lan, internet = network.switch(), network.switch()
+        network.router("router", lan, ["10.0.0.1/24"], internet, ["203.0.113.1/24"], nat=PORT_RESTRICTED)
+        host = network.host("laptop").plug(lan, "10.0.0.2/24", via="10.0.0.1")
+        host.start(["send", …], environment, directory)
+
+Needs root, iproute2 and, for routers, nftables; a test is skipped where it may not. All ends with the block.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from e2e.processes import FlyxProcess, need
 
-ADDRESSES = {"left": "10.91.0.1", "right": "10.91.0.2", "third": "10.91.0.3"}
+State = Literal["up", "down"]
 
 _numbers = itertools.count()
 
 
+@dataclass(frozen=True)
+class Nat:
+    """How a NAT behaves, in the words of RFC 4787.
+
+    Attributes:
+        symmetric: its mapping is address- and port-dependent: another port for each destination. Otherwise it
+            is endpoint-independent.
+        filtering: whose packets an existing mapping lets in: everybody's, those of an address that was sent
+            to, or those of an address and port that were.
+        hairpin: hosts behind it reach each other by their mapped addresses.
+        timeout: seconds after which a mapping that carries nothing is gone.
+    """
+
+    symmetric: bool = False
+    filtering: Literal["independent", "address", "address and port"] = "address and port"
+    hairpin: bool = False
+    timeout: int = 120
+
+
+FULL_CONE = Nat(filtering="independent")
+ADDRESS_RESTRICTED = Nat(filtering="address")
+PORT_RESTRICTED = Nat()
+SYMMETRIC = Nat(symmetric=True)
+
+
+@dataclass(frozen=True)
+class Firewall:
+    """What a router forwards from its inside to its outside; answers always pass, all else never does.
+
+    Attributes:
+        udp: what becomes of UDP, name lookups excepted.
+        tcp: destination ports that pass; None is all.
+        ipv6: what becomes of all IPv6. A blackhole is what a tunnel is that no longer exists.
+        everything: "reject" lets nothing pass: the way out is a proxy on the router.
+        clamp: it mends the segment size that TCP announces to the MTU of its path.
+    """
+
+    udp: Literal["pass", "drop", "reject"] = "pass"
+    tcp: tuple[int, ...] | None = None
+    ipv6: Literal["pass", "drop"] = "pass"
+    everything: Literal["pass", "reject"] = "pass"
+    clamp: bool = False
+
+
+OPEN = Firewall()
+
+
 class Network:
-    """The hosts of ADDRESSES, without any other network. `left` is the switch that the others plug into."""
+    """Hosts, switches and routers that end with it."""
 
     def __init__(self) -> None:
-        prefix = f"flyx-{os.getpid()}-{next(_numbers)}"
-        self._hosts = {host: f"{prefix}-{host}" for host in ADDRESSES}
+        self._prefix = f"flyx-{os.getpid()}-{next(_numbers)}"
+        self._namespaces: list[str] = []
+        self._ports = itertools.count()
+        self._bridges = itertools.count()
 
     def __enter__(self) -> Self:
         need("the right to make network namespaces", os.geteuid() == 0)
         need("ip, of the package iproute2", shutil.which("ip") is not None)
         try:
-            for name in self._hosts.values():
-                _ip("netns", "add", name)
-                _ip("-n", name, "link", "set", "lo", "up")
-            left, *others = self._hosts.values()
-            _ip("-n", left, "link", "add", "cable", "type", "bridge")
-            for number, other in enumerate(others):
-                end = f"socket{number}"
-                _ip("-n", left, "link", "add", end, "type", "veth", "peer", "name", "cable", "netns", other)
-                _ip("-n", left, "link", "set", end, "master", "cable", "up")
-            for host, address in ADDRESSES.items():
-                self.address(host, address)
-                self.cable(host, "up")
+            self.switches = self.namespace("switches")
         except subprocess.CalledProcessError as error:
             self.__exit__(None, None, None)
             need(f"the right to make network namespaces ({error.stderr.strip()})", False)
@@ -52,47 +98,365 @@ class Network:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for name in self._hosts.values():
+        for name in self._namespaces:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+            shutil.rmtree(Path("/etc/netns", name), ignore_errors=True)
 
-    def cable(self, host: str, state: str) -> None:
-        """Pull the cable out of a host ("down"), or put it in ("up")."""
-        _ip("-n", self._hosts[host], "link", "set", "cable", state)
+    def namespace(self, part: str) -> str:
+        """Make a network namespace with nothing but a loopback, and no name server; return its name."""
+        name = f"{self._prefix}-{part}"
+        self._namespaces.append(name)
+        _run("ip", "netns", "add", name)
+        _run("ip", "-n", name, "link", "set", "lo", "up")
+        # Addresses are good at once: nobody else has them.
+        settings = ["net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.default.router_solicitations=0"]
+        # Where the kernel has them, the firewall of bridges sees what switches carry; here it is not to.
+        if Path("/proc/sys/net/bridge").exists():
+            settings += ["net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0"]
+        _run("ip", "netns", "exec", name, "sysctl", "-q", "-w", *settings)
+        # Else it would ask the name server of this machine.
+        Path("/etc/netns", name).mkdir(parents=True)
+        Path("/etc/netns", name, "resolv.conf").write_text("nameserver 127.0.0.1\n")
+        return name
 
-    def address(self, host: str, address: str) -> None:
-        """Give a host this address and no other."""
-        _ip("-n", self._hosts[host], "address", "flush", "dev", "cable")
-        _ip("-n", self._hosts[host], "address", "add", f"{address}/24", "dev", "cable")
+    def switch(self) -> Switch:
+        """Make a segment: what is plugged into it shares a link."""
+        return Switch(self, f"switch{next(self._bridges)}")
 
-    def limit(self, host: str, megabits: int) -> None:
-        """Let a host send no faster than this, from now on."""
-        command = ["tc", "qdisc", "replace", "dev", "cable", "root", "tbf"]
-        rate = ["rate", f"{megabits}mbit", "burst", "256k", "latency", "50ms"]
-        _run("ip", "netns", "exec", self._hosts[host], *command, *rate)
+    def host(self, name: str) -> Host:
+        """Make a host that is plugged in nowhere."""
+        return Host(self, name)
+
+    def router(
+        self,
+        name: str,
+        inside: Switch,
+        inside_addresses: Sequence[str],
+        outside: Switch,
+        outside_addresses: Sequence[str],
+        *,
+        via: Sequence[str] = (),
+        nat: Nat | None = None,
+        firewall: Firewall = OPEN,
+        mtu: int = 1500,
+    ) -> Router:
+        """Make a router between two segments.
+
+        Args:
+            name: of the host that it is.
+            inside: where it serves.
+            inside_addresses: its own there, with prefix lengths.
+            outside: where it sends what is for nobody inside.
+            outside_addresses: its own there, with prefix lengths.
+            via: next routers outside, one of each family at most.
+            nat: of IPv4; None routes the addresses as they are. IPv6 is never translated.
+            firewall: what it forwards.
+            mtu: of the path through it, bytes. If it is smaller than 1,500 the router drops what is longer
+                and does not say so.
+        """
+        router = Router(self, name, nat, firewall, mtu)
+        router.plug(inside, *inside_addresses, device="inside", mtu=mtu)
+        router.plug(outside, *outside_addresses, device="outside", via=via, mtu=mtu)
+        router.apply()
+        return router
+
+    def port(self, switch: str, isolated: bool) -> tuple[str, str]:
+        """Make a port of a switch; return its name and the name of the other end, in the same namespace."""
+        number = next(self._ports)
+        port, plug = f"port{number}", f"plug{number}"
+        _run("ip", "-n", self.switches, "link", "add", port, "type", "veth", "peer", "name", plug)
+        _run("ip", "-n", self.switches, "link", "set", port, "master", switch, "up")
+        if isolated:
+            _run("bridge", "-n", self.switches, "link", "set", "dev", port, "isolated", "on")
+        return port, plug
+
+
+class Switch:
+    """A segment of a network."""
+
+    def __init__(self, network: Network, name: str) -> None:
+        self.network = network
+        self.name = name
+        _run("ip", "-n", network.switches, "link", "add", name, "type", "bridge")
+        inside = ["ip", "netns", "exec", network.switches]
+        _run(*inside, "sysctl", "-q", "-w", f"net.ipv6.conf.{name}.disable_ipv6=1")
+        _run("ip", "-n", network.switches, "link", "set", name, "up")
+
+
+class Host:
+    """A machine with any number of interfaces."""
+
+    def __init__(self, network: Network, name: str) -> None:
+        self._network = network
+        self.name = name
+        self.namespace = network.namespace(name)
+        # The ports of switches that its interfaces are plugged into, by device.
+        self._ports: dict[str, str] = {}
+        # The next routers of its interfaces, by device.
+        self._routes: dict[str, tuple[str, ...]] = {}
+
+    def plug(
+        self,
+        switch: Switch,
+        *addresses: str,
+        device: str = "eth0",
+        via: str | Sequence[str] = (),
+        isolated: bool = False,
+        mtu: int = 1500,
+        metric: int = 0,
+    ) -> Self:
+        """Give it an interface on a segment.
+
+        Args:
+            switch: the segment.
+            addresses: with prefix lengths.
+            device: its name.
+            via: its routers to everywhere else, one of each family at most.
+            isolated: it does not reach others on the segment that are isolated, too, like guests of a wifi.
+            mtu: bytes.
+            metric: of the routes: the smallest wins. 0 is the default of the kernel.
+        """
+        port, plug = self._network.port(switch.name, isolated)
+        _run("ip", "-n", self._network.switches, "link", "set", plug, "netns", self.namespace, "name", device)
+        self._ports[device] = port
+        self._ip("link", "set", device, "mtu", str(mtu), "up")
+        self._routes[device] = (via,) if isinstance(via, str) else tuple(via)
+        self.address(*addresses, device=device, metric=metric)
+        return self
+
+    def address(self, *addresses: str, device: str = "eth0", metric: int = 0) -> None:
+        """Give an interface these addresses, with prefix lengths, and no others but fe80::."""
+        self._ip("address", "flush", "dev", device, "scope", "global")
+        for address in addresses:
+            self._ip("address", "add", address, "dev", device)
+        for router in self._routes.get(device, ()) if addresses else ():
+            more = ["metric", str(metric)] if metric else []
+            family = f"-{ipaddress.ip_address(router).version}"
+            self._ip(family, "route", "replace", "default", "via", router, "dev", device, *more)
+
+    def dead_end(self, *addresses: str, device: str, state: State = "up") -> None:
+        """Give it an interface that nothing is behind: host-only, a bridge of containers, a VPN's."""
+        self._ip("link", "add", device, "type", "dummy")
+        for address in addresses:
+            self._ip("address", "add", address, "dev", device)
+        self._ip("link", "set", device, state)
+
+    def cable(self, state: State, device: str = "eth0") -> None:
+        """Pull the cable out of an interface ("down"), or put it in ("up"): addresses and routes stay."""
+        _run("ip", "-n", self._network.switches, "link", "set", self._ports[device], state)
+
+    def limit(self, megabits: int, device: str = "eth0") -> None:
+        """Let it send no faster than this, from now on."""
+        rate = ["tbf", "rate", f"{megabits}mbit", "burst", "256k", "latency", "50ms"]
+        self.run("tc", "qdisc", "replace", "dev", device, "root", *rate)
+
+    def delay(self, milliseconds: float, device: str = "eth0") -> None:
+        """Let what it sends arrive so much later, from now on."""
+        netem = ["netem", "delay", f"{milliseconds}ms", "limit", "100000"]
+        self.run("tc", "qdisc", "replace", "dev", device, "root", *netem)
+
+    def name_server(self, *addresses: str) -> Self:
+        """Let it ask these name servers, and processes that run already as well."""
+        lines = [f"nameserver {address}\n" for address in addresses]
+        Path("/etc/netns", self.namespace, "resolv.conf").write_text("".join(lines))
+        return self
+
+    def rules(self, ruleset: str) -> None:
+        """Add to its rules of nftables."""
+        need("nft, of the package nftables", shutil.which("nft") is not None)
+        _run(*self.on("nft", "-f", "-"), text=ruleset)
+
+    def on(self, *command: str | Path) -> list[str]:
+        """Return the command that runs this one on the host."""
+        return ["ip", "netns", "exec", self.namespace, *map(str, command)]
+
+    def run(self, *command: str | Path) -> str:
+        """Run a command on the host to its end; return what it prints."""
+        return _run(*self.on(*command))
 
     def start(
-        self, host: str, arguments: Sequence[str | Path], environment: dict[str, str], directory: Path
+        self, arguments: Sequence[str | Path], environment: Mapping[str, str], directory: Path
     ) -> FlyxProcess:
-        """Run flyx on a host."""
-        return _Hosted(self._hosts[host], [str(a) for a in arguments], environment, directory)
+        """Run flyx on the host."""
+        return OnHost(self, [str(argument) for argument in arguments], dict(environment), directory)
+
+    def program(
+        self, command: Sequence[str | Path], environment: Mapping[str, str], directory: Path
+    ) -> Program:
+        """Run any other program on the host."""
+        return Program(self, [str(word) for word in command], dict(environment), directory)
+
+    def _ip(self, *arguments: str) -> None:
+        _run("ip", "-n", self.namespace, *arguments)
 
 
-class _Hosted(FlyxProcess):
+class OnHost(FlyxProcess):
+    """A process of flyx on a host."""
+
     def __init__(
-        self, namespace: str, arguments: Sequence[str], environment: dict[str, str], directory: Path
+        self, host: Host, arguments: Sequence[str], environment: dict[str, str], directory: Path
     ) -> None:
-        self._namespace = namespace
+        self._host = host
         super().__init__(arguments, environment, directory)
 
     def _start(
         self, command: list[str], environment: dict[str, str], directory: Path
     ) -> subprocess.Popen[bytes]:
-        return super()._start(["ip", "netns", "exec", self._namespace, *command], environment, directory)
+        return super()._start(self._host.on(*command), environment, directory)
 
 
-def _ip(*arguments: str) -> None:
-    _run("ip", *arguments)
+class Program(OnHost):
+    """Another program on a host, listened to as a process of flyx is."""
+
+    def __init__(
+        self, host: Host, command: list[str], environment: dict[str, str], directory: Path
+    ) -> None:
+        self._command = command
+        super().__init__(host, [], environment, directory)
+        self.name = " ".join(command)
+
+    def _start(
+        self, command: list[str], environment: dict[str, str], directory: Path
+    ) -> subprocess.Popen[bytes]:
+        return super()._start(self._command, environment, directory)
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
+class Router(Host):
+    """A host that forwards between its interfaces `inside` and `outside`."""
+
+    def __init__(self, network: Network, name: str, nat: Nat | None, firewall: Firewall, mtu: int) -> None:
+        super().__init__(network, name)
+        self._nat = nat
+        self._firewall = firewall
+        self._mtu = mtu
+        settings = ("ipv4.ip_forward", "ipv6.conf.all.forwarding", "ipv4.conf.all.rp_filter")
+        self.run("sysctl", "-q", "-w", *(f"net.{setting}=1" for setting in settings))
+
+    def apply(self, *, nat: Nat | None = None, firewall: Firewall | None = None, ports: str = "") -> None:
+        """Let it behave so from now on: all that it knew of connections is forgotten.
+
+        Args:
+            nat: instead of what it had.
+            firewall: the same.
+            ports: a range that the NAT maps to, such as "20000-29999"; by default it keeps ports if it can.
+        """
+        self._nat = nat or self._nat
+        self._firewall = firewall or self._firewall
+        rules = ["flush ruleset", _filter_rules(self._firewall, self._nat, self._mtu)]
+        if self._nat:
+            timeout = str(self._nat.timeout)
+            names = ("nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream")
+            rules.append(_nat_rules(self._nat, self._outside(), ports))
+            self.rules("\n".join(rules))
+            self.run("sysctl", "-q", "-w", *(f"net.netfilter.{name}={timeout}" for name in names))
+        else:
+            self.rules("\n".join(rules))
+
+    def forget(self, *, ports: str = "") -> None:
+        """Start anew, as after a loss of power: no mapping is left. `ports` as in apply()."""
+        self.renumber(self._outside(), ports=ports)
+
+    def renumber(self, address: str, *, ports: str = "") -> None:
+        """Get another address outside, with its prefix length, and with that lose all mappings."""
+        # Its masquerading forgets the connections of an address that goes.
+        self.address(address, device="outside")
+        self.apply(ports=ports)
+
+    def answer_for(self, address: str) -> None:
+        """Take in, outside, what is for this IPv6 address of a host inside (RFC 4389: a proxy)."""
+        self.run("sysctl", "-q", "-w", "net.ipv6.conf.outside.proxy_ndp=1")
+        self._ip("-6", "neighbor", "add", "proxy", address, "dev", "outside")
+
+    def _outside(self) -> str:
+        words = self.run("ip", "-4", "-brief", "address", "show", "dev", "outside").split()
+        return words[2]
+
+
+def _filter_rules(firewall: Firewall, nat: Nat | None, mtu: int) -> str:
+    rules = ["tcp flags syn tcp option maxseg size set rt mtu"] if firewall.clamp else []
+    rules.append("ct state established,related accept")
+    outward = 'iifname "inside" oifname "outside"'
+    if firewall.everything != "pass":
+        rules.append("reject")
+    if firewall.ipv6 == "drop":
+        rules.insert(0, "meta nfproto ipv6 drop")
+    if firewall.udp != "pass":
+        rules.append("udp dport 53 accept")
+        rules.append(f"meta l4proto udp {firewall.udp}")
+    if firewall.tcp is not None:
+        ports = ", ".join(map(str, firewall.tcp))
+        rules.append(f"meta l4proto tcp tcp dport != {{ {ports} }} reject with tcp reset")
+    rules.append(f"{outward} accept")
+    # What the NAT lets in, and hosts inside among themselves.
+    rules.append("ct status dnat accept")
+    rules.append('iifname "inside" oifname "inside" accept')
+    rules.append("drop")
+    # A packet that is not let in leaves no trace: a connection to the router itself would take the port.
+    incoming = ['iifname "outside" ct state new meta l4proto udp drop'] if nat else []
+    silent = []
+    if mtu < 1500:
+        silent = ["icmp type destination-unreachable drop", "icmpv6 type packet-too-big drop"]
+    return f"""
+table inet filter {{
+  chain forward {{ type filter hook forward priority filter; {_lines(rules)} }}
+  chain input {{ type filter hook input priority filter; {_lines(incoming)} }}
+  chain output {{ type filter hook output priority filter; {_lines(silent)} }}
+}}
+"""
+
+
+def _nat_rules(nat: Nat, outside: str, ports: str) -> str:
+    external = outside.partition("/")[0]
+    how = (f" to :{ports}" if ports else "") + (" fully-random" if nat.symmetric else "")
+    outgoing = [f'oifname "outside" meta l4proto {{ tcp, udp }} masquerade{how}']
+    outgoing.append('oifname "outside" masquerade')
+    if nat.symmetric:
+        # Only answers come in, and of those Linux knows by itself.
+        chain = f"chain out {{ type nat hook postrouting priority srcnat; {_lines(outgoing)} }}"
+        return f"table ip nat {{ {chain} }}"
+    # What is remembered of packets that leave, its types, and what has to be the same in one that comes in.
+    contacted, known, key = {
+        "independent": ("udp sport", "inet_service", "udp dport"),
+        "address": ("udp sport . ip daddr", "inet_service . ipv4_addr", "udp dport . ip saddr"),
+        "address and port": (
+            "udp sport . ip daddr . udp dport",
+            "inet_service . ipv4_addr . inet_service",
+            "udp dport . ip saddr . udp sport",
+        ),
+    }[nat.filtering]
+    # Packets of its own inside come in from there only if it has a hairpin.
+    incoming = [f"fib daddr type local meta l4proto udp {key} @contacted dnat to udp dport map @mappings"]
+    if nat.hairpin:
+        outgoing.insert(0, f'ct status dnat iifname "inside" oifname "inside" snat to {external}')
+    else:
+        incoming.insert(0, 'iifname "inside" return')
+    learn = [
+        "update @mappings { udp sport : ct original ip saddr . ct original proto-src }",
+        f"update @contacted {{ {contacted} }}",
+    ]
+    if nat.hairpin:
+        learn = [f"ip saddr {external} {rule}" for rule in learn]
+    else:
+        learn = [f'oifname "outside" {rule}' for rule in learn]
+    dynamic = f"size 65535; flags dynamic,timeout; timeout {nat.timeout}s"
+    return f"""
+table ip nat {{
+  map mappings {{ type inet_service : ipv4_addr . inet_service; {dynamic}; }}
+  set contacted {{ type {known}; {dynamic}; }}
+  chain in {{ type nat hook prerouting priority dstnat; {_lines(incoming)} }}
+  chain out {{ type nat hook postrouting priority srcnat; {_lines(outgoing)} }}
+  chain learn {{ type filter hook postrouting priority srcnat + 1; {_lines(learn)} }}
+}}
+"""
+
+
+def _lines(rules: Sequence[str]) -> str:
+    return "".join(f"\n    {rule}" for rule in rules) + "\n  "
+
+
+def _run(*command: str | Path, text: str | None = None) -> str:
+    done = subprocess.run(command, input=text, check=False, capture_output=True, text=True)
+    if done.returncode:
+        reason = f"{done.stderr}\n{text or ''}"
+        raise subprocess.CalledProcessError(done.returncode, command, done.stdout, reason)
+    return done.stdout

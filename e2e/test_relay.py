@@ -6,99 +6,41 @@ and has the signaling server and coturn. Credentials come from `flyx serve --tur
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from e2e.processes import FlyxProcess, clean_environment, need, sha256, write_random
+from e2e.network import Host, Network, State
+from e2e.processes import FlyxProcess, clean_environment, sha256, write_random
+from e2e.services import SECRET, Coturn
 
-SECRET = "a secret that coturn and flyx serve share"
 # Documentation addresses (RFC 5737): these networks have nothing else.
 MIDDLE, SENDER_SIDE, RECEIVER_SIDE = "192.0.2.1", "198.51.100", "203.0.113"
 TURN_PORT, SIGNALING_PORT = 3478, 8000
 
 
-class Inside(FlyxProcess):
-    """A process in a network namespace."""
-
-    def __init__(self, namespace: str, arguments: list[str], home: Path) -> None:
-        self._namespace = namespace
-        super().__init__(arguments, clean_environment(home), home)
-
-    def _start(
-        self, command: list[str], environment: dict[str, str], directory: Path
-    ) -> subprocess.Popen[bytes]:
-        return super()._start(["ip", "netns", "exec", self._namespace, *command], environment, directory)
-
-
-class Coturn(Inside):
-    """coturn, listening on one address and saying what it does on standard output."""
-
-    def __init__(self, namespace: str, home: Path) -> None:
-        super().__init__(namespace, [], home)
-
-    def _start(
-        self, command: list[str], environment: dict[str, str], directory: Path
-    ) -> subprocess.Popen[bytes]:
-        options = [
-            *("--no-cli", "--no-tls", "--no-dtls", "--log-file=stdout", "--simple-log", "--verbose"),
-            *("--use-auth-secret", f"--static-auth-secret={SECRET}", "--realm=flyx.example"),
-            *(f"--listening-ip={MIDDLE}", f"--relay-ip={MIDDLE}", f"--listening-port={TURN_PORT}"),
-            *("--pidfile", str(directory / "turn.pid"), "--userdb", str(directory / "turn.db")),
-        ]
-        # Without stdbuf it would say nothing until it has said much.
-        command = ["ip", "netns", "exec", self._namespace, "stdbuf", "-oL", "turnserver", *options]
-        return FlyxProcess._start(self, command, environment, directory)
-
-
-def run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, (command, done.stderr)
-    return done.stdout
-
-
 @pytest.fixture
-def networks() -> Iterator[dict[str, str]]:
-    """The namespaces by what is in them. Between sender and receiver no packet is forwarded."""
-    need("the right to make network namespaces", os.geteuid() == 0)
-    need("ip, of the package iproute2", shutil.which("ip") is not None)
-    need("turnserver, of the package coturn", shutil.which("turnserver") is not None)
-    names = {part: f"fxedge{os.getpid()}{part[0]}" for part in ("middle", "sender", "receiver")}
-    probe = subprocess.run(
-        ["ip", "netns", "add", names["middle"]], capture_output=True, text=True, check=False
-    )
-    need(f"the right to make network namespaces ({probe.stderr.strip()})", probe.returncode == 0)
-    try:
-        middle = names["middle"]
-        run("ip", "-n", middle, "link", "set", "lo", "up")
-        run("ip", "-n", middle, "address", "add", f"{MIDDLE}/32", "dev", "lo")
-        run("ip", "netns", "exec", middle, "sysctl", "-q", "-w", "net.ipv4.ip_forward=0")
-        for part, network in (("sender", SENDER_SIDE), ("receiver", RECEIVER_SIDE)):
-            name = names[part]
-            run("ip", "netns", "add", name)
-            run("ip", "-n", name, "link", "set", "lo", "up")
-            run("ip", "-n", name, "link", "add", "up0", "type", "veth", "peer", "name", part, "netns", middle)
-            run("ip", "-n", middle, "address", "add", f"{network}.1/24", "dev", part)
-            run("ip", "-n", middle, "link", "set", part, "up")
-            run("ip", "-n", name, "address", "add", f"{network}.2/24", "dev", "up0")
-            run("ip", "-n", name, "link", "set", "up0", "up")
-            run("ip", "-n", name, "route", "add", "default", "via", f"{network}.1")
-        yield names
-    finally:
-        for name in names.values():
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+def hosts() -> Iterator[dict[str, Host]]:
+    """A sender, a receiver, and one between them that forwards nothing."""
+    with Network() as network:
+        middle = network.host("middle")
+        hosts = {"middle": middle}
+        middle.plug(network.switch(), f"{MIDDLE}/32", device="itself")
+        for part, network_address in (("sender", SENDER_SIDE), ("receiver", RECEIVER_SIDE)):
+            switch = network.switch()
+            middle.plug(switch, f"{network_address}.1/24", device=part)
+            host = network.host(part).plug(switch, f"{network_address}.2/24", via=f"{network_address}.1")
+            hosts[part] = host
+        yield hosts
 
 
 class Edge:
     """A sender and a receiver behind networks that only meet in the middle, and what runs there."""
 
-    def __init__(self, namespaces: dict[str, str], directory: Path) -> None:
-        self._namespaces = namespaces
+    def __init__(self, hosts: dict[str, Host], directory: Path) -> None:
+        self._hosts = hosts
         self._directory = directory
         self._processes: list[FlyxProcess] = []
         self._url = ["--server", f"ws://{MIDDLE}:{SIGNALING_PORT}", "--json"]
@@ -114,9 +56,8 @@ class Edge:
 
     def relay(self) -> Coturn:
         """A coturn that listens."""
-        coturn = Coturn(self._namespaces["middle"], self._directory)
+        coturn = Coturn(self._hosts["middle"], self._directory, MIDDLE, port=TURN_PORT)
         self._processes.append(coturn)
-        coturn.prints(rf"UDP listener opened on: {MIDDLE}:{TURN_PORT}")
         return coturn
 
     def send(self, source: Path) -> FlyxProcess:
@@ -127,36 +68,32 @@ class Edge:
 
     def limit(self, megabits: int) -> None:
         """Let the sender's network carry no more than this, from now on."""
-        rate = ["tbf", "rate", f"{megabits}mbit", "burst", "256k", "latency", "50ms"]
-        self._inside("sender", "tc", "qdisc", "replace", "dev", "up0", "root", *rate)
+        self._hosts["sender"].limit(megabits)
 
-    def cable(self, part: str, state: str) -> None:
+    def cable(self, part: str, state: State) -> None:
         """Pull the cable between the middle and the others ("down"), or put it in ("up")."""
-        self._inside("middle", "ip", "link", "set", part, state)
+        self._hosts[part].cable(state)
 
     def metrics(self) -> str:
         """What the signaling server counts."""
         fetch = (
             f"import urllib.request as r; print(r.urlopen('http://{MIDDLE}:{SIGNALING_PORT}/metrics').read())"
         )
-        return self._inside("middle", sys.executable, "-c", fetch)
+        return self._hosts["middle"].run(sys.executable, "-c", fetch)
 
     def close(self) -> None:
         for process in self._processes:
             process.kill()
 
     def _start(self, part: str, *arguments: str | Path) -> FlyxProcess:
-        process = Inside(self._namespaces[part], [str(argument) for argument in arguments], self._directory)
+        process = self._hosts[part].start(arguments, clean_environment(self._directory), self._directory)
         self._processes.append(process)
         return process
 
-    def _inside(self, part: str, *command: str) -> str:
-        return run("ip", "netns", "exec", self._namespaces[part], *command)
-
 
 @pytest.fixture
-def edge(networks: dict[str, str], tmp_path: Path) -> Iterator[Edge]:
-    edge = Edge(networks, tmp_path)
+def edge(hosts: dict[str, Host], tmp_path: Path) -> Iterator[Edge]:
+    edge = Edge(hosts, tmp_path)
     try:
         yield edge
     finally:

@@ -49,11 +49,16 @@ class Clock:
         os.replace(new, self._file)
 
 
+ADDRESSES = {"left": "10.91.0.1/24", "right": "10.91.0.2/24", "third": "10.91.0.3/24"}
+
+
 class Scene:
-    """A server and a sender on the left, receivers on the other hosts."""
+    """A server and a sender on the left, receivers on the other hosts: a network of their own."""
 
     def __init__(self, network: Network, flyx: Flyx, directory: Path) -> None:
-        self.network = network
+        switch = network.switch()
+        self.hosts = {name: network.host(name).plug(switch, at) for name, at in ADDRESSES.items()}
+        self.hosts["left"].limit(RATE)
         self._flyx = flyx
         self._directory = directory
         listen = ["--host", "10.91.0.1", "--port", "0", "--stun", "none", "--log-level", "warning"]
@@ -71,11 +76,11 @@ class Scene:
         return self._start(host, "receive", *options, sender.code())
 
     def _start(self, host: str, *arguments: str | Path) -> FlyxProcess:
-        return self._flyx.adopt(self.network.start(host, arguments, self._flyx.environment, self._directory))
+        return self._flyx.adopt(self.hosts[host].start(arguments, self._flyx.environment, self._directory))
 
     def hurry(self) -> None:
         """The middle is over: what is left may go fast."""
-        self.network.limit("left", 20 * RATE)
+        self.hosts["left"].limit(20 * RATE)
 
     def arrived(self, directory: str) -> bool:
         return sha256(self._directory / directory / "file") == sha256(self.source)
@@ -92,7 +97,6 @@ def clock(flyx: Flyx, tmp_path: Path) -> Clock:
 @pytest.fixture
 def scene(flyx: Flyx, tmp_path: Path) -> Iterator[Scene]:
     with Network() as network:
-        network.limit("left", RATE)
         yield Scene(network, flyx, tmp_path)
         flyx.close()
 
@@ -103,9 +107,9 @@ def in_the_middle(receiver: FlyxProcess) -> None:
 
 def outage(scene: Scene, seconds: float) -> None:
     """The time is the condition here: so long there is no cable."""
-    scene.network.cable("right", "down")
+    scene.hosts["right"].cable("down")
     time.sleep(seconds)
-    scene.network.cable("right", "up")
+    scene.hosts["right"].cable("up")
 
 
 def test_a_cable_that_is_out_for_10_seconds_is_not_even_noticed(scene: Scene, tmp_path: Path) -> None:
@@ -142,7 +146,7 @@ def test_a_receiver_whose_address_changes_goes_on_from_the_new_one(scene: Scene,
     sender = scene.send()
     receiver = scene.receive(sender, "in")
     in_the_middle(receiver)
-    scene.network.address("right", "10.91.0.77")
+    scene.hosts["right"].address("10.91.0.77/24")
     scene.hurry()
     receiver.ends(0, LONG_OUTAGE)
     sender.ends(0)
@@ -158,15 +162,15 @@ def test_the_repair_of_one_receivers_connection_leaves_the_others_alone(scene: S
     for receiver in (lost, other):
         in_the_middle(receiver)
     # What is left for the other takes longer than to notice the loss.
-    scene.network.limit("left", RATE // 4)
-    scene.network.cable("right", "down")
+    scene.hosts["left"].limit(RATE // 4)
+    scene.hosts["right"].cable("down")
     for end in (lost, sender):
         end.event("peer", peer=1, state="lost")
     assert other.named("done") == []
     scene.hurry()
     other.ends(0, LONG_OUTAGE)
     assert sender.event("done")["peer"] == 2
-    scene.network.cable("right", "up")
+    scene.hosts["right"].cable("up")
     lost.ends(0, LONG_OUTAGE)
     sender.ends(0)
     assert scene.arrived("lost")
@@ -193,12 +197,12 @@ def test_when_no_connection_can_be_made_what_arrived_is_kept(scene: Scene, tmp_p
     sender = scene.send("--reconnect", "5")
     receiver = scene.receive(sender, "in", "--reconnect", "5")
     in_the_middle(receiver)
-    scene.network.cable("right", "down")
+    scene.hosts["right"].cable("down")
     receiver.fails(6, "connection_lost", 90.0)
     assert "nothing was heard from the sender" in receiver.event("error")["message"]
     assert sender.event("peer", state="failed")["code"] == "connection_lost"
     assert names_in(tmp_path / "in") == [".flyx"]
-    scene.network.cable("right", "up")
+    scene.hosts["right"].cable("up")
     scene.hurry()
     again = scene.receive(sender, "in")
     again.ends(0, LONG_OUTAGE)
