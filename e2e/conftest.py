@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from e2e.laboratory import Laboratory
+from e2e.network import Network
 from e2e.processes import Flyx, Liar, Server, clean_environment
 
 
@@ -51,3 +53,14 @@ def liar(flyx: Flyx) -> Iterator[Callable[..., Liar]]:
     yield start
     for each in started:
         each.kill()
+
+
+@pytest.fixture
+def laboratory(tmp_path: Path) -> Iterator[Laboratory]:
+    """The internet of one test; its processes end with it, and none may have shown a traceback."""
+    with Network() as network:
+        laboratory = Laboratory(network, tmp_path)
+        try:
+            yield laboratory
+        finally:
+            laboratory.close()

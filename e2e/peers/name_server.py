@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dns.flags
 import dns.message
@@ -46,10 +46,9 @@ def answer(question: bytes, names: dict[str, Any]) -> bytes | None:
 class Server(asyncio.DatagramProtocol):
     def __init__(self, zone: Path) -> None:
         self._zone = zone
-        self._transport: asyncio.DatagramTransport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
+        self._transport = cast(asyncio.DatagramTransport, transport)
         self._transport = transport
 
     def datagram_received(self, data: bytes, address: Any) -> None:

@@ -1,0 +1,422 @@
+"""A laboratory of networks: two hosts, what is between them and the internet, and the servers there.
+
+A row of the table of networks is a Case. Laboratory.run() builds it, sends a file with real processes, and
+returns what came of it; check() compares that with what the case wants.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from e2e.network import OPEN, Firewall, Host, Nat, Network, Router, Switch
+from e2e.processes import FlyxProcess, clean_environment, sha256, write_random
+from e2e.services import SECRET, Certificate, Coturn, NameServer, Names, http_proxy, socks_proxy
+
+MB = 10**6
+
+SERVER, SERVER6 = "192.0.2.1", "2001:db8::1"
+TURN, TURN6 = "192.0.2.2", "2001:db8::2"
+NAME_SERVER, NAME_SERVER6 = "192.0.2.53", "2001:db8::53"
+DEAD, DEAD6 = "192.0.2.66", "2001:db8::66"
+"""Addresses in the internet: of the signaling server; of coturn; of the name server; that swallow everything."""
+
+STUN_URL = f"stun:{TURN}:3478"
+UDP_RELAY = f"turn:{TURN}:3478"
+TCP_RELAY = f"turn:{TURN}:3478?transport=tcp"
+TLS_RELAY = "turns:turn.example:443?transport=tcp"
+"""The URLs of coturn. It listens for TLS on 443, where the strictest networks let something through."""
+
+NAMES: Names = {
+    "server.example": {"A": [SERVER], "AAAA": []},
+    "turn.example": {"A": [TURN], "AAAA": []},
+    "stun.example": {"A": [TURN], "AAAA": []},
+}
+
+PROXY_PORTS = {"http": 3128, "socks": 1080}
+
+LONGEST = 90.0
+"""Seconds after which a case that is not over never will be."""
+
+NO_CONNECTION = 4
+"""Exit status of a receiver that reaches the server, but not the sender."""
+
+Path_ = Literal["direct", "host", "relay", "tunnel", "none"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where a host is: what is between it and the internet.
+
+    Attributes:
+        nat: of its router; without one, and without a firewall, it is on the internet itself.
+        carrier: of a second NAT behind the first (RFC 6598): the provider's.
+        firewall: of its router.
+        families: of IP that it has.
+        lan: the first three numbers of its own network's addresses; by default no other site has them.
+        proxy: what its router offers as a way out.
+        variables: of the environment of flyx. "PROXY" in them stands for the host and port of the proxy, or,
+            where there is none, for such that nobody has.
+        round_trip: milliseconds to anywhere.
+        mtu: of the path to the internet, in bytes.
+        furnish: called with the host: adds what else is in there.
+    """
+
+    nat: Nat | None = None
+    carrier: Nat | None = None
+    firewall: Firewall = OPEN
+    families: tuple[int, ...] = (4,)
+    lan: str | None = None
+    proxy: Literal["http", "socks"] | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    round_trip: float = 0.0
+    mtu: int = 1500
+    furnish: Callable[[Host], object] | None = None
+
+    @property
+    def routed(self) -> bool:
+        """Whether there is a router of its own."""
+        return bool(self.nat or self.firewall != OPEN or self.proxy or self.mtu < 1500)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two hosts, and how a transfer between them is to end.
+
+    Attributes:
+        name: a row of the table.
+        sender: where it is.
+        receiver: the same; or where the sender is: in the same network, as guests of a wifi that keeps them
+            apart, or behind a router of its own of the same carrier.
+        server: URL at which flyx reaches the signaling server.
+        serve: more options of `flyx serve`.
+        stun: URLs that it hands out.
+        turn: URLs that it hands out, too.
+        secret: of coturn, if it is not the one that the signaling server has.
+        trusted: whether the clients trust coturn's certificate.
+        names: what the name server says.
+        size: bytes of the file.
+        path: what the last path of either side has to be: "direct" is any without a relay, "host" one whose
+            candidates are both of the hosts themselves, "none" that there is no way.
+        exits: wanted exit status of sender and receiver; None is a sender that goes on waiting.
+        words: what the receiver says, among other things; it is compared in lower case.
+        within: seconds in which it has to be over.
+    """
+
+    name: str
+    sender: Site
+    receiver: Site | Literal["same network", "apart in one wifi", "same carrier"]
+    server: str = f"ws://{SERVER}:443"
+    serve: tuple[str, ...] = ()
+    stun: tuple[str, ...] = (STUN_URL,)
+    turn: tuple[str, ...] = ()
+    secret: str | None = None
+    trusted: bool = True
+    names: Names = field(default_factory=lambda: NAMES)
+    size: int = 5 * MB
+    path: Path_ = "direct"
+    exits: tuple[int | None, int] = (0, 0)
+    words: tuple[str, ...] = ()
+    within: float = 60.0
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a transfer.
+
+    Attributes:
+        paths: the types of candidates, local and remote, of the last path of the sender and the receiver.
+        seconds: from the start of the receiver to its first byte; if there was none, to its end.
+        exits: status of sender and receiver; None still runs.
+        words: of the error of either, receiver first.
+        right: whether the file is the same.
+    """
+
+    paths: tuple[tuple[str, str] | None, tuple[str, str] | None]
+    seconds: float
+    exits: tuple[int | None, int | None]
+    words: str
+    right: bool
+
+    @property
+    def path(self) -> str:
+        """The path as the receiver saw it, as in the table."""
+        return "/".join(self.paths[1]) if self.paths[1] else ""
+
+    @property
+    def row(self) -> tuple[str, str, str, str]:
+        """Its cells of the table: path, seconds, exits, words."""
+        exits = "/".join("-" if status is None else str(status) for status in self.exits)
+        return self.path, f"{self.seconds:.1f}", exits, self.words
+
+
+class Laboratory:
+    """The internet, with the servers that are in it, and the sites that are added to it."""
+
+    def __init__(self, network: Network, directory: Path) -> None:
+        self.network = network
+        self.directory = directory
+        self.internet = network.switch()
+        self.server = network.host("server")
+        own = (SERVER, NAME_SERVER, DEAD), (SERVER6, NAME_SERVER6, DEAD6)
+        self.server.plug(self.internet, *(f"{a}/24" for a in own[0]), *(f"{a}/32" for a in own[1]))
+        self.relay_host = network.host("relay").plug(self.internet, f"{TURN}/24", f"{TURN6}/32")
+        swallow = f"ip daddr {DEAD} drop; ip6 daddr {DEAD6} drop;"
+        self.server.rules(f"table inet dead {{ chain in {{ type filter hook input priority 0; {swallow} }}; }}")
+        # By the names of the hosts.
+        self.hosts: dict[str, Host] = {}
+        self.routers: dict[str, Router] = {}
+        self.carriers: dict[str, Router] = {}
+        self._lans: dict[str, Switch] = {}
+        self._environments: dict[str, dict[str, str]] = {}
+        self._numbers = iter(range(101, 200))
+        self._processes: list[FlyxProcess] = []
+        # Set by serve().
+        self.names: NameServer
+        self.coturn: Coturn
+        self._certificate: Certificate
+
+    def close(self) -> None:
+        """End all processes; none may have shown a traceback."""
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            assert not process.crashed, process
+
+    # What is in the internet.
+
+    def build(self, case: Case) -> None:
+        """Start the servers of a case, and make its sites, with the hosts "sender" and "receiver"."""
+        self.names = NameServer(self.server, self.directory, NAME_SERVER, case.names)
+        self._adopt(self.names.process)
+        self._certificate = Certificate(self.directory / "certificate", "turn.example", TURN, TURN6)
+        self.relay(case)
+        self.signal(case)
+        trusted = {"SSL_CERT_FILE": str(self._certificate.authority)} if case.trusted else {}
+        match case.receiver:
+            case Site():
+                self._place("sender", case.sender, trusted)
+                self._place("receiver", case.receiver, trusted)
+            case "same carrier":
+                self._place("sender", case.sender, trusted)
+                self._place("receiver", case.sender, trusted, carrier="sender")
+            case where:
+                apart = where == "apart in one wifi"
+                self._place("sender", case.sender, trusted, isolated=apart)
+                self._join("receiver", case.sender, trusted, self._lans["sender"], 3, isolated=apart)
+
+    def relay(self, case: Case, *options: str) -> Coturn:
+        """Start coturn."""
+        self.coturn = Coturn(
+            *(self.relay_host, self.directory, TURN, TURN6),
+            tls_port=443,
+            certificate=self._certificate,
+            secret=case.secret or SECRET,
+            options=options,
+        )
+        self._adopt(self.coturn)
+        return self.coturn
+
+    def signal(self, case: Case) -> FlyxProcess:
+        """Start `flyx serve`."""
+        options = [word for url in case.stun or ("none",) for word in ("--stun", url)]
+        options += [word for url in case.turn for word in ("--turn", url)]
+        if case.turn:
+            options += ["--turn-secret", SECRET]
+        arguments = ["serve", "--port", "443", *options, *case.serve]
+        environment = clean_environment(self.directory)
+        server = self._adopt(self.server.start(arguments, environment, self.directory))
+        server.prints("listening on")
+        return server
+
+    # Where people are.
+
+    def _place(
+        self, name: str, site: Site, environment: Mapping[str, str], *, isolated: bool = False, carrier: str = ""
+    ) -> None:
+        """Make a site, with a host of this name in it; behind the carrier that this other host has, if so."""
+        number = next(self._numbers)
+        if not site.routed:
+            self._join(name, site, environment, self.internet, number)
+            return
+        outside, number6 = [f"192.0.2.{number}/24"], f"2001:db8::{number}"
+        switch, via = self.internet, []
+        if site.carrier:
+            if carrier:
+                self.carriers[name] = self.carriers[carrier]
+                switch = self._lans[f"carrier of {carrier}"]
+            else:
+                switch = self._lans[f"carrier of {name}"] = self.network.switch()
+                inside = ["100.64.0.1/24"]
+                self.carriers[name] = self.network.router(
+                    f"carrier-{name}", switch, inside, self.internet, outside, nat=site.carrier
+                )
+            outside, via = [f"100.64.0.{number}/24"], ["100.64.0.1"]
+        lan = self._lans[name] = self.network.switch()
+        inside = [f"{site.lan or f'192.168.{number}'}.1/24"] if 4 in site.families else []
+        if 6 in site.families:
+            inside.append(f"2001:db8:{number}::1/64")
+            outside.append(f"{number6}/32")
+        more = {"nat": site.nat, "firewall": site.firewall, "mtu": site.mtu}
+        router = self.network.router(f"router-{name}", lan, inside, switch, outside, via=via, **more)
+        router.name_server(NAME_SERVER)
+        if site.round_trip:
+            router.delay(site.round_trip, "outside")
+        if 6 in site.families:
+            router.answer_for(f"2001:db8:{number}::2")
+        self.routers[name] = router
+        if site.proxy:
+            start = {"http": http_proxy, "socks": socks_proxy}[site.proxy]
+            self._adopt(start(router, self.directory))
+        self._join(name, site, environment, lan, 2, isolated=isolated, number=number)
+
+    def _join(
+        self,
+        name: str,
+        site: Site,
+        environment: Mapping[str, str],
+        switch: Switch,
+        host_number: int,
+        *,
+        isolated: bool = False,
+        number: int = 101,
+    ) -> None:
+        """Make a host with this last number in its address on a site's network."""
+        host = self.hosts[name] = self.network.host(name)
+        lan = site.lan or f"192.168.{number}"
+        if site.routed:
+            of_family = {4: (f"{lan}.{host_number}/24", f"{lan}.1")}
+            of_family[6] = f"2001:db8:{number}::{host_number}/64", f"2001:db8:{number}::1"
+            via = [of_family[family][1] for family in site.families]
+        else:
+            of_family = {4: (f"192.0.2.{host_number}/24", ""), 6: (f"2001:db8::{host_number}/32", "")}
+            via = []
+        addresses = [of_family[family][0] for family in site.families]
+        host.plug(switch, *addresses, via=via, isolated=isolated)
+        host.name_server(NAME_SERVER if 4 in site.families else NAME_SERVER6)
+        if not site.routed:
+            host.delay(site.round_trip)
+        if site.furnish:
+            site.furnish(host)
+        proxy = f"{lan}.1:{PROXY_PORTS[site.proxy]}" if site.proxy else f"{lan}.250:3128"
+        variables = {key: value.replace("PROXY", proxy) for key, value in site.variables.items()}
+        self._environments[name] = clean_environment(self.directory) | environment | variables
+
+    # What they do.
+
+    def send(self, case: Case, *options: str) -> FlyxProcess:
+        """Start the sender of a case."""
+        source = self.directory / "sent.bin"
+        if not source.exists():
+            write_random(source, case.size)
+        arguments = ["send", "--server", case.server, "--json", *options, source]
+        host = self.hosts["sender"]
+        return self._adopt(host.start(arguments, self._environments["sender"], self.directory))
+
+    def receive(self, case: Case, code: str, *options: str) -> FlyxProcess:
+        """Start the receiver of a case."""
+        to = ["--yes", "-o", self.directory / "in"]
+        arguments = ["receive", "--server", case.server, "--json", *to, *options, code]
+        host = self.hosts["receiver"]
+        return self._adopt(host.start(arguments, self._environments["receiver"], self.directory))
+
+    def run(self, case: Case) -> Outcome:
+        """Build a case, and send a file from one side to the other."""
+        self.build(case)
+        sender = self.send(case)
+        began = time.time()
+        # A sender that cannot reach the server has no code; its end is the outcome then.
+        code = _code(sender)
+        if code is None:
+            return self.outcome(began, sender, None)
+        began = time.time()
+        receiver = self.receive(case, code)
+        return self.outcome(began, sender, receiver)
+
+    def outcome(self, began: float, sender: FlyxProcess, receiver: FlyxProcess | None) -> Outcome:
+        """Wait for the end of a transfer. A sender whose receiver failed goes on waiting: it is killed.
+
+        Args:
+            began: when the receiver was started, seconds since the epoch.
+            sender: a running process.
+            receiver: the same; None if the sender did not come so far.
+        """
+        deadline = time.monotonic() + LONGEST
+        ends = [end for end in (receiver, sender) if end]
+        failed = receiver is None
+        for end in ends:
+            try:
+                end.process.wait(1.0 if failed else deadline - time.monotonic())
+            except subprocess.TimeoutExpired:
+                end.process.kill()
+            failed = failed or end.process.returncode != 0
+        seconds = time.time() - began
+        sender_exit, receiver_exit = sender.process.returncode, receiver.process.returncode if receiver else None
+        for end in ends:
+            end.kill()
+        for event in receiver.named("progress") if receiver else []:
+            if event["bytes"]:
+                seconds = event["time"] - began
+                break
+        words = [event["message"] for end in ends for event in (*end.named("error"), *end.named("peer"))
+                 if "message" in event]
+        source, copy = self.directory / "sent.bin", self.directory / "in" / "sent.bin"
+        return Outcome(
+            paths=(_path(sender), _path(receiver) if receiver else None),
+            seconds=seconds,
+            exits=(_status(sender_exit), _status(receiver_exit)),
+            words="; ".join(dict.fromkeys(words)),
+            right=copy.exists() and sha256(copy) == sha256(source),
+        )
+
+    def _adopt(self, process: FlyxProcess) -> FlyxProcess:
+        self._processes.append(process)
+        return process
+
+
+def check(case: Case, outcome: Outcome) -> None:
+    """Fail if a case did not come out as it has to."""
+    assert outcome.exits == case.exits, outcome
+    assert outcome.right == (case.path != "none"), outcome
+    for path in outcome.paths:
+        match case.path:
+            case "none":
+                assert path is None, outcome
+            case "direct":
+                assert path, outcome
+                assert not {"relay", "tunnel"} & set(path), outcome
+            case "host":
+                assert path == ("host", "host"), outcome
+            case kind:
+                assert path, outcome
+                assert kind in path, outcome
+    for words in case.words:
+        assert words.lower() in outcome.words.lower(), outcome
+    assert outcome.seconds <= case.within, outcome
+
+
+def _code(sender: FlyxProcess) -> str | None:
+    """Wait for the code of a sender, or for its end."""
+    try:
+        return sender.code()
+    except AssertionError:
+        if sender.process.poll() is None:
+            raise
+        return None
+
+
+def _path(process: FlyxProcess) -> tuple[str, str] | None:
+    paths = process.named("path")
+    return (paths[-1]["local"], paths[-1]["remote"]) if paths else None
+
+
+def _status(code: int | None) -> int | None:
+    """Return an exit status; None of a process that was killed."""
+    return None if code is None or code < 0 else code
