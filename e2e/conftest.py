@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from e2e.laboratory import Laboratory
+from e2e.laboratory import Case, Laboratory, Outcome, check
 from e2e.network import Network
 from e2e.processes import Flyx, Liar, Server, clean_environment
+
+ROW = "network"
+"""Property of a test: what it adds to the table of networks."""
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +67,41 @@ def laboratory(tmp_path: Path) -> Iterator[Laboratory]:
             yield laboratory
         finally:
             laboratory.close()
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str, Outcome], None]:
+    """Makes an outcome a row of the table that the run ends with."""
+
+    def record(name: str, outcome: Outcome) -> None:
+        record_property(ROW, [name, *outcome.row])
+
+    return record
+
+
+@pytest.fixture
+def judge(laboratory: Laboratory, tell: Callable[[str, Outcome], None]) -> Callable[[Case], None]:
+    """Runs a case, and fails if it does not come out as it has to."""
+
+    def run(case: Case) -> None:
+        outcome = laboratory.run(case)
+        tell(case.name, outcome)
+        check(case, outcome)
+
+    return run
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table of the networks that were tried."""
+    rows = []
+    for result in ("passed", "failed", "xfailed"):
+        for report in terminalreporter.stats.get(result, []):
+            for name, cells in report.user_properties:
+                if name == ROW and report.when == "call":
+                    rows.append(["yes" if result == "passed" else "**no**", *cells])
+    if not rows:
+        return
+    terminalreporter.section("networks")
+    titles = ["as wanted", "case", "path", "seconds", "exits", "said"]
+    for row in (titles, ["---"] * len(titles), *rows):
+        terminalreporter.write_line(f"| {' | '.join(row)} |")

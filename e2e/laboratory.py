@@ -15,7 +15,7 @@ from typing import Literal
 
 from e2e.network import OPEN, Firewall, Host, Nat, Network, Router, Switch
 from e2e.processes import FlyxProcess, clean_environment, sha256, write_random
-from e2e.services import SECRET, Certificate, Coturn, NameServer, Names, http_proxy, socks_proxy
+from e2e.services import SECRET, Certificate, Coturn, Names, NameServer, http_proxy, socks_proxy
 
 MB = 10**6
 
@@ -23,7 +23,7 @@ SERVER, SERVER6 = "192.0.2.1", "2001:db8::1"
 TURN, TURN6 = "192.0.2.2", "2001:db8::2"
 NAME_SERVER, NAME_SERVER6 = "192.0.2.53", "2001:db8::53"
 DEAD, DEAD6 = "192.0.2.66", "2001:db8::66"
-"""Addresses in the internet: of the signaling server; of coturn; of the name server; that swallow everything."""
+"""Addresses in the internet: of `flyx serve`, of coturn, of the name server; some that swallow everything."""
 
 STUN_URL = f"stun:{TURN}:3478"
 UDP_RELAY = f"turn:{TURN}:3478"
@@ -61,7 +61,7 @@ class Site:
         proxy: what its router offers as a way out.
         variables: of the environment of flyx. "PROXY" in them stands for the host and port of the proxy, or,
             where there is none, for such that nobody has.
-        round_trip: milliseconds to anywhere.
+        round_trip: milliseconds to anywhere; of IPv4 only, and without a second NAT.
         mtu: of the path to the internet, in bytes.
         furnish: called with the host: adds what else is in there.
     """
@@ -168,8 +168,8 @@ class Laboratory:
         own = (SERVER, NAME_SERVER, DEAD), (SERVER6, NAME_SERVER6, DEAD6)
         self.server.plug(self.internet, *(f"{a}/24" for a in own[0]), *(f"{a}/32" for a in own[1]))
         self.relay_host = network.host("relay").plug(self.internet, f"{TURN}/24", f"{TURN6}/32")
-        swallow = f"ip daddr {DEAD} drop; ip6 daddr {DEAD6} drop;"
-        self.server.rules(f"table inet dead {{ chain in {{ type filter hook input priority 0; {swallow} }}; }}")
+        swallow = f"type filter hook input priority 0; ip daddr {DEAD} drop; ip6 daddr {DEAD6} drop;"
+        self.server.rules(f"table inet dead {{ chain in {{ {swallow} }}; }}")
         # By the names of the hosts.
         self.hosts: dict[str, Host] = {}
         self.routers: dict[str, Router] = {}
@@ -239,7 +239,13 @@ class Laboratory:
     # Where people are.
 
     def _place(
-        self, name: str, site: Site, environment: Mapping[str, str], *, isolated: bool = False, carrier: str = ""
+        self,
+        name: str,
+        site: Site,
+        environment: Mapping[str, str],
+        *,
+        isolated: bool = False,
+        carrier: str = "",
     ) -> None:
         """Make a site, with a host of this name in it; behind the carrier that this other host has, if so."""
         number = next(self._numbers)
@@ -264,11 +270,15 @@ class Laboratory:
         if 6 in site.families:
             inside.append(f"2001:db8:{number}::1/64")
             outside.append(f"{number6}/32")
-        more = {"nat": site.nat, "firewall": site.firewall, "mtu": site.mtu}
-        router = self.network.router(f"router-{name}", lan, inside, switch, outside, via=via, **more)
+        router = self.network.router(
+            *(f"router-{name}", lan, inside, switch, outside),
+            via=via,
+            nat=site.nat,
+            firewall=site.firewall,
+            mtu=site.mtu,
+            round_trip=site.round_trip,
+        )
         router.name_server(NAME_SERVER)
-        if site.round_trip:
-            router.delay(site.round_trip, "outside")
         if 6 in site.families:
             router.answer_for(f"2001:db8:{number}::2")
         self.routers[name] = router
@@ -299,15 +309,16 @@ class Laboratory:
             of_family = {4: (f"192.0.2.{host_number}/24", ""), 6: (f"2001:db8::{host_number}/32", "")}
             via = []
         addresses = [of_family[family][0] for family in site.families]
-        host.plug(switch, *addresses, via=via, isolated=isolated)
+        if site.round_trip and not site.routed:
+            host.plug_far(switch, addresses[0], round_trip=site.round_trip)
+        else:
+            host.plug(switch, *addresses, via=via, isolated=isolated)
         host.name_server(NAME_SERVER if 4 in site.families else NAME_SERVER6)
-        if not site.routed:
-            host.delay(site.round_trip)
         if site.furnish:
             site.furnish(host)
         proxy = f"{lan}.1:{PROXY_PORTS[site.proxy]}" if site.proxy else f"{lan}.250:3128"
         variables = {key: value.replace("PROXY", proxy) for key, value in site.variables.items()}
-        self._environments[name] = clean_environment(self.directory) | environment | variables
+        self._environments[name] = {**clean_environment(self.directory), **environment, **variables}
 
     # What they do.
 
@@ -316,14 +327,14 @@ class Laboratory:
         source = self.directory / "sent.bin"
         if not source.exists():
             write_random(source, case.size)
-        arguments = ["send", "--server", case.server, "--json", *options, source]
+        arguments: list[str | Path] = ["send", "--server", case.server, "--json", *options, source]
         host = self.hosts["sender"]
         return self._adopt(host.start(arguments, self._environments["sender"], self.directory))
 
     def receive(self, case: Case, code: str, *options: str) -> FlyxProcess:
         """Start the receiver of a case."""
-        to = ["--yes", "-o", self.directory / "in"]
-        arguments = ["receive", "--server", case.server, "--json", *to, *options, code]
+        arguments: list[str | Path] = ["receive", "--server", case.server, "--json", *options, code]
+        arguments += ["--yes", "-o", self.directory / "in"]
         host = self.hosts["receiver"]
         return self._adopt(host.start(arguments, self._environments["receiver"], self.directory))
 
@@ -358,20 +369,20 @@ class Laboratory:
                 end.process.kill()
             failed = failed or end.process.returncode != 0
         seconds = time.time() - began
-        sender_exit, receiver_exit = sender.process.returncode, receiver.process.returncode if receiver else None
+        statuses = sender.process.returncode, receiver.process.returncode if receiver else None
         for end in ends:
             end.kill()
         for event in receiver.named("progress") if receiver else []:
             if event["bytes"]:
                 seconds = event["time"] - began
                 break
-        words = [event["message"] for end in ends for event in (*end.named("error"), *end.named("peer"))
-                 if "message" in event]
+        events = [event for end in ends for event in (*end.named("error"), *end.named("peer"))]
+        words = [event["message"] for event in events if "message" in event]
         source, copy = self.directory / "sent.bin", self.directory / "in" / "sent.bin"
         return Outcome(
             paths=(_path(sender), _path(receiver) if receiver else None),
             seconds=seconds,
-            exits=(_status(sender_exit), _status(receiver_exit)),
+            exits=(_status(statuses[0]), _status(statuses[1])),
             words="; ".join(dict.fromkeys(words)),
             right=copy.exists() and sha256(copy) == sha256(source),
         )

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from e2e.link import emulate, missing
 from e2e.processes import FlyxProcess, need
 
 State = Literal["up", "down"]
@@ -82,6 +83,7 @@ class Network:
     def __init__(self) -> None:
         self._prefix = f"flyx-{os.getpid()}-{next(_numbers)}"
         self._namespaces: list[str] = []
+        self._emulators: list[subprocess.Popen[str]] = []
         self._ports = itertools.count()
         self._bridges = itertools.count()
 
@@ -98,6 +100,9 @@ class Network:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for emulator in self._emulators:
+            emulator.terminate()
+            emulator.communicate()
         for name in self._namespaces:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
             shutil.rmtree(Path("/etc/netns", name), ignore_errors=True)
@@ -139,6 +144,7 @@ class Network:
         nat: Nat | None = None,
         firewall: Firewall = OPEN,
         mtu: int = 1500,
+        round_trip: float = 0.0,
     ) -> Router:
         """Make a router between two segments.
 
@@ -153,12 +159,24 @@ class Network:
             firewall: what it forwards.
             mtu: of the path through it, bytes. If it is smaller than 1,500 the router drops what is longer
                 and does not say so.
+            round_trip: milliseconds to whatever is outside, see Host.plug_far().
         """
         router = Router(self, name, nat, firewall, mtu)
         router.plug(inside, *inside_addresses, device="inside", mtu=mtu)
-        router.plug(outside, *outside_addresses, device="outside", via=via, mtu=mtu)
+        if round_trip:
+            router.plug_far(outside, *outside_addresses, round_trip=round_trip, device="outside")
+        else:
+            router.plug(outside, *outside_addresses, device="outside", via=via, mtu=mtu)
         router.apply()
         return router
+
+    def line(self, here: str, address: str, there: str, round_trip: float) -> None:
+        """Join two namespaces by interfaces wan0 with a round trip of so many milliseconds."""
+        missing_part = missing()
+        need(missing_part or "nothing", missing_part is None)
+        # Rate in Mbit/s, delay, loss, burst, queue, jitter, MTU, seed.
+        figures = (1000, round_trip / 2, 0, 1, 1000, 0, 1500, 1)
+        self._emulators.append(emulate([here, address, there, "10.255.255.1", *map(str, figures)]))
 
     def port(self, switch: str, isolated: bool) -> tuple[str, str]:
         """Make a port of a switch; return its name and the name of the other end, in the same namespace."""
@@ -224,6 +242,28 @@ class Host:
         self.address(*addresses, device=device, metric=metric)
         return self
 
+    def plug_far(self, switch: Switch, address: str, *, round_trip: float, device: str = "eth0") -> Self:
+        """Give it an interface whose packets take their time to and from a segment.
+
+        Not by netem: not every kernel has it. The line ends at a host that answers for its address.
+
+        Args:
+            switch: the segment.
+            address: IPv4, with a prefix length of 24.
+            round_trip: milliseconds.
+            device: its name.
+        """
+        interface = ipaddress.ip_interface(address)
+        edge = Host(self._network, f"{self.name}-edge").plug(switch, f"{interface.ip + 100}/24")
+        self._network.line(self.namespace, str(interface.ip), edge.namespace, round_trip)
+        # It answers at once, not after up to 0.8 s.
+        settings = ("conf.all.forwarding=1", "conf.eth0.proxy_arp=1", "neigh.eth0.proxy_delay=0")
+        edge.run("sysctl", "-q", "-w", *(f"net.ipv4.{setting}" for setting in settings))
+        edge.run("ip", "route", "add", f"{interface.ip}/32", "dev", "wan0")
+        self._ip("link", "set", "wan0", "down", "name", device)
+        self._ip("link", "set", device, "up")
+        return self
+
     def address(self, *addresses: str, device: str = "eth0", metric: int = 0) -> None:
         """Give an interface these addresses, with prefix lengths, and no others but fe80::."""
         self._ip("address", "flush", "dev", device, "scope", "global")
@@ -235,8 +275,8 @@ class Host:
             self._ip(family, "route", "replace", "default", "via", router, "dev", device, *more)
 
     def dead_end(self, *addresses: str, device: str, state: State = "up") -> None:
-        """Give it an interface that nothing is behind: host-only, a bridge of containers, a VPN's."""
-        self._ip("link", "add", device, "type", "dummy")
+        """Give it an interface that nothing is behind: a bridge of containers that do not run, say."""
+        self._ip("link", "add", device, "type", "bridge")
         for address in addresses:
             self._ip("address", "add", address, "dev", device)
         self._ip("link", "set", device, state)
@@ -249,11 +289,6 @@ class Host:
         """Let it send no faster than this, from now on."""
         rate = ["tbf", "rate", f"{megabits}mbit", "burst", "256k", "latency", "50ms"]
         self.run("tc", "qdisc", "replace", "dev", device, "root", *rate)
-
-    def delay(self, milliseconds: float, device: str = "eth0") -> None:
-        """Let what it sends arrive so much later, from now on."""
-        netem = ["netem", "delay", f"{milliseconds}ms", "limit", "100000"]
-        self.run("tc", "qdisc", "replace", "dev", device, "root", *netem)
 
     def name_server(self, *addresses: str) -> Self:
         """Let it ask these name servers, and processes that run already as well."""
@@ -364,7 +399,8 @@ class Router(Host):
 
     def answer_for(self, address: str) -> None:
         """Take in, outside, what is for this IPv6 address of a host inside (RFC 4389: a proxy)."""
-        self.run("sysctl", "-q", "-w", "net.ipv6.conf.outside.proxy_ndp=1")
+        settings = ("conf.outside.proxy_ndp=1", "neigh.outside.proxy_delay=0")
+        self.run("sysctl", "-q", "-w", *(f"net.ipv6.{setting}" for setting in settings))
         self._ip("-6", "neighbor", "add", "proxy", address, "dev", "outside")
 
     def _outside(self) -> str:

@@ -78,14 +78,7 @@ class Link:
             _ip("netns", "add", self.namespace(host))
             _ip("-n", self.namespace(host), "link", "set", "lo", "up")
             arguments += [self.namespace(host), address]
-        with tempfile.TemporaryDirectory() as scratch:
-            program = Path(scratch, "emulator")
-            subprocess.run(["cc", "-O2", "-o", program, _SOURCE], check=True)
-            self._emulator = subprocess.Popen(
-                [program, *arguments, *self._figures], stdout=subprocess.PIPE, text=True
-            )
-            assert self._emulator.stdout is not None
-            assert self._emulator.stdout.readline() == "ready\n"
+        self._emulator = emulate([*arguments, *self._figures])
         for host in _HOSTS:
             _ip("-n", self.namespace(host), "route", "add", "default", "dev", "wan0")
         return self
@@ -119,6 +112,17 @@ class Link:
     def mend(self) -> None:
         """Carry packets again."""
         self._emulator.send_signal(signal.SIGUSR2)
+
+
+def emulate(arguments: Sequence[str]) -> subprocess.Popen[str]:
+    """Start emulator.c with these arguments; return it when it carries packets. SIGTERM ends it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        program = Path(scratch, "emulator")
+        subprocess.run(["cc", "-O2", "-o", program, _SOURCE], check=True)
+        emulator = subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, text=True)
+    assert emulator.stdout is not None
+    assert emulator.stdout.readline() == "ready\n"
+    return emulator
 
 
 def _ip(*arguments: str) -> None:
