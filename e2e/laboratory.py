@@ -53,7 +53,7 @@ class Site:
     """A place where a host is: what is between it and the internet.
 
     Attributes:
-        nat: of its router; without one, and without a firewall, it is on the internet itself.
+        nat: of its router, for IPv4; without one, and without a firewall, the host is on the internet itself.
         carrier: of a second NAT behind the first (RFC 6598): the provider's.
         firewall: of its router.
         families: of IP that it has.
@@ -68,7 +68,7 @@ class Site:
 
     nat: Nat | None = None
     carrier: Nat | None = None
-    firewall: Firewall = OPEN
+    firewall: Firewall | None = None
     families: tuple[int, ...] = (4,)
     lan: str | None = None
     proxy: Literal["http", "socks"] | None = None
@@ -80,7 +80,7 @@ class Site:
     @property
     def routed(self) -> bool:
         """Whether there is a router of its own."""
-        return bool(self.nat or self.firewall != OPEN or self.proxy or self.mtu < 1500)
+        return bool(self.nat or self.firewall)
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class Laboratory:
 
     def build(self, case: Case) -> None:
         """Start the servers of a case, and make its sites, with the hosts "sender" and "receiver"."""
-        self.names = NameServer(self.server, self.directory, NAME_SERVER, case.names)
+        self.names = NameServer(self.server, self.directory, (NAME_SERVER, NAME_SERVER6), case.names)
         self._adopt(self.names.process)
         self._certificate = Certificate(self.directory / "certificate", "turn.example", TURN, TURN6)
         self.relay(case)
@@ -274,7 +274,7 @@ class Laboratory:
             *(f"router-{name}", lan, inside, switch, outside),
             via=via,
             nat=site.nat,
-            firewall=site.firewall,
+            firewall=site.firewall or OPEN,
             mtu=site.mtu,
             round_trip=site.round_trip,
         )

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from e2e.link import emulate, missing
-from e2e.processes import FlyxProcess, need
+from e2e.processes import FlyxProcess, Terminal, need
 
 State = Literal["up", "down"]
 
@@ -205,7 +205,7 @@ class Host:
     """A machine with any number of interfaces."""
 
     def __init__(self, network: Network, name: str) -> None:
-        self._network = network
+        self.network = network
         self.name = name
         self.namespace = network.namespace(name)
         # The ports of switches that its interfaces are plugged into, by device.
@@ -234,8 +234,8 @@ class Host:
             mtu: bytes.
             metric: of the routes: the smallest wins. 0 is the default of the kernel.
         """
-        port, plug = self._network.port(switch.name, isolated)
-        _run("ip", "-n", self._network.switches, "link", "set", plug, "netns", self.namespace, "name", device)
+        port, plug = self.network.port(switch.name, isolated)
+        _run("ip", "-n", self.network.switches, "link", "set", plug, "netns", self.namespace, "name", device)
         self._ports[device] = port
         self._ip("link", "set", device, "mtu", str(mtu), "up")
         self._routes[device] = (via,) if isinstance(via, str) else tuple(via)
@@ -254,8 +254,8 @@ class Host:
             device: its name.
         """
         interface = ipaddress.ip_interface(address)
-        edge = Host(self._network, f"{self.name}-edge").plug(switch, f"{interface.ip + 100}/24")
-        self._network.line(self.namespace, str(interface.ip), edge.namespace, round_trip)
+        edge = Host(self.network, f"{self.name}-edge").plug(switch, f"{interface.ip + 100}/24")
+        self.network.line(self.namespace, str(interface.ip), edge.namespace, round_trip)
         # It answers at once, not after up to 0.8 s.
         settings = ("conf.all.forwarding=1", "conf.eth0.proxy_arp=1", "neigh.eth0.proxy_delay=0")
         edge.run("sysctl", "-q", "-w", *(f"net.ipv4.{setting}" for setting in settings))
@@ -283,7 +283,7 @@ class Host:
 
     def cable(self, state: State, device: str = "eth0") -> None:
         """Pull the cable out of an interface ("down"), or put it in ("up"): addresses and routes stay."""
-        _run("ip", "-n", self._network.switches, "link", "set", self._ports[device], state)
+        _run("ip", "-n", self.network.switches, "link", "set", self._ports[device], state)
 
     def limit(self, megabits: int, device: str = "eth0") -> None:
         """Let it send no faster than this, from now on."""
@@ -315,6 +315,13 @@ class Host:
         """Run flyx on the host."""
         return OnHost(self, [str(argument) for argument in arguments], dict(environment), directory)
 
+    def terminal(
+        self, arguments: Sequence[str | Path], environment: Mapping[str, str], directory: Path
+    ) -> Terminal:
+        """Run flyx on a terminal of the host."""
+        words = [str(argument) for argument in arguments]
+        return _TerminalOnHost(self, words, dict(environment), directory)
+
     def program(
         self, command: Sequence[str | Path], environment: Mapping[str, str], directory: Path
     ) -> Program:
@@ -338,6 +345,20 @@ class OnHost(FlyxProcess):
         self, command: list[str], environment: dict[str, str], directory: Path
     ) -> subprocess.Popen[bytes]:
         return super()._start(self._host.on(*command), environment, directory)
+
+
+class _TerminalOnHost(Terminal):
+    def __init__(
+        self, host: Host, arguments: Sequence[str], environment: dict[str, str], directory: Path
+    ) -> None:
+        self._host = host
+        super().__init__(arguments, environment, directory, pipe_stdout=True)
+
+    def _start(
+        self, command: list[str], environment: dict[str, str], directory: Path
+    ) -> subprocess.Popen[bytes]:
+        program, *rest = self._host.on(*command)
+        return super()._start([shutil.which(program) or program, *rest], environment, directory)
 
 
 class Program(OnHost):

@@ -100,10 +100,10 @@ class Coturn(Program):
 class NameServer:
     """A DNS server whose answers can be changed while it runs."""
 
-    def __init__(self, host: Host, directory: Path, address: str, names: Names) -> None:
+    def __init__(self, host: Host, directory: Path, addresses: Sequence[str], names: Names) -> None:
         self._zone = directory / "names.json"
         self.set(names)
-        command = [sys.executable, "-m", "e2e.peers.name_server", address, self._zone]
+        command = [sys.executable, "-m", "e2e.peers.name_server", self._zone, *addresses]
         here = Path(__file__).parents[1]
         self.process = Program(host, [str(word) for word in command], clean_environment(directory), here)
         self.process.prints("ready")

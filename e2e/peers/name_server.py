@@ -1,4 +1,4 @@
-"""A DNS server that answers from a file, or does not: python -m e2e.peers.name_server ADDRESS FILE.
+"""A DNS server that answers from a file, or does not: python -m e2e.peers.name_server FILE ADDRESS….
 
 e2e.services.Names says what is in the file; it is read for every question.
 """
@@ -57,9 +57,10 @@ class Server(asyncio.DatagramProtocol):
             self._transport.sendto(response, address)
 
 
-async def main(address: str, zone: str) -> None:
+async def main(zone: str, *addresses: str) -> None:
     loop = asyncio.get_running_loop()
-    await loop.create_datagram_endpoint(lambda: Server(Path(zone)), local_addr=(address, PORT))
+    for address in addresses:
+        await loop.create_datagram_endpoint(lambda: Server(Path(zone)), local_addr=(address, PORT))
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
