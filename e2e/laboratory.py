@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from e2e.network import OPEN, Firewall, Host, Nat, Network, Router, Switch
-from e2e.processes import FlyxProcess, clean_environment, sha256, write_random
+from e2e.network import OPEN, PORT_RESTRICTED, Firewall, Host, Nat, Network, Router, Switch
+from e2e.processes import FlyxProcess, Terminal, clean_environment, sha256, write_random
 from e2e.services import SECRET, Certificate, Coturn, Names, NameServer, http_proxy, socks_proxy
 
 MB = 10**6
@@ -92,7 +92,7 @@ class Case:
         sender: where it is.
         receiver: the same; or where the sender is: in the same network, as guests of a wifi that keeps them
             apart, or behind a router of its own of the same carrier.
-        server: URL at which flyx reaches the signaling server.
+        server: URL at which flyx reaches the signaling server; "" is not to name any.
         serve: more options of `flyx serve`.
         stun: URLs that it hands out.
         turn: URLs that it hands out, too.
@@ -102,7 +102,8 @@ class Case:
         size: bytes of the file.
         path: what the last path of either side has to be: "direct" is any without a relay, "host" one whose
             candidates are both of the hosts themselves, "none" that there is no way.
-        exits: wanted exit status of sender and receiver; None is a sender that goes on waiting.
+        exits: wanted exit status of sender and receiver; None of a sender that goes on waiting, or of a
+            receiver that there never was.
         words: what the receiver says, among other things; it is compared in lower case.
         within: seconds in which it has to be over.
     """
@@ -119,7 +120,7 @@ class Case:
     names: Names = field(default_factory=lambda: NAMES)
     size: int = 5 * MB
     path: Path_ = "direct"
-    exits: tuple[int | None, int] = (0, 0)
+    exits: tuple[int | None, int | None] = (0, 0)
     words: tuple[str, ...] = ()
     within: float = 60.0
 
@@ -136,6 +137,7 @@ class Outcome:
         seconds: from the start of the receiver to its first byte; if there was none, to its end.
         exits: status of sender and receiver; None still runs.
         words: of the error of either, receiver first.
+        over: seconds from the end of the transfer to the end of both processes.
         right: whether the file is the same.
     """
 
@@ -143,6 +145,7 @@ class Outcome:
     seconds: float
     exits: tuple[int | None, int | None]
     words: str
+    over: float
     right: bool
 
     @property
@@ -238,6 +241,33 @@ class Laboratory:
 
     # Where people are.
 
+    def lan(self, name: str) -> Switch:
+        """The network of a host's own site."""
+        return self._lans[name]
+
+    def second_way(self, name: str, device: str, lan: str) -> None:
+        """Give a host another way to the internet, which it prefers: through a router and a NAT of its own.
+
+        Args:
+            name: of the host.
+            device: its new interface.
+            lan: the first three numbers of the addresses there.
+        """
+        number = next(self._numbers)
+        switch, inside, outside = self.network.switch(), [f"{lan}.1/24"], [f"192.0.2.{number}/24"]
+        at = f"{device}-{name}"
+        self.network.router(at, switch, inside, self.internet, outside, nat=PORT_RESTRICTED)
+        host = self.hosts[name]
+        # The first one is not gone, but no longer the best.
+        host.address(host.addresses["eth0"], metric=600)
+        host.plug(switch, f"{lan}.2/24", device=device, via=f"{lan}.1")
+
+    def stand(self, name: str, *addresses: str, switch: Switch) -> Host:
+        """Make a host in a network that leads nowhere."""
+        host = self.hosts[name] = self.network.host(name).plug(switch, *addresses)
+        self._environments[name] = clean_environment(self.directory)
+        return host
+
     def _place(
         self,
         name: str,
@@ -327,39 +357,52 @@ class Laboratory:
         source = self.directory / "sent.bin"
         if not source.exists():
             write_random(source, case.size)
-        arguments: list[str | Path] = ["send", "--server", case.server, "--json", *options, source]
+        arguments: list[str | Path] = ["send", *_server(case), "--json", *options, source]
         host = self.hosts["sender"]
         return self._adopt(host.start(arguments, self._environments["sender"], self.directory))
 
     def receive(self, case: Case, code: str, *options: str) -> FlyxProcess:
         """Start the receiver of a case."""
-        arguments: list[str | Path] = ["receive", "--server", case.server, "--json", *options, code]
+        arguments: list[str | Path] = ["receive", *_server(case), "--json", *options, code]
         arguments += ["--yes", "-o", self.directory / "in"]
         host = self.hosts["receiver"]
         return self._adopt(host.start(arguments, self._environments["receiver"], self.directory))
 
+    def ask(self, case: Case, code: str) -> Terminal:
+        """Start the receiver of a case on a terminal, where it asks before it takes anything."""
+        arguments: list[str | Path] = ["receive", *_server(case), "--json", "-o", self.directory / "in", code]
+        host = self.hosts["receiver"]
+        terminal = host.terminal(arguments, self._environments["receiver"], self.directory)
+        self._processes.append(terminal)
+        return terminal
+
     def run(self, case: Case) -> Outcome:
         """Build a case, and send a file from one side to the other."""
         self.build(case)
-        sender = self.send(case)
+        return self.transfer(case)
+
+    def transfer(self, case: Case, sender: FlyxProcess | None = None) -> Outcome:
+        """Send a file from one side to the other, by a sender that is started if there is none."""
         began = time.time()
-        # A sender that cannot reach the server has no code; its end is the outcome then.
+        sender = sender or self.send(case)
         code = _code(sender)
         if code is None:
             return self.outcome(began, sender, None)
         began = time.time()
-        receiver = self.receive(case, code)
-        return self.outcome(began, sender, receiver)
+        return self.outcome(began, sender, self.receive(case, code))
 
-    def outcome(self, began: float, sender: FlyxProcess, receiver: FlyxProcess | None) -> Outcome:
+    def outcome(
+        self, began: float, sender: FlyxProcess, receiver: FlyxProcess | None, *, deadline: float = LONGEST
+    ) -> Outcome:
         """Wait for the end of a transfer. A sender whose receiver failed goes on waiting: it is killed.
 
         Args:
             began: when the receiver was started, seconds since the epoch.
             sender: a running process.
-            receiver: the same; None if the sender did not come so far.
+            receiver: the same; None if the sender has ended without a code.
+            deadline: seconds to wait for.
         """
-        deadline = time.monotonic() + LONGEST
+        deadline += time.monotonic()
         ends = [end for end in (receiver, sender) if end]
         failed = receiver is None
         for end in ends:
@@ -368,7 +411,8 @@ class Laboratory:
             except subprocess.TimeoutExpired:
                 end.process.kill()
             failed = failed or end.process.returncode != 0
-        seconds = time.time() - began
+        ended = time.time()
+        seconds = ended - began
         statuses = sender.process.returncode, receiver.process.returncode if receiver else None
         for end in ends:
             end.kill()
@@ -376,6 +420,7 @@ class Laboratory:
             if event["bytes"]:
                 seconds = event["time"] - began
                 break
+        done = [event["time"] for end in ends for event in end.named("done")]
         events = [event for end in ends for event in (*end.named("error"), *end.named("peer"))]
         words = [event["message"] for event in events if "message" in event]
         source, copy = self.directory / "sent.bin", self.directory / "in" / "sent.bin"
@@ -384,6 +429,7 @@ class Laboratory:
             seconds=seconds,
             exits=(_status(statuses[0]), _status(statuses[1])),
             words="; ".join(dict.fromkeys(words)),
+            over=ended - max(done, default=ended),
             right=copy.exists() and sha256(copy) == sha256(source),
         )
 
@@ -421,6 +467,10 @@ def _code(sender: FlyxProcess) -> str | None:
         if sender.process.poll() is None:
             raise
         return None
+
+
+def _server(case: Case) -> list[str]:
+    return ["--server", case.server] if case.server else []
 
 
 def _path(process: FlyxProcess) -> tuple[str, str] | None:

@@ -210,6 +210,8 @@ class Host:
         self.namespace = network.namespace(name)
         # The ports of switches that its interfaces are plugged into, by device.
         self._ports: dict[str, str] = {}
+        # Its IPv4 address, with prefix length, by device.
+        self.addresses: dict[str, str] = {}
         # The next routers of its interfaces, by device.
         self._routes: dict[str, tuple[str, ...]] = {}
 
@@ -269,6 +271,8 @@ class Host:
         self._ip("address", "flush", "dev", device, "scope", "global")
         for address in addresses:
             self._ip("address", "add", address, "dev", device)
+            if ":" not in address:
+                self.addresses[device] = address
         for router in self._routes.get(device, ()) if addresses else ():
             more = ["metric", str(metric)] if metric else []
             family = f"-{ipaddress.ip_address(router).version}"
