@@ -474,7 +474,7 @@ def _nat_rules(nat: Nat, outside: str, ports: str) -> str:
     if nat.symmetric:
         # Only answers come in, and of those Linux knows by itself.
         chain = f"chain out {{ type nat hook postrouting priority srcnat; {_lines(outgoing)} }}"
-        return f"table ip nat {{ {chain} }}"
+        return f"table ip nat {{\n  {chain}\n}}\n"
     # What is remembered of packets that leave, its types, and what has to be the same in one that comes in.
     contacted, known, key = {
         "independent": ("udp sport", "inet_service", "udp dport"),
@@ -518,6 +518,7 @@ def _lines(rules: Sequence[str]) -> str:
 def _run(*command: str | Path, text: str | None = None) -> str:
     done = subprocess.run(command, input=text, check=False, capture_output=True, text=True)
     if done.returncode:
-        reason = f"{done.stderr}\n{text or ''}"
-        raise subprocess.CalledProcessError(done.returncode, command, done.stdout, reason)
+        error = subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
+        error.add_note(f"{done.stderr}\n{text or ''}")
+        raise error
     return done.stdout
