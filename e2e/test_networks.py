@@ -121,7 +121,7 @@ def test_without_udp_and_without_a_relay_it_says_so(judge: Judge, blocked: str) 
     judge(none(f"{blocked} with port-restricted, no TURN", SITES[blocked], HOME))
 
 
-LAST_RESORT = ("--relay", "2mb")
+LAST_RESORT = ("--relay", "2MB")
 """Options of `flyx serve` that let transfers go through the signaling connection itself, at such a rate."""
 
 
