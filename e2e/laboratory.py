@@ -25,6 +25,9 @@ NAME_SERVER, NAME_SERVER6 = "192.0.2.53", "2001:db8::53"
 DEAD, DEAD6 = "192.0.2.66", "2001:db8::66"
 """Addresses in the internet: of `flyx serve`, of coturn, of the name server; some that swallow everything."""
 
+ELSEWHERE = "192.0.2.254", "2001:db8::fe"
+"""The routers from the internet to all that is not in it."""
+
 STUN_URL = f"stun:{TURN}:3478"
 UDP_RELAY = f"turn:{TURN}:3478"
 TCP_RELAY = f"turn:{TURN}:3478?transport=tcp"
@@ -169,8 +172,13 @@ class Laboratory:
         self.internet = network.switch()
         self.server = network.host("server")
         own = (SERVER, NAME_SERVER, DEAD), (SERVER6, NAME_SERVER6, DEAD6)
-        self.server.plug(self.internet, *(f"{a}/24" for a in own[0]), *(f"{a}/32" for a in own[1]))
-        self.relay_host = network.host("relay").plug(self.internet, f"{TURN}/24", f"{TURN6}/32")
+        own_addresses = (*(f"{a}/24" for a in own[0]), *(f"{a}/32" for a in own[1]))
+        self.server.plug(self.internet, *own_addresses, via=ELSEWHERE)
+        self.relay_host = network.host("relay").plug(
+            self.internet, f"{TURN}/24", f"{TURN6}/32", via=ELSEWHERE
+        )
+        # Packets to nowhere vanish: it forwards nothing. (Where they are refused coturn ends allocations.)
+        network.host("elsewhere").plug(self.internet, f"{ELSEWHERE[0]}/24", f"{ELSEWHERE[1]}/32")
         swallow = f"type filter hook input priority 0; ip daddr {DEAD} drop; ip6 daddr {DEAD6} drop;"
         self.server.rules(f"table inet dead {{ chain in {{ {swallow} }}; }}")
         # By the names of the hosts.
@@ -256,7 +264,8 @@ class Laboratory:
         number = next(self._numbers)
         switch, inside, outside = self.network.switch(), [f"{lan}.1/24"], [f"192.0.2.{number}/24"]
         at = f"{device}-{name}"
-        self.network.router(at, switch, inside, self.internet, outside, nat=PORT_RESTRICTED)
+        via = ELSEWHERE[:1]
+        self.network.router(at, switch, inside, self.internet, outside, via=via, nat=PORT_RESTRICTED)
         host = self.hosts[name]
         # The first one is not gone, but no longer the best.
         host.address(host.addresses["eth0"], metric=600)
@@ -283,7 +292,7 @@ class Laboratory:
             self._join(name, site, environment, self.internet, number)
             return
         outside, number6 = [f"192.0.2.{number}/24"], f"2001:db8::{number}"
-        switch, via = self.internet, []
+        switch, via = self.internet, [ELSEWHERE[0]]
         if site.carrier:
             if carrier:
                 self.carriers[name] = self.carriers[carrier]
@@ -292,7 +301,7 @@ class Laboratory:
                 switch = self._lans[f"carrier of {name}"] = self.network.switch()
                 inside = ["100.64.0.1/24"]
                 self.carriers[name] = self.network.router(
-                    f"carrier-{name}", switch, inside, self.internet, outside, nat=site.carrier
+                    f"carrier-{name}", switch, inside, self.internet, outside, via=via, nat=site.carrier
                 )
             outside, via = [f"100.64.0.{number}/24"], ["100.64.0.1"]
         lan = self._lans[name] = self.network.switch()
@@ -300,6 +309,7 @@ class Laboratory:
         if 6 in site.families:
             inside.append(f"2001:db8:{number}::1/64")
             outside.append(f"{number6}/32")
+            via = [*via, ELSEWHERE[1]]
         router = self.network.router(
             *(f"router-{name}", lan, inside, switch, outside),
             via=via,
@@ -337,7 +347,7 @@ class Laboratory:
             via = [of_family[family][1] for family in site.families]
         else:
             of_family = {4: (f"192.0.2.{host_number}/24", ""), 6: (f"2001:db8::{host_number}/32", "")}
-            via = []
+            via = [ELSEWHERE[0 if family == 4 else 1] for family in site.families]
         addresses = [of_family[family][0] for family in site.families]
         if site.round_trip and not site.routed:
             host.plug_far(switch, addresses[0], round_trip=site.round_trip)

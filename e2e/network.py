@@ -264,6 +264,7 @@ class Host:
         edge.run("ip", "route", "add", f"{interface.ip}/32", "dev", "wan0")
         self._ip("link", "set", "wan0", "down", "name", device)
         self._ip("link", "set", device, "up")
+        self._ip("route", "add", "default", "dev", device)
         return self
 
     def address(self, *addresses: str, device: str = "eth0", metric: int = 0) -> None:
