@@ -180,6 +180,9 @@ def test_bridges_of_containers_are_no_matter(judge: Judge, count: int, masquerad
 
 # Small packets.
 
+LONG_NAMES = [f"one-of-the-relays-of-a-provider-{number:02}.example" for number in range(16)]
+LONG_LIST = tuple(f"turn:{name}:3478?transport=udp" for name in LONG_NAMES)
+"""More URLs than fit a packet of 1,280 bytes: what the signaling server hands out comes in two."""
 
 @pytest.mark.parametrize("clamp", [True, False])
 @pytest.mark.parametrize(
@@ -189,4 +192,5 @@ def test_a_path_of_1280_bytes_that_says_nothing_is_no_matter(judge: Judge, clamp
     narrow = Site(PORT_RESTRICTED, firewall=Firewall(clamp=clamp), mtu=1280)
     ends = {"sender": (narrow, HOME), "receiver": (HOME, narrow), "both": (narrow, narrow)}[end]
     name = f"1,280 bytes without ICMP ({end}), {'MSS clamped' if clamp else 'not clamped'}"
-    judge(Case(name, *ends))
+    names = {**NAMES, **{name: {"A": [TURN], "AAAA": []} for name in LONG_NAMES}}
+    judge(Case(name, *ends, names=names, turn=LONG_LIST))
