@@ -44,6 +44,12 @@ CONNECT_TIMEOUT = 10.0
 PROXY_TIMEOUT = 15.0
 """Seconds for a proxy to whom we are connected to connect us further."""
 
+DIRECT_DELAY = 3.0
+"""Seconds for a proxy to connect us before the server is tried directly as well."""
+
+DIRECT_TIMEOUT = 12.0
+"""Seconds for that: less than without a proxy, behind which names often cannot be looked up."""
+
 LOCAL_LOOK_UP_TIMEOUT = 3.0
 """Seconds to look a name up before a SOCKS proxy is left to do it."""
 
@@ -78,11 +84,13 @@ class ProxyError(OSError):
     """A proxy did not connect us to a server. strerror is a clause that names the proxy, without credentials.
 
     Attributes:
+        reason: without the proxy's name.
         hint: what a person can do about it.
     """
 
     def __init__(self, proxy: Proxy, reason: str, hint: str | None = None) -> None:
         super().__init__(None, f"the proxy {proxy} {reason}")
+        self.reason = reason
         self.hint = hint or PROXY_HINT
 
     def __str__(self) -> str:
@@ -148,6 +156,49 @@ async def connect_through(
     except OSError as error:
         raise ProxyError(proxy, "closed the connection") from error
     return sock
+
+
+async def connect(
+    proxy: Proxy | None, host: str, port: int, *, max_segment_size: int | None = None
+) -> socket.socket:
+    """Return a socket to a server, through the proxy if there is one. For the rest see connect_tcp().
+
+    A proxy that fails, or that takes longer than DIRECT_DELAY, may not be needed: the server is then tried
+    directly as well, and what succeeds first is taken.
+
+    Raises:
+        ProxyError: neither the proxy nor a direct connection led there.
+        OSError: as connect_tcp(), without a proxy.
+    """
+    if proxy is None:
+        return await connect_tcp(host, port, max_segment_size=max_segment_size)
+    ways = [asyncio.ensure_future(connect_through(proxy, host, port, max_segment_size=max_segment_size))]
+    try:
+        await asyncio.wait(ways, timeout=DIRECT_DELAY)
+        ways.append(asyncio.ensure_future(_connect_directly(host, port, max_segment_size)))
+        while True:
+            for way in ways:
+                if way.done() and not isinstance(way.exception(), OSError):
+                    ways.remove(way)
+                    return way.result()
+            pending = [way for way in ways if not way.done()]
+            if not pending:
+                break
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        refused, unreachable = (way.exception() for way in ways)
+    finally:
+        for way in ways:
+            way.cancel()
+            way.add_done_callback(_close_late)
+    assert isinstance(refused, ProxyError)
+    assert isinstance(unreachable, OSError)
+    reason = f"{refused.reason}; directly, {host} {why_not_connected(unreachable)}"
+    raise ProxyError(proxy, reason, refused.hint) from refused
+
+
+async def _connect_directly(host: str, port: int, max_segment_size: int | None) -> socket.socket:
+    async with asyncio.timeout(DIRECT_TIMEOUT):
+        return await connect_tcp(host, port, max_segment_size=max_segment_size)
 
 
 def why_not_connected(error: OSError) -> str:

@@ -141,7 +141,7 @@ def test_several_reasons_become_one_sentence(
 
 
 def test_a_machine_without_ipv6_blames_ipv4(names: Names, runner: asyncio.Runner) -> None:
-    """TCP has no way to a multicast address, whatever the machine: the kernel says what it says without IPv6."""
+    """TCP has no way to a multicast address: the kernel says of it what it says without IPv6 of all."""
     names.answer(SERVER, AF_INET6, ["ff0e::1"])
     names.answer(SERVER, AF_INET, ["127.0.0.2"])
     with pytest.raises(ConnectionRefusedError):
