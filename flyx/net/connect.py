@@ -59,7 +59,7 @@ MAX_ADDRESSES = 16
 PROXY_HINT = "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names it; hosts in NO_PROXY are reached without"
 
 MAX_PROXY_HEADER = 16 << 10
-"""Bytes of a proxy's answer."""
+"""Bytes of a proxy's answer, provisional ones counted in."""
 
 # Of connect(2): this machine has no such way at all, which says nothing of the server.
 _NO_WAY = frozenset({errno.ENETUNREACH, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
@@ -129,6 +129,9 @@ async def connect_through(
     Raises:
         ProxyError: the proxy cannot be reached, or does not connect us.
     """
+    if not host.isascii():
+        # As getaddrinfo has it, and every protocol of proxies.
+        host = host.encode("idna").decode()
     try:
         sock = await connect_tcp(proxy.host, proxy.port, max_segment_size=max_segment_size)
     except OSError as error:
@@ -309,13 +312,13 @@ class _Race:
 
     def _take_addresses(self, look_up: asyncio.Task[list[Address]]) -> None:
         family = self._look_ups.pop(look_up)
+        if not self._started:
+            early = self._look_ups and family is not FAMILIES[0]
+            self._next_start = self._loop.time() + RESOLUTION_DELAY if early else 0.0
         try:
             self._untried[family].extend(look_up.result())
         except OSError as error:
             self._unknown.append(error)
-            return
-        if self._look_ups and not self._started and family is not FAMILIES[0]:
-            self._next_start = self._loop.time() + RESOLUTION_DELAY
 
     async def _attempt(self, address: Address) -> socket.socket:
         sock = socket.socket(address.family, socket.SOCK_STREAM)
@@ -406,9 +409,14 @@ async def _ask_http(proxy: Proxy, sock: socket.socket, host: str, port: int) -> 
         request = http.send(h11.Request(method="CONNECT", target=target, headers=headers))
         assert request is not None
         await loop.sock_sendall(sock, request)
+        received = 0
         while not isinstance(answer := http.next_event(), h11.Response):
-            if answer is h11.NEED_DATA:
-                http.receive_data(await loop.sock_recv(sock, 4096))
+            if answer is h11.NEED_DATA and received < MAX_PROXY_HEADER:
+                data = await loop.sock_recv(sock, 4096)
+                received += len(data)
+                http.receive_data(data)
+            elif answer is h11.NEED_DATA:
+                raise ProxyError(proxy, "does not come to an end with its answer")
             elif isinstance(answer, h11.ConnectionClosed):
                 raise ProxyError(proxy, "closed the connection")
     except h11.ProtocolError as error:

@@ -1,21 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from flyx.net.loop import new_event_loop
-from tests.net.names import Names
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Names:
-    """The name service of this process."""
-    fake = Names()
-    monkeypatch.setattr(socket, "getaddrinfo", fake.getaddrinfo)
-    return fake
 
 
 @pytest.fixture(params=[new_event_loop, asyncio.SelectorEventLoop], ids=["flyx", "asyncio"])

@@ -14,7 +14,7 @@ import pytest
 from flyx.net import connect as module
 from flyx.net.connect import ConnectError, connect_tcp
 from tests.net.endpoints import LOOPBACKS, free_port, listening, swallowing
-from tests.net.names import NO_SUCH_NAME, TRY_AGAIN, Names
+from tests.net.names import NO_SUCH_NAME, TRY_AGAIN, Answer, Names
 
 SERVER = "server.test"
 
@@ -94,6 +94,20 @@ def test_ipv4_waits_shortly_for_ipv6_and_no_longer(
             assert module.RESOLUTION_DELAY <= time.monotonic() - began < 2
     finally:
         silence.set()
+
+
+@pytest.mark.parametrize("late", [NO_SUCH_NAME, ["::1"]])
+def test_ipv4_waits_no_longer_than_until_it_is_known_whether_there_is_ipv6(
+    names: Names, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch, late: Answer
+) -> None:
+    monkeypatch.setattr(module, "RESOLUTION_DELAY", 60.0)
+    port = free_port()
+    asked = threading.Event()
+    names.answer(SERVER, AF_INET6, asked, late)
+    names.answer(SERVER, AF_INET, ["127.0.0.2"])
+    threading.Timer(0.05, asked.set).start()
+    with listening("127.0.0.2", port):
+        assert runner.run(peer(port)) == "127.0.0.2"
 
 
 def test_an_address_that_is_known_late_is_tried(names: Names, runner: asyncio.Runner) -> None:
