@@ -28,7 +28,7 @@ ALLOWED = {
     "rtc": {"net", "sctp"},
     "storage": {"transfer"},
     "server": {"signaling"},
-    "client": {"signaling", "transfer", "pairing", "rtc", "storage"},
+    "client": {"signaling", "transfer", "pairing", "rtc", "net", "storage"},
     "cli": {"client", "server", "rtc", "net", "storage", *CORES},
     "__main__": {"cli"},
     "__init__": set(),

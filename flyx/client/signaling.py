@@ -16,30 +16,20 @@ server helps: `join` follows for each receiver that is there, as on the first da
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import re
-import ssl
 import time
 from collections import deque
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, assert_never
-from urllib.parse import urlsplit, urlunsplit
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import (
-    ConnectionClosed,
-    InvalidMessage,
-    InvalidStatus,
-    InvalidURI,
-    WebSocketException,
-)
-from websockets.typing import Subprotocol
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from flyx.client.websocket import open_websocket, unreachable, wanted_pause, websocket_url
 from flyx.errors import (
     FlyxError,
-    InputError,
     NoSuchRoom,
     RemoteProtocolError,
     RoomFull,
@@ -73,15 +63,11 @@ from flyx.signaling.messages import (
     encoded_size,
 )
 
-OPEN_TIMEOUT = 10.0
-"""Seconds for the TCP, TLS and WebSocket handshakes, and as many for `joined`."""
+JOINED_TIMEOUT = 10.0
+"""Seconds for the server to say `joined` when there is a connection."""
 
 FAREWELL_TIMEOUT = 1.0
 """Seconds that our goodbye may take when we leave."""
-
-PING_INTERVAL, PING_TIMEOUT = 15.0, 10.0
-"""Seconds between our WebSocket pings, and for their answer: a dead connection is noticed well within the
-time for which the server, which pings by itself, holds our place."""
 
 MAX_OUTGOING_LENGTH = 8192
 MAX_OUTGOING_SIZE = 4 << 20
@@ -104,25 +90,6 @@ _CLIENT_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _TOKEN = re.compile(r"[!-~]+")
 # RFC 7064 and RFC 7065, as far as it matters here: what the connection cannot use, it leaves out.
 _ICE_URL = re.compile(r"(stun|turn)s?:[!-~]+")
-
-_SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
-
-
-def websocket_url(server: str) -> str:
-    """Return the ws:// or wss:// URL of a server as a person may write it, without a path's trailing slash.
-
-    Raises:
-        InputError: it is not a URL of a server.
-    """
-    try:
-        parts = urlsplit(server if "://" in server else f"ws://{server}")
-        scheme, host, _ = _SCHEMES[parts.scheme], parts.hostname, parts.port
-    except (KeyError, ValueError):
-        host = None
-    if not host:
-        hint = "write it like ws://example.org:8000 or https://example.org"
-        raise InputError(reason=f"{server} is not the URL of a signaling server", hint=hint)
-    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,20 +346,9 @@ class Signaling:
 
     async def _connect(self, path: str) -> ClientConnection:
         try:
-            return await connect(
-                self._url + path,
-                additional_headers=self._headers,
-                subprotocols=[Subprotocol(messages.SUBPROTOCOL)],
-                compression=None,
-                max_size=messages.MAX_MESSAGE_SIZE,
-                open_timeout=OPEN_TIMEOUT,
-                close_timeout=2,
-                ping_interval=PING_INTERVAL,
-                ping_timeout=PING_TIMEOUT,
-            )
-        except (OSError, TimeoutError, WebSocketException) as error:
-            unreachable = ServerUnreachable(url=self._url, reason=_why(error))
-            raise _TryAgain(unreachable, _wanted_pause(error)) from error
+            return await open_websocket(self._url + path, self._headers)
+        except (OSError, WebSocketException) as error:
+            raise _TryAgain(unreachable(self._url, error), wanted_pause(error)) from error
 
     async def _expect_joined(self, socket: ClientConnection, claim: JoinData | None = None) -> JoinedData:
         """Say who we are, if we were here before, and take the answer. The socket closes if that fails.
@@ -401,7 +357,7 @@ class Signaling:
             ServerProtocolError: The answer is not what a flyx server could say to what was asked.
         """
         try:
-            async with asyncio.timeout(OPEN_TIMEOUT):
+            async with asyncio.timeout(JOINED_TIMEOUT):
                 if claim is not None:
                     await self._say(socket, messages.serialize(Join(data=claim)))
                 while isinstance(first := await self._hear(socket), messages.Error):
@@ -553,47 +509,3 @@ def _check_message(message: Join | Offer | Answer | IceCandidate | Disconnect, r
         raise ServerProtocolError(reason=f"`{message.type}` to a {role}")
     if not _CLIENT_ID.fullmatch(message.data.client_id):
         raise ServerProtocolError(reason=f"`{message.type}` without the client_id of anybody")
-
-
-def _wanted_pause(error: Exception) -> float:
-    """Return the seconds that a server which refuses connections asks us to wait."""
-    if isinstance(error, InvalidStatus):
-        text = error.response.headers.get("Retry-After", "")
-        if text.isascii() and text.isdigit():
-            return min(float(text), 60.0)
-    return 0.0
-
-
-def _told_by(body: bytes | bytearray | None) -> str | None:
-    """Return the sentence in an HTTP error of a flyx server, if it is one."""
-    try:
-        told = json.loads(body or b"")
-    except (ValueError, RecursionError):
-        return None
-    message = told.get("message") if isinstance(told, dict) else None
-    return message[: messages.MAX_REASON_LENGTH] if isinstance(message, str) else None
-
-
-def _why(error: Exception) -> str:
-    """Say in words why no connection was made."""
-    match error:
-        case TimeoutError():
-            return "it does not answer"
-        case InvalidStatus(response=response) if told := _told_by(response.body):
-            return f"it says that {told}"
-        case InvalidStatus(response=response):
-            return f"it answers with HTTP status {response.status_code}, not as a flyx server"
-        case InvalidURI():
-            return "the URL cannot be used"
-        case ConnectionRefusedError():
-            return "nothing listens there"
-        case ssl.SSLCertVerificationError(verify_message=message):
-            return f"its certificate is not trusted ({message})"
-        case ssl.SSLError():
-            return "it does not speak TLS; with ws:// or http:// it may answer"
-        case InvalidMessage():
-            return "it does not answer as a web server; with wss:// or https:// it may"
-        case OSError(strerror=str(reason)):
-            return reason
-        case _:
-            return str(error)

@@ -9,7 +9,8 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from flyx.client.signaling import Signaling, websocket_url
+from flyx.client.signaling import Signaling
+from flyx.client.websocket import websocket_url
 from flyx.errors import (
     InputError,
     NoSuchRoom,

@@ -1,0 +1,195 @@
+"""The way to a signaling server: its URL, its addresses, a proxy, TLS, and the WebSocket's handshake.
+
+Names, addresses and proxies are flyx.net's; what is opened here is heard and spoken to by
+flyx.client.signaling.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from collections.abc import Mapping
+from urllib.parse import urljoin, urlsplit, urlunsplit
+
+from websockets.asyncio import client
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import InvalidMessage, InvalidStatus, InvalidURI, WebSocketException
+from websockets.typing import Subprotocol
+
+from flyx.errors import InputError, ServerUnreachable
+from flyx.net.connect import ConnectError, ProxyError, connect
+from flyx.net.proxy import proxy_for
+from flyx.signaling import messages
+
+OPEN_TIMEOUT = 10.0
+"""Seconds for the TLS and WebSocket handshakes, when there is a TCP connection."""
+
+PING_INTERVAL, PING_TIMEOUT = 15.0, 10.0
+"""Seconds between our WebSocket pings, and for their answer: a dead connection is noticed well within the
+time for which the server, which pings by itself, holds our place."""
+
+MAX_SEGMENT_SIZE = 1220
+"""Bytes of a TCP segment in either direction: such a packet passes every link that IPv6 passes (RFC 8200 §5).
+
+Where a link takes less than the interfaces at both ends and nobody is told (ICMP is dropped), larger ones are
+lost for ever, and the connection stalls at the first long message, an offer for one. What is said here is too
+little for larger segments to matter."""
+
+MAX_REDIRECTS = 5
+
+_SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+_PORTS = {"ws": 80, "wss": 443}
+
+
+def websocket_url(server: str) -> str:
+    """Return the ws:// or wss:// URL of a server as a person may write it, without a path's trailing slash.
+
+    The literal of an IPv6 address may have a scope, `[fe80::1%eth0]`, also in the form of RFC 6874.
+
+    Raises:
+        InputError: it is not a URL of a server.
+    """
+    try:
+        parts = urlsplit(server if "://" in server else f"ws://{server}")
+        scheme, host, _ = _SCHEMES[parts.scheme], parts.hostname, parts.port
+        # A name that cannot be asked for raises UnicodeError.
+        (host or "").encode("idna")
+    except (KeyError, ValueError):
+        host = None
+    if not host:
+        hint = "write it like ws://example.org:8000 or https://example.org"
+        raise InputError(reason=f"{server} is not the URL of a signaling server", hint=hint)
+    netloc = parts.netloc.replace("%25", "%") if ":" in host else parts.netloc
+    return urlunsplit((scheme, netloc, parts.path.rstrip("/"), "", ""))
+
+
+async def open_websocket(url: str, headers: Mapping[str, str]) -> ClientConnection:
+    """Connect to a signaling server, wherever it redirects us.
+
+    Its name is looked up anew each time, and each of its addresses is tried. May be cancelled at any time.
+
+    Args:
+        url: as websocket_url() returns it, with the path and query of what is asked for.
+        headers: further ones of our request; they go to no other host.
+
+    Raises:
+        InputError: the environment names a proxy that is none.
+        OSError, WebSocketException: there is no connection; unreachable() says why.
+    """
+    for _ in range(MAX_REDIRECTS):
+        try:
+            return await _open(url, headers)
+        except InvalidStatus as refusal:
+            target = _redirected(url, refusal)
+            if target is None:
+                raise
+            if urlsplit(target).hostname != urlsplit(url).hostname:
+                headers = {}
+            url = target
+    raise WebSocketException("it redirects without end")
+
+
+class _Connect(client.connect):
+    """Leaves redirections to us: websockets follows none with a socket of ours, nor any to http://."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
+
+
+async def _open(url: str, headers: Mapping[str, str]) -> ClientConnection:
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    proxy = proxy_for(parts.scheme, host, port)
+    sock = await connect(proxy, host, port, max_segment_size=MAX_SEGMENT_SIZE)
+    # A scope means something on this machine alone (RFC 6874 §4).
+    bare = host.partition("%")[0]
+    netloc = parts.netloc.replace(f"[{host}]", f"[{bare}]")
+    return await _Connect(
+        urlunsplit(parts._replace(netloc=netloc)),
+        sock=sock,
+        additional_headers=headers,
+        subprotocols=[Subprotocol(messages.SUBPROTOCOL)],
+        compression=None,
+        max_size=messages.MAX_MESSAGE_SIZE,
+        open_timeout=OPEN_TIMEOUT,
+        close_timeout=2,
+        ping_interval=PING_INTERVAL,
+        ping_timeout=PING_TIMEOUT,
+    )
+
+
+def _redirected(url: str, refusal: InvalidStatus) -> str | None:
+    """Return where a server sends us; None if it does not, or gives up TLS."""
+    location = refusal.response.headers.get("Location")
+    if refusal.response.status_code not in (301, 302, 303, 307, 308) or location is None:
+        return None
+    try:
+        parts = urlsplit(urljoin(url.replace("ws", "http", 1), location))
+        scheme, host, _ = _SCHEMES[parts.scheme], parts.hostname, parts.port
+    except (KeyError, ValueError):
+        return None
+    if not host or (url.startswith("wss:") and scheme != "wss"):
+        return None
+    return urlunsplit((scheme, parts.netloc, parts.path, parts.query, ""))
+
+
+def unreachable(url: str, error: Exception) -> ServerUnreachable:
+    """Return what a person is told of why open_websocket() has failed.
+
+    Args:
+        url: of the server.
+        error: what it has raised.
+    """
+    hint = None
+    match error:
+        case ProxyError():
+            reason, hint = str(error), error.hint
+        case ConnectError():
+            reason = str(error.strerror)
+        case TimeoutError():
+            reason = "it does not answer"
+        case InvalidStatus(response=response) if told := _told_by(response.body):
+            reason = f"it says that {told}"
+        case InvalidStatus(response=response):
+            reason = f"it answers with HTTP status {response.status_code}, not as a flyx server"
+        case InvalidURI():
+            reason = "the URL cannot be used"
+        case ConnectionRefusedError():
+            reason = "nothing listens there"
+        case socket.gaierror(errno=socket.EAI_AGAIN):
+            reason = "no name server answers for its name"
+            hint = "check that this computer is connected to a network, or name the server by its address"
+        case socket.gaierror():
+            reason = "its name does not exist"
+            hint = "check how it is written; names of the own network may be known there alone"
+        case ssl.SSLCertVerificationError(verify_message=message):
+            reason = f"its certificate is not trusted ({message})"
+        case ssl.SSLError():
+            reason = "it does not speak TLS; with ws:// or http:// it may answer"
+        case InvalidMessage():
+            reason = "it does not answer as a web server; with wss:// or https:// it may"
+        case OSError(strerror=str(text)):
+            reason = text
+        case _:
+            reason = str(error)
+    return ServerUnreachable(url=url, reason=reason, hint=hint)
+
+
+def wanted_pause(error: Exception) -> float:
+    """Return the seconds that a server which refuses connections asks us to wait."""
+    if isinstance(error, InvalidStatus):
+        text = error.response.headers.get("Retry-After", "")
+        if text.isascii() and text.isdigit():
+            return min(float(text), 60.0)
+    return 0.0
+
+
+def _told_by(body: bytes | bytearray | None) -> str | None:
+    """Return the sentence in an HTTP error of a flyx server, if it is one."""
+    try:
+        told = json.loads(body or b"")
+    except (ValueError, RecursionError):
+        return None
+    message = told.get("message") if isinstance(told, dict) else None
+    return message[: messages.MAX_REASON_LENGTH] if isinstance(message, str) else None
