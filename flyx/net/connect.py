@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
 from base64 import b64encode
@@ -326,12 +327,27 @@ class _Race:
             sock.setblocking(False)
             if self._max_segment_size is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, self._max_segment_size)
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await self._loop.sock_connect(sock, address.sockaddr)
+            # Not by the loop's sock_connect(): that of uvloop loses the scope of an IPv6 address.
+            error = sock.connect_ex(address.sockaddr)
+            if error == errno.EINPROGRESS:
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await self._writable(sock)
+                error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise OSError(error, os.strerror(error))
         except BaseException:
             sock.close()
             raise
         return sock
+
+    async def _writable(self, sock: socket.socket) -> None:
+        """Wait until it is known whether a socket is connected."""
+        known = asyncio.Event()
+        self._loop.add_writer(sock, known.set)
+        try:
+            await known.wait()
+        finally:
+            self._loop.remove_writer(sock)
 
     def _failure(self) -> OSError:
         # A machine without IPv6 says of each IPv6 address that there is no way to it: not what is wrong here.

@@ -56,8 +56,10 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Run what serves each connection to a port of the loopback, that port; at the end all are closed."""
+async def serving(
+    handler: Handler, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[int]:
+    """Run what serves each connection to a port, and return that; at the end all are closed."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,7 +77,7 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncI
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(accept, host, 0, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -86,8 +88,10 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncI
 
 
 @asynccontextmanager
-async def _running(proxy: TestProxy, tls: ssl.SSLContext | None = None) -> AsyncIterator[TestProxy]:
-    async with serving(proxy.serve, tls) as proxy.port:
+async def _running(
+    proxy: TestProxy, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[TestProxy]:
+    async with serving(proxy.serve, tls, host) as proxy.port:
         yield proxy
 
 
@@ -99,6 +103,7 @@ async def http_proxy(
     answer: bytes | None = None,
     ways: dict[str, str] | None = None,
     tls: ssl.SSLContext | None = None,
+    host: str = "127.0.0.1",
 ) -> AsyncIterator[TestProxy]:
     """Run one.
 
@@ -108,6 +113,7 @@ async def http_proxy(
         answer: all that it answers, and then waits.
         ways: the addresses of names, which it alone knows.
         tls: what it is spoken to by.
+        host: where it listens.
     """
 
     async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, int] | None:
@@ -125,17 +131,21 @@ async def http_proxy(
         if not status.startswith("200"):
             writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
             return None
-        host, _, port = target.rpartition(":")
-        return host.strip("[]"), int(port)
+        name, _, port = target.rpartition(":")
+        return name.strip("[]"), int(port)
 
     granted = f"HTTP/1.1 {status}\r\nVia: test\r\n\r\n".encode()
-    async with _running(TestProxy(ask, granted, ways), tls) as proxy:
+    async with _running(TestProxy(ask, granted, ways), tls, host) as proxy:
         yield proxy
 
 
 @asynccontextmanager
 async def socks5_proxy(
-    *, credentials: str | None = None, reply: int = 0, ways: dict[str, str] | None = None
+    *,
+    credentials: str | None = None,
+    reply: int = 0,
+    ways: dict[str, str] | None = None,
+    host: str = "127.0.0.1",
 ) -> AsyncIterator[TestProxy]:
     """Run one: RFC 1928, RFC 1929. `reply` is its REP; nothing but 0 connects."""
 
@@ -150,27 +160,27 @@ async def socks5_proxy(
         writer.write(bytes([5, wanted]))
         if credentials:
             _, length = await reader.readexactly(2)
-            name = await reader.readexactly(length)
+            user = await reader.readexactly(length)
             password = await reader.readexactly((await reader.readexactly(1))[0])
-            good = f"{name.decode()}:{password.decode()}" == credentials
+            good = f"{user.decode()}:{password.decode()}" == credentials
             writer.write(b"\x01\x00" if good else b"\x01\x01")
             if not good:
                 return None
         _, command, _, kind = await reader.readexactly(4)
         assert command == 1
         if kind == 3:
-            host = (await reader.readexactly((await reader.readexactly(1))[0])).decode()
+            name = (await reader.readexactly((await reader.readexactly(1))[0])).decode()
         elif kind == 1:
-            host = socket.inet_ntop(socket.AF_INET, await reader.readexactly(4))
+            name = socket.inet_ntop(socket.AF_INET, await reader.readexactly(4))
         else:
-            host = socket.inet_ntop(socket.AF_INET6, await reader.readexactly(16))
+            name = socket.inet_ntop(socket.AF_INET6, await reader.readexactly(16))
         (port,) = struct.unpack("!H", await reader.readexactly(2))
         if reply:
             writer.write(bytes([5, reply, 0, 1, 0, 0, 0, 0, 0, 0]))
             return None
-        return host, port
+        return name, port
 
-    async with _running(TestProxy(ask, b"\x05\x00\x00\x01" + bytes(6), ways)) as proxy:
+    async with _running(TestProxy(ask, b"\x05\x00\x00\x01" + bytes(6), ways), host=host) as proxy:
         yield proxy
 
 
