@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from flyx.server.config import ServerConfig
 
 # As in flyx.server.config, which loads too much for `flyx --help`; a test holds them equal.
-DEFAULT_HOST = "0.0.0.0"  # noqa: S104  # others are to reach it
+DEFAULT_HOST = None
 DEFAULT_PORT = 8000
 DEFAULT_STUN_URL = "stun:stun.l.google.com:19302"
 DEFAULT_MAX_ROOMS = 10_000
@@ -47,7 +47,13 @@ class LogLevel(StrEnum):
 
 def serve(
     host: Annotated[
-        str, typer.Option("--host", envvar="FLYX_HOST", help="Address to listen on; 0.0.0.0 is all of them")
+        str | None,
+        typer.Option(
+            "--host",
+            envvar="FLYX_HOST",
+            metavar="ADDRESS",
+            help="Address to listen on  [default: all, of IPv4 and IPv6]",
+        ),
     ] = DEFAULT_HOST,
     port: Annotated[
         int,

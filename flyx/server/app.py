@@ -144,7 +144,7 @@ class Server:
 
     @property
     def listening_url(self) -> str:
-        """URL with the host as it was asked for, such as ws://0.0.0.0:8000."""
+        """URL with the host as it was asked for, such as ws://0.0.0.0:8000, which stands for IPv6 too."""
         return url_of(self.config.host, self.port, secure=self._secure)
 
     @property

@@ -14,7 +14,7 @@ from flyx.server.turn import DEFAULT_TTL, TurnConfig
 from flyx.signaling.messages import MAX_MESSAGE_SIZE
 from flyx.signaling.room import RoomConfig
 
-DEFAULT_HOST = "0.0.0.0"  # noqa: S104  # others are to reach it
+DEFAULT_HOST = None
 DEFAULT_PORT = 8000
 DEFAULT_STUN_URL = "stun:stun.l.google.com:19302"
 DEFAULT_MAX_ROOMS = 10_000
@@ -120,7 +120,8 @@ class ServerConfig:
     """How one server listens and what it puts up with. Times are seconds, sizes bytes.
 
     Attributes:
-        host: Address or name to bind; every address that it resolves to is bound.
+        host: Address or name to bind; every address that it resolves to is bound. None: every address of this
+            computer, of IPv4 and of IPv6.
         port: 0 takes any free one.
         stun_urls: Handed to every client as ICE servers.
         test_room: Make a persistent room that never expires at the start and log its id.
@@ -154,7 +155,7 @@ class ServerConfig:
         metrics_token: Needed for /metrics and /status; None: none.
     """
 
-    host: str = DEFAULT_HOST
+    host: str | None = DEFAULT_HOST
     port: int = DEFAULT_PORT
     stun_urls: tuple[str, ...] = (DEFAULT_STUN_URL,)
     test_room: bool = False

@@ -34,11 +34,19 @@ _SHUTDOWN_STEP = 0.01
 # Files that a server needs besides those of its connections, and of those it turns away.
 _OTHER_FILES = 64 + 2 * ConnectionCounter.SLACK
 
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # told apart, not bound
+# What a server that listens on every address is called, and what stands for it on this computer.
+_EVERYWHERE = "0.0.0.0"  # noqa: S104
+_WILDCARDS = {_EVERYWHERE: "127.0.0.1", "::": "::1"}
+# From these addresses a computer would talk to hosts of documentation (RFC 5737, RFC 3849), which are none.
+_ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+# What binding to IPv6 ends in on a computer without it.
+_NO_IPV6 = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL}
+# Ports tried in turn for one that is free for IPv4 and for IPv6.
+_TRIES = 16
 
 
 async def bind(
-    host: str,
+    host: str | None,
     port: int,
     *,
     shared: bool = False,
@@ -48,7 +56,7 @@ async def bind(
     """Return sockets that listen on every address that host resolves to, all on the same port.
 
     Args:
-        host: Address or name.
+        host: Address or name; None: every address, of IPv4 and, where there is IPv6, of that.
         port: 0 takes any free one.
         shared: Other processes of ours listen there, too, and the kernel spreads connections over them.
         host_option: Where a person says the host, for hints.
@@ -60,6 +68,8 @@ async def bind(
     loop = asyncio.get_running_loop()
     sockets: list[socket.socket] = []
     try:
+        if host is None:
+            return _bind_everywhere(port, shared=shared)
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         # The same address can come up more than once.
         for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
@@ -74,7 +84,39 @@ async def bind(
     return sockets
 
 
-async def reserve(host: str, port: int) -> list[socket.socket]:
+def _bind_everywhere(port: int, *, shared: bool) -> list[socket.socket]:
+    """Return a socket for IPv4 and one for IPv6: so the address of a client is of the family that it has."""
+    for tries in range(_TRIES):
+        sockets = [_bind_one(socket.AF_INET, (_EVERYWHERE, port), shared=shared)]
+        try:
+            sockets[0].listen(_BACKLOG)
+            chosen = sockets[0].getsockname()[1]
+            with _without_ipv6():
+                sockets.append(_bind_one(socket.AF_INET6, ("::", chosen), shared=shared, only_ipv6=True))
+                sockets[-1].listen(_BACKLOG)
+        except OSError as exc:
+            for bound in sockets:
+                bound.close()
+            # A port that is free for IPv4 alone is not free.
+            if port or exc.errno != errno.EADDRINUSE or tries == _TRIES - 1:
+                raise
+        else:
+            break
+    return sockets
+
+
+@contextlib.contextmanager
+def _without_ipv6() -> Iterator[None]:
+    """Leave IPv6 out where there is none."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno not in _NO_IPV6:
+            raise
+        log.info("no IPv6 on this computer: listening on IPv4 alone")
+
+
+async def reserve(host: str | None, port: int) -> list[socket.socket]:
     """Return sockets that keep a port for processes which bind it as `shared`, without listening themselves.
 
     Raises:
@@ -89,10 +131,15 @@ async def reserve(host: str, port: int) -> list[socket.socket]:
     addresses = [(bound.family, bound.getsockname()) for bound in taken]
     for bound in taken:
         bound.close()
-    return [_bind_one(family, address, shared=True) for family, address in addresses]
+    return [
+        _bind_one(family, address, shared=True, only_ipv6=host is None and family == socket.AF_INET6)
+        for family, address in addresses
+    ]
 
 
-def _bind_one(family: int, address: tuple[object, ...], *, shared: bool) -> socket.socket:
+def _bind_one(
+    family: int, address: tuple[object, ...], *, shared: bool, only_ipv6: bool = False
+) -> socket.socket:
     # asyncio sets TCP_NODELAY only on sockets that name the protocol, and what a socket accepts inherits it.
     # Without it two small messages in a row are 40 ms apart.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -102,6 +149,9 @@ def _bind_one(family: int, address: tuple[object, ...], *, shared: bool) -> sock
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if only_ipv6:
+            # Else the port would be taken by the socket for IPv4, or not, as the system has it.
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind(address)
     except OSError:
         bound.close()
@@ -109,9 +159,9 @@ def _bind_one(family: int, address: tuple[object, ...], *, shared: bool) -> sock
     return bound
 
 
-def _explain(host: str, port: int, exc: OSError, host_option: str, port_option: str) -> InputError:
+def _explain(host: str | None, port: int, exc: OSError, host_option: str, port_option: str) -> InputError:
     if isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL:
-        hint = f"{host_option} takes an address of this computer; 0.0.0.0 stands for all of them"
+        hint = f"{host_option} takes an address of this computer; 0.0.0.0 stands for all of IPv4, :: for all"
         return InputError(reason=f"cannot listen on {host}: it is not an address of this computer", hint=hint)
     if exc.errno == errno.EADDRINUSE:
         hint = f"choose another port with {port_option}, or {port_option} 0 for any free one"
@@ -122,27 +172,37 @@ def _explain(host: str, port: int, exc: OSError, host_option: str, port_option: 
     return InputError(reason=f"cannot listen on {host}, port {port}: {exc.strerror}")
 
 
-def url_of(host: str, port: int, *, secure: bool = False, scheme: str | None = None) -> str:
+def url_of(host: str | None, port: int, *, secure: bool = False, scheme: str | None = None) -> str:
     """Return the WebSocket URL of a server that listens on host and port, or that of another scheme."""
+    host = host or _EVERYWHERE
     scheme = scheme or ("wss" if secure else "ws")
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def connectable(host: str) -> str:
+def connectable(host: str | None) -> str:
     """Return a host that this computer can connect to for a server that listens on host."""
+    host = host or _EVERYWHERE
     return _WILDCARDS.get(host, host)
 
 
-def reachable_urls(host: str, port: int, *, secure: bool = False) -> list[str]:
+def reachable_urls(host: str | None, port: int, *, secure: bool = False) -> list[str]:
     """Return the URLs under which others probably reach a server that listens on all addresses; else none."""
-    if host not in _WILDCARDS:
+    if host is not None and host not in _WILDCARDS:
         return []
-    urls = [url_of(socket.gethostname(), port, secure=secure)]
-    # The address from which this computer would talk to the internet. Connecting a UDP socket sends nothing.
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))
-        urls.append(url_of(probe.getsockname()[0], port, secure=secure))
-    return urls
+    names = [socket.gethostname()]
+    # Of "::" as well: most systems have it listen on IPv4, too.
+    families = [socket.AF_INET] if host == _EVERYWHERE else [socket.AF_INET, socket.AF_INET6]
+    names += filter(None, map(outgoing_address, families))
+    return [url_of(name, port, secure=secure) for name in names]
+
+
+def outgoing_address(family: socket.AddressFamily) -> str | None:
+    """Return the address from which this computer would talk to the internet; None if it could not."""
+    # Connecting a UDP socket sends nothing.
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((_ELSEWHERE[family], 9))
+        return str(probe.getsockname()[0])
+    return None
 
 
 # What uvicorn logs as if it were an error of ours: garbage from clients, as often as they like.

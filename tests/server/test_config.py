@@ -26,7 +26,7 @@ def test_the_commands_defaults_are_the_servers() -> None:
         if name.startswith(("MIN_", "MAX_")) and name != "MAX_GRACE":
             assert getattr(room_options, name) == getattr(config, name), name
     default = config.ServerConfig()
-    assert (default.host, default.port) == ("0.0.0.0", 8000)
+    assert (default.host, default.port) == (None, 8000)
 
 
 @pytest.mark.parametrize("text", ["", "many", "0/minute", "-1/minute", "5/fortnight", "5"])

@@ -6,14 +6,18 @@ import socket
 import pytest
 
 from flyx.errors import InputError
+from flyx.server.app import Server
+from flyx.server.config import LimitConfig, ServerConfig
 from flyx.server.listener import (
     affordable_connections,
     bind,
     connectable,
     raise_file_limit,
     reachable_urls,
+    reserve,
     url_of,
 )
+from tests.server.peers import joined, peer
 
 
 async def test_small_messages_are_not_held_back() -> None:
@@ -90,3 +94,62 @@ def test_a_server_has_no_more_connections_than_files() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+def ipv6() -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+
+
+@pytest.mark.usefixtures("ipv6")
+async def test_by_default_a_server_is_reached_over_ipv4_and_over_ipv6() -> None:
+    limits = LimitConfig(max_connections_per_address=1)
+    async with Server(ServerConfig(port=0, limits=limits)) as server:
+        assert server.listening_url == f"ws://0.0.0.0:{server.port}"
+        # Each client counts as the address that it has.
+        async with joined(server), joined(server, host="::1", port=server.port):
+            async with peer(server) as third, peer(server, host="::1", port=server.port) as fourth:
+                await third.expect_error("too_many_connections", fatal=True)
+                await fourth.expect_error("too_many_connections", fatal=True)
+
+
+@pytest.mark.usefixtures("ipv6")
+async def test_a_port_that_somebody_has_for_ipv6_alone_is_refused() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        with pytest.raises(InputError, match="another program"):
+            await bind(None, other.getsockname()[1])
+
+
+@pytest.mark.usefixtures("ipv6")
+async def test_workers_share_a_port_for_both_families() -> None:
+    reserved = await reserve(None, 0)
+    port = reserved[0].getsockname()[1]
+    sockets = [*reserved]
+    try:
+        for _ in range(2):
+            sockets += await bind(None, port, shared=True)
+        families = [bound.family for bound in sockets]
+        assert families == [socket.AF_INET, socket.AF_INET6] * 3
+        assert {bound.getsockname()[1] for bound in sockets} == {port}
+    finally:
+        for bound in sockets:
+            bound.close()
+
+
+async def test_without_ipv6_a_server_listens_on_ipv4_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithoutIPv6(socket.socket):
+        """As of a kernel that has no IPv6."""
+
+        def __init__(self, family: int = socket.AF_INET, *more: int, **options: object) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(97, "Address family not supported by protocol")
+            super().__init__(family, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("flyx.server.listener.socket.socket", WithoutIPv6)
+    [only] = await bind(None, 0)
+    only.close()
+    assert only.family == socket.AF_INET
