@@ -6,7 +6,10 @@ and has the signaling server and coturn. Credentials come from `flyx serve --tur
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from e2e.network import Host, Network, State
 from e2e.processes import FlyxProcess, clean_environment, sha256, write_random
 from e2e.services import SECRET, Coturn
 
+PATIENCE = 20.0
 # Documentation addresses (RFC 5737): these networks have nothing else.
 MIDDLE, SENDER_SIDE, RECEIVER_SIDE = "192.0.2.1", "198.51.100", "203.0.113"
 TURN_PORT, SIGNALING_PORT = 3478, 8000
@@ -45,11 +49,11 @@ class Edge:
         self._processes: list[FlyxProcess] = []
         self._url = ["--server", f"ws://{MIDDLE}:{SIGNALING_PORT}", "--json"]
 
-    def serve(self) -> FlyxProcess:
-        """A signaling server that listens, and tells of the relay."""
+    def serve(self, *options: str) -> FlyxProcess:
+        """A signaling server that listens, and tells of the relay unless options name another way."""
         server = self._start(
             *("middle", "serve", "--host", MIDDLE, "--port", str(SIGNALING_PORT), "--stun", "none"),
-            *("--turn", f"turn:{MIDDLE}:{TURN_PORT}", "--turn-secret", SECRET),
+            *(options or ("--turn", f"turn:{MIDDLE}:{TURN_PORT}", "--turn-secret", SECRET)),
         )
         server.prints("listening on")
         return server
@@ -76,10 +80,19 @@ class Edge:
 
     def metrics(self) -> str:
         """What the signaling server counts."""
-        fetch = (
-            f"import urllib.request as r; print(r.urlopen('http://{MIDDLE}:{SIGNALING_PORT}/metrics').read())"
-        )
+        return self.fetch("/metrics")
+
+    def fetch(self, path: str) -> str:
+        """What the signaling server answers."""
+        url = f"http://{MIDDLE}:{SIGNALING_PORT}{path}"
+        fetch = f"import urllib.request as r; print(r.urlopen('{url}').read().decode())"
         return self._hosts["middle"].run(sys.executable, "-c", fetch)
+
+    def coturns(self) -> list[int]:
+        """The processes of coturn in the middle."""
+        middle = self._hosts["middle"]
+        ids = map(int, middle.run("ip", "netns", "pids", middle.namespace).split())
+        return [number for number in ids if _program(number) == "turnserver"]
 
     def close(self) -> None:
         for process in self._processes:
@@ -89,6 +102,21 @@ class Edge:
         process = self._hosts[part].start(arguments, clean_environment(self._directory), self._directory)
         self._processes.append(process)
         return process
+
+
+def _program(number: int) -> str:
+    try:
+        return Path(f"/proc/{number}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what nobody announces."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -118,6 +146,25 @@ def test_a_file_goes_through_the_turn_server_where_there_is_no_other_way(edge: E
     assert 'flyx_transfers_total{outcome="relayed"} 1.0' in edge.metrics()
     # Neither the secret nor anybody's credentials are in the log.
     assert SECRET not in server.err
+
+
+def test_a_server_with_turn_relays_where_there_is_no_other_way(edge: Edge, tmp_path: Path) -> None:
+    server = edge.serve("--with-turn")
+    [first] = edge.coturns()
+    source = write_random(tmp_path / "sent.bin", 5 * 10**6)
+    for number in range(2):
+        sender = edge.send(source)
+        receiver = edge.receive(sender.code(), tmp_path / f"in{number}")
+        receiver.ends(0)
+        sender.ends(0)
+        assert sha256(tmp_path / f"in{number}" / "sent.bin") == sha256(source)
+        assert ["relay" in path for path in paths(receiver)] == [True]
+        if number == 0:
+            # One that dies comes back, and relays again.
+            os.kill(first, signal.SIGKILL)
+            until(lambda: edge.coturns() not in ([], [first]) and '"turn":"ok"' in edge.fetch("/readyz"))
+    server.kill()
+    until(lambda: not edge.coturns())
 
 
 def turn_server_dies(edge: Edge, relay: Coturn) -> Callable[[], object]:

@@ -17,6 +17,7 @@ import typer
 from flyx.cli import room_options as rooms
 from flyx.cli import serve_nodes as nodes
 from flyx.cli import serve_options as options
+from flyx.cli import turn_options as relays
 from flyx.cli.options import check_standard_input, token_of
 from flyx.cli.signals import signals_taken_by
 from flyx.errors import InputError
@@ -98,9 +99,15 @@ def serve(
     allow_host: options.AllowHost = None,
     allow_origin: options.AllowOrigin = None,
     trusted_proxy: options.TrustedProxy = None,
-    turn: options.Turn = None,
-    turn_secret: options.TurnSecret = None,
-    turn_ttl: options.TurnTtl = options.DEFAULT_TURN_TTL,
+    turn: relays.Turn = None,
+    turn_secret: relays.TurnSecret = None,
+    turn_ttl: relays.TurnTtl = relays.DEFAULT_TURN_TTL,
+    with_turn: relays.WithTurn = False,
+    turn_host: relays.TurnHost = None,
+    turn_port: relays.TurnPort = relays.DEFAULT_TURN_PORT,
+    turn_tls_port: relays.TurnTlsPort = relays.DEFAULT_TURN_TLS_PORT,
+    turn_relay_ports: relays.TurnRelayPorts = relays.DEFAULT_TURN_RELAY_PORTS,
+    turn_allow: relays.TurnAllow = None,
     tls_cert: options.TlsCert = None,
     tls_key: options.TlsKey = None,
     api_token: options.ApiToken = None,
@@ -150,10 +157,26 @@ def serve(
         max_body_size=max_body_size,
         handshake_timeout=handshake_timeout,
     )
+    tls = options.tls_of(tls_cert, tls_key)
+    stun_urls, turn_service, coturn = _stun_urls(stun), relays.turn_of(turn, turn_secret, turn_ttl), None
+    if with_turn:
+        relays.check_with_turn(turn=turn, secret=turn_secret)
+        coturn = relays.coturn_of(
+            host=host,
+            told=turn_host,
+            port=turn_port,
+            tls_port=turn_tls_port,
+            relay_ports=turn_relay_ports,
+            allowed=turn_allow,
+            tls=tls,
+            max_clients=max_clients,
+            ttl=turn_ttl,
+        )
+        stun_urls, turn_service = (coturn.stun_url, *stun_urls), coturn.turn
     config = ServerConfig(
         host=host,
         port=port,
-        stun_urls=_stun_urls(stun),
+        stun_urls=stun_urls,
         test_room=True,
         room=RoomConfig(max_clients=max_clients, ttl=ttl, idle_timeout=idle_timeout, grace=grace),
         max_rooms=max_rooms,
@@ -164,9 +187,10 @@ def serve(
         limits=limits,
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=options.origins_of(allow_origin),
-        trusted_proxies=options.networks_of(trusted_proxy),
-        turn=options.turn_of(turn, turn_secret, turn_ttl),
-        tls=options.tls_of(tls_cert, tls_key),
+        trusted_proxies=options.networks_of("--trusted-proxy", trusted_proxy),
+        turn=turn_service,
+        coturn=coturn,
+        tls=tls,
         api_token=token_of("--api-token", api_token),
         admin_token=token_of("--admin-token", admin_token),
         metrics_host=metrics_host,

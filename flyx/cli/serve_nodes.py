@@ -92,6 +92,9 @@ def supervise(config: ServerConfig, count: int, start: Start, announce: Callable
 
 
 def _of_worker(config: ServerConfig, number: int) -> ServerConfig:
+    if number:
+        # The first has the coturn that all hand to clients.
+        config = replace(config, coturn=None)
     if not config.metrics_port:
         return config
     return replace(config, metrics_port=config.metrics_port + number)

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flyx.cli.options import secret_of
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
     from flyx.server.config import IPNetwork
-    from flyx.server.turn import TurnConfig
 
 DEFAULT_MAX_CONNECTIONS = 50_000
 DEFAULT_MAX_CONNECTIONS_PER_ADDRESS = 200
@@ -32,7 +30,6 @@ DEFAULT_MAX_BODY_SIZE = 16 * 1024
 DEFAULT_HANDSHAKE_TIMEOUT = 10.0
 DEFAULT_METRICS_HOST = "127.0.0.1"
 DEFAULT_DRAIN = 5.0
-DEFAULT_TURN_TTL = 3600.0
 
 MaxConnections = Annotated[
     int,
@@ -183,35 +180,6 @@ TrustedProxy = Annotated[
     ),
 ]
 
-Turn = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--turn",
-        envvar="FLYX_TURN",
-        metavar="URL",
-        help="URL of a TURN server to hand to clients, repeatable",
-    ),
-]
-TurnSecret = Annotated[
-    str | None,
-    typer.Option(
-        "--turn-secret",
-        envvar="FLYX_TURN_SECRET",
-        metavar="SECRET",
-        help="The TURN server's static-auth-secret, of which credentials are made; @FILE or - as well",
-    ),
-]
-TurnTtl = Annotated[
-    float,
-    typer.Option(
-        "--turn-ttl",
-        envvar="FLYX_TURN_TTL",
-        metavar="SECONDS",
-        min=60,
-        max=86400,
-        help="Time for which TURN credentials are good",
-    ),
-]
 TlsCert = Annotated[
     Path | None,
     typer.Option(
@@ -284,27 +252,6 @@ Drain = Annotated[
 ]
 
 
-def turn_of(urls: list[str] | None, secret: str | None, ttl: float) -> TurnConfig | None:
-    """Return the TURN service of --turn and --turn-secret.
-
-    Raises:
-        InputError: There is one without the other, the secret cannot be had, or a URL is none of TURN.
-    """
-    if not urls and secret is None:
-        return None
-    secret = secret_of("--turn-secret", secret)
-    if not urls or secret is None:
-        hint = "the secret is what the TURN server has as static-auth-secret"
-        raise InputError(reason="--turn and --turn-secret go together", hint=hint)
-    for url in urls:
-        if not url.startswith(("turn:", "turns:")) or not url.partition(":")[2]:
-            hint = "write it like turn:turn.example.org:3478 or turns:turn.example.org:5349?transport=tcp"
-            raise InputError(reason=f"--turn {url} is not a TURN URL", hint=hint)
-    from flyx.server.turn import TurnConfig
-
-    return TurnConfig(tuple(urls), secret, ttl)
-
-
 def tls_of(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
     """Return the two files of --tls-cert and --tls-key.
 
@@ -318,8 +265,8 @@ def tls_of(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | No
     return certificate, key
 
 
-def networks_of(texts: list[str] | None) -> tuple[IPNetwork, ...]:
-    """Return the networks that --trusted-proxy names.
+def networks_of(option: str, texts: list[str] | None) -> tuple[IPNetwork, ...]:
+    """Return the networks that an option names.
 
     Raises:
         InputError: One is neither an address nor a network.
@@ -333,7 +280,7 @@ def networks_of(texts: list[str] | None) -> tuple[IPNetwork, ...]:
         except ValueError as error:
             hint = "write it like 10.0.0.5, 10.0.0.0/8 or fd00::/8"
             raise InputError(
-                reason=f"--trusted-proxy {text} is not an address or network", hint=hint
+                reason=f"{option} {text} is not an address or network", hint=hint
             ) from error
     return tuple(networks)
 

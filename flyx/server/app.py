@@ -21,6 +21,7 @@ from flyx import __version__
 from flyx.errors import InputError
 from flyx.server import operations, rest, websocket
 from flyx.server.config import MAX_TTL, ServerConfig
+from flyx.server.coturn import Coturn
 from flyx.server.errors import add_error_handlers
 from flyx.server.gate import Doorkeeper, Gate
 from flyx.server.hub import Hub
@@ -123,6 +124,7 @@ class Server:
         if isinstance(self._store, RedisRoomStore):
             self._store.clients = self._hub
         self._certificate = Certificate(*self.config.tls) if self.config.tls else None
+        self._coturn = Coturn(self.config.coturn, self._hub.metrics) if self.config.coturn else None
         self._listener = Listener(create_app(self._hub), self.config, self._hub.door, self._certificate)
         self._operations = self._make_operations()
         self._serving: list[asyncio.Task[None]] = []
@@ -148,6 +150,11 @@ class Server:
         return url_of(self.config.host, self.port, secure=self._secure)
 
     @property
+    def turn_up(self) -> bool:
+        """Whether the coturn of this server answers."""
+        return bool(self._hub.metrics.turn_up)
+
+    @property
     def _secure(self) -> bool:
         return self._certificate is not None
 
@@ -163,6 +170,8 @@ class Server:
             self.port = sockets[0].getsockname()[1]
             if self._operations is not None:
                 await self._start_operations(self._operations, sockets)
+            if self._coturn is not None:
+                await self._start_coturn(self._coturn, sockets)
         except InputError:
             await self._store.close()
             raise
@@ -212,6 +221,17 @@ class Server:
         url = url_of(self.config.metrics_host, self.metrics_port, scheme="http")
         log.info("metrics", url=f"{url}/metrics")
 
+    async def _start_coturn(self, coturn: Coturn, others: list[socket.socket]) -> None:
+        try:
+            await coturn.start()
+        except InputError:
+            for bound in others:
+                bound.close()
+            if self._operations is not None:
+                self._operations.finish()
+                await asyncio.gather(*self._serving)
+            raise
+
     def reload_certificate(self) -> None:
         """Show from now on what the certificate's files hold; what they held if they cannot be used."""
         if self._certificate is None:
@@ -222,6 +242,8 @@ class Server:
             log.error("certificate not reloaded", reason=str(exc))
         else:
             log.info("certificate reloaded")
+            if self._coturn is not None:
+                self._coturn.reload_certificate()
 
     async def drain(self, seconds: float) -> None:
         """Take nobody in, tell clients to come back, spread over so many seconds; stop() is to follow.
@@ -242,6 +264,8 @@ class Server:
             self._operations.finish()
         await asyncio.gather(*self._serving)
         await asyncio.gather(*self._chores, return_exceptions=True)
+        if self._coturn is not None:
+            await self._coturn.stop()
         await self._store.close()
         log.info("stopped")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from limits import RateLimitItem
 from limits import parse as parse_limit
@@ -13,6 +14,9 @@ from flyx.errors import InputError
 from flyx.server.turn import DEFAULT_TTL, TurnConfig
 from flyx.signaling.messages import MAX_MESSAGE_SIZE
 from flyx.signaling.room import RoomConfig
+
+if TYPE_CHECKING:
+    from flyx.server.coturn import CoturnConfig
 
 DEFAULT_HOST = None
 DEFAULT_PORT = 8000
@@ -35,6 +39,9 @@ NO_LIMIT = "none"
 DEFAULT_METRICS_HOST = "127.0.0.1"
 DEFAULT_DRAIN = 5.0
 DEFAULT_TURN_TTL = DEFAULT_TTL
+DEFAULT_TURN_PORT = 3478
+DEFAULT_TURN_TLS_PORT = 5349
+DEFAULT_TURN_RELAY_PORTS = "49152-65535"
 DEFAULT_MAX_CONNECTIONS = 50_000
 DEFAULT_MAX_CONNECTIONS_PER_ADDRESS = 200
 DEFAULT_MESSAGE_RATE = 100.0
@@ -147,6 +154,7 @@ class ServerConfig:
         allowed_origins: Of pages from elsewhere that may use it, such as "https://example.org"; "*": any.
         trusted_proxies: Networks of proxies that are believed about whom they speak for.
         turn: A TURN service for which every client gets credentials.
+        coturn: The coturn that this server starts and looks after, whose service `turn` is; None: none.
         tls: PEM files of a certificate chain and its key; None: no TLS.
         api_token: Needed to make rooms; None: anybody may.
         admin_token: Shows all rooms, and closes any; None: there is no such way.
@@ -179,6 +187,7 @@ class ServerConfig:
     allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[IPNetwork, ...] = ()
     turn: TurnConfig | None = None
+    coturn: CoturnConfig | None = None
     tls: tuple[Path, Path] | None = None
     api_token: str | None = None
     admin_token: str | None = None

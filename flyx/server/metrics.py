@@ -14,7 +14,12 @@ from collections.abc import Iterable
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, Info, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
 from flyx import __version__
 from flyx.server.limits import Limit
@@ -42,6 +47,8 @@ class Metrics:
         transfers: Transfers, by outcome, as their receivers tell.
         relays: Messages passed on, to clients of this process (LOCAL) and to other nodes (REMOTE).
         slow_consumers: Clients closed because they did not read.
+        turn_up: The coturn of this server answers; None: it has none.
+        turn_starts: How often it was started.
         pauses: What the garbage collector has taken, while the loop is watched.
     """
 
@@ -52,6 +59,8 @@ class Metrics:
         self.transfers: Counter[str] = Counter(dict.fromkeys(Outcome, 0))
         self.relays: Counter[str] = Counter({LOCAL: 0, REMOTE: 0})
         self.slow_consumers = 0
+        self.turn_up: bool | None = None
+        self.turn_starts = 0
         self.pauses = Pauses()
 
         self._registry = CollectorRegistry()
@@ -174,6 +183,11 @@ class _Plain:
         yield CounterMetricFamily(
             "flyx_slow_consumers", "Clients closed because they did not read.", value=counted.slow_consumers
         )
+        if counted.turn_up is not None:
+            yield GaugeMetricFamily(
+                "flyx_turn_up", "The coturn of this server answers: 1, or not: 0.", value=counted.turn_up
+            )
+            yield CounterMetricFamily("flyx_turn_starts", "Starts of coturn.", value=counted.turn_starts)
         yield counted.pauses.family()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Response
 from fastapi.security import HTTPAuthorizationCredentials
@@ -30,6 +30,15 @@ class Health(BaseModel):
     status: str = "ok"
 
 
+class Readiness(Health):
+    """Clients should be sent here."""
+
+    turn: Annotated[
+        Literal["ok", "down"] | None,
+        Field(description="Of a server that has a coturn of its own (--with-turn), whether that answers."),
+    ] = None
+
+
 class ServerStatus(BaseModel):
     """How the server is."""
 
@@ -45,14 +54,21 @@ async def healthz() -> Health:
     return Health()
 
 
-@health.get("/readyz", responses=errors(HTTPStatus.SERVICE_UNAVAILABLE))
-async def readyz(hub: HubOfApp) -> Health:
-    """Tell whether clients should be sent here: not while the server is drained or cannot reach its rooms."""
+@health.get(
+    "/readyz", responses=errors(HTTPStatus.SERVICE_UNAVAILABLE), response_model_exclude_none=True
+)
+async def readyz(hub: HubOfApp) -> Readiness:
+    """Tell whether clients should be sent here: not while the server is drained or cannot reach its rooms.
+
+    A coturn that is down is told of, and no reason to send nobody: most pairs need none.
+    """
     if hub.stopping:
         raise unavailable(ErrorCode.SERVER_STOPPING, "the server is stopping")
     if not hub.ready:
         raise unavailable(ErrorCode.UNAVAILABLE, AWAY)
-    return Health()
+    if hub.metrics.turn_up is None:
+        return Readiness()
+    return Readiness(turn="ok" if hub.metrics.turn_up else "down")
 
 
 async def _may_watch(

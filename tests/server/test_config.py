@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flyx.cli import room_options, serve, serve_options
+from flyx.cli import room_options, serve, serve_options, turn_options
 from flyx.cli.options import check_standard_input, read_secret, secret_of, token_of
 from flyx.errors import InputError
 from flyx.server import config
@@ -16,9 +16,10 @@ from flyx.signaling import room
 def test_the_commands_defaults_are_the_servers() -> None:
     for name in ("DEFAULT_HOST", "DEFAULT_PORT", "DEFAULT_STUN_URL", "DEFAULT_MAX_ROOMS"):
         assert getattr(serve, name) == getattr(config, name)
-    for name in vars(serve_options):
-        if name.startswith("DEFAULT_"):
-            assert getattr(serve_options, name) == getattr(config, name), name
+    for options in (serve_options, turn_options):
+        for name in vars(options):
+            if name.startswith("DEFAULT_"):
+                assert getattr(options, name) == getattr(config, name), name
     for name in vars(room_options):
         if name.startswith("DEFAULT_"):
             owner = room if hasattr(room, name) else config
@@ -46,7 +47,7 @@ def test_none_is_no_rate() -> None:
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "proxy", "10.0.0.300", ""])
 def test_what_is_not_a_network_is_refused(text: str) -> None:
     with pytest.raises(InputError):
-        serve_options.networks_of([text])
+        serve_options.networks_of("--trusted-proxy", [text])
 
 
 @pytest.mark.parametrize("text", ["example.org", "https://example.org/path", "https://", ""])
@@ -91,7 +92,7 @@ def test_a_file_without_a_secret_is_refused(content: bytes | None, reason: str, 
 def test_an_empty_standard_input_holds_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     with pytest.raises(InputError, match="--turn-secret is empty"):
-        serve_options.turn_of(["turn:turn.example.org"], "-", 60.0)
+        turn_options.turn_of(["turn:turn.example.org"], "-", 60.0)
 
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from flyx.cli.serve_options import turn_of
+from flyx.cli.turn_options import turn_of
 from flyx.errors import InputError
 from flyx.server.app import Server
 from flyx.server.turn import TurnConfig, credentials

@@ -1,0 +1,191 @@
+"""Options of `flyx serve` about what it gives to pairs that find no direct path: TURN, others' or its own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flyx.cli.options import secret_of
+from flyx.cli.serve_options import networks_of
+from flyx.errors import InputError
+
+if TYPE_CHECKING:
+    from flyx.server.coturn import CoturnConfig
+    from flyx.server.turn import TurnConfig
+
+# Those of flyx.server.config, which loads too much for `flyx --help`; a test holds them equal.
+DEFAULT_TURN_TTL = 3600.0
+DEFAULT_TURN_PORT = 3478
+DEFAULT_TURN_TLS_PORT = 5349
+DEFAULT_TURN_RELAY_PORTS = "49152-65535"
+
+Turn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--turn",
+        envvar="FLYX_TURN",
+        metavar="URL",
+        help="URL of a TURN server to hand to clients, repeatable",
+    ),
+]
+TurnSecret = Annotated[
+    str | None,
+    typer.Option(
+        "--turn-secret",
+        envvar="FLYX_TURN_SECRET",
+        metavar="SECRET",
+        help="The TURN server's static-auth-secret, of which credentials are made; @FILE or - as well",
+    ),
+]
+TurnTtl = Annotated[
+    float,
+    typer.Option(
+        "--turn-ttl",
+        envvar="FLYX_TURN_TTL",
+        metavar="SECONDS",
+        min=60,
+        max=86400,
+        help="Time for which TURN credentials are good",
+    ),
+]
+WithTurn = Annotated[
+    bool,
+    typer.Option(
+        "--with-turn",
+        envvar="FLYX_WITH_TURN",
+        help="Start a coturn as well, and hand it to clients, in the place of --turn",
+    ),
+]
+TurnHost = Annotated[
+    str | None,
+    typer.Option(
+        "--turn-host",
+        envvar="FLYX_TURN_HOST",
+        metavar="HOST",
+        help="Name or address by which clients reach the coturn of --with-turn  [default: this machine's]",
+    ),
+]
+TurnPort = Annotated[
+    int,
+    typer.Option(
+        "--turn-port", envvar="FLYX_TURN_PORT", min=1, max=65535, help="Its port, for UDP and for TCP"
+    ),
+]
+TurnTlsPort = Annotated[
+    int,
+    typer.Option(
+        "--turn-tls-port",
+        envvar="FLYX_TURN_TLS_PORT",
+        min=1,
+        max=65535,
+        help="Its port for TLS, with --tls-cert",
+    ),
+]
+TurnRelayPorts = Annotated[
+    str,
+    typer.Option(
+        "--turn-relay-ports",
+        envvar="FLYX_TURN_RELAY_PORTS",
+        metavar="FIRST-LAST",
+        help="UDP ports at which it relays",
+    ),
+]
+TurnAllow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--turn-allow",
+        envvar="FLYX_TURN_ALLOW",
+        metavar="NETWORK",
+        help="Private address or network to which it may relay, repeatable",
+    ),
+]
+
+_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
+
+
+def turn_of(urls: list[str] | None, secret: str | None, ttl: float) -> TurnConfig | None:
+    """Return the TURN service of --turn and --turn-secret.
+
+    Raises:
+        InputError: There is one without the other, the secret cannot be had, or a URL is none of TURN.
+    """
+    if not urls and secret is None:
+        return None
+    secret = secret_of("--turn-secret", secret)
+    if not urls or secret is None:
+        hint = "the secret is what the TURN server has as static-auth-secret"
+        raise InputError(reason="--turn and --turn-secret go together", hint=hint)
+    for url in urls:
+        if not url.startswith(("turn:", "turns:")) or not url.partition(":")[2]:
+            hint = "write it like turn:turn.example.org:3478 or turns:turn.example.org:5349?transport=tcp"
+            raise InputError(reason=f"--turn {url} is not a TURN URL", hint=hint)
+    from flyx.server.turn import TurnConfig
+
+    return TurnConfig(tuple(urls), secret, ttl)
+
+
+def coturn_of(
+    *,
+    host: str | None,
+    told: str | None,
+    port: int,
+    tls_port: int,
+    relay_ports: str,
+    allowed: list[str] | None,
+    tls: tuple[Path, Path] | None,
+    max_clients: int,
+    ttl: float,
+) -> CoturnConfig:
+    """Return the coturn of --with-turn. Looks up names, and waits for that.
+
+    Args:
+        host: Of --host.
+        told: Of --turn-host.
+        port: Of --turn-port.
+        tls_port: Of --turn-tls-port.
+        relay_ports: Of --turn-relay-ports.
+        allowed: Of --turn-allow.
+        tls: Of --tls-cert and --tls-key.
+        max_clients: Of a room.
+        ttl: Seconds for which credentials are good.
+
+    Raises:
+        InputError: One of them cannot be used.
+    """
+    from flyx.server.coturn import CoturnConfig, find_addresses, user_quota_of
+
+    matched = _RANGE.fullmatch(relay_ports)
+    first, last = (int(matched[1]), int(matched[2])) if matched else (0, 0)
+    if not 1024 <= first <= last <= 65535:
+        hint = f"write it like {DEFAULT_TURN_RELAY_PORTS}; ports below 1024 are for other services"
+        raise InputError(reason=f"--turn-relay-ports {relay_ports} is not a range of ports", hint=hint)
+    if told is not None and not re.fullmatch(r"[0-9A-Za-z.:-]{1,253}", told):
+        raise InputError(reason=f"--turn-host {told} is neither a name nor an address")
+    addresses = find_addresses(told, host)
+    return CoturnConfig(
+        host=addresses.host,
+        relay_addresses=addresses.relay_addresses,
+        public_address=addresses.public_address,
+        listening_addresses=addresses.listening_addresses,
+        port=port,
+        tls_port=None if tls is None else tls_port,
+        relay_ports=(first, last),
+        tls=tls,
+        allowed=networks_of("--turn-allow", allowed),
+        user_quota=user_quota_of(max_clients),
+        ttl=ttl,
+    )
+
+
+def check_with_turn(*, turn: list[str] | None, secret: str | None) -> None:
+    """Make sure that --with-turn goes with what else was chosen.
+
+    Raises:
+        InputError: It does not.
+    """
+    if turn or secret is not None:
+        hint = "--with-turn starts a TURN server by itself, and draws its secret"
+        raise InputError(reason="--with-turn and --turn exclude each other", hint=hint)
