@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flyx.cli.demo import parse_size
 from flyx.cli.options import secret_of
 from flyx.cli.serve_options import networks_of
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
     from flyx.server.coturn import CoturnConfig
+    from flyx.server.tunnels import TunnelConfig
     from flyx.server.turn import TurnConfig
 
 # Those of flyx.server.config, which loads too much for `flyx --help`; a test holds them equal.
@@ -21,6 +23,8 @@ DEFAULT_TURN_TTL = 3600.0
 DEFAULT_TURN_PORT = 3478
 DEFAULT_TURN_TLS_PORT = 5349
 DEFAULT_TURN_RELAY_PORTS = "49152-65535"
+DEFAULT_RELAY_PAIRS = 16
+DEFAULT_RELAY_PAIRS_PER_ADDRESS = 8
 
 Turn = Annotated[
     list[str] | None,
@@ -102,6 +106,35 @@ TurnAllow = Annotated[
         help="Private address or network to which it may relay, repeatable",
     ),
 ]
+
+Relay = Annotated[
+    str | None,
+    typer.Option(
+        "--relay",
+        envvar="FLYX_RELAY",
+        metavar="RATE",
+        help="Pass on, as a last resort, so much a second of each pair through this server, such as 2MB",
+    ),
+]
+RelayPairs = Annotated[
+    int,
+    typer.Option(
+        "--relay-pairs", envvar="FLYX_RELAY_PAIRS", metavar="N", min=1, help="Most pairs of --relay at a time"
+    ),
+]
+RelayPairsPerAddress = Annotated[
+    int,
+    typer.Option(
+        "--relay-pairs-per-ip",
+        envvar="FLYX_RELAY_PAIRS_PER_IP",
+        metavar="N",
+        min=1,
+        help="Of these, with a side at one address",
+    ),
+]
+
+# Bytes a second: less carries no transfer, more no process.
+_MIN_RELAY_RATE, _MAX_RELAY_RATE = 16_000, 10**9
 
 _RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
 
@@ -189,3 +222,24 @@ def check_with_turn(*, turn: list[str] | None, secret: str | None) -> None:
     if turn or secret is not None:
         hint = "--with-turn starts a TURN server by itself, and draws its secret"
         raise InputError(reason="--with-turn and --turn exclude each other", hint=hint)
+
+
+def relay_of(rate: str | None, pairs: int, pairs_per_address: int, *, redis: bool) -> TunnelConfig | None:
+    """Return what --relay and its limits allow; None if there is no --relay.
+
+    Raises:
+        InputError: The rate is none, or there is --redis as well.
+    """
+    if rate is None:
+        return None
+    if redis:
+        # The two of a pair may be on different nodes, and nodes pass on messages alone.
+        hint = "leave out --relay; --with-turn or --turn relay with any number of nodes"
+        raise InputError(reason="--relay and --redis exclude each other", hint=hint)
+    size = parse_size(rate.removesuffix("/s"))
+    if not _MIN_RELAY_RATE <= size <= _MAX_RELAY_RATE:
+        hint = "write it in bytes a second, from 16KB to 1GB, like 500KB or 2MB"
+        raise InputError(reason=f"--relay {rate} is not a rate that can be relayed at", hint=hint)
+    from flyx.server.tunnels import TunnelConfig
+
+    return TunnelConfig(float(size), max_pairs=pairs, max_per_address=pairs_per_address)

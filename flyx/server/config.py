@@ -17,6 +17,7 @@ from flyx.signaling.room import RoomConfig
 
 if TYPE_CHECKING:
     from flyx.server.coturn import CoturnConfig
+    from flyx.server.tunnels import TunnelConfig
 
 DEFAULT_HOST = None
 DEFAULT_PORT = 8000
@@ -41,6 +42,8 @@ DEFAULT_DRAIN = 5.0
 DEFAULT_TURN_TTL = DEFAULT_TTL
 DEFAULT_TURN_PORT = 3478
 DEFAULT_TURN_TLS_PORT = 5349
+DEFAULT_RELAY_PAIRS = 16
+DEFAULT_RELAY_PAIRS_PER_ADDRESS = 8
 DEFAULT_TURN_RELAY_PORTS = "49152-65535"
 DEFAULT_MAX_CONNECTIONS = 50_000
 DEFAULT_MAX_CONNECTIONS_PER_ADDRESS = 200
@@ -155,6 +158,8 @@ class ServerConfig:
         trusted_proxies: Networks of proxies that are believed about whom they speak for.
         turn: A TURN service for which every client gets credentials.
         coturn: The coturn that this server starts and looks after, whose service `turn` is; None: none.
+        relay: What datagrams are passed on for clients that find no path; None: none. For a server that is
+            alone.
         tls: PEM files of a certificate chain and its key; None: no TLS.
         api_token: Needed to make rooms; None: anybody may.
         admin_token: Shows all rooms, and closes any; None: there is no such way.
@@ -188,6 +193,7 @@ class ServerConfig:
     trusted_proxies: tuple[IPNetwork, ...] = ()
     turn: TurnConfig | None = None
     coturn: CoturnConfig | None = None
+    relay: TunnelConfig | None = None
     tls: tuple[Path, Path] | None = None
     api_token: str | None = None
     admin_token: str | None = None

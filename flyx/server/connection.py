@@ -48,6 +48,9 @@ class Wire(Protocol):
     def send_text(self, payload: bytes) -> None:
         """Send a text frame of valid UTF-8."""
 
+    def send_binary(self, payload: bytes) -> None:
+        """Send a binary frame."""
+
     def send_close(self, code: int, reason: str) -> None:
         """Send a close frame, the last thing that is sent, and see to it that the connection ends."""
 
@@ -161,6 +164,19 @@ class Connection:
             self.close(CloseCode.TIMED_OUT, ErrorCode.TOO_SLOW, "messages pile up faster than they are read")
         else:
             self._wire.send_text(payload)
+
+    def send_datagram(self, payload: bytes) -> None:
+        """Send bytes that may be lost; whoever calls looks at queued_size."""
+        if not self._closing and not self._lost:
+            self._wire.send_binary(payload)
+
+    def hold(self) -> None:
+        """Read no further until release()."""
+        self._wire.hold()
+
+    def release(self) -> None:
+        """Read on."""
+        self._wire.release()
 
     def close(self, code: CloseCode, error_code: ErrorCode, reason: str) -> None:
         """Send a fatal `error`, then close. Only the first call counts."""

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, assert_never
+from typing import Any, assert_never
 from uuid import uuid4
 
 from flyx.errors import NoSuchRoom
@@ -22,7 +22,9 @@ from flyx.server.gate import Doorkeeper
 from flyx.server.limits import PairBook
 from flyx.server.logs import get_logger, room_tag
 from flyx.server.metrics import LOCAL, REMOTE, Metrics
+from flyx.server.seat import Outlet, Seat
 from flyx.server.store import AWAY, RoomStore, SeeTo, StoreAway, Wanted, always
+from flyx.server.tunnels import Tunnels
 from flyx.server.turn import credentials
 from flyx.signaling.codes import draw_room_id
 from flyx.signaling.commands import (
@@ -41,7 +43,7 @@ from flyx.signaling.commands import (
     RoomClosed,
     Shut,
 )
-from flyx.signaling.members import Member, Tail, Traffic
+from flyx.signaling.members import Traffic
 from flyx.signaling.messages import (
     Answer,
     CloseCode,
@@ -50,11 +52,13 @@ from flyx.signaling.messages import (
     IceCandidate,
     IceServer,
     JoinData,
+    Joined,
     Message,
     Offer,
     Paired,
     Relayed,
     Role,
+    Tunnel,
     serialize,
 )
 from flyx.signaling.refusals import refusal_of
@@ -68,109 +72,6 @@ _REPLACED = "a newer connection of the same client took its place"
 # Seconds between two groups of clients that are told to come back.
 _DRAIN_STEP = 0.05
 _RELAYED = (Offer, Answer, IceCandidate)
-
-
-class Outlet(Protocol):
-    """A connection, as the hub sees it. Neither method waits."""
-
-    @property
-    def queued_size(self) -> int:
-        """Bytes that wait for the client."""
-
-    @property
-    def gone(self) -> bool:
-        """Nothing more reaches the client."""
-
-    def send(self, text: str) -> None:
-        """Queue one message; a client that does not keep up is closed instead."""
-
-    def close(self, code: CloseCode, error_code: ErrorCode, reason: str) -> None:
-        """Say why, then close; what is queued goes out first."""
-
-
-class Seat:
-    """A client inside a room, and the connection of this process that is its own.
-
-    Attributes:
-        room_id: Where it is.
-        client_id: Who it is.
-        role: What it is there.
-        generation: Of the connection.
-        over: The connection speaks for the client no longer.
-    """
-
-    __slots__ = (
-        "_busy",
-        "_idle",
-        "_outlet",
-        "_received",
-        "_tail",
-        "client_id",
-        "generation",
-        "over",
-        "role",
-        "room_id",
-    )
-
-    def __init__(self, outlet: Outlet, room_id: str, member: Member, *, sent: int, received: int) -> None:
-        """Args:
-        outlet: The connection.
-        room_id: Where the client is.
-        member: Who it is there.
-        sent: Messages that it has seen already.
-        received: Messages that were taken from it already.
-        """
-        self.room_id = room_id
-        self.client_id = member.client_id
-        self.role = member.role
-        self.generation = member.generation
-        self.over = False
-        self._outlet = outlet
-        self._tail = Tail(sent)
-        self._received = received
-        # While a message of the client is being relayed; set by whoever waits for the end of that.
-        self._busy = False
-        self._idle: asyncio.Future[None] | None = None
-
-    def send(self, text: str, *, counted: bool) -> None:
-        """Send to the client; counted: it is about a peer, and must come again if it does not arrive."""
-        if counted:
-            self._tail.append(text)
-        self._outlet.send(text)
-
-    def close(self, code: CloseCode, error_code: ErrorCode, reason: str) -> None:
-        """End the connection; nothing else is sent on it or taken from it."""
-        self.over = True
-        self._outlet.close(code, error_code, reason)
-
-    def count(self) -> None:
-        """Count a message that was taken from the client."""
-        self._received += 1
-
-    def refuse_relay(self) -> None:
-        """The message was not taken after all, and the client is to send it again when it is back."""
-        self._received -= 1
-        self._outlet.close(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, AWAY)
-
-    def begin_relay(self) -> None:
-        """Count a message of the client, whose relaying begins."""
-        self._received += 1
-        self._busy = True
-
-    def end_relay(self) -> None:
-        """The message has gone its way."""
-        self._busy = False
-        if self._idle is not None:
-            self._idle.set_result(None)
-            self._idle = None
-
-    async def traffic(self) -> Traffic:
-        """Return what went over the connection, once what is under way has gone its way."""
-        if self._busy:
-            if self._idle is None:
-                self._idle = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._idle)
-        return Traffic(self._received, self._tail.count, self._tail.texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +99,8 @@ class Hub:
         self.metrics = Metrics()
         self.door = Doorkeeper(config, self.metrics)
         self.pairs = PairBook(config.limits)
+        # None: no datagrams are passed on.
+        self.tunnels = Tunnels(config.relay, self) if config.relay else None
         self.stopping = False
         self._store = store
         # Every connection, and by client id those that are inside a room.
@@ -270,6 +173,12 @@ class Hub:
         """Return the ids of the clients in a room that has one here, as this process was told of it last."""
         room = self._store.last_known(room_id)
         return () if room is None else room.members.keys()
+
+    def role_of(self, room_id: str, client_id: str) -> Role | None:
+        """Return what a client is in a room, as this process was told of it last; None if it is not in it."""
+        room = self._store.last_known(room_id)
+        member = room.members.get(client_id) if room else None
+        return member.role if member else None
 
     async def list_rooms(self, after: str, limit: int) -> list[Room]:
         """Return the first rooms, by id, of those whose id comes after this one."""
@@ -535,6 +444,8 @@ class Hub:
     async def stop(self) -> None:
         """Tell every client that the server stops, and wait until all are gone or had their time."""
         self.stopping = True
+        if self.tunnels is not None:
+            self.tunnels.close()
         for outlet in list(self._outlets):
             self._send_away(outlet)
         # Each connection ends within close_timeout by itself; the margin is for the event loop.
@@ -585,10 +496,18 @@ class Hub:
         room_id = effect.joined.data.room_id
         seat = Seat(outlet, room_id, effect.member, sent=effect.sent, received=effect.received)
         self._seats[seat.client_id] = seat
-        seat.send(serialize(effect.joined), counted=False)
+        seat.send(serialize(self._with_tunnel(effect.joined)), counted=False)
         for text in effect.replay:
             seat.send(text, counted=True)
         return seat
+
+
+    def _with_tunnel(self, joined: Joined) -> Joined:
+        """Add what the client needs for a tunnel, if there are any."""
+        if self.tunnels is None:
+            return joined
+        token = self.tunnels.token(joined.data.room_id, joined.data.client_id)
+        return Joined(data=joined.data.model_copy(update={"tunnel": Tunnel(token=token)}))
 
 
 def _new_token() -> str:

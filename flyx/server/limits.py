@@ -50,6 +50,8 @@ class Limit(StrEnum):
     HANDSHAKE = "handshake"
     CONTROL_FRAMES = "control_frames"
     FRAGMENTS = "fragments"
+    TUNNELS = "tunnels"
+    TUNNELS_PER_ADDRESS = "tunnels_per_address"
 
 
 class LimitReached(Exception):

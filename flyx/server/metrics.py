@@ -49,6 +49,10 @@ class Metrics:
         slow_consumers: Clients closed because they did not read.
         turn_up: The coturn of this server answers; None: it has none.
         turn_starts: How often it was started.
+        tunnels: Pairs whose datagrams are passed on; None: this server passes on none.
+        tunnels_opened: How many there were.
+        tunnel_bytes: Bytes of datagrams passed on.
+        tunnel_drops: Datagrams that were not, for want of room.
         pauses: What the garbage collector has taken, while the loop is watched.
     """
 
@@ -61,6 +65,8 @@ class Metrics:
         self.slow_consumers = 0
         self.turn_up: bool | None = None
         self.turn_starts = 0
+        self.tunnels: int | None = None
+        self.tunnels_opened = self.tunnel_bytes = self.tunnel_drops = 0
         self.pauses = Pauses()
 
         self._registry = CollectorRegistry()
@@ -188,6 +194,14 @@ class _Plain:
                 "flyx_turn_up", "The coturn of this server answers: 1, or not: 0.", value=counted.turn_up
             )
             yield CounterMetricFamily("flyx_turn_starts", "Starts of coturn.", value=counted.turn_starts)
+        if counted.tunnels is not None:
+            yield GaugeMetricFamily("flyx_tunnels", "Pairs of --relay.", value=counted.tunnels)
+            for name, text, value in (
+                ("flyx_tunnels_opened", "Pairs of --relay that were both there.", counted.tunnels_opened),
+                ("flyx_tunnel_bytes", "Bytes of their datagrams.", counted.tunnel_bytes),
+                ("flyx_tunnel_drops", "Datagrams dropped for want of room.", counted.tunnel_drops),
+            ):
+                yield CounterMetricFamily(name, text, value=value)
         yield counted.pauses.family()
 
 

@@ -147,18 +147,22 @@ class HttpProtocol(Lingering, H11Protocol):
         self.cut_off_later()
 
 
-# RFC 6455 §5.2: the first byte of a text frame that is a whole message.
-_WHOLE_TEXT = 0x81
+# RFC 6455 §5.2: the first byte of a text frame that is a whole message, and of a binary one.
+_WHOLE_TEXT, _WHOLE_BINARY = 0x81, 0x82
 
 
 def text_frame(payload: bytes) -> bytes:
     """Return a text frame that is a whole message, not masked, as `websockets` would."""
+    return _whole_frame(_WHOLE_TEXT, payload)
+
+
+def _whole_frame(first: int, payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
-        return struct.pack("!BB", _WHOLE_TEXT, size) + payload
+        return struct.pack("!BB", first, size) + payload
     if size < 65536:
-        return struct.pack("!BBH", _WHOLE_TEXT, 126, size) + payload
-    return struct.pack("!BBQ", _WHOLE_TEXT, 127, size) + payload
+        return struct.pack("!BBH", first, 126, size) + payload
+    return struct.pack("!BBQ", first, 127, size) + payload
 
 
 def text_in(data: bytes, at: int) -> tuple[bytes, int] | None:
@@ -284,6 +288,11 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
         """Send a text frame of valid UTF-8."""
         if self.conn.state is State.OPEN and not self.transport.is_closing():
             self.transport.write(text_frame(payload))
+
+    def send_binary(self, payload: bytes) -> None:
+        """Send a binary frame."""
+        if self.conn.state is State.OPEN and not self.transport.is_closing():
+            self.transport.write(_whole_frame(_WHOLE_BINARY, payload))
 
     def send_close(self, code: int, reason: str) -> None:
         """Send a close frame, the last thing that is sent, and see to it that the connection ends."""

@@ -1,4 +1,4 @@
-"""`WS /ws` and `WS /ws/{room_id}`: from the handshake to the last frame of one client.
+"""`WS /ws`, `WS /ws/{room_id}`: from the handshake to the last frame of one client; `WS /relay/{room_id}`.
 
 Refusals come after the handshake, as an `error` message and a close code: a browser cannot read the body of a
 refused handshake, nor tell one refusal from another.
@@ -19,10 +19,12 @@ from starlette.websockets import WebSocket, WebSocketClose
 from flyx.errors import InputError, RemoteProtocolError
 from flyx.server.connection import LEFT, WIRE, Connection, Frame, Job
 from flyx.server.errors import token_is
-from flyx.server.hub import Hub, Seat
+from flyx.server.hub import Hub
 from flyx.server.limits import Limit, LimitReached, PairLimits, TokenBucket, address_key
 from flyx.server.logs import get_logger, room_tag
+from flyx.server.seat import Seat
 from flyx.server.store import AWAY, StoreAway, StoreFull
+from flyx.server.tunnels import Half, Tunnels
 from flyx.signaling.codes import normalise_room_id
 from flyx.signaling.messages import (
     SUBPROTOCOL,
@@ -97,6 +99,8 @@ class Sockets:
                 await _serve(WebSocket(scope, receive, send), self._hub, None)
             case ["", "ws", room_text] if room_text:
                 await _serve(WebSocket(scope, receive, send), self._hub, room_text)
+            case ["", "relay", room_text] if room_text and self._hub.tunnels is not None:
+                await _serve_tunnel(WebSocket(scope, receive, send), self._hub, self._hub.tunnels, room_text)
             case _:
                 await WebSocketClose()(scope, receive, send)
 
@@ -122,6 +126,32 @@ async def _serve(websocket: WebSocket, hub: Hub, room_text: str | None) -> None:
             connection.close(exc.close_code, exc.error_code, exc.reason)
 
     await connection.run(session, enter())
+
+
+async def _serve_tunnel(websocket: WebSocket, hub: Hub, tunnels: Tunnels, room_text: str) -> None:
+    offered = websocket.scope["subprotocols"]
+    await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+    connection = Connection(
+        websocket.scope["extensions"][WIRE],
+        max_queue_size=hub.config.max_queue_size,
+        close_timeout=hub.config.close_timeout,
+    )
+    address = address_of(websocket)
+    half = Half(tunnels, connection, room_text, address)
+
+    async def enter() -> None:
+        try:
+            _check_subprotocol(offered)
+            await hub.door.rates.join(address)
+            half.begin()
+        except _Refused as exc:
+            half.refuse(exc.close_code, exc.error_code, exc.reason)
+        except LimitReached as exc:
+            hub.door.turned_away(exc.limit)
+            reason = f"{exc.reason}; try again in {exc.retry_after} s"
+            half.refuse(CloseCode.TOO_MANY_REQUESTS, ErrorCode.RATE_LIMITED, reason)
+
+    await connection.run(half, enter())
 
 
 def _check_subprotocol(offered: list[str]) -> None:

@@ -21,6 +21,7 @@ Each message is one text frame of at most 64 KiB holding a JSON object:
         peers         [ { client_id, role, away?: true } ]   those this client can talk to: a receiver sees
                                 the sender only; away: the connection is lost and may come back
         ice_servers   [ { urls: [text], username?: text, credential?: text } ]   as RTCIceServer
+        tunnel?       { token }     secret: for a tunnel, which this server offers; see flyx.signaling.tunnel
         wants_paired? true      the server wants to hear `paired` of this client, which is the sender
         limits        { max_message_size: bytes, max_clients: int, grace: seconds }
                       grace: how long the place of a client is held after its connection was lost
@@ -286,6 +287,12 @@ class Limits(_Part):
     grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
+class Tunnel(_Part):
+    """What a client needs for a tunnel (flyx.signaling.tunnel)."""
+
+    token: Token
+
+
 class JoinedData(_Part):
     room_id: Annotated[str, Field(max_length=64)]
     client_id: ClientId
@@ -296,6 +303,7 @@ class JoinedData(_Part):
     expires_at: UnixTime | None = None
     peers: Annotated[tuple[Peer, ...], Field(max_length=1024)] = ()
     ice_servers: Annotated[tuple[IceServer, ...], Field(max_length=16)] = ()
+    tunnel: Annotated[Tunnel | None, Field(exclude_if=_is_absent)] = None
     wants_paired: Flag = False
     limits: Limits
 

@@ -11,7 +11,8 @@ import pytest
 
 from flyx.errors import NoSuchRoom
 from flyx.server.config import ServerConfig
-from flyx.server.hub import Hub, Seat
+from flyx.server.hub import Hub
+from flyx.server.seat import Seat
 from flyx.server.store import MemoryRoomStore, StoreAway, Stored
 from flyx.signaling.messages import (
     CloseCode,

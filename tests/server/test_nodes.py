@@ -24,9 +24,10 @@ from hypothesis.stateful import (
 )
 
 from flyx.server.config import ServerConfig
-from flyx.server.hub import Hub, Seat
+from flyx.server.hub import Hub
 from flyx.server.redis.relays import PROMISE
 from flyx.server.redis.store import RedisRoomStore
+from flyx.server.seat import Seat
 from flyx.server.store import StoreAway
 from flyx.signaling.messages import (
     CLOSE_CODES,

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flyx.server.config import ServerConfig
-from flyx.server.hub import Hub, Seat
+from flyx.server.hub import Hub
+from flyx.server.seat import Seat
 from flyx.server.store import MemoryRoomStore
 from flyx.signaling.messages import (
     Answer,
