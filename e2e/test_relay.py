@@ -167,6 +167,28 @@ def test_a_server_with_turn_relays_where_there_is_no_other_way(edge: Edge, tmp_p
     until(lambda: not edge.coturns())
 
 
+def test_a_server_with_relay_passes_on_what_has_no_other_way(edge: Edge, tmp_path: Path) -> None:
+    edge.serve("--relay", "2MB")
+    source = write_random(tmp_path / "sent.bin", 10 * 10**6)
+    sender = edge.send(source)
+    began = time.monotonic()
+    receiver = edge.receive(sender.code(), tmp_path / "in")
+    receiver.ends(0)
+    sender.ends(0)
+    seconds = time.monotonic() - began
+    assert sha256(tmp_path / "in" / "sent.bin") == sha256(source)
+    for side in (sender, receiver):
+        [path] = side.named("path")
+        assert (path["local"], path["remote"], path["relayed_by"]) == ("relay", "relay", "server")
+    metrics = edge.metrics()
+    assert "flyx_tunnels_opened_total 1.0" in metrics
+    assert 'flyx_transfers_total{outcome="relayed"} 1.0' in metrics
+    # All of it, at the rate that was allowed.
+    passed = float(metrics.partition("\nflyx_tunnel_bytes_total ")[2].split()[0])
+    assert 10 * 10**6 < passed < 2 * 2 * 10**6 * seconds
+    assert seconds > 5
+
+
 def turn_server_dies(edge: Edge, relay: Coturn) -> Callable[[], object]:
     """It forgets all that went through it."""
     relay.kill()

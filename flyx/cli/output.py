@@ -195,8 +195,9 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             return "peer", {"peer": peer, "state": "joined"}
         case e.PeerPaired(peer=peer):
             return "peer", {"peer": peer, "state": "paired"}
-        case e.PeerConnected(peer=peer, local=local, remote=remote, rtt=rtt):
-            return "path", {"peer": peer, "local": local, "remote": remote, "rtt": round(rtt, 6)}
+        case e.PeerConnected(peer=peer, local=local, remote=remote, rtt=rtt, tunnelled=tunnelled):
+            by = {"relayed_by": "server"} if tunnelled else {}
+            return "path", {"peer": peer, "local": local, "remote": remote, "rtt": round(rtt, 6), **by}
         case e.PeerLost(peer=peer, error=lost):
             return "peer", {"peer": peer, "state": "lost", "code": lost.code, "message": str(lost)}
         case e.PeerEnded(peer=peer, error=None):

@@ -101,6 +101,9 @@ class HumanReporter:
                     self.line(self._server_note)
             case e.RoomJoined(room_id=room_id):
                 self.line(f"Joined {room_id}, waiting for the sender to connect")
+            case e.PeerConnected(peer=peer, rtt=rtt, tunnelled=True):
+                way = "through the signaling server, the last resort: no other way was found"
+                self.line(f"{self._name(peer)}: connected {way} ({rtt * 1000:.1f} ms)")
             case e.PeerConnected(peer=peer, local=local, remote=remote, rtt=rtt):
                 # The type of a remote candidate is what the peer says it is.
                 way, kinds = path_text(local, remote), f"{printable(local)} to {printable(remote)}"

@@ -229,7 +229,9 @@ class Driver(ABC, Generic[Machine, Work, Result]):
             case RoundTrip(seconds=rtt):
                 if not self._path_told.is_set() and (path := self._connection.path()):
                     self._path_told.set()
-                    self.on_event(events.PeerConnected(self.peer, path.local, path.remote, rtt))
+                    self.on_event(
+                        events.PeerConnected(self.peer, path.local, path.remote, rtt, path.tunnelled)
+                    )
             case Failed(error=error):
                 self._error = error
             case _:

@@ -49,12 +49,14 @@ class PeerConnected:
         local: type of the local candidate: host, srflx, prflx or relay.
         remote: the same of the remote one.
         rtt: round-trip time in seconds.
+        tunnelled: it leads through the signaling server.
     """
 
     peer: int
     local: str
     remote: str
     rtt: float
+    tunnelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from flyx.client.failures import failure_of
 from flyx.client.signaling import Signaling
+from flyx.client.tunnel import TunnelSocket, open_tunnel
 from flyx.errors import FlyxError
 from flyx.rtc.peer import IceCandidateInit, PeerConnection, TurnServer
 from flyx.signaling.messages import (
@@ -37,6 +38,8 @@ class Link:
         """
         self._signaling = signaling
         self._target_id = target_id
+        # Whom a tunnel would lead to; a receiver knows that by the offer.
+        self._peer_id = target_id
         servers = signaling.joined.ice_servers
         urls = [url for server in servers for url in server.urls]
         turn = [
@@ -53,6 +56,7 @@ class Link:
             min_message_size=MIN_MESSAGE_SIZE,
             turn_servers=turn,
             congestion=congestion,
+            open_tunnel=self._open_tunnel if signaling.joined.tunnel is not None else None,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered = False
@@ -69,6 +73,7 @@ class Link:
         match message:
             case Offer(data=data) if not self._answered:
                 self._answered = True
+                self._peer_id = data.client_id
                 self._spawn(self._answer(data.sdp))
             case Answer(data=data) if not self.settled.is_set():
                 self.settled.set()
@@ -96,6 +101,9 @@ class Link:
     async def _answer(self, offer: str) -> None:
         sdp = await self.connection.answer(offer)
         self._signaling.post(Answer(data=AnswerData(sdp=sdp)))
+
+    async def _open_tunnel(self) -> TunnelSocket | None:
+        return await open_tunnel(self._signaling, self._peer_id) if self._peer_id else None
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         # Descriptions and candidates may wait for name lookups: one peer's must not hold up another's.

@@ -344,6 +344,17 @@ class Signaling:
         self._adopt(socket, self.joined)
         return Restored(self.joined.recovered)
 
+    async def open(self, path: str) -> ClientConnection:
+        """Open another WebSocket to the server, as that of the room was.
+
+        Raises:
+            SignalingError: It cannot be had.
+        """
+        try:
+            return await self._connect(path)
+        except _TryAgain as failed:
+            raise failed.error from failed.__cause__
+
     async def _connect(self, path: str) -> ClientConnection:
         try:
             return await open_websocket(self._url + path, self._headers)

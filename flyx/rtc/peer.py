@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypedDict
 
@@ -23,7 +23,8 @@ from flyx.net.interfaces import offered_addresses
 from flyx.rtc.attempts import OK, Attempts, ServerAttempt, failure_outcome
 from flyx.rtc.description import MAX_REMOTE_CANDIDATES, MDNS_SUFFIX, RemoteCandidates, judge
 from flyx.rtc.driver import make_peer_connection
-from flyx.rtc.seam import dtls, ice, turn
+from flyx.rtc.seam import dtls, ice, tunnel, turn
+from flyx.rtc.tunnel import DatagramSocket
 
 logger = logging.getLogger("flyx.rtc")
 
@@ -32,6 +33,9 @@ CONNECT_TIMEOUT = 20.0
 
 STUN_SERVERS_ASKED = 3
 """Of the STUN servers that we are told, so many are asked, all at once."""
+
+TUNNEL_PATIENCE = 5.0
+"""Seconds from the descriptions to the last resort, a tunnel through the signaling server."""
 
 TURN_SERVERS_ASKED = 2
 """The same for TURN servers; each costs an allocation there."""
@@ -57,10 +61,15 @@ class IceCandidateInit(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class CandidatePair:
-    """The path in use: the types of its two candidates (host, srflx, prflx, relay; RFC 8445 §5.1.1)."""
+    """The path in use: the types of its two candidates (host, srflx, prflx, relay; RFC 8445 §5.1.1).
+
+    Attributes:
+        tunnelled: it leads through the signaling server.
+    """
 
     local: str
     remote: str
+    tunnelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +181,7 @@ class PeerConnection:
         turn_servers: Sequence[TurnServer] = (),
         congestion: str | None = None,
         addresses: Sequence[str] | None = None,
+        open_tunnel: Callable[[], Awaitable[DatagramSocket | None]] | None = None,
     ) -> None:
         """Args:
         labels: of the control channel and the data channel.
@@ -182,6 +192,7 @@ class PeerConnection:
         turn_servers: to be reached through when there is no other path.
         congestion: name of the congestion control; None for the default.
         addresses: of this machine, to be offered to the peer, the best first; None for those that suit.
+        open_tunnel: opens the last resort, which the peer does as well; None if there is none.
         """
         self._labels = labels
         self._addresses = addresses
@@ -189,6 +200,9 @@ class PeerConnection:
         self._turn_servers = _turn_servers(turn_servers)
         # By URL, those that are asked or have been.
         self._servers: dict[str, ServerAttempt] = {}
+        self._open_tunnel = open_tunnel
+        # Both descriptions are there.
+        self._described = asyncio.Event()
         self._on_candidate = on_candidate
         self._min_message_size = min_message_size
         # What the peer accepts; set by its description.
@@ -275,7 +289,7 @@ class PeerConnection:
     def path(self) -> CandidatePair | None:
         """The candidate pair in use, once there is one."""
         pair = ice.selected_pair(self._pc)
-        return CandidatePair(pair[0].type, pair[1].type) if pair else None
+        return CandidatePair(pair[0].type, pair[1].type, tunnel.is_tunnelled(self._pc)) if pair else None
 
     def attempts(self) -> Attempts:
         """What has been tried so far to reach the other side, after close() as well."""
@@ -306,6 +320,7 @@ class PeerConnection:
     async def _add_early_candidates(self) -> None:
         """Take the candidates that came with the description and before it."""
         early, self._early_candidates = self._early_candidates or [], None
+        self._described.set()
         named = [value for value in early if value is None or MDNS_SUFFIX in value]
         for value in early:
             if value not in named:
@@ -373,6 +388,9 @@ class PeerConnection:
             self._on_candidate(_candidate_init(host))
         asked = [asyncio.create_task(self._trickle_from(server)) for server in self._stun_servers]
         asked += [asyncio.create_task(self._trickle_through(server)) for server in self._turn_servers]
+        if self._open_tunnel is not None:
+            # Until it is decided, candidates may follow, for the peer as well: ICE does not fail.
+            asked.append(asyncio.create_task(self._tunnel(self._open_tunnel)))
         try:
             await asyncio.gather(*asked)
         finally:
@@ -398,6 +416,16 @@ class PeerConnection:
         candidate = await turn.relayed_candidate(self._pc, server)
         if candidate is not None:
             self._on_candidate(_candidate_init(candidate))
+
+    async def _tunnel(self, open_tunnel: Callable[[], Awaitable[DatagramSocket | None]]) -> None:
+        """Have a tunnel when no other path has been found in time."""
+        await self._described.wait()
+        await asyncio.wait((self._outcome,), timeout=TUNNEL_PATIENCE)
+        if self._outcome.done() or self.path() is not None:
+            return
+        socket = await open_tunnel()
+        if socket is not None:
+            tunnel.add_tunnel(self._pc, socket, offering=not self._expected)
 
     def _on_datachannel(self, channel: RTCDataChannel) -> None:
         self._channels[channel.label] = Channel(channel)

@@ -22,7 +22,7 @@ from aiortc import (
 from OpenSSL import SSL
 
 from flyx.rtc.driver import make_peer_connection
-from flyx.rtc.seam import connection, dtls, ice, sctp, turn
+from flyx.rtc.seam import connection, dtls, ice, sctp, tunnel, turn
 from tests.rtc.relay import Relay
 
 
@@ -51,7 +51,7 @@ async def test_every_private_name_exists_in_the_installed_release() -> None:
             SSL.Connection: ssl,
             Candidate: Candidate.from_sdp("1 1 udp 1 192.0.2.1 9 typ host"),
         }
-        modules = (connection, ice, turn, dtls, sctp)
+        modules = (connection, ice, turn, tunnel, dtls, sctp)
         used = [item for module in modules for item in module.PRIVATE_NAMES.items()]
         assert set(instances) == {kind for kind, _ in used}
         for kind, names in used:

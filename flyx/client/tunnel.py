@@ -1,0 +1,97 @@
+"""The client's end of a tunnel: a second WebSocket to the signaling server (flyx.signaling.tunnel)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from flyx.client.signaling import Signaling
+from flyx.errors import FlyxError
+from flyx.signaling.tunnel import OPENED, PATH, TunnelClaim, serialize_claim
+
+logger = logging.getLogger("flyx.client")
+
+OPEN_TIMEOUT = 15.0
+"""Seconds for the WebSocket, and for the other side to open its own."""
+
+UNSENT_SIZE = 16 * 1024
+"""Bytes that the kernel takes before it has sent them: what waits there would be late and never lost."""
+
+# linux/tcp.h; socket has it since Python 3.12.
+_TCP_NOTSENT_LOWAT = 25
+
+
+class TunnelSocket:
+    """An open tunnel; a flyx.rtc.tunnel.DatagramSocket."""
+
+    def __init__(self, websocket: ClientConnection) -> None:
+        self._websocket = websocket
+
+    async def receive(self) -> bytes:
+        """Return the next datagram.
+
+        Raises:
+            ConnectionError: the tunnel is over.
+        """
+        try:
+            while not isinstance(message := await self._websocket.recv(), bytes):
+                # An `error`; the close that follows says enough.
+                pass
+        except ConnectionClosed as error:
+            raise ConnectionError("the tunnel is over") from error
+        return message
+
+    async def send(self, datagram: bytes) -> None:
+        """Send a datagram, and wait until there is room for another.
+
+        Raises:
+            ConnectionError: the tunnel is over.
+        """
+        try:
+            await self._websocket.send(datagram)
+        except ConnectionClosed as error:
+            raise ConnectionError("the tunnel is over") from error
+
+    async def close(self) -> None:
+        """End the tunnel."""
+        await self._websocket.close()
+
+
+async def open_tunnel(signaling: Signaling, peer_id: str) -> TunnelSocket | None:
+    """Open a tunnel to a peer, which opens its end; None if the server has none for us, or the peer not come.
+
+    Args:
+        signaling: the room both are in.
+        peer_id: who it is to lead to.
+    """
+    tunnel = signaling.joined.tunnel
+    if tunnel is None:
+        return None
+    claim = TunnelClaim(client_id=signaling.joined.client_id, peer_id=peer_id, token=tunnel.token)
+    opened = None
+    websocket: ClientConnection | None = None
+    try:
+        async with asyncio.timeout(OPEN_TIMEOUT):
+            websocket = await signaling.open(f"{PATH}/{signaling.joined.room_id}")
+            _keep_little(websocket)
+            await websocket.send(serialize_claim(claim))
+            opened = await websocket.recv()
+    except (FlyxError, ConnectionClosed, TimeoutError) as error:
+        logger.debug("no tunnel: %s", error)
+    finally:
+        if websocket is not None and opened != OPENED:
+            websocket.transport.abort()
+    return TunnelSocket(websocket) if websocket is not None and opened == OPENED else None
+
+
+def _keep_little(websocket: ClientConnection) -> None:
+    connection = websocket.transport.get_extra_info("socket")
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_SIZE)
+    except OSError:
+        # Another system than Linux: more waits there.
+        logger.debug("no limit of unsent bytes")
