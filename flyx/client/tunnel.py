@@ -18,7 +18,7 @@ logger = logging.getLogger("flyx.client")
 OPEN_TIMEOUT = 15.0
 """Seconds for the WebSocket, and for the other side to open its own."""
 
-UNSENT_SIZE = 16 * 1024
+UNSENT_SIZE = 32 * 1024
 """Bytes that the kernel takes before it has sent them: what waits there would be late and never lost."""
 
 # linux/tcp.h; socket has it since Python 3.12.

@@ -70,6 +70,8 @@ class TunnelTransport(asyncio.DatagramTransport):
         self._queued = 0
         self._wake = asyncio.Event()
         self._closing = False
+        # Set by close().
+        self._end = asyncio.Event()
         self.datagrams_dropped = 0
         self._protocol = protocol
         protocol.connection_made(self)
@@ -104,9 +106,10 @@ class TunnelTransport(asyncio.DatagramTransport):
         self._wake.set()
 
     def close(self) -> None:
-        """Send what is queued, end the tunnel, then call protocol.connection_lost()."""
+        """Send what is queued, as far as that goes in time, end the tunnel, call protocol.connection_lost()."""
         self._closing = True
         self._wake.set()
+        self._end.set()
 
     def abort(self) -> None:
         """The same without sending what is queued."""
@@ -115,16 +118,18 @@ class TunnelTransport(asyncio.DatagramTransport):
         self.close()
 
     async def _run(self) -> None:
-        reading = asyncio.create_task(self._read())
-        # Its end is ours.
-        reading.add_done_callback(lambda _: self.abort())
+        """Read and write until either ends, or we close."""
+        reading, writing = asyncio.create_task(self._read()), asyncio.create_task(self._write())
+        ending = asyncio.create_task(self._end.wait())
         try:
-            with contextlib.suppress(ConnectionError):
-                await self._write()
+            await asyncio.wait((reading, writing, ending), return_when=asyncio.FIRST_COMPLETED)
+            if ending.done():
+                await asyncio.wait((writing,), timeout=FAREWELL)
         finally:
             self._closing = True
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            for task in (reading, writing, ending):
+                task.cancel()
+            await asyncio.gather(reading, writing, ending, return_exceptions=True)
             with contextlib.suppress(TimeoutError, ConnectionError):
                 async with asyncio.timeout(FAREWELL):
                     await self._socket.close()
@@ -135,17 +140,18 @@ class TunnelTransport(asyncio.DatagramTransport):
             while self._queue:
                 datagram = self._queue.popleft()
                 self._queued -= len(datagram)
-                if self._closing:
-                    async with asyncio.timeout(FAREWELL):
-                        await self._socket.send(datagram)
-                else:
-                    await self._socket.send(datagram)
+                await self._socket.send(datagram)
             if self._closing:
                 return
             self._wake.clear()
             await self._wake.wait()
 
     async def _read(self) -> None:
-        with contextlib.suppress(ConnectionError):
-            while True:
-                self._protocol.datagram_received(await self._socket.receive(), self._remote)
+        while True:
+            datagram = await self._socket.receive()
+            try:
+                self._protocol.datagram_received(datagram, self._remote)
+            except Exception as error:
+                # As with a loop's own transport, one bad datagram does not take others along.
+                context = {"message": "datagram_received() failed", "exception": error, "transport": self}
+                asyncio.get_running_loop().call_exception_handler(context)
