@@ -106,7 +106,7 @@ class TunnelTransport(asyncio.DatagramTransport):
         self._wake.set()
 
     def close(self) -> None:
-        """Send what is queued, as far as that goes in time, end the tunnel, call protocol.connection_lost()."""
+        """Send what is queued, if there is room in time, end the tunnel, call protocol.connection_lost()."""
         self._closing = True
         self._wake.set()
         self._end.set()
