@@ -195,7 +195,7 @@ class RoomFull(SignalingError):
 
 
 class RoomLost(SignalingError):
-    """The room is gone: the server was away for too long, or it has forgotten its rooms."""
+    """The room is gone: {reason}"""
 
     code = "room_lost"
     hint = "start again, with a new code"

@@ -29,7 +29,7 @@ Json = Annotated[
 ]
 
 # As in flyx.client.driver, which loads too much for `flyx --help`; a test holds them equal.
-DEFAULT_RECONNECT = 300.0
+DEFAULT_RECONNECT = 7200.0
 
 Reconnect = Annotated[
     float,

@@ -15,6 +15,7 @@ DEFAULT_MAX_CLIENTS = 16
 DEFAULT_TTL = 24 * 3600
 DEFAULT_IDLE_TIMEOUT = 600
 DEFAULT_GRACE = 30.0
+DEFAULT_MAX_HOLD = 24 * 3600.0
 DEFAULT_MAX_PERSISTENT_PER_ADDRESS = 8
 DEFAULT_UNUSED_TIMEOUT = 3600
 # The bounds of POST /room, but that an operator may let every room live as long as a persistent one.
@@ -22,6 +23,7 @@ MIN_MAX_CLIENTS, MAX_MAX_CLIENTS = 2, 256
 MIN_TTL, MAX_PERSISTENT_TTL = 60, 30 * 24 * 3600
 MIN_IDLE_TIMEOUT, MAX_IDLE_TIMEOUT = 10, 24 * 3600
 MAX_GRACE = 3600.0
+LONGEST_HOLD = 30 * 24 * 3600.0
 
 MaxClients = Annotated[
     int,
@@ -42,7 +44,7 @@ Ttl = Annotated[
         metavar="SECONDS",
         min=MIN_TTL,
         max=MAX_PERSISTENT_TTL,
-        help="Time after which a room ends, whoever is inside",
+        help="Time after which a room ends, unless its sender is inside",
     ),
 ]
 IdleTimeout = Annotated[
@@ -86,6 +88,17 @@ Grace = Annotated[
         min=0.0,
         max=MAX_GRACE,
         help="Time for which a client may come back after its connection was lost; 0 is not at all",
+    ),
+]
+MaxHold = Annotated[
+    float,
+    typer.Option(
+        "--max-hold",
+        envvar="FLYX_MAX_HOLD",
+        metavar="SECONDS",
+        min=0.0,
+        max=LONGEST_HOLD,
+        help="The same, at most, for a client that asks for more than --grace",
     ),
 ]
 State = Annotated[

@@ -80,6 +80,7 @@ def serve(
     max_persistent_per_ip: rooms.MaxPersistent = rooms.DEFAULT_MAX_PERSISTENT_PER_ADDRESS,
     unused_timeout: rooms.UnusedTimeout = rooms.DEFAULT_UNUSED_TIMEOUT,
     grace: rooms.Grace = rooms.DEFAULT_GRACE,
+    max_hold: rooms.MaxHold = rooms.DEFAULT_MAX_HOLD,
     state: rooms.State = None,
     redis: nodes.Redis = None,
     workers: nodes.Workers = nodes.DEFAULT_WORKERS,
@@ -181,7 +182,9 @@ def serve(
         port=port,
         stun_urls=stun_urls,
         test_room=True,
-        room=RoomConfig(max_clients=max_clients, ttl=ttl, idle_timeout=idle_timeout, grace=grace),
+        room=RoomConfig(
+            max_clients=max_clients, ttl=ttl, idle_timeout=idle_timeout, grace=grace, max_hold=max_hold
+        ),
         max_rooms=max_rooms,
         max_persistent_per_address=max_persistent_per_ip,
         unused_timeout=unused_timeout,

@@ -87,7 +87,8 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
     Raises:
         FlyxError: it did not work; the class says which exit status it deserves.
     """
-    async with Signaling(options.server, options.room_id, Role.RECEIVER) as signaling:
+    signaling = Signaling(options.server, options.room_id, Role.RECEIVER, hold=options.reconnect)
+    async with signaling:
         on_event(events.RoomJoined(options.room_id))
         on_event(events.PeerJoined(_SENDER))
         try:

@@ -18,8 +18,9 @@ from flyx.client.failures import failure_of
 from flyx.client.link import Link
 from flyx.client.pairing import Gate
 from flyx.client.roster import Confirmation, Receiver, ReceiverState, Roster
+from flyx.client.server_messages import MAX_PEERS
 from flyx.client.serving import ReceiverLink, gone
-from flyx.client.signaling import MAX_PEERS, Interrupted, Restored, Signaling
+from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import (
     ConnectionLost,
     FilesFailed,
@@ -85,7 +86,10 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
         for skipped in found.skipped:
             on_event(events.Notice(f"skipped {skipped.path}: {skipped.reason}"))
         on_event(events.ManifestKnown(found.manifest))
-        async with Signaling(options.server, None, Role.SENDER, api_token=options.api_token) as signaling:
+        signaling = Signaling(
+            options.server, None, Role.SENDER, api_token=options.api_token, hold=options.reconnect
+        )
+        async with signaling:
             room_id = signaling.joined.room_id
             on_event(events.RoomOpened(room_id, format_code(room_id, options.code.password)))
             if options.code.kind == "open":

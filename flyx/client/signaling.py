@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from typing import Self, assert_never
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from flyx.client.server_messages import check_joined, check_message
 from flyx.client.websocket import open_websocket, unreachable, wanted_pause, websocket_url
 from flyx.errors import (
     FlyxError,
@@ -41,7 +41,6 @@ from flyx.errors import (
     SignalingError,
 )
 from flyx.signaling import messages
-from flyx.signaling.codes import is_room_id
 from flyx.signaling.members import Tail
 from flyx.signaling.messages import (
     Answer,
@@ -75,21 +74,12 @@ MAX_OUTGOING_SIZE = 4 << 20
 of 256 clients with all candidates. If more wait, all are dropped and the session begins anew, as after a
 loss: a server that makes us speak and does not read fills no memory."""
 
-MAX_ICE_URLS = 32
-MAX_PEERS = 256
-"""Of one `joined`: what a flyx server can be told to hand out, and the clients that its rooms can have."""
-
 # RFC 6455 §7.4.1. Not a goodbye, which 1000 would be.
 _GOING_AWAY = 1001
 
 # What this side closes a connection with whose other side breaks RFC 6455, or sends what is too large.
 _BROKEN = {1002: "it breaks RFC 6455", 1007: "a text frame is not UTF-8", 1009: "a message is too large"}
 
-# A UUID, or what a later version takes instead.
-_CLIENT_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
-_TOKEN = re.compile(r"[!-~]+")
-# RFC 7064 and RFC 7065, as far as it matters here: what the connection cannot use, it leaves out.
-_ICE_URL = re.compile(r"(stun|turn)s?:[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +112,8 @@ class Patience:
     Attributes:
         first_pause: See above.
         longest_pause: What the bound grows to. Shorter than the server holds our place.
-        limit: From the loss to the end of all tries. More than the grace time of servers, which begins anew
-            when a server has been away itself.
+        limit: From the loss to the end of all tries, if our place is not held for longer. More than the grace
+            time of servers, which begins anew when a server has been away itself.
     """
 
     first_pause: float = 0.5
@@ -156,6 +146,7 @@ class Signaling:
         role: Role,
         *,
         api_token: str | None = None,
+        hold: float = 0.0,
         patience: Patience | None = None,
     ) -> None:
         """Args:
@@ -163,12 +154,14 @@ class Signaling:
         room_id: the room to join; None to create one.
         role: what we are there; the server refuses rather than give us the other role.
         api_token: what the server wants of those who create rooms; None if it wants nothing.
+        hold: seconds for which we would like our place held while the connection is lost.
         patience: how to get a lost connection back.
         """
         self._url = websocket_url(server)
         self._room_id = room_id
         self._role = role
         self._headers = {"Authorization": f"Bearer {api_token}"} if api_token else {}
+        self._hold = hold
         self._patience = patience or Patience()
         # What the server last said of our place. Set by __aenter__; new after each Restored.
         self.joined: JoinedData
@@ -250,7 +243,7 @@ class Signaling:
                 case Pong():
                     pass
                 case Join() | Offer() | Answer() | IceCandidate() | Disconnect():
-                    _check_message(message, self._role)
+                    check_message(message, self._role)
                     self._received += 1
                     return message
                 case messages.Joined() | Paired():
@@ -301,7 +294,8 @@ class Signaling:
     async def _enter(self) -> None:
         """Take a new place in the room."""
         path = f"/ws/{self._room_id}" if self._room_id else "/ws"
-        socket = await self._connect(f"{path}?role={self._role}")
+        # An older server knows nothing of `hold`, and holds our place as long as any.
+        socket = await self._connect(f"{path}?role={self._role}&hold={self._hold:.0f}")
         self._adopt(socket, await self._expect_joined(socket))
 
     async def _restore(self) -> Restored:
@@ -311,7 +305,8 @@ class Signaling:
             try:
                 return await self._go_back()
             except _TryAgain as failed:
-                left = self._lost_at + self._patience.limit - time.monotonic()
+                limit = max(self._patience.limit, min(self._hold, self.joined.limits.grace))
+                left = self._lost_at + limit - time.monotonic()
                 if left <= failed.pause:
                     raise failed.error from failed.__cause__
                 await asyncio.sleep(failed.pause)
@@ -327,8 +322,15 @@ class Signaling:
         try:
             await self._enter()
         except NoSuchRoom as error:
-            raise RoomLost from error
+            raise RoomLost(reason=self._why_forgotten()) from error
         return Restored(recovered=False, rejoined=True)
+
+    def _why_forgotten(self) -> str:
+        """Say why the room may be gone. Who was away the clock does not tell, but for how long."""
+        away, held = time.monotonic() - self._lost_at, self.joined.limits.grace
+        if away <= held:
+            return "the server has forgotten it, as when it is restarted without --state, or has closed it"
+        return f"the connection to the server was lost for {away:.0f} s; it holds a place for {held:.0f} s"
 
     async def _resume(self, received: int | None) -> Restored:
         socket = await self._connect(f"/ws/{self._room_id}?resume=1")
@@ -374,7 +376,7 @@ class Signaling:
                 while isinstance(first := await self._hear(socket), messages.Error):
                     self._told = first.data.message
                 if isinstance(first, messages.Joined):
-                    _check_joined(first.data, self._room_id, self._role, claim)
+                    check_joined(first.data, self._room_id, self._role, claim)
         except TimeoutError:
             await socket.close(_GOING_AWAY)
             reason = "it accepts connections but says nothing"
@@ -458,65 +460,3 @@ class Signaling:
         if code == CloseCode.ROOM_CLOSED:
             return ServerClosed(reason=reason)
         return ServerRefused(reason=reason)
-
-
-def _check_joined(joined: JoinedData, room_id: str | None, role: Role, claim: JoinData | None) -> None:
-    """Check that this answers what we asked: what is in it is shown, connected to and said on our return.
-
-    Args:
-        joined: As the grammar has it (flyx.signaling.messages).
-        room_id: The room that was asked for; None for a new one.
-        role: What was asked for.
-        claim: What was said to get an earlier place back; None for a new one.
-
-    Raises:
-        ServerProtocolError: It does not. The reason never repeats what the server wrote.
-    """
-    limits = joined.limits
-    urls = [url for server in joined.ice_servers for url in server.urls]
-    credentials = [text for server in joined.ice_servers for text in (server.username, server.credential)]
-    ids = [joined.client_id, *(peer.client_id for peer in joined.peers)]
-    # What can have been taken from us of an earlier session; of a new one nothing.
-    resumable = claim is not None and claim.received is not None
-    faults = {
-        "a room_id that is no room id": not is_room_id(joined.room_id),
-        "another room than was asked for": room_id is not None and joined.room_id != room_id,
-        "another role than was asked for": joined.role is not role,
-        "a client_id that is none": not all(_CLIENT_ID.fullmatch(text) for text in ids),
-        "the client_id of somebody else": claim is not None and joined.client_id != claim.client_id,
-        "one client_id twice": len(set(ids)) < len(ids),
-        "no resume_token that can be used": not _TOKEN.fullmatch(joined.resume_token or ""),
-        "a session that was not there": joined.recovered and not resumable,
-        "messages that were never sent": joined.received > 0 and not joined.recovered,
-        "a time of expiry that is none": not 0 <= (joined.expires_at or 0) < 2**53,
-        "peers of the same role": any(peer.role is role for peer in joined.peers),
-        "too many peers": len(joined.peers) > (MAX_PEERS if role is Role.SENDER else 1),
-        "too many ICE servers": len(urls) > MAX_ICE_URLS,
-        "the URL of an ICE server that is none": not all(_ICE_URL.fullmatch(url) for url in urls),
-        "credentials that are not text": not all((text or "").isprintable() for text in credentials),
-        "limits that let nothing through": limits.max_message_size < 1 or limits.max_clients < 2,
-    }
-    for fault, there in faults.items():
-        if there:
-            raise ServerProtocolError(reason=f"its `joined` has {fault}")
-
-
-def _check_message(message: Join | Offer | Answer | IceCandidate | Disconnect, role: Role) -> None:
-    """Check that a server can say this to a client of this role.
-
-    Raises:
-        ServerProtocolError: It cannot.
-    """
-    match message:
-        case Join(data=data):
-            meant = data.role is not None and data.role is not role
-        case Offer():
-            meant = role is Role.RECEIVER
-        case Answer():
-            meant = role is Role.SENDER
-        case IceCandidate() | Disconnect():
-            meant = True
-    if not meant:
-        raise ServerProtocolError(reason=f"`{message.type}` to a {role}")
-    if not _CLIENT_ID.fullmatch(message.data.client_id):
-        raise ServerProtocolError(reason=f"`{message.type}` without the client_id of anybody")

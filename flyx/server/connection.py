@@ -107,6 +107,7 @@ class Connection:
         "_waiting",
         "_wire",
         "closed_for",
+        "died",
         "farewell",
         "final",
     )
@@ -119,6 +120,8 @@ class Connection:
         """
         self.farewell = LOST
         self.final = False
+        # TCP has ended without a goodbye, and not for want of a sign of life: so does a program that dies.
+        self.died = False
         self.closed_for: ErrorCode | None = None
         self._wire = wire
         self._max_queue_size = max_queue_size
@@ -219,11 +222,12 @@ class Connection:
             self._busy = True
             self._wire.spawn(self._work(job))
 
-    def lost(self, code: int | None) -> None:
+    def lost(self, code: int | None, *, died: bool = False) -> None:
         """The client has closed, with this code, or the connection is lost. Only the first call counts."""
         if self._lost:
             return
         self._lost = True
+        self.died = died and not self._closing
         if code == CloseCode.NORMAL and not self._closing:
             self.farewell = LEFT
             self.final = True

@@ -216,14 +216,16 @@ class Hub:
             self._quiet.set()
 
     async def enter(
-        self, outlet: Outlet, room_id: str, role: Role | None, address: str = ""
+        self, outlet: Outlet, room_id: str, role: Role | None, address: str = "", *, hold: float = 0.0
     ) -> Seat | None:
         """Bring a new client into a room; a connection that is refused is closed, and gets no seat."""
         if self.stopping:
             return None
         client_id = str(uuid4())
         ice_servers = self._ice_servers_for(client_id)
-        command = Enter(client_id, _new_token(), role, ice_servers=ice_servers, address=address)
+        command = Enter(
+            client_id, _new_token(), role, ice_servers=ice_servers, address=address, hold=hold
+        )
         return await self._admit(outlet, room_id, command)
 
     async def resume(self, outlet: Outlet, room_id: str, claim: JoinData) -> Seat | None:
@@ -340,11 +342,12 @@ class Hub:
         if self._rise(seat):
             await self._part(seat.room_id, Leave(seat.client_id, seat.generation, reason))
 
-    async def lose(self, seat: Seat, reason: str) -> None:
-        """The connection of a client has ended without a goodbye."""
+    async def lose(self, seat: Seat, reason: str, *, died: bool = False) -> None:
+        """The connection of a client has ended without a goodbye; died: and its program, as it seems."""
         if self._rise(seat):
             traffic = await seat.traffic()
-            await self._part(seat.room_id, Lose(seat.client_id, seat.generation, reason, traffic))
+            command = Lose(seat.client_id, seat.generation, reason, traffic, died=died)
+            await self._part(seat.room_id, command)
 
     async def _part(self, room_id: str, command: Leave | Lose) -> None:
         try:

@@ -42,6 +42,8 @@ _CONTROL_RATE, _CONTROL_BURST = 10.0, 100
 _MAX_UNREAD = 64 * 1024
 # Bytes read before others have their turn: one read of a socket can bring thousands of small messages.
 _PIECE = 8 * 1024
+# Seconds after which a peer that has not answered a ping is silent.
+_PROMPT = 5.0
 # Seconds for a peer that broke the protocol to read that it did.
 _FAREWELL = 1.0
 
@@ -336,11 +338,15 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.stay()
+        # Of a client that sleeps the kernel says nothing, and what is in between waits for longer.
+        silent = self.pong_timer is not None and self.loop.time() - self.ping_sent_at > _PROMPT
+        closing = self.close_sent or self.conn.close_rcvd is not None
+        died = not silent and not closing and (exc is None or isinstance(exc, ConnectionResetError))
         super().connection_lost(exc)
         visit: Visit | None = self.app_state.get(VISIT)
         if visit is not None:
             visit.leave()
-        self._tell_lost(None)
+        self._tell_lost(None, died=died)
         self._connection = None
 
     def data_received(self, data: bytes) -> None:
@@ -421,9 +427,9 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
             self._tell_lost(self.conn.close_rcvd.code)
         super().handle_close(event)
 
-    def _tell_lost(self, code: int | None) -> None:
+    def _tell_lost(self, code: int | None, *, died: bool = False) -> None:
         if self._connection is not None:
-            self._connection.lost(code)
+            self._connection.lost(code, died=died)
 
     def handle_parser_exception(self) -> None:
         """Say why the connection ends, and go on reading for a moment.

@@ -73,7 +73,8 @@ class RoomRequest(BaseModel):
             ge=MIN_TTL,
             le=MAX_PERSISTENT_TTL,
             strict=True,
-            description=f"Seconds until the room ends; above {MAX_TTL} only if it is persistent.",
+            description="Seconds until the room ends, unless its sender is inside; above "
+            f"{MAX_TTL} only if it is persistent.",
         ),
         _WHOLE,
     ] = None
@@ -116,6 +117,7 @@ class RoomRequest(BaseModel):
             idle_timeout=default.idle_timeout if self.idle_timeout is None else self.idle_timeout,
             persistent=self.persistent,
             grace=default.grace,
+            max_hold=default.max_hold,
             unused_timeout=unused_timeout if self.persistent else None,
         )
 
@@ -167,7 +169,7 @@ class RoomEntry(RoomInfo):
         str | None,
         Field(
             description="Address (of IPv6 the network of 64 bits) of the maker of a room that is persistent, "
-            "or kept for long with nobody inside; null: of no such room."
+            "kept for long with nobody inside, or holds places for long; null: of no such room."
         ),
     ]
 

@@ -7,6 +7,7 @@ refused handshake, nor tell one refusal from another.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, assert_never
@@ -23,7 +24,7 @@ from flyx.server.hub import Hub
 from flyx.server.limits import Limit, LimitReached, PairLimits, TokenBucket, address_key
 from flyx.server.logs import get_logger, room_tag
 from flyx.server.seat import Seat
-from flyx.server.store import AWAY, StoreAway, StoreFull
+from flyx.server.store import AWAY, BudgetSpent, StoreAway, StoreFull
 from flyx.server.tunnels import Half, Tunnels
 from flyx.signaling.codes import normalise_room_id
 from flyx.signaling.messages import (
@@ -52,6 +53,7 @@ from flyx.signaling.refusals import MISSING_ROOM, MISSING_SESSION
 log = get_logger("flyx.server.websocket")
 
 _PONG = serialize(Pong())
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,3})?", re.ASCII)
 
 
 # A coroutine, because FastAPI runs plain functions on threads.
@@ -166,15 +168,19 @@ class _Wishes:
 
     role: Role | None
     resume: bool
+    hold: float
 
 
 def _wishes(websocket: WebSocket) -> _Wishes:
     query = websocket.query_params
     if query.get("resume") not in (None, "1"):
         raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.BAD_REQUEST, "resume must be 1")
+    hold = query.get("hold", "0")
+    if not _SECONDS.fullmatch(hold):
+        raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.BAD_REQUEST, "hold must be a number of seconds")
     text = query.get("role")
     try:
-        return _Wishes(None if text is None else Role(text), "resume" in query)
+        return _Wishes(None if text is None else Role(text), "resume" in query, float(hold))
     except ValueError as exc:
         reason = "role must be sender or receiver"
         raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.BAD_REQUEST, reason) from exc
@@ -226,8 +232,9 @@ class _Session:
         if wishes.resume:
             self._expect(room_text)
             return
-        room_id = await self._create(wishes.role) if room_text is None else await self._find(room_text)
-        await self._take_seat(await self._hub.enter(self._connection, room_id, wishes.role, self._address))
+        room_id = await self._create(wishes) if room_text is None else await self._find(room_text)
+        seat = await self._hub.enter(self._connection, room_id, wishes.role, self._address, hold=wishes.hold)
+        await self._take_seat(seat)
 
     async def _take_seat(self, seat: Seat | None) -> None:
         refusal = self._connection.closed_for
@@ -292,12 +299,18 @@ class _Session:
             reason = "making rooms here needs the token of the server (--api-token)"
             raise _Refused(CloseCode.NOT_ALLOWED, ErrorCode.BAD_TOKEN, reason)
 
-    async def _create(self, role: Role | None) -> str:
-        if role is Role.RECEIVER:
+    async def _create(self, wishes: _Wishes) -> str:
+        if wishes.role is Role.RECEIVER:
             reason = "who creates a room is its sender"
             raise _Refused(CloseCode.NOT_ALLOWED, ErrorCode.WRONG_ROLE, reason)
+        config = self._hub.config.room
+        # For longer than a room is kept with nobody inside, places are held in a few rooms of each address.
+        creator = self._address if wishes.hold > config.idle_timeout else None
         try:
-            created = await self._hub.create_room(self._hub.config.room, owned=False)
+            try:
+                created = await self._hub.create_room(config, owned=False, creator=creator)
+            except BudgetSpent:
+                created = await self._hub.create_room(config, owned=False)
         except StoreFull as exc:
             reason = "the server has as many rooms as it may have"
             raise _Refused(CloseCode.TRY_AGAIN_LATER, ErrorCode.TOO_MANY_ROOMS, reason) from exc
@@ -403,7 +416,7 @@ class _Session:
         if self._connection.final:
             await self._hub.leave(seat, farewell)
         else:
-            await self._hub.lose(seat, farewell)
+            await self._hub.lose(seat, farewell, died=self._connection.died)
         self._log.info("client gone", reason=farewell, held=not self._connection.final)
 
     def gone(self) -> None:

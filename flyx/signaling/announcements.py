@@ -7,19 +7,64 @@ from typing import assert_never
 
 from flyx.signaling.members import Member
 from flyx.signaling.messages import (
+    MAX_MESSAGE_SIZE,
     Answer,
     AnswerData,
     Disconnect,
     DisconnectData,
     IceCandidate,
     IceCandidateData,
+    IceServer,
     Join,
     JoinData,
+    Joined,
+    JoinedData,
+    Limits,
     Offer,
     OfferData,
     Peer,
     Relayed,
+    Role,
 )
+
+
+def joined_of(
+    member: Member,
+    peers: Iterable[Member],
+    *,
+    room_id: str,
+    expires_at: float | None,
+    resume_token: str,
+    ice_servers: tuple[IceServer, ...],
+    recovered: bool,
+    received: int,
+    max_clients: int,
+    held_for: float,
+) -> Joined:
+    """Return what a client is told when it has come in, or back.
+
+    Args:
+        member: Who has come.
+        peers: Those it can talk to.
+        expires_at: Unix time from which the room ends without a sender; None: never.
+        received: Messages that were taken from it in this session.
+        held_for: Seconds for which its place is held after its connection was lost.
+    """
+    return Joined(
+        data=JoinedData(
+            room_id=room_id,
+            client_id=member.client_id,
+            role=member.role,
+            resume_token=resume_token,
+            recovered=recovered,
+            received=received,
+            expires_at=expires_at,
+            wants_paired=member.role is Role.SENDER,
+            peers=as_peers(peers),
+            ice_servers=ice_servers,
+            limits=Limits(max_message_size=MAX_MESSAGE_SIZE, max_clients=max_clients, grace=held_for),
+        )
+    )
 
 
 def as_peers(members: Iterable[Member]) -> tuple[Peer, ...]:

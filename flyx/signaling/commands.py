@@ -24,6 +24,7 @@ class Enter:
         node: The process that holds the connection.
         ice_servers: To be handed to it.
         address: What its address counts as, of at most MAX_ADDRESS_LENGTH characters.
+        hold: Seconds for which it would like its place held after its connection was lost.
     """
 
     client_id: str
@@ -32,6 +33,7 @@ class Enter:
     node: str = ""
     ice_servers: tuple[IceServer, ...] = ()
     address: str = ""
+    hold: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Lose:
         reason: For people.
         traffic: What went over it; None: nobody knows.
         settled: Nothing else can have been on its way to it; else an Amend says what was.
+        died: The program of the client has ended, as far as its kernel tells: it hardly comes back.
     """
 
     client_id: str
@@ -92,6 +95,7 @@ class Lose:
     reason: str
     traffic: Traffic | None
     settled: bool = True
+    died: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ class Amend:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """All processes were down. Nobody is connected, and whoever was inside has the whole grace time again."""
+    """All processes were down. Nobody is connected, and the places of all are held as long as ever."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,6 +188,7 @@ class Member:
         absence: None while connected.
         address: What its address counts as; "" if it has none.
         paired: Of a receiver: its sender says that the two have paired. Of a sender: it tells who has.
+        hold: Seconds for which its place is held after its connection was lost, if more than the grace time.
     """
 
     client_id: str
@@ -201,6 +202,7 @@ class Member:
     absence: Absence | None = None
     address: str = ""
     paired: bool = False
+    hold: float = 0.0
 
     def accepts(self, token: str, now: float) -> bool:
         """Tell whether token is this member's."""

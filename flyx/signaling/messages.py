@@ -3,8 +3,10 @@
 A client connects to `/ws/{room_id}` to join a room, or to `/ws` to create one and join it as its sender. The
 first client of a room is its sender, later ones are receivers; `?role=sender` or `?role=receiver` insists on
 one of the two and is refused rather than given the other. `/ws/{room_id}?resume=1` brings back a client whose
-connection was lost: it must say who it is with `join`, its first message, before it hears anything. The
-WebSocket subprotocol is `flyx.v1`.
+connection was lost: it must say who it is with `join`, its first message, before it hears anything. With
+`hold=SECONDS` a client that comes in says how long it wants its place held after its connection was lost, as
+it may sleep meanwhile: the server decides (`limits.grace`), and an older one does not know. The WebSocket
+subprotocol is `flyx.v1`.
 
 Each message is one text frame of at most 64 KiB holding a JSON object:
 
@@ -17,14 +19,15 @@ Each message is one text frame of at most 64 KiB holding a JSON object:
         resume_token  text      secret: brings this client back after its connection was lost; new each time
         recovered     bool      true: an earlier session goes on and nothing that was said is lost
         received      int       messages of this client that the server has taken in this session
-        expires_at    number | null   Unix time in seconds; null: never
+        expires_at    number | null   Unix time in seconds from which the room is over when it has no sender;
+                                null: never
         peers         [ { client_id, role, away?: true } ]   those this client can talk to: a receiver sees
                                 the sender only; away: the connection is lost and may come back
         ice_servers   [ { urls: [text], username?: text, credential?: text } ]   as RTCIceServer
         tunnel?       { token }     secret: for a tunnel, which this server offers; see flyx.signaling.tunnel
         wants_paired? true      the server wants to hear `paired` of this client, which is the sender
         limits        { max_message_size: bytes, max_clients: int, grace: seconds }
-                      grace: how long the place of a client is held after its connection was lost
+                      grace: how long the place of this client is held after its connection was lost
 
     join            server -> sender, for each receiver present or arriving
                     server -> receivers, when the sender arrives
@@ -79,8 +82,9 @@ A room that is full takes a further receiver in the place of one that has not pa
 has; flyx.signaling.places says which one. That one is closed with 4413.
 
 A close frame with 1000 is a goodbye like `disconnect`: the client's place is free at once. Any other end of
-its connection leaves the place held for `grace` seconds. An older connection that is still open when its
-client comes back is closed with 4409.
+its connection leaves the place held for `grace` seconds - or for the server's own grace time, if TCP ends
+without a close frame while pings are answered, as when a program dies. An older connection that is still open
+when its client comes back is closed with 4409.
 
 Unknown fields are ignored. An unknown type or a malformed message is answered with `error`, and too many of
 them with a close.
@@ -279,7 +283,7 @@ class Limits(_Part):
     Attributes:
         max_message_size: Bytes of a message as UTF-8.
         max_clients: Clients of this room, its sender included.
-        grace: Seconds for which the place of a client is held after its connection was lost.
+        grace: Seconds for which the place of this client is held after its connection was lost.
     """
 
     max_message_size: StrictInt

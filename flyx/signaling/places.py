@@ -1,4 +1,4 @@
-"""Which receiver gives way when a room is full.
+"""Who keeps a place in a room: how long one is held for its client, and who gives way when all are taken.
 
 The server does not see which receivers pair, so the sender tells it (`paired`). A receiver that has paired
 keeps its place, whatever comes. Of the others, one makes way for each newcomer:
@@ -16,6 +16,16 @@ from collections import Counter
 from collections.abc import Iterable
 
 from flyx.signaling.members import Member
+
+
+def held_for(member: Member, grace: float) -> float:
+    """Return the seconds for which the place of a client is held once its connection is lost.
+
+    Args:
+        member: With what it was granted when it came.
+        grace: Of the room; 0: no place is held.
+    """
+    return max(grace, member.hold) if grace else 0.0
 
 
 def who_gives_way(receivers: Iterable[Member], address: str) -> Member | None:

@@ -50,6 +50,7 @@ class _Config(_Part):
     idle_timeout: _Span
     persistent: bool = False
     grace: _Span
+    max_hold: _Span = 0.0
     unused_timeout: _Span | None = None
 
 
@@ -78,6 +79,7 @@ class _Member(_Part):
     absence: _Absence | None = None
     address: Annotated[str, Field(max_length=MAX_ADDRESS_LENGTH)] = ""
     paired: bool = False
+    hold: _Span = 0.0
 
 
 class _Room(_Part):
@@ -104,6 +106,7 @@ def dump_room(room: Room) -> str:
             idle_timeout=room.config.idle_timeout,
             persistent=room.config.persistent,
             grace=room.config.grace,
+            max_hold=room.config.max_hold,
             unused_timeout=room.config.unused_timeout,
         ),
         created_at=room.created_at,
@@ -145,6 +148,7 @@ def load_room(text: str | bytes) -> Room:
             idle_timeout=config.idle_timeout,
             persistent=config.persistent,
             grace=config.grace,
+            max_hold=config.max_hold,
             unused_timeout=config.unused_timeout,
         ),
         created_at=record.created_at,
@@ -170,6 +174,7 @@ def _dump_member(member: Member) -> _Member:
         absence=None if absence is None else _dump_absence(absence),
         address=member.address,
         paired=member.paired,
+        hold=member.hold,
     )
 
 
@@ -195,6 +200,7 @@ def _load_member(member: _Member) -> Member:
         absence=None if absence is None else _load_absence(absence),
         address=member.address,
         paired=member.paired,
+        hold=member.hold,
     )
 
 

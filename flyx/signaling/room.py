@@ -12,7 +12,7 @@ A receiver never reaches another receiver. What is not allowed is answered to th
     no sender  --Enter-->  sender inside  --the sender leaves-->  closed, or no sender again (persistent)
     any        --time, or Shut by the owner-->  closed
 
-    connected  --Lose-->  away, its place held for `grace` seconds  --Resume-->  connected
+    connected  --Lose-->  away, its place held (see RoomConfig)  --Resume-->  connected
                                `--time-->  as if it had left
 
 Every connection has a generation, and what is done in the name of an older one changes nothing. What is kept
@@ -31,7 +31,7 @@ from math import inf
 from typing import assert_never
 
 from flyx.errors import LocalProtocolError
-from flyx.signaling.announcements import as_peers, farewell_of, join_of, stamped
+from flyx.signaling.announcements import farewell_of, join_of, joined_of, stamped
 from flyx.signaling.commands import (
     Admit,
     Amend,
@@ -55,17 +55,13 @@ from flyx.signaling.commands import (
 )
 from flyx.signaling.members import MAX_KEPT_SIZE, NOBODY, Absence, Member, Traffic, hash_token, matches
 from flyx.signaling.messages import (
-    MAX_MESSAGE_SIZE,
     Answer,
     CloseCode,
     Disconnect,
     ErrorCode,
     IceCandidate,
-    IceServer,
     Join,
     Joined,
-    JoinedData,
-    Limits,
     Offer,
     Paired,
     Relayed,
@@ -73,13 +69,14 @@ from flyx.signaling.messages import (
     error_message,
     serialize,
 )
-from flyx.signaling.places import who_gives_way
+from flyx.signaling.places import held_for, who_gives_way
 from flyx.signaling.refusals import MISSING_ROOM, MISSING_SESSION, refusal_of
 
 DEFAULT_MAX_CLIENTS = 16
 DEFAULT_TTL = 24 * 3600.0
 DEFAULT_IDLE_TIMEOUT = 600.0
 DEFAULT_GRACE = 30.0
+DEFAULT_MAX_HOLD = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +85,14 @@ class RoomConfig:
 
     Attributes:
         max_clients: Most clients at a time, the sender included.
-        ttl: Seconds from creation to the end of the room, whoever is inside; None: no end.
+        ttl: Seconds from creation to the end of the room, unless its sender is inside; None: no end.
         idle_timeout: Seconds that a room without anybody inside is kept, unless it is persistent.
         persistent: The room outlives its sender and waits for the next one.
         grace: Seconds that the place of a client is held after its connection was lost; 0: not at all.
         unused_timeout: Seconds that a persistent room is kept before its first client; None: no end.
+        max_hold: Seconds that it is held at most for a client that asks for more, as it may sleep meanwhile.
+            Beyond idle_timeout only in rooms that count in the budget of their maker: nobody is to fill a
+            server with clients that are not there.
     """
 
     max_clients: int = DEFAULT_MAX_CLIENTS
@@ -101,6 +101,7 @@ class RoomConfig:
     persistent: bool = False
     grace: float = DEFAULT_GRACE
     unused_timeout: float | None = None
+    max_hold: float = DEFAULT_MAX_HOLD
 
 
 class RoomStatus(Enum):
@@ -163,19 +164,26 @@ class Room:
 
     @property
     def expires_at(self) -> float | None:
-        """Unix time at which the room ends whoever is inside; None: never."""
+        """Unix time from which the room is over when it has no sender; None: never."""
         return None if self.config.ttl is None else self.created_at + self.config.ttl
 
     @property
     def end(self) -> float:
         """Unix time from which the room is over, whatever becomes of those inside; infinite if never."""
-        oldest = inf if self.expires_at is None else self.expires_at
+        # Somebody waits, be it for a week.
+        oldest = inf if self.expires_at is None or self.sender is not None else self.expires_at
         if self.empty_since is None:
             return oldest
         idle: float | None = self.config.idle_timeout
         if self.config.persistent:
             idle = None if self.entered else self.config.unused_timeout
         return oldest if idle is None else min(oldest, self.empty_since + idle)
+
+    @property
+    def longest_hold(self) -> float:
+        """Seconds for which a place is held at most; see RoomConfig."""
+        longest = self.config.max_hold
+        return min(longest, self.config.idle_timeout) if self.creator is None else longest
 
     @property
     def entered(self) -> bool:
@@ -324,7 +332,7 @@ class _Turn:
         for member in overdue:
             if member.client_id in self.members:
                 self.depart(member, "it did not come back")
-        if not self.closed and self.now >= self._room.end:
+        if not self.closed and self.now >= self.end()[0].end:
             self.close(ErrorCode.ROOM_EXPIRED, "the room has expired")
 
     def close(self, error_code: ErrorCode, reason: str) -> None:
@@ -351,10 +359,17 @@ class _Turn:
                 self.put(replace(receiver, paired=False))
         self.generation += 1
         token_hash = hash_token(command.resume_token)
-        member = Member(client_id, role, self.generation, command.node, token_hash, address=command.address)
+        member = Member(
+            client_id,
+            role,
+            self.generation,
+            command.node,
+            token_hash,
+            address=command.address,
+            hold=min(command.hold, self._room.longest_hold),
+        )
         self.put(member)
-        joined = self._joined(member, command.resume_token, command.ice_servers)
-        self.effects.append(Admit(member, joined))
+        self.effects.append(Admit(member, self._joined(member, command)))
         self._introduce(member)
 
     def _refusal(self, role: Role, address: str) -> Refuse | None:
@@ -379,31 +394,19 @@ class _Turn:
         return None
 
     def _joined(
-        self,
-        member: Member,
-        resume_token: str,
-        ice_servers: tuple[IceServer, ...],
-        *,
-        recovered: bool = False,
-        received: int = 0,
+        self, member: Member, command: Enter | Resume, *, recovered: bool = False, received: int = 0
     ) -> Joined:
-        config = self._room.config
-        return Joined(
-            data=JoinedData(
-                room_id=self._room.room_id,
-                client_id=member.client_id,
-                role=member.role,
-                resume_token=resume_token,
-                recovered=recovered,
-                received=received,
-                expires_at=self._room.expires_at,
-                wants_paired=member.role is Role.SENDER,
-                peers=as_peers(self.peers_of(member.role)),
-                ice_servers=ice_servers,
-                limits=Limits(
-                    max_message_size=MAX_MESSAGE_SIZE, max_clients=config.max_clients, grace=config.grace
-                ),
-            )
+        return joined_of(
+            member,
+            self.peers_of(member.role),
+            room_id=self._room.room_id,
+            expires_at=self._room.expires_at,
+            resume_token=command.resume_token,
+            ice_servers=command.ice_servers,
+            recovered=recovered,
+            received=received,
+            max_clients=self._room.config.max_clients,
+            held_for=held_for(member, self._room.config.grace),
         )
 
     def _introduce(self, newcomer: Member, *, recovered: bool = False) -> None:
@@ -443,9 +446,7 @@ class _Turn:
             absence=None,
         )
         self.put(back)
-        joined = self._joined(
-            back, command.resume_token, command.ice_servers, recovered=recovered, received=received
-        )
+        joined = self._joined(back, command, recovered=recovered, received=received)
         sent = (command.received or 0) if recovered else 0
         self.effects.append(Admit(back, joined, sent, received, replay or ()))
         # Peers that never missed it need not hear of it.
@@ -458,11 +459,11 @@ class _Turn:
             return ()
         connected = [m for m in self.members.values() if m.absence is None]
         traffic: Traffic | None = None
-        settled = True
+        settled, died = True, False
         match command:
             case Lose():
                 lost = [m for m in connected if m is self.member(command.client_id, command.generation)]
-                traffic, settled = command.traffic, command.settled
+                traffic, settled, died = command.traffic, command.settled, command.died
             case Resume():
                 if command.handover is None:
                     return ()
@@ -478,20 +479,22 @@ class _Turn:
                 lost = connected
             case _:
                 assert_never(command)
-        until = self.now + self._room.config.grace
         for member in lost:
+            grace = self._room.config.grace
+            until = self.now + (grace if died else held_for(member, grace))
             absence = Absence(until, traffic, settled=settled)
             if absence.size > self._space():
                 absence = Absence(until, None)
             self.put(replace(member, absence=absence))
         if isinstance(command, Restart):
-            self._begin_grace_anew(until)
+            self._begin_grace_anew()
             return ()
         return tuple(member.client_id for member in lost)
 
-    def _begin_grace_anew(self, until: float) -> None:
+    def _begin_grace_anew(self) -> None:
         """Nobody could come back before now."""
         for member in self.members.values():
+            until = self.now + held_for(member, self._room.config.grace)
             if member.absence and member.absence.until < until:
                 self.put(replace(member, absence=replace(member.absence, until=until)))
 

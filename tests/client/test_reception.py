@@ -194,7 +194,7 @@ class ReceptionMachine(RuleBasedStateMachine):
             case "anew":
                 self.told(self.made.begin_anew())
             case _:
-                self.told(self.made.room_gone(RoomLost()))
+                self.told(self.made.room_gone(RoomLost(reason="forgotten")))
 
     @precondition(lambda self: not self.over and self.made.state is ReceptionState.WAITING)
     @rule()

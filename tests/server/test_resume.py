@@ -233,9 +233,57 @@ async def test_without_a_grace_time_nobody_is_waited_for() -> None:
         await receiver.expect_error("room_closed", fatal=True)
 
 
+HOUR = 3600.0
+
+
+async def test_a_client_that_falls_silent_has_its_place_for_as_long_as_it_asked() -> None:
+    clock = FakeClock()
+    config = local(sweep_interval=0.01, ping_interval=0.1, ping_timeout=0.1)
+    async with (
+        Server(config, clock=clock) as server,
+        joined(server, f"/ws?role=sender&hold={HOUR:.0f}") as sender,
+        joined(server, f"/ws/{sender.room_id}") as receiver,
+    ):
+        assert sender.joined["limits"]["grace"] == HOUR
+        assert receiver.joined["limits"]["grace"] == 30.0
+        await sender.expect("join")
+        # As if its machine slept.
+        sender.socket.transport.pause_reading()
+        assert (await receiver.expect("disconnect"))["away"] is True
+        clock.now += HOUR - 1
+        async with resumed(server, sender, received=1) as back:
+            assert back.joined["recovered"] is True
+
+
+async def test_a_client_that_died_has_its_place_for_the_grace_time_alone() -> None:
+    clock = FakeClock()
+    async with (
+        Server(local(sweep_interval=0.01), clock=clock) as server,
+        joined(server, f"/ws?role=sender&hold={HOUR:.0f}") as sender,
+        joined(server, f"/ws/{sender.room_id}") as receiver,
+    ):
+        break_off(sender)
+        assert (await receiver.expect("disconnect"))["away"] is True
+        clock.now += 30
+        assert "away" not in await receiver.expect("disconnect")
+
+
+async def test_places_are_held_for_long_in_a_few_rooms_of_each_address() -> None:
+    path = f"/ws?role=sender&hold={HOUR:.0f}"
+    async with (
+        Server(local(max_persistent_per_address=1)) as server,
+        joined(server, path) as first,
+        joined(server, path) as second,
+    ):
+        held = [sender.joined["limits"]["grace"] for sender in (first, second)]
+        assert held == [HOUR, RoomConfig().idle_timeout]
+
+
 @pytest.mark.parametrize(
     ("path", "first", "error", "code"),
     [
+        ("/ws?hold=inf", None, "bad_request", 4400),
+        ("/ws?hold=-1", None, "bad_request", 4400),
         ("/ws?resume=1", None, "bad_request", 4400),
         ("/ws/ZZZZZZ?resume=yes", None, "bad_request", 4400),
         ("/ws/ZZZZZZ?resume=1", OFFER, "unexpected_type", 4400),

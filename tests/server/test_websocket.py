@@ -426,15 +426,18 @@ async def test_a_full_server_says_come_back_later() -> None:
         await sender.expect_silence()
 
 
-async def test_an_old_room_closes_with_everybody_inside() -> None:
+async def test_an_old_room_closes_with_everybody_inside_once_its_sender_has_left() -> None:
     clock = FakeClock()
-    config = local(room=RoomConfig(ttl=3600), sweep_interval=0.01)
+    config = local(room=RoomConfig(ttl=3600, persistent=True), sweep_interval=0.01)
     async with Server(config, clock=clock) as server, pair(server) as (sender, receiver):
         assert sender.joined["expires_at"] == clock.now + 3600
-        clock.now += 3600
-        for client in (sender, receiver):
-            await client.expect_error("room_expired", fatal=True)
-            await client.expect_close(4410)
+        clock.now += 7 * 24 * 3600
+        await sender.say(to(receiver.id, OFFER))
+        await receiver.expect("offer")
+        await sender.socket.close()
+        await receiver.expect("disconnect")
+        await receiver.expect_error("room_expired", fatal=True)
+        await receiver.expect_close(4410)
 
 
 async def test_an_idle_room_is_gone_even_before_it_is_swept() -> None:

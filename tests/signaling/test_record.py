@@ -18,9 +18,9 @@ NOW = 1_000_000.0
 
 def a_room() -> Room:
     """A room with something in every field."""
-    config = RoomConfig(4, None, 5.0, True, 7.0, 9.0)
+    config = RoomConfig(4, None, 5.0, True, 7.0, 9.0, 11.0)
     room = new_room("K7M2QX", config, NOW, owner_token="owner", creator="192.0.2.1")
-    room, _ = step(room, Enter("s", "token of s", node="n1"), NOW)
+    room, _ = step(room, Enter("s", "token of s", node="n1", hold=10.0), NOW)
     room, _ = step(room, Enter("r", "token of r", node="n2"), NOW)
     room, _ = step(room, Lose("r", 2, "lost", Traffic(3, 9, ("eight", "nine")), settled=False), NOW)
     room, _ = step(room, Enter("q", "token of q", address="2001:db8::/64"), NOW)
@@ -83,6 +83,7 @@ def change_member(number: int, **fields: Any) -> dict[str, Any]:
         change(members=[]),
         change(config={**RECORD["config"], "max_clients": 0}),
         change(config={**RECORD["config"], "grace": -1.0}),
+        change(config={**RECORD["config"], "max_hold": -1.0}),
         change(config={**RECORD["config"], "unused_timeout": -1.0}),
         change(creator="1" * 65),
         change(owner_token_hash="secret"),
@@ -92,6 +93,7 @@ def change_member(number: int, **fields: Any) -> dict[str, Any]:
         change_member(1, token_hash="short"),
         change_member(1, address="1" * 65),
         change_member(1, paired=1),
+        change_member(1, hold=-1.0),
         change_member(1, absence={"until": NOW, "traffic": {"sent": 1, "tail": ["a", "b"]}}),
         change_member(1, absence={"until": NOW, "traffic": {"sent": -1}}),
         change_member(1, absence={"until": NOW, "traffic": {}, "mailbox": ["x"] * 65}),

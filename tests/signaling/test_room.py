@@ -385,7 +385,7 @@ def test_an_empty_room_expires_after_its_idle_timeout() -> None:
 
 def test_a_room_with_somebody_inside_is_not_idle() -> None:
     room = room_with("s", config=RoomConfig(idle_timeout=600))
-    assert room.deadline == room.expires_at
+    assert room.deadline == inf
 
 
 def test_a_persistent_room_is_never_idle() -> None:
@@ -397,23 +397,62 @@ def test_a_persistent_room_is_never_idle() -> None:
     assert room.status is RoomStatus.WAITING
 
 
-def test_an_old_room_closes_with_everybody_inside() -> None:
-    room = room_with("s", "r1", config=RoomConfig(ttl=3600))
-    _, effects = step(room, Expire(), T0 + 3600)
-    assert heard(effects, "s") == heard(effects, "r1") == ["4410"]
+def test_a_sender_that_waits_a_week_still_has_its_room() -> None:
+    room = room_with("s", config=RoomConfig(ttl=3600, idle_timeout=600))
+    week = T0 + 7 * 24 * 3600
+    same, nothing = step(room, Expire(), week)
+    assert (same is room, nothing) == (True, ())
+    room, effects = run(room, enter("r1"), now=week)
+    assert heard(effects, "s") == ["join"]
+
+
+def test_a_sender_that_comes_and_goes_for_a_week_still_has_its_room() -> None:
+    room = room_with("s", config=RoomConfig(ttl=3600))
+    now = T0
+    shown = "token of s"
+    for night in range(7):
+        now += 16 * 3600
+        room, _ = run(room, lose(room, "s"), now=now)
+        now += 29.0
+        room, _ = run(room, Resume("s", shown, f"token {night}"), now=now)
+        shown = f"token {night}"
+    assert room.sender is not None
+    assert room.sender.absence is None
+
+
+def old_room() -> Room:
+    """One that its sender has left, while a receiver waits for the next."""
+    room = room_with("s", "r1", config=RoomConfig(ttl=3600, persistent=True))
+    return step(room, leave(room, "s"), T0)[0]
+
+
+def test_an_old_room_without_a_sender_closes_with_everybody_inside() -> None:
+    _, effects = step(old_room(), Expire(), T0 + 3600)
+    assert heard(effects, "r1") == ["4410"]
+
+
+def test_an_old_room_closes_when_its_sender_leaves() -> None:
+    room = room_with("s", "r1", config=RoomConfig(ttl=3600, persistent=True))
+    left, _ = step(room, leave(room, "s"), T0 + 7200)
+    assert left.deadline <= T0 + 7200
+    # The same, had its place been held until then.
+    room, _ = step(room, lose(room, "s"), T0 + 3600)
+    closed, effects = step(room, enter("s2"), T0 + 7200)
+    assert closed.closed
+    assert heard(effects, "r1")[-1] == "4410"
+    assert refusals(effects) == [4404]
 
 
 def test_any_command_finds_an_expired_room_closed() -> None:
-    room = room_with("s", "r1", config=RoomConfig(ttl=3600))
+    room = old_room()
     for command in (
-        *(enter("r2"), relay(room, "s", OFFER), leave(room, "s"), lose(room, "r1"), Expire(), Restart()),
+        *(enter("r2"), relay(room, "r1", ANSWER), leave(room, "r1"), lose(room, "r1"), Expire(), Restart()),
         *(Resume("r1", "token of r1", "next"), LoseNode("", "gone"), Shut("secret")),
     ):
         after, effects = step(room, command, T0 + 3600)
         assert after.closed
         # Not on connections that are over.
         everybody_lost = isinstance(command, LoseNode | Restart)
-        assert heard(effects, "s") == ([] if everybody_lost else ["4410"])
         assert heard(effects, "r1") == ([] if everybody_lost or isinstance(command, Lose) else ["4410"])
         assert refusals(effects) == ([4404] if isinstance(command, Enter | Resume | Shut) else [])
 
@@ -539,3 +578,65 @@ def test_word_that_nothing_was_missed_changes_nothing_once_the_client_is_back() 
     assert run(room, Amend("r", gone, ())) == (room, [])
     room, _ = run(room, lose(room, "r"))
     assert run(room, Amend("r", gone, ())) == (room, [])
+
+
+HOUR = 3600.0
+
+
+def held_room(wish: float, *, creator: str | None = "10.0.0.1", config: RoomConfig | None = None) -> Room:
+    """A room whose sender wants its place held for so many seconds, and a receiver that wants nothing."""
+    room = new_room("K7M2QX", config or RoomConfig(), T0, creator=creator)
+    return run(room, replace(enter("s"), hold=wish), enter("r"))[0]
+
+
+@pytest.mark.parametrize(
+    ("wish", "creator", "config", "held"),
+    [
+        (2 * HOUR, "10.0.0.1", RoomConfig(), 2 * HOUR),
+        # Less than everybody gets, and more than anybody.
+        (5.0, "10.0.0.1", RoomConfig(), 30.0),
+        (2 * HOUR, "10.0.0.1", RoomConfig(max_hold=90.0), 90.0),
+        (2 * HOUR, "10.0.0.1", RoomConfig(max_hold=0.0), 30.0),
+        # In a room that counts in nobody's budget, as long as it would be kept with nobody inside.
+        (2 * HOUR, None, RoomConfig(), 600.0),
+        # Where no places are held.
+        (2 * HOUR, "10.0.0.1", RoomConfig(grace=0.0), 0.0),
+    ],
+)
+def test_a_place_is_held_as_long_as_its_client_wishes_within_bounds(
+    wish: float, creator: str | None, config: RoomConfig, held: float
+) -> None:
+    room = held_room(wish, creator=creator, config=config)
+    away, _ = step(room, lose(room, "s"), T0)
+    if not held:
+        assert away.closed
+        return
+    assert away.deadline == T0 + held
+    back, effects = step(away, Resume("s", "token of s", "next"), T0 + held - 0.1)
+    assert sender_id(back) == "s"
+    assert [e.joined.data.limits.grace for e in effects if isinstance(e, Admit)] == [held]
+    gone, _ = step(away, Expire(), T0 + held)
+    assert gone.closed
+
+
+def test_a_client_is_told_for_how_long_its_own_place_is_held() -> None:
+    room = new_room("K7M2QX", RoomConfig(), T0, creator="10.0.0.1")
+    _, effects = run(room, replace(enter("s"), hold=HOUR), enter("r"))
+    assert [e.joined.data.limits.grace for e in effects if isinstance(e, Admit)] == [HOUR, 30.0]
+
+
+def test_the_place_of_a_program_that_died_is_held_no_longer_than_any() -> None:
+    room = held_room(HOUR)
+    away, _ = step(room, replace(lose(room, "s"), died=True), T0)
+    assert away.deadline == T0 + 30.0
+
+
+@pytest.mark.parametrize("lost", [LoseNode("", "gone"), Restart()])
+def test_places_are_held_as_long_when_it_is_the_server_that_is_away(lost: Command) -> None:
+    room, _ = step(held_room(HOUR), lost, T0)
+    room, _ = step(room, Expire(), T0 + HOUR - 1)
+    assert sender_id(room) == "s"
+    assert receiver_ids(room) == []
+    # A second restart begins the time anew.
+    room, _ = step(room, Restart(), T0 + HOUR - 1)
+    assert room.deadline == T0 + 2 * HOUR - 1

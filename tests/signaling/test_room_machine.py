@@ -56,7 +56,7 @@ from tests.effort import share
 
 T0 = 1_000_000.0
 OWNER = "the owner's secret"
-GRACE = 30.0
+GRACE, HOLD = 30.0, 100.0
 NAMES = tuple("abcdefg")
 Said = Join | Disconnect | Relayed
 
@@ -114,11 +114,11 @@ class RoomMachine(RuleBasedStateMachine):
         self, persistent: bool, max_clients: int, ttl: float | None, grace: float, tells: bool
     ) -> None:
         self.tells = tells
-        self.config = RoomConfig(max_clients, ttl, 20.0, persistent, grace)
+        self.config = RoomConfig(max_clients, ttl, 20.0, persistent, grace, max_hold=HOLD)
         self.now = T0
         self.serial = 0
         self.clients: dict[str, Client] = {}
-        self.room = new_room("K7M2QX", self.config, self.now, owner_token=OWNER)
+        self.room = new_room("K7M2QX", self.config, self.now, owner_token=OWNER, creator="x")
 
     def fresh(self, word: str) -> str:
         """A text that was never used before."""
@@ -193,15 +193,17 @@ class RoomMachine(RuleBasedStateMachine):
         role=st.none() | st.sampled_from(Role),
         node=st.sampled_from(["n1", "n2"]),
         address=st.sampled_from("xyz"),
+        hold=st.sampled_from([0.0, HOLD, 10 * HOLD]),
     )
-    def enter(self, name: str, role: Role | None, node: str, address: str) -> None:
+    def enter(self, name: str, role: Role | None, node: str, address: str, hold: float) -> None:
         if name in self.room.members:
             return
         before, was_due = self.room, self.now >= self.room.deadline
         safe = {other for other, client in self.clients.items() if client.paired}
         sender = before.sender
         waiting = [m for m in before.receivers if m.client_id not in safe]
-        effects = self.run(Enter(name, self.fresh("token"), role, node, address=address), name)
+        command = Enter(name, self.fresh("token"), role, node, address=address, hold=hold)
+        effects = self.run(command, name)
         admitted = [e for e in effects if isinstance(e, Admit)]
         if not was_due:
             # Nobody who has paired ever makes way, and one other at most.
@@ -454,7 +456,7 @@ class RoomMachine(RuleBasedStateMachine):
             assert self.room.members.keys() == before.members.keys()
             for member in self.room.members.values():
                 assert member.absence is not None
-                assert member.absence.until >= self.now + GRACE
+                assert self.now + GRACE <= member.absence.until <= self.now + max(GRACE, HOLD)
 
     @rule(token=st.sampled_from([OWNER, None, "", "guess", "guess"]))
     def shut(self, token: str | None) -> None:
@@ -478,7 +480,7 @@ class RoomMachine(RuleBasedStateMachine):
     @rule()
     def start_anew(self) -> None:
         self.clients.clear()
-        self.room = new_room("K7M2QX", self.config, self.now, owner_token=OWNER)
+        self.room = new_room("K7M2QX", self.config, self.now, owner_token=OWNER, creator="x")
 
     @invariant()
     def nothing_is_lost_or_comes_twice(self) -> None:

@@ -320,7 +320,8 @@ def _state(incarnation: str, version: str) -> State:
 
 def _time_to_live(room: Room) -> int:
     """Return milliseconds after which Redis forgets a room that no node has seen to in time."""
-    life = room.expires_at - room.created_at if room.expires_at is not None else _ENDLESS
+    endless = room.expires_at is None or room.sender is not None
+    life = _ENDLESS if endless else room.config.ttl or 0.0
     return int((life + _MARGIN) * 1000)
 
 
