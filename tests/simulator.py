@@ -201,6 +201,7 @@ class Simulation:
         self._last_arrival: dict[str, float] = {}
         size = self.conditions.max_message_size
         self.sender = Sender(self.manifest, max_message_size=size, now=self.now)
+        self.sender.release()
         self.receiver = Receiver(ask=self.conditions.answer is not None, now=self.now, accepted=accepted)
         self.sender_events: list[SenderEvent] = []
         self.receiver_events: list[ReceiverEvent] = []
@@ -287,8 +288,8 @@ class Simulation:
         return self.cut_after is None or self.arrived <= self.cut_after
 
     def _close(self) -> None:
-        self.sender.channel_closed()
-        self.receiver.channel_closed()
+        self.sender.channel_closed(self.now)
+        self.receiver.channel_closed(self.now)
 
     def _deliver(self, channel: str, message: str | bytes, action: Callable[[], None]) -> None:
         if self.conditions.cut_at is not None and self.now >= 1000.0 + self.conditions.cut_at:

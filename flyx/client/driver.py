@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from flyx.client import events
+from flyx.client.confirmation import Confirmation
 from flyx.client.failures import failure_of
-from flyx.client.roster import Confirmation
 from flyx.errors import FlyxError, LocalProtocolError, StorageError, TransferInterrupted
+from flyx.net.changes import Change, Moved, Route, RouteState, Slept
 from flyx.rtc.peer import Channel, Channels, PeerConnection
 from flyx.transfer.disk import FAILURE_REASONS
 from flyx.transfer.session import Failed, RoundTrip, Session
@@ -92,6 +93,10 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self.goes_on = False
         # Bytes that were there from an earlier try.
         self._resumed = 0
+        # The way of the path in use, if it has one that can be watched.
+        self._route: Route | None = None
+        # The transfer has ended because the channels closed: the other side, if it lives, knows of it.
+        self.was_closed = False
         # The files that could not be delivered: path and reason.
         self._lost: list[tuple[str, str]] = []
 
@@ -101,6 +106,7 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         Raises:
             FlyxError: they have confirmed nothing; the other side has been told.
         """
+        self._follow_route()
         self._control.listen(_Listener(self, self.machine.receive_control))
         self._data.listen(_Listener(self, self.receive_data))
         try:
@@ -129,12 +135,44 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self.machine.peer_gone(time.monotonic())
         self.wake()
 
+    def check_path(self, suspicion: str) -> None:
+        """There is reason to think that the path is gone: a clause."""
+        self.machine.check_path(time.monotonic(), suspicion)
+        self.wake()
+
+    def network_changed(self, change: Change) -> None:
+        """Something has happened to this computer that may have ended the path."""
+        now = time.monotonic()
+        match change:
+            case Slept(seconds=seconds):
+                self.machine.stood_still(seconds, now)
+            case Moved() if self._route is not None:
+                match self._route.look():
+                    case RouteState.GONE:
+                        self.machine.path_gone("the network of this computer has changed")
+                    case RouteState.BACK:
+                        self.machine.check_path(now, "this computer had no network")
+                    case RouteState.SAME:
+                        return
+            case Moved():
+                return
+        self.wake()
+
+    def _follow_route(self) -> None:
+        ends = self._connection.ends()
+        if ends is None:
+            self._route = None
+        elif self._route is None or self._route.ends != ends:
+            self._route = Route(*ends)
+
     def channel_closed(self) -> None:
         """A channel has closed: the connection is lost, or the other side broke its protocol."""
+        # Our own closing of them comes later.
+        self.was_closed |= not self.machine.ended
         if self._control.violation:
             self.machine.cancel(self._control.violation)
         else:
-            self.machine.channel_closed()
+            self.machine.channel_closed(time.monotonic())
         self.wake()
 
     def wake(self) -> None:
@@ -192,6 +230,9 @@ class Driver(ABC, Generic[Machine, Work, Result]):
     def do_work(self, work: Work) -> Result:
         """Do it; blocking, on a thread."""
 
+    def stop_work(self) -> None:
+        """Have work that is under way end early, as its result does not matter any more; on a thread."""
+
     @abstractmethod
     def work_done(self, result: Result, now: float) -> None:
         """Give the machine the result."""
@@ -227,6 +268,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
     def _handle(self, event: object) -> None:
         match event:
             case RoundTrip(seconds=rtt):
+                # ICE may have chosen another one.
+                self._follow_route()
                 if not self._path_told.is_set() and (path := self._connection.path()):
                     self._path_told.set()
                     self.on_event(
@@ -273,7 +316,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         """
         self._drain_last()
         if self._disk_task:
-            await asyncio.wait([self._disk_task])
+            stopping = asyncio.get_running_loop().run_in_executor(None, self.stop_work)
+            await asyncio.wait([self._disk_task, stopping])
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 while self.machine.has_last_word and not self._control.closed:

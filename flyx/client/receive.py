@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flyx.client import events
+from flyx.client.confirmation import Confirmation
 from flyx.client.driver import RECONNECT_TIME, Driver, Wiring
 from flyx.client.failures import failure_of
 from flyx.client.link import Link
 from flyx.client.pairing import Pairing
-from flyx.client.reception import Action, Doubt, Feed, GiveUp, Reception, ReceptionState
-from flyx.client.roster import Confirmation
+from flyx.client.reception import Action, Check, Doubt, Feed, GiveUp, Reception, ReceptionState
 from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import (
     FlyxError,
@@ -26,6 +26,7 @@ from flyx.errors import (
     TransferRefused,
     UnverifiedSender,
 )
+from flyx.net.changes import Change, NetworkWatch, networks
 from flyx.pairing.exchange import WordsWanted
 from flyx.pairing.keys import Session
 from flyx.pairing.words import password_of, resolve_words
@@ -131,6 +132,8 @@ class ReceiveSession:
         self._session: Session | None = None
         # Of the connection that there is, or the last one that there was.
         self._driver: ReceiveDriver | None = None
+        # Of this computer, when the last connection was begun.
+        self._networks: frozenset[str] = frozenset()
 
     async def run(self) -> Confirmation:
         """Connect and receive; return what both ends have confirmed.
@@ -141,15 +144,33 @@ class ReceiveSession:
         listener = asyncio.create_task(self._listen())
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="flyx-write") as disk:
-                while True:
-                    try:
-                        return await self._attempt(disk)
-                    except FlyxError as error:
-                        if self._reception.failed(error, time.monotonic()):
-                            self._on_event(events.PeerLost(_SENDER, error))
+                async with NetworkWatch(self._network_changed):
+                    while True:
+                        try:
+                            return await self._attempt(disk)
+                        except FlyxError as error:
+                            if self._reception.failed(error, time.monotonic()):
+                                self._lost(error)
         finally:
             listener.cancel()
             await asyncio.gather(listener, return_exceptions=True)
+
+    def _lost(self, error: FlyxError) -> None:
+        """Tell that the connection is lost: the person, and the sender, if it need not have noticed."""
+        self._on_event(events.PeerLost(_SENDER, error))
+        noticed = self._driver is not None and self._driver.was_closed
+        if not noticed and not self._reception.has_offer:
+            self._signaling.begin_anew()
+
+    def _network_changed(self, change: Change) -> None:
+        self._signaling.network_changed(change)
+        match self._reception.state:
+            case ReceptionState.RECEIVING:
+                assert self._driver is not None
+                self._driver.network_changed(change)
+            case ReceptionState.CONNECTING if self._reception.lost and networks() != self._networks:
+                # What we answered leads to where we are no more.
+                self._signaling.begin_anew()
 
     async def _attempt(self, disk: Executor) -> Confirmation:
         """Connect and receive, until the connection is lost."""
@@ -220,6 +241,7 @@ class ReceiveSession:
         while True:
             offered = await self._await_offer()
             self._pairing = None
+            self._networks = networks()
             link = self._link = Link(self._signaling, None)
             try:
                 for message in offered:
@@ -289,6 +311,9 @@ class ReceiveSession:
             case Doubt():
                 assert self._driver is not None
                 self._driver.peer_gone()
+            case Check():
+                assert self._driver is not None
+                self._driver.check_path("the sender has lost the connection")
         self._wake.set()
 
 
@@ -316,6 +341,9 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
 
     def do_work(self, work: list[Operation]) -> Sequence[Outcome]:
         return self._destination.apply(work)
+
+    def stop_work(self) -> None:
+        self._destination.abandon()
 
     def work_done(self, result: Sequence[Outcome], now: float) -> None:
         self.machine.operations_done(result, now)

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from flyx.client.roster import Confirmation
+from flyx.client.confirmation import Confirmation
 from flyx.errors import (
     ConnectionLost,
     FlyxError,
@@ -90,7 +90,13 @@ class Doubt:
     """The transfer goes on if the sender is heard of soon."""
 
 
-Action = Feed | GiveUp | Doubt
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The sender says that the connection is lost: the transfer goes on if it answers all the same."""
+
+
+Action = Feed | GiveUp | Doubt | Check
+
 
 class Reception:
     """The state of a reception, and what to do when something happens; one answer at most for each input."""
@@ -125,7 +131,7 @@ class Reception:
                     return self._connect_anew()
                 case ReceptionState.RECEIVING:
                     # It makes one when it has lost the one that there is, or the server has made it up.
-                    return Doubt()
+                    return Check()
         elif self._offered:
             # It belongs to that offer. More than these are not taken anyway.
             if len(self._offered) <= MAX_REMOTE_CANDIDATES:
@@ -133,6 +139,11 @@ class Reception:
         elif self.state is ReceptionState.CONNECTING:
             return Feed(message)
         return None
+
+    @property
+    def has_offer(self) -> bool:
+        """Whether there is an offer that no connection was begun for."""
+        return bool(self._offered)
 
     def sender_away(self) -> Action | None:
         """The server has lost the connection to the sender, and holds its place."""

@@ -13,11 +13,12 @@ from typing import TypeAlias
 
 from flyx.client import events
 from flyx.client.codes import format_code
+from flyx.client.confirmation import Confirmation
 from flyx.client.driver import RECONNECT_TIME
 from flyx.client.failures import failure_of
 from flyx.client.link import Link
 from flyx.client.pairing import Gate
-from flyx.client.roster import Confirmation, Receiver, ReceiverState, Roster
+from flyx.client.roster import Receiver, ReceiverState, Roster
 from flyx.client.server_messages import MAX_PEERS
 from flyx.client.serving import ReceiverLink, gone
 from flyx.client.signaling import Interrupted, Restored, Signaling
@@ -34,6 +35,7 @@ from flyx.errors import (
     TransferInterrupted,
     WrongWords,
 )
+from flyx.net.changes import Change, NetworkWatch
 from flyx.pairing.exchange import Code
 from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Answer, Disconnect, IceCandidate, Join, Message, Role
@@ -172,11 +174,12 @@ class SendSession:
         """
         listener = asyncio.create_task(self._listen())
         try:
-            while not self._roster.is_complete:
-                if self._closed and not self._is_under_way(self._closed):
-                    raise self._closed
-                self._react(await self._next())
-                self._fill_places()
+            async with NetworkWatch(self._network_changed):
+                while not self._roster.is_complete:
+                    if self._closed and not self._is_under_way(self._closed):
+                        raise self._closed
+                    self._react(await self._next())
+                    self._fill_places()
             await self._drain()
         finally:
             tasks = [listener, *self._tasks]
@@ -192,6 +195,11 @@ class SendSession:
             async with asyncio.timeout(DRAIN_TIMEOUT):
                 while self._roster.has_served_present and not self._closed:
                     self._react(await self._inbox.get())
+
+    def _network_changed(self, change: Change) -> None:
+        self._signaling.network_changed(change)
+        for link in self._links.values():
+            link.network_changed(change)
 
     async def _listen(self) -> None:
         try:
@@ -260,8 +268,11 @@ class SendSession:
         """A receiver is here: a new one, or one that lost its connection to the server for a while."""
         if known := self._roster.find(client_id):
             link = self._links.get(known)
-            if recovered or link is None or not link.is_connecting:
-                # It waits, or what it has from us needs no server, or goes on through it.
+            if recovered or link is None:
+                # It waits, or what we told it goes on.
+                return
+            if not link.is_connecting:
+                link.check()
                 return
             if known.state is ReceiverState.REPAIRING:
                 link.give_up(PeerUnreachable(reason="an offer was lost"))
@@ -368,7 +379,7 @@ class SendSession:
                     except (PeerUnreachable, PairingTimedOut):
                         if lost is None:
                             raise
-                    await asyncio.sleep(RECONNECT_PAUSE)
+                    await peer.pause(RECONNECT_PAUSE)
         except TimeoutError:
             if not patience.expired():
                 raise

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from flyx.client import events
+from flyx.client.confirmation import Confirmation
 from flyx.client.driver import Driver, Wiring
 from flyx.client.failures import failure_of
 from flyx.client.link import Link
 from flyx.client.pairing import Gate, Pairing
-from flyx.client.roster import Confirmation, Receiver
-from flyx.errors import FlyxError, LocalProtocolError, RemoteProtocolError, TransferInterrupted
+from flyx.client.roster import Receiver
+from flyx.errors import (
+    FlyxError,
+    LocalProtocolError,
+    PeerUnreachable,
+    RemoteProtocolError,
+    TransferInterrupted,
+)
+from flyx.net.changes import Change, networks
 from flyx.rtc.peer import Channels
 from flyx.storage.reader import SourceReader
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
@@ -39,6 +48,10 @@ class ReceiverLink:
         self._earlier: SendDriver | None = None
         # The server says that it has left the room.
         self.has_left = False
+        # The networks of this computer when the connection that is being made anew was begun.
+        self._networks: frozenset[str] | None = None
+        # Set when these are others now: another try may fare better.
+        self._moved = asyncio.Event()
 
     @asynccontextmanager
     async def connect(self, link: Link, gate: Gate, *, anew: bool) -> AsyncIterator[Channels]:
@@ -56,6 +69,8 @@ class ReceiverLink:
         self.link = link
         self._earlier, self._driver = self._driver or self._earlier, None
         self._pairing = None
+        self._networks = networks() if anew else None
+        self._moved.clear()
         try:
             await link.offer()
             if anew:
@@ -89,9 +104,7 @@ class ReceiverLink:
             FlyxError: the receiver does not have everything.
         """
         assert self.link is not None
-        machine = Sender(
-            reader.manifest, max_message_size=channels.max_message_size, now=time.monotonic(), held=True
-        )
+        machine = Sender(reader.manifest, max_message_size=channels.max_message_size, now=time.monotonic())
         wiring = Wiring(self.link.connection, channels, disk, self._receiver.number, on_event)
         try:
             self._driver = SendDriver(machine, wiring, reader)
@@ -116,6 +129,25 @@ class ReceiverLink:
     def is_connecting(self) -> bool:
         """Whether we have told it how to connect, and are not connected yet."""
         return self.link is not None and self._driver is None
+
+    def network_changed(self, change: Change) -> None:
+        """Something has happened to this computer that may have ended the connection, or let make another."""
+        if self._driver:
+            self._driver.network_changed(change)
+        elif self._networks not in (None, networks()):
+            self._moved.set()
+            self.give_up(PeerUnreachable(reason="the network of this computer has changed"))
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for so long between two tries to connect, or until the network changes."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._moved.wait()
+
+    def check(self) -> None:
+        """It has begun anew with us, as if it had lost the connection: so have we, unless it answers."""
+        if self._driver:
+            self._driver.check_path("the receiver has lost the connection")
 
     def doubt(self) -> None:
         """The server has lost this receiver: so have we, unless we hear from it soon."""

@@ -19,6 +19,7 @@ import asyncio
 import random
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, assert_never
@@ -27,7 +28,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from flyx.client.server_messages import check_joined, check_message
-from flyx.client.websocket import open_websocket, unreachable, wanted_pause, websocket_url
+from flyx.client.websocket import PING_TIMEOUT, open_websocket, unreachable, wanted_pause, websocket_url
 from flyx.errors import (
     FlyxError,
     NoSuchRoom,
@@ -40,6 +41,7 @@ from flyx.errors import (
     ServerUnreachable,
     SignalingError,
 )
+from flyx.net.changes import Change, Route, RouteState, Slept
 from flyx.signaling import messages
 from flyx.signaling.members import Tail
 from flyx.signaling.messages import (
@@ -65,8 +67,8 @@ from flyx.signaling.messages import (
 JOINED_TIMEOUT = 10.0
 """Seconds for the server to say `joined` when there is a connection."""
 
-FAREWELL_TIMEOUT = 1.0
-"""Seconds that our goodbye may take when we leave."""
+PARTING_TIMEOUT, FAREWELL_TIMEOUT = 0.05, 1.0
+"""Seconds for a close frame on a connection that may lead nowhere, and for our goodbye when we leave."""
 
 MAX_OUTGOING_LENGTH = 8192
 MAX_OUTGOING_SIZE = 4 << 20
@@ -162,6 +164,12 @@ class Signaling:
         self._role = role
         self._headers = {"Authorization": f"Bearer {api_token}"} if api_token else {}
         self._hold = hold
+        # The way to the server, and the connection that was given up since that has changed.
+        self._route: Route | None = None
+        self._parted: ClientConnection | None = None
+        self._parting: asyncio.Task[None] | None = None
+        # Set when it is no use to wait before the next try.
+        self._hurry = asyncio.Event()
         self._patience = patience or Patience()
         # What the server last said of our place. Set by __aenter__; new after each Restored.
         self.joined: JoinedData
@@ -204,16 +212,16 @@ class Signaling:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._parting is not None:
+            await self._parting
         if self._socket is None:
             return
         self.post(Disconnect(data=DisconnectData(reason=self.farewell, outcome=self.outcome)))
         self._leaving = True
         assert self._writer is not None
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_TIMEOUT):
                 await self._writer
-        except TimeoutError:
-            pass
         await self._drop_socket()
 
     async def receive(self) -> Message | Interrupted | Restored:
@@ -299,17 +307,58 @@ class Signaling:
         self._adopt(socket, await self._expect_joined(socket))
 
     async def _restore(self) -> Restored:
+        pause = self._patience.pause(self._tries)
         while True:
-            await asyncio.sleep(self._patience.pause(self._tries))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._hurry.wait()
+            self._hurry.clear()
             self._tries += 1
             try:
-                return await self._go_back()
+                return await self._go_back_unless_hurried()
             except _TryAgain as failed:
                 limit = max(self._patience.limit, min(self._hold, self.joined.limits.grace))
                 left = self._lost_at + limit - time.monotonic()
                 if left <= failed.pause:
                     raise failed.error from failed.__cause__
-                await asyncio.sleep(failed.pause)
+                pause = failed.pause + self._patience.pause(self._tries)
+
+    async def _go_back_unless_hurried(self) -> Restored:
+        """Go back; begin again when the network changes: the way that is being tried may lead nowhere."""
+        while True:
+            going = asyncio.create_task(self._go_back())
+            hurried = asyncio.create_task(self._hurry.wait())
+            try:
+                await asyncio.wait((going, hurried), return_when=asyncio.FIRST_COMPLETED)
+                if going.done():
+                    return going.result()
+            finally:
+                for task in (going, hurried):
+                    task.cancel()
+                await asyncio.gather(going, hurried, return_exceptions=True)
+            self._hurry.clear()
+
+    def network_changed(self, change: Change) -> None:
+        """Something has happened to this computer: do now what would be done later."""
+        if self._socket is None:
+            self._hurry.set()
+        elif isinstance(change, Slept) and change.seconds >= PING_TIMEOUT:
+            self._part("this computer slept, or this program was stopped")
+        elif self._route is not None and self._route.look() is not RouteState.SAME:
+            self._part("the network of this computer has changed")
+
+    def begin_anew(self) -> None:
+        """Have our peers begin anew with us: Restored(recovered=False) follows, once the server is there."""
+        self._drop_outgoing()
+        self._overflowed = True
+        self._part("a new connection is asked for")
+
+    def _part(self, reason: str) -> None:
+        """Give the connection up, for this reason, and come back at once over another one."""
+        self._hurry.set()
+        if self._socket is not None and self._socket is not self._parted:
+            self._told, self._parted = reason, self._socket
+            self._parting = asyncio.create_task(_close_soon(self._socket))
 
     async def _go_back(self) -> Restored:
         """Take our place again, or a new one if it is gone and there is one."""
@@ -403,6 +452,7 @@ class Signaling:
         self.joined, self._socket, self._told = joined, socket, None
         if joined.wants_paired and not joined.recovered:
             self._tell_all_paired()
+        self._route = Route(socket.local_address, socket.remote_address)
         self._writer = asyncio.create_task(self._write(socket))
 
     async def _drop_socket(self) -> None:
@@ -460,3 +510,11 @@ class Signaling:
         if code == CloseCode.ROOM_CLOSED:
             return ServerClosed(reason=reason)
         return ServerRefused(reason=reason)
+
+
+async def _close_soon(socket: ClientConnection) -> None:
+    """Close with a close frame, if it still goes: without, the server would think that we have died."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PARTING_TIMEOUT):
+            await socket.close(_GOING_AWAY)
+    socket.transport.abort()

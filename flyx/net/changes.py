@@ -41,7 +41,7 @@ _LARGEST_NEWS = 1 << 16
 _ELSEWHERE: tuple[tuple[Any, ...], ...] = (("192.0.2.1", 9), ("2001:db8::1", 9, 0, 0))
 
 Address = tuple[Any, ...]
-"""A socket address of IPv4 or IPv6: host, port, and for IPv6 flow and scope."""
+"""A socket address of IPv4 or IPv6: host, port, and for IPv6 flow and scope, if they are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ def boot_time() -> float:
 
 
 def _udp_socket(address: Address) -> socket.socket:
-    return socket.socket(socket.AF_INET if len(address) == 2 else socket.AF_INET6, socket.SOCK_DGRAM)
+    return socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_DGRAM)
 
 
 def _open_netlink() -> socket.socket | None:

@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from aiortc import RTCConfiguration, RTCDataChannel, RTCIceCandidate, RTCSessionDescription
 from aiortc.rtcicetransport import parse_stun_turn_uri
@@ -295,6 +295,11 @@ class PeerConnection:
         """What has been tried so far to reach the other side, after close() as well."""
         pairs, told = ice.attempted_pairs(self._pc), ice.count_told_candidates(self._pc)
         return Attempts(tuple(pairs), tuple(self._servers.values()), told)
+
+    def ends(self) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
+        """The address of our socket on the path in use, and the one that it sends to: the peer's, or a TURN
+        server's; None if there is no such path."""
+        return dtls.socket_addresses(self._pc)
 
     def fingerprints(self) -> tuple[bytes, bytes]:
         """The SHA-256 of our DTLS certificate and of the peer's, once connected() has returned."""

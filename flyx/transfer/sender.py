@@ -100,13 +100,14 @@ class Sender(Session):
 
     _peer = "receiver"
 
-    def __init__(self, manifest: Manifest, *, max_message_size: int, now: float, held: bool = False) -> None:
+    def __init__(self, manifest: Manifest, *, max_message_size: int, now: float) -> None:
         """Args:
         manifest: what is offered.
         max_message_size: bytes in one data message; no more than the peer's max-message-size (RFC 8841 §6),
             and at least MIN_MESSAGE_SIZE: LocalProtocolError if not.
         now: monotonic seconds.
-        held: tell nothing before release(): it is not this receiver's turn.
+
+        Nothing is told before release(): it may not be this receiver's turn.
         """
         super().__init__(now)
         self.manifest = manifest
@@ -144,8 +145,6 @@ class Sender(Session):
         self._credit = 0
         # File bytes that the receiver has verified, by its last word.
         self.bytes_confirmed = 0
-        if not held:
-            self.release()
 
     def release(self) -> None:
         """Offer the manifest: the receiver's turn has come."""

@@ -2,10 +2,10 @@
 
 The two sides have greeted and paired before (flyx.pairing): who speaks here is who it should be.
 
-Input methods change the state: receive_control, handle_timeout, cancel, peer_gone, channel_closed and those
-of the subclass. After each, drain in this order until each is empty: next_control, what the subclass adds,
-next_event; then ask next_timeout when to call handle_timeout. `now` is monotonic seconds, never earlier than
-in the last call.
+Input methods change the state: receive_control, handle_timeout, cancel, peer_gone, check_path, path_gone,
+stood_still, channel_closed and those of the subclass. After each, drain in this order until each is empty:
+next_control, what the subclass adds, next_event; then ask next_timeout when to call handle_timeout. `now` is
+monotonic seconds, never earlier than in the last call.
 """
 
 from __future__ import annotations
@@ -33,6 +33,17 @@ doubles its timeout, tries again at 16 s at the latest."""
 
 GONE_LIMIT = 5.0
 """The same when the signaling server says that it has gone: long enough to see that the server is wrong."""
+
+CHECK_LIMIT = 0.75
+"""The same, at least, when there is reason to think that the path is gone: CHECK_ROUND_TRIPS times the last
+round trip if that is more, up to GONE_LIMIT."""
+CHECK_ROUND_TRIPS = 4
+
+LATE = 2.0
+"""Seconds that handle_timeout() is called too late when we stood still; load makes less."""
+
+STANDSTILL_COUNTS = 10.0
+"""Seconds after which that we stood still explains no loss any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,13 @@ class Session(ABC):
         self.has_last_word = False
         self._deadline = now + SILENCE_LIMIT
         self._silence_limit = SILENCE_LIMIT
+        # Why the path is being checked; None: nobody knows more than that nothing is heard.
+        self._suspicion: str | None = None
+        # For how long we stood still last, and until when that explains a loss.
+        self._standstill = 0.0
+        self._standstill_counts = now
+        # Seconds of the last one.
+        self._round_trip: float | None = None
         self._next_ping = now
         self._ping_token = 0
         # One pong waits at most, whatever a peer asks that does not read.
@@ -97,10 +115,13 @@ class Session(ABC):
         """Do what is due at next_timeout()."""
         if self._ended:
             return
+        late = now - min(self._deadline, self._next_ping)
+        if late > LATE:
+            self.stood_still(late, now)
         if now >= self._deadline:
-            reason = f"nothing was heard from the {self._peer} for {self._silence_limit:.0f} s"
+            silence = f"nothing was heard from the {self._peer} for {self._silence_limit:.0f} s"
             # Not told: if it can still read us, it sees the connection close, and may repair it.
-            self._lose_path(ConnectionLost(reason=reason))
+            self._lose_path(ConnectionLost(reason=self._suspicion or silence))
         elif now >= self._next_ping:
             self._next_ping = now + PING_INTERVAL
             if self._ping_sent is None:
@@ -116,17 +137,43 @@ class Session(ABC):
         That the server has it back would show nothing of our path, and a path that is lost is best given up
         early, while there is a way to make another one.
         """
-        if self._ended or self._silence_limit == GONE_LIMIT:
-            return
-        self._silence_limit = GONE_LIMIT
-        self._deadline = min(self._deadline, now + GONE_LIMIT)
-        # The next ping has a new token, and none that is on its way counts.
-        self._ping_sent = None
-        self._next_ping = now
+        self._expect_answer(now, GONE_LIMIT, None)
 
-    def channel_closed(self) -> None:
+    def check_path(self, now: float, suspicion: str | None = None) -> None:
+        """There is reason to think that the path is gone: believe it unless the other side answers at once.
+
+        Args:
+            now: monotonic seconds.
+            suspicion: the reason, as a clause; None if there is no more to tell than that nothing is heard.
+        """
+        limit = GONE_LIMIT
+        if self._round_trip is not None:
+            limit = min(GONE_LIMIT, max(CHECK_LIMIT, CHECK_ROUND_TRIPS * self._round_trip))
+        self._expect_answer(now, limit, suspicion)
+
+    def stood_still(self, seconds: float, now: float) -> None:
+        """We were not there for so long: the computer slept, or something stopped us.
+
+        That nothing was heard meanwhile shows nothing. The other side has given us up if it was for longer
+        than its patience; what it said at last may not have been read yet.
+        """
+        if self._ended:
+            return
+        self._standstill = max(seconds, self._standstill if now < self._standstill_counts else 0.0)
+        self._standstill_counts = now + STANDSTILL_COUNTS
+        self._deadline = max(self._deadline, now + GONE_LIMIT)
+        self._next_ping = now
+        if self._standstill >= SILENCE_LIMIT:
+            self.check_path(now, self._why_lost(now))
+
+    def path_gone(self, reason: str) -> None:
+        """The path is known to be gone, for this reason: a clause."""
+        self._lose_path(ConnectionLost(reason=reason))
+
+    def channel_closed(self, now: float) -> None:
         """A data channel has closed under us."""
-        self._lose_path(ConnectionLost(reason=f"the connection to the {self._peer} was lost"))
+        reason = self._why_lost(now) or f"the connection to the {self._peer} was lost"
+        self._lose_path(ConnectionLost(reason=reason))
 
     def cancel(self, error: FlyxError) -> None:
         """Give up for this reason and tell the other side."""
@@ -165,6 +212,22 @@ class Session(ABC):
     def _emit(self, event: RoundTrip | Failed) -> None:
         """Queue an event for the subclass's next_event()."""
 
+    def _expect_answer(self, now: float, limit: float, suspicion: str | None) -> None:
+        """Have the path count as lost unless the other side answers within limit, or at least speaks."""
+        if self._ended or limit >= self._silence_limit:
+            return
+        self._silence_limit, self._suspicion = limit, suspicion
+        self._deadline = min(self._deadline, now + limit)
+        # The next ping has a new token, and none that is on its way counts.
+        self._ping_sent = None
+        self._next_ping = now
+
+    def _why_lost(self, now: float) -> str | None:
+        """Return that it was us who were away, as long as that explains a loss."""
+        if now >= self._standstill_counts or self._standstill < LATE:
+            return None
+        return f"this computer slept, or this program was stopped, for {self._standstill:.0f} s"
+
     def _heard(self, now: float) -> None:
         """The other side is alive."""
         self._deadline = now + self._silence_limit
@@ -188,9 +251,10 @@ class Session(ABC):
                     self._outgoing.append(Pong(token=token))
             case Pong(token=token):
                 if token == self._ping_token and self._ping_sent is not None:
-                    self._emit(RoundTrip(now - self._ping_sent))
+                    self._round_trip = now - self._ping_sent
+                    self._emit(RoundTrip(self._round_trip))
                     self._ping_sent = None
-                    self._silence_limit = SILENCE_LIMIT
+                    self._silence_limit, self._suspicion = SILENCE_LIMIT, None
                     self._heard(now)
             case _:
                 self._receive(message, now)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from flyx.client.reception import TRANSITIONS, Doubt, Feed, GiveUp, Reception, ReceptionState, Step
-from flyx.client.roster import Confirmation
+from flyx.client.confirmation import Confirmation
+from flyx.client.reception import TRANSITIONS, Check, Doubt, Feed, GiveUp, Reception, ReceptionState, Step
 from flyx.errors import (
     ConnectionLost,
     Declined,
@@ -64,7 +64,7 @@ def test_a_confirmation_at_any_other_time_is_a_mistake(state: ReceptionState) ->
 def test_a_connection_that_lives_is_not_given_up_for_an_offer(state: ReceptionState) -> None:
     made = reception(state)
     action = made.message(offer("made up"))
-    assert action == (Doubt() if state is ReceptionState.RECEIVING else None)
+    assert action == (Check() if state is ReceptionState.RECEIVING else None)
     assert made.state is state
 
 
@@ -155,7 +155,7 @@ class ReceptionMachine(RuleBasedStateMachine):
         self.offers = 0
 
     def told(self, action: object) -> None:
-        if isinstance(action, Doubt):
+        if isinstance(action, Doubt | Check):
             assert self.made.state is ReceptionState.RECEIVING
         elif isinstance(action, Feed):
             assert self.made.state is ReceptionState.CONNECTING

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from flyx.client.roster import TRANSITIONS, Confirmation, Receiver, ReceiverState, Roster, Step
+from flyx.client.confirmation import Confirmation
+from flyx.client.roster import TRANSITIONS, Receiver, ReceiverState, Roster, Step
 from flyx.errors import FilesFailed, FlyxError, LocalProtocolError, PeerUnreachable
 from flyx.transfer.sender import Delivered
 from flyx.transfer.session import Failed

@@ -49,6 +49,7 @@ class SenderEnd:
 
     def __init__(self) -> None:
         self.machine = Sender(MANIFEST, max_message_size=messages.MIN_MESSAGE_SIZE, now=NOW)
+        self.machine.release()
         self._source = MemorySource(MANIFEST, FILES)
 
     def work(self) -> None:

@@ -50,9 +50,12 @@ class Gated:
         (self._machine or self.exchange).handle_timeout(now)
         self._drain(now)
 
-    def channel_closed(self) -> None:
-        (self._machine or self.exchange).channel_closed()
-        self._drain(self._now)
+    def channel_closed(self, now: float) -> None:
+        if self._machine:
+            self._machine.channel_closed(now)
+        else:
+            self.exchange.channel_closed()
+        self._drain(now)
 
     def next_timeout(self) -> float | None:
         due: float | None = (self._machine or self.exchange).next_timeout()
@@ -95,7 +98,9 @@ def simulation(seed: int, conditions: Conditions, words: str | None = PASSWORD) 
     ends = sender(CODE, seed=seed, now=made.now), receiver(seed=seed + 1, now=made.now)
 
     def make_sender(now: float) -> Sender:
-        return Sender(made.manifest, max_message_size=conditions.max_message_size, now=now)
+        machine = Sender(made.manifest, max_message_size=conditions.max_message_size, now=now)
+        machine.release()
+        return machine
 
     def make_receiver(now: float) -> Receiver:
         return Receiver(ask=False, now=now)

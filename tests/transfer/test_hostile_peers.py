@@ -274,6 +274,7 @@ def test_pings_without_end_leave_one_answer_waiting(end: str) -> None:
 def offering_sender() -> tuple[Sender, MemorySource]:
     manifest = manifest_of(FILES)
     sender = Sender(manifest, max_message_size=16384, now=NOW)
+    sender.release()
     return sender, MemorySource(manifest, FILES)
 
 
@@ -366,7 +367,7 @@ def test_a_peer_that_never_speaks_is_given_up(machine: Receiver | Sender) -> Non
 
 
 def test_a_sender_that_is_held_tells_nothing_until_it_is_released() -> None:
-    sender = Sender(manifest_of(FILES), max_message_size=16384, now=NOW, held=True)
+    sender = Sender(manifest_of(FILES), max_message_size=16384, now=NOW)
     sender.handle_timeout(NOW)
     told = [messages.parse_control_untrusted(text) for text in iter(sender.next_control, None)]
     assert told == [messages.Ping(token=1)]
@@ -378,7 +379,7 @@ def test_a_sender_that_is_held_tells_nothing_until_it_is_released() -> None:
 
 
 def test_a_receiver_that_answers_before_anything_is_offered_ends_the_transfer() -> None:
-    sender = Sender(manifest_of(FILES), max_message_size=16384, now=NOW, held=True)
+    sender = Sender(manifest_of(FILES), max_message_size=16384, now=NOW)
     control(sender, messages.Accept(below=0))
     assert isinstance(error_of(sender), RemoteProtocolError)
 

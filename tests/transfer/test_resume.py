@@ -288,6 +288,7 @@ def failure_of(machine: Sender | Receiver) -> FlyxError:
 @pytest.mark.parametrize("lie", TOLD)
 def test_a_claim_that_cannot_be_true_ends_the_transfer(lie: str) -> None:
     sender = Sender(manifest_of(TREE), max_message_size=16384, now=NOW)
+    sender.release()
     tell(sender, TOLD[lie])
     assert isinstance(failure_of(sender), RemoteProtocolError)
 
@@ -295,6 +296,7 @@ def test_a_claim_that_cannot_be_true_ends_the_transfer(lie: str) -> None:
 def test_a_false_digest_of_a_kept_file_changes_only_what_its_owner_confirms() -> None:
     manifest = manifest_of({"a": b"a"})
     sender = Sender(manifest, max_message_size=16384, now=NOW)
+    sender.release()
     told = TransferDigest()
     told.keep(0, bytes.fromhex(A_DIGEST))
     complete = messages.Complete(files=1, bytes=1, sha256=told.value().hex())
@@ -306,6 +308,7 @@ def test_a_false_digest_of_a_kept_file_changes_only_what_its_owner_confirms() ->
 def test_claims_of_every_block_cost_the_sender_no_more_than_their_digests() -> None:
     manifest = manifest_of({"big": bytes(4 * BLOCK_SIZE)})
     sender = Sender(manifest, max_message_size=16384, now=NOW)
+    sender.release()
     tell(sender, [messages.Have(file=0, first=0, sha256=[A_DIGEST] * 4), messages.Accept(below=1)])
     source = MemorySource(manifest, {"big": bytes(4 * BLOCK_SIZE)})
     (check,) = sender.next_reads()

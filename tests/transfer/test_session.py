@@ -1,4 +1,4 @@
-"""What both ends of a transfer do when the signaling server says that the other one has gone."""
+"""What both ends of a transfer do when there is reason to think that the other one, or the path, has gone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from flyx.errors import ConnectionLost
 from flyx.transfer import messages
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.sender import Sender
-from flyx.transfer.session import GONE_LIMIT, PING_INTERVAL, SILENCE_LIMIT, Failed, RoundTrip
+from flyx.transfer.session import (
+    CHECK_LIMIT,
+    CHECK_ROUND_TRIPS,
+    GONE_LIMIT,
+    LATE,
+    PING_INTERVAL,
+    SILENCE_LIMIT,
+    STANDSTILL_COUNTS,
+    Failed,
+    RoundTrip,
+)
 from tests.simulator import manifest_of
 
 NOW = 50.0
@@ -21,7 +31,7 @@ def machine(request: pytest.FixtureRequest) -> Receiver | Sender:
     if request.param == "receiver":
         made: Receiver | Sender = Receiver(ask=False, now=NOW)
     else:
-        made = Sender(manifest_of({"a": b"a"}), max_message_size=16384, now=NOW, held=True)
+        made = Sender(manifest_of({"a": b"a"}), max_message_size=16384, now=NOW)
     assert run(made, NOW) == [1]
     return made
 
@@ -86,3 +96,107 @@ def test_a_server_that_repeats_itself_has_nothing_asked_again(machine: Receiver 
         machine.peer_gone(GONE + at)
         run(machine, GONE + at)
     assert machine.next_timeout() == GONE + PING_INTERVAL
+
+
+MOVED = "the network has changed"
+
+
+def why_lost(machine: Receiver | Sender) -> str | None:
+    """Why the connection is lost; None while it is not."""
+    ends = [event.error for event in iter(machine.next_event, None) if isinstance(event, Failed)]
+    assert all(type(error) is ConnectionLost for error in ends)
+    return str(ends[0].fields["reason"]) if ends else None
+
+
+@pytest.mark.parametrize(
+    ("round_trip", "limit"),
+    [
+        (0.01, CHECK_LIMIT),
+        (0.6, CHECK_ROUND_TRIPS * 0.6),
+        (9.0, GONE_LIMIT),
+        # It has not been measured.
+        (None, GONE_LIMIT),
+    ],
+)
+def test_a_path_in_doubt_is_given_up_after_some_round_trips(
+    machine: Receiver | Sender, round_trip: float | None, limit: float
+) -> None:
+    now = GONE
+    if round_trip is not None:
+        now = NOW + round_trip
+        run(machine, now)
+        hear(machine, messages.Pong(token=1), now)
+    machine.check_path(now, MOVED)
+    run(machine, now + limit - 0.01)
+    assert why_lost(machine) is None
+    run(machine, now + limit + 1e-6)
+    assert why_lost(machine) == MOVED
+
+
+def test_a_path_in_doubt_that_answers_is_as_good_as_before(machine: Receiver | Sender) -> None:
+    machine.check_path(GONE, MOVED)
+    assert run(machine, GONE) == [2]
+    hear(machine, messages.Pong(token=2), GONE + 0.25)
+    run(machine, GONE + 0.25 + SILENCE_LIMIT - 0.01)
+    assert why_lost(machine) is None
+    run(machine, GONE + 0.25 + SILENCE_LIMIT)
+    assert why_lost(machine) != MOVED
+
+
+def test_a_path_that_is_known_to_be_gone_is_not_asked(machine: Receiver | Sender) -> None:
+    machine.path_gone(MOVED)
+    assert why_lost(machine) == MOVED
+
+
+@pytest.mark.parametrize("seconds", [LATE + 1.0, SILENCE_LIMIT - 1.0])
+def test_a_short_standstill_of_ones_own_is_no_silence_of_the_other_side(
+    machine: Receiver | Sender, seconds: float
+) -> None:
+    """A terminal that blocks, a debugger, a short sleep: what came meanwhile is read next."""
+    due = machine.next_timeout()
+    assert due is not None
+    woken = due + seconds
+    machine.handle_timeout(woken)
+    assert why_lost(machine) is None
+    hear(machine, messages.Ping(token=7), woken + GONE_LIMIT - 0.1)
+    run(machine, woken + GONE_LIMIT + SILENCE_LIMIT - 0.2)
+    assert why_lost(machine) is None
+
+
+@pytest.mark.parametrize("told_by", ["the clock of the machine", "the clock of the system"])
+def test_after_a_long_standstill_the_path_is_asked_and_the_truth_is_told(
+    machine: Receiver | Sender, told_by: str
+) -> None:
+    due = machine.next_timeout()
+    assert due is not None
+    if told_by == "the clock of the machine":
+        woken = due + 90.0
+        machine.handle_timeout(woken)
+    else:
+        # Monotonic time stands still in sleep.
+        woken = due
+        machine.stood_still(90.0, woken)
+    assert run(machine, woken)
+    run(machine, woken + GONE_LIMIT)
+    assert why_lost(machine) == "this computer slept, or this program was stopped, for 90 s"
+
+
+@pytest.mark.parametrize("after", [0.1, STANDSTILL_COUNTS + 0.1])
+def test_a_connection_that_was_closed_while_we_stood_still_was_lost_by_us(
+    machine: Receiver | Sender, after: float
+) -> None:
+    machine.stood_still(90.0, GONE)
+    machine.channel_closed(GONE + after)
+    reason = why_lost(machine)
+    assert reason is not None
+    assert reason.startswith("this computer slept") == (after < STANDSTILL_COUNTS)
+
+
+def test_the_load_of_a_machine_is_no_standstill(machine: Receiver | Sender) -> None:
+    due = machine.next_timeout()
+    assert due is not None
+    machine.handle_timeout(due + LATE - 0.1)
+    machine.channel_closed(due + LATE)
+    reason = why_lost(machine)
+    assert reason is not None
+    assert not reason.startswith("this computer slept")

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
 
 from flyx.rtc.seam.connection import COMPONENT, IceConnection
-from flyx.rtc.seam.ice import connection_below
+from flyx.rtc.seam.ice import connection_below, connection_of
 
 PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
     RTCDtlsTransport: ("_ssl",),
@@ -132,3 +132,16 @@ def queue_datagram(dtls: RTCDtlsTransport, datagram: bytes) -> None:
 def end_datagrams(dtls: RTCDtlsTransport) -> None:
     """Have aiortc's DTLS transport close as if the peer's close_notify had gone through it."""
     connection_below(dtls)._queue.put_nowait(None)
+
+
+def socket_addresses(pc: RTCPeerConnection) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
+    """Return the addresses of the socket of the nominated pair, and of where it sends to; None if unknown."""
+    pair = connection_of(pc)._nominated.get(COMPONENT)
+    if pair is None:
+        return None
+    transport, remote = pair.protocol.transport, pair.remote_addr
+    if isinstance(transport, TurnTransport):
+        inner = transport._TurnTransport__inner_protocol  # type: ignore[attr-defined]
+        transport, remote = inner.transport, inner.server
+    local = transport.get_extra_info("sockname")
+    return (local, remote) if isinstance(local, tuple) and local else None
