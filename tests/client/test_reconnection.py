@@ -11,6 +11,7 @@ import pytest
 
 from flyx.client.signaling import Interrupted, Patience, Restored, Signaling
 from flyx.errors import RoomLost, ServerRefused, ServerUnreachable
+from flyx.net.changes import Moved, Slept
 from flyx.server.app import Server
 from flyx.signaling.messages import (
     Answer,
@@ -24,7 +25,7 @@ from flyx.signaling.messages import (
 )
 from flyx.signaling.room import RoomConfig
 from tests.client.network import Network, network
-from tests.server.peers import ANSWER, joined, local
+from tests.server.peers import ANSWER, FakeClock, joined, local, until
 
 QUICK = Patience(first_pause=0.01, longest_pause=0.05, limit=20.0)
 BRIEF = Patience(first_pause=0.01, longest_pause=0.05, limit=0.2)
@@ -308,3 +309,106 @@ def test_pauses_grow_and_are_never_the_same_for_all() -> None:
         assert all(0 <= pause <= bound for pause in pauses)
         assert max(pauses) > bound / 2
         assert len(set(pauses)) > 1
+
+
+HOUR = 3600.0
+PATIENT = Patience(first_pause=HOUR, longest_pause=HOUR, limit=20.0)
+
+
+async def test_a_sender_that_is_away_for_an_hour_comes_back_to_its_room() -> None:
+    clock = FakeClock()
+    config = local(stun_urls=(), sweep_interval=0.01, ping_interval=0.1, ping_timeout=0.1)
+    async with Server(config, clock=clock) as server, network(server.port) as net:
+        async with Signaling(net.url, None, Role.SENDER, hold=HOUR, patience=QUICK) as sender:
+            async with joined(server, f"/ws/{sender.joined.room_id}") as receiver:
+                # The server hears nothing of it any more; TCP says nothing.
+                net.mute, net.down = True, True
+                assert (await receiver.expect("disconnect"))["away"] is True
+                clock.now += HOUR - 1
+                await receiver.expect_silence()
+                net.cut()
+                net.mute = net.down = False
+                assert isinstance(await sender.receive(), Join)
+                assert isinstance(await sender.receive(), Interrupted)
+                assert await sender.receive() == Restored(recovered=True)
+                assert (await receiver.expect("join"))["recovered"] is True
+
+
+async def test_a_client_tries_for_as_long_as_its_place_is_held(server: Server) -> None:
+    async with network(server.port) as net:
+        async with Signaling(net.url, None, Role.SENDER, hold=20.0, patience=BRIEF) as sender:
+
+            async def receive() -> None:
+                assert isinstance(await sender.receive(), Interrupted)
+                assert await sender.receive() == Restored(recovered=True)
+
+            net.down = True
+            net.cut()
+            receiving = asyncio.create_task(receive())
+            # The time is the condition: longer than it would try otherwise.
+            await asyncio.sleep(2 * BRIEF.limit)
+            net.down = False
+            await receiving
+
+
+async def test_a_room_that_is_gone_is_not_said_to_be_so_for_want_of_a_server(server: Server) -> None:
+    async with Server(local(stun_urls=())) as other, network(server.port) as net:
+        async with Signaling(net.url, None, Role.SENDER, patience=QUICK) as sender:
+            net.target = other.port
+            net.cut()
+            assert isinstance(await sender.receive(), Interrupted)
+            with pytest.raises(RoomLost) as caught:
+                await sender.receive()
+            assert "has forgotten it" in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [Moved(), Slept(30.0)])
+async def test_a_change_of_the_network_ends_a_pause(server: Server, change: Moved | Slept) -> None:
+    async with network(server.port) as net:
+        async with Signaling(net.url, None, Role.SENDER, patience=PATIENT) as sender:
+            net.cut()
+            assert isinstance(await sender.receive(), Interrupted)
+            returning = asyncio.create_task(sender.receive())
+            await asyncio.sleep(0)
+            sender.network_changed(change)
+            async with asyncio.timeout(10.0):
+                assert await returning == Restored(recovered=True)
+
+
+async def test_after_sleep_the_connection_is_made_anew_and_nothing_is_lost(server: Server) -> None:
+    async with network(server.port) as net, met(server, net, patience=PATIENT) as (sender, receiver):
+        # It looks alive, and leads nowhere any more.
+        net.mute = True
+        sender.post(offer("swallowed"))
+        await until(lambda: net.swallowed > 0)
+        net.mute = False
+        sender.network_changed(Slept(90.0))
+        assert "slept" in str(await sender.receive())
+        assert await sender.receive() == Restored(recovered=True)
+        assert sdp(await skip_presence(receiver)) == "swallowed"
+
+
+async def test_a_change_that_does_not_concern_the_server_changes_nothing(server: Server) -> None:
+    async with network(server.port) as net, met(server, net) as (sender, receiver):
+        for change in (Moved(), Slept(3.0)):
+            sender.network_changed(change)
+        sender.post(offer("still here"))
+        assert sdp(await receiver.receive()) == "still here"
+
+
+@pytest.mark.parametrize("down", [False, True])
+async def test_who_begins_anew_has_its_peers_begin_anew_as_well(server: Server, down: bool) -> None:
+    async with network(server.port) as net, met(server, net, patience=PATIENT) as (sender, receiver):
+        if down:
+            net.cut()
+            assert isinstance(await sender.receive(), Interrupted)
+        sender.post(offer("void"))
+        sender.begin_anew()
+        if not down:
+            assert isinstance(await sender.receive(), Interrupted)
+        assert await sender.receive() == Restored(recovered=False)
+        while not isinstance(message := await receiver.receive(), Join):
+            assert isinstance(message, Disconnect)
+        assert not message.data.recovered
+        sender.post(offer("anew"))
+        assert sdp(await receiver.receive()) == "anew"
