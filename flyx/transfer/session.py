@@ -115,9 +115,7 @@ class Session(ABC):
         """Do what is due at next_timeout()."""
         if self._ended:
             return
-        late = now - min(self._deadline, self._next_ping)
-        if late > LATE:
-            self.stood_still(late, now)
+        self._notice_standstill(now)
         if now >= self._deadline:
             silence = f"nothing was heard from the {self._peer} for {self._silence_limit:.0f} s"
             # Not told: if it can still read us, it sees the connection close, and may repair it.
@@ -172,6 +170,7 @@ class Session(ABC):
 
     def channel_closed(self, now: float) -> None:
         """A data channel has closed under us."""
+        self._notice_standstill(now)
         reason = self._why_lost(now) or f"the connection to the {self._peer} was lost"
         self._lose_path(ConnectionLost(reason=reason))
 
@@ -221,6 +220,11 @@ class Session(ABC):
         # The next ping has a new token, and none that is on its way counts.
         self._ping_sent = None
         self._next_ping = now
+
+    def _notice_standstill(self, now: float) -> None:
+        late = now - min(self._deadline, self._next_ping)
+        if not self._ended and late > LATE:
+            self.stood_still(late, now)
 
     def _why_lost(self, now: float) -> str | None:
         """Return that it was us who were away, as long as that explains a loss."""

@@ -80,6 +80,8 @@ class Scene:
     def __init__(self, directory: Path) -> None:
         self.disk = ThreadPoolExecutor(1)
         self.control, self.data = FakeChannel(), FakeChannel()
+        # Nobody is waited for that would read our last message.
+        self.control.closed = True
         self.connection = FakeConnection()
         self.destination = StuckDestination(directory)
         channels = Channels(cast(Any, self.control), cast(Any, self.data), 16_384)

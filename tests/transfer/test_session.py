@@ -181,6 +181,13 @@ def test_after_a_long_standstill_the_path_is_asked_and_the_truth_is_told(
     assert why_lost(machine) == "this computer slept, or this program was stopped, for 90 s"
 
 
+def test_a_connection_that_is_found_closed_too_late_was_lost_by_us(machine: Receiver | Sender) -> None:
+    due = machine.next_timeout()
+    assert due is not None
+    machine.channel_closed(due + 90.0)
+    assert why_lost(machine) == "this computer slept, or this program was stopped, for 90 s"
+
+
 @pytest.mark.parametrize("after", [0.1, STANDSTILL_COUNTS + 0.1])
 def test_a_connection_that_was_closed_while_we_stood_still_was_lost_by_us(
     machine: Receiver | Sender, after: float
