@@ -8,6 +8,7 @@
     │   ├── ServerUnreachable
     │   ├── ServerClosed
     │   ├── NoSuchRoom
+    │   │   └── RoomNotFound
     │   ├── SenderLeft
     │   ├── RoomFull
     │   ├── RoomLost
@@ -178,6 +179,15 @@ class NoSuchRoom(SignalingError):
 
     code = "no_such_room"
     hint = "check the code; it is good only while its `flyx send` is running, and only on the same server"
+
+
+class RoomNotFound(NoSuchRoom):
+    """No sender is waiting under the code {room_id}; it was looked for {where}."""
+
+    hint = (
+        "check the code, and that `flyx send` is still running. If it is on another network, both need "
+        "--server with a server that both reach: `flyx serve` on such a computer"
+    )
 
 
 class SenderLeft(SignalingError):

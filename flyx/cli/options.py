@@ -15,14 +15,6 @@ from flyx.errors import InputError
 if TYPE_CHECKING:
     from flyx.cli.output import Reporter
 
-DEFAULT_SERVER = "ws://localhost:8000"
-
-Server = Annotated[
-    str,
-    typer.Option(
-        "--server", envvar="FLYX_SERVER", metavar="URL", help="Signaling server: ws, wss, http or https"
-    ),
-]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="FLYX_QUIET", help="Print data and errors only")]
 Json = Annotated[
     bool, typer.Option("--json", envvar="FLYX_JSON", help="Print one JSON event a line on stdout")
@@ -124,7 +116,7 @@ def token_of(option: str, text: str | None) -> str | None:
     return token
 
 
-def make_reporter(*, sending: bool, server: str, quiet: bool, bars: bool, as_json: bool) -> Reporter:
+def make_reporter(*, sending: bool, quiet: bool, bars: bool, as_json: bool) -> Reporter:
     """Return the reporter that the person asked for."""
     if quiet and as_json:
         raise InputError(reason="--quiet and --json exclude each other")
@@ -134,7 +126,4 @@ def make_reporter(*, sending: bool, server: str, quiet: bool, bars: bool, as_jso
         return QuietReporter()
     from flyx.cli.progress import HumanReporter
 
-    note = None
-    if sending and server != DEFAULT_SERVER:
-        note = f"(with --server {server}, or FLYX_SERVER set to it)"
-    return HumanReporter(sending=sending, bars=bars, server_note=note)
+    return HumanReporter(sending=sending, bars=bars)

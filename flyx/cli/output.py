@@ -187,10 +187,10 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
     from flyx.client import events as e
 
     match event:
-        case e.RoomOpened(room_id=room_id, code=code):
-            return "room", {"room_id": room_id, "code": code}
-        case e.RoomJoined(room_id=room_id):
-            return "room", {"room_id": room_id}
+        case e.RoomOpened(room_id=room_id, code=code, server=server, local=local):
+            return "room", {"room_id": room_id, "code": code, "server": server, "local": local}
+        case e.RoomJoined(room_id=room_id, server=server, local=local):
+            return "room", {"room_id": room_id, "server": server, "local": local}
         case e.PeerJoined(peer=peer):
             return "peer", {"peer": peer, "state": "joined"}
         case e.PeerPaired(peer=peer):

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from flyx.cli.meeting import DEFAULT_SERVER
 from flyx.cli.output import (
     files_text,
     make_console,
@@ -38,6 +39,10 @@ from flyx.transfer.manifest import Manifest
 NAME_WIDTH = 32
 """Columns for the name before a bar, at most."""
 
+_ELSEWHERE = (
+    "(from elsewhere: run `flyx serve` on a computer that both reach, and add --server with its URL on both)"
+)
+
 NARROW = 72
 """Columns of a terminal that are too few for a bar and all the figures beside it."""
 
@@ -45,15 +50,13 @@ NARROW = 72
 class HumanReporter:
     """Renders events for a person at a terminal, or for a log."""
 
-    def __init__(self, *, sending: bool, bars: bool, server_note: str | None) -> None:
+    def __init__(self, *, sending: bool, bars: bool) -> None:
         """Args:
         sending: which end we are.
         bars: whether to show bars where there is a terminal.
-        server_note: what the other side must add to reach our server; None if nothing.
         """
         self._sending = sending
         self._bars_wanted = bars
-        self._server_note = server_note
         self._console = make_console()
         self._live: Progress | None = None
         # Bars by peer, and the bar of the file under way.
@@ -94,11 +97,13 @@ class HumanReporter:
     def __call__(self, event: e.Event) -> None:
         """Render one event."""
         match event:
-            case e.RoomOpened(code=code):
-                self.line("On the other computer, run:")
+            case e.RoomOpened(code=code, server=server, local=local):
+                self.line(f"On {'another computer on this network' if local else 'the other computer'}, run:")
                 write_data(receive_command(code))
-                if self._server_note:
-                    self.line(self._server_note)
+                if local:
+                    self.line(_ELSEWHERE)
+                elif server != DEFAULT_SERVER:
+                    self.line(f"(with --server {printable(server)}, or FLYX_SERVER set to it)")
             case e.RoomJoined(room_id=room_id):
                 self.line(f"Joined {room_id}, waiting for the sender to connect")
             case e.PeerConnected(peer=peer, rtt=rtt, tunnelled=True):

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flyx.cli.meeting import Local, Server, meeting_of
 from flyx.cli.offer import all_lines, pages, summarize
 from flyx.cli.options import (
     DEFAULT_RECONNECT,
-    DEFAULT_SERVER,
     Json,
     NoProgress,
     Quiet,
     Reconnect,
-    Server,
     make_reporter,
     read_secret,
 )
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from flyx.transfer.manifest import Manifest
 
 def receive(
+    context: typer.Context,
     code: Annotated[
         str,
         typer.Argument(
@@ -59,7 +59,8 @@ def receive(
     rename: Annotated[
         bool, typer.Option("--rename", envvar="FLYX_RENAME", help="Save under a new name what exists")
     ] = False,
-    server: Server = DEFAULT_SERVER,
+    server: Server = None,
+    local: Local = None,
     reconnect: Reconnect = DEFAULT_RECONNECT,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
@@ -79,9 +80,8 @@ def receive(
     from flyx.client.receive import receive as receive_files
     from flyx.storage.writer import ExistingPolicy
 
-    with make_reporter(
-        sending=False, server=server, quiet=quiet, bars=not no_progress, as_json=as_json
-    ) as reporter:
+    with make_reporter(sending=False, quiet=quiet, bars=not no_progress, as_json=as_json) as reporter:
+        meeting = meeting_of(context, server, local)
         if overwrite and rename:
             raise InputError(reason="--overwrite and --rename exclude each other")
         existing = ExistingPolicy.OVERWRITE if overwrite else ExistingPolicy.REFUSE
@@ -91,7 +91,17 @@ def receive(
         unverified = _confirm_unverified(output, room_id) if sys.stdin.isatty() else None
         ask = _ask_words(room_id) if sys.stdin.isatty() else None
         options = ReceiveOptions(
-            server, room_id, words, ask, output, existing, confirm, reconnect, open_, unverified
+            meeting.server,
+            room_id,
+            words,
+            ask,
+            output,
+            existing,
+            confirm,
+            reconnect,
+            open_,
+            unverified,
+            meeting.local,
         )
         run(receive_files(options, reporter))
 

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flyx.cli.meeting import Local, Server, meeting_of
 from flyx.cli.options import (
     DEFAULT_RECONNECT,
-    DEFAULT_SERVER,
     Json,
     NoProgress,
     Quiet,
     Reconnect,
-    Server,
     check_standard_input,
     make_reporter,
     secret_of,
@@ -24,6 +23,9 @@ from flyx.cli.options import (
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from flyx.client.local import OwnServer
     from flyx.pairing.exchange import Code
 
 
@@ -43,11 +45,13 @@ class Congestion(StrEnum):
 
 
 def send(
+    context: typer.Context,
     paths: Annotated[
         list[Path],
         typer.Argument(metavar="PATH", help="Files and directories to send", show_default=False),
     ],
-    server: Server = DEFAULT_SERVER,
+    server: Server = None,
+    local: Local = None,
     receivers: Annotated[
         int,
         typer.Option(
@@ -121,14 +125,30 @@ def send(
     from flyx.client.send import SendOptions
     from flyx.client.send import send as send_files
 
-    with make_reporter(
-        sending=True, server=server, quiet=quiet, bars=not no_progress, as_json=as_json
-    ) as reporter:
+    with make_reporter(sending=True, quiet=quiet, bars=not no_progress, as_json=as_json) as reporter:
+        meeting = meeting_of(context, server, local)
         check_standard_input({"--code": code, "--api-token": api_token})
         token = token_of("--api-token", api_token)
         made = _make_code(words, code, is_open=open_)
-        options = SendOptions(server, paths, made, receivers, wait, congestion.value, token, reconnect)
+        options = SendOptions(
+            meeting.server,
+            paths,
+            made,
+            receivers,
+            wait,
+            congestion.value,
+            token,
+            reconnect,
+            _serve if meeting.local else None,
+        )
         run(send_files(options, reporter))
+
+
+def _serve() -> AbstractAsyncContextManager[OwnServer]:
+    """Return a server of our own, whose modules are loaded only now."""
+    from flyx.server.embedded import EmbeddedServer
+
+    return EmbeddedServer()
 
 
 def _make_code(words: int | None, own: str | None, *, is_open: bool) -> Code:

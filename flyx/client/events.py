@@ -14,17 +14,27 @@ from flyx.transfer.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class RoomOpened:
-    """The sender's room is open. `code` is what receivers need."""
+    """The sender's room is open.
+
+    Attributes:
+        code: what receivers need.
+        server: URL of the server, for others.
+        local: the sender serves itself, and is found on the local network.
+    """
 
     room_id: str
     code: str
+    server: str
+    local: bool
 
 
 @dataclass(frozen=True, slots=True)
 class RoomJoined:
-    """The receiver is in the sender's room."""
+    """The receiver is in the sender's room; `server` and `local` as in RoomOpened."""
 
     room_id: str
+    server: str
+    local: bool
 
 
 @dataclass(frozen=True, slots=True)

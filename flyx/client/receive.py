@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from flyx.client.confirmation import Confirmation
 from flyx.client.driver import RECONNECT_TIME, Driver, Wiring
 from flyx.client.failures import failure_of
 from flyx.client.link import Link
+from flyx.client.local import find_rooms
 from flyx.client.pairing import Pairing
 from flyx.client.reception import Action, Check, Doubt, Feed, GiveUp, Reception, ReceptionState
 from flyx.client.signaling import Interrupted, Restored, Signaling
@@ -21,6 +23,7 @@ from flyx.errors import (
     FlyxError,
     InputError,
     LocalProtocolError,
+    PairingFailed,
     PeerUnreachable,
     SignalingError,
     TransferRefused,
@@ -31,7 +34,7 @@ from flyx.pairing.exchange import WordsWanted
 from flyx.pairing.keys import Session
 from flyx.pairing.words import password_of, resolve_words
 from flyx.rtc.peer import Channels
-from flyx.signaling.messages import Disconnect, IceCandidate, Join, Message, Offer, Role
+from flyx.signaling.messages import Disconnect, IceCandidate, Join, Message, Offer
 from flyx.signaling.messages import Outcome as TransferOutcome
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.disk import Operation, Outcome, Unfinished
@@ -60,6 +63,7 @@ class ReceiveOptions:
     """What to receive, and where to.
 
     Attributes:
+        server: URL of the server to ask; None: of none.
         room_id: normalised.
         words: of the code, in their common form; empty if it has none.
         ask_words: asks the person for the words; None if there is nobody to ask.
@@ -68,9 +72,10 @@ class ReceiveOptions:
         reconnect: seconds for which another connection is waited for when one is lost; 0 for not.
         trust_server: if the sender asks for no words, only the server says who it is: believe that.
         confirm_unverified: takes the place of confirm if the server is not trusted; None to refuse.
+        local: look for the room on this computer and its network as well.
     """
 
-    server: str
+    server: str | None
     room_id: str
     words: tuple[str, ...]
     ask_words: AskWords | None
@@ -80,6 +85,7 @@ class ReceiveOptions:
     reconnect: float = RECONNECT_TIME
     trust_server: bool = False
     confirm_unverified: Confirm | None = None
+    local: bool = False
 
 
 async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -88,21 +94,42 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
     Raises:
         FlyxError: it did not work; the class says which exit status it deserves.
     """
-    signaling = Signaling(options.server, options.room_id, Role.RECEIVER, hold=options.reconnect)
-    async with signaling:
-        on_event(events.RoomJoined(options.room_id))
-        on_event(events.PeerJoined(_SENDER))
-        try:
-            await ReceiveSession(options, signaling, on_event).run()
-        except asyncio.CancelledError:
-            signaling.farewell = "the receiver stopped"
-            raise
-        except (TransferRefused, SignalingError):
-            # Nobody tried, or it was not for want of a connection.
-            raise
-        except FlyxError:
-            signaling.outcome = TransferOutcome.FAILED
-            raise
+    failure: FlyxError | None = None
+    rooms = find_rooms(
+        options.room_id, options.server, on_event, local=options.local, hold=options.reconnect
+    )
+    async with aclosing(rooms):
+        async for room in rooms:
+            if failure:
+                on_event(events.Notice(f"{str(failure).rstrip('.')}. Trying another sender of that room."))
+            on_event(events.RoomJoined(options.room_id, room.server, room.local))
+            on_event(events.PeerJoined(_SENDER))
+            session = ReceiveSession(options, room.signaling, on_event)
+            try:
+                await _run(session, room.signaling)
+                return
+            except (PairingFailed, PeerUnreachable, SignalingError) as error:
+                if session.has_paired:
+                    raise
+                # On a network anybody can say that the room is there.
+                failure = error
+    if failure:
+        raise failure
+
+
+async def _run(session: ReceiveSession, signaling: Signaling) -> None:
+    """Run a session, and have the server know how it went."""
+    try:
+        await session.run()
+    except asyncio.CancelledError:
+        signaling.farewell = "the receiver stopped"
+        raise
+    except (TransferRefused, SignalingError):
+        # Nobody tried, or it was not for want of a connection.
+        raise
+    except FlyxError:
+        signaling.outcome = TransferOutcome.FAILED
+        raise
 
 
 _OPEN = "This code has no words: the server is trusted to have connected us with the right sender."
@@ -130,6 +157,8 @@ class ReceiveSession:
         # Set when the connection is up, and when both sides have paired.
         self._pairing: Pairing | None = None
         self._session: Session | None = None
+        # Some sender was the right one, or taken for it.
+        self.has_paired = False
         # Of the connection that there is, or the last one that there was.
         self._driver: ReceiveDriver | None = None
         # Of this computer, when the last connection was begun.
@@ -216,6 +245,7 @@ class ReceiveSession:
             options.room_id, self._session, self._password, has_words=bool(options.words)
         )
         self._session = paired.session
+        self.has_paired = True
         if self._reception.lost is None:
             self._on_event(events.PeerPaired(_SENDER))
             if paired.session is None and options.trust_server:

@@ -17,6 +17,7 @@ from flyx.client.confirmation import Confirmation
 from flyx.client.driver import RECONNECT_TIME
 from flyx.client.failures import failure_of
 from flyx.client.link import Link
+from flyx.client.local import Serve, make_room
 from flyx.client.pairing import Gate
 from flyx.client.roster import Receiver, ReceiverState, Roster
 from flyx.client.server_messages import MAX_PEERS
@@ -59,6 +60,8 @@ class SendOptions:
     """What to send, and to how many.
 
     Attributes:
+        server: URL of the server to ask; None: of none.
+        serve: makes a server of our own if there is none; None: then it is an error.
         code: what receivers have to know.
         receivers: how many receivers must have everything before we are done; 0 for no end.
         wait: seconds without any receiver after which we give up; None for never.
@@ -67,7 +70,7 @@ class SendOptions:
         reconnect: seconds for which a lost connection to a receiver is tried to be made anew; 0 for not.
     """
 
-    server: str
+    server: str | None
     paths: Sequence[Path]
     code: Code
     receivers: int = 1
@@ -75,6 +78,7 @@ class SendOptions:
     congestion: str | None = None
     api_token: str | None = None
     reconnect: float = RECONNECT_TIME
+    serve: Serve | None = None
 
 
 async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -88,12 +92,13 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
         for skipped in found.skipped:
             on_event(events.Notice(f"skipped {skipped.path}: {skipped.reason}"))
         on_event(events.ManifestKnown(found.manifest))
-        signaling = Signaling(
-            options.server, None, Role.SENDER, api_token=options.api_token, hold=options.reconnect
+        room = make_room(
+            options.server, options.serve, options.api_token, on_event, hold=options.reconnect
         )
-        async with signaling:
-            room_id = signaling.joined.room_id
-            on_event(events.RoomOpened(room_id, format_code(room_id, options.code.password)))
+        async with room as made:
+            signaling, room_id = made.signaling, made.signaling.joined.room_id
+            code = format_code(room_id, options.code.password)
+            on_event(events.RoomOpened(room_id, code, made.server, made.local))
             if options.code.kind == "open":
                 on_event(events.Notice(_OPEN))
             try:

@@ -150,6 +150,7 @@ class Signaling:
         api_token: str | None = None,
         hold: float = 0.0,
         patience: Patience | None = None,
+        direct: bool = False,
     ) -> None:
         """Args:
         server: URL of the server.
@@ -158,6 +159,7 @@ class Signaling:
         api_token: what the server wants of those who create rooms; None if it wants nothing.
         hold: seconds for which we would like our place held while the connection is lost.
         patience: how to get a lost connection back.
+        direct: the server is on this computer or its network, where no proxy leads.
         """
         self._url = websocket_url(server)
         self._room_id = room_id
@@ -171,6 +173,7 @@ class Signaling:
         # Set when it is no use to wait before the next try.
         self._hurry = asyncio.Event()
         self._patience = patience or Patience()
+        self._direct = direct
         # What the server last said of our place. Set by __aenter__; new after each Restored.
         self.joined: JoinedData
         # None while the connection is lost.
@@ -408,7 +411,7 @@ class Signaling:
 
     async def _connect(self, path: str) -> ClientConnection:
         try:
-            return await open_websocket(self._url + path, self._headers)
+            return await open_websocket(self._url + path, self._headers, direct=self._direct)
         except (OSError, WebSocketException) as error:
             raise _TryAgain(unreachable(self._url, error), wanted_pause(error)) from error
 
@@ -465,7 +468,8 @@ class Signaling:
             await socket.close()
 
     async def _write(self, socket: ClientConnection) -> None:
-        try:
+        # receive() sees it as well.
+        with suppress(ConnectionClosed):
             while True:
                 while self._outgoing:
                     text, counts = self._next_outgoing()
@@ -477,9 +481,6 @@ class Signaling:
                     return
                 self._wake_writer.clear()
                 await self._wake_writer.wait()
-        except ConnectionClosed:
-            # receive() sees the same.
-            pass
 
     async def _say(self, socket: ClientConnection, text: str) -> None:
         try:

@@ -64,7 +64,9 @@ def websocket_url(server: str) -> str:
     return urlunsplit((scheme, netloc, parts.path.rstrip("/"), "", ""))
 
 
-async def open_websocket(url: str, headers: Mapping[str, str]) -> ClientConnection:
+async def open_websocket(
+    url: str, headers: Mapping[str, str], *, direct: bool = False
+) -> ClientConnection:
     """Connect to a signaling server, wherever it redirects us.
 
     Its name is looked up anew each time, and each of its addresses is tried. May be cancelled at any time.
@@ -72,6 +74,7 @@ async def open_websocket(url: str, headers: Mapping[str, str]) -> ClientConnecti
     Args:
         url: as websocket_url() returns it, with the path and query of what is asked for.
         headers: further ones of our request; they go to no other host.
+        direct: through no proxy, whatever the environment says.
 
     Raises:
         InputError: the environment names a proxy that is none.
@@ -79,13 +82,13 @@ async def open_websocket(url: str, headers: Mapping[str, str]) -> ClientConnecti
     """
     for _ in range(MAX_REDIRECTS):
         try:
-            return await _open(url, headers)
+            return await _open(url, headers, direct=direct)
         except InvalidStatus as refusal:
             target = _redirected(url, refusal)
             if target is None:
                 raise
             if urlsplit(target).hostname != urlsplit(url).hostname:
-                headers = {}
+                headers, direct = {}, False
             url = target
     raise WebSocketException("it redirects without end")
 
@@ -97,10 +100,10 @@ class _Connect(client.connect):
         return exc
 
 
-async def _open(url: str, headers: Mapping[str, str]) -> ClientConnection:
+async def _open(url: str, headers: Mapping[str, str], *, direct: bool) -> ClientConnection:
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
-    proxy = proxy_for(parts.scheme, host, port)
+    proxy = None if direct else proxy_for(parts.scheme, host, port)
     sock = await connect(proxy, host, port, max_segment_size=MAX_SEGMENT_SIZE)
     # A scope means something on this machine alone (RFC 6874 §4).
     bare = host.partition("%")[0]

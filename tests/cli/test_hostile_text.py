@@ -76,9 +76,9 @@ def hostile_events(text: str) -> Iterator[events.Event]:
 
 
 REPORTERS: dict[str, Callable[[], Reporter]] = {
-    "human": lambda: HumanReporter(sending=True, bars=True, server_note=None),
-    "human that receives": lambda: HumanReporter(sending=False, bars=True, server_note=None),
-    "no bars": lambda: HumanReporter(sending=False, bars=False, server_note=None),
+    "human": lambda: HumanReporter(sending=True, bars=True),
+    "human that receives": lambda: HumanReporter(sending=False, bars=True),
+    "no bars": lambda: HumanReporter(sending=False, bars=False),
     "quiet": QuietReporter,
     "json": JsonReporter,
 }

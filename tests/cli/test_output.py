@@ -19,8 +19,8 @@ from tests.simulator import manifest_of
 MANIFEST = manifest_of({"d": None, "d/one": b"1" * 10, "d/empty": b"", "d/two": b"2" * 5})
 
 EVERY_EVENT: list[events.Event] = [
-    events.RoomOpened("K7M2QX", "K7M2QX-lemon-otter"),
-    events.RoomJoined("K7M2QX"),
+    events.RoomOpened("K7M2QX", "K7M2QX-lemon-otter", "ws://flyx.example.org\x1b[2J", local=False),
+    events.RoomJoined("K7M2QX", "ws://flyx.example.org\x1b[2J", local=False),
     events.PeerJoined(1),
     events.PeerPaired(1),
     events.PeerConnected(1, "host", "srflx", 0.0123456789),
@@ -61,7 +61,7 @@ def test_each_event_is_one_line_of_json_with_name_and_time(
 def test_lines_for_people_cannot_be_steered_by_the_other_side(
     sending: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with HumanReporter(sending=sending, bars=True, server_note=None) as reporter:
+    with HumanReporter(sending=sending, bars=True) as reporter:
         for event in EVERY_EVENT:
             reporter(event)
     out, err = capfd.readouterr()
@@ -70,12 +70,15 @@ def test_lines_for_people_cannot_be_steered_by_the_other_side(
 
 
 def test_the_sender_prints_the_command_alone_on_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
-    with HumanReporter(sending=True, bars=True, server_note="(note)") as reporter:
-        for event in EVERY_EVENT[:1]:
-            reporter(event)
-    out, err = capfd.readouterr()
-    assert out == "flyx receive K7M2QX-lemon-otter\n"
-    assert "(note)" in err
+    for server, local, note in (
+        ("wss://flyx.example.org", False, "(with --server wss://flyx.example.org, or FLYX_SERVER set to it)"),
+        ("ws://192.0.2.7:13599", True, "(from elsewhere: "),
+    ):
+        with HumanReporter(sending=True, bars=True) as reporter:
+            reporter(events.RoomOpened("K7M2QX", "K7M2QX-lemon-otter", server, local))
+        out, err = capfd.readouterr()
+        assert out == "flyx receive K7M2QX-lemon-otter\n"
+        assert note in err
 
 
 def test_quiet_prints_data_alone(capfd: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +143,7 @@ def test_the_file_under_way_follows_from_the_bytes_done() -> None:
 def test_bars_show_the_whole_and_the_file() -> None:
     with (
         on_terminal() as screen,
-        HumanReporter(sending=False, bars=True, server_note=None) as reporter,
+        HumanReporter(sending=False, bars=True) as reporter,
     ):
         reporter(events.ManifestKnown(MANIFEST))
         reporter(events.Progress(1, 12, 15))

@@ -31,7 +31,7 @@ def columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def receiving() -> Iterator[tuple[HumanReporter, io.StringIO]]:
     """A reporter in the middle of a transfer of two files, and what it writes."""
     written = io.StringIO()
-    with redirect_stderr(written), HumanReporter(sending=False, bars=True, server_note=None) as reporter:
+    with redirect_stderr(written), HumanReporter(sending=False, bars=True) as reporter:
         entries = [Entry(name, EntryKind.FILE, 10**12, 0o644, 0) for name in (NAME, "other")]
         reporter(events.ManifestKnown(Manifest(entries)))
         reporter(events.Progress(1, 123 * 10**9, 2 * 10**12))

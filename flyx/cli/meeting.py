@@ -1,0 +1,98 @@
+"""Where the two sides of a transfer meet: on a server that was named, or on the network that they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated
+
+import typer
+
+from flyx.errors import InputError
+
+DEFAULT_SERVER = "ws://localhost:8000"
+
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        envvar="FLYX_SERVER",
+        metavar="URL",
+        show_default=False,
+        help=f"Signaling server: ws, wss, http or https  [default: {DEFAULT_SERVER} if there, and --local]",
+    ),
+]
+Local = Annotated[
+    bool | None,
+    typer.Option(
+        "--local/--no-local",
+        envvar="FLYX_LOCAL",
+        show_default=False,
+        help="Meet on the local network alone, without any server; or never there",
+    ),
+]
+
+
+class Source(IntEnum):
+    """Who has set an option; the greater ones win."""
+
+    NOBODY = 0
+    FILE = 1
+    ENVIRONMENT = 2
+    COMMAND_LINE = 3
+
+
+_SOURCES = {
+    "DEFAULT_MAP": Source.FILE,
+    "ENVIRONMENT": Source.ENVIRONMENT,
+    "COMMANDLINE": Source.COMMAND_LINE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Where to meet.
+
+    Attributes:
+        server: the server to ask; None: none.
+        local: on the local network, if `server` is None or does not know of the room, or is not there.
+    """
+
+    server: str | None
+    local: bool
+
+
+def meeting_of(context: typer.Context, server: str | None, local: bool | None) -> Meeting:
+    """Return where to meet by --server and --local of a command.
+
+    Raises:
+        InputError: They exclude each other.
+    """
+    return choose(server, local, _source(context, "server"), _source(context, "local"))
+
+
+def _source(context: typer.Context, parameter: str) -> Source:
+    found = context.get_parameter_source(parameter)
+    return Source.NOBODY if found is None else _SOURCES.get(found.name, Source.NOBODY)
+
+
+def choose(server: str | None, local: bool | None, server_from: Source, local_from: Source) -> Meeting:
+    """Return where to meet: a server that was named wins, unless it is told otherwise in a stronger place.
+
+    Args:
+        server: None if nobody has named one.
+        local: None if nobody has said.
+        server_from: who has named the server.
+        local_from: who has said so.
+
+    Raises:
+        InputError: One place names a server, and says that there is to be none.
+    """
+    if local and server is not None:
+        if server_from == local_from:
+            hint = "a server that is named is used; --local is for none"
+            raise InputError(reason="--server and --local exclude each other", hint=hint)
+        return Meeting(None, True) if local_from > server_from else Meeting(server, False)
+    if server is not None:
+        return Meeting(server, False)
+    return Meeting(None if local else DEFAULT_SERVER, local is not False)

@@ -1,0 +1,378 @@
+"""Rooms on the local network, without a server that anybody has set up.
+
+A sender that no server was named to serves its room itself (OwnServer) and announces it; a receiver looks for
+it there. What announcements are made of, and what is believed of them, is in flyx.signaling.local.
+
+A receiver asks, one after another: the server that there is by default, if any; the ports of LOCAL_PORTS on
+this computer, which needs no network; and whatever announces the room. Whoever answers first that the room is
+there is taken for its server. If that was a lie, which the pairing brings out, the search goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Protocol, Self
+
+from flyx.client import events
+from flyx.client.signaling import Signaling
+from flyx.errors import (
+    NoSuchRoom,
+    RoomNotFound,
+    ServerProtocolError,
+    ServerUnreachable,
+    SignalingError,
+)
+from flyx.net.dnssd import Browser, CannotDiscover, Found, Service, announce, interfaces
+from flyx.signaling.local import (
+    LOCAL_PORTS,
+    SERVICE_TYPE,
+    draw_label,
+    is_announced,
+    is_label,
+    properties_of,
+    url_of_address,
+    worth_trying,
+)
+from flyx.signaling.messages import Role
+
+logger = logging.getLogger("flyx.client")
+
+LOOK_FOR = 6.0
+"""Seconds for which a receiver looks for the room. Questions go out after 0, 1 and 3 s: wifi may lose two."""
+
+SAY_AFTER = 1.0
+"""Seconds after which it says that it looks."""
+
+MAX_PLACES = 32
+MAX_SEARCH = 20.0
+"""Servers that are asked for the room at most, and seconds after which no other one is."""
+
+REACH_TIMEOUT = 3.0
+"""Seconds for any address of an announcement to accept a connection."""
+
+REACH_DELAY = 0.25
+"""Seconds by which the next address is tried before the one before it has failed (RFC 8305 §8)."""
+
+JOIN_TIMEOUT = 4.0
+"""Seconds for a server on this network to let us into a room, or to say that there is none."""
+
+
+_HERE = "127.0.0.1"
+
+
+class OwnServer(Protocol):
+    """A server that serves one room from this process."""
+
+    @property
+    def port(self) -> int:
+        """Where it listens, on all addresses."""
+
+    @property
+    def url(self) -> str:
+        """For clients on this computer."""
+
+    @property
+    def api_token(self) -> str:
+        """What makes the room."""
+
+
+Serve = Callable[[], AbstractAsyncContextManager[OwnServer]]
+
+Tell = Callable[[events.Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A room that we are in.
+
+    Attributes:
+        server: URL of its server; for others, if that is this process.
+        local: Nobody has set that server up: the sender serves itself.
+    """
+
+    signaling: Signaling
+    server: str
+    local: bool
+
+
+@asynccontextmanager
+async def make_room(
+    server: str | None, serve: Serve | None, api_token: str | None, tell: Tell, *, hold: float
+) -> AsyncIterator[Room]:
+    """Make a room and join it as its sender: on a server, or where there is none, on one of our own.
+
+    Args:
+        server: to be asked; None: none is.
+        serve: makes our own if there is no flyx server at `server`; None: then that is an error.
+        api_token: for `server`.
+        tell: hears whether others can find our own server.
+        hold: seconds for which we would like our place held while the connection is lost.
+
+    Raises:
+        SignalingError: The server did not let us in, or is not there.
+    """
+    async with AsyncExitStack() as stack:
+        signaling: Signaling | None = None
+        if server is not None:
+            asked = Signaling(server, None, Role.SENDER, api_token=api_token, hold=hold)
+            signaling = await _join(asked, stack, is_optional=serve is not None)
+        if signaling is not None:
+            assert server is not None
+            yield Room(signaling, server, local=False)
+            return
+        assert serve is not None
+        own = await stack.enter_async_context(serve())
+        signaling = Signaling(own.url, None, Role.SENDER, api_token=own.api_token, hold=hold, direct=True)
+        await stack.enter_async_context(signaling)
+        announcing = asyncio.create_task(_announce(own.port, signaling.joined.room_id, tell))
+        stack.push_async_callback(_end, announcing)
+        yield Room(signaling, _url_for_others(own.port) or own.url, local=True)
+
+
+async def _join(signaling: Signaling, stack: AsyncExitStack, *, is_optional: bool) -> Signaling | None:
+    """Make a room on a server; None if it is optional and there is no flyx server."""
+    try:
+        async with asyncio.timeout(JOIN_TIMEOUT if is_optional else None):
+            return await stack.enter_async_context(signaling)
+    except (ServerUnreachable, ServerProtocolError, TimeoutError):
+        if not is_optional:
+            raise
+        return None
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _announce(port: int, room_id: str, tell: Tell) -> None:
+    label = draw_label(secrets.token_bytes)
+    properties = await asyncio.to_thread(properties_of, room_id, label)
+    in_trouble = False
+
+    def tell_of(trouble: str | None) -> None:
+        nonlocal in_trouble
+        if trouble is None and in_trouble:
+            tell(events.Notice("Others on this network can find this computer now."))
+        elif trouble is not None and (url := _url_for_others(port)):
+            tell(events.Notice(f"Others may not find this computer: {trouble}. They can add --server {url}"))
+        elif trouble is not None:
+            tell(events.Notice(f"Only a receiver on this computer can reach it: {trouble}."))
+        in_trouble = trouble is not None
+
+    try:
+        await announce(Service(SERVICE_TYPE, label, port, properties), tell_of)
+    except Exception as error:
+        # Those who are told where to look find us all the same.
+        logger.error("announcing failed", exc_info=error)
+
+
+def _url_for_others(port: int) -> str | None:
+    """Return a URL that leads others on our network here; None if we have no address that one could write."""
+    addresses = [ip_address(text) for text in interfaces().addresses]
+    usable = [a for a in addresses if a.version == 4 or not a.is_link_local]
+    # Of a second network that is there for want of a better one, as few as possible.
+    first = min(usable, key=lambda a: (a.is_link_local, a.version), default=None)
+    return None if first is None else url_of_address(str(first), port)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the room may be. `local` as in Room."""
+
+    url: str
+    local: bool
+
+
+async def find_rooms(
+    room_id: str, server: str | None, tell: Tell, *, local: bool, hold: float
+) -> AsyncGenerator[Room, None]:
+    """Join a room as its receiver wherever it is; should that one turn out to be a lie, go on with the next.
+
+    While one is yielded we are in it. To be closed after use (contextlib.aclosing).
+
+    Args:
+        room_id: normalised.
+        server: to be asked; None: none is.
+        tell: hears that it takes a while.
+        local: look on this computer and its network as well.
+        hold: seconds for which we would like our place held while the connection is lost.
+
+    Raises:
+        SignalingError: It is nowhere, or it cannot be entered.
+    """
+    if not local:
+        assert server is not None
+        async with Signaling(server, room_id, Role.RECEIVER, hold=hold) as signaling:
+            yield Room(signaling, server, local=False)
+        return
+    # Senders that were met: one may be found in several places.
+    met: set[str] = set()
+    failure: SignalingError | None = None
+    async with _Search(room_id, server, tell) as search:
+        while (place := await search.next()) is not None:
+            async with AsyncExitStack() as stack:
+                try:
+                    signaling = await _enter(place, room_id, stack, hold)
+                except (NoSuchRoom, ServerUnreachable, TimeoutError) as error:
+                    logger.debug("%s is not at %s: %r", room_id, place.url, error)
+                    continue
+                except SignalingError as error:
+                    failure = failure or error
+                    continue
+                senders = {peer.client_id for peer in signaling.joined.peers}
+                if senders <= met:
+                    continue
+                met |= senders
+                search.stop()
+                yield Room(signaling, place.url, place.local)
+    if not met:
+        raise failure or RoomNotFound(room_id=room_id, where=search.where)
+
+
+async def _enter(place: Place, room_id: str, stack: AsyncExitStack, hold: float) -> Signaling:
+    async with asyncio.timeout(JOIN_TIMEOUT):
+        signaling = Signaling(place.url, room_id, Role.RECEIVER, hold=hold, direct=place.local)
+        return await stack.enter_async_context(signaling)
+
+
+class _Search:
+    """Looks for the places where a room may be, in the background of an `async with` block.
+
+    Attributes:
+        where: where it has looked, as a person reads it.
+    """
+
+    def __init__(self, room_id: str, server: str | None, tell: Tell) -> None:
+        self._room_id = room_id
+        self._server = server
+        self._tell = tell
+        # Those that have not been taken; None after the last.
+        self._places: asyncio.Queue[Place | None] = asyncio.Queue()
+        self._urls: set[str] = set()
+        self._taken = 0
+        self._began_at = time.monotonic()
+        # Why the network could not be looked at.
+        self._trouble: str | None = None
+        self._looking: asyncio.Task[None]
+        self._reaching: set[asyncio.Task[None]] = set()
+
+    @property
+    def where(self) -> str:
+        asked = "on this computer" if self._server is None else f"at {self._server}, on this computer"
+        if self._trouble:
+            return f"{asked}, but not on this network: {self._trouble}"
+        return f"{asked} and on this network"
+
+    async def __aenter__(self) -> Self:
+        if self._server is not None:
+            self._add(Place(self._server, local=False))
+        self._looking = asyncio.create_task(self._look())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        await asyncio.gather(self._looking, *self._reaching, return_exceptions=True)
+
+    def stop(self) -> None:
+        """Look no further; what was found is still to be had."""
+        for task in (self._looking, *self._reaching):
+            task.cancel()
+
+    async def next(self) -> Place | None:
+        """Return the next place, or None if there is none."""
+        if self._taken >= MAX_PLACES or time.monotonic() > self._began_at + MAX_SEARCH:
+            return None
+        self._taken += 1
+        return await self._places.get()
+
+    def _add(self, place: Place) -> None:
+        if place.url not in self._urls and len(self._urls) < MAX_PLACES:
+            self._urls.add(place.url)
+            self._places.put_nowait(place)
+
+    async def _look(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_FOR), asyncio.TaskGroup() as group:
+                patience = group.create_task(self._say())
+                group.create_task(self._look_here())
+                await self._look_around()
+                # There is nothing to wait for.
+                patience.cancel()
+        except TimeoutError:
+            pass
+        finally:
+            self._places.put_nowait(None)
+
+    async def _say(self) -> None:
+        await asyncio.sleep(SAY_AFTER)
+        self._tell(events.Notice(f"Looking for {self._room_id} on this network"))
+
+    async def _look_here(self) -> None:
+        for port in LOCAL_PORTS:
+            if await _accepts(_HERE, port):
+                self._add(Place(url_of_address(_HERE, port), local=True))
+
+    async def _look_around(self) -> None:
+        try:
+            async with Browser(SERVICE_TYPE, is_label) as browser:
+                while True:
+                    await self._examine(await browser.next())
+        except CannotDiscover as error:
+            self._trouble = str(error)
+
+    async def _examine(self, found: Found) -> None:
+        announced = await asyncio.to_thread(is_announced, self._room_id, found.label, dict(found.properties))
+        if announced and len(self._reaching) < MAX_PLACES:
+            self._reaching.add(asyncio.create_task(self._reach(found)))
+
+    async def _reach(self, found: Found) -> None:
+        here = interfaces()
+        addresses = worth_trying(found.addresses, here.networks)
+        if found.port in LOCAL_PORTS and not set(addresses).isdisjoint(here.addresses):
+            # It is on this computer, where we ask these ports anyway.
+            return
+        if (address := await _first_to_accept(addresses, found.port)) is not None:
+            self._add(Place(url_of_address(address, found.port), local=True))
+
+
+async def _first_to_accept(addresses: Sequence[str], port: int) -> str | None:
+    """Return the address that accepts a connection first; each is tried a little after the one before."""
+
+    async def accept(number: int, address: str) -> str | None:
+        await asyncio.sleep(number * REACH_DELAY)
+        return address if await _accepts(address, port) else None
+
+    tries = [asyncio.create_task(accept(number, address)) for number, address in enumerate(addresses)]
+    try:
+        async with asyncio.timeout(REACH_TIMEOUT):
+            for done in asyncio.as_completed(tries):
+                if address := await done:
+                    return address
+    except TimeoutError:
+        pass
+    finally:
+        for task in tries:
+            task.cancel()
+        await asyncio.gather(*tries, return_exceptions=True)
+    return None
+
+
+async def _accepts(address: str, port: int) -> bool:
+    """Whether anything accepts a connection there."""
+    try:
+        _, writer = await asyncio.open_connection(address, port)
+    except (OSError, OverflowError):
+        return False
+    writer.transport.abort()
+    return True

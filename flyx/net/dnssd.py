@@ -1,0 +1,310 @@
+"""Services on the local network, announced and found by DNS-SD over multicast DNS (RFC 6763, RFC 6762).
+
+zeroconf speaks the protocol. What is here decides on which interfaces, notices when these change, finds out
+whether anything gets out at all, and bounds what others can make us do. All that is found is hostile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from types import TracebackType
+from typing import Self
+
+import ifaddr
+from zeroconf import DNSQuestionType, IPVersion, ServiceInfo, ServiceStateChange, Zeroconf
+from zeroconf import Error as ZeroconfError
+from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
+
+logger = logging.getLogger("flyx.net")
+
+MAX_INTERFACES = 16
+"""Interfaces that are used, real ones first: by default Linux lets a socket join 20 multicast groups."""
+
+MAX_NAMES = 256
+"""Instances of a service that a browser looks at; it is deaf to any more."""
+
+WATCH_INTERVAL = 2.0
+"""Seconds between two looks whether our addresses have changed."""
+
+AGAIN_INTERVAL = 10.0
+"""Seconds before another try where it did not work, unless our addresses change before."""
+
+ECHO_TIMEOUT = 3.0
+"""Seconds in which we have to hear our own announcement. Of three, the last goes out after 0.5 s."""
+
+GOODBYE_TIMEOUT = 1.0
+"""Seconds that it may take to say that a service has gone."""
+
+_RESOLVE_TIMEOUT = 3000
+"""Milliseconds for an instance to tell its port and addresses."""
+
+# Interfaces of containers and virtual machines, by the names that these give them.
+_VIRTUAL = ("br-", "cni", "docker", "lxc", "podman", "tap", "vboxnet", "veth", "virbr", "vmnet", "vnet")
+
+Network = IPv4Network | IPv6Network
+
+
+class CannotDiscover(Exception):
+    """Multicast DNS cannot be spoken here; the message is a clause that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interfaces:
+    """The interfaces of this computer that lead to others, at one moment.
+
+    Attributes:
+        addresses: All of them, without scopes, those of real interfaces first.
+        networks: What they are in.
+        choice: What zeroconf is to use: IPv4 addresses, and indexes of interfaces that have IPv6.
+    """
+
+    addresses: tuple[str, ...]
+    networks: frozenset[Network]
+    choice: tuple[str | int, ...]
+
+
+def interfaces() -> Interfaces:
+    """Return the interfaces that there are now."""
+    addresses: list[str] = []
+    networks: set[Network] = set()
+    choice: list[str | int] = []
+    adapters = sorted(ifaddr.get_adapters(), key=lambda adapter: adapter.name.startswith(_VIRTUAL))
+    for adapter in adapters:
+        if len(choice) >= MAX_INTERFACES:
+            break
+        found = [(ip.ip if isinstance(ip.ip, str) else ip.ip[0], ip.network_prefix) for ip in adapter.ips]
+        usable = [(text, prefix) for text, prefix in found if not ip_address(text).is_loopback]
+        addresses += (text for text, _ in usable)
+        networks |= {ip_network(f"{text}/{prefix}", strict=False) for text, prefix in usable}
+        choice += (text for text, _ in usable if ":" not in text)
+        if adapter.index is not None and any(":" in text for text, _ in usable):
+            choice.append(adapter.index)
+    return Interfaces(tuple(dict.fromkeys(addresses)), frozenset(networks), tuple(choice))
+
+
+def _open(here: Interfaces) -> AsyncZeroconf:
+    """Return what speaks multicast DNS on these interfaces. It is to be closed.
+
+    Raises:
+        CannotDiscover: It cannot be had.
+    """
+    if not here.choice:
+        raise CannotDiscover("this computer has no network")
+    has_v6 = any(isinstance(interface, int) for interface in here.choice)
+    version = IPVersion.All if has_v6 else IPVersion.V4Only
+    try:
+        return AsyncZeroconf(interfaces=list(here.choice), ip_version=version)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise CannotDiscover("another program keeps port 5353 to itself") from error
+        raise CannotDiscover(f"multicast cannot be had: {error.strerror}") from error
+    except (RuntimeError, ZeroconfError) as error:
+        # An interface has gone in this moment.
+        raise CannotDiscover(f"multicast cannot be had: {error}") from error
+
+
+async def _close(zeroconf: AsyncZeroconf) -> None:
+    try:
+        async with asyncio.timeout(GOODBYE_TIMEOUT):
+            await zeroconf.async_close()
+    except (TimeoutError, OSError, ZeroconfError) as error:
+        logger.debug("multicast DNS was not closed in good order: %r", error)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What is announced.
+
+    Attributes:
+        kind: Service type, such as "_flyx._tcp.local.".
+        label: Name of this instance, which nobody else has: nothing asks whether somebody does.
+        port: TCP.
+        properties: Of its TXT record.
+    """
+
+    kind: str
+    label: str
+    port: int
+    properties: Mapping[str, str]
+
+
+async def announce(service: Service, tell: Callable[[str | None], None]) -> None:
+    """Announce a service on all networks that there are, also on those that come later; until cancelled.
+
+    Args:
+        tell: Called when it has become known whether others can find the service, and when that changes:
+            with None if they probably can, since we hear it ourselves, or a clause that says why not.
+    """
+    told: list[str | None] = []
+
+    def tell_news(trouble: str | None) -> None:
+        if told[-1:] != [trouble]:
+            told[:] = [trouble]
+            tell(trouble)
+
+    while True:
+        here = interfaces()
+        try:
+            await _announce_on(here, service, tell_news)
+        except CannotDiscover as error:
+            tell_news(str(error))
+            await _change_from(here, AGAIN_INTERVAL)
+
+
+async def _announce_on(here: Interfaces, service: Service, tell: Callable[[str | None], None]) -> None:
+    """Announce a service on these interfaces, until there are others or it is time to try again.
+
+    Raises:
+        CannotDiscover: That is not possible.
+    """
+    zeroconf = _open(here)
+    try:
+        await _register(zeroconf, service, here)
+        heard = await _is_heard(zeroconf, service)
+        tell(None if heard else "a firewall may block multicast to port 5353")
+        # An address may have been too new to be used, or a firewall may open.
+        await _change_from(here, None if heard else AGAIN_INTERVAL)
+    except (OSError, ZeroconfError) as error:
+        raise CannotDiscover(f"multicast does not work: {error}") from error
+    finally:
+        await _close(zeroconf)
+
+
+async def _register(zeroconf: AsyncZeroconf, service: Service, here: Interfaces) -> None:
+    info = ServiceInfo(
+        service.kind,
+        f"{service.label}.{service.kind}",
+        port=service.port,
+        addresses=[ip_address(text).packed for text in here.addresses],
+        properties=dict(service.properties),
+        server=f"{service.label}.local.",
+    )
+    # Without a probe for others of this name (RFC 6762 §8.1), which would take a second: it is random.
+    await zeroconf.async_register_service(info, cooperating_responders=True)
+
+
+async def _is_heard(zeroconf: AsyncZeroconf, service: Service) -> bool:
+    """Whether our own announcement comes back to us, as multicast does unless something is in the way."""
+    heard = asyncio.Event()
+    name = f"{service.label}.{service.kind}"
+
+    def on_change(*, name: str, wanted: str = name, **_: object) -> None:
+        if name == wanted:
+            heard.set()
+
+    browser = AsyncServiceBrowser(
+        zeroconf.zeroconf, service.kind, handlers=[on_change], question_type=DNSQuestionType.QM
+    )
+    try:
+        async with asyncio.timeout(ECHO_TIMEOUT):
+            await heard.wait()
+        return True
+    except TimeoutError:
+        return False
+    finally:
+        await browser.async_cancel()
+
+
+async def _change_from(before: Interfaces, seconds: float | None) -> None:
+    """Wait until the interfaces are others, or the time is over."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while True:
+                await asyncio.sleep(WATCH_INTERVAL)
+                if interfaces() != before:
+                    return
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an instance says of itself, or somebody in its name.
+
+    Attributes:
+        label: Its name.
+        properties: Of its TXT record.
+        addresses: IPv6 link-local ones with the index of the interface on which they were heard of.
+        port: From 0 to 65,535.
+    """
+
+    label: str
+    properties: tuple[tuple[bytes, bytes | None], ...]
+    addresses: tuple[str, ...]
+    port: int
+
+
+class Browser:
+    """Finds the instances of a service. Use as an async context manager."""
+
+    def __init__(self, kind: str, is_wanted: Callable[[str], bool]) -> None:
+        """Args:
+        kind: Service type, such as "_flyx._tcp.local.".
+        is_wanted: Whether an instance of this name is worth a question.
+        """
+        self._kind = kind
+        self._is_wanted = is_wanted
+        self._zeroconf: AsyncZeroconf
+        self._browser: AsyncServiceBrowser
+        self._questions: dict[str, asyncio.Task[None]] = {}
+        self._names: set[str] = set()
+        self._found: asyncio.Queue[Found] = asyncio.Queue()
+        # Each is told once; those of one instance differ if several programs speak in its name.
+        self._told: set[Found] = set()
+
+    async def __aenter__(self) -> Self:
+        """Begin to look.
+
+        Raises:
+            CannotDiscover: That is not possible here.
+        """
+        self._zeroconf = _open(interfaces())
+        # Multicast answers alone: of several programs on this computer that share the port, one would get a
+        # unicast one, and not always the one that has asked.
+        self._browser = AsyncServiceBrowser(
+            self._zeroconf.zeroconf,
+            self._kind,
+            handlers=[self._on_change],
+            question_type=DNSQuestionType.QM,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for question in self._questions.values():
+            question.cancel()
+        await asyncio.gather(*self._questions.values(), return_exceptions=True)
+        await self._browser.async_cancel()
+        await _close(self._zeroconf)
+
+    async def next(self) -> Found:
+        """Wait for the next instance, or the next that is said of one."""
+        return await self._found.get()
+
+    def _on_change(
+        self, *, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
+    ) -> None:
+        label = name.removesuffix(f".{self._kind}")
+        if state_change is ServiceStateChange.Removed or not self._is_wanted(label):
+            return
+        if name not in self._names and len(self._names) >= MAX_NAMES:
+            return
+        self._names.add(name)
+        asked = self._questions.get(name)
+        if asked is None or asked.done():
+            self._questions[name] = asyncio.create_task(self._ask(zeroconf, name, label))
+
+    async def _ask(self, zeroconf: Zeroconf, name: str, label: str) -> None:
+        info = AsyncServiceInfo(self._kind, name)
+        if not await info.async_request(zeroconf, _RESOLVE_TIMEOUT, DNSQuestionType.QM):
+            return
+        addresses = tuple(info.parsed_scoped_addresses(IPVersion.All))
+        found = Found(label, tuple(sorted(info.properties.items())), addresses, info.port or 0)
+        if found not in self._told and len(self._told) < 2 * MAX_NAMES:
+            self._told.add(found)
+            self._found.put_nowait(found)

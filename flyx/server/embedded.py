@@ -1,0 +1,118 @@
+"""The server of a sender that serves itself: one room, for as long as it sends.
+
+It is the server of `flyx serve`, application, limits and all, held to less: nobody but its own sender can
+make a room, there is one, and what watches over servers is not there for strangers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from types import TracebackType
+from typing import Self
+
+from flyx.errors import InputError
+from flyx.server.app import Server
+from flyx.server.config import LimitConfig, ServerConfig
+from flyx.server.listener import url_of
+from flyx.server.logs import get_logger
+from flyx.signaling.local import LOCAL_PORTS
+from flyx.signaling.room import RoomConfig
+
+log = get_logger("flyx.server.embedded")
+
+MAX_CONNECTIONS = 128
+MAX_CONNECTIONS_PER_ADDRESS = 32
+"""Connections at a time: the sender needs descriptors for files and peers, which strangers must not take."""
+
+CLOSE_TIMEOUT = 0.5
+"""Seconds for a client to take its last messages when the sender ends."""
+
+STOP_TIMEOUT = 1.5
+"""Seconds that the end of the server may take, whatever its clients do."""
+
+# Of randomness, in bytes.
+_TOKEN_SIZE = 24
+
+
+class EmbeddedServer:
+    """Serves one room in the current event loop while its `async with` block runs.
+
+    Attributes:
+        port: Where it listens, on all addresses. Set from the beginning of the block on.
+        url: For clients on this computer, likewise.
+        api_token: What makes the room.
+    """
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.url = ""
+        self.api_token = secrets.token_urlsafe(_TOKEN_SIZE)
+        self._server: Server
+
+    async def __aenter__(self) -> Self:
+        """Listen, on one of LOCAL_PORTS if any is free.
+
+        Raises:
+            InputError: No port can be had.
+        """
+        self._server = await self._start()
+        self.port, self.url = self._server.port, self._server.url
+        return self
+
+    async def _start(self) -> Server:
+        host = "::" if _has_ipv6() else "0.0.0.0"  # noqa: S104  # others are to reach it
+        for port in LOCAL_PORTS:
+            server = Server(self._config(host, port))
+            try:
+                await server.start()
+                return server
+            except InputError:
+                # Another sender has it, or some other program.
+                continue
+        server = Server(self._config(host, 0))
+        await server.start()
+        return server
+
+    def _config(self, host: str, port: int) -> ServerConfig:
+        return ServerConfig(
+            host=host,
+            port=port,
+            # Candidates of the hosts are enough, and there may be no way to a STUN server.
+            stun_urls=(),
+            # As old as its sender gets.
+            room=RoomConfig(ttl=None),
+            max_rooms=1,
+            # POST /room could make none either.
+            api_token=self.api_token,
+            metrics_token=secrets.token_urlsafe(_TOKEN_SIZE),
+            # Receivers come by address. A name is that of a page which was led here (DNS rebinding).
+            allowed_hosts=("localhost",),
+            close_timeout=CLOSE_TIMEOUT,
+            limits=LimitConfig(
+                max_connections=MAX_CONNECTIONS, max_connections_per_address=MAX_CONNECTIONS_PER_ADDRESS
+            ),
+        )
+
+    def url_at(self, address: str) -> str:
+        """Return the URL for clients that reach this computer at an address."""
+        return url_of(address, self.port)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await self._server.stop()
+        except TimeoutError:
+            # The end of the process closes what is left.
+            log.info("cut off what was still open")
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
+    except OSError:
+        return False
+    return True
