@@ -185,8 +185,8 @@ class RoomNotFound(NoSuchRoom):
     """No sender is waiting under the code {room_id}; it was looked for {where}."""
 
     hint = (
-        "check the code, and that `flyx send` is still running. If it is on another network, both need "
-        "--server with a server that both reach: `flyx serve` on such a computer"
+        "check the code, and that its `flyx send` is still running; if that is on another network, both need "
+        "--server with a `flyx serve` that both reach"
     )
 
 

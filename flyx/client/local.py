@@ -48,7 +48,7 @@ logger = logging.getLogger("flyx.client")
 LOOK_FOR = 6.0
 """Seconds for which a receiver looks for the room. Questions go out after 0, 1 and 3 s: wifi may lose two."""
 
-SAY_AFTER = 1.0
+SAY_AFTER = 1.5
 """Seconds after which it says that it looks."""
 
 MAX_PLACES = 32

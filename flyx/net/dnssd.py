@@ -134,12 +134,16 @@ class Service:
     properties: Mapping[str, str]
 
 
-async def announce(service: Service, tell: Callable[[str | None], None]) -> None:
+async def announce(
+    service: Service, tell: Callable[[str | None], None], look: Callable[[], Interfaces] = interfaces
+) -> None:
     """Announce a service on all networks that there are, also on those that come later; until cancelled.
 
     Args:
+        service: What to announce.
         tell: Called when it has become known whether others can find the service, and when that changes:
             with None if they probably can, since we hear it ourselves, or a clause that says why not.
+        look: Returns the interfaces that there are.
     """
     told: list[str | None] = []
 
@@ -149,16 +153,21 @@ async def announce(service: Service, tell: Callable[[str | None], None]) -> None
             tell(trouble)
 
     while True:
-        here = interfaces()
+        here = look()
         try:
-            await _announce_on(here, service, tell_news)
+            await _announce_on(here, service, tell_news, look)
         except CannotDiscover as error:
             tell_news(str(error))
-            await _change_from(here, AGAIN_INTERVAL)
+            await _change_from(here, look, AGAIN_INTERVAL)
 
 
-async def _announce_on(here: Interfaces, service: Service, tell: Callable[[str | None], None]) -> None:
-    """Announce a service on these interfaces, until there are others or it is time to try again.
+async def _announce_on(
+    here: Interfaces,
+    service: Service,
+    tell: Callable[[str | None], None],
+    look: Callable[[], Interfaces],
+) -> None:
+    """Announce a service on the interfaces that are here, until there are others or it is time to try again.
 
     Raises:
         CannotDiscover: That is not possible.
@@ -169,7 +178,7 @@ async def _announce_on(here: Interfaces, service: Service, tell: Callable[[str |
         heard = await _is_heard(zeroconf, service)
         tell(None if heard else "a firewall may block multicast to port 5353")
         # An address may have been too new to be used, or a firewall may open.
-        await _change_from(here, None if heard else AGAIN_INTERVAL)
+        await _change_from(here, look, None if heard else AGAIN_INTERVAL)
     except (OSError, ZeroconfError) as error:
         raise CannotDiscover(f"multicast does not work: {error}") from error
     finally:
@@ -211,13 +220,15 @@ async def _is_heard(zeroconf: AsyncZeroconf, service: Service) -> bool:
         await browser.async_cancel()
 
 
-async def _change_from(before: Interfaces, seconds: float | None) -> None:
+async def _change_from(
+    before: Interfaces, look: Callable[[], Interfaces], seconds: float | None
+) -> None:
     """Wait until the interfaces are others, or the time is over."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while True:
                 await asyncio.sleep(WATCH_INTERVAL)
-                if interfaces() != before:
+                if look() != before:
                     return
 
 
@@ -241,11 +252,18 @@ class Found:
 class Browser:
     """Finds the instances of a service. Use as an async context manager."""
 
-    def __init__(self, kind: str, is_wanted: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        is_wanted: Callable[[str], bool],
+        look: Callable[[], Interfaces] = interfaces,
+    ) -> None:
         """Args:
         kind: Service type, such as "_flyx._tcp.local.".
         is_wanted: Whether an instance of this name is worth a question.
+        look: Returns the interfaces that there are.
         """
+        self._look = look
         self._kind = kind
         self._is_wanted = is_wanted
         self._zeroconf: AsyncZeroconf
@@ -262,7 +280,7 @@ class Browser:
         Raises:
             CannotDiscover: That is not possible here.
         """
-        self._zeroconf = _open(interfaces())
+        self._zeroconf = _open(self._look())
         # Multicast answers alone: of several programs on this computer that share the port, one would get a
         # unicast one, and not always the one that has asked.
         self._browser = AsyncServiceBrowser(

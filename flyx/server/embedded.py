@@ -58,7 +58,8 @@ class EmbeddedServer:
             InputError: No port can be had.
         """
         self._server = await self._start()
-        self.port, self.url = self._server.port, self._server.url
+        # Also where IPv6 is switched off, which does not keep a socket from taking IPv4 for it.
+        self.port, self.url = self._server.port, url_of("127.0.0.1", self._server.port)
         return self
 
     async def _start(self) -> Server:
@@ -94,10 +95,6 @@ class EmbeddedServer:
                 max_connections=MAX_CONNECTIONS, max_connections_per_address=MAX_CONNECTIONS_PER_ADDRESS
             ),
         )
-
-    def url_at(self, address: str) -> str:
-        """Return the URL for clients that reach this computer at an address."""
-        return url_of(address, self.port)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -133,7 +133,8 @@ def test_help_imports_nothing_heavy(command: str) -> None:
         f"sys.argv = ['flyx', *{command.split()!r}, '--help']\n"
         "try: app()\n"
         "except SystemExit: pass\n"
-        "heavy = {'aiortc', 'fastapi', 'uvicorn', 'websockets', 'cryptography'} & set(sys.modules)\n"
+        "heavy = {'aiortc', 'fastapi', 'uvicorn', 'websockets', 'cryptography', 'zeroconf'}\n"
+        "heavy &= set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
     environment = {**os.environ, "FLYX_CONFIG": os.devnull}

@@ -1,0 +1,107 @@
+"""Services announced and found by multicast DNS on the loopback, by real programs of it: honest and not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_network
+
+import pytest
+from zeroconf import ServiceInfo
+from zeroconf.asyncio import AsyncZeroconf
+
+from flyx.net import dnssd
+from flyx.net.dnssd import Browser, CannotDiscover, Interfaces, Service, announce
+
+KIND = "_flyx-test._tcp.local."
+LOOPBACK = Interfaces(("127.0.0.1",), frozenset({ip_network("127.0.0.0/8")}), ("127.0.0.1",))
+NOTHING = Interfaces((), frozenset(), ())
+
+
+def service(label: str, port: int = 1234) -> Service:
+    return Service(KIND, label, port, {"room": "of " + label})
+
+
+@asynccontextmanager
+async def announced(*services: Service) -> AsyncIterator[list[str | None]]:
+    """Announce these; yields what has been told, once all of them have been."""
+    told: asyncio.Queue[str | None] = asyncio.Queue()
+    tasks = [asyncio.create_task(announce(each, told.put_nowait, lambda: LOOPBACK)) for each in services]
+    try:
+        yield [await told.get() for _ in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def browser(wanted: str = "") -> Browser:
+    return Browser(KIND, lambda label: label.startswith(wanted), lambda: LOOPBACK)
+
+
+async def test_what_is_announced_is_found_with_all_that_was_said() -> None:
+    async with announced(service("one")) as told, browser() as found:
+        assert told == [None]
+        one = await found.next()
+    assert (one.label, one.port, one.addresses) == ("one", 1234, ("127.0.0.1",))
+    assert one.properties == ((b"room", b"of one"),)
+
+
+async def test_who_looks_first_finds_what_is_announced_later() -> None:
+    async with browser() as found:
+        looking = asyncio.create_task(found.next())
+        async with announced(service("late")):
+            assert (await looking).label == "late"
+
+
+async def test_names_that_are_not_wanted_are_not_asked() -> None:
+    async with announced(service("other"), service("wanted")), browser("wanted") as found:
+        assert (await found.next()).label == "wanted"
+        assert found._names == {f"wanted.{KIND}"}
+
+
+async def test_a_browser_is_deaf_beyond_a_number_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dnssd, "MAX_NAMES", 3)
+    async with browser() as found, announced(*(service(f"n{number}") for number in range(6))):
+        await asyncio.gather(*(found.next() for _ in range(3)))
+        assert len(found._names) == 3
+
+
+async def test_two_that_speak_in_one_name_are_both_told_of() -> None:
+    """Who copies the name of another must not make it disappear."""
+    async with browser() as found, announced(service("name", 1)):
+        honest = await found.next()
+        liar = AsyncZeroconf(interfaces=["127.0.0.1"])
+        try:
+            info = ServiceInfo(
+                KIND, f"name.{KIND}", port=2, addresses=[b"\x7f\0\0\1"], properties={}, server="liar.local."
+            )
+            await liar.async_register_service(info, cooperating_responders=True)
+            while (other := await found.next()).port != 2:
+                pass
+        finally:
+            await liar.async_close()
+    assert honest.port == 1
+    assert other.label == honest.label
+
+
+async def test_no_network_is_told_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dnssd, "WATCH_INTERVAL", 0.01)
+    here = [NOTHING]
+    told: asyncio.Queue[str | None] = asyncio.Queue()
+    task = asyncio.create_task(announce(service("one"), told.put_nowait, lambda: here[0]))
+    assert await told.get() == "this computer has no network"
+    here[0] = LOOPBACK
+    assert await told.get() is None
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    with pytest.raises(CannotDiscover, match="no network"):
+        async with Browser(KIND, bool, lambda: NOTHING):
+            pass
+
+
+def test_the_loopback_is_no_interface_that_leads_to_others() -> None:
+    here = dnssd.interfaces()
+    assert not {"127.0.0.1", "::1"} & set(here.addresses)
+    assert len(here.choice) <= dnssd.MAX_INTERFACES + 1
