@@ -14,8 +14,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from types import TracebackType
@@ -55,8 +55,11 @@ MAX_PLACES = 32
 MAX_SEARCH = 20.0
 """Servers that are asked for the room at most, and seconds after which no other one is."""
 
+LAST_LOOK = 1.0
+"""Seconds for another place to be found when the sender in the first one was not the right one."""
+
 REACH_TIMEOUT = 3.0
-"""Seconds for any address of an announcement to accept a connection."""
+"""Seconds for the addresses of an announcement to accept a connection."""
 
 REACH_DELAY = 0.25
 """Seconds by which the next address is tried before the one before it has failed (RFC 8305 §8)."""
@@ -186,10 +189,11 @@ def _url_for_others(port: int) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the room may be. `local` as in Room."""
+    """Where the room may be. `local` as in Room; those with the same source are ways to one server."""
 
     url: str
     local: bool
+    source: Hashable
 
 
 async def find_rooms(
@@ -214,11 +218,13 @@ async def find_rooms(
         async with Signaling(server, room_id, Role.RECEIVER, hold=hold) as signaling:
             yield Room(signaling, server, local=False)
         return
-    # Senders that were met: one may be found in several places.
-    met: set[str] = set()
+    # Senders, and sources of places, that were met: one may be found in several places.
+    met: set[Hashable] = set()
     failure: SignalingError | None = None
     async with _Search(room_id, server, tell) as search:
-        while (place := await search.next()) is not None:
+        while (place := await search.next(LAST_LOOK if met else None)) is not None:
+            if place.source in met:
+                continue
             async with AsyncExitStack() as stack:
                 try:
                     signaling = await _enter(place, room_id, stack, hold)
@@ -231,8 +237,8 @@ async def find_rooms(
                 senders = {peer.client_id for peer in signaling.joined.peers}
                 if senders <= met:
                     continue
-                met |= senders
-                search.stop()
+                met |= {place.source, *senders}
+                search.be_quiet()
                 yield Room(signaling, place.url, place.local)
     if not met:
         raise failure or RoomNotFound(room_id=room_id, where=search.where)
@@ -262,6 +268,9 @@ class _Search:
         self._began_at = time.monotonic()
         # Why the network could not be looked at.
         self._trouble: str | None = None
+        # Whether announcements are those of the room, by what they say.
+        self._judged: dict[Hashable, bool] = {}
+        self._saying: asyncio.Task[None]
         self._looking: asyncio.Task[None]
         self._reaching: set[asyncio.Task[None]] = set()
 
@@ -274,27 +283,37 @@ class _Search:
 
     async def __aenter__(self) -> Self:
         if self._server is not None:
-            self._add(Place(self._server, local=False))
+            self._add(Place(self._server, False, self._server))
+        self._saying = asyncio.create_task(self._say())
         self._looking = asyncio.create_task(self._look())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
-        await asyncio.gather(self._looking, *self._reaching, return_exceptions=True)
-
-    def stop(self) -> None:
-        """Look no further; what was found is still to be had."""
-        for task in (self._looking, *self._reaching):
+        tasks = (self._saying, self._looking, *self._reaching)
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def next(self) -> Place | None:
-        """Return the next place, or None if there is none."""
-        if self._taken >= MAX_PLACES or time.monotonic() > self._began_at + MAX_SEARCH:
+    def be_quiet(self) -> None:
+        """Say no more that we look: something is found."""
+        self._saying.cancel()
+
+    async def next(self, patience: float | None) -> Place | None:
+        """Return the next place, or None if there is none.
+
+        Args:
+            patience: seconds to wait for it; None: as long as it is looked for.
+        """
+        if self._taken >= MAX_PLACES or (self._taken and time.monotonic() > self._began_at + MAX_SEARCH):
             return None
         self._taken += 1
-        return await self._places.get()
+        try:
+            async with asyncio.timeout(patience):
+                return await self._places.get()
+        except TimeoutError:
+            return None
 
     def _add(self, place: Place) -> None:
         if place.url not in self._urls and len(self._urls) < MAX_PLACES:
@@ -303,12 +322,8 @@ class _Search:
 
     async def _look(self) -> None:
         try:
-            async with asyncio.timeout(LOOK_FOR), asyncio.TaskGroup() as group:
-                patience = group.create_task(self._say())
-                group.create_task(self._look_here())
-                await self._look_around()
-                # There is nothing to wait for.
-                patience.cancel()
+            async with asyncio.timeout(LOOK_FOR):
+                await asyncio.gather(self._look_here(), self._look_around())
         except TimeoutError:
             pass
         finally:
@@ -321,7 +336,7 @@ class _Search:
     async def _look_here(self) -> None:
         for port in LOCAL_PORTS:
             if await _accepts(_HERE, port):
-                self._add(Place(url_of_address(_HERE, port), local=True))
+                self._add(Place(url_of_address(_HERE, port), True, port))
 
     async def _look_around(self) -> None:
         try:
@@ -332,40 +347,29 @@ class _Search:
             self._trouble = str(error)
 
     async def _examine(self, found: Found) -> None:
-        announced = await asyncio.to_thread(is_announced, self._room_id, found.label, dict(found.properties))
-        if announced and len(self._reaching) < MAX_PLACES:
+        key = found.label, found.properties
+        if key not in self._judged:
+            self._judged[key] = await asyncio.to_thread(
+                is_announced, self._room_id, found.label, dict(found.properties)
+            )
+        if self._judged[key] and len(self._reaching) < MAX_PLACES:
             self._reaching.add(asyncio.create_task(self._reach(found)))
 
     async def _reach(self, found: Found) -> None:
+        """Try the addresses of an announcement, each a little after the one before it."""
         here = interfaces()
         addresses = worth_trying(found.addresses, here.networks)
-        if found.port in LOCAL_PORTS and not set(addresses).isdisjoint(here.addresses):
-            # It is on this computer, where we ask these ports anyway.
-            return
-        if (address := await _first_to_accept(addresses, found.port)) is not None:
-            self._add(Place(url_of_address(address, found.port), local=True))
+        if found.port in LOCAL_PORTS:
+            # We ask these ports here anyway. Two computers can have one address, that of their bridges.
+            addresses = [text for text in addresses if text.partition("%")[0] not in here.addresses]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REACH_TIMEOUT):
+                await asyncio.gather(*(self._try(found, *each) for each in enumerate(addresses)))
 
-
-async def _first_to_accept(addresses: Sequence[str], port: int) -> str | None:
-    """Return the address that accepts a connection first; each is tried a little after the one before."""
-
-    async def accept(number: int, address: str) -> str | None:
+    async def _try(self, found: Found, number: int, address: str) -> None:
         await asyncio.sleep(number * REACH_DELAY)
-        return address if await _accepts(address, port) else None
-
-    tries = [asyncio.create_task(accept(number, address)) for number, address in enumerate(addresses)]
-    try:
-        async with asyncio.timeout(REACH_TIMEOUT):
-            for done in asyncio.as_completed(tries):
-                if address := await done:
-                    return address
-    except TimeoutError:
-        pass
-    finally:
-        for task in tries:
-            task.cancel()
-        await asyncio.gather(*tries, return_exceptions=True)
-    return None
+        if await _accepts(address, found.port):
+            self._add(Place(url_of_address(address, found.port), True, (found.label, found.port)))
 
 
 async def _accepts(address: str, port: int) -> bool:
