@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -79,13 +80,29 @@ def interfaces() -> Interfaces:
         if len(choice) >= MAX_INTERFACES:
             break
         found = [(ip.ip if isinstance(ip.ip, str) else ip.ip[0], ip.network_prefix) for ip in adapter.ips]
-        usable = [(text, prefix) for text, prefix in found if not ip_address(text).is_loopback]
+        usable = [(text, prefix) for text, prefix in found if _is_usable(text, adapter.index or 0)]
         addresses += (text for text, _ in usable)
         networks |= {ip_network(f"{text}/{prefix}", strict=False) for text, prefix in usable}
         choice += (text for text, _ in usable if ":" not in text)
         if adapter.index is not None and any(":" in text for text, _ in usable):
             choice.append(adapter.index)
     return Interfaces(tuple(dict.fromkeys(addresses)), frozenset(networks), tuple(choice))
+
+
+def _is_usable(address: str, index: int) -> bool:
+    """Whether an address leads to others, and is one already: IPv6 has to find that out (RFC 4862 §5.4)."""
+    parsed = ip_address(address)
+    if parsed.is_loopback:
+        return False
+    family = socket.AF_INET if parsed.version == 4 else socket.AF_INET6
+    # Of a link-local one, the interface belongs to it.
+    name = (address, 0) if parsed.version == 4 else (address, 0, 0, index if parsed.is_link_local else 0)
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as bound:
+            bound.bind(name)
+    except OSError:
+        return False
+    return True
 
 
 def _open(here: Interfaces) -> AsyncZeroconf:
