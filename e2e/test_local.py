@@ -196,11 +196,13 @@ def test_a_server_that_was_named_wins(scene: Scene) -> None:
 
 def test_a_server_on_the_senders_computer_is_used_as_before(scene: Scene) -> None:
     scene.start("left", "serve", "--stun", "none").prints("listening on")
-    sender = scene.send("left")
+    sender = scene.send("left", "--receivers", "2")
     code = sender.code()
     room = sender.event("room")
     assert (room["server"], room["local"]) == ("ws://localhost:8000", False)
-    scene.receive("left", code).ends(0)
+    scene.receive("left", code, "in-left").ends(0)
+    # Where localhost is another computer.
+    scene.receive("right", code, "in-right").ends(0)
     sender.ends(0)
 
 

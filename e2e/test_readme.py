@@ -1,4 +1,4 @@
-"""The README's three terminals and codes: commands run as they stand, outputs compared line by line."""
+"""The README's terminals and codes: commands run as they stand, outputs compared line by line."""
 
 from __future__ import annotations
 
@@ -50,15 +50,14 @@ def screen_lines(screen: str) -> list[str]:
     return [line for line in lines if line and "━" not in line]
 
 
-def test_the_three_terminals_show_what_the_readme_shows(flyx: Flyx) -> None:
-    (serve, ready), (send, offered), (receive, received) = examples()
+def test_the_terminals_show_what_the_readme_shows(flyx: Flyx) -> None:
+    (send, offered), (receive, received), (serve, ready) = examples()
     source = write_random(flyx.directory / "file.bin", 1_000_000)
     target = flyx.directory / "target"
     target.mkdir()
-    loopback = {"FLYX_HOST": "127.0.0.1", "FLYX_PORT": "0", "FLYX_STUN": "none"}
+    server = flyx.start(*serve.split()[1:], FLYX_HOST="127.0.0.1", FLYX_PORT="0", FLYX_STUN="none")
 
-    server = flyx.start(*serve.split()[1:], **loopback)
-    flyx.environment = flyx.environment | {"FLYX_SERVER": server.prints(r"ws://\S+(?=\n)")[0]}
+    # With nothing configured, and no server but the sender itself.
     sender = flyx.start(*send.split()[1:])
     code = sender.code()
     command = receive.replace("K7M2QX-lemon-otter", code).split()[1:]
@@ -68,10 +67,11 @@ def test_the_three_terminals_show_what_the_readme_shows(flyx: Flyx) -> None:
     sender.ends(EXIT_DONE)
 
     assert sha256(target / "file.bin") == sha256(source)
+    server.prints(r"ws://\S+(?=\n)")
     assert generalised(server.out.splitlines()) == generalised(ready)
     shown_by_sender = sender.err.splitlines()
-    assert generalised(shown_by_sender[:2]) == generalised(offered[:2])
-    assert generalised(sender.out.splitlines()) == generalised(offered[2:])
+    assert generalised(shown_by_sender[:3]) == generalised([*offered[:2], *offered[3:]])
+    assert generalised(sender.out.splitlines()) == generalised(offered[2:3])
     shown = [line for line in screen_lines(receiver.err) if line != str(target / "file.bin")]
     expected = [line for line in generalised(received) if line != "file.bin"]
     assert generalised(shown) == expected

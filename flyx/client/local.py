@@ -14,12 +14,13 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Hashable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
+from urllib.parse import urlsplit
 
 from flyx.client import events
 from flyx.client.signaling import Signaling
@@ -114,7 +115,8 @@ async def make_room(
 
     Args:
         server: to be asked; None: none is.
-        serve: makes our own if there is no flyx server at `server`; None: then that is an error.
+        serve: makes our own if there is no flyx server at `server`, which nobody has named and is on this
+            computer; None: then that is an error.
         api_token: for `server`.
         tell: hears whether others can find our own server.
         hold: seconds for which we would like our place held while the connection is lost.
@@ -129,14 +131,16 @@ async def make_room(
             signaling = await _join(asked, stack, is_optional=serve is not None)
         if signaling is not None:
             assert server is not None
+            if serve is not None and (port := urlsplit(server).port):
+                # Nobody has named it on the other computer either. If it serves this one alone, so be it.
+                _begin(_announce(port, signaling.joined.room_id, lambda _: None), stack)
             yield Room(signaling, server, local=False)
             return
         assert serve is not None
         own = await stack.enter_async_context(serve())
         signaling = Signaling(own.url, None, Role.SENDER, api_token=own.api_token, hold=hold, direct=True)
         await stack.enter_async_context(signaling)
-        announcing = asyncio.create_task(_announce(own.port, signaling.joined.room_id, tell))
-        stack.push_async_callback(_end, announcing)
+        _begin(_announce(own.port, signaling.joined.room_id, tell), stack)
         yield Room(signaling, _url_for_others(own.port) or own.url, local=True)
 
 
@@ -151,9 +155,15 @@ async def _join(signaling: Signaling, stack: AsyncExitStack, *, is_optional: boo
         return None
 
 
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+def _begin(work: Coroutine[Any, Any, None], stack: AsyncExitStack) -> None:
+    """Do something until the stack is left."""
+    task = asyncio.create_task(work)
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(end)
 
 
 async def _announce(port: int, room_id: str, tell: Tell) -> None:

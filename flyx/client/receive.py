@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flyx.client import events
@@ -104,7 +104,7 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
                 on_event(events.Notice(f"{str(failure).rstrip('.')}. Trying another sender of that room."))
             on_event(events.RoomJoined(options.room_id, room.server, room.local))
             on_event(events.PeerJoined(_SENDER))
-            session = ReceiveSession(options, room.signaling, on_event)
+            session = ReceiveSession(replace(options, server=room.server), room.signaling, on_event)
             try:
                 await _run(session, room.signaling)
                 return
@@ -132,7 +132,7 @@ async def _run(session: ReceiveSession, signaling: Signaling) -> None:
         raise
 
 
-_OPEN = "This code has no words: the server is trusted to have connected us with the right sender."
+_OPEN = "This code has no words: {} is trusted to have connected us with the right sender."
 _KEPT = "What has arrived is kept: receive into the same directory again to go on from there."
 
 
@@ -249,7 +249,7 @@ class ReceiveSession:
         if self._reception.lost is None:
             self._on_event(events.PeerPaired(_SENDER))
             if paired.session is None and options.trust_server:
-                self._on_event(events.Notice(_OPEN))
+                self._on_event(events.Notice(_OPEN.format(options.server)))
 
     async def _password(self, wanted: WordsWanted) -> str:
         options = self._options

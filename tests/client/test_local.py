@@ -112,8 +112,13 @@ async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 
 async def test_a_server_that_is_there_is_used(network: Network) -> None:
-    async with Server(on_loopback()) as server, made(server.url) as room:
-        assert (room.server, room.local) == (server.url, False)
+    async with Server(on_loopback()) as server:
+        async with made(server.url) as room:
+            assert (room.server, room.local) == (server.url, False)
+            # One that nobody has named is found by others all the same.
+            assert (await network.announced.get()).port == server.port
+        async with make_room(server.url, None, None, ignore) as room:
+            assert (room.server, room.local) == (server.url, False)
     assert network.announced.empty()
 
 
