@@ -235,14 +235,14 @@ def test_a_computer_without_any_network_serves_itself(scene: Scene) -> None:
 
 
 def test_a_network_that_comes_later_is_used(scene: Scene) -> None:
-    scene.interface("left", "down")
-    scene.run("left", "ip", "address", "flush", "dev", "eth0")
-    sender = scene.send("left")
+    scene.interface("right", "down")
+    scene.run("right", "ip", "address", "flush", "dev", "eth0")
+    sender = scene.send("right")
     code = sender.code()
     sender.event("notice", lambda event: "no network" in event["message"])
-    scene.addresses("left", f"{ADDRESSES['left']}/24")
+    scene.addresses("right", f"{ADDRESSES['right']}/24")
     sender.event("notice", message="Others on this network can find this computer now.")
-    scene.receive("right", code).ends(0)
+    scene.receive("left", code).ends(0)
     sender.ends(0)
 
 
