@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from e2e.network import Network
-from e2e.processes import Flyx, FlyxProcess, need, sha256, write_random
+from e2e.processes import LONG, Flyx, FlyxProcess, need, sha256, write_random, write_sparse
 from flyx.signaling.local import LOCAL_PORTS
 
 ROOT = Path(__file__).parents[1]
@@ -279,6 +279,16 @@ def test_a_port_5353_that_another_program_keeps_is_told_and_the_own_computer_doe
         scene.receive("left", code, "in-left").ends(0)
         scene.receive("right", code, "in-right", "--server", url).ends(0)
         sender.ends(0)
+
+
+def test_a_sender_that_is_killed_ends_its_receivers_soon(scene: Scene) -> None:
+    scene.network.limit("left", 50)
+    sender = scene.start("left", "send", "--json", write_sparse(scene.file.with_name("large"), LONG))
+    receiver = scene.receive("right", sender.code())
+    receiver.mid_transfer()
+    sender.kill()
+    # Not before it is certain that nothing comes; with a server of its own it would be tried for 5 minutes.
+    receiver.fails(6, "connection_lost")
 
 
 @pytest.mark.parametrize("host", ["left", "third"])

@@ -12,6 +12,7 @@
     │   ├── SenderLeft
     │   ├── RoomFull
     │   ├── RoomLost
+    │   │   └── SenderGone
     │   ├── ServerRefused
     │   └── ServerProtocolError
     ├── PeerUnreachable           no path to the other side (exit 4)
@@ -209,6 +210,10 @@ class RoomLost(SignalingError):
 
     code = "room_lost"
     hint = "start again, with a new code"
+
+
+class SenderGone(RoomLost):
+    """The program of the sender has ended, and the room with it."""
 
 
 class ServerRefused(SignalingError):

@@ -23,10 +23,11 @@ from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 from flyx.client import events
-from flyx.client.signaling import Signaling
+from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import (
     NoSuchRoom,
     RoomNotFound,
+    SenderGone,
     ServerProtocolError,
     ServerUnreachable,
     SignalingError,
@@ -42,7 +43,7 @@ from flyx.signaling.local import (
     url_of_address,
     worth_trying,
 )
-from flyx.signaling.messages import Role
+from flyx.signaling.messages import Message, Role
 
 logger = logging.getLogger("flyx.client")
 
@@ -105,6 +106,26 @@ class Room:
     signaling: Signaling
     server: str
     local: bool
+
+
+class SignalingOfSender(Signaling):
+    """A room on a server that is the process of its sender, on this computer or its network."""
+
+    def __init__(self, url: str, room_id: str, hold: float) -> None:
+        super().__init__(url, room_id, Role.RECEIVER, hold=hold, direct=True)
+        self._address = _address_of(url)
+
+    async def receive(self) -> Message | Interrupted | Restored:
+        """As Signaling.receive().
+
+        Raises:
+            SenderGone: The connection is lost, and nothing listens there any more.
+        """
+        told = await super().receive()
+        if isinstance(told, Interrupted) and await _is_refused(*self._address):
+            # Other servers come back with what they knew. This one does not: its room ends with its process.
+            raise SenderGone
+        return told
 
 
 @asynccontextmanager
@@ -256,8 +277,9 @@ async def find_rooms(
 
 async def _enter(place: Place, room_id: str, stack: AsyncExitStack, hold: float) -> Signaling:
     async with asyncio.timeout(JOIN_TIMEOUT):
-        signaling = Signaling(place.url, room_id, Role.RECEIVER, hold=hold, direct=place.local)
-        return await stack.enter_async_context(signaling)
+        if place.local:
+            return await stack.enter_async_context(SignalingOfSender(place.url, room_id, hold))
+        return await stack.enter_async_context(Signaling(place.url, room_id, Role.RECEIVER, hold=hold))
 
 
 class _Search:
@@ -380,6 +402,26 @@ class _Search:
         await asyncio.sleep(number * REACH_DELAY)
         if await _accepts(address, found.port):
             self._add(Place(url_of_address(address, found.port), True, (found.label, found.port)))
+
+
+def _address_of(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return parts.hostname, parts.port
+
+
+async def _is_refused(address: str, port: int) -> bool:
+    """Whether a computer says that nothing listens there."""
+    try:
+        async with asyncio.timeout(REACH_TIMEOUT):
+            _, writer = await asyncio.open_connection(address, port)
+    except ConnectionRefusedError:
+        return True
+    except (OSError, TimeoutError):
+        return False
+    writer.transport.abort()
+    return False
 
 
 async def _accepts(address: str, port: int) -> bool:

@@ -16,6 +16,7 @@ class Network:
     def __init__(self, port: int) -> None:
         self.target = port
         self.url = ""
+        self.listener: asyncio.Server
         # Bytes towards the client are read and lost, but for the answers to handshakes.
         self.deaf = False
         # So are bytes towards the server.
@@ -62,6 +63,11 @@ class Network:
         size = sum(len(serialize(message)) for message in messages)
         await until(lambda: self.swallowed >= size)
 
+    def close(self) -> None:
+        """End all connections, and take no more."""
+        self.listener.close()
+        self.cut()
+
     def cut(self) -> None:
         """End all connections at once."""
         for writer in self._writers:
@@ -71,11 +77,10 @@ class Network:
 @asynccontextmanager
 async def network(port: int) -> AsyncIterator[Network]:
     net = Network(port)
-    listener = await asyncio.start_server(net.serve, "127.0.0.1", 0)
-    net.url = f"ws://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    net.listener = await asyncio.start_server(net.serve, "127.0.0.1", 0)
+    net.url = f"ws://127.0.0.1:{net.listener.sockets[0].getsockname()[1]}"
     try:
         yield net
     finally:
-        net.cut()
-        listener.close()
-        await listener.wait_closed()
+        net.close()
+        await net.listener.wait_closed()
