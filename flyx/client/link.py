@@ -10,7 +10,8 @@ from flyx.client.failures import failure_of
 from flyx.client.signaling import Signaling
 from flyx.client.tunnel import TunnelSocket, open_tunnel
 from flyx.errors import FlyxError
-from flyx.rtc.peer import IceCandidateInit, PeerConnection, TurnServer
+from flyx.rtc.peer import IceCandidateInit, PeerConnection
+from flyx.rtc.servers import TurnServer
 from flyx.signaling.messages import (
     Answer,
     AnswerData,

@@ -26,6 +26,7 @@ from OpenSSL import SSL
 
 from flyx.net.udp import MAX_RUN_SIZE, MAX_SEGMENTS, Address, UdpTransport
 from flyx.rtc.seam import dtls as seam
+from flyx.rtc.seam.relayed import RelayTransport
 
 MAX_PACKET_SIZE = 16_384
 """Bytes in the largest packet: that of a record's plaintext (RFC 6347 §4.3.1)."""
@@ -94,7 +95,9 @@ class DtlsBatcher:
     def backlog(self) -> int:
         """Bytes that wait for room in our own socket: sending more now only makes the queue longer."""
         transport = self._path.transport if self._path else None
-        return transport.get_write_buffer_size() if isinstance(transport, UdpTransport) else 0
+        if isinstance(transport, UdpTransport | RelayTransport):
+            return transport.get_write_buffer_size()
+        return 0
 
     @property
     def never_fragments(self) -> bool:

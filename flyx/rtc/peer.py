@@ -15,15 +15,18 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 
 from aiortc import RTCConfiguration, RTCDataChannel, RTCIceCandidate, RTCSessionDescription
-from aiortc.rtcicetransport import parse_stun_turn_uri
 from aiortc.sdp import candidate_to_sdp
 
 from flyx.errors import FlyxError, PeerUnreachable, RemoteProtocolError
 from flyx.net.interfaces import offered_addresses
+from flyx.rtc import servers
 from flyx.rtc.attempts import OK, Attempts, ServerAttempt, failure_outcome
 from flyx.rtc.description import MAX_REMOTE_CANDIDATES, MDNS_SUFFIX, RemoteCandidates, judge
 from flyx.rtc.driver import make_peer_connection
-from flyx.rtc.seam import dtls, ice, tunnel, turn
+from flyx.rtc.policy import ANY_PATH, IcePolicy
+from flyx.rtc.relays import gather_relayed_candidates
+from flyx.rtc.seam import dtls, ice, tunnel
+from flyx.rtc.servers import StunAddress, TurnServer
 from flyx.rtc.tunnel import DatagramSocket
 
 logger = logging.getLogger("flyx.rtc")
@@ -31,14 +34,8 @@ logger = logging.getLogger("flyx.rtc")
 CONNECT_TIMEOUT = 20.0
 """Seconds from the descriptions to open channels. ICE gives up before, once every pair has failed."""
 
-STUN_SERVERS_ASKED = 3
-"""Of the STUN servers that we are told, so many are asked, all at once."""
-
 TUNNEL_PATIENCE = 5.0
 """Seconds from the descriptions to the last resort, a tunnel through the signaling server."""
-
-TURN_SERVERS_ASKED = 2
-"""The same for TURN servers; each costs an allocation there."""
 
 MAX_EARLY_MESSAGES = 64
 MAX_EARLY_BYTES = 4 << 20
@@ -70,19 +67,6 @@ class CandidatePair:
     local: str
     remote: str
     tunnelled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TurnServer:
-    """A TURN server (RFC 8656) and what it is to be told.
-
-    Attributes:
-        url: "turn:host:port?transport=udp" or "turns:…" (RFC 7065).
-    """
-
-    url: str
-    username: str
-    credential: str
 
 
 class ChannelListener(Protocol):
@@ -181,6 +165,7 @@ class PeerConnection:
         turn_servers: Sequence[TurnServer] = (),
         congestion: str | None = None,
         addresses: Sequence[str] | None = None,
+        policy: IcePolicy = ANY_PATH,
         open_tunnel: Callable[[], Awaitable[DatagramSocket | None]] | None = None,
     ) -> None:
         """Args:
@@ -192,17 +177,23 @@ class PeerConnection:
         turn_servers: to be reached through when there is no other path.
         congestion: name of the congestion control; None for the default.
         addresses: of this machine, to be offered to the peer, the best first; None for those that suit.
+        policy: which paths may be used.
         open_tunnel: opens the last resort, which the peer does as well; None if there is none.
         """
         self._labels = labels
-        self._addresses = addresses
-        self._stun_servers = _stun_servers(stun_urls)
-        self._turn_servers = _turn_servers(turn_servers)
+        self._addresses = [] if policy.relay_only else addresses
+        self._policy = policy
+        self._stun_servers, malformed = servers.stun_servers([] if policy.relay_only else stun_urls)
+        self._turn_servers, unusable = servers.turn_servers([] if policy.no_relay else turn_servers)
         # By URL, those that are asked or have been.
         self._servers: dict[str, ServerAttempt] = {}
-        self._open_tunnel = open_tunnel
+        self._open_tunnel = None if policy.no_relay else open_tunnel
         # Both descriptions are there.
         self._described = asyncio.Event()
+        for each in malformed:
+            self._note(ServerAttempt(each.url, "stun", f"cannot be asked: {each.reason}"))
+        for each in unusable:
+            self._note(ServerAttempt(each.url, "turn", f"cannot be asked: {each.reason}"))
         self._on_candidate = on_candidate
         self._min_message_size = min_message_size
         # What the peer accepts; set by its description.
@@ -392,7 +383,13 @@ class PeerConnection:
         for host in hosts:
             self._on_candidate(_candidate_init(host))
         asked = [asyncio.create_task(self._trickle_from(server)) for server in self._stun_servers]
-        asked += [asyncio.create_task(self._trickle_through(server)) for server in self._turn_servers]
+        asked.append(
+            asyncio.create_task(
+                gather_relayed_candidates(
+                    self._pc, self._turn_servers, self._policy, self._tell_candidate, self._note
+                )
+            )
+        )
         if self._open_tunnel is not None:
             # Until it is decided, candidates may follow, for the peer as well: ICE does not fail.
             asked.append(asyncio.create_task(self._tunnel(self._open_tunnel)))
@@ -405,22 +402,20 @@ class PeerConnection:
         self._gathered = True
         await self._end_candidates()
 
-    async def _trickle_from(self, server: tuple[str, int]) -> None:
-        url = f"stun:{server[0]}:{server[1]}"
-        self._servers[url] = ServerAttempt(url, "stun")
+    async def _trickle_from(self, server: StunAddress) -> None:
+        self._note(ServerAttempt(server.url, "stun"))
         try:
-            await ice.gather_server_reflexive(
-                self._pc, server, lambda candidate: self._on_candidate(_candidate_init(candidate))
-            )
+            await ice.gather_server_reflexive(self._pc, (server.host, server.port), self._tell_candidate)
         except OSError as error:
-            self._servers[url] = ServerAttempt(url, "stun", failure_outcome(error))
+            self._note(ServerAttempt(server.url, "stun", failure_outcome(error)))
         else:
-            self._servers[url] = ServerAttempt(url, "stun", OK)
+            self._note(ServerAttempt(server.url, "stun", OK))
 
-    async def _trickle_through(self, server: turn.Relay) -> None:
-        candidate = await turn.relayed_candidate(self._pc, server)
-        if candidate is not None:
-            self._on_candidate(_candidate_init(candidate))
+    def _note(self, attempt: ServerAttempt) -> None:
+        self._servers[attempt.url] = attempt
+
+    def _tell_candidate(self, candidate: RTCIceCandidate) -> None:
+        self._on_candidate(_candidate_init(candidate))
 
     async def _tunnel(self, open_tunnel: Callable[[], Awaitable[DatagramSocket | None]]) -> None:
         """Have a tunnel when no other path has been found in time."""
@@ -470,37 +465,6 @@ def _is_end(candidate: str | None) -> bool:
 
 
 _WORDS = {"failed": "could not be made", "closed": "was closed"}
-
-
-def _stun_servers(urls: Sequence[str]) -> list[tuple[str, int]]:
-    """Return (host, port) of the first STUN servers among these URLs; malformed ones are skipped."""
-    servers = []
-    for url in urls:
-        try:
-            parsed = parse_stun_turn_uri(url)
-        except ValueError:
-            continue
-        if parsed["scheme"] == "stun":
-            servers.append((parsed["host"], parsed["port"]))
-    return servers[:STUN_SERVERS_ASKED]
-
-
-def _turn_servers(servers: Sequence[TurnServer]) -> list[turn.Relay]:
-    """Return the first TURN servers that can be reached; malformed URLs are skipped."""
-    relays = []
-    for server in servers:
-        try:
-            parsed = parse_stun_turn_uri(server.url)
-        except ValueError:
-            continue
-        # aioice speaks DTLS to no server (RFC 7350).
-        if parsed["scheme"] == "turn" or (parsed["scheme"], parsed.get("transport")) == ("turns", "tcp"):
-            address = parsed["host"], parsed["port"]
-            secure = parsed["scheme"] == "turns"
-            relays.append(
-                turn.Relay(address, server.username, server.credential, parsed["transport"], secure=secure)
-            )
-    return relays[:TURN_SERVERS_ASKED]
 
 
 def _candidate_init(candidate: RTCIceCandidate) -> IceCandidateInit:

@@ -16,7 +16,6 @@ from aiortc import (
     RTCCertificate,
     RTCDtlsTransport,
     RTCIceGatherer,
-    RTCIceServer,
     RTCIceTransport,
     RTCIceTransportPolicy,
 )
@@ -27,6 +26,8 @@ from flyx.net.loop import new_event_loop
 from flyx.net.udp import UdpTransport
 from flyx.rtc.dtls import MAX_PACKET_SIZE, DtlsBatcher
 from flyx.rtc.seam import dtls as seam
+from flyx.rtc.seam import turn
+from flyx.rtc.seam.relayed import RelayTransport, use_allocation
 from tests.effort import share
 from tests.rtc.relay import Relay
 
@@ -76,25 +77,33 @@ class End:
         return seam.nominated_path(self.dtls).protocol
 
 
+def udp_socket() -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
 def ice_of(dtls: RTCDtlsTransport) -> Any:
     return dtls.transport.iceGatherer._connection
 
 
-async def unconnected(relay: RTCIceServer | None = None) -> tuple[RTCDtlsTransport, RTCDtlsTransport]:
+async def unconnected(relay: Relay | None = None) -> tuple[RTCDtlsTransport, RTCDtlsTransport]:
     """Two transports whose ICE is connected, before their handshake; the first is the DTLS server.
 
     Args:
         relay: a TURN server, which the first one then sends through.
     """
-    gatherers = [
-        RTCIceGatherer([relay], RTCIceTransportPolicy.RELAY) if relay else RTCIceGatherer([]),
-        RTCIceGatherer([]),
-    ]
+    policy = RTCIceTransportPolicy.RELAY if relay else RTCIceTransportPolicy.ALL
+    gatherers = [RTCIceGatherer([], policy), RTCIceGatherer([])]
     ices = [RTCIceTransport(gatherer) for gatherer in gatherers]
     ice_of_first: Any = gatherers[0]._connection
     ice_of_first.ice_controlling = True
     for gatherer in gatherers:
         await gatherer.gather()
+    if relay:
+        client = turn.open_udp("anyone", "secret", ("127.0.0.1", await relay.listen()), udp_socket())
+        await client.allocate(None)
+        use_allocation(ice_of_first, client, False, 65535)
     for ice, other in zip(ices, reversed(gatherers), strict=True):
         for candidate in [*other.getLocalCandidates(), None]:
             await ice.addRemoteCandidate(candidate)
@@ -117,7 +126,7 @@ async def stop(*transports: RTCDtlsTransport) -> None:
 
 
 @contextlib.asynccontextmanager
-async def pair(batched: bool = True, relay: RTCIceServer | None = None) -> AsyncIterator[tuple[End, End]]:
+async def pair(batched: bool = True, relay: Relay | None = None) -> AsyncIterator[tuple[End, End]]:
     transports = await unconnected(relay)
     await shake_hands(*transports)
     ends = [End(dtls, DtlsBatcher(dtls, batched=batched)) for dtls in transports]
@@ -525,8 +534,8 @@ def test_packets_pass_through_a_relay_both_ways(runner: asyncio.Runner, batched:
 
     async def scenario() -> None:
         relay = Relay()
-        async with pair(batched, await relay.start()) as ends:
-            assert seam.nominated_path(ends[0].dtls).transport.get_extra_info("socket") is None
+        async with pair(batched, relay) as ends:
+            assert isinstance(seam.nominated_path(ends[0].dtls).transport, RelayTransport)
             before = relay.relayed
             for end in ends:
                 end.batcher.send(packets)

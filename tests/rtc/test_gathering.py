@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from aioice import stun
 
+from flyx.rtc import relays
 from flyx.rtc.attempts import NO_ANSWER, OK, PairState
-from flyx.rtc.peer import CandidatePair, IceCandidateInit, PeerConnection, TurnServer
+from flyx.rtc.peer import CandidatePair, IceCandidateInit, PeerConnection
 from flyx.rtc.seam import connection as seam_connection
-from flyx.rtc.seam import ice, turn
+from flyx.rtc.seam import ice
+from flyx.rtc.servers import TurnServer
 from tests.rtc.relay import Relay
 from tests.rtc.test_peer import Ear
 
@@ -112,13 +114,13 @@ async def test_a_relay_that_comes_after_the_peer_s_last_candidate_is_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Between an IPv6 address and an IPv4 address there is no other way than the relay.
-    allocate, ended = turn.relayed_candidate, asyncio.Event()
+    resolve, ended = relays.resolve, asyncio.Event()
 
-    async def late(*arguments: Any) -> Any:
+    async def late(*arguments: Any, **options: Any) -> Any:
         await ended.wait()
-        return await allocate(*arguments)
+        return await resolve(*arguments, **options)
 
-    monkeypatch.setattr(turn, "relayed_candidate", late)
+    monkeypatch.setattr(relays, "resolve", late)
     of_left: Told = asyncio.Queue()
     of_right: Told = asyncio.Queue()
     relay = Relay()

@@ -13,10 +13,11 @@ import pytest
 from aioice import stun
 
 from flyx.errors import PeerUnreachable, RemoteProtocolError, TransferInterrupted
-from flyx.rtc import description, peer
-from flyx.rtc.peer import Channel, IceCandidateInit, PeerConnection, TurnServer
+from flyx.rtc import description, peer, relays
+from flyx.rtc.peer import Channel, IceCandidateInit, PeerConnection
 from flyx.rtc.seam import ice
 from flyx.rtc.seam.connection import MAX_LEARNED_CANDIDATES
+from flyx.rtc.servers import TurnServer
 
 LABELS = ("control", "data")
 
@@ -325,7 +326,10 @@ async def test_closing_while_connecting_is_clean() -> None:
 @pytest.mark.parametrize(
     "url", ["turn:", "stun:127.0.0.1", "turns:127.0.0.1?transport=udp", "turn:127.0.0.1:1?transport=tcp", "x"]
 )
-async def test_a_turn_server_that_cannot_be_used_is_done_without(url: str) -> None:
+async def test_a_turn_server_that_cannot_be_used_is_done_without(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relays, "ALLOCATION_TIMEOUT", 0.1)
     told: asyncio.Queue[IceCandidateInit | None] = asyncio.Queue()
     made = PeerConnection(LABELS, [], told.put_nowait, turn_servers=[TurnServer(url, "user", "password")])
     try:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import struct
 from importlib.metadata import requires, version
 from typing import Any
 
-import pytest
 from aioice import Candidate, Connection
-from aioice.ice import StunProtocol
-from aioice.turn import TurnClientUdpProtocol, TurnTransport
+from aioice.turn import TurnClientMixin
 from aiortc import (
     RTCConfiguration,
     RTCDataChannel,
@@ -23,13 +19,6 @@ from OpenSSL import SSL
 
 from flyx.rtc.driver import make_peer_connection
 from flyx.rtc.seam import connection, dtls, ice, sctp, tunnel, turn
-from tests.rtc.relay import Relay
-
-
-def turn_client() -> TurnClientUdpProtocol:
-    return TurnClientUdpProtocol(
-        ("127.0.0.1", 3478), "anyone", "secret", lifetime=600, channel_refresh_time=500
-    )
 
 
 async def test_every_private_name_exists_in_the_installed_release() -> None:
@@ -47,7 +36,7 @@ async def test_every_private_name_exists_in_the_installed_release() -> None:
             RTCDataChannel: channel,
             RTCPeerConnection: pc,
             RTCSctpTransport: pc.sctp,
-            TurnTransport: TurnTransport(turn_client()),
+            TurnClientMixin: turn.TurnClient("anyone", "secret"),
             SSL.Connection: ssl,
             Candidate: Candidate.from_sdp("1 1 udp 1 192.0.2.1 9 typ host"),
         }
@@ -84,45 +73,3 @@ async def test_openssl_has_the_functions_that_a_record_layer_is_used_with() -> N
     # Memory BIOs, which pyOpenSSL makes for a connection without a socket.
     assert connection._into_ssl is not None
     assert connection._from_ssl is not None
-
-
-class Listener(asyncio.DatagramProtocol):
-    def __init__(self) -> None:
-        self.datagrams: list[tuple[bytes, Any]] = []
-        self.ends: list[Exception | None] = []
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        self.datagrams.append((data, addr))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.ends.append(exc)
-
-
-async def test_what_a_relay_brings_goes_where_it_is_redirected() -> None:
-    inner, listener = turn_client(), Listener()
-    protocol = StunProtocol(Connection(ice_controlling=True))
-    relayed: Any = TurnTransport(inner)
-    protocol.connection_made(relayed)
-    inner.receiver = protocol
-    inner.channel_to_peer[0x4000] = ("192.0.2.1", 7)
-    dtls.redirect_datagrams(protocol, listener)
-    inner.datagram_received(struct.pack("!HH", 0x4000, 5) + b"hello", ("127.0.0.1", 3478))
-    inner.connection_lost(None)
-    assert listener.datagrams == [(b"hello", ("192.0.2.1", 7))]
-    assert listener.ends == [None]
-
-
-async def test_a_relay_that_has_gone_silent_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "RELAY_FAREWELL", 0.01)
-    server = Relay()
-    pc = make_peer_connection(RTCConfiguration(iceServers=[]))
-    pc.createDataChannel("any")
-    await ice.gather_host_candidates(pc, [])
-    port = await server.listen()
-    relay = turn.Relay(("127.0.0.1", port), "anyone", "secret", transport="udp", secure=False)
-    assert await turn.relayed_candidate(pc, relay) is not None
-    server.close()
-    # aioice alone would ask it to let us go for a minute.
-    async with asyncio.timeout(5.0):
-        await pc.close()
-    assert {task for task in asyncio.all_tasks() if "aioice" in repr(task)} == set()

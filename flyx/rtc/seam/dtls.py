@@ -8,18 +8,17 @@ from typing import Any
 
 from aioice import Connection
 from aioice.ice import StunProtocol
-from aioice.turn import TurnTransport
 from aiortc import RTCDtlsTransport, RTCPeerConnection
 from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
 
 from flyx.rtc.seam.connection import COMPONENT, IceConnection
 from flyx.rtc.seam.ice import connection_below, connection_of
+from flyx.rtc.seam.relayed import RelayTransport
 
 PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
     RTCDtlsTransport: ("_ssl",),
     Connection: ("_nominated", "_protocols", "_queue"),
-    TurnTransport: ("_TurnTransport__inner_protocol",),
     SSL.Connection: ("_ssl", "_into_ssl", "_from_ssl"),
 }
 """Attributes that instances of these classes have and this module uses."""
@@ -106,10 +105,7 @@ def datagram_protocols(dtls: RTCDtlsTransport) -> list[asyncio.DatagramProtocol]
 def redirect_datagrams(protocol: asyncio.DatagramProtocol, receiver: asyncio.DatagramProtocol) -> None:
     """Have the transport of an ICE protocol deliver to this receiver instead, and tell it of its end."""
     assert isinstance(protocol, StunProtocol)
-    if isinstance(protocol.transport, TurnTransport):
-        protocol.transport._TurnTransport__inner_protocol.receiver = receiver  # type: ignore[attr-defined]
-    else:
-        protocol.transport.set_protocol(receiver)
+    protocol.transport.set_protocol(receiver)
 
 
 def take_queued_datagrams(dtls: RTCDtlsTransport) -> list[bytes]:
@@ -139,9 +135,9 @@ def socket_addresses(pc: RTCPeerConnection) -> tuple[tuple[Any, ...], tuple[Any,
     pair = connection_of(pc)._nominated.get(COMPONENT)
     if pair is None:
         return None
-    transport, remote = pair.protocol.transport, pair.remote_addr
-    if isinstance(transport, TurnTransport):
-        inner = transport._TurnTransport__inner_protocol  # type: ignore[attr-defined]
-        transport, remote = inner.transport, inner.server
-    local = transport.get_extra_info("sockname")
+    transport = pair.protocol.transport
+    if isinstance(transport, RelayTransport):
+        local, remote = transport.addresses
+    else:
+        local, remote = transport.get_extra_info("sockname"), pair.remote_addr
     return (local, remote) if isinstance(local, tuple) and local else None
