@@ -41,7 +41,7 @@ class Link:
         self._target_id = target_id
         # Whom a tunnel would lead to; a receiver knows that by the offer.
         self._peer_id = target_id
-        servers = signaling.joined.ice_servers
+        servers = signaling.ice_servers
         urls = [url for server in servers for url in server.urls]
         turn = [
             TurnServer(url, server.username, server.credential)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from flyx.errors import ServerProtocolError
 from flyx.signaling.codes import is_room_id
@@ -10,6 +11,7 @@ from flyx.signaling.messages import (
     Answer,
     Disconnect,
     IceCandidate,
+    IceServer,
     Join,
     JoinData,
     JoinedData,
@@ -41,8 +43,6 @@ def check_joined(joined: JoinedData, room_id: str | None, role: Role, claim: Joi
         ServerProtocolError: It does not. The reason never repeats what the server wrote.
     """
     limits = joined.limits
-    urls = [url for server in joined.ice_servers for url in server.urls]
-    credentials = [text for server in joined.ice_servers for text in (server.username, server.credential)]
     ids = [joined.client_id, *(peer.client_id for peer in joined.peers)]
     # What can have been taken from us of an earlier session; of a new one nothing.
     resumable = claim is not None and claim.received is not None
@@ -59,14 +59,34 @@ def check_joined(joined: JoinedData, room_id: str | None, role: Role, claim: Joi
         "a time of expiry that is none": not 0 <= (joined.expires_at or 0) < 2**53,
         "peers of the same role": any(peer.role is role for peer in joined.peers),
         "too many peers": len(joined.peers) > (MAX_PEERS if role is Role.SENDER else 1),
-        "too many ICE servers": len(urls) > MAX_ICE_URLS,
-        "the URL of an ICE server that is none": not all(_ICE_URL.fullmatch(url) for url in urls),
-        "credentials that are not text": not all((text or "").isprintable() for text in credentials),
         "limits that let nothing through": limits.max_message_size < 1 or limits.max_clients < 2,
     }
     for fault, there in faults.items():
         if there:
             raise ServerProtocolError(reason=f"its `joined` has {fault}")
+    check_ice_servers(joined.ice_servers, "joined")
+
+
+def check_ice_servers(servers: Sequence[IceServer], kind: str) -> None:
+    """Check what the server has our connections ask.
+
+    Args:
+        servers: As the grammar has them.
+        kind: Type of the message that they came in.
+
+    Raises:
+        ServerProtocolError: No server can mean that.
+    """
+    urls = [url for server in servers for url in server.urls]
+    credentials = [text for server in servers for text in (server.username, server.credential)]
+    faults = {
+        "too many ICE servers": len(urls) > MAX_ICE_URLS,
+        "the URL of an ICE server that is none": not all(_ICE_URL.fullmatch(url) for url in urls),
+        "credentials that are not text": not all((text or "").isprintable() for text in credentials),
+    }
+    for fault, there in faults.items():
+        if there:
+            raise ServerProtocolError(reason=f"its `{kind}` has {fault}")
 
 
 def check_message(message: Join | Offer | Answer | IceCandidate | Disconnect, role: Role) -> None:

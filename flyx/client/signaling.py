@@ -27,7 +27,7 @@ from typing import Self, assert_never
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from flyx.client.server_messages import check_joined, check_message
+from flyx.client.server_messages import check_ice_servers, check_joined, check_message
 from flyx.client.websocket import PING_TIMEOUT, open_websocket, unreachable, wanted_pause, websocket_url
 from flyx.errors import (
     FlyxError,
@@ -50,6 +50,7 @@ from flyx.signaling.messages import (
     Disconnect,
     DisconnectData,
     IceCandidate,
+    IceServer,
     Join,
     JoinData,
     JoinedData,
@@ -60,6 +61,7 @@ from flyx.signaling.messages import (
     PairedData,
     Ping,
     Pong,
+    RefreshIceServers,
     Role,
     encoded_size,
 )
@@ -75,6 +77,9 @@ MAX_OUTGOING_SIZE = 4 << 20
 """Messages, and bytes of them, that wait for a connection to take them: more than the offers to a full room
 of 256 clients with all candidates. If more wait, all are dropped and the session begins anew, as after a
 loss: a server that makes us speak and does not read fills no memory."""
+
+MIN_REFRESH_PAUSE = 1.0
+"""Seconds between two requests for newer ICE servers, however short their credentials are good."""
 
 # RFC 6455 §7.4.1. Not a goodbye, which 1000 would be.
 _GOING_AWAY = 1001
@@ -176,6 +181,9 @@ class Signaling:
         self._direct = direct
         # What the server last said of our place. Set by __aenter__; new after each Restored.
         self.joined: JoinedData
+        # What connections may ask; its credentials are never older than half of what they are good for.
+        self.ice_servers: tuple[IceServer, ...] = ()
+        self._refresh: asyncio.TimerHandle | None = None
         # None while the connection is lost.
         self._socket: ClientConnection | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -253,6 +261,9 @@ class Signaling:
                     self._told = data.message
                 case Pong():
                     pass
+                case RefreshIceServers(data=data):
+                    check_ice_servers(data.ice_servers, message.type)
+                    self._take_ice_servers(data.ice_servers, data.ice_servers_ttl)
                 case Join() | Offer() | Answer() | IceCandidate() | Disconnect():
                     check_message(message, self._role)
                     self._received += 1
@@ -261,6 +272,21 @@ class Signaling:
                     raise ServerProtocolError(reason=f"`{message.type}` in the middle")
                 case _:
                     assert_never(message)
+
+    def _take_ice_servers(self, servers: tuple[IceServer, ...], ttl: float | None) -> None:
+        """Use these from now on, and ask for newer ones in time: the ttl is the credentials' (s)."""
+        self.ice_servers = servers
+        if self._refresh is not None:
+            self._refresh.cancel()
+            self._refresh = None
+        if ttl is not None:
+            pause = max(ttl / 2, MIN_REFRESH_PAUSE)
+            self._refresh = asyncio.get_running_loop().call_later(pause, self._ask_ice_servers, ttl)
+
+    def _ask_ice_servers(self, ttl: float) -> None:
+        self.post(RefreshIceServers())
+        # If no answer comes, we ask again.
+        self._take_ice_servers(self.ice_servers, ttl)
 
     def tell_paired(self, client_id: str) -> None:
         """Tell the server that a receiver has paired: it keeps its place, also when the room is full."""
@@ -456,11 +482,14 @@ class Signaling:
         if joined.wants_paired and not joined.recovered:
             self._tell_all_paired()
         self._route = Route(socket.local_address, socket.remote_address)
+        self._take_ice_servers(joined.ice_servers, joined.ice_servers_ttl)
         self._writer = asyncio.create_task(self._write(socket))
 
     async def _drop_socket(self) -> None:
         socket, writer = self._socket, self._writer
         self._socket = self._writer = None
+        # Those of the next `joined` are new.
+        self._take_ice_servers(self.ice_servers, None)
         if writer is not None:
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)

@@ -25,7 +25,7 @@ from flyx.server.metrics import LOCAL, REMOTE, Metrics
 from flyx.server.seat import Outlet, Seat
 from flyx.server.store import AWAY, RoomStore, SeeTo, StoreAway, Wanted, always
 from flyx.server.tunnels import Tunnels
-from flyx.server.turn import credentials
+from flyx.server.turn import ice_servers
 from flyx.signaling.codes import draw_room_id
 from flyx.signaling.commands import (
     Admit,
@@ -50,7 +50,7 @@ from flyx.signaling.messages import (
     Error,
     ErrorCode,
     IceCandidate,
-    IceServer,
+    IceServersData,
     JoinData,
     Joined,
     Message,
@@ -113,7 +113,6 @@ class Hub:
         # Set while there is no connection.
         self._quiet = asyncio.Event()
         self._quiet.set()
-        self._ice_servers = tuple(IceServer(urls=(url,)) for url in config.stun_urls)
 
     @property
     def client_count(self) -> int:
@@ -222,10 +221,8 @@ class Hub:
         if self.stopping:
             return None
         client_id = str(uuid4())
-        ice_servers = self._ice_servers_for(client_id)
-        command = Enter(
-            client_id, _new_token(), role, ice_servers=ice_servers, address=address, hold=hold
-        )
+        ice = self.ice_servers(client_id)
+        command = Enter(client_id, _new_token(), role, ice=ice, address=address, hold=hold)
         return await self._admit(outlet, room_id, command)
 
     async def resume(self, outlet: Outlet, room_id: str, claim: JoinData) -> Seat | None:
@@ -241,7 +238,7 @@ class Hub:
             _new_token(),
             received=claim.received,
             handover=handover,
-            ice_servers=self._ice_servers_for(claim.client_id),
+            ice=self.ice_servers(claim.client_id),
         )
         admitted = await self._admit(outlet, room_id, command)
         if admitted is None and handover is not None:
@@ -276,10 +273,9 @@ class Hub:
         self._goodbyes.add(task)
         task.add_done_callback(self._goodbyes.discard)
 
-    def _ice_servers_for(self, client_id: str) -> tuple[IceServer, ...]:
-        if self.config.turn is None:
-            return self._ice_servers
-        return (*self._ice_servers, credentials(self.config.turn, client_id, self.clock()))
+    def ice_servers(self, client_id: str) -> IceServersData:
+        """Return what the connections of a client may ask, with credentials that begin to be good now."""
+        return ice_servers(self.config.stun_urls, self.config.turn, client_id, self.clock())
 
     async def _take_over(
         self, outlet: Outlet, room_id: str, client_id: str, token: str

@@ -13,7 +13,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 
-from flyx.signaling.messages import IceServer
+from flyx.signaling.messages import IceServer, IceServersData
 
 DEFAULT_TTL = 3600.0
 
@@ -44,3 +44,22 @@ def credentials(config: TurnConfig, client_id: str, now: float) -> IceServer:
     username = f"{int(now + config.ttl)}:{client_id}"
     digest = hmac.new(config.secret.encode(), username.encode(), hashlib.sha1).digest()
     return IceServer(urls=config.urls, username=username, credential=base64.b64encode(digest).decode())
+
+
+def ice_servers(
+    stun_urls: tuple[str, ...], config: TurnConfig | None, client_id: str, now: float
+) -> IceServersData:
+    """Return what the connections of one client may ask: STUN servers, and the TURN service if there is one.
+
+    Args:
+        stun_urls: "stun:host:port" (RFC 7064).
+        config: The TURN service; None: there is none.
+        client_id: See credentials().
+        now: Unix time.
+    """
+    servers = tuple(IceServer(urls=(url,)) for url in stun_urls)
+    if config is None:
+        return IceServersData(ice_servers=servers)
+    return IceServersData(
+        ice_servers=(*servers, credentials(config, client_id, now)), ice_servers_ttl=config.ttl
+    )

@@ -42,6 +42,7 @@ from flyx.signaling.messages import (
     Paired,
     Ping,
     Pong,
+    RefreshIceServers,
     Relayed,
     Role,
     error_message,
@@ -352,6 +353,10 @@ class _Session:
                 if self._may_relay(self._seat, message, now):
                     return self._hub.relay(self._seat, message)
                 self._seat.count()
+            case RefreshIceServers(data=data) if not data.ice_servers:
+                if self._seat is not None:
+                    servers = self._hub.ice_servers(self._seat.client_id)
+                    self._connection.send(serialize(RefreshIceServers(data=servers)))
             case Ping():
                 self._connection.send(_PONG)
             case Pong():
@@ -362,7 +367,7 @@ class _Session:
                 self._connection.leave(message.data.reason or LEFT)
             case Join() if message.data.role is None:
                 self._complain(ErrorCode.UNEXPECTED_TYPE, "join resumes a session, as the first message")
-            case Joined() | Join() | Error():
+            case Joined() | Join() | RefreshIceServers() | Error():
                 self._complain(ErrorCode.UNEXPECTED_TYPE, f"clients do not send {message.type}")
             case _:
                 assert_never(message)

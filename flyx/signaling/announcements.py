@@ -14,7 +14,7 @@ from flyx.signaling.messages import (
     DisconnectData,
     IceCandidate,
     IceCandidateData,
-    IceServer,
+    IceServersData,
     Join,
     JoinData,
     Joined,
@@ -35,7 +35,7 @@ def joined_of(
     room_id: str,
     expires_at: float | None,
     resume_token: str,
-    ice_servers: tuple[IceServer, ...],
+    ice: IceServersData,
     recovered: bool,
     received: int,
     max_clients: int,
@@ -46,6 +46,7 @@ def joined_of(
     Args:
         member: Who has come.
         peers: Those it can talk to.
+        ice: What its connections may ask.
         expires_at: Unix time from which the room ends without a sender; None: never.
         received: Messages that were taken from it in this session.
         held_for: Seconds for which its place is held after its connection was lost.
@@ -61,7 +62,8 @@ def joined_of(
             expires_at=expires_at,
             wants_paired=member.role is Role.SENDER,
             peers=as_peers(peers),
-            ice_servers=ice_servers,
+            ice_servers=ice.ice_servers,
+            ice_servers_ttl=ice.ice_servers_ttl,
             limits=Limits(max_message_size=MAX_MESSAGE_SIZE, max_clients=max_clients, grace=held_for),
         )
     )

@@ -8,7 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flyx.signaling.members import Member, Traffic
-from flyx.signaling.messages import CloseCode, ErrorCode, IceServer, Joined, Message, Paired, Relayed, Role
+from flyx.signaling.messages import (
+    NO_ICE_SERVERS,
+    CloseCode,
+    ErrorCode,
+    IceServersData,
+    Joined,
+    Message,
+    Paired,
+    Relayed,
+    Role,
+)
 
 # Commands.
 
@@ -22,7 +32,7 @@ class Enter:
         resume_token: New and secret; the client gets it, the room keeps its hash.
         role: The only role that it will have; None: whichever is free.
         node: The process that holds the connection.
-        ice_servers: To be handed to it.
+        ice: To be handed to it.
         address: What its address counts as, of at most MAX_ADDRESS_LENGTH characters.
         hold: Seconds for which it would like its place held after its connection was lost.
     """
@@ -31,7 +41,7 @@ class Enter:
     resume_token: str
     role: Role | None = None
     node: str = ""
-    ice_servers: tuple[IceServer, ...] = ()
+    ice: IceServersData = NO_ICE_SERVERS
     address: str = ""
     hold: float = 0.0
 
@@ -47,7 +57,7 @@ class Resume:
         received: Messages that it has seen; None: it does not count.
         handover: What went over its older connection, if that is known to be over: (generation, traffic).
         node: The process that holds the connection.
-        ice_servers: To be handed to it.
+        ice: To be handed to it.
     """
 
     client_id: str
@@ -56,7 +66,7 @@ class Resume:
     received: int | None = None
     handover: tuple[int, Traffic] | None = None
     node: str = ""
-    ice_servers: tuple[IceServer, ...] = ()
+    ice: IceServersData = NO_ICE_SERVERS
 
 
 @dataclass(frozen=True, slots=True)

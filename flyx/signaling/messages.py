@@ -24,6 +24,8 @@ Each message is one text frame of at most 64 KiB holding a JSON object:
         peers         [ { client_id, role, away?: true } ]   those this client can talk to: a receiver sees
                                 the sender only; away: the connection is lost and may come back
         ice_servers   [ { urls: [text], username?: text, credential?: text } ]   as RTCIceServer
+        ice_servers_ttl? number   seconds for which the credentials in ice_servers are good: the server
+                                answers `ice_servers` with new ones. Absent: they do not end
         tunnel?       { token }     secret: for a tunnel, which this server offers; see flyx.signaling.tunnel
         wants_paired? true      the server wants to hear `paired` of this client, which is the sender
         limits        { max_message_size: bytes, max_clients: int, grace: seconds }
@@ -56,6 +58,10 @@ Each message is one text frame of at most 64 KiB holding a JSON object:
     paired          sender -> server, if `joined` said wants_paired
         target_id?    text      a receiver that has shown that it belongs here: it keeps its place also when
                                 the room is full. Absent: from now on, the sender tells of each one
+
+    ice_servers     client -> server, if `joined` had ice_servers_ttl; data is empty
+                    server -> client, the answer
+        ice_servers, ice_servers_ttl?   as in `joined`
 
     disconnect      client -> server, to leave; server -> its peers, when a client has gone
         client_id
@@ -297,6 +303,27 @@ class Tunnel(_Part):
     token: Token
 
 
+IceServers = Annotated[tuple[IceServer, ...], Field(max_length=16)]
+IceServersTtl = Annotated[
+    float | None, Field(strict=True, gt=0, allow_inf_nan=False, exclude_if=_is_absent)
+]
+
+
+class IceServersData(_Part):
+    """Of the server's `ice_servers`, and of the client's, which has none.
+
+    Attributes:
+        ice_servers: What a connection may ask.
+        ice_servers_ttl: Seconds for which their credentials are good; None: they do not end.
+    """
+
+    ice_servers: Annotated[IceServers, Field(exclude_if=_is_absent)] = ()
+    ice_servers_ttl: IceServersTtl = None
+
+
+NO_ICE_SERVERS: Final = IceServersData()
+
+
 class JoinedData(_Part):
     room_id: Annotated[str, Field(max_length=64)]
     client_id: ClientId
@@ -306,7 +333,8 @@ class JoinedData(_Part):
     received: Count = 0
     expires_at: UnixTime | None = None
     peers: Annotated[tuple[Peer, ...], Field(max_length=1024)] = ()
-    ice_servers: Annotated[tuple[IceServer, ...], Field(max_length=16)] = ()
+    ice_servers: IceServers = ()
+    ice_servers_ttl: IceServersTtl = None
     tunnel: Annotated[Tunnel | None, Field(exclude_if=_is_absent)] = None
     wants_paired: Flag = False
     limits: Limits
@@ -420,6 +448,13 @@ class Paired(_Part):
     data: PairedData = PairedData()
 
 
+class RefreshIceServers(_Part):
+    """Client to server: give me newer credentials. Server to the client: here they are."""
+
+    type: Literal["ice_servers"] = "ice_servers"
+    data: IceServersData = NO_ICE_SERVERS
+
+
 class Disconnect(_Part):
     """Client to server: I leave. Server to a client: a peer has gone."""
 
@@ -449,7 +484,19 @@ class Error(_Part):
 
 
 Relayed = Offer | Answer | IceCandidate
-Message = Joined | Join | Offer | Answer | IceCandidate | Paired | Disconnect | Ping | Pong | Error
+Message = (
+    Joined
+    | Join
+    | Offer
+    | Answer
+    | IceCandidate
+    | Paired
+    | RefreshIceServers
+    | Disconnect
+    | Ping
+    | Pong
+    | Error
+)
 
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 # What the adapter calls.

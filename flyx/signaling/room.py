@@ -402,7 +402,7 @@ class _Turn:
             room_id=self._room.room_id,
             expires_at=self._room.expires_at,
             resume_token=command.resume_token,
-            ice_servers=command.ice_servers,
+            ice=command.ice,
             recovered=recovered,
             received=received,
             max_clients=self._room.config.max_clients,

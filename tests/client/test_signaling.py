@@ -9,6 +9,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from flyx.client import signaling
 from flyx.client.signaling import Signaling
 from flyx.client.websocket import websocket_url
 from flyx.errors import (
@@ -22,7 +23,9 @@ from flyx.errors import (
 )
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
+from flyx.server.turn import TurnConfig
 from flyx.signaling.messages import Disconnect, Join, Offer, OfferData, Role
+from tests.server.peers import FakeClock, local, until
 
 
 @pytest.fixture
@@ -208,3 +211,20 @@ async def test_ws_to_tls_and_wss_to_none_are_told_apart(server: Server) -> None:
         with pytest.raises(ServerUnreachable, match="wss://"):
             async with Signaling(f"ws://127.0.0.1:{port}", None, Role.SENDER):
                 pass
+
+
+async def test_credentials_for_turn_are_fetched_anew_before_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signaling, "MIN_REFRESH_PAUSE", 0.01)
+    clock = FakeClock()
+    turn = TurnConfig(("turn:turn.example",), "north", ttl=0.02)
+    async with Server(local(turn=turn), clock=clock) as server:
+        async with Signaling(server.url, None, Role.SENDER) as sender:
+            listening = asyncio.create_task(sender.receive())
+            first = sender.ice_servers
+            assert first == sender.joined.ice_servers
+            clock.now += 1000
+            await until(lambda: sender.ice_servers != first)
+            refreshed = sender.ice_servers[-1]
+            assert refreshed.username == f"{int(clock.now)}:{sender.joined.client_id}"
+            assert not listening.done()
+            listening.cancel()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from flyx.cli.turn_options import turn_of
@@ -30,11 +32,40 @@ async def test_each_client_gets_credentials_of_its_own() -> None:
                 assert turn["urls"] == list(TURN.urls)
                 assert turn["username"] == f"{int(clock.now + 600)}:{client.id}"
                 assert turn["credential"]
+                assert client.joined["ice_servers_ttl"] == 600
+
+
+async def test_a_client_that_asks_gets_newer_credentials() -> None:
+    clock = FakeClock()
+    async with Server(local(turn=TURN), clock=clock) as server, joined(server) as client:
+        clock.now += 500
+        await client.say({"type": "ice_servers", "data": {}})
+        answer = await client.expect("ice_servers")
+        turn = answer["ice_servers"][-1]
+        assert turn["username"] == f"{int(clock.now + 600)}:{client.id}"
+        assert answer["ice_servers_ttl"] == 600
+
+
+async def test_a_client_that_says_what_the_servers_are_is_told_that_it_does_not() -> None:
+    async with Server(local(turn=TURN)) as server, joined(server) as client:
+        servers = [{"urls": ["turn:elsewhere.example"], "username": "a", "credential": "b"}]
+        await client.say({"type": "ice_servers", "data": {"ice_servers": servers}})
+        await client.expect_error("unexpected_type")
+
+
+async def test_requests_for_credentials_count_like_any_message() -> None:
+    config = local(turn=TURN, limits=replace(local().limits, message_rate=1.0, message_burst=5))
+    async with Server(config) as server, joined(server) as client:
+        for _ in range(6):
+            await client.say({"type": "ice_servers", "data": {}})
+        await client.drain()
+        await client.expect_close(4429)
 
 
 async def test_without_a_turn_server_there_are_no_credentials() -> None:
     async with Server(local()) as server, joined(server) as client:
         assert all("credential" not in entry for entry in client.joined["ice_servers"])
+        assert "ice_servers_ttl" not in client.joined
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from flyx.signaling.messages import (
     IceCandidateData,
     IceCandidateInit,
     IceServer,
+    IceServersData,
     Join,
     JoinData,
     Joined,
@@ -36,6 +37,7 @@ from flyx.signaling.messages import (
     Peer,
     Ping,
     Pong,
+    RefreshIceServers,
     Role,
     error_message,
     parse_untrusted,
@@ -76,6 +78,7 @@ joined_data = st.builds(
     expires_at=st.none() | st.floats(0, 1e11),
     peers=st.lists(peers, max_size=3).map(tuple),
     ice_servers=st.lists(ice_servers, max_size=3).map(tuple),
+    ice_servers_ttl=st.none() | st.floats(1, 1e6),
     wants_paired=st.booleans(),
     limits=st.builds(
         Limits,
@@ -87,6 +90,14 @@ joined_data = st.builds(
 messages = st.one_of(
     st.builds(Joined, data=joined_data),
     st.builds(Join, data=arrivals | returns),
+    st.builds(
+        RefreshIceServers,
+        data=st.builds(
+            IceServersData,
+            ice_servers=st.lists(ice_servers, max_size=3).map(tuple),
+            ice_servers_ttl=st.none() | st.floats(1, 1e6),
+        ),
+    ),
     st.builds(
         Offer,
         data=st.builds(OfferData, client_id=client_ids, sdp=sdps, target_id=st.none() | client_ids),

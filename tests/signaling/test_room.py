@@ -40,6 +40,7 @@ from flyx.signaling.messages import (
     IceCandidate,
     IceCandidateData,
     IceServer,
+    IceServersData,
     Message,
     Offer,
     OfferData,
@@ -153,14 +154,15 @@ def test_first_client_is_the_sender_and_later_ones_are_receivers() -> None:
 def test_joined_comes_first_and_tells_all_that_a_client_needs() -> None:
     room = room_with("s", "r1", config=RoomConfig(max_clients=5, ttl=60))
     servers = (IceServer(urls=("stun:example.org",)),)
-    _, effects = step(room, Enter("r2", "secret", ice_servers=servers), T0)
+    ice = IceServersData(ice_servers=servers, ice_servers_ttl=60)
+    _, effects = step(room, Enter("r2", "secret", ice=ice), T0)
     first = effects[0]
     assert isinstance(first, Admit)
     data = first.joined.data
     assert (data.room_id, data.client_id, data.role) == ("K7M2QX", "r2", Role.RECEIVER)
     assert data.expires_at == T0 + 60
     assert data.peers == (Peer(client_id="s", role=Role.SENDER),)
-    assert data.ice_servers == servers
+    assert (data.ice_servers, data.ice_servers_ttl) == (servers, 60)
     assert (data.limits.max_clients, data.limits.grace) == (5, 30.0)
     assert (data.resume_token, data.recovered) == ("secret", False)
 
