@@ -16,6 +16,7 @@
     │   ├── ServerRefused
     │   └── ServerProtocolError
     ├── PeerUnreachable           no path to the other side (exit 4)
+    ├── NoRelay                   --relay-only, and no relay (exit 4)
     ├── NobodyCame                (exit 4)
     ├── PairingFailed             the two sides could not prove to share a code (exit 5)
     │   ├── WrongWords
@@ -235,6 +236,14 @@ class PeerUnreachable(FlyxError):
     code = "peer_unreachable"
     exit_status = EXIT_NO_PATH
     hint = "a firewall between the two may block UDP; try from another network"
+
+
+class NoRelay(FlyxError):
+    """There is no relay to go through, and --relay-only allows no other way."""
+
+    code = "no_relay"
+    exit_status = EXIT_NO_PATH
+    hint = "name a TURN server with --ice-server, or take a signaling server that has one (flyx serve --turn)"
 
 
 class NobodyCame(FlyxError):

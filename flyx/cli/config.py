@@ -21,7 +21,7 @@ CONFIG_VARIABLE = "FLYX_CONFIG"
 
 # Options whose value opens something; of a URL, its password does.
 _SECRETS = frozenset({"api-token", "admin-token", "metrics-token", "turn-secret", "code"})
-_URLS = frozenset({"redis"})
+_URLS = frozenset({"redis", "ice-server"})
 
 
 def config_path() -> Path:
@@ -72,17 +72,20 @@ def load_config() -> dict[str, Any]:
         )
         option = secrets[0].partition(" ")[0]
         # No file can hold a URL.
-        way = f"set FLYX_{option.upper()} in its place" if option in _URLS else f"write {option} as @FILE"
+        way = f"set FLYX_{option.upper()} in its place" if option == "redis" else f"write {option} as @FILE"
         report_line(f"hint: chmod 600 it, own it, or {way}")
     return tables
 
 
 def _is_secret(option: str, value: object) -> bool:
     """Tell whether this is a secret itself, and not where to find one."""
+    if isinstance(value, list):
+        return any(_is_secret(option, each) for each in value)
     if not isinstance(value, str):
         return False
     if option in _URLS:
-        return ":" in value.partition("://")[2].rpartition("@")[0]
+        # Of turn:user:password@host what is before the user has no slashes.
+        return ":" in value.partition("://" if "://" in value else ":")[2].rpartition("@")[0]
     return option in _SECRETS and value != "-" and not value.startswith("@")
 
 

@@ -20,6 +20,7 @@ from flyx.cli.options import (
     read_secret,
 )
 from flyx.cli.output import report_line, report_question
+from flyx.cli.path_options import Bind, IceServers, NoRelay, RelayOnly, connection_options_of
 from flyx.cli.terminal import UNREADABLE, read_line, screen_size
 from flyx.errors import ConsentNeeded, InputError, printable
 
@@ -61,6 +62,10 @@ def receive(
     ] = False,
     server: Server = None,
     local: Local = None,
+    relay_only: RelayOnly = False,
+    no_relay: NoRelay = False,
+    ice_server: IceServers = None,
+    bind: Bind = None,
     reconnect: Reconnect = DEFAULT_RECONNECT,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
@@ -102,6 +107,7 @@ def receive(
             open_,
             unverified,
             meeting.local,
+            connection_options_of(relay_only, no_relay, ice_server, bind),
         )
         run(receive_files(options, reporter))
 

@@ -20,6 +20,7 @@ from flyx.cli.options import (
     secret_of,
     token_of,
 )
+from flyx.cli.path_options import Bind, IceServers, NoRelay, RelayOnly, connection_options_of
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
@@ -110,6 +111,10 @@ def send(
             help="Token of a server that lets only its own people make rooms; @FILE or - as well",
         ),
     ] = None,
+    relay_only: RelayOnly = False,
+    no_relay: NoRelay = False,
+    ice_server: IceServers = None,
+    bind: Bind = None,
     reconnect: Reconnect = DEFAULT_RECONNECT,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
@@ -127,7 +132,8 @@ def send(
 
     with make_reporter(sending=True, quiet=quiet, bars=not no_progress, as_json=as_json) as reporter:
         meeting = meeting_of(context, server, local)
-        check_standard_input({"--code": code, "--api-token": api_token})
+        typed = "-" if "-" in (ice_server or ()) else None
+        check_standard_input({"--code": code, "--api-token": api_token, "--ice-server": typed})
         token = token_of("--api-token", api_token)
         made = _make_code(words, code, is_open=open_)
         options = SendOptions(
@@ -140,6 +146,7 @@ def send(
             token,
             reconnect,
             _serve if meeting.local else None,
+            connection_options_of(relay_only, no_relay, ice_server, bind),
         )
         run(send_files(options, reporter))
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from flyx.client.failures import failure_of
 from flyx.client.signaling import Signaling
 from flyx.client.tunnel import TunnelSocket, open_tunnel
-from flyx.errors import FlyxError
+from flyx.errors import FlyxError, NoRelay
 from flyx.rtc.peer import IceCandidateInit, PeerConnection
-from flyx.rtc.servers import TurnServer
+from flyx.rtc.policy import ANY_PATH, IcePolicy
+from flyx.rtc.servers import TurnServer, turn_servers
 from flyx.signaling.messages import (
     Answer,
     AnswerData,
     IceCandidate,
     IceCandidateData,
+    IceServer,
     Message,
     Offer,
     OfferData,
@@ -25,39 +28,77 @@ from flyx.signaling.messages import IceCandidateInit as WireCandidate
 from flyx.transfer.messages import CONTROL_CHANNEL, DATA_CHANNEL, MIN_MESSAGE_SIZE
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """What the person allows connections, and has them ask.
+
+    Attributes:
+        policy: Which paths they may take.
+        ice_servers: Asked before those of the signaling server.
+    """
+
+    policy: IcePolicy = ANY_PATH
+    ice_servers: tuple[IceServer, ...] = ()
+
+    def check(self, signaling: Signaling) -> None:
+        """Check that there is a way to connect at all.
+
+        Raises:
+            NoRelay: Only relays may be used, and there is none.
+        """
+        if self.policy.relay_only and not turn_servers(_turn_servers(self, signaling))[0]:
+            raise NoRelay
+
+
+ANY_CONNECTION = ConnectionOptions()
+
+
+def _turn_servers(options: ConnectionOptions, signaling: Signaling) -> list[TurnServer]:
+    return [
+        TurnServer(url, server.username, server.credential)
+        for server in (*options.ice_servers, *signaling.ice_servers)
+        if server.username and server.credential
+        for url in server.urls
+        if url.lower().startswith("turn")
+    ]
+
+
 class Link:
     """A peer connection whose descriptions and candidates travel through the room.
 
     Feed it the peer's messages with take(); wait for the channels with connection.connected().
     """
 
-    def __init__(self, signaling: Signaling, target_id: str | None, *, congestion: str | None = None) -> None:
+    def __init__(
+        self,
+        signaling: Signaling,
+        target_id: str | None,
+        *,
+        options: ConnectionOptions = ANY_CONNECTION,
+        congestion: str | None = None,
+    ) -> None:
         """Args:
         signaling: the room both are in.
         target_id: the receiver to talk to; None when we are the receiver: ours always go to the sender.
+        options: what the person allows.
         congestion: name of the congestion control of what we send; None for the default.
         """
         self._signaling = signaling
         self._target_id = target_id
         # Whom a tunnel would lead to; a receiver knows that by the offer.
         self._peer_id = target_id
-        servers = signaling.ice_servers
-        urls = [url for server in servers for url in server.urls]
-        turn = [
-            TurnServer(url, server.username, server.credential)
-            for server in servers
-            if server.username and server.credential
-            for url in server.urls
-        ]
+        servers = (*options.ice_servers, *signaling.ice_servers)
+        may_tunnel = signaling.joined.tunnel is not None and not options.policy.no_relay
         labels = (CONTROL_CHANNEL, DATA_CHANNEL)
         self.connection = PeerConnection(
             labels,
-            urls,
+            [url for server in servers for url in server.urls],
             self._tell_candidate,
             min_message_size=MIN_MESSAGE_SIZE,
-            turn_servers=turn,
+            turn_servers=_turn_servers(options, signaling),
             congestion=congestion,
-            open_tunnel=self._open_tunnel if signaling.joined.tunnel is not None else None,
+            policy=options.policy,
+            open_tunnel=self._open_tunnel if may_tunnel else None,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered = False

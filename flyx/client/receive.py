@@ -14,7 +14,7 @@ from flyx.client import events
 from flyx.client.confirmation import Confirmation
 from flyx.client.driver import RECONNECT_TIME, Driver, Wiring
 from flyx.client.failures import failure_of
-from flyx.client.link import Link
+from flyx.client.link import ANY_CONNECTION, ConnectionOptions, Link
 from flyx.client.local import find_rooms
 from flyx.client.pairing import Pairing
 from flyx.client.reception import Action, Check, Doubt, Feed, GiveUp, Reception, ReceptionState
@@ -73,6 +73,7 @@ class ReceiveOptions:
         trust_server: if the sender asks for no words, only the server says who it is: believe that.
         confirm_unverified: takes the place of confirm if the server is not trusted; None to refuse.
         local: look for the room on this computer and its network as well.
+        connections: what the person allows them.
     """
 
     server: str | None
@@ -86,6 +87,7 @@ class ReceiveOptions:
     trust_server: bool = False
     confirm_unverified: Confirm | None = None
     local: bool = False
+    connections: ConnectionOptions = ANY_CONNECTION
 
 
 async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -102,6 +104,7 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
         async for room in rooms:
             if failure:
                 on_event(events.Notice(f"{str(failure).rstrip('.')}. Trying another sender of that room."))
+            options.connections.check(room.signaling)
             on_event(events.RoomJoined(options.room_id, room.server, room.local))
             on_event(events.PeerJoined(_SENDER))
             session = ReceiveSession(replace(options, server=room.server), room.signaling, on_event)
@@ -272,7 +275,7 @@ class ReceiveSession:
             offered = await self._await_offer()
             self._pairing = None
             self._networks = networks()
-            link = self._link = Link(self._signaling, None)
+            link = self._link = Link(self._signaling, None, options=self._options.connections)
             try:
                 for message in offered:
                     link.take(message)

@@ -16,7 +16,7 @@ from flyx.client.codes import format_code
 from flyx.client.confirmation import Confirmation
 from flyx.client.driver import RECONNECT_TIME
 from flyx.client.failures import failure_of
-from flyx.client.link import Link
+from flyx.client.link import ANY_CONNECTION, ConnectionOptions, Link
 from flyx.client.local import Serve, make_room
 from flyx.client.pairing import Gate
 from flyx.client.roster import Receiver, ReceiverState, Roster
@@ -68,6 +68,7 @@ class SendOptions:
         congestion: name of the congestion control; None for the default.
         api_token: what the server wants of those who create rooms; None if it wants nothing.
         reconnect: seconds for which a lost connection to a receiver is tried to be made anew; 0 for not.
+        connections: what the person allows them.
     """
 
     server: str | None
@@ -79,6 +80,7 @@ class SendOptions:
     api_token: str | None = None
     reconnect: float = RECONNECT_TIME
     serve: Serve | None = None
+    connections: ConnectionOptions = ANY_CONNECTION
 
 
 async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -97,6 +99,7 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
         )
         async with room as made:
             signaling, room_id = made.signaling, made.signaling.joined.room_id
+            options.connections.check(signaling)
             code = format_code(room_id, options.code.password)
             on_event(events.RoomOpened(room_id, code, made.server, made.local))
             if options.code.kind == "open":
@@ -376,7 +379,12 @@ class SendSession:
                 while True:
                     if lost and (self._room_gone or peer.has_left):
                         raise PeerUnreachable(reason="the room or the receiver is gone")
-                    link = Link(self._signaling, receiver.client_id, congestion=self._options.congestion)
+                    link = Link(
+                        self._signaling,
+                        receiver.client_id,
+                        options=self._options.connections,
+                        congestion=self._options.congestion,
+                    )
                     try:
                         async with peer.connect(link, self._gate, anew=lost is not None) as channels:
                             patience.reschedule(None)

@@ -181,7 +181,7 @@ class PeerConnection:
         open_tunnel: opens the last resort, which the peer does as well; None if there is none.
         """
         self._labels = labels
-        self._addresses = [] if policy.relay_only else addresses
+        self._addresses = addresses
         self._policy = policy
         self._stun_servers, malformed = servers.stun_servers([] if policy.relay_only else stun_urls)
         self._turn_servers, unusable = servers.turn_servers([] if policy.no_relay else turn_servers)
@@ -217,6 +217,9 @@ class PeerConnection:
         self._early_candidates: list[str | None] | None = []
         self._remote_candidates = RemoteCandidates()
         self._trickling: asyncio.Task[None] | None = None
+        self._relaying: asyncio.Task[None] | None = None
+        # Done when there is a relayed candidate.
+        self._relayed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Our own candidates are all there, and the peer has told its last.
         self._gathered = self._peer_gathered = False
         # The candidates that came early and have names.
@@ -302,7 +305,7 @@ class PeerConnection:
 
     async def close(self) -> None:
         """Close everything; safe to call at any time, more than once."""
-        under_way = [task for task in (self._trickling, self._adding) if task]
+        under_way = [task for task in (self._trickling, self._relaying, self._adding) if task]
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
@@ -334,6 +337,12 @@ class PeerConnection:
         if candidate is None:
             logger.debug("ignored a candidate")
             return
+        if self._policy.no_relay and candidate.type == "relay":
+            ice.refuse_remote(self._pc, candidate.ip, candidate.port)
+            return
+        if self._policy.relay_only and MDNS_SUFFIX in value:
+            # To ask for it by multicast would tell our address.
+            return
         candidate.sdpMLineIndex = 0
         try:
             await self._pc.addIceCandidate(candidate)
@@ -356,12 +365,21 @@ class PeerConnection:
             description = await self._pc.createAnswer()
         else:
             description = await self._pc.createOffer()
-        addresses = offered_addresses() if self._addresses is None else self._addresses
-        candidates = await ice.gather_host_candidates(self._pc, addresses)
+        if self._policy.limits_addresses:
+            addresses = self._policy.offered_addresses()
+        else:
+            addresses = offered_addresses() if self._addresses is None else list(self._addresses)
+        candidates = await ice.gather_host_candidates(
+            self._pc, addresses, loopback=not self._policy.limits_addresses
+        )
+        relaying = self._relaying = asyncio.create_task(self._gather_relayed(candidates))
+        if self._policy.relay_only:
+            # aiortc begins no checks without a candidate of ours.
+            await asyncio.wait((relaying, self._relayed), return_when=asyncio.FIRST_COMPLETED)
         if answering:
             await self._add_early_candidates()
         await self._pc.setLocalDescription(description)
-        self._trickling = asyncio.create_task(self._trickle(candidates))
+        self._trickling = asyncio.create_task(self._trickle(candidates, relaying))
         # More candidates may follow: the SDP must not say that these are all (RFC 8838 §8.2).
         return self._pc.localDescription.sdp.replace("a=end-of-candidates\r\n", "")
 
@@ -379,17 +397,24 @@ class PeerConnection:
         if judged.complete:
             self._early_candidates.append(None)
 
-    async def _trickle(self, hosts: list[RTCIceCandidate]) -> None:
-        for host in hosts:
-            self._on_candidate(_candidate_init(host))
+    async def _gather_relayed(self, early: list[RTCIceCandidate]) -> None:
+        """Gather relayed candidates: those that come before our description are added to the early ones."""
+
+        def take(candidate: RTCIceCandidate) -> None:
+            if self._trickling is None:
+                early.append(candidate)
+            else:
+                self._tell_candidate(candidate)
+            if not self._relayed.done():
+                self._relayed.set_result(None)
+
+        await gather_relayed_candidates(self._pc, self._turn_servers, self._policy, take, self._note)
+
+    async def _trickle(self, early: list[RTCIceCandidate], relaying: asyncio.Task[None]) -> None:
+        for candidate in early:
+            self._tell_candidate(candidate)
         asked = [asyncio.create_task(self._trickle_from(server)) for server in self._stun_servers]
-        asked.append(
-            asyncio.create_task(
-                gather_relayed_candidates(
-                    self._pc, self._turn_servers, self._policy, self._tell_candidate, self._note
-                )
-            )
-        )
+        asked.append(relaying)
         if self._open_tunnel is not None:
             # Until it is decided, candidates may follow, for the peer as well: ICE does not fail.
             asked.append(asyncio.create_task(self._tunnel(self._open_tunnel)))

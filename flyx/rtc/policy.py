@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
+
+from flyx.net.interfaces import read
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,18 +15,30 @@ class IcePolicy:
     """What the person allows.
 
     Attributes:
-        relay_only: TURN servers alone are spoken to, and no address of ours is told to anybody else.
+        relay_only: TURN servers alone are spoken to, and no address of ours is told to the peer.
         no_relay: No TURN server is used, neither ours nor the peer's.
-        bind: Local addresses that may be used, and no others; None: all of them.
+        bind: The only local address that may be used, or the interface whose addresses are; None: any.
     """
 
     relay_only: bool = False
     no_relay: bool = False
-    bind: tuple[str, ...] | None = None
+    bind: str | None = None
 
-    def allows(self, address: str) -> bool:
-        """Whether a local address may be used."""
-        return self.bind is None or address in self.bind
+    @property
+    def limits_addresses(self) -> bool:
+        """Whether there are local addresses that may not be offered."""
+        return self.relay_only or self.bind is not None
+
+    def local_addresses(self) -> list[str]:
+        """Return the addresses that bind stands for at the moment."""
+        assert self.bind is not None
+        with contextlib.suppress(ValueError):
+            return [str(ip_address(self.bind))]
+        return [each.scoped for each in read() if each.interface == self.bind and each.usable]
+
+    def offered_addresses(self) -> list[str]:
+        """Return the addresses to offer to the peer, where limits_addresses."""
+        return [] if self.relay_only else self.local_addresses()
 
     def bind_socket(self, sock: socket.socket) -> None:
         """Bind a socket to a local address that may be used.
@@ -34,11 +49,11 @@ class IcePolicy:
         if self.bind is None:
             return
         version = 6 if sock.family == socket.AF_INET6 else 4
-        for address in self.bind:
+        for address in self.local_addresses():
             if ip_address(address).version == version:
                 sock.bind((address, 0))
                 return
-        raise OSError(None, f"none of the local addresses that may be used is of IPv{version}")
+        raise OSError(None, f"{self.bind} has no IPv{version} address")
 
 
 ANY_PATH = IcePolicy()

@@ -263,10 +263,10 @@ async def test_a_server_is_reached_from_the_addresses_that_may_be_used(
 ) -> None:
     server, asked = Relay(), Asked()
     async with running(server) as (port,):
-        await asked.ask(pc, at(port), policy=IcePolicy(bind=("127.0.0.2",)))
+        await asked.ask(pc, at(port), policy=IcePolicy(bind="127.0.0.2"))
         assert server.client[0] == "127.0.0.2"
         monkeypatch.setattr(relays, "ALLOCATION_TIMEOUT", 0.1)
-        await asked.ask(pc, at(port), policy=IcePolicy(bind=("::1",)))
+        await asked.ask(pc, at(port), policy=IcePolicy(bind="::1"))
     assert len(asked.candidates) == 1
     (outcome,) = asked.outcomes
     assert "IPv4" in (outcome or "")

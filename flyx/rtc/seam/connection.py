@@ -227,6 +227,8 @@ class IceConnection(Connection):
         super().__init__(ice_controlling=False)
         # Those to gather host candidates of, the best first.
         self.addresses: Sequence[str] = ()
+        # Addresses of the peer that are not spoken to.
+        self.refused: set[tuple[str, int]] = set()
         # Set by connect(), on the clock of the event loop.
         self._connecting_since = 0.0
         # Runs from connect() to close().
@@ -455,6 +457,13 @@ class IceConnection(Connection):
                     self.check_state(other, CandidatePair.State.WAITING)
         self._weigh()
         self._check_list_maybe_fail()
+
+    def request_received(
+        self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol
+    ) -> None:
+        """Take a check of the peer, unless it comes from where it may not."""
+        if addr not in self.refused:
+            super().request_received(message, addr, protocol)
 
     def check_incoming(self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
         """Take an authentic check of the peer (RFC 8445 §7.3.1)."""

@@ -66,20 +66,29 @@ def add_local_candidate(ice: Connection, candidate: Candidate, protocol: StunPro
     ice.sort_check_list()
 
 
-async def gather_host_candidates(pc: RTCPeerConnection, addresses: Sequence[str]) -> list[RTCIceCandidate]:
+async def gather_host_candidates(
+    pc: RTCPeerConnection, addresses: Sequence[str], *, loopback: bool = True
+) -> list[RTCIceCandidate]:
     """Gather and return the host candidates of these addresses; call before setLocalDescription.
 
-    A machine without any network still has its loopback: then that is used, so that two processes on one
-    machine always find each other.
+    A machine without any network still has its loopback: then that is used, if it may be, so that two
+    processes on one machine always find each other.
     """
     gatherer = _gatherer(pc)
     ice = gatherer._connection
     assert isinstance(ice, IceConnection)
     ice.addresses = addresses
     await gatherer.gather()
-    if not ice.local_candidates:
+    if loopback and not ice.local_candidates:
         ice._local_candidates += await ice.get_component_candidates(COMPONENT, LOOPBACK_ADDRESSES)
     return gatherer.getLocalCandidates()
+
+
+def refuse_remote(pc: RTCPeerConnection, host: str, port: int) -> None:
+    """Have nothing to do with an address of the peer, also when it checks ours from there."""
+    ice = connection_of(pc)
+    assert isinstance(ice, IceConnection)
+    ice.refused.add((host, port))
 
 
 def host_addresses(pc: RTCPeerConnection) -> list[str]:
