@@ -41,6 +41,10 @@ MAX_BURSTS = 4
 MAX_BACKLOG = 1 << 18
 """Bytes waiting in our own socket above which nothing more is given to it."""
 
+RELAY_BURST = 32 * 1200
+"""Bytes that leave back to back for a TURN server. coturn's sockets hold 56 datagrams of 1,200 bytes (64 KiB of
+buffer, by Linux's count), and acknowledgements and a second client want their part."""
+
 BACKLOG_PAUSE = 0.001
 """Seconds to wait then."""
 
@@ -114,7 +118,9 @@ class SctpTransport(SctpSeam):
 
     def _make_controller(self, batcher: DtlsBatcher) -> CongestionController:
         size = _initial_packet_size(batcher) - PACKET_OVERHEAD
-        return make_controller(self._congestion, size, random.random)
+        controller = make_controller(self._congestion, size, random.random)
+        controller.max_burst = RELAY_BURST if batcher.is_relayed else None
+        return controller
 
     def end(self) -> None:
         """Abort the association and give the datagrams back to aiortc."""

@@ -105,6 +105,12 @@ class DtlsBatcher:
         transport = self._find_path().transport
         return isinstance(transport, UdpTransport) and transport.never_fragments
 
+    @property
+    def is_relayed(self) -> bool:
+        """Whether a TURN server is on the path in use."""
+        self._find_path()
+        return seam.is_relayed(self._dtls)
+
     def path_changed(self) -> bool:
         """Whether ICE has gone over to another path since this was asked last."""
         pair = seam.nominated_pair(self._dtls)

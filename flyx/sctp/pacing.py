@@ -43,9 +43,14 @@ class Pacer:
     the debt is paid before anything else leaves.
     """
 
-    __slots__ = ("_burst_time", "_level", "_max_packet_size", "_updated_at")
+    __slots__ = ("_burst_time", "_level", "_max_burst", "_max_packet_size", "_updated_at")
 
-    def __init__(self, max_packet_size: int) -> None:
+    def __init__(self, max_packet_size: int, max_burst: int | None = None) -> None:
+        """Args:
+        max_packet_size: Bytes.
+        max_burst: Bytes that the bucket holds at most; None: as the rate and the path have it.
+        """
+        self._max_burst = UNLIMITED if max_burst is None else max_burst
         self._max_packet_size = max_packet_size
         self._burst_time = BURST_TIME
         # Bytes that may leave at _updated_at; filled by the first budget() call.
@@ -76,7 +81,7 @@ class Pacer:
             self._updated_at = None
             return UNLIMITED
         self._fill(now, rate)
-        return int(self._level) if self._level >= send_quantum(rate, self._max_packet_size) else 0
+        return int(self._level) if self._level >= self._quantum(rate) else 0
 
     def on_sent(self, size: int) -> None:
         """A burst of this many bytes has left."""
@@ -88,13 +93,17 @@ class Pacer:
         if rate is None:
             return now
         self._fill(now, rate)
-        # The bucket holds more than a quantum, so that this comes.
-        missing = send_quantum(rate, self._max_packet_size) - self._level
+        # The bucket holds a quantum, so that this comes.
+        missing = self._quantum(rate) - self._level
         # A byte more than is missing, lest rounding make the caller come too early and find nothing.
         return now + (missing + 1) / rate if missing > 0 else now
 
+    def _quantum(self, rate: float) -> int:
+        return min(send_quantum(rate, self._max_packet_size), self._max_burst)
+
     def _fill(self, now: float, rate: float) -> None:
         capacity = max(rate * self._burst_time, float(BURST_MIN_PACKETS * self._max_packet_size))
+        capacity = min(capacity, self._max_burst)
         if self._updated_at is None:
             self._level = capacity
         else:

@@ -83,7 +83,7 @@ class Transmission:
         self._peer = peer
         self._controller = controller
         self._timers = timers
-        self._pacer = Pacer(max_packet_size)
+        self._pacer = Pacer(max_packet_size, controller.max_burst)
         self._path_mtu = path_mtu
         self._max_packet_size = max_packet_size
         # The path has taken fewer bytes than before, and messages begun have fragments too large for it.
@@ -119,7 +119,7 @@ class Transmission:
         """
         self._controller = controller
         self.rtt = RttEstimator()
-        self._pacer = Pacer(self._path_mtu.size)
+        self._pacer = Pacer(self._path_mtu.size, controller.max_burst)
         self.path_mtu_changed()
         self.outstanding.large_losses = 0
         # What has been cut for larger packets is fragmented until it is through, and no probe leaves before.

@@ -98,3 +98,16 @@ def test_no_interval_ever_sees_more_than_its_rate_and_a_burst(
         if pacer.budget(now, rate) == 0:
             assert due > now
             assert Pacer(PACKET).budget(due, rate) > 0
+
+
+@pytest.mark.parametrize("rate", [1e5, 12.5e6, 1e9])
+def test_a_bucket_with_a_largest_burst_never_lets_more_leave_and_always_that_in_the_end(rate: float) -> None:
+    pacer = Pacer(PACKET, 30_000)
+    now = sent = 0.0
+    for _ in range(50):
+        budget = pacer.budget(now, rate)
+        assert 0 < budget <= 30_000
+        pacer.on_sent(budget)
+        sent += budget
+        now = pacer.next_send_time(now, rate)
+    assert sent == pytest.approx(rate * now + min(30_000, max(rate * 0.004, 4 * PACKET)), rel=0.1)

@@ -90,6 +90,12 @@ def nominated_path(dtls: RTCDtlsTransport) -> Path:
     return Path(pair.protocol, pair.protocol.transport, pair.remote_addr)
 
 
+def is_relayed(dtls: RTCDtlsTransport) -> bool:
+    """Return whether the path in use goes through a TURN server, ours or the peer's, as far as we know."""
+    pair = connection_below(dtls)._nominated[COMPONENT]
+    return "relay" in (pair.local_candidate.type, pair.remote_candidate.type)
+
+
 def heard(dtls: RTCDtlsTransport) -> None:
     """Tell ICE that the peer lives: something has come that it encrypted."""
     ice = connection_below(dtls)

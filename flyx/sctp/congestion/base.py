@@ -74,6 +74,8 @@ class CongestionController(ABC):
     cwnd: int
     # Bytes a second; None: as fast as cwnd allows.
     pacing_rate: float | None = None
+    # Bytes that may leave back to back, where the path has a buffer that holds no more; None: as pacing has it.
+    max_burst: int | None = None
 
     @abstractmethod
     def on_sent(self, now: float, size: int, in_flight: int, is_app_limited: bool) -> None:
