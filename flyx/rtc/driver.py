@@ -42,9 +42,9 @@ MAX_BACKLOG = 1 << 18
 """Bytes waiting in our own socket above which nothing more is given to it."""
 
 RELAY_BURST = 16 * 1200
-"""Bytes that leave back to back for a TURN server. coturn's sockets hold 56 datagrams of 1,200 bytes (64 KiB of
-buffer, by Linux's count), and it is late on a busy machine: of 125,000 packets its sockets dropped 800 to 960
-without this limit, 200 to 500 with 32 packets and 0 to 60 with 16."""
+"""Bytes that leave back to back for a TURN server. coturn's sockets hold 56 datagrams of 1,200 bytes (64 KiB
+of buffer, by Linux's count), and it is late on a busy machine: of 125,000 packets its sockets dropped 800 to
+960 without this limit, 200 to 500 with 32 packets and 0 to 60 with 16."""
 
 BACKLOG_PAUSE = 0.001
 """Seconds to wait then."""

@@ -31,6 +31,7 @@ class Asked:
     def __init__(self) -> None:
         self.candidates: list[RTCIceCandidate] = []
         self.attempts: dict[str, ServerAttempt] = {}
+        self.begun = asyncio.Event()
 
     async def ask(
         self, pc: RTCPeerConnection, *urls: TurnAddress, policy: IcePolicy = ANY_PATH
@@ -39,6 +40,7 @@ class Asked:
 
     def _note(self, attempt: ServerAttempt) -> None:
         self.attempts[attempt.url] = attempt
+        self.begun.set()
 
     @property
     def outcomes(self) -> list[str | None]:
@@ -270,3 +272,30 @@ async def test_a_server_is_reached_from_the_addresses_that_may_be_used(
     assert len(asked.candidates) == 1
     (outcome,) = asked.outcomes
     assert "IPv4" in (outcome or "")
+
+
+async def test_a_server_is_reached_over_tcp_from_the_address_that_is_bound(pc: RTCPeerConnection) -> None:
+    server, asked = StreamRelay(), Asked()
+    async with running(server) as (port,):
+        await asked.ask(pc, at(port, TCP), policy=IcePolicy(bind="127.0.0.2"))
+        assert server.client.get_extra_info("peername")[0] == "127.0.0.2"
+    assert len(asked.candidates) == 1
+
+
+async def test_a_server_that_was_away_is_asked_again_soon(
+    pc: RTCPeerConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relays, "RETRY_PAUSE", 0.05)
+    with socket.socket(type=socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    server, asked = Relay(), Asked()
+    loop = asyncio.get_running_loop()
+    asking = asyncio.create_task(asked.ask(pc, at(port)))
+    await asyncio.wait_for(asked.begun.wait(), 5.0)
+    async with running(server):
+        server.inside.close()
+        server.inside, _ = await loop.create_datagram_endpoint(lambda: server, local_addr=("127.0.0.1", port))
+        async with asyncio.timeout(5.0):
+            await asking
+        assert asked.outcomes == [OK]
