@@ -194,9 +194,8 @@ class Away:
 
     def far(self, port: int, seconds: float) -> None:
         """Have FAR_PORT lead to another TCP port, later by so much in either direction."""
-        self.start(
-            "middle", [sys.executable, "-c", _FAR, MIDDLE, str(FAR_PORT), str(port), str(seconds)], "listening on"
-        )
+        command = [sys.executable, "-c", _FAR, MIDDLE, str(FAR_PORT), str(port), str(seconds)]
+        self.start("middle", command, "listening on")
 
     def transfer(self, tmp_path: Path, size: int, **environment: str) -> tuple[FlyxProcess, FlyxProcess]:
         """Send a file to its end; return both processes."""
@@ -258,20 +257,20 @@ def test_a_long_relayed_transfer_outlives_its_credentials_and_restarts_of_its_re
     away: Away, tmp_path: Path
 ) -> None:
     """Ten hours with credentials of one, in seconds."""
-    relay = away.relay("--stale-nonce=2", "--max-allocate-lifetime=4", "--channel-lifetime=5")
+    relay = away.relay("--stale-nonce=2", "--max-allocate-lifetime=4")
     away.serve(f"turn:{MIDDLE}:{TURN_PORT}", ttl=TTL)
     away.edge.limit(16)
-    source = write_random(tmp_path / "sent.bin", 24 * 10**6)
+    source = write_random(tmp_path / "sent.bin", 12 * 10**6)
     sender = away.flyx("sender", "send", source)
     began = time.monotonic()
     code = str(sender.event("room")["code"])
     receiver = away.flyx("receiver", "receive", "--yes", "-o", tmp_path / "in", code)
-    for megabytes in (8, 16):
+    for megabytes in (4, 8):
         wanted = megabytes * 10**6
         receiver.event("progress", lambda event, wanted=wanted: event["bytes"] > wanted)
         assert time.monotonic() - began > TTL
         relay.kill()
-        relay = away.relay("--stale-nonce=2", "--max-allocate-lifetime=4", "--channel-lifetime=5")
+        relay = away.relay("--stale-nonce=2", "--max-allocate-lifetime=4")
     receiver.ends(0)
     sender.ends(0)
     assert sha256(tmp_path / "in" / "sent.bin") == sha256(source)
