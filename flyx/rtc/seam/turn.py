@@ -145,6 +145,11 @@ class TurnClient(TurnClientMixin):
         raise NotImplementedError
 
     @property
+    def addresses(self) -> tuple[Any, Any]:
+        """Return the addresses of our socket and of what it sends to."""
+        return self.transport.get_extra_info("sockname"), self.transport.get_extra_info("peername")
+
+    @property
     def backlog(self) -> int:
         """Bytes that wait for room on the way to the server."""
         size: int = self.transport.get_write_buffer_size()
@@ -387,6 +392,7 @@ class UdpTurnClient(TurnClient, asyncio.DatagramProtocol):
 
     @property
     def addresses(self) -> tuple[Any, Any]:
+        """See TurnClient."""
         return self.transport.get_extra_info("sockname"), self._server
 
     def _send(self, data: bytes) -> None:

@@ -74,7 +74,7 @@ class CongestionController(ABC):
     cwnd: int
     # Bytes a second; None: as fast as cwnd allows.
     pacing_rate: float | None = None
-    # Bytes that may leave back to back, where the path has a buffer that holds no more; None: as pacing has it.
+    # Bytes that may leave back to back, if the path has a buffer that holds no more; None: as pacing has it.
     max_burst: int | None = None
 
     @abstractmethod
