@@ -68,6 +68,15 @@ globalThis.makeAgent = (PeerConnection, emit) => {
     }
   }
 
+  async function drained(channel) {
+    if ('onbufferedamountlow' in channel) {
+      await new Promise((resolve) => (channel.onbufferedamountlow = resolve))
+      return
+    }
+    // @roamhq/wrtc does not tell.
+    while (channel.bufferedAmount > BUFFERED_LOW) await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+
   async function describe(description) {
     const gathered = new Promise((resolve) => {
       const look = () => pc.iceGatheringState === 'complete' && resolve()
@@ -91,13 +100,7 @@ globalThis.makeAgent = (PeerConnection, emit) => {
     send: async ({ label, messages, close }) => {
       const channel = channels[label]
       for (const message of makeMessages(pool, messages)) {
-        while (channel.bufferedAmount > BUFFERED_HIGH) {
-          await new Promise((resolve) => {
-            channel.onbufferedamountlow = resolve
-            // werift and @roamhq/wrtc have no such event.
-            setTimeout(resolve, 20)
-          })
-        }
+        if (channel.bufferedAmount > BUFFERED_HIGH) await drained(channel)
         channel.send(message)
       }
       if (close) channel.close()

@@ -198,4 +198,9 @@ class Agent(ABC):
             messages=inbox.messages,
             size=inbox.size,
             seconds=inbox.last - inbox.first,
+            **self.measured(),
         )
+
+    def measured(self) -> dict[str, Any]:
+        """Return what else there is to report."""
+        return {}

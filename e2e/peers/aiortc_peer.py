@@ -15,7 +15,7 @@ from e2e.peers.agent import BUFFERED_LOW, Agent, emit
 from e2e.peers.recorder import RECORD_VARIABLE, record
 from flyx.net.interfaces import offered_addresses
 from flyx.net.loop import new_event_loop
-from flyx.rtc.driver import STOCK, STOCK_VARIABLE, make_peer_connection
+from flyx.rtc.driver import STOCK, STOCK_VARIABLE, SctpTransport, make_peer_connection
 from flyx.rtc.seam import ice
 
 
@@ -64,6 +64,10 @@ class AiortcAgent(Agent):
 
     def buffered(self, label: str) -> int:
         return int(self.channels[label].bufferedAmount)
+
+    def measured(self) -> dict[str, Any]:
+        sctp = self.connection.sctp
+        return {"max_packet_size": sctp.max_packet_size} if isinstance(sctp, SctpTransport) else {}
 
     async def end(self) -> None:
         await self.connection.close()

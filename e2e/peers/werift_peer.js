@@ -1,4 +1,4 @@
-// A peer on werift, WebRTC in TypeScript.
+// A peer on werift.
 import { createInterface } from 'node:readline'
 import { RTCPeerConnection } from 'werift'
 import './agent.js'

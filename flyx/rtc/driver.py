@@ -96,6 +96,11 @@ class SctpTransport(SctpSeam):
         # IP may fragment what is sent.
         self._fragments = False
 
+    @property
+    def max_packet_size(self) -> int | None:
+        """Bytes of the largest packet that is known to pass, once there is an association."""
+        return self._association.max_packet_size if self._association else None
+
     def begin(self, remote_port: int) -> None:
         """DTLS is connected: send INIT."""
         batcher = self._batcher = DtlsBatcher(self.transport)

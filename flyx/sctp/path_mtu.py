@@ -2,11 +2,6 @@
 
 Instead of searching size by size, one probe of each size that networks are made of leaves at once: a round
 trip later the largest that came back is known. What is lost to chance gets two more tries.
-
-The padding behind a heartbeat is a PAD chunk (RFC 4820) for a peer that says that it knows these. Another one
-should skip it (RFC 9260 §3.2), but werift ends instead. Padding within the heartbeat is no way out: usrsctp
-and dcsctp would answer with packets as large, which they do not send. So a stranger gets its PAD chunk within
-an ERROR of a known cause, which every stack knows and none acts on.
 """
 
 from __future__ import annotations
@@ -14,7 +9,7 @@ from __future__ import annotations
 import struct
 from math import inf
 
-from flyx.sctp.chunks import CauseCode, ChunkType, ParameterType, serialize_error, serialize_pad
+from flyx.sctp.chunks import ChunkType, ParameterType, serialize_pad
 from flyx.sctp.packet import COMMON_HEADER_SIZE, serialize_chunk, serialize_parameter
 
 DATAGRAM_SIZES = (1232, 1352, 1452, 1472, 8952, 8972, 65507)
@@ -35,10 +30,14 @@ PROBE_TIMEOUT = 1.0
 RAISE_INTERVAL = 600.0
 """PMTU_RAISE_TIMER (RFC 8899 §5.1.1): the path may have changed."""
 
-ERROR_OVERHEAD = 8
-"""Bytes of an ERROR chunk with one cause that are not what the cause holds (RFC 9260 §3.3.10)."""
-
 _INFO = struct.Struct("!IHd")
+
+_COOKIE_ACK = serialize_chunk(ChunkType.COOKIE_ACK, 0, b"")
+"""What a probe for a stranger is filled with: everybody knows this chunk, and discards it (RFC 9260 §5.2.5).
+
+PAD is to be skipped by those that do not know it (§3.2), but werift's process ends. A HEARTBEAT with as much
+information is answered by werift, not by libwebrtc and usrsctp.
+"""
 
 
 class PathMtu:
@@ -89,11 +88,10 @@ class PathMtu:
 
     def _probe(self, size: int, now: float) -> list[bytes]:
         heartbeat = serialize_heartbeat(_INFO.pack(self._magic, size, now))
-        left = size - COMMON_HEADER_SIZE - len(heartbeat)
+        room = size - COMMON_HEADER_SIZE - len(heartbeat)
         if self._knows_pad:
-            return [heartbeat, serialize_pad(left)]
-        unrecognized = serialize_pad(left - ERROR_OVERHEAD)
-        return [heartbeat, serialize_error(CauseCode.UNRECOGNIZED_CHUNK_TYPE, unrecognized)]
+            return [heartbeat, serialize_pad(room)]
+        return [heartbeat, *[_COOKIE_ACK] * (room // len(_COOKIE_ACK))]
 
     def acknowledged(self, info: bytes) -> bool:
         """A heartbeat has come back; return whether larger packets may be sent now."""

@@ -3,13 +3,11 @@ import { createInterface } from 'node:readline'
 import wrtc from '@roamhq/wrtc'
 import './agent.js'
 
-// What it tells where a channel has no limit.
-const NONE = 65535
-
-const carryOut = makeAgent(wrtc.RTCPeerConnection, (event) => {
-  const text = JSON.stringify(event, (_, value) => (value === NONE ? null : value))
-  process.stdout.write(text + '\n')
-})
+// It says 65535 of a limit that there is not.
+const absent = (name, value) => (name.startsWith('max') && value === 65535 ? null : value)
+const carryOut = makeAgent(wrtc.RTCPeerConnection, (event) =>
+  process.stdout.write(JSON.stringify(event, absent) + '\n'),
+)
 for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line)
   if (command.do === 'quit') break
