@@ -16,6 +16,7 @@ import flyx
 from flyx.cli import output
 from flyx.cli.config import load_config
 from flyx.cli.demo import demo
+from flyx.cli.doctor import doctor
 from flyx.cli.receive import receive
 from flyx.cli.send import send
 from flyx.cli.serve import serve
@@ -94,6 +95,7 @@ app.command()(send)
 app.command()(receive)
 app.command()(serve)
 app.command()(demo)
+app.command()(doctor)
 
 
 def _print_version(value: bool) -> None:

@@ -54,11 +54,11 @@ def report_question(text: str) -> None:
     sys.stderr.flush()
 
 
-def make_console() -> Console:
-    """Return the console of bars: all text is text, without markup, names of emoji or colours for numbers."""
+def make_console(*, stderr: bool = True) -> Console:
+    """Return a console: all text is text, without markup, names of emoji or colours for numbers."""
     from rich.console import Console
 
-    return Console(stderr=True, markup=False, emoji=False, highlight=False)
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def write_data(text: str) -> None:
@@ -86,7 +86,7 @@ def write_data(text: str) -> None:
         raise StorageError(action="write to", path="standard output", reason=reason) from error
 
 
-def write_event(name: str, **fields: Any) -> None:
+def write_event(name: str, /, **fields: Any) -> None:
     """Write one event as a line of JSON."""
     write_data(json.dumps({"event": name, "time": round(time.time(), 3), **fields}))
 

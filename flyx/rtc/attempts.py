@@ -18,6 +18,9 @@ OK = "ok"
 NO_ANSWER = "did not answer"
 """The outcome of a server that was silent."""
 
+NO_NAME_SERVER = "was not found: no name server answers"
+"""The outcome of a server whose name could not be looked up."""
+
 
 class PairState(Enum):
     """The states of a candidate pair, RFC 8445 §6.1.2.6."""
@@ -109,6 +112,8 @@ def refusal(code: int) -> str:
 def failure_outcome(error: BaseException) -> str:
     """Return the outcome for what kept us from asking, or the server from answering."""
     match error:
+        case socket.gaierror(errno=socket.EAI_AGAIN):
+            return NO_NAME_SERVER
         case socket.gaierror():
             return "was not found: its name has no address here"
         case TimeoutError():

@@ -39,7 +39,7 @@ def write_error(error: OSError, action: str, path: str | Path, directory: Path, 
 
 def no_space(directory: Path, needed: int, free: int, hint: str | None = None) -> NoSpace:
     """Return the error that says how much is needed and how much is there."""
-    return NoSpace(directory=str(directory), needed=_size(needed), free=_size(free), hint=hint)
+    return NoSpace(directory=str(directory), needed=size_text(needed), free=size_text(free), hint=hint)
 
 
 def _other_shortage(directory: Path) -> str:
@@ -61,7 +61,7 @@ def free_space(directory: Path) -> int | None:
     return status.f_bavail * status.f_frsize if status.f_blocks else None
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
     """Bytes in decimal units, as the rest of flyx counts them."""
     if count < 1000:
         return f"{count} B"

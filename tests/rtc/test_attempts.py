@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flyx.rtc.attempts import (
     NO_ANSWER,
+    NO_NAME_SERVER,
     OK,
     Attempts,
     PairAttempt,
@@ -154,6 +155,7 @@ def test_a_server_is_known_by_its_host(url: str, host: str) -> None:
             socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
             "was not found: its name has no address here",
         ),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), NO_NAME_SERVER),
         (TimeoutError(), NO_ANSWER),
         (
             ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),

@@ -1,0 +1,1 @@
+"""What stands between this computer and a transfer: one module a subject, each check a coroutine."""

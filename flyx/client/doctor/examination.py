@@ -1,0 +1,154 @@
+"""Runs the checks side by side, each with a deadline; what goes wrong in one is a finding like any other.
+
+name of the server, its status, its clock ─┐
+a room on it ──> its STUN and TURN servers ─┼─> findings, as they come
+this computer: offload, descriptors, disk, multicast ─┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from flyx.client.doctor.finding import Finding, State
+from flyx.client.doctor.http import Origin, origin_of
+from flyx.client.doctor.machine import check_descriptors, check_disk, check_mdns, check_offload
+from flyx.client.doctor.network import check_network
+from flyx.client.doctor.relay import check_relay, no_relay
+from flyx.client.doctor.server import check_name, check_server, check_websocket
+from flyx.errors import FlyxError
+from flyx.rtc.servers import TurnServer, stun_servers, turn_servers
+from flyx.signaling.messages import JoinedData
+
+logger = logging.getLogger("flyx.client")
+
+CHECK_TIMEOUT = 9.0
+"""Seconds for one check. Those of STUN and TURN follow that of the WebSocket: twice as many in all."""
+
+ORDER = (
+    *("dns", "server", "clock", "websocket"),
+    *("stun", "ipv6", "mapping", "filtering", "mtu", "turn"),
+    *("mdns", "offload", "descriptors", "disk"),
+)
+"""The findings as people should read them."""
+
+OnFinding = Callable[[Finding], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What is examined.
+
+    Attributes:
+        server: URL of the signaling server.
+        api_token: what it wants of those who make rooms.
+        directory: where files would be saved.
+    """
+
+    server: str
+    api_token: str | None
+    directory: Path
+
+
+async def examine(examination: Examination, on_finding: OnFinding) -> None:
+    """Run every check; each finding is told as it comes.
+
+    Raises:
+        InputError: the server's URL, or a proxy's in the environment, is none.
+    """
+    origin = origin_of(examination.server)
+    # Said here, once, if the environment names a proxy that is none.
+    _ = origin.proxy
+    found: asyncio.Queue[Finding | None] = asyncio.Queue()
+    checks = asyncio.create_task(_run_all(examination, origin, found.put_nowait))
+    checks.add_done_callback(lambda _: found.put_nowait(None))
+    try:
+        while (finding := await found.get()) is not None:
+            on_finding(finding)
+        await checks
+    finally:
+        checks.cancel()
+        await asyncio.gather(checks, return_exceptions=True)
+
+
+async def _run_all(examination: Examination, origin: Origin, on_finding: OnFinding) -> None:
+    async with asyncio.TaskGroup() as group:
+        for name, check in (
+            ("dns", _alone(lambda: check_name(origin))),
+            ("server", lambda: check_server(origin)),
+            ("offload", _alone(check_offload)),
+            ("descriptors", _alone(check_descriptors)),
+            ("disk", _alone(lambda: check_disk(examination.directory))),
+            ("mdns", _alone(check_mdns)),
+        ):
+            group.create_task(_run(name, check, on_finding))
+        joined = await _join(examination, origin, on_finding)
+        if joined is not None:
+            _examine_paths(joined, group, on_finding)
+
+
+async def _join(examination: Examination, origin: Origin, on_finding: OnFinding) -> JoinedData | None:
+    joined: list[JoinedData] = []
+
+    async def check() -> Sequence[Finding]:
+        finding, told = await check_websocket(examination.server, origin, examination.api_token)
+        joined.extend([told] if told else [])
+        return [finding]
+
+    await _run("websocket", check, on_finding)
+    return joined[0] if joined else None
+
+
+def _examine_paths(joined: JoinedData, group: asyncio.TaskGroup, on_finding: OnFinding) -> None:
+    """Check the STUN and TURN servers that the server has told of."""
+    stun, _ = stun_servers([url for server in joined.ice_servers for url in server.urls])
+    with_credentials = [
+        TurnServer(url, server.username, server.credential)
+        for server in joined.ice_servers
+        if server.username and server.credential
+        for url in server.urls
+    ]
+    relays, unusable = turn_servers(
+        [server for server in with_credentials if server.url[:4].lower() == "turn"]
+    )
+    group.create_task(_run("stun", lambda: check_network(stun, has_relay=bool(relays)), on_finding))
+    for relay in relays:
+        group.create_task(_run("turn", _alone(partial(check_relay, relay)), on_finding))
+    for url in unusable:
+        meaning = "this relay cannot be used"
+        advice = "it is for whoever runs the server to mend (`flyx serve --turn`)"
+        on_finding(Finding("turn", State.FAILING, f"{url.url}: {url.reason}", meaning, advice))
+    if not relays and not unusable:
+        on_finding(no_relay())
+
+
+def _alone(check: Callable[[], Awaitable[Finding]]) -> Callable[[], Awaitable[Sequence[Finding]]]:
+    async def run() -> Sequence[Finding]:
+        return [await check()]
+
+    return run
+
+
+async def _run(name: str, check: Callable[[], Awaitable[Sequence[Finding]]], on_finding: OnFinding) -> None:
+    """Run one check; its failure is a finding, and not the end of the others."""
+    findings: Sequence[Finding]
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT):
+            findings = await check()
+    except TimeoutError:
+        words = f"no result within {CHECK_TIMEOUT:g} s"
+        findings = [Finding(name, State.FAILING, words, "a transfer may have to wait as long")]
+    except FlyxError as error:
+        findings = [Finding(name, State.FAILING, str(error), advice=error.hint or "")]
+    except OSError as error:
+        words = f"could not be checked: {error.strerror or str(error) or type(error).__name__}"
+        findings = [Finding(name, State.WARNING, words)]
+    except Exception as error:
+        logger.error("the check of %s failed", name, exc_info=error)
+        findings = [Finding(name, State.WARNING, f"could not be checked: {type(error).__name__}")]
+    for finding in findings:
+        on_finding(finding)

@@ -1,0 +1,133 @@
+"""One GET request to the signaling server, by the way that its WebSocket would take (RFC 9112)."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import h11
+
+from flyx.client.signaling import websocket_url
+from flyx.errors import ServerProtocolError
+from flyx.net.connect import connect_tcp, connect_through
+from flyx.net.proxy import Proxy, proxy_for
+
+MAX_BODY = 1 << 16
+"""Bytes of an answer that are read: those of a flyx server are far shorter."""
+
+READ_SIZE = 1 << 14
+
+_PORTS = {"ws": 80, "wss": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a server has answered.
+
+    Attributes:
+        status: of HTTP.
+        headers: by name in lower case.
+        body: MAX_BODY bytes at most.
+        seconds: from the first byte of the request to the end of the answer.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a signaling server is, as its URL says."""
+
+    host: str
+    port: int
+    secure: bool
+    authority: str
+    path: str
+
+    @property
+    def proxy(self) -> Proxy | None:
+        """The proxy on the way there, if the environment names one.
+
+        Raises:
+            InputError: what it names is no proxy.
+        """
+        return proxy_for("wss" if self.secure else "ws", self.host, self.port)
+
+
+def origin_of(server: str) -> Origin:
+    """Return where a server is.
+
+    Raises:
+        InputError: it is not the URL of a signaling server.
+    """
+    parts = urlsplit(websocket_url(server))
+    host = parts.hostname or ""
+    port = parts.port or _PORTS[parts.scheme]
+    authority = parts.netloc.rpartition("@")[2]
+    return Origin(host, port, parts.scheme == "wss", authority, parts.path)
+
+
+async def get(origin: Origin, path: str) -> Reply:
+    """Ask a server for a path below that of its URL.
+
+    Raises:
+        OSError: it cannot be reached; ssl.SSLError of it: nor trusted.
+        ServerProtocolError: what answers speaks no HTTP, or at too great length.
+    """
+    proxy, host, port = origin.proxy, origin.host, origin.port
+    sock = await (connect_through(proxy, host, port) if proxy else connect_tcp(host, port))
+    try:
+        reader, writer = await asyncio.open_connection(
+            sock=sock,
+            ssl=ssl.create_default_context() if origin.secure else None,
+            server_hostname=origin.host if origin.secure else None,
+        )
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        return await _exchange(reader, writer, origin, origin.path + path)
+    except h11.RemoteProtocolError as error:
+        raise ServerProtocolError(reason="it does not speak HTTP") from error
+    finally:
+        writer.transport.abort()
+
+
+async def _exchange(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin, path: str
+) -> Reply:
+    loop = asyncio.get_running_loop()
+    connection = h11.Connection(h11.CLIENT)
+    headers = [("Host", origin.authority), ("Accept", "application/json"), ("Connection", "close")]
+    request = connection.send(h11.Request(method="GET", target=path, headers=headers))
+    end = connection.send(h11.EndOfMessage())
+    begun = loop.time()
+    writer.write((request or b"") + (end or b""))
+    response: h11.Response | None = None
+    body = bytearray()
+    while True:
+        match event := connection.next_event():
+            case h11.NEED_DATA:
+                data = await reader.read(READ_SIZE)
+                if not data and response is None:
+                    raise ServerProtocolError(reason="it closes the connection without an answer")
+                connection.receive_data(data)
+            case h11.Response():
+                response = event
+            case h11.Data():
+                body += event.data
+                if len(body) > MAX_BODY:
+                    raise ServerProtocolError(reason="its answer does not end")
+            case h11.EndOfMessage():
+                assert response is not None
+                told = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
+                return Reply(response.status_code, told, bytes(body), loop.time() - begun)
+            case h11.InformationalResponse():
+                pass
+            case _:
+                raise ServerProtocolError(reason="its answer is none")

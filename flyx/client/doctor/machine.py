@@ -1,0 +1,220 @@
+"""This computer: UDP offload, open files, the disk, the local network's multicast."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flyx.client.doctor.finding import Finding, State
+from flyx.net.loop import create_udp_endpoint
+from flyx.net.udp import Address
+from flyx.storage.failures import size_text
+
+Result = TypeVar("Result")
+
+DATAGRAMS, DATAGRAM_SIZE = 32, 1200
+"""What is sent to ourselves to see how many calls it takes."""
+
+FEW_DESCRIPTORS = 256
+"""Open files that a process should be allowed: a transfer needs some ten for each peer, besides its own."""
+
+LITTLE_SPACE = 1 << 30
+"""Bytes."""
+
+WRITTEN, WRITE_TIME = 32 << 20, 0.5
+"""Bytes that are written to measure the disk, and seconds after which no more are begun."""
+
+MDNS = ("224.0.0.251", 5353)
+"""RFC 6762 §3."""
+
+MDNS_PATIENCE = 1.0
+"""Seconds for our own multicast to come back."""
+
+# A question for the services that there are (RFC 6763 §9), which disturbs nobody.
+_QUESTION = (
+    struct.pack("!6H", 0, 0, 1, 0, 0, 0) + b"\x09_services\x07_dns-sd\x04_udp\x05local\x00\x00\x0c\x00\x01"
+)
+
+
+async def check_offload() -> Finding:
+    """Send datagrams to ourselves as a transfer sends them, and see whether the kernel takes many at once."""
+    received = 0
+    all_received = asyncio.Event()
+
+    class Counter(asyncio.DatagramProtocol):
+        def run_received(self, run: memoryview, segment_size: int, address: Address) -> None:
+            nonlocal received
+            received += len(run)
+            if received >= DATAGRAMS * DATAGRAM_SIZE:
+                all_received.set()
+
+        def receive_finished(self) -> None:
+            pass
+
+    loop = asyncio.get_running_loop()
+    incoming, _ = await create_udp_endpoint(loop, Counter, ("127.0.0.1", 0))
+    outgoing, _ = await create_udp_endpoint(loop, asyncio.DatagramProtocol, ("127.0.0.1", 0))
+    try:
+        for _ in range(DATAGRAMS):
+            outgoing.sendto(bytes(DATAGRAM_SIZE), incoming.get_extra_info("sockname"))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await all_received.wait()
+        sends, receives = outgoing.counters.send_calls, incoming.counters.receive_calls
+    finally:
+        outgoing.close()
+        incoming.close()
+    figures = {"datagrams": DATAGRAMS, "send_calls": sends, "receive_calls": receives}
+    if not all_received.is_set():
+        meaning = "packets are dropped inside this computer"
+        advice = "look for a firewall on the loopback"
+        words = "datagrams to this computer itself do not arrive"
+        return Finding("offload", State.WARNING, words, meaning, advice, figures)
+    if max(sends, receives) * 4 <= DATAGRAMS:
+        words = f"{DATAGRAMS} datagrams leave in {_calls(sends)} and arrive in {_calls(receives)} (GSO, GRO)"
+        return Finding("offload", State.OK, words, "full speed", figures=figures)
+    words = f"{DATAGRAMS} datagrams need {_calls(sends)} to leave and {_calls(receives)} to arrive"
+    meaning = "transfers are limited by the CPU, to some 200 MB/s at best"
+    advice = "" if sys.platform == "linux" else "none: this system has no GSO or GRO for UDP"
+    return Finding("offload", State.WARNING, words, meaning, advice or "Linux 5.0 or newer has both", figures)
+
+
+def _calls(count: int) -> str:
+    return "1 call" if count == 1 else f"{count} calls"
+
+
+async def check_descriptors() -> Finding:
+    """See how many files and sockets this process may have open."""
+    try:
+        import resource
+    except ImportError:
+        return Finding("descriptors", State.OK, "not limited by this system")
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    figures = {"limit": limit}
+    if limit == resource.RLIM_INFINITY:
+        return Finding("descriptors", State.OK, "no limit", figures=figures)
+    words = f"{limit:,} open files at a time"
+    if limit < FEW_DESCRIPTORS:
+        meaning = "transfers to many receivers, or with many network interfaces, may fail"
+        return Finding("descriptors", State.WARNING, words, meaning, "raise it: `ulimit -n 4096`", figures)
+    return Finding("descriptors", State.OK, words, "enough", figures=figures)
+
+
+async def check_disk(directory: Path) -> Finding:
+    """See whether files can be saved here, how many, and how fast about."""
+    try:
+        free, rate = await _on_thread(lambda: _measure_disk(directory))
+    except OSError as error:
+        words = f"{directory}: {error.strerror or error}"
+        meaning = "nothing can be received into this directory; sending from it may work"
+        return Finding("disk", State.FAILING, words, meaning, "choose another one with --output")
+    figures = {"free": free, "rate": round(rate)}
+    words = f"{size_text(free)} free, {size_text(round(rate))}/s written and synced"
+    if free < LITTLE_SPACE:
+        meaning = "larger transfers are refused before they begin"
+        return Finding("disk", State.WARNING, words, meaning, "free some space", figures)
+    return Finding("disk", State.OK, words, f"files can be saved into {directory}", figures=figures)
+
+
+def _measure_disk(directory: Path) -> tuple[int, float]:
+    """Return the free bytes, and bytes a second of writing for WRITE_TIME with a sync at the end."""
+    piece = os.urandom(1 << 20)
+    with tempfile.TemporaryFile(dir=directory, prefix=".flyx-doctor-", buffering=0) as file:
+        free = shutil.disk_usage(directory).free
+        begun = time.monotonic()
+        written = 0
+        while written < min(WRITTEN, free // 2) and time.monotonic() - begun < WRITE_TIME:
+            written += file.write(piece)
+        os.fsync(file.fileno())
+        return free, written / max(1e-6, time.monotonic() - begun)
+
+
+async def _on_thread(work: Callable[[], Result]) -> Result:
+    """Run work on a thread that the end of the process does not wait for: a disk may never answer."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Result] = loop.create_future()
+
+    def settle(result: Result | None, error: Exception | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]  # without an error there is a result
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except Exception as error:
+            failure = error
+        with suppress(RuntimeError):
+            # The loop may have closed meanwhile.
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, daemon=True, name="flyx-doctor-disk").start()
+    return await done
+
+
+async def check_mdns() -> Finding:
+    """Send a multicast question to the local network, and hear it come back."""
+    loop = asyncio.get_running_loop()
+    heard: asyncio.Future[None] = loop.create_future()
+
+    class Listener(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            if data == _QUESTION and not heard.done():
+                heard.set_result(None)
+
+    words = ""
+    try:
+        sock = _mdns_socket()
+        transport, _ = await loop.create_datagram_endpoint(Listener, sock=sock)
+    except OSError as error:
+        words = error.strerror or str(error)
+    else:
+        try:
+            # Not through the transport, which would keep the error to itself.
+            sock.sendto(_QUESTION, MDNS)
+            async with asyncio.timeout(MDNS_PATIENCE):
+                await heard
+        except TimeoutError:
+            words = "what is sent does not come back"
+        except OSError as error:
+            words = error.strerror or str(error)
+        finally:
+            transport.close()
+    if not words:
+        meaning = "browsers and senders on this network are found by name"
+        return Finding("mdns", State.OK, "multicast leaves and comes back", meaning)
+    meaning = "a sender without a server, or a browser on this network, is not found by name"
+    advice = "let UDP port 5353 through in the firewall; some wifi and most VPNs have no multicast"
+    return Finding("mdns", State.WARNING, f"multicast does not work: {words}", meaning, advice)
+
+
+def _mdns_socket() -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "SO_REUSEPORT"):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(("0.0.0.0", MDNS[1]))  # noqa: S104  # multicast comes to the group
+        group = socket.inet_aton(MDNS[0]) + socket.inet_aton("0.0.0.0")  # noqa: S104
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
