@@ -22,7 +22,7 @@ from flyx.net.connect import connect_tcp, connect_through
 from flyx.net.names import Address, resolve
 from flyx.net.proxy import proxy_for
 from flyx.rtc.attempts import OK, ServerAttempt, failure_outcome, refusal
-from flyx.rtc.policy import IcePolicy
+from flyx.rtc.policy import ANY_PATH, IcePolicy
 from flyx.rtc.seam import turn
 from flyx.rtc.seam.relayed import add_relayed_candidate, remote_versions
 from flyx.rtc.servers import Transport, TurnAddress
@@ -81,6 +81,17 @@ async def gather_relayed_candidates(
         for urls in urls_of.values():
             urls.sort(key=lambda url: _RANKS[url.transport])
             group.create_task(_Server(pc, urls, policy, on_candidate, on_attempt).ask())
+
+
+async def try_relay(url: TurnAddress, policy: IcePolicy = ANY_PATH) -> ServerAttempt:
+    """Have a server relay by this URL alone, give that back, and tell what came of it."""
+    try:
+        async with asyncio.timeout(ALLOCATION_TIMEOUT):
+            entered = await _enter_by(url, policy)
+    except _ERRORS as error:
+        return _attempt(url, error)
+    _give_back(entered)
+    return ServerAttempt(url.url, "turn", OK)
 
 
 class _Server:
@@ -147,18 +158,10 @@ class _Server:
         self._failures.setdefault(url, None)
         self._on_attempt(ServerAttempt(url.url, "turn"))
         try:
-            ways = await self._ways(url)
-            return await _first([_bound(_enter, way) for way in ways], _give_back)
+            return await _enter_by(url, self._policy)
         except _ERRORS as error:
             self._failures[url] = error
             raise
-
-    async def _ways(self, url: TurnAddress) -> list[_Way]:
-        """Return the ways to try, one after another."""
-        if url.transport is not Transport.UDP:
-            return [_StreamWay(url, self._policy, url.host, url.port)]
-        addresses = await resolve(url.host, url.port, socktype=socket.SOCK_DGRAM)
-        return [_UdpWay(url, self._policy, address) for address in addresses]
 
     def _use(self, way: _Way, client: turn.TurnClient) -> None:
         candidate = add_relayed_candidate(
@@ -240,6 +243,17 @@ class _StreamWay:
 
 
 _Way = _UdpWay | _StreamWay
+
+
+async def _enter_by(url: TurnAddress, policy: IcePolicy) -> tuple[_Way, turn.TurnClient]:
+    """Have a server relay for us by one of its URLs; its addresses are tried one after another."""
+    ways: list[_Way]
+    if url.transport is Transport.UDP:
+        addresses = await resolve(url.host, url.port, socktype=socket.SOCK_DGRAM)
+        ways = [_UdpWay(url, policy, address) for address in addresses]
+    else:
+        ways = [_StreamWay(url, policy, url.host, url.port)]
+    return await _first([_bound(_enter, way) for way in ways], _give_back)
 
 
 async def _enter(way: _Way) -> tuple[_Way, turn.TurnClient]:

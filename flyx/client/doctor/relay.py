@@ -11,7 +11,7 @@ import time
 
 from flyx.client.doctor.finding import Finding, State, milliseconds
 from flyx.rtc.attempts import NO_ANSWER, OK, ServerAttempt
-from flyx.rtc.seam.turn import try_relay
+from flyx.rtc.relays import try_relay
 from flyx.rtc.servers import TurnAddress
 
 TRY_TIMEOUT = 5.0

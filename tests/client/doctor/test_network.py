@@ -29,7 +29,9 @@ async def server() -> AsyncIterator[StunServer]:
 
 async def examine(*servers: StunServer) -> dict[str, Finding]:
     found = await check_network(
-        [StunAddress(MAIN, s.ports[0]) for s in servers], has_relay=False, patience=PATIENCE
+        [StunAddress(MAIN, s.ports[0], f"stun:{MAIN}:{s.ports[0]}") for s in servers],
+        has_relay=False,
+        patience=PATIENCE,
     )
     return {finding.name: finding for finding in found}
 
@@ -117,7 +119,9 @@ async def test_silence_is_named_and_other_servers_count() -> None:
 
 
 async def test_a_name_that_has_no_address_is_not_taken_for_a_blocked_network() -> None:
-    (found, *_) = await check_network([StunAddress("stun.invalid", 3478)], has_relay=False)
+    (found, *_) = await check_network(
+        [StunAddress("stun.invalid", 3478, "stun:stun.invalid")], has_relay=False
+    )
     assert found.state is State.FAILING
     assert found.words.startswith("stun.invalid was not found")
     assert "UDP" not in found.meaning
