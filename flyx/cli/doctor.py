@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flyx.cli.options import DEFAULT_SERVER, Json, Server, token_of
+from flyx.cli.meeting import DEFAULT_SERVER, Server
+from flyx.cli.options import Json, read_secret, token_of
 from flyx.cli.output import make_console, write_event
 from flyx.errors import EXIT_FAILED, printable
 
@@ -27,7 +28,7 @@ def doctor(
         typer.Argument(
             metavar="CODE",
             envvar="FLYX_DOCTOR_CODE",
-            help="Code of a sender that waits: try the way to it, and receive nothing",
+            help="Code of a sender that waits, to try the way to it; - reads it from standard input",
             show_default=False,
         ),
     ] = None,
@@ -37,7 +38,7 @@ def doctor(
             "--output", "-o", envvar="FLYX_OUTPUT", metavar="DIR", help="Directory whose disk is examined"
         ),
     ] = Path("."),
-    server: Server = DEFAULT_SERVER,
+    server: Server = None,
     api_token: Annotated[
         str | None,
         typer.Option(
@@ -54,13 +55,17 @@ def doctor(
 
     Says of each what it means for a transfer, and what to do. Exit status 1 if anything fails.
 
+    With the code of a sender that waits, it also tries the way to it, and receives nothing.
+
     Example: flyx doctor --server wss://flyx.example.org
     """
     from flyx.cli.runtime import run
+    from flyx.client.codes import parse_code
     from flyx.client.doctor.examination import ORDER, Examination, examine
     from flyx.client.doctor.finding import State
 
-    examination = Examination(server, token_of("--api-token", api_token), output)
+    room_id = None if code is None else parse_code(read_secret("CODE", code))[0]
+    examination = Examination(server or DEFAULT_SERVER, token_of("--api-token", api_token), output, room_id)
     findings: list[Finding] = []
 
     def take(finding: Finding) -> None:
@@ -95,6 +100,8 @@ def finding_fields(finding: Finding) -> dict[str, Any]:
 
 
 _LABELS = {
+    "peer": "other side",
+    "pair": "",
     "dns": "name",
     "websocket": "WebSocket",
     "stun": "STUN",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from flyx.client import events
+    from flyx.rtc.attempts import Attempts
 
 # Whether errors go to standard output as events; set by JsonReporter.
 _json_errors = False
@@ -193,6 +194,8 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             return "room", {"room_id": room_id, "server": server, "local": local}
         case e.PeerJoined(peer=peer):
             return "peer", {"peer": peer, "state": "joined"}
+        case e.Connecting(peer=peer, attempts=attempts):
+            return "connecting", {"peer": peer, **_attempts_fields(attempts)}
         case e.PeerPaired(peer=peer):
             return "peer", {"peer": peer, "state": "paired"}
         case e.PeerConnected(peer=peer, local=local, remote=remote, rtt=rtt, tunnelled=tunnelled):
@@ -227,6 +230,26 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             return "notice", {"message": message}
         case _:
             assert_never(event)
+
+
+def _attempts_fields(attempts: Attempts) -> dict[str, Any]:
+    from flyx.rtc.attempts import progress_text
+
+    return {
+        "message": progress_text(attempts),
+        "pairs": [
+            {
+                "local": pair.local_type,
+                "remote": pair.remote_type,
+                "family": pair.family,
+                "state": pair.state.name.lower(),
+            }
+            for pair in attempts.pairs
+        ],
+        "servers": [
+            {"url": server.url, "outcome": server.outcome, "code": server.code} for server in attempts.servers
+        ],
+    }
 
 
 def receive_command(code: str) -> str:

@@ -34,6 +34,7 @@ from flyx.cli.output import (
 )
 from flyx.client import events as e
 from flyx.errors import printable, without_controls
+from flyx.rtc.attempts import progress_text
 from flyx.transfer.manifest import Manifest
 
 NAME_WIDTH = 32
@@ -109,6 +110,8 @@ class HumanReporter:
             case e.PeerConnected(peer=peer, rtt=rtt, tunnelled=True):
                 way = "through the signaling server, the last resort: no other way was found"
                 self.line(f"{self._name(peer)}: connected {way} ({rtt * 1000:.1f} ms)")
+            case e.Connecting(peer=peer, attempts=attempts):
+                self.line(f"{self._name(peer)}: not connected yet. {printable(progress_text(attempts))}")
             case e.PeerConnected(peer=peer, local=local, remote=remote, rtt=rtt):
                 # The type of a remote candidate is what the peer says it is.
                 way, kinds = path_text(local, remote), f"{printable(local)} to {printable(remote)}"

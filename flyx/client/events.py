@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flyx.errors import FlyxError
+from flyx.rtc.attempts import Attempts
 from flyx.transfer.manifest import Manifest
 
 
@@ -42,6 +43,14 @@ class PeerJoined:
     """The other side is in the room; a connection to it is being made."""
 
     peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Connecting:
+    """The connection to the other side takes its time; this has been tried until now."""
+
+    peer: int
+    attempts: Attempts
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +181,7 @@ Event = (
     RoomOpened
     | RoomJoined
     | PeerJoined
+    | Connecting
     | PeerPaired
     | PeerConnected
     | PeerLost

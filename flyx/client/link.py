@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from flyx.client.failures import failure_of
 from flyx.client.signaling import Signaling
 from flyx.client.tunnel import TunnelSocket, open_tunnel
 from flyx.errors import FlyxError, NoRelay
-from flyx.rtc.peer import IceCandidateInit, PeerConnection
+from flyx.rtc.attempts import Attempts
+from flyx.rtc.peer import Channels, IceCandidateInit, PeerConnection
 from flyx.rtc.policy import ANY_PATH, IcePolicy
 from flyx.rtc.servers import TurnServer, turn_servers
 from flyx.signaling.messages import (
@@ -26,6 +27,9 @@ from flyx.signaling.messages import (
 )
 from flyx.signaling.messages import IceCandidateInit as WireCandidate
 from flyx.transfer.messages import CONTROL_CHANNEL, DATA_CHANNEL, MIN_MESSAGE_SIZE
+
+TELL_AFTER = 5.0
+"""Seconds of connecting after which people want to know what is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,8 @@ class ConnectionOptions:
         Raises:
             NoRelay: Only relays may be used, and there is none.
         """
-        if self.policy.relay_only and not turn_servers(_turn_servers(self, signaling))[0]:
+        is_tunnel = signaling.joined.tunnel is not None
+        if self.policy.relay_only and not is_tunnel and not turn_servers(_turn_servers(self, signaling))[0]:
             raise NoRelay
 
 
@@ -66,7 +71,7 @@ def _turn_servers(options: ConnectionOptions, signaling: Signaling) -> list[Turn
 class Link:
     """A peer connection whose descriptions and candidates travel through the room.
 
-    Feed it the peer's messages with take(); wait for the channels with connection.connected().
+    Feed it the peer's messages with take(); wait for the channels with connected().
     """
 
     def __init__(
@@ -101,9 +106,26 @@ class Link:
             open_tunnel=self._open_tunnel if may_tunnel else None,
         )
         self._tasks: set[asyncio.Task[None]] = set()
-        self._answered = False
+        # Set when the sender has offered us a connection.
+        self.offered = asyncio.Event()
         # Set when the receiver has answered our offer, or we have given up.
         self.settled = asyncio.Event()
+
+    async def connected(self, tell: Callable[[Attempts], None]) -> Channels:
+        """Wait until the channels are open, and tell what is tried if that takes TELL_AFTER.
+
+        Raises:
+            FlyxError: no connection comes about; see PeerConnection.connected().
+        """
+        connecting = asyncio.ensure_future(self.connection.connected())
+        try:
+            done, _ = await asyncio.wait((connecting,), timeout=TELL_AFTER)
+            if not done:
+                tell(self.connection.attempts())
+            return await connecting
+        finally:
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
 
     async def offer(self) -> None:
         """Offer a connection to the receiver."""
@@ -113,8 +135,8 @@ class Link:
     def take(self, message: Message) -> None:
         """Take an offer, answer or candidate of the peer. A bad one is the end of the attempt to connect."""
         match message:
-            case Offer(data=data) if not self._answered:
-                self._answered = True
+            case Offer(data=data) if not self.offered.is_set():
+                self.offered.set()
                 self._peer_id = data.client_id
                 self._spawn(self._answer(data.sdp))
             case Answer(data=data) if not self.settled.is_set():
@@ -129,6 +151,7 @@ class Link:
         """Have connected() raise this error, unless the connection is made."""
         self.connection.give_up(error)
         self.settled.set()
+        self.offered.set()
 
     async def close(self) -> None:
         """Close the connection and end what is under way for it. What fails in that changes no result."""

@@ -279,7 +279,9 @@ class ReceiveSession:
             try:
                 for message in offered:
                     link.take(message)
-                channels = await link.connection.connected()
+                channels = await link.connected(
+                    lambda attempts: self._on_event(events.Connecting(_SENDER, attempts))
+                )
                 if self._reception.state is ReceptionState.CONNECTING:
                     self._reception.connected()
                     return link, channels

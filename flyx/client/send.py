@@ -386,7 +386,9 @@ class SendSession:
                         congestion=self._options.congestion,
                     )
                     try:
-                        async with peer.connect(link, self._gate, anew=lost is not None) as channels:
+                        async with peer.connect(
+                            link, self._gate, self._tell, anew=lost is not None
+                        ) as channels:
                             patience.reschedule(None)
                             return await self._send(receiver, channels)
                     except (PeerUnreachable, PairingTimedOut):

@@ -54,12 +54,15 @@ class ReceiverLink:
         self._moved = asyncio.Event()
 
     @asynccontextmanager
-    async def connect(self, link: Link, gate: Gate, *, anew: bool) -> AsyncIterator[Channels]:
+    async def connect(
+        self, link: Link, gate: Gate, on_event: Callable[[events.Event], None], *, anew: bool
+    ) -> AsyncIterator[Channels]:
         """Connect over this link and pair; the connection ends with the block.
 
         Args:
             link: newly made.
             gate: what the receiver has to pass.
+            on_event: told what happens.
             anew: there was a connection before. It may take long until a receiver that has lost the server
                 as well reads the offer.
 
@@ -75,7 +78,9 @@ class ReceiverLink:
             await link.offer()
             if anew:
                 await link.settled.wait()
-            channels = await link.connection.connected()
+            channels = await link.connected(
+                lambda attempts: on_event(events.Connecting(self._receiver.number, attempts))
+            )
             self._pairing = Pairing(link.connection, channels)
             await gate.pair(self._pairing)
             yield channels

@@ -20,7 +20,15 @@ from aiortc.sdp import candidate_to_sdp
 from flyx.errors import FlyxError, PeerUnreachable, RemoteProtocolError
 from flyx.net.interfaces import offered_addresses
 from flyx.rtc import servers
-from flyx.rtc.attempts import OK, Attempts, ServerAttempt, failure_outcome
+from flyx.rtc.attempts import (
+    OK,
+    Attempts,
+    ServerAttempt,
+    failure_hint,
+    failure_outcome,
+    failure_text,
+    log_lines,
+)
 from flyx.rtc.description import MAX_REMOTE_CANDIDATES, MDNS_SUFFIX, RemoteCandidates, judge
 from flyx.rtc.driver import make_peer_connection
 from flyx.rtc.policy import ANY_PATH, IcePolicy
@@ -276,7 +284,7 @@ class PeerConnection:
             await asyncio.wait_for(asyncio.shield(self._outcome), CONNECT_TIMEOUT)
         except TimeoutError:
             reason = f"it was not made within {CONNECT_TIMEOUT:.0f} s"
-            raise PeerUnreachable(reason=reason) from None
+            raise self._unreachable(reason) from None
         control, data = (self._channels[label] for label in self._labels)
         return Channels(control, data, self._max_message_size)
 
@@ -287,6 +295,9 @@ class PeerConnection:
 
     def attempts(self) -> Attempts:
         """What has been tried so far to reach the other side, after close() as well."""
+        if self._pc.sctp is None:
+            # Nothing has been offered yet.
+            return Attempts(servers=tuple(self._servers.values()))
         pairs, told = ice.attempted_pairs(self._pc), ice.count_told_candidates(self._pc)
         return Attempts(tuple(pairs), tuple(self._servers.values()), told)
 
@@ -294,6 +305,13 @@ class PeerConnection:
         """The address of our socket on the path in use, and the one that it sends to: the peer's, or a TURN
         server's; None if there is no such path."""
         return dtls.socket_addresses(self._pc)
+
+    def _unreachable(self, reason: str) -> PeerUnreachable:
+        """Return the error that says what was tried; addresses are for --debug alone."""
+        attempts = self.attempts()
+        for line in log_lines(attempts):
+            logger.debug("tried %s", line)
+        return PeerUnreachable(reason=failure_text(attempts, reason), hint=failure_hint(attempts))
 
     def fingerprints(self) -> tuple[bytes, bytes]:
         """The SHA-256 of our DTLS certificate and of the peer's, once connected() has returned."""
@@ -480,16 +498,17 @@ class PeerConnection:
         state = self._pc.connectionState
         logger.debug("connection %s", state)
         if state in ("failed", "closed"):
-            self._settle(PeerUnreachable(reason=f"the connection {_WORDS[state]}"))
+            self._settle(
+                self._unreachable("it could not be made")
+                if state == "failed"
+                else PeerUnreachable(reason="the connection was closed")
+            )
             for channel in self._channels.values():
                 channel.mark_closed()
 
 
 def _is_end(candidate: str | None) -> bool:
     return candidate is None
-
-
-_WORDS = {"failed": "could not be made", "closed": "was closed"}
 
 
 def _candidate_init(candidate: RTCIceCandidate) -> IceCandidateInit:

@@ -25,6 +25,7 @@ from flyx.cli.progress import HumanReporter
 from flyx.client import events
 from flyx.errors import FlyxError, printable, without_controls
 from flyx.pairing import messages as pairing
+from flyx.rtc.attempts import Attempts, PairAttempt, PairState, ServerAttempt
 from flyx.signaling import messages as signaling
 from flyx.transfer import messages as transfer
 from flyx.transfer.manifest import Entry, EntryKind, Manifest
@@ -61,6 +62,9 @@ def values_of(kind: Any, text: str) -> list[Any]:
         return [hostile_manifest(text)] if is_unicode(text) else [hostile_manifest("a")]
     if kind is bool:
         return [False, True]
+    if kind is Attempts:
+        pair = PairAttempt(text, text, 4, PairState.FAILED, text, text)
+        return [Attempts((pair,), (ServerAttempt(f"turn:{text}", "turn", text),), 1)]
     assert kind in (int, float), f"a field of {kind}: say here what it may hold"
     return [1]
 

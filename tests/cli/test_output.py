@@ -13,15 +13,23 @@ from flyx.cli.output import JsonReporter, QuietReporter, event_fields, files_tex
 from flyx.cli.progress import HumanReporter, _FilesByOffset
 from flyx.client import events
 from flyx.errors import ConnectionLost, Declined, InputError, NoSuchRoom
+from flyx.rtc.attempts import Attempts, PairAttempt, PairState, ServerAttempt
 from tests.cli.screen import on_terminal
 from tests.simulator import manifest_of
 
 MANIFEST = manifest_of({"d": None, "d/one": b"1" * 10, "d/empty": b"", "d/two": b"2" * 5})
 
+ATTEMPTS = Attempts(
+    (PairAttempt("host", "srflx", 4, PairState.IN_PROGRESS, "192.0.2.7:1", "198.51.100.9:2"),),
+    (ServerAttempt("turn:turn.example.org", "turn"), ServerAttempt("turn:\x1b[2J", "turn", "did not answer")),
+    3,
+)
+
 EVERY_EVENT: list[events.Event] = [
     events.RoomOpened("K7M2QX", "K7M2QX-lemon-otter", "ws://flyx.example.org\x1b[2J", local=False),
     events.RoomJoined("K7M2QX", "ws://flyx.example.org\x1b[2J", local=False),
     events.PeerJoined(1),
+    events.Connecting(1, ATTEMPTS),
     events.PeerPaired(1),
     events.PeerConnected(1, "host", "srflx", 0.0123456789),
     events.PeerLost(1, ConnectionLost(reason="nothing was heard")),
@@ -36,6 +44,23 @@ EVERY_EVENT: list[events.Event] = [
     events.TransferDone(1, 3, 15, 1.5, "00" * 32),
     events.Notice("skipped \x1b[2J: a symbolic link"),
 ]
+
+
+def test_while_connecting_scripts_and_people_hear_what_is_tried_without_addresses(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    name, fields = event_fields(events.Connecting(1, ATTEMPTS))
+    assert name == "connecting"
+    assert fields["pairs"] == [{"local": "host", "remote": "srflx", "family": 4, "state": "in_progress"}]
+    assert fields["servers"][0] == {"url": "turn:turn.example.org", "outcome": None, "code": None}
+    with HumanReporter(sending=False, bars=False, server_note=None) as reporter:
+        reporter(events.Connecting(1, ATTEMPTS))
+    text = capfd.readouterr().err
+    assert text.startswith(
+        "Sender: not connected yet. Trying 3 addresses of the other side; "
+        "the relay turn.example.org has not answered yet; "
+    )
+    assert "192.0.2.7" not in f"{text}{fields}"
 
 
 def test_the_list_above_has_every_event() -> None:

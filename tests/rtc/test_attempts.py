@@ -169,7 +169,8 @@ def test_what_kept_a_server_from_answering_is_a_predicate(error: Exception, word
     assert failure_outcome(error) == words
 
 
-_outcomes = st.sampled_from([None, OK, NO_ANSWER, refusal(401)])
+# What is told of a way that a server was not asked by any more, as another one was faster.
+_outcomes = st.sampled_from([None, OK, NO_ANSWER, refusal(401), "was not needed"])
 _servers = st.builds(
     lambda number, transport, outcome: ServerAttempt(
         f"turn:relay{number}.example.org:3478?transport={transport}", "turn", outcome
@@ -202,4 +203,5 @@ def test_no_relay_that_failed_is_left_out_and_no_address_told(
                 assert f"the relay {host} {server.outcome}" in text
             elif host in had:
                 assert f"{host} {NO_ANSWER}" not in text
+                assert f"{host} was not needed" not in text
     assert len(log_lines(attempts)) == len(pairs) + len(servers)

@@ -260,6 +260,31 @@ async def test_candidates_beyond_the_limit_are_not_even_tried(monkeypatch: pytes
             await left.connected()
 
 
+async def test_who_cannot_connect_hears_what_was_tried_and_no_addresses(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(peer, "CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(relays, "RETRY_PAUSE", 60)
+    caplog.set_level("DEBUG", "flyx.rtc")
+    # Nothing listens at port 9, which is discard's (RFC 863).
+    relay = TurnServer("turn:localhost:9?transport=tcp", "user", "password")
+    left = PeerConnection(LABELS, [], lambda _: None, turn_servers=[relay])
+    try:
+        async with connection() as right:
+            await left.accept_answer(bare(await right.answer(bare(await left.offer()))))
+            line = "candidate:1 1 udp 1 192.0.2.1 9 typ host"
+            await left.add_candidate({"candidate": line, "sdpMid": "0", "sdpMLineIndex": 0})
+            with pytest.raises(PeerUnreachable) as caught:
+                await left.connected()
+    finally:
+        await left.close()
+    told = f"{caught.value} {caught.value.hint}"
+    assert "UDP to the other side got no answer" in told
+    assert "flyx doctor" in told
+    assert "192.0.2.1" not in told
+    assert "192.0.2.1:9: " in caplog.text
+
+
 async def test_checks_from_ever_new_ports_are_answered_and_not_returned() -> None:
     async with connection() as left, connection() as right:
         offer = await left.offer()

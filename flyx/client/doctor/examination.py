@@ -18,9 +18,11 @@ from flyx.client.doctor.finding import Finding, State
 from flyx.client.doctor.http import Origin, origin_of
 from flyx.client.doctor.machine import check_descriptors, check_disk, check_mdns, check_offload
 from flyx.client.doctor.network import check_network
+from flyx.client.doctor.peer import OFFER_TIMEOUT, check_peer
 from flyx.client.doctor.relay import check_relay, no_relay
 from flyx.client.doctor.server import check_name, check_server, check_websocket
 from flyx.errors import FlyxError
+from flyx.rtc.peer import CONNECT_TIMEOUT
 from flyx.rtc.servers import TurnServer, stun_servers, turn_servers
 from flyx.signaling.messages import JoinedData
 
@@ -29,7 +31,11 @@ logger = logging.getLogger("flyx.client")
 CHECK_TIMEOUT = 9.0
 """Seconds for one check. Those of STUN and TURN follow that of the WebSocket: twice as many in all."""
 
+PEER_TIMEOUT = OFFER_TIMEOUT + CONNECT_TIMEOUT + 10.0
+"""Seconds to connect to the other side, its server and its last words included."""
+
 ORDER = (
+    *("peer", "pair"),
     *("dns", "server", "clock", "websocket"),
     *("stun", "ipv6", "mapping", "filtering", "mtu", "turn"),
     *("mdns", "offload", "descriptors", "disk"),
@@ -47,11 +53,13 @@ class Examination:
         server: URL of the signaling server.
         api_token: what it wants of those who make rooms.
         directory: where files would be saved.
+        room_id: of a sender that waits, to be connected to; None for nobody.
     """
 
     server: str
     api_token: str | None
     directory: Path
+    room_id: str | None = None
 
 
 async def examine(examination: Examination, on_finding: OnFinding) -> None:
@@ -86,6 +94,9 @@ async def _run_all(examination: Examination, origin: Origin, on_finding: OnFindi
             ("mdns", _alone(check_mdns)),
         ):
             group.create_task(_run(name, check, on_finding))
+        if (room_id := examination.room_id) is not None:
+            check = partial(check_peer, examination.server, room_id)
+            group.create_task(_run("peer", check, on_finding, PEER_TIMEOUT))
         joined = await _join(examination, origin, on_finding)
         if joined is not None:
             _examine_paths(joined, group, on_finding)
@@ -133,14 +144,20 @@ def _alone(check: Callable[[], Awaitable[Finding]]) -> Callable[[], Awaitable[Se
     return run
 
 
-async def _run(name: str, check: Callable[[], Awaitable[Sequence[Finding]]], on_finding: OnFinding) -> None:
+async def _run(
+    name: str,
+    check: Callable[[], Awaitable[Sequence[Finding]]],
+    on_finding: OnFinding,
+    patience: float | None = None,
+) -> None:
     """Run one check; its failure is a finding, and not the end of the others."""
     findings: Sequence[Finding]
+    patience = patience or CHECK_TIMEOUT
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT):
+        async with asyncio.timeout(patience):
             findings = await check()
     except TimeoutError:
-        words = f"no result within {CHECK_TIMEOUT:g} s"
+        words = f"no result within {patience:g} s"
         findings = [Finding(name, State.FAILING, words, "a transfer may have to wait as long")]
     except FlyxError as error:
         findings = [Finding(name, State.FAILING, str(error), advice=error.hint or "")]

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import h11
 
-from flyx.client.signaling import websocket_url
+from flyx.client.websocket import websocket_url
 from flyx.errors import ServerProtocolError
 from flyx.net.connect import connect_tcp, connect_through
 from flyx.net.proxy import Proxy, proxy_for

@@ -1,0 +1,123 @@
+"""The way to the other side: a connection to a waiting sender, as `flyx receive` makes it, and nothing more.
+
+The sender needs to do nothing but wait, in whatever release of flyx it runs. It is asked for no files and
+given no words: no try is used up, no receiver counted, and its code stays good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from flyx.client.doctor.finding import Finding, State, milliseconds
+from flyx.client.link import Link
+from flyx.client.signaling import Signaling
+from flyx.errors import FlyxError, PeerUnreachable
+from flyx.rtc.attempts import Attempts, PairState
+from flyx.signaling.messages import Disconnect, IceCandidate, Offer, Role
+
+OFFER_TIMEOUT = 10.0
+"""Seconds for the sender to offer a connection: it may be connecting to others."""
+
+SETTLE_TIMEOUT = 2.0
+"""Seconds for the other pairs once one has worked."""
+
+FAREWELL = "it only tried the connection (flyx doctor)"
+
+_NO_CONNECTION = "a transfer between the two would fail as well"
+
+
+async def check_peer(server: str, room_id: str) -> Sequence[Finding]:
+    """Connect to the sender in a room and leave; return the findings of peer and of each kind of pair.
+
+    Raises:
+        SignalingError: there is no such room, or no way to it.
+    """
+    async with Signaling(server, room_id, Role.RECEIVER) as signaling:
+        signaling.farewell = FAREWELL
+        link = Link(signaling, None)
+        begun = time.monotonic()
+        listening = asyncio.create_task(_listen(signaling, link))
+        try:
+            await _connect(link)
+        except FlyxError as error:
+            failed = Finding("peer", State.FAILING, str(error), _NO_CONNECTION, error.hint or "")
+            return [failed, *_pairs(link.connection.attempts(), usable=False)]
+        else:
+            seconds = time.monotonic() - begun
+            await _settle(link)
+            return [_connected(link, seconds), *_pairs(link.connection.attempts(), usable=True)]
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+            await link.close()
+
+
+async def _listen(signaling: Signaling, link: Link) -> None:
+    """Pass on what the sender says about the connection."""
+    try:
+        while True:
+            match await signaling.receive():
+                case Offer() | IceCandidate() as message:
+                    link.take(message)
+                case Disconnect(data=data) if not data.away:
+                    raise PeerUnreachable(reason="the sender left")
+                case _:
+                    pass
+    except FlyxError as error:
+        link.give_up(error)
+
+
+async def _connect(link: Link) -> None:
+    try:
+        async with asyncio.timeout(OFFER_TIMEOUT):
+            await link.offered.wait()
+    except TimeoutError:
+        raise PeerUnreachable(reason=f"the sender has offered none within {OFFER_TIMEOUT:g} s") from None
+    await link.connection.connected()
+
+
+async def _settle(link: Link) -> None:
+    """Let the pairs that are being checked come to their ends."""
+    end = time.monotonic() + SETTLE_TIMEOUT
+    while time.monotonic() < end:
+        if not any(pair.state is PairState.IN_PROGRESS for pair in link.connection.attempts().pairs):
+            return
+        await asyncio.sleep(0.1)
+
+
+def _connected(link: Link, seconds: float) -> Finding:
+    path = link.connection.path()
+    assert path is not None
+    figures = {"local": path.local, "remote": path.remote, "seconds": round(seconds, 6)}
+    took = milliseconds(seconds)
+    if "relay" in (path.local, path.remote):
+        words = f"connected through a relay in {took} ({path.local} to {path.remote})"
+        meaning = "transfers work, as fast as the relay lets them"
+        return Finding("peer", State.WARNING, words, meaning, "see the NAT of both sides for why", figures)
+    words = f"connected directly in {took} ({path.local} to {path.remote})"
+    return Finding("peer", State.OK, words, "transfers take the shortest way", figures=figures)
+
+
+_RESULTS = {
+    PairState.FROZEN: "not tried",
+    PairState.WAITING: "not tried",
+    PairState.IN_PROGRESS: "no answer yet",
+    PairState.SUCCEEDED: "works",
+    PairState.FAILED: "no answer",
+}
+
+
+def _pairs(attempts: Attempts, *, usable: bool) -> list[Finding]:
+    """Return a finding for each kind of pair and result; addresses are for --debug."""
+    kinds = Counter((p.local_type, p.remote_type, p.family, _RESULTS[p.state]) for p in attempts.pairs)
+    findings = []
+    for (local, remote, family, result), count in kinds.items():
+        times = f" ({count} pairs)" if count > 1 else ""
+        state = State.OK if result == "works" or usable else State.WARNING
+        figures = {"local": local, "remote": remote, "family": family, "result": result, "count": count}
+        words = f"{local} to {remote}, IPv{family}: {result}{times}"
+        findings.append(Finding("pair", state, words, figures=figures))
+    return findings
