@@ -247,6 +247,12 @@ class Laboratory:
         server.prints("listening on")
         return server
 
+    def second_stun(self) -> Coturn:
+        """Start another STUN server, on the host of the signaling server."""
+        second = Coturn(self.server, self.directory, SERVER)
+        self._adopt(second)
+        return second
+
     # Where people are.
 
     def lan(self, name: str) -> Switch:
@@ -361,6 +367,10 @@ class Laboratory:
         self._environments[name] = {**clean_environment(self.directory), **environment, **variables}
 
     # What they do.
+
+    def start(self, name: str, *arguments: str | Path) -> FlyxProcess:
+        """Run flyx on a host of a site."""
+        return self._adopt(self.hosts[name].start(arguments, self._environments[name], self.directory))
 
     def send(self, case: Case, *options: str) -> FlyxProcess:
         """Start the sender of a case."""
