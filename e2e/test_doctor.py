@@ -71,7 +71,7 @@ def test_where_udp_is_blocked_the_other_ways_to_the_relay_are_told(laboratory: L
     found = examine(laboratory, of, status=1)
     assert failing(found) == {"stun", "turn"}
     assert "UDP" in found["stun"][0]["meaning"]
-    by_tcp, by_tls, by_udp = words(found, "turn")
+    by_tcp, by_udp, by_tls = words(found, "turn")
     assert by_udp == "192.0.2.2 by UDP did not answer"
     assert "by TCP is ready" in by_tcp
     assert "turn.example by TLS is ready" in by_tls
@@ -103,7 +103,9 @@ def test_without_a_server_this_computer_is_examined(laboratory: Laboratory) -> N
     assert "flyx serve" in found["server"][0]["advice"]
 
 
-def test_with_a_code_the_way_between_two_nats_is_tried_and_the_code_stays_good(laboratory: Laboratory) -> None:
+def test_with_a_code_the_way_between_two_nats_is_tried_and_the_code_stays_good(
+    laboratory: Laboratory,
+) -> None:
     of = case()
     build(laboratory, of)
     sender: FlyxProcess = laboratory.send(of)

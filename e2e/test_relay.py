@@ -179,7 +179,7 @@ def test_a_server_with_relay_passes_on_what_has_no_other_way(edge: Edge, tmp_pat
     assert sha256(tmp_path / "in" / "sent.bin") == sha256(source)
     for side in (sender, receiver):
         [path] = side.named("path")
-        assert (path["local"], path["remote"], path["relayed_by"]) == ("relay", "relay", "server")
+        assert (path["local"], path["remote"], path["tunnelled"]) == ("relay", "relay", True)
     metrics = edge.metrics()
     assert "flyx_tunnels_opened_total 1.0" in metrics
     assert 'flyx_transfers_total{outcome="relayed"} 1.0' in metrics

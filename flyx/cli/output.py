@@ -18,13 +18,14 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any, Protocol, Self, assert_never
 
-from flyx.errors import FlyxError, StorageError, without_controls
+from flyx.errors import FlyxError, StorageError, printable, without_controls
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from flyx.client import events
     from flyx.rtc.attempts import Attempts
+    from flyx.rtc.peer import CandidatePair
 
 # Whether errors go to standard output as events; set by JsonReporter.
 _json_errors = False
@@ -198,9 +199,15 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             return "connecting", {"peer": peer, **_attempts_fields(attempts)}
         case e.PeerPaired(peer=peer):
             return "peer", {"peer": peer, "state": "paired"}
-        case e.PeerConnected(peer=peer, local=local, remote=remote, rtt=rtt, tunnelled=tunnelled):
-            by = {"relayed_by": "server"} if tunnelled else {}
-            return "path", {"peer": peer, "local": local, "remote": remote, "rtt": round(rtt, 6), **by}
+        case e.PeerConnected(peer=peer, path=path, rtt=rtt):
+            family = None if path.tunnelled else path.family
+            kinds = {"local": path.local, "remote": path.remote, "family": family}
+            relay = {"relay": path.relay, "tunnelled": path.tunnelled}
+            return "path", {"peer": peer, **kinds, **relay, "rtt": round(rtt, 6)}
+        case e.Condition(peer=peer, limit=limit, rtt=round_trip, delivered=delivered, resent=resent):
+            seconds = None if round_trip is None else round(round_trip, 6)
+            bytes_ = {"delivered": delivered, "resent": resent}
+            return "condition", {"peer": peer, "limit": limit, "rtt": seconds, **bytes_}
         case e.PeerLost(peer=peer, error=lost):
             return "peer", {"peer": peer, "state": "lost", "code": lost.code, "message": str(lost)}
         case e.PeerEnded(peer=peer, error=None):
@@ -274,6 +281,16 @@ def files_text(files: int, directories: int, size: int) -> str:
     return ", ".join([*parts, size_text(size)])
 
 
-def path_text(local: str, remote: str) -> str:
+def path_text(path: CandidatePair) -> str:
     """Say in words which way the bytes take."""
-    return "through a relay" if "relay" in (local, remote) else "directly"
+    if path.tunnelled:
+        return "through the signaling server, the last resort: no other way was found"
+    if path.local == "relay":
+        return f"through the relay {printable(path.relay)}" if path.relay else "through a relay"
+    if path.remote == "relay":
+        return "through a relay of the other side"
+    if path.is_local:
+        return "directly over the local network"
+    if path.local == path.remote == "host":
+        return f"directly over IPv{path.family}"
+    return f"directly over IPv{path.family}, through a NAT"

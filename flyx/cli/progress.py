@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_right
+from collections import Counter
+from dataclasses import replace
 from itertools import accumulate
 from typing import Self
 
@@ -33,6 +35,7 @@ from flyx.cli.output import (
     write_data,
 )
 from flyx.client import events as e
+from flyx.client.limits import Limit
 from flyx.errors import printable, without_controls
 from flyx.rtc.attempts import progress_text
 from flyx.transfer.manifest import Manifest
@@ -46,6 +49,9 @@ _ELSEWHERE = (
 
 NARROW = 72
 """Columns of a terminal that are too few for a bar and all the figures beside it."""
+
+WIDE = 130
+"""Columns that are enough for what limits the transfer as well."""
 
 
 class HumanReporter:
@@ -64,10 +70,15 @@ class HumanReporter:
         self._bars: dict[int, TaskID] = {}
         self._file_bar: TaskID | None = None
         self._files: _FilesByOffset | None = None
+        # Peers that are connected, and how the transfer with each was seen to go last.
+        self._connected: set[int] = set()
+        self._conditions: dict[int, e.Condition] = {}
+        # For how many seconds each limit was the one.
+        self._limits: dict[int, Counter[Limit | None]] = {}
 
     def __enter__(self) -> Self:
         if self._bars_wanted and self._console.is_terminal:
-            wide = self._console.width >= NARROW
+            wide, very_wide = self._console.width >= NARROW, self._console.width >= WIDE
             self._live = Progress(
                 TextColumn("{task.description}", markup=False),
                 *([BarColumn()] if wide else []),
@@ -75,6 +86,7 @@ class HumanReporter:
                 *([DownloadColumn()] if wide else []),
                 TransferSpeedColumn(),
                 TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+                *([TextColumn("{task.fields[limit]}", markup=False)] if very_wide else []),
                 console=self._console,
                 transient=True,
             )
@@ -107,16 +119,18 @@ class HumanReporter:
                     self.line(f"(with --server {printable(server)}, or FLYX_SERVER set to it)")
             case e.RoomJoined(room_id=room_id):
                 self.line(f"Joined {room_id}, waiting for the sender to connect")
-            case e.PeerConnected(peer=peer, rtt=rtt, tunnelled=True):
-                way = "through the signaling server, the last resort: no other way was found"
-                self.line(f"{self._name(peer)}: connected {way} ({rtt * 1000:.1f} ms)")
             case e.Connecting(peer=peer, attempts=attempts):
                 self.line(f"{self._name(peer)}: not connected yet. {printable(progress_text(attempts))}")
-            case e.PeerConnected(peer=peer, local=local, remote=remote, rtt=rtt):
+            case e.PeerConnected(peer=peer, path=path, rtt=rtt):
                 # The type of a remote candidate is what the peer says it is.
-                way, kinds = path_text(local, remote), f"{printable(local)} to {printable(remote)}"
-                self.line(f"{self._name(peer)}: connected {way} ({kinds}, {rtt * 1000:.1f} ms)")
+                kinds = f"{printable(path.local)} to {printable(path.remote)}"
+                verb = "goes on" if peer in self._connected else "connected"
+                self._connected.add(peer)
+                self.line(f"{self._name(peer)}: {verb} {path_text(path)} ({kinds}, {rtt * 1000:.1f} ms)")
+            case e.Condition(peer=peer):
+                self._condition(event)
             case e.PeerLost(peer=peer, error=lost):
+                self._connected.discard(peer)
                 # It would stand still, and go on telling of a speed.
                 self._remove_bar(peer)
                 self.line(f"{self._name(peer)}: {str(lost).rstrip('.')}. Trying to connect again.")
@@ -164,15 +178,22 @@ class HumanReporter:
         if peer not in self._bars:
             name = self._name(peer) if self._sending else "All files"
             # What was there before is no speed.
-            self._bars[peer] = self._live.add_task(name, total=total, completed=done)
+            self._bars[peer] = self._live.add_task(name, total=total, completed=done, limit="")
         self._live.start()
         self._live.update(self._bars[peer], completed=done, total=total)
         if self._files:
             name, file_done, size = self._files.at(done)
             if self._file_bar is None:
-                self._file_bar = self._live.add_task("", total=size)
+                self._file_bar = self._live.add_task("", total=size, limit="")
             shown = _shortened(printable(name), min(NAME_WIDTH, self._console.width // 3))
             self._live.update(self._file_bar, description=shown, completed=file_done, total=size)
+
+    def _condition(self, condition: e.Condition) -> None:
+        self._conditions[condition.peer] = condition
+        self._limits.setdefault(condition.peer, Counter())[condition.limit] += 1
+        if self._live and condition.peer in self._bars:
+            limit = f"limited by the {condition.limit}" if condition.limit else ""
+            self._live.update(self._bars[condition.peer], limit=limit)
 
     def _remove_bar(self, peer: int) -> None:
         if self._live and peer in self._bars:
@@ -193,10 +214,26 @@ class HumanReporter:
         # Its bar may not have been drawn since the beginning.
         self._remove_bar(peer)
         amount = f"{files_text(files, 0, size)} in {seconds:.1f} s{speed}"
+        if condition := self._conditions.pop(peer, None):
+            ((limit, _),) = self._limits.pop(peer).most_common(1)
+            amount += condition_text(replace(condition, limit=limit))
         if self._sending:
             self.line(f"Receiver {peer} has everything: {amount}")
         else:
             self.line(f"Received {amount}")
+
+
+def condition_text(condition: e.Condition) -> str:
+    """Return how a transfer went, to follow how fast it was; empty if nothing is known."""
+    parts = []
+    if condition.limit:
+        parts.append(f"limited by the {condition.limit}")
+    if condition.rtt is not None:
+        parts.append(f"{condition.rtt * 1000:.1f} ms there and back")
+    if condition.resent:
+        share = condition.resent / (condition.delivered + condition.resent)
+        parts.append(f"{share:.2%} sent again")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 class _FilesByOffset:

@@ -19,9 +19,11 @@ from typing import Generic, TypeVar
 from flyx.client import events
 from flyx.client.confirmation import Confirmation
 from flyx.client.failures import failure_of
+from flyx.client.limits import Cause, Limit, Shares, Waits
+from flyx.client.processor import busy_seconds
 from flyx.errors import FlyxError, LocalProtocolError, StorageError, TransferInterrupted
 from flyx.net.changes import Change, Moved, Route, RouteState, Slept
-from flyx.rtc.peer import Channel, Channels, PeerConnection
+from flyx.rtc.peer import CandidatePair, Channel, Channels, PeerConnection
 from flyx.transfer.disk import FAILURE_REASONS
 from flyx.transfer.session import Failed, RoundTrip, Session
 
@@ -34,6 +36,9 @@ their places: a router restarts, a train leaves a tunnel, a laptop sleeps for an
 
 PROGRESS_INTERVAL = 0.1
 """Seconds between two progress events."""
+
+CONDITION_INTERVAL = 1.0
+"""Seconds between two events that tell how the path is, and what limits the transfer."""
 
 Machine = TypeVar("Machine", bound=Session)
 Work = TypeVar("Work")
@@ -97,6 +102,11 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self._route: Route | None = None
         # The transfer has ended because the channels closed: the other side, if it lives, knows of it.
         self.was_closed = False
+        # What we wait for, since the transfer was accepted, and when that is told next.
+        self._waits: Waits | None = None
+        self._next_condition = 0.0
+        # The path that was told last.
+        self._path: CandidatePair | None = None
         # The files that could not be delivered: path and reason.
         self._lost: list[tuple[str, str]] = []
 
@@ -192,8 +202,11 @@ class Driver(ABC, Generic[Machine, Work, Result]):
 
     def begin(self) -> None:
         """The transfer has been accepted: its time starts."""
+        now = time.monotonic()
         if self._started is None:
-            self._started = time.monotonic()
+            self._started = now
+        self._waits = Waits(now, busy_seconds())
+        self._next_condition = now + CONDITION_INTERVAL
 
     def resume(self, files: int, size: int) -> None:
         """So much was there from an earlier try."""
@@ -242,6 +255,14 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         """Tell an event of the machine on."""
 
     @abstractmethod
+    def waits_for(self) -> Cause | None:
+        """What the transfer waits for now on our side, None if nothing."""
+
+    @abstractmethod
+    def limit_of(self, shares: Shares) -> Limit | None:
+        """What keeps the transfer from being faster, by how we have spent our time."""
+
+    @abstractmethod
     def progress(self) -> tuple[int, int]:
         """File bytes verified at the receiver, and in all."""
 
@@ -264,17 +285,47 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         if self._started is not None and now >= self._next_progress and not self.machine.ended:
             self._next_progress = now + PROGRESS_INTERVAL
             self.on_event(events.Progress(self.peer, *self.progress()))
+        if self._waits is not None:
+            self._waits.wait_for(self.waits_for(), now)
+            if now >= self._next_condition and not self.machine.ended:
+                self._next_condition = now + CONDITION_INTERVAL
+                self._tell_condition(self._waits, now)
+
+    def _tell_condition(self, waits: Waits, now: float) -> None:
+        """Tell how the path is, and what keeps the transfer from being faster."""
+        shares, path = waits.shares(now, busy_seconds()), self._connection.statistics()
+        if shares is None:
+            return
+        self.on_event(
+            events.Condition(
+                self.peer,
+                limit=self.limit_of(shares),
+                rtt=path.rtt if path else None,
+                delivered=path.delivered if path else 0,
+                resent=path.resent if path else 0,
+            )
+        )
+
+    @property
+    def disk_is_busy(self) -> bool:
+        """Whether the disk has work of ours."""
+        return self._disk_task is not None
+
+    @property
+    def channel_is_full(self) -> bool:
+        """Whether the data channel takes nothing more now."""
+        return not self._data.writable
 
     def _handle(self, event: object) -> None:
         match event:
             case RoundTrip(seconds=rtt):
                 # ICE may have chosen another one.
                 self._follow_route()
-                if not self._path_told.is_set() and (path := self._connection.path()):
+                path = self._connection.path()
+                if path is not None and not (self._path and path.is_like(self._path)):
+                    self._path = path
                     self._path_told.set()
-                    self.on_event(
-                        events.PeerConnected(self.peer, path.local, path.remote, rtt, path.tunnelled)
-                    )
+                    self.on_event(events.PeerConnected(self.peer, path, rtt))
             case Failed(error=error):
                 self._error = error
             case _:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flyx.client.limits import Limit
 from flyx.errors import FlyxError
 from flyx.rtc.attempts import Attempts
+from flyx.rtc.peer import CandidatePair
 from flyx.transfer.manifest import Manifest
 
 
@@ -62,20 +64,34 @@ class PeerPaired:
 
 @dataclass(frozen=True, slots=True)
 class PeerConnected:
-    """The connection is up.
+    """The connection is up, or goes another way than before.
 
     Attributes:
-        local: type of the local candidate: host, srflx, prflx or relay.
-        remote: the same of the remote one.
+        path: what it takes.
         rtt: round-trip time in seconds.
-        tunnelled: it leads through the signaling server.
     """
 
     peer: int
-    local: str
-    remote: str
+    path: CandidatePair
     rtt: float
-    tunnelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How the transfer goes. At most once a second, and as seen from this side.
+
+    Attributes:
+        limit: what keeps it from being faster; None if that is not seen from here.
+        rtt: round-trip time of the data itself in seconds; None while nothing is known.
+        delivered: bytes that have arrived at the other side, all overhead of data channels included.
+        resent: bytes that have left again because they seemed lost.
+    """
+
+    peer: int
+    limit: Limit | None
+    rtt: float | None
+    delivered: int
+    resent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +200,7 @@ Event = (
     | Connecting
     | PeerPaired
     | PeerConnected
+    | Condition
     | PeerLost
     | PeerEnded
     | ManifestKnown

@@ -14,6 +14,7 @@ from flyx.client import events
 from flyx.client.confirmation import Confirmation
 from flyx.client.driver import RECONNECT_TIME, Driver, Wiring
 from flyx.client.failures import failure_of
+from flyx.client.limits import Cause, Limit, Shares, receivers_limit
 from flyx.client.link import ANY_CONNECTION, ConnectionOptions, Link
 from flyx.client.local import find_rooms
 from flyx.client.pairing import Pairing
@@ -388,6 +389,12 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
 
     def receive_data(self, message: bytes | str, now: float) -> None:
         self.machine.receive_data(message, now)
+
+    def waits_for(self) -> Cause | None:
+        return Cause.DISK if self.disk_is_busy else None
+
+    def limit_of(self, shares: Shares) -> Limit | None:
+        return receivers_limit(shares)
 
     def progress(self) -> tuple[int, int]:
         return self.machine.bytes_written, self.machine.expected_bytes

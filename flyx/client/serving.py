@@ -12,6 +12,7 @@ from flyx.client import events
 from flyx.client.confirmation import Confirmation
 from flyx.client.driver import Driver, Wiring
 from flyx.client.failures import failure_of
+from flyx.client.limits import Cause, Limit, Shares, senders_limit
 from flyx.client.link import Link
 from flyx.client.pairing import Gate, Pairing
 from flyx.client.roster import Receiver
@@ -196,6 +197,16 @@ class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed
 
     def receive_data(self, message: bytes | str, now: float) -> None:
         self.machine.cancel(RemoteProtocolError(reason="data from a receiver"))
+
+    def waits_for(self) -> Cause | None:
+        if self.channel_is_full:
+            return Cause.NETWORK
+        if self.machine.awaits_credit:
+            return Cause.CREDIT
+        return Cause.DISK if self.disk_is_busy else None
+
+    def limit_of(self, shares: Shares) -> Limit | None:
+        return senders_limit(shares)
 
     def progress(self) -> tuple[int, int]:
         return self.machine.bytes_confirmed, self.machine.manifest.total_bytes

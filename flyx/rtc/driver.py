@@ -26,7 +26,7 @@ from flyx.sctp.association import MAX_BURST_PACKETS, Association, Closed, Establ
 from flyx.sctp.config import DTLS_MTU, Config
 from flyx.sctp.congestion import make_controller
 from flyx.sctp.congestion.base import CongestionController
-from flyx.sctp.transmission import PACKET_OVERHEAD
+from flyx.sctp.transmission import PACKET_OVERHEAD, SendStatistics
 
 logger = logging.getLogger("flyx.rtc")
 
@@ -127,6 +127,11 @@ class SctpTransport(SctpSeam):
         controller = make_controller(self._congestion, size, random.random)
         controller.max_burst = RELAY_BURST if batcher.is_relayed else None
         return controller
+
+    def statistics(self) -> SendStatistics | None:
+        """Return what sending has shown of the path; None while there is no association."""
+        transmission = self._association.transmission if self._association else None
+        return transmission.statistics() if transmission else None
 
     def end(self) -> None:
         """Abort the association and give the datagrams back to aiortc."""

@@ -11,7 +11,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from typing import Any, Protocol, TypedDict
 
 from aiortc import RTCConfiguration, RTCDataChannel, RTCIceCandidate, RTCSessionDescription
@@ -28,14 +29,16 @@ from flyx.rtc.attempts import (
     failure_outcome,
     failure_text,
     log_lines,
+    server_host,
 )
 from flyx.rtc.description import MAX_REMOTE_CANDIDATES, MDNS_SUFFIX, RemoteCandidates, judge
-from flyx.rtc.driver import make_peer_connection
+from flyx.rtc.driver import SctpTransport, make_peer_connection
 from flyx.rtc.policy import ANY_PATH, IcePolicy
 from flyx.rtc.relays import gather_relayed_candidates
 from flyx.rtc.seam import dtls, ice, tunnel
 from flyx.rtc.servers import StunAddress, TurnServer
 from flyx.rtc.tunnel import DatagramSocket
+from flyx.sctp.transmission import SendStatistics
 
 logger = logging.getLogger("flyx.rtc")
 
@@ -66,15 +69,27 @@ class IceCandidateInit(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class CandidatePair:
-    """The path in use: the types of its two candidates (host, srflx, prflx, relay; RFC 8445 §5.1.1).
+    """The path in use.
 
     Attributes:
+        local: type of the local candidate: host, srflx, prflx or relay (RFC 8445 §5.1.1).
+        remote: the same of the remote one.
         tunnelled: it leads through the signaling server.
+        family: of the IP addresses, 4 or 6.
+        is_local: whether it stays within a local network: both are hosts, with addresses of such a one.
+        relay: host of the TURN server that relays for us; None if none does, or it may be one of several.
     """
 
     local: str
     remote: str
     tunnelled: bool = False
+    family: int = 4
+    is_local: bool = False
+    relay: str | None = None
+
+    def is_like(self, other: CandidatePair) -> bool:
+        """Whether people would call it the same; which relay it goes through may be known only later."""
+        return replace(self, relay=None) == replace(other, relay=None)
 
 
 class ChannelListener(Protocol):
@@ -291,7 +306,24 @@ class PeerConnection:
     def path(self) -> CandidatePair | None:
         """The candidate pair in use, once there is one."""
         pair = ice.selected_pair(self._pc)
-        return CandidatePair(pair[0].type, pair[1].type, tunnel.is_tunnelled(self._pc)) if pair else None
+        if pair is None:
+            return None
+        local, remote = pair
+        if tunnel.is_tunnelled(self._pc):
+            return CandidatePair(local.type, remote.type, tunnelled=True)
+        hosts = {server_host(each.url) for each in self._servers.values() if _relays(each)}
+        return CandidatePair(
+            local.type,
+            remote.type,
+            family=ip_address(local.ip.partition("%")[0]).version,
+            is_local=local.type == remote.type == "host" and _is_of_local_network(remote.ip),
+            relay=hosts.pop() if local.type == "relay" and len(hosts) == 1 else None,
+        )
+
+    def statistics(self) -> SendStatistics | None:
+        """What sending has shown of the path; None if nothing yet, or another association is in use."""
+        sctp = self._pc.sctp
+        return sctp.statistics() if isinstance(sctp, SctpTransport) else None
 
     def attempts(self) -> Attempts:
         """What has been tried so far to reach the other side, after close() as well."""
@@ -505,6 +537,18 @@ class PeerConnection:
             )
             for channel in self._channels.values():
                 channel.mark_closed()
+
+
+def _relays(server: ServerAttempt) -> bool:
+    return server.kind == "turn" and server.outcome == OK
+
+
+def _is_of_local_network(address: str) -> bool:
+    """Whether an address is one that only a local network has; a name (mDNS) stands for such a one."""
+    try:
+        return ip_address(address.partition("%")[0]).is_private
+    except ValueError:
+        return True
 
 
 def _is_end(candidate: str | None) -> bool:

@@ -113,7 +113,7 @@ class Association:
         # The peer as its INIT or INIT ACK told: set from then on.
         self._peer_init: Init | None = None
         # Set from ESTABLISHED on.
-        self._transmission: Transmission | None = None
+        self.transmission: Transmission | None = None
         self._reception: Reception | None = None
         self._resets: StreamResets | None = None
         # Packets without a checksum are taken, from the start: the peer's COOKIE ACK may be the first
@@ -173,7 +173,7 @@ class Association:
         if self.state is State.ESTABLISHED:
             self.state = State.SHUTDOWN_PENDING
             self._go_on_shutting_down(now)
-        elif self._transmission is None:
+        elif self.transmission is None:
             self.abort()
 
     def abort(self) -> None:
@@ -192,7 +192,7 @@ class Association:
     @property
     def needs_fragments(self) -> bool:
         """Packets to send may be larger than that: the path took them once. IP is to fragment them."""
-        return self._transmission is not None and self._transmission.oversized
+        return self.transmission is not None and self.transmission.oversized
 
     # Drains.
 
@@ -201,7 +201,7 @@ class Association:
         packets = self._control.take()
         if self._over:
             return packets
-        reception, transmission = self._reception, self._transmission
+        reception, transmission = self._reception, self.transmission
         if reception and (sack := reception.sack(now)):
             self._control.chunks.insert(0, sack)
         if transmission and self.state in _MOVES_DATA:
@@ -225,9 +225,9 @@ class Association:
 
     def take_departed(self) -> list[tuple[int, int]]:
         """Return (stream id, bytes) of the messages that have left whole since the last call."""
-        if not self._transmission:
+        if not self.transmission:
             return []
-        departed, self._transmission.departed = self._transmission.departed, []
+        departed, self.transmission.departed = self.transmission.departed, []
         return departed
 
     def next_event(self) -> Event | None:
@@ -316,8 +316,8 @@ class Association:
                 if self._reception and self.state in _TAKES_DATA:
                     self._reception.receive_data(flags, value)
             case ChunkType.SACK:
-                if self._transmission and self.state in _MOVES_DATA:
-                    self._transmission.receive_sack(chunks.parse_sack_untrusted(value), now)
+                if self.transmission and self.state in _MOVES_DATA:
+                    self.transmission.receive_sack(chunks.parse_sack_untrusted(value), now)
             case ChunkType.HEARTBEAT:
                 if self._peer_init is not None:
                     self._control.chunks.append(serialize_chunk(ChunkType.HEARTBEAT_ACK, 0, bytes(value)))
@@ -381,7 +381,7 @@ class Association:
         """
         cookie = self._cookie + init.initiate_tag.to_bytes(4, "big")
         if cookie not in self._offered:
-            if self._transmission is not None or len(self._offered) == _MAX_OFFERED:
+            if self.transmission is not None or len(self._offered) == _MAX_OFFERED:
                 # A restart, see the module's deviations; or a flood.
                 return
             self._offered[cookie] = init
@@ -403,11 +403,11 @@ class Association:
     def _receive_cookie_echo(self, cookie: bytes, now: float) -> bool:
         init = self._offered.get(cookie)
         known = self._peer_init
-        if init is None or (self._transmission and known and known.initiate_tag != init.initiate_tag):
+        if init is None or (self.transmission and known and known.initiate_tag != init.initiate_tag):
             return False
         self._know_peer(init)
         cookie_ack = serialize_chunk(ChunkType.COOKIE_ACK, 0, b"")
-        if self._transmission is None:
+        if self.transmission is None:
             # First in its packet: the peer may send data as soon as it has read this.
             self._control.add_packet(cookie_ack)
             self._establish(now)
@@ -426,7 +426,7 @@ class Association:
         checksum = None if init.zero_checksum and self._config.zero_checksum else self._checksum
         ports = self._local_port, self._remote_port
         peer = Peer(*ports, init.initiate_tag, init.a_rwnd, checksum)
-        self._transmission = Transmission(
+        self.transmission = Transmission(
             peer, self._queue, self._initial_tsn, self._controller, self._timers, self._path_mtu
         )
         self._use_partial_reliability()
@@ -448,8 +448,8 @@ class Association:
 
     def _use_partial_reliability(self) -> None:
         """Messages may be abandoned from now on, if the peer understands FORWARD TSN."""
-        if self._transmission and self._peer_init and self._partial_reliability:
-            self._transmission.partial_reliability = self._peer_init.takes_forward_tsn
+        if self.transmission and self._peer_init and self._partial_reliability:
+            self.transmission.partial_reliability = self._peer_init.takes_forward_tsn
 
     def _start_t1(self, packet: bytes, now: float) -> None:
         self._resend, self._resends = packet, 0
@@ -458,7 +458,7 @@ class Association:
     # Timers.
 
     def _expire(self, timer: Timer, now: float) -> None:
-        transmission = self._transmission
+        transmission = self.transmission
         match timer:
             case Timer.T1:
                 self._send_again(timer, self._config.init_retries, now)
@@ -501,8 +501,8 @@ class Association:
         """Packets take another path from now on; the arguments are as for a new association."""
         self._controller = controller
         self._path_mtu.begin_again(max_packet_size, now)
-        if self._transmission:
-            self._transmission.path_changed(controller, now)
+        if self.transmission:
+            self.transmission.path_changed(controller, now)
 
     def _probe_path(self, now: float) -> None:
         if self.state is not State.ESTABLISHED:
@@ -513,15 +513,15 @@ class Association:
 
     def _receive_heartbeat_ack(self, value: memoryview) -> None:
         for _, info in split_parameters_untrusted(value):
-            if self._path_mtu.acknowledged(bytes(info)) and self._transmission:
-                self._transmission.path_mtu_changed()
+            if self._path_mtu.acknowledged(bytes(info)) and self.transmission:
+                self.transmission.path_mtu_changed()
 
     # Stream reset (RFC 6525).
 
     def _repeat_reset_request(self, now: float) -> None:
-        if self._resets and self._transmission:
+        if self._resets and self.transmission:
             try:
-                self._control.chunks += self._resets.handle_timeout(now, self._transmission.rtt.rto)
+                self._control.chunks += self._resets.handle_timeout(now, self.transmission.rtt.rto)
             except RemoteProtocolError as error:
                 self._abort(error, CauseCode.USER_INITIATED_ABORT)
 
@@ -540,7 +540,7 @@ class Association:
 
     def _go_on_shutting_down(self, now: float) -> None:
         """Take the next step of a shutdown once nothing is queued or unacknowledged."""
-        if self._transmission is None or not self._transmission.idle or self._reception is None:
+        if self.transmission is None or not self.transmission.idle or self._reception is None:
             return
         if self.state is State.SHUTDOWN_PENDING:
             self.state = State.SHUTDOWN_SENT
@@ -555,7 +555,7 @@ class Association:
         self._timers.start(Timer.T2, now + RTO_INITIAL)
 
     def _receive_shutdown(self, kind: ChunkType, value: memoryview, now: float) -> None:
-        transmission = self._transmission
+        transmission = self.transmission
         if transmission is None:
             return
         match kind:

@@ -109,6 +109,8 @@ class Outstanding:
         self.delivered = 0
         self.delivered_at = 0.0
         self.lost = 0
+        # The same: what has left more than once.
+        self.resent = 0
         self._first_sent_at = 0.0
         # Delivery samples are app-limited until this many bytes are delivered.
         self._app_limited_until = 0
@@ -168,6 +170,7 @@ class Outstanding:
             self.runs.insert(self.runs.index(run) + 1, run.split(count))
         self.lost_waiting -= run.size
         self.in_flight += run.size
+        self.resent += run.size
         run.fate = Fate.IN_FLIGHT
         run.burst = burst
         run.times_sent += 1

@@ -60,6 +60,21 @@ class Peer:
     checksum: Checksum | None
 
 
+@dataclass(frozen=True, slots=True)
+class SendStatistics:
+    """What sending has shown of the path.
+
+    Attributes:
+        rtt: smoothed round-trip time in seconds; None while there is none.
+        delivered: payload bytes that the peer has acknowledged.
+        resent: payload bytes that have left again, as they seemed lost.
+    """
+
+    rtt: float | None
+    delivered: int
+    resent: int
+
+
 class Transmission:
     """Data on its way out."""
 
@@ -104,6 +119,10 @@ class Transmission:
     def idle(self) -> bool:
         """Nothing waits, nothing is unacknowledged."""
         return not self.queue.size and self.queue.current is None and not self.outstanding.runs
+
+    def statistics(self) -> SendStatistics:
+        """Return what sending has shown so far."""
+        return SendStatistics(self.rtt.srtt, self.outstanding.delivered, self.outstanding.resent)
 
     def path_mtu_changed(self) -> None:
         """Packets may be of another size than before; messages begun keep their fragments."""

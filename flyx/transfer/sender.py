@@ -203,6 +203,12 @@ class Sender(Session):
         self._data_sent += len(message)
         return message
 
+    @property
+    def awaits_credit(self) -> bool:
+        """Whether there is data to send, and the receiver does not let us send it yet."""
+        waiting = self._packer.messages
+        return bool(waiting) and self._data_sent + len(waiting[0]) > self._credit
+
     def next_event(self) -> SenderEvent | None:
         """Return what has happened, oldest first."""
         return self._events.popleft() if self._events else None

@@ -23,9 +23,11 @@ from flyx.cli.offer import all_lines, summarize
 from flyx.cli.output import JsonReporter, QuietReporter, Reporter, log_to_stderr, report_error
 from flyx.cli.progress import HumanReporter
 from flyx.client import events
+from flyx.client.limits import Limit
 from flyx.errors import FlyxError, printable, without_controls
 from flyx.pairing import messages as pairing
 from flyx.rtc.attempts import Attempts, PairAttempt, PairState, ServerAttempt
+from flyx.rtc.peer import CandidatePair
 from flyx.signaling import messages as signaling
 from flyx.transfer import messages as transfer
 from flyx.transfer.manifest import Entry, EntryKind, Manifest
@@ -65,6 +67,12 @@ def values_of(kind: Any, text: str) -> list[Any]:
     if kind is Attempts:
         pair = PairAttempt(text, text, 4, PairState.FAILED, text, text)
         return [Attempts((pair,), (ServerAttempt(f"turn:{text}", "turn", text),), 1)]
+    if kind is CandidatePair:
+        return [CandidatePair(text, text), CandidatePair("relay", text, relay=text)]
+    if kind == Limit | None:
+        return [None, Limit.NETWORK]
+    if kind == float | None:
+        return [None, 0.02]
     assert kind in (int, float), f"a field of {kind}: say here what it may hold"
     return [1]
 

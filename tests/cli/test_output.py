@@ -9,11 +9,13 @@ import pytest
 
 from flyx.cli.demo import parse_size
 from flyx.cli.offer import summarize
-from flyx.cli.output import JsonReporter, QuietReporter, event_fields, files_text, report_error
+from flyx.cli.output import JsonReporter, QuietReporter, event_fields, files_text, path_text, report_error
 from flyx.cli.progress import HumanReporter, _FilesByOffset
 from flyx.client import events
+from flyx.client.limits import Limit
 from flyx.errors import ConnectionLost, Declined, InputError, NoSuchRoom
 from flyx.rtc.attempts import Attempts, PairAttempt, PairState, ServerAttempt
+from flyx.rtc.peer import CandidatePair
 from tests.cli.screen import on_terminal
 from tests.simulator import manifest_of
 
@@ -31,7 +33,9 @@ EVERY_EVENT: list[events.Event] = [
     events.PeerJoined(1),
     events.Connecting(1, ATTEMPTS),
     events.PeerPaired(1),
-    events.PeerConnected(1, "host", "srflx", 0.0123456789),
+    events.PeerConnected(1, CandidatePair("host", "srflx"), 0.0123456789),
+    events.Condition(1, Limit.NETWORK, 0.02, 900, 100),
+    events.Condition(1, None, None, 0, 0),
     events.PeerLost(1, ConnectionLost(reason="nothing was heard")),
     events.PeerEnded(1, None),
     events.PeerEnded(1, Declined()),
@@ -61,6 +65,33 @@ def test_while_connecting_scripts_and_people_hear_what_is_tried_without_addresse
         "the relay turn.example.org has not answered yet; "
     )
     assert "192.0.2.7" not in f"{text}{fields}"
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (CandidatePair("host", "host", 4, True), "directly over the local network"),
+        (CandidatePair("host", "host", 6), "directly over IPv6"),
+        (CandidatePair("host", "srflx"), "directly over IPv4, through a NAT"),
+        (CandidatePair("prflx", "host"), "directly over IPv4, through a NAT"),
+        (CandidatePair("relay", "host", relay="turn.example.org"), "through the relay turn.example.org"),
+        (CandidatePair("relay", "relay"), "through a relay"),
+        (CandidatePair("host", "relay"), "through a relay of the other side"),
+    ],
+)
+def test_the_way_is_told_in_words(path: CandidatePair, words: str) -> None:
+    assert path_text(path) == words
+
+
+def test_the_summary_tells_what_has_limited_most_of_the_transfer(capfd: pytest.CaptureFixture[str]) -> None:
+    with HumanReporter(sending=True, bars=False, server_note=None) as reporter:
+        for limit in (Limit.SENDERS_DISK, Limit.NETWORK, Limit.NETWORK, None):
+            reporter(events.Condition(1, limit, 0.02, 900, 100))
+        reporter(events.TransferDone(1, 1, 1000, 1.0, "00" * 32))
+        reporter(events.TransferDone(2, 1, 1000, 1.0, "00" * 32))
+    first, second = capfd.readouterr().err.splitlines()
+    assert first.endswith("(limited by the network, 20.0 ms there and back, 10.00% sent again)")
+    assert second.endswith("1.0 kB/s")
 
 
 def test_the_list_above_has_every_event() -> None:

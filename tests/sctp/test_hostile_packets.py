@@ -62,7 +62,7 @@ class HostilePeer(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 3))
     def begin(self, seed):
         self.link, self.packets, self.tag = established(seed=seed)
-        transmission = self.link.left.association._transmission
+        transmission = self.link.left.association.transmission
         self.next_tsn = transmission.outstanding.next_tsn
 
     def give(self, *packets):
@@ -110,7 +110,7 @@ class HostilePeer(RuleBasedStateMachine):
     def acknowledgements_and_skips(self, kind, offset, rest):
         base = self.next_tsn
         if kind == 3:
-            base = self.link.right.association._transmission.outstanding.next_tsn - 1
+            base = self.link.right.association.transmission.outstanding.next_tsn - 1
         tsn = struct.pack("!I", (base + offset) % (1 << 32))
         value = tsn + struct.pack(f"!{len(rest) // 2 * 2}H", *rest[: len(rest) // 2 * 2])
         if kind == 3:
@@ -151,7 +151,7 @@ class HostilePeer(RuleBasedStateMachine):
 
     @invariant()
     def what_is_outstanding_adds_up(self):
-        transmission = getattr(self, "link", None) and self.link.right.association._transmission
+        transmission = getattr(self, "link", None) and self.link.right.association.transmission
         if transmission:
             outstanding = transmission.outstanding
             assert outstanding.in_flight >= 0

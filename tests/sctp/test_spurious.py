@@ -42,7 +42,7 @@ def test_what_left_after_the_event_began_is_another_event():
 
 
 def controller(peer):
-    return peer.association._transmission._controller
+    return peer.association.transmission._controller
 
 
 def test_a_window_reduced_for_what_was_only_late_is_restored():
@@ -72,7 +72,7 @@ def test_a_path_that_is_late_once_costs_no_window(name):
     for _ in range(20):
         link.left.association.send(1, 51, bytes(100_000))
     link.run(until=link.now + 0.15)
-    before = link.left.association._transmission._controller.cwnd
+    before = link.left.association.transmission._controller.cwnd
     held, passing = [], []
 
     def late(endpoint, packet):
@@ -83,13 +83,13 @@ def test_a_path_that_is_late_once_costs_no_window(name):
 
     link.filter = late
     link.run(until=link.now + 0.5)
-    assert link.left.association._transmission.failures
-    assert link.left.association._transmission._controller.cwnd < before / 2
+    assert link.left.association.transmission.failures
+    assert link.left.association.transmission._controller.cwnd < before / 2
     passing += held
     for packet in held:
         link._send(link.left, link.right, packet)
     link.filter = lambda _, __: True
     link.run(until=link.now + 0.06)
-    assert link.left.association._transmission._controller.cwnd >= before * 0.7
+    assert link.left.association.transmission._controller.cwnd >= before * 0.7
     link.run(until=link.now + 60, done=lambda: len(link.right.messages) == 20)
     assert len(link.right.messages) == 20

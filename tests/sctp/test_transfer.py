@@ -59,7 +59,7 @@ class Invariants:
         adds_up = next(self._adds_up)
         for endpoint in (self._link.left, self._link.right):
             association = endpoint.association
-            transmission, reception = association._transmission, association._reception
+            transmission, reception = association.transmission, association._reception
             if transmission is None or reception is None:
                 continue
             config, outstanding = association._config, transmission.outstanding
@@ -114,7 +114,7 @@ def test_both_directions_are_exact_and_in_order(name, controller):
         for endpoint in (link.left, link.right):
             assert endpoint.departed == sum(len(m) for stream in sent[endpoint].values() for m in stream)
             assert endpoint.association.state is State.ESTABLISHED
-            assert endpoint.association._transmission.outstanding.in_flight == 0
+            assert endpoint.association.transmission.outstanding.in_flight == 0
 
 
 @pytest.mark.parametrize("seed", range(share(3)))
@@ -259,7 +259,7 @@ def test_a_window_closed_for_a_minute_is_probed_sparsely_and_opens_again(control
     link.run(until=closed_until)
     assert link.left.association.state is State.ESTABLISHED
     assert 5 < len(probes) - before < 60
-    assert link.left.association._transmission.outstanding.in_flight <= 1163
+    assert link.left.association.transmission.outstanding.in_flight <= 1163
     link.run(until=closed_until + 70, done=lambda: len(link.right.messages) == 20)
     assert [m.data for m in link.right.messages] == data
 
@@ -332,4 +332,4 @@ def test_partial_reliability_delivers_a_part_in_order_and_never_stalls(seed, con
     for endpoint in (link.left, link.right):
         assert endpoint.association.state is State.ESTABLISHED
         assert endpoint.association._reception._reassembly.size == 0
-        assert not endpoint.association._transmission.outstanding.runs
+        assert not endpoint.association.transmission.outstanding.runs
