@@ -165,7 +165,7 @@ def test_who_announces_the_rooms_of_others_keeps_nobody_from_the_sender(scene: S
         # So that the liar is the only one who answers, at first.
         sender.stop()
         receiver = scene.receive("left", code)
-        assert says() == {"asked": f"/ws/{code[:6]}?role=receiver"}
+        assert says()["asked"].startswith(f"/ws/{code[:6]}?role=receiver")
         receiver.event("room")
         sender.resume()
         tell()
@@ -282,7 +282,7 @@ def test_a_port_5353_that_another_program_keeps_is_told_and_the_own_computer_doe
 
 
 def test_a_sender_that_is_killed_ends_its_receivers_soon(scene: Scene) -> None:
-    scene.network.limit("left", 50)
+    scene.hosts["left"].limit(50)
     sender = scene.start("left", "send", "--json", write_sparse(scene.file.with_name("large"), LONG))
     receiver = scene.receive("right", sender.code())
     receiver.mid_transfer()
