@@ -421,6 +421,7 @@ class Flyx:
 def clean_environment(home: Path) -> dict[str, str]:
     """Return the environment for processes that nothing on this machine configures."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("FLYX_", "XDG_"))}
+    kept = {key: value for key, value in kept.items() if not key.lower().endswith("_proxy")}
     for key in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
         kept.pop(key, None)
     return kept | {"HOME": str(home), "LC_ALL": "C.UTF-8", "TERM": "xterm-256color"}

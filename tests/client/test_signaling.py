@@ -44,13 +44,16 @@ async def server() -> AsyncIterator[Server]:
         ("wss://example.org/behind/a/proxy/", "wss://example.org/behind/a/proxy"),
         ("localhost:8000", "ws://localhost:8000"),
         ("[::1]:9", "ws://[::1]:9"),
+        ("ws://[fe80::1%eth0]:8000", "ws://[fe80::1%eth0]:8000"),
+        ("ws://[fe80::1%25eth0]:8000/", "ws://[fe80::1%eth0]:8000"),
+        ("https://[2001:db8::1]/flyx", "wss://[2001:db8::1]/flyx"),
     ],
 )
 def test_a_server_may_be_written_in_several_ways(text: str, url: str) -> None:
     assert websocket_url(text) == url
 
 
-@pytest.mark.parametrize("text", ["", "ws://", "ftp://x", "ws://[::1", "ws://x:99999", "ws://x:y"])
+@pytest.mark.parametrize("text", ["", "ws://", "ftp://x", "ws://[::1", "ws://x:99999", "ws://x:y", "ws://a..b"])
 def test_what_is_no_server_is_refused_with_a_hint(text: str) -> None:
     with pytest.raises(InputError) as caught:
         websocket_url(text)

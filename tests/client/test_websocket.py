@@ -73,6 +73,11 @@ def test_a_server_whose_ipv6_is_swallowed_is_reached(names: Names, runner: async
     assert runner.run(go()) < 5
 
 
+async def test_a_literal_of_ipv6_is_reached() -> None:
+    async with running("::1") as server:
+        await join(f"ws://[::1]:{server.port}")
+
+
 def test_a_server_of_two_addresses_of_which_one_is_dead_is_reached(
     names: Names, runner: asyncio.Runner
 ) -> None:
