@@ -25,7 +25,7 @@ PATIENCE = 30.0
 
 _ASK_AGAIN = 3.0
 """Seconds after which a look-up without an answer is joined by another one, which asks the name servers that
-the system knows by then."""
+the system knows by then; after twice as many by the next one, and so on."""
 
 _PAUSE = 1.0
 """Seconds between a temporary failure and the next look-up."""
@@ -110,12 +110,15 @@ async def resolve_family(
     end = loop.time() + PATIENCE
     failure = socket.gaierror(socket.EAI_AGAIN, "no name server answers")
     pending: set[asyncio.Future[list[Address]]] = set()
+    ask_again = _ASK_AGAIN
     try:
         while (left := end - loop.time()) > 0:
             pending.add(_begin(host, port, family, socktype))
             done, pending = await asyncio.wait(
-                pending, timeout=min(_ASK_AGAIN, left), return_when=asyncio.FIRST_COMPLETED
+                pending, timeout=min(ask_again, left), return_when=asyncio.FIRST_COMPLETED
             )
+            if not done:
+                ask_again *= 2
             for look_up in done:
                 try:
                     return look_up.result()
