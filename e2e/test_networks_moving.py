@@ -9,13 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from e2e.laboratory import MB, TCP_RELAY, UDP_RELAY, Case, Laboratory, Outcome, Site, check
+from e2e.laboratory import MB, SOAK, TCP_RELAY, UDP_RELAY, Case, Laboratory, Outcome, Site, check
 from e2e.network import PORT_RESTRICTED, Firewall, Nat, Router
 from e2e.processes import FlyxProcess
 from e2e.test_networks import HOME
 
 Tell = Callable[[str, Outcome], None]
-SOAK = pytest.mark.soak
 
 SIZE = 30 * MB
 RATE = 10
@@ -81,7 +80,7 @@ def new_ports(router: Router) -> None:
 
 @pytest.mark.parametrize("change", [new_address, new_ports], ids=lambda change: change.__name__)
 @pytest.mark.parametrize("who", ["sender", "receiver"])
-@pytest.mark.soak
+@SOAK
 def test_a_nat_that_starts_anew_does_not_end_a_transfer(
     laboratory: Laboratory, tell: Tell, change: Callable[[Router], None], who: str
 ) -> None:
@@ -92,7 +91,7 @@ def test_a_nat_that_starts_anew_does_not_end_a_transfer(
     end(laboratory, tell, case, ends, LONG_STANDSTILL)
 
 
-@pytest.mark.soak
+@SOAK
 @pytest.mark.parametrize("relayed", [False, True])
 @pytest.mark.timeout(240)
 def test_who_is_asked_may_think_longer_than_mappings_last(
@@ -146,16 +145,17 @@ def new_private_address(laboratory: Laboratory, who: str) -> None:
     host.address(f"{host.addresses['eth0'].rpartition('.')[0]}.88/24")
 
 
-@pytest.mark.parametrize("who", ["sender", pytest.param("receiver", marks=SOAK)])
+MOVES = [(wifi_becomes_cable, "sender"), (vpn_comes_up, "receiver")]
+"""Those that are tried each time."""
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "who"),
     [
-        wifi_becomes_cable,
-        vpn_comes_up,
-        pytest.param(better_network_appears, marks=SOAK),
-        pytest.param(new_private_address, marks=SOAK),
+        pytest.param(change, who, marks=[] if (change, who) in MOVES else SOAK)
+        for change in (wifi_becomes_cable, vpn_comes_up, better_network_appears, new_private_address)
+        for who in ("sender", "receiver")
     ],
-    ids=lambda change: change.__name__,
 )
 @pytest.mark.timeout(480)
 def test_a_machine_that_moves_takes_its_transfer_along(
@@ -168,7 +168,7 @@ def test_a_machine_that_moves_takes_its_transfer_along(
     end(laboratory, tell, case, ends, STANDSTILL)
 
 
-@pytest.mark.soak
+@SOAK
 @pytest.mark.parametrize("who", ["sender", "receiver"])
 @pytest.mark.parametrize("seconds", [90, 400])
 @pytest.mark.timeout(900)
@@ -184,7 +184,7 @@ def test_a_machine_that_sleeps_goes_on_when_it_wakes(
     end(laboratory, tell, case, ends, seconds + 60.0)
 
 
-@pytest.mark.soak
+@SOAK
 @pytest.mark.parametrize("who", ["sender", "receiver"])
 @pytest.mark.timeout(600)
 def test_a_machine_that_is_offline_for_90_seconds_goes_on(
@@ -202,7 +202,7 @@ def test_a_machine_that_is_offline_for_90_seconds_goes_on(
 # Long round trips, and credentials that end.
 
 
-@pytest.mark.soak
+@SOAK
 @pytest.mark.timeout(240)
 def test_a_round_trip_of_700_ms_loses_no_connection(laboratory: Laboratory, tell: Tell) -> None:
     case = Case("700 ms round trip, 60 s", Site(round_trip=700.0), Site(), size=70 * MB)
@@ -211,7 +211,7 @@ def test_a_round_trip_of_700_ms_loses_no_connection(laboratory: Laboratory, tell
     assert len(ends[1].named("path")) == 1, ends[1]
 
 
-@pytest.mark.soak
+@SOAK
 @pytest.mark.timeout(300)
 def test_a_relayed_transfer_outlives_its_credentials(laboratory: Laboratory, tell: Tell) -> None:
     case = Case("TURN credentials of 60 s, transfer of 130 s", BLOCKED, HOME, turn=(TCP_RELAY,), path="relay")
@@ -219,7 +219,7 @@ def test_a_relayed_transfer_outlives_its_credentials(laboratory: Laboratory, tel
     end(laboratory, tell, case, begin(laboratory, case), LONG_STANDSTILL)
 
 
-@pytest.mark.soak
+@SOAK
 @pytest.mark.timeout(600)
 def test_a_relay_that_is_lost_when_the_credentials_are_over_is_had_again(
     laboratory: Laboratory, tell: Tell
@@ -235,7 +235,7 @@ def test_a_relay_that_is_lost_when_the_credentials_are_over_is_had_again(
     end(laboratory, tell, case, ends, 100.0)
 
 
-@pytest.mark.soak
+@SOAK
 @pytest.mark.timeout(240)
 def test_a_sender_that_has_waited_has_credentials_that_are_good(laboratory: Laboratory, tell: Tell) -> None:
     case = Case("credentials over before the receiver comes", BLOCKED, BLOCKED, turn=(UDP_RELAY, TCP_RELAY))
