@@ -136,7 +136,7 @@ async def _run(session: ReceiveSession, signaling: Signaling) -> None:
         raise
 
 
-_OPEN = "This code has no words: {} is trusted to have connected us with the right sender."
+_OPEN = "This code has no words: the server is trusted to have connected us with the right sender. It is {}."
 _KEPT = "What has arrived is kept: receive into the same directory again to go on from there."
 
 
