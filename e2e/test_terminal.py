@@ -17,6 +17,9 @@ ENDLESS = 1000 * MB
 QUESTION = "? [y/N] "
 BAR = "━"
 ESCAPE = "\x1b"
+STOP, START = "\x13", "\x11"
+"""Ctrl-S and Ctrl-Q."""
+
 COLOUR = re.compile(r"\x1b\[(?:[0-9;]*;)?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[0-9;]*)?m")
 """A sequence that sets a colour (ECMA-48 SGR)."""
 
@@ -259,3 +262,15 @@ def test_ctrl_c_typed_in_the_middle_ends_one_and_tells_the_other(
     for process in (sender, receiver):
         assert process.err.rfind("\x1b[?25h") > process.err.rfind("\x1b[?25l"), process
     assert not (tmp_path / "in").exists()
+
+
+def test_a_terminal_that_is_stopped_holds_up_nothing(flyx: Flyx, tmp_path: Path) -> None:
+    source = write_random(tmp_path / "file", 20 * MB)
+    sender = flyx.send(source)
+    receiver = flyx.terminal("receive", "--server", flyx.server, "--yes", "-o", "in", sender.code())
+    receiver.says("Joined").type(STOP)
+    sender.ends(0)
+    assert not [event for event in sender.named("peer") if event["state"] == "lost"]
+    assert sha256(tmp_path / "in" / "file") == sha256(source)
+    assert "Received" not in receiver.err
+    receiver.type(START).says("Received 1 file").ends(0)

@@ -16,8 +16,9 @@ import os
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING, Any, Protocol, Self, assert_never
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self, assert_never, cast
 
+from flyx.cli.streams import ConsoleFile, write_bytes, write_text
 from flyx.errors import FlyxError, StorageError, printable, without_controls
 
 if TYPE_CHECKING:
@@ -46,21 +47,20 @@ class Reporter(Protocol):
 
 def report_line(text: str) -> None:
     """Write one line for people."""
-    sys.stderr.write(f"{without_controls(text)}\n")
-    sys.stderr.flush()
+    write_text(sys.stderr, f"{without_controls(text)}\n")
 
 
 def report_question(text: str) -> None:
     """Write what stands before the place where a person types."""
-    sys.stderr.write(without_controls(text))
-    sys.stderr.flush()
+    write_text(sys.stderr, without_controls(text))
 
 
 def make_console(*, stderr: bool = True) -> Console:
     """Return a console: all text is text, without markup, names of emoji or colours for numbers."""
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    file = cast(IO[str], ConsoleFile(sys.stderr if stderr else sys.stdout))
+    return Console(file=file, stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def write_data(text: str) -> None:
@@ -75,8 +75,7 @@ def write_data(text: str) -> None:
     if sys.stdout.isatty():
         text = without_controls(text)
     try:
-        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
-        sys.stdout.flush()
+        write_bytes(sys.stdout, text.encode("utf-8", "surrogateescape") + b"\n")
     except OSError as error:
         global _json_errors
         _json_errors = False

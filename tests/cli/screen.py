@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from flyx.cli import streams
+
 # What rich writes for bars: the cursor hidden and shown, lines cleared, the cursor up, colours.
 OF_BARS = re.compile(r"\x1b\[\?25[hl]|\x1b\[2K|\x1b\[1?A|\x1b\[[0-9;]*m|\r")
 
@@ -55,6 +57,7 @@ def on_terminal() -> Iterator[Screen]:
             patch.setattr(sys, "stdout", file)
             patch.setattr(sys, "stderr", file)
             yield screen
+            streams.flush()
     finally:
         reader.join()
         os.close(outside)

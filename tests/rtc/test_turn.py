@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aioice.stun import Message, Method
+from aioice.stun import Method
 
 from flyx.rtc.seam import turn
 from flyx.rtc.seam.relayed import RelayTransport
@@ -258,7 +258,8 @@ async def test_nothing_listens_there() -> None:
         b"\x40\x00\x00\x09short",
         b"\x40\x01\x00\x01x",
         b"\x7f\xff\x00\x00",
-        bytes(Message(Method.DATA, 0x10))[:19],
+        # A header without its last byte.
+        b"\x00\x17\x00\x00\x21\x12\xa4\x42" + bytes(11),
         # A LIFETIME of one byte, which aioice cannot read.
         b"\x01\x04\x00\x08\x21\x12\xa4\x42" + bytes(12) + b"\x00\x0d\x00\x01\x01\0\0\0",
         b"\xff" * 100,

@@ -193,6 +193,9 @@ def test_a_connection_that_was_closed_while_we_stood_still_was_lost_by_us(
     machine: Receiver | Sender, after: float
 ) -> None:
     machine.stood_still(90.0, GONE)
+    [token] = run(machine, GONE)
+    hear(machine, messages.Pong(token=token), GONE + 0.05)
+    run(machine, GONE + after)
     machine.channel_closed(GONE + after)
     reason = why_lost(machine)
     assert reason is not None

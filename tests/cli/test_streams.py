@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from flyx.cli.streams import PatientFile
+
+PATIENCE = 10.0
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    yield reading, writing
+    os.close(writing)
+    # A test may have closed it.
+    with suppress(OSError):
+        os.close(reading)
+
+
+def lines(count: int) -> list[bytes]:
+    return [b"%d %s\n" % (number, b"x" * (number % 5_000)) for number in range(count)]
+
+
+def read(descriptor: int, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += os.read(descriptor, 1 << 16)
+    return data
+
+
+def test_who_does_not_read_is_not_waited_for_and_misses_nothing(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    file = PatientFile()
+    written = lines(1_000)
+
+    def write() -> None:
+        for line in written:
+            file.write(writing, line)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    writer.join(PATIENCE)
+    assert not writer.is_alive()
+    whole = b"".join(written)
+    assert read(reading, len(whole)) == whole
+    file.flush()
+    # And now it is read at once again.
+    file.write(writing, b"last")
+    assert read(reading, 4) == b"last"
+
+
+def test_who_reads_is_written_to_at_once_and_missed_at_once(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    file = PatientFile()
+    file.write(writing, b"a line\n")
+    assert os.read(reading, 100) == b"a line\n"
+    os.close(reading)
+    with pytest.raises(BrokenPipeError):
+        file.write(writing, b"another\n")
+
+
+def test_who_goes_while_something_waits_is_missed_by_what_comes_next(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    file = PatientFile()
+    for line in lines(1_000):
+        file.write(writing, line)
+    os.close(reading)
+    with pytest.raises(BrokenPipeError):
+        file.flush()
+    with pytest.raises(BrokenPipeError):
+        file.write(writing, b"another\n")
+
+
+def test_a_file_is_written_at_once(tmp_path: os.PathLike[str]) -> None:
+    path = os.path.join(tmp_path, "file")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        whole = b"".join(lines(100))
+        PatientFile().write(descriptor, whole)
+        with open(path, "rb") as file:
+            assert file.read() == whole
+    finally:
+        os.close(descriptor)
