@@ -59,6 +59,8 @@ MAX_MESSAGES = 64
 class Socket:
     """A connection over which the input speaks."""
 
+    local_address, remote_address = ("127.0.0.1", 4000), ("127.0.0.1", 8000)
+
     def __init__(self, source: Source) -> None:
         self._source = source
         self._left = source.integer(0, MAX_MESSAGES)
