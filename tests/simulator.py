@@ -159,6 +159,8 @@ class Conditions:
     # When the path is cut without a word, and when both ends are told that the channels are closed.
     cut_at: float | None = None
     closed_at: float | None = None
+    # Which end stands still ("sender", "receiver"), from when and for how long: its program is stopped.
+    still: tuple[str, float, float] | None = None
     # What the person at the receiver answers, after how long; None: nobody is asked.
     answer: bool | None = None
     answer_delay: float = 1.0
@@ -233,6 +235,7 @@ class Simulation:
             for machine in (self.sender, self.receiver)
             if (deadline := machine.next_timeout()) is not None
         ]
+        timeouts = [(max(deadline, self._thaw(machine, deadline)), machine) for deadline, machine in timeouts]
         deadline, machine = min(timeouts, key=lambda pair: pair[0])
         if self._due and self._due[0][0] <= deadline:
             self.now, _, action = heapq.heappop(self._due)
@@ -240,6 +243,15 @@ class Simulation:
         else:
             self.now = max(self.now, deadline)
             machine.handle_timeout(self.now)
+
+    def _thaw(self, machine: Session, now: float) -> float:
+        """Return when a machine does something that is due now."""
+        if self.conditions.still is not None:
+            name, since, seconds = self.conditions.still
+            frozen = machine is (self.sender if name == "sender" else self.receiver)
+            if frozen and 1000.0 + since <= now < 1000.0 + since + seconds:
+                return 1000.0 + since + seconds
+        return now
 
     def _drain(self) -> None:
         for machine, peer, name in ((self.sender, self.receiver, "s"), (self.receiver, self.sender, "r")):
@@ -272,10 +284,15 @@ class Simulation:
             self._at(self.now - 1000.0 + self.conditions.answer_delay, lambda: self.receiver.answer(answer))
 
     def _control(self, peer: Session, text: str) -> None:
-        if self._arrives():
+        if (thaw := self._thaw(peer, self.now)) > self.now:
+            self._push(thaw, lambda: self._control(peer, text))
+        elif self._arrives():
             peer.receive_control(text, self.now)
 
     def _data(self, data: bytes) -> None:
+        if (thaw := self._thaw(self.receiver, self.now)) > self.now:
+            self._push(thaw, lambda: self._data(data))
+            return
         self.data_in_flight -= len(data)
         if self._arrives():
             self.receiver.receive_data(data, self.now)

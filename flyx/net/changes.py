@@ -200,11 +200,10 @@ def is_ours(address: Address) -> bool:
 
 def networks() -> frozenset[str]:
     """Return all addresses of this computer, and those that it sends from to somewhere else."""
-    found = {
-        f"{adapter.name} {ip.ip}"
-        for adapter in ifaddr.get_adapters()
-        for ip in adapter.ips
-    }
+    found = set()
+    # Where they cannot be listed, those that are used say enough.
+    with contextlib.suppress(OSError):
+        found = {f"{adapter.name} {ip.ip}" for adapter in ifaddr.get_adapters() for ip in adapter.ips}
     return frozenset(found | {f"to {remote[0]} {source_towards(remote)}" for remote in _ELSEWHERE})
 
 

@@ -42,8 +42,11 @@ CHECK_ROUND_TRIPS = 4
 LATE = 2.0
 """Seconds that handle_timeout() is called too late when we stood still; load makes less."""
 
+LONG_STANDSTILL = SILENCE_LIMIT - PING_INTERVAL
+"""Seconds after which the other side may have lost patience with us: it has heard nothing for longer."""
+
 STANDSTILL_COUNTS = 10.0
-"""Seconds after which that we stood still explains no loss any more."""
+"""Seconds after a long standstill in which a loss is explained by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,7 @@ class Session(ABC):
         self._standstill_counts = now + STANDSTILL_COUNTS
         self._deadline = max(self._deadline, now + GONE_LIMIT)
         self._next_ping = now
-        if self._standstill >= SILENCE_LIMIT:
+        if self._standstill >= LONG_STANDSTILL:
             self.check_path(now, self._why_lost(now))
 
     def path_gone(self, reason: str) -> None:
@@ -228,7 +231,7 @@ class Session(ABC):
 
     def _why_lost(self, now: float) -> str | None:
         """Return that it was us who were away, as long as that explains a loss."""
-        if now >= self._standstill_counts or self._standstill < LATE:
+        if now >= self._standstill_counts or self._standstill < LONG_STANDSTILL:
             return None
         return f"this computer slept, or this program was stopped, for {self._standstill:.0f} s"
 

@@ -13,6 +13,7 @@ from flyx.transfer.session import (
     CHECK_ROUND_TRIPS,
     GONE_LIMIT,
     LATE,
+    LONG_STANDSTILL,
     PING_INTERVAL,
     SILENCE_LIMIT,
     STANDSTILL_COUNTS,
@@ -148,7 +149,7 @@ def test_a_path_that_is_known_to_be_gone_is_not_asked(machine: Receiver | Sender
     assert why_lost(machine) == MOVED
 
 
-@pytest.mark.parametrize("seconds", [LATE + 1.0, SILENCE_LIMIT - 1.0])
+@pytest.mark.parametrize("seconds", [LATE + 1.0, LONG_STANDSTILL - 1.0])
 def test_a_short_standstill_of_ones_own_is_no_silence_of_the_other_side(
     machine: Receiver | Sender, seconds: float
 ) -> None:
@@ -202,11 +203,12 @@ def test_a_connection_that_was_closed_while_we_stood_still_was_lost_by_us(
     assert reason.startswith("this computer slept") == (after < STANDSTILL_COUNTS)
 
 
-def test_the_load_of_a_machine_is_no_standstill(machine: Receiver | Sender) -> None:
+@pytest.mark.parametrize("late", [LATE - 0.1, LONG_STANDSTILL - 0.1])
+def test_the_load_of_a_machine_explains_no_loss(machine: Receiver | Sender, late: float) -> None:
     due = machine.next_timeout()
     assert due is not None
-    machine.handle_timeout(due + LATE - 0.1)
-    machine.channel_closed(due + LATE)
+    machine.handle_timeout(due + late)
+    machine.channel_closed(due + late)
     reason = why_lost(machine)
     assert reason is not None
     assert not reason.startswith("this computer slept")

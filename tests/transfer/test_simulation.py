@@ -20,7 +20,15 @@ from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.messages import MIN_MESSAGE_SIZE
 from flyx.transfer.receiver import WINDOW, FileReceived, ManifestReceived, Received
 from flyx.transfer.sender import Delivered, FileConfirmed
-from flyx.transfer.session import GONE_LIMIT, SILENCE_LIMIT, Failed, FileLost, RoundTrip
+from flyx.transfer.session import (
+    GONE_LIMIT,
+    LATE,
+    LONG_STANDSTILL,
+    SILENCE_LIMIT,
+    Failed,
+    FileLost,
+    RoundTrip,
+)
 from tests.effort import share
 from tests.simulator import Conditions, Simulation
 
@@ -263,6 +271,40 @@ def test_a_peer_that_the_server_calls_gone_is_given_up_soon_unless_it_speaks() -
     alive._at(2.0, lambda: alive.sender.peer_gone(alive.now))
     alive.run()
     assert completed(alive)
+
+
+@pytest.mark.parametrize("end", ["sender", "receiver"])
+@pytest.mark.parametrize("seed", range(share(10)))
+def test_an_end_that_stands_still_for_a_while_loses_nothing(seed: int, end: str) -> None:
+    chance = random.Random(seed)
+    still = end, chance.uniform(0, 1), chance.uniform(LATE, LONG_STANDSTILL - 1.0)
+    simulation = Simulation(TREE, seed=seed, conditions=Conditions(still=still))
+    simulation.run()
+    assert completed(simulation)
+
+
+@pytest.mark.parametrize("end", ["sender", "receiver"])
+def test_an_end_that_stands_still_for_long_says_so_and_the_other_that_it_heard_nothing(end: str) -> None:
+    # More than can be on its way.
+    files: dict[str, bytes | None] = {"a": bytes(4 * WINDOW)}
+    simulation = Simulation(files, seed=14, conditions=Conditions(still=(end, 0.1, 90.0)))
+    simulation.run()
+    told = {"sender": simulation.sender_events[-1], "receiver": simulation.receiver_events[-1]}
+    why = {}
+    for name, event in told.items():
+        assert isinstance(event, Failed)
+        why[name] = str(event.error)
+    assert "this computer slept, or this program was stopped, for " in why.pop(end)
+    assert f"nothing was heard from the {end} for 20 s" in why.popitem()[1]
+
+
+@pytest.mark.parametrize("answer", [None, True])
+def test_a_disk_that_takes_minutes_is_no_silence(answer: bool | None) -> None:
+    slow = Conditions(disk_delay=3 * SILENCE_LIMIT, answer=answer)
+    simulation = Simulation({"a": b"content"}, seed=15, conditions=slow)
+    simulation.run()
+    assert completed(simulation)
+    assert simulation.now > 1000.0 + SILENCE_LIMIT
 
 
 @pytest.mark.parametrize("seed", range(share(4)))
