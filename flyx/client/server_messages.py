@@ -59,6 +59,8 @@ def check_joined(joined: JoinedData, room_id: str | None, role: Role, claim: Joi
         "a time of expiry that is none": not 0 <= (joined.expires_at or 0) < 2**53,
         "peers of the same role": any(peer.role is role for peer in joined.peers),
         "too many peers": len(joined.peers) > (MAX_PEERS if role is Role.SENDER else 1),
+        "a token of a tunnel that cannot be used": joined.tunnel is not None
+        and not _TOKEN.fullmatch(joined.tunnel.token),
         "limits that let nothing through": limits.max_message_size < 1 or limits.max_clients < 2,
     }
     for fault, there in faults.items():

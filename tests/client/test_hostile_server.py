@@ -39,6 +39,7 @@ def joined(role: Role = Role.SENDER, **data: object) -> dict[str, Any]:
             "ice_servers": [
                 {"urls": ["turn:example.org?transport=udp"], "username": "1:x", "credential": "secret"}
             ],
+            "tunnel": {"token": "token"},
             "limits": {"max_message_size": 65536, "max_clients": 16, "grace": 30.0},
             **data,
         },
@@ -100,6 +101,7 @@ LIES: dict[str, dict[str, Any]] = {
     "too many peers": {"peers": [{"client_id": f"c{n}", "role": "receiver"} for n in range(257)]},
     "too many ICE servers": {"ice_servers": [{"urls": [f"stun:h{n}" for n in range(11)]}] * 3},
     "a web page as an ICE server": {"ice_servers": [{"urls": ["https://example.org"]}]},
+    "no token for a tunnel": {"tunnel": {"token": ""}},
     "limits that let nothing through": {"limits": {"max_message_size": 0, "max_clients": 16}},
     "a room of one": {"limits": {"max_message_size": 65536, "max_clients": 1}},
 }
@@ -137,7 +139,7 @@ async def test_no_field_of_joined_takes_hostile_text(place: Place, kind: str) ->
     # What is never shown may be odd, as long as it is text: it goes to ICE servers or back to this server.
     odd = text.isprintable() and (
         place[-1] in ("username", "credential")
-        or ((is_url or place[-1] == "resume_token") and text.isascii() and " " not in text)
+        or ((is_url or place[-1] in ("resume_token", "token")) and text.isascii() and " " not in text)
     )
     async with lying(says(changed(joined(), place, text))) as url:
         client = Signaling(url, "K7M2QX", Role.SENDER)
