@@ -84,14 +84,15 @@ def supervise(config: ServerConfig, count: int, start: Start, announce: Callable
     try:
         port = reserved[0].getsockname()[1]
         shared = replace(config, port=port, shared_port=True)
-        supervisor = Supervisor([partial(_work, start, _of_worker(shared, n)) for n in range(count)])
+        supervisor = Supervisor([partial(_work, start, of_worker(shared, n)) for n in range(count)])
         supervisor.run(lambda: announce(url_of(config.host, port, secure=config.tls is not None)))
     finally:
         for bound in reserved:
             bound.close()
 
 
-def _of_worker(config: ServerConfig, number: int) -> ServerConfig:
+def of_worker(config: ServerConfig, number: int) -> ServerConfig:
+    """Return the config of one of several workers, counted from 0."""
     if number:
         # The first has the coturn that all hand to clients.
         config = replace(config, coturn=None)

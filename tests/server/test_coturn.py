@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import stat
 import time
 from collections.abc import AsyncIterator
@@ -18,9 +19,11 @@ from pathlib import Path
 import pytest
 from aioice.stun import TransactionFailed
 from aioice.turn import TurnClientUdpProtocol
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flyx.cli.serve_nodes import of_worker
 from flyx.cli.turn_options import check_with_turn, coturn_of
 from flyx.errors import InputError
 from flyx.server.app import Server
@@ -36,7 +39,8 @@ from flyx.server.coturn import (
 from flyx.server.listener import outgoing_address
 from flyx.server.metrics import Metrics
 from flyx.server.turn import credentials
-from tests.server.peers import http_of, local, until
+from tests.server.peers import PATIENCE, http_of, local, until
+from tests.server.test_tls import issue
 
 CONFIG = CoturnConfig(
     host="turn.example.org",
@@ -236,6 +240,56 @@ async def test_a_coturn_that_is_killed_comes_back(coturn_config: CoturnConfig) -
         await until(lambda: server.turn_up)
         assert (await http.get("/readyz")).json()["turn"] == "ok"
         assert "flyx_turn_starts_total 2.0" in (await http.get("/metrics")).text
+
+
+async def test_a_coturn_that_is_mute_is_replaced(
+    coturn_config: CoturnConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flyx.server.coturn._CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr("flyx.server.coturn._ANSWER_TIMEOUT", 0.1)
+    monkeypatch.setattr("flyx.server.coturn._STOP_TIMEOUT", 0.1)
+    async with Server(serving(coturn_config)) as server:
+        [first] = processes()
+        os.kill(first, signal.SIGSTOP)
+        await until(lambda: not server.turn_up)
+        await until(lambda: server.turn_up and first not in processes())
+
+
+async def common_name(config: CoturnConfig, context: ssl.SSLContext) -> str:
+    """Of the certificate that is shown for TLS."""
+    _, writer = await asyncio.open_connection(config.host, config.tls_port, ssl=context)
+    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.transport.abort()
+    [name] = x509.load_der_x509_certificate(shown).subject
+    return str(name.value)
+
+
+async def test_tls_has_the_certificate_of_the_server_and_its_next_one(
+    coturn_config: CoturnConfig, tmp_path: Path
+) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    certificate, key = issue(tmp_path, "one")
+    with socket.socket() as probe:
+        probe.bind((coturn_config.host, 0))
+        tls_port = probe.getsockname()[1]
+    config = replace(coturn_config, tls=(certificate, key), tls_port=tls_port)
+    async with Server(replace(serving(config), tls=(certificate, key))) as server:
+        assert await common_name(config, context) == "one"
+        for old, new in zip((certificate, key), issue(tmp_path, "two"), strict=True):
+            new.replace(old)
+        server.reload_certificate()
+        async with asyncio.timeout(PATIENCE):
+            while await common_name(config, context) != "two":  # noqa: ASYNC110 (coturn does not say when)
+                await asyncio.sleep(0.02)
+
+
+def test_of_several_workers_the_first_has_the_coturn() -> None:
+    config = ServerConfig(coturn=CONFIG, turn=CONFIG.turn)
+    workers = [of_worker(config, number) for number in range(3)]
+    assert [worker.coturn is not None for worker in workers] == [True, False, False]
+    # Its service is told by all.
+    assert all(worker.turn == CONFIG.turn for worker in workers)
 
 
 async def test_a_port_that_another_program_has_is_told_with_what_to_do(coturn_config: CoturnConfig) -> None:

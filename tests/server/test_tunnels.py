@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from flyx.signaling.tunnel import (
     parse_claim_untrusted,
     serialize_claim,
 )
-from tests.server.peers import PATIENCE, Peer, http_of, joined, local, pair
+from tests.server.peers import PATIENCE, Peer, http_of, joined, local, pair, peer
 from tests.server.raw import BINARY, HANDSHAKE, TEXT, Raw, connection, frame
 
 FAST = TunnelConfig(rate=10e6)
@@ -99,6 +100,23 @@ async def test_datagrams_go_both_ways_as_they_are() -> None:
             metrics = (await http.get("/metrics")).text
         assert f"flyx_tunnel_bytes_total {2.0 * sum(map(len, datagrams))}" in metrics
         assert "flyx_tunnels_opened_total 1.0" in metrics
+
+
+async def test_rooms_in_a_file_have_tunnels_as_well(tmp_path: Path) -> None:
+    async with Server(relaying(state=tmp_path / "rooms")) as server, pair(server) as (sender, receiver):
+        async with tunnel(server, sender, receiver) as (one, other):
+            await one.send(b"datagram")
+            assert await hear(other) == b"datagram"
+
+
+async def test_a_client_that_came_back_has_its_tunnel() -> None:
+    async with Server(relaying()) as server, pair(server) as (sender, receiver):
+        async with peer(server, f"/ws/{receiver.room_id}?resume=1") as again:
+            data = {"client_id": receiver.id, "resume_token": receiver.joined["resume_token"]}
+            await again.say({"type": "join", "data": data})
+            again.joined = await again.expect("joined")
+            async with tunnel(server, sender, again):
+                pass
 
 
 async def test_a_server_without_relay_has_no_tunnels() -> None:
