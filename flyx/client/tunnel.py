@@ -15,7 +15,7 @@ from flyx.signaling.tunnel import OPENED, PATH, TunnelClaim, serialize_claim
 
 logger = logging.getLogger("flyx.client")
 
-OPEN_TIMEOUT = 15.0
+OPEN_TIMEOUT = 12.0
 """Seconds for the WebSocket, and for the other side to open its own."""
 
 UNSENT_SIZE = 32 * 1024

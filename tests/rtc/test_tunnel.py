@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from flyx.errors import PeerUnreachable
 from flyx.rtc import peer
 from flyx.rtc.peer import CandidatePair, IceCandidateInit, PeerConnection
+from flyx.rtc.policy import ANY_PATH, IcePolicy
 from flyx.rtc.seam import ice, tunnel
 from flyx.rtc.tunnel import (
     MAX_DATAGRAM_SIZE,
@@ -73,7 +75,7 @@ def opening(end: End | None, calls: list[End | None]) -> Opener:
 
 @asynccontextmanager
 async def pair(
-    sender: Opener, receiver: Opener, *, reachable: bool = False
+    sender: Opener, receiver: Opener, *, reachable: bool = False, policy: IcePolicy = ANY_PATH
 ) -> AsyncIterator[tuple[PeerConnection, PeerConnection, list[str]]]:
     """Two connections that are being made, without candidates of each other unless they are reachable.
 
@@ -88,8 +90,8 @@ async def pair(
         told.append(sdp)
         return sdp if reachable else re.sub(r"a=candidate:.*\r\n", "", sdp)
 
-    left = PeerConnection(LABELS, [], note, open_tunnel=sender)
-    right = PeerConnection(LABELS, [], note, open_tunnel=receiver)
+    left = PeerConnection(LABELS, [], note, open_tunnel=sender, policy=policy)
+    right = PeerConnection(LABELS, [], note, open_tunnel=receiver, policy=policy)
     try:
         answer = await right.answer(passed_on(await left.offer()))
         await left.accept_answer(passed_on(answer))
@@ -119,6 +121,16 @@ async def test_two_that_cannot_reach_each_other_talk_through_a_tunnel() -> None:
     # It ends with the connection.
     assert one.over
     assert other.over
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_without_relays_no_tunnel_is_opened() -> None:
+    calls: list[End | None] = []
+    openers = opening(None, calls), opening(None, calls)
+    async with pair(*openers, policy=IcePolicy(no_relay=True)) as (left, right, _):
+        with pytest.raises(PeerUnreachable):
+            await asyncio.gather(left.connected(), right.connected())
+        assert calls == []
 
 
 @pytest.mark.usefixtures("impatient")
