@@ -82,7 +82,7 @@ def filtering_of(*, other_works: bool, from_other: bool, from_other_port: bool) 
     return Filtering.ADDRESS if from_other_port else Filtering.ADDRESS_AND_PORT
 
 
-_RELAY = "the server's operator can add a relay: `flyx serve --turn URL`"
+_RELAY = "the server's operator can add a relay: `flyx serve --with-turn`"
 
 _DEPENDENT_MEANING = (
     "a direct path only to computers that are public, or behind a NAT that filters by address at most; "

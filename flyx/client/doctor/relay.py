@@ -57,5 +57,5 @@ async def check_relay(server: TurnAddress) -> Finding:
 def no_relay() -> Finding:
     """Return the finding of a server that tells of no relay."""
     meaning = "computers without a direct path cannot be connected: behind two symmetric NATs, or without UDP"
-    advice = "the server's operator can add one: `flyx serve --turn URL --turn-secret SECRET`"
+    advice = "the server's operator can add one: `flyx serve --with-turn`, or `--relay 2MB`"
     return Finding("turn", State.WARNING, "the server names no relay", meaning, advice)
