@@ -187,7 +187,7 @@ def test_a_server_that_was_named_wins(scene: Scene) -> None:
     room = sender.event("room")
     assert (room["server"], room["local"]) == (url, False)
     # Nobody who asks the network finds it.
-    scene.receive("right", code, "none", "--local").fails(3, "no_such_room")
+    scene.receive("right", code, "none", "--local").fails(3, "room_not_found")
     receiver = scene.receive("right", code, "in", "--server", url)
     assert receiver.event("room")["server"] == url
     receiver.ends(0)

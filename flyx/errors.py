@@ -186,6 +186,7 @@ class NoSuchRoom(SignalingError):
 class RoomNotFound(NoSuchRoom):
     """No sender is waiting under the code {room_id}; it was looked for {where}."""
 
+    code = "room_not_found"
     hint = (
         "check the code, and that its `flyx send` is still running; if that is on another network, both need "
         "--server with a `flyx serve` that both reach"
@@ -215,6 +216,8 @@ class RoomLost(SignalingError):
 
 class SenderGone(RoomLost):
     """The program of the sender has ended, and the room with it."""
+
+    code = "sender_gone"
 
 
 class ServerRefused(SignalingError):
