@@ -282,7 +282,7 @@ def test_a_proxy_that_refuses_is_told_of(networks: Networks, send: Send) -> None
 def test_a_dead_proxy_that_is_not_needed_does_not_matter(networks: Networks, send: Send, proxy: str) -> None:
     networks.hosts(SERVER)
     networks.serve()
-    assert seconds_to_the_code(send(ALL_PROXY=proxy)) < SLOW
+    assert seconds_to_the_code(send(HTTPS_PROXY=proxy)) < SLOW
 
 
 def test_a_path_that_swallows_long_packets_and_says_nothing_is_passed(
