@@ -141,7 +141,8 @@ def failure_hint(attempts: Attempts) -> str:
     relays = [server for server in attempts.servers if server.kind == "turn"]
     doctor = "`flyx doctor` on either side shows what its network lets through"
     if not relays:
-        return f"a relay would help where a firewall blocks UDP: `flyx serve --with-turn` or `--relay 2MB`; {doctor}"
+        relay = "`flyx serve --with-turn` or `--relay 2MB`"
+        return f"a relay would help where a firewall blocks UDP: {relay}; {doctor}"
     if not any(server.outcome == OK for server in relays):
         return f"the relay is for whoever runs the server to mend, or try from another network; {doctor}"
     return f"try from another network; {doctor}"

@@ -19,6 +19,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sqlite3
 import struct
 import sys
 import tempfile
@@ -38,6 +39,7 @@ from flyx.server.turn import TurnConfig
 log = get_logger("flyx.server.coturn")
 
 PROGRAM = "turnserver"
+DATABASE = "turndb"
 MISSING_HINT = (
     "install it (Debian: apt install coturn; macOS: brew install coturn) or take a container image that has "
     "both; or run one elsewhere and name it with --turn and --turn-secret"
@@ -76,6 +78,22 @@ if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 15)
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+_UNSPECIFIED = IPv6Address("::")
+
+# coturn makes the tables of its database when it is first asked for a user; meanwhile it answers 401 to all who
+# ask at the same time ("database is locked"), though the secret is in its configuration file.
+_TABLES = """
+CREATE TABLE turnusers_lt (realm TEXT, name TEXT, hmackey TEXT, PRIMARY KEY (realm, name));
+CREATE TABLE turn_secret (realm TEXT, value TEXT, PRIMARY KEY (realm, value));
+CREATE TABLE allowed_peer_ip (realm TEXT, ip_range TEXT, PRIMARY KEY (realm, ip_range));
+CREATE TABLE denied_peer_ip (realm TEXT, ip_range TEXT, PRIMARY KEY (realm, ip_range));
+CREATE TABLE turn_origin_to_realm (origin TEXT PRIMARY KEY, realm TEXT);
+CREATE TABLE turn_realm_option (realm TEXT, opt TEXT, value TEXT, PRIMARY KEY (realm, opt));
+CREATE TABLE oauth_key (kid TEXT PRIMARY KEY, ikm_key TEXT, timestamp BIGINT DEFAULT 0,
+    lifetime INTEGER DEFAULT 0, as_rs_alg TEXT DEFAULT '', realm TEXT);
+CREATE TABLE admin_user (name TEXT PRIMARY KEY, realm TEXT, password TEXT);
 """
 
 DENIED_NETWORKS = tuple(
@@ -184,7 +202,7 @@ def config_text(config: CoturnConfig, directory: Path) -> str:
         "log-file=stdout",
         "simple-log",
         f"pidfile={directory / 'turnserver.pid'}",
-        f"userdb={directory / 'turndb'}",
+        f"userdb={directory / DATABASE}",
     ]
     if config.tls is not None and config.tls_port is not None:
         certificate, key = config.tls
@@ -213,7 +231,9 @@ def _of_family(config: CoturnConfig) -> str:
 
 
 def _range(network: IPNetwork) -> str:
-    return f"{network[0]}-{network[-1]}"
+    # coturn 4.6 takes each IPv4 address to be in a range that begins with "::", which is denied by itself.
+    first = network[1] if network[0] == _UNSPECIFIED else network[0]
+    return f"{first}-{network[-1]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +344,8 @@ class Coturn:
         self._check_ports()
         self._directory = tempfile.TemporaryDirectory(prefix="flyx-turn-")
         directory = Path(self._directory.name)
+        with contextlib.closing(sqlite3.connect(directory / DATABASE)) as database:
+            database.executescript(_TABLES)
         self._file = directory / "turnserver.conf"
         self._command = [sys.executable, "-I", "-S", "-c", _BOUND_TO_US, str(os.getpid())]
         self._command += [program, "-c", str(self._file)]

@@ -11,7 +11,7 @@ import ssl
 import stat
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
@@ -73,6 +73,8 @@ def test_what_is_denied_as_a_peer(address: str, denied: bool) -> None:
 def test_each_denied_network_and_each_allowed_one_is_told_as_a_range() -> None:
     lines = lines_of(replace(CONFIG, allowed=(ip_network("192.168.7.0/24"), ip_network("fd07::/64"))))
     assert "denied-peer-ip=10.0.0.0-10.255.255.255" in lines
+    # Each IPv4 address would be in a range from "::".
+    assert "denied-peer-ip=::1-::ffff:ffff" in lines
     assert sum(line.startswith("denied-peer-ip=") for line in lines) == len(DENIED_NETWORKS)
     allowed = [line.partition("=")[2] for line in lines if line.startswith("allowed-peer-ip=")]
     # Its own relay addresses: two that both need a relay meet there.
@@ -316,6 +318,30 @@ async def allocation(config: CoturnConfig, client: str) -> AsyncIterator[TurnCli
         yield protocol
     finally:
         await protocol.delete()
+
+
+async def test_a_relay_reaches_public_addresses(coturn_config: CoturnConfig) -> None:
+    coturn = Coturn(coturn_config, Metrics())
+    await coturn.start()
+    try:
+        async with allocation(coturn_config, "one") as one:
+            # Bound, and nothing sent.
+            for number, peer in enumerate(("8.8.8.8", "1.0.0.1", "223.255.255.1"), 0x4000):
+                await one.channel_bind(number, (peer, 9))
+    finally:
+        await coturn.stop()
+
+
+async def test_the_first_clients_are_let_in_when_they_come_at_once(coturn_config: CoturnConfig) -> None:
+    for _ in range(3):
+        coturn = Coturn(coturn_config, Metrics())
+        await coturn.start()
+        try:
+            async with AsyncExitStack() as stack:
+                allocations = [allocation(coturn_config, f"client{number}") for number in range(12)]
+                await asyncio.gather(*map(stack.enter_async_context, allocations))
+        finally:
+            await coturn.stop()
 
 
 async def test_a_relay_reaches_other_relays_and_no_private_network(coturn_config: CoturnConfig) -> None:
