@@ -199,7 +199,9 @@ class Laboratory:
         self._environments: dict[str, dict[str, str]] = {}
         self._numbers = iter(range(101, 200))
         self._processes: list[FlyxProcess] = []
-        # Set by serve().
+        # When the last of sender and receiver was started, in seconds since the epoch.
+        self._began = 0.0
+        # Set by build().
         self.names: NameServer
         self.coturn: Coturn
         self._certificate: Certificate
@@ -387,12 +389,14 @@ class Laboratory:
         source = self.directory / "sent.bin"
         if not source.exists():
             write_random(source, case.size)
+        self._began = time.time()
         arguments: list[str | Path] = ["send", *_server(case), "--json", *options, source]
         host = self.hosts["sender"]
         return self._adopt(host.start(arguments, self._environments["sender"], self.directory))
 
     def receive(self, case: Case, code: str, *options: str) -> FlyxProcess:
         """Start the receiver of a case."""
+        self._began = time.time()
         arguments: list[str | Path] = ["receive", *_server(case), "--json", *options, code]
         arguments += ["--yes", "-o", self.directory / "in"]
         host = self.hosts["receiver"]
@@ -413,23 +417,24 @@ class Laboratory:
 
     def transfer(self, case: Case, sender: FlyxProcess | None = None) -> Outcome:
         """Send a file from one side to the other, by a sender that is started if there is none."""
-        began = time.time()
         sender = sender or self.send(case)
         code = _code(sender)
-        if code is None:
-            return self.outcome(began, sender, None)
-        began = time.time()
-        return self.outcome(began, sender, self.receive(case, code))
+        return self.outcome(sender, None if code is None else self.receive(case, code))
 
     def outcome(
-        self, began: float, sender: FlyxProcess, receiver: FlyxProcess | None, *, deadline: float = LONGEST
+        self,
+        sender: FlyxProcess,
+        receiver: FlyxProcess | None,
+        *,
+        began: float | None = None,
+        deadline: float = LONGEST,
     ) -> Outcome:
         """Wait for the end of a transfer. A sender whose receiver failed goes on waiting: it is killed.
 
         Args:
-            began: when the receiver was started, seconds since the epoch.
             sender: a running process.
             receiver: the same; None if the sender has ended without a code.
+            began: since when seconds count, in seconds since the epoch: by default, since the last start.
             deadline: seconds to wait for.
         """
         deadline += time.monotonic()
@@ -442,6 +447,7 @@ class Laboratory:
                 end.process.kill()
             failed = failed or end.process.returncode != 0
         ended = time.time()
+        began = began or self._began
         seconds = ended - began
         statuses = sender.process.returncode, receiver.process.returncode if receiver else None
         for end in ends:

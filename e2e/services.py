@@ -7,12 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from e2e.network import Host, Program
-from e2e.processes import clean_environment, need
+from e2e.processes import DEADLINE, clean_environment, need
 
 SECRET = "a secret that coturn and flyx serve share"
 """The secret of which `flyx serve` makes credentials for coturn."""
@@ -120,16 +121,25 @@ def http_proxy(host: Host, directory: Path, port: int = 3128) -> Program:
     need("tinyproxy", os.path.exists("/usr/bin/tinyproxy"))
     configuration = directory / f"tinyproxy-{host.name}.conf"
     configuration.write_text(f"Port {port}\nTimeout 600\nMaxClients 50\nLogLevel Connect\n")
-    command = ["tinyproxy", "-d", "-c", configuration]
-    proxy = Program(host, [str(word) for word in command], clean_environment(directory), directory)
-    proxy.prints("Accepting connections|Initialized|Now running")
-    return proxy
+    command: list[str | Path] = ["tinyproxy", "-d", "-c", configuration]
+    return _listening(host.program(command, clean_environment(directory), directory), host, port)
 
 
 def socks_proxy(host: Host, directory: Path, port: int = 1080) -> Program:
     """Start a SOCKS 5 proxy."""
     need("microsocks", os.path.exists("/usr/bin/microsocks"))
-    return Program(host, ["microsocks", "-p", str(port)], clean_environment(directory), directory)
+    command = ["microsocks", "-p", str(port)]
+    return _listening(host.program(command, clean_environment(directory), directory), host, port)
+
+
+def _listening(program: Program, host: Host, port: int) -> Program:
+    """Wait until a program that says nothing about it listens on a TCP port."""
+    deadline = time.monotonic() + DEADLINE
+    while not host.run("ss", "-Hltn", f"sport = :{port}"):
+        assert program.process.poll() is None, program
+        assert time.monotonic() < deadline, program
+        time.sleep(0.05)
+    return program
 
 
 def _quietly(*command: str | Path) -> None:

@@ -58,7 +58,7 @@ def end(
     laboratory: Laboratory, tell: Tell, case: Case, ends: tuple[FlyxProcess, FlyxProcess], longest: float
 ) -> None:
     """Wait for the end of what begin() started, and judge it."""
-    outcome = laboratory.outcome(time.time(), *ends, deadline=450.0)
+    outcome = laboratory.outcome(*ends, deadline=450.0)
     stood = standstill(ends[1])
     tell(f"{case.name}: stood still for {stood:.1f} s", outcome)
     check(replace(case, within=450.0), outcome)
@@ -110,7 +110,7 @@ def test_who_is_asked_may_think_longer_than_mappings_last(
     time.sleep(120.0)
     began = time.time()
     receiver.type("y\n")
-    outcome = laboratory.outcome(began, sender, receiver)
+    outcome = laboratory.outcome(sender, receiver, began=began)
     tell(case.name, outcome)
     check(case, outcome)
 
