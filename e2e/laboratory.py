@@ -141,6 +141,24 @@ class Case:
         return self.name
 
 
+HOME = Site(PORT_RESTRICTED)
+"""Behind the commonest router."""
+
+NO_WORDS = open_fault("what was tried is not told")
+
+
+def no_way(name: str, sender: Site, receiver: Site, *words: str, turn: tuple[str, ...] = ()) -> Case:
+    """Return a case without a path: the receiver says so, and why, in 20 s (more on a busy machine)."""
+    return Case(
+        *(name, sender, receiver),
+        turn=turn,
+        path="none",
+        exits=(None, NO_CONNECTION),
+        words=("UDP to the other side got no answer", *words),
+        within=25.0,
+    )
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of a transfer.

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from e2e.laboratory import (
-    NO_CONNECTION,
+    HOME,
+    NO_WORDS,
     SOAK,
     TCP_RELAY,
     TLS_RELAY,
@@ -19,6 +20,7 @@ from e2e.laboratory import (
     Case,
     Path_,
     Site,
+    no_way,
     open_fault,
 )
 from e2e.network import ADDRESS_RESTRICTED, FULL_CONE, PORT_RESTRICTED, SYMMETRIC, Firewall
@@ -29,7 +31,7 @@ SITES = {
     "public": Site(),
     "full cone": Site(FULL_CONE),
     "address-restricted": Site(ADDRESS_RESTRICTED),
-    "port-restricted": Site(PORT_RESTRICTED),
+    "port-restricted": HOME,
     "carrier-grade": Site(PORT_RESTRICTED, carrier=PORT_RESTRICTED),
     "symmetric": Site(SYMMETRIC),
     "UDP dropped": Site(PORT_RESTRICTED, firewall=Firewall(udp="drop")),
@@ -42,16 +44,10 @@ SITES = {
         variables={"HTTPS_PROXY": "http://PROXY", "HTTP_PROXY": "http://PROXY"},
     ),
 }
-HOME = SITES["port-restricted"]
 
 REACHABLE = ("public", "full cone", "address-restricted", "port-restricted", "carrier-grade")
 STRICT = ("port-restricted", "carrier-grade")
 """Behind these, nothing is heard from a port that was not sent to; of a symmetric NAT nobody knows which."""
-
-NO_PATH = "UDP to the other side got no answer"
-WITHIN = 25.0
-"""Seconds in which a failure is to be told: 20, and those of a busy machine."""
-
 
 def by_nature(sender: str, receiver: str) -> Path_:
     """Return what two NATs allow without a relay."""
@@ -67,22 +63,9 @@ def pair(sender: str, receiver: str, *, relay: bool) -> Case:
     if relay:
         path: Path_ = "relay" if by_nature(sender, receiver) == "none" else "direct"
         return Case(name, *sites, turn=(UDP_RELAY,), path=path)
-    return none(name, *sites) if by_nature(sender, receiver) == "none" else Case(name, *sites)
+    return no_way(name, *sites) if by_nature(sender, receiver) == "none" else Case(name, *sites)
 
 
-def none(name: str, sender: Site, receiver: Site, *words: str, turn: tuple[str, ...] = ()) -> Case:
-    """A case in which there is no path: the receiver says so, and why."""
-    return Case(
-        *(name, sender, receiver),
-        turn=turn,
-        path="none",
-        exits=(None, NO_CONNECTION),
-        words=(NO_PATH, *words),
-        within=WITHIN,
-    )
-
-
-NO_WORDS = open_fault("what was tried is not told")
 NO_TUNNEL = open_fault("the signaling connection carries no transfer")
 NO_PROXY = open_fault("relays are not reached through a proxy")
 
@@ -131,7 +114,7 @@ def test_nats_that_only_a_relay_crosses_and_there_is_none(judge: Judge, case: Ca
 @SOAK
 @NO_WORDS
 def test_without_udp_and_without_a_relay_it_says_so(judge: Judge, blocked: str) -> None:
-    judge(none(f"{blocked} with port-restricted, no TURN", SITES[blocked], HOME))
+    judge(no_way(f"{blocked} with port-restricted, no TURN", SITES[blocked], HOME))
 
 
 LAST_RESORT = ("--relay", "2MB")

@@ -10,7 +10,9 @@ import pytest
 from e2e.laboratory import (
     DEAD,
     DEAD6,
+    HOME,
     NAMES,
+    NO_WORDS,
     SERVER,
     SERVER6,
     SOAK,
@@ -19,10 +21,10 @@ from e2e.laboratory import (
     UDP_RELAY,
     Case,
     Site,
+    no_way,
     open_fault,
 )
 from e2e.network import OPEN, PORT_RESTRICTED, Firewall, Host, Nat
-from e2e.test_networks import HOME, NO_WORDS, none
 
 Judge = Callable[[Case], None]
 
@@ -125,7 +127,7 @@ def test_where_neighbours_are_kept_apart_a_relay_is_the_path(judge: Judge, where
 @pytest.mark.parametrize("where", ["same carrier", "apart in one wifi"])
 def test_where_neighbours_are_kept_apart_and_there_is_no_relay_it_says_so(judge: Judge, where: str) -> None:
     site = CARRIER if where == "same carrier" else HOME
-    judge(replace(none(f"{where}, no TURN", site, site), receiver=where))  # type: ignore[arg-type]
+    judge(replace(no_way(f"{where}, no TURN", site, site), receiver=where))  # type: ignore[arg-type]
 
 
 # More interfaces than one.

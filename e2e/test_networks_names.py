@@ -11,7 +11,9 @@ import pytest
 
 from e2e.laboratory import (
     DEAD,
+    HOME,
     NAMES,
+    NO_WORDS,
     SOAK,
     STUN_URL,
     TCP_RELAY,
@@ -23,10 +25,10 @@ from e2e.laboratory import (
     Outcome,
     Site,
     check,
+    no_way,
     open_fault,
 )
 from e2e.network import PORT_RESTRICTED, SYMMETRIC, Firewall
-from e2e.test_networks import HOME, NO_WORDS, none
 
 Judge = Callable[[Case], None]
 Tell = Callable[[str, Outcome], None]
@@ -139,7 +141,7 @@ NEEDED = [
 def test_a_relay_that_is_needed_and_cannot_be_had_is_named(
     judge: Judge, name: str, servers: dict[str, str], words: tuple[str, ...]
 ) -> None:
-    case = none(f"{name}, needed", STRICT, STRICT, *words)
+    case = no_way(f"{name}, needed", STRICT, STRICT, *words)
     judge(replace(case, **servers))  # type: ignore[arg-type]
 
 
