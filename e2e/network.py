@@ -419,8 +419,11 @@ class Router(Host):
 
     def renumber(self, address: str, *, ports: str = "") -> None:
         """Get another address outside, with its prefix length, and with that lose all mappings."""
+        # First the rules: what flows on makes a new mapping as soon as the old one is gone.
+        self.apply(ports=ports)
         # Its masquerading forgets the connections of an address that goes.
         self.address(address, device="outside")
+        # The rules of a hairpin name the address.
         self.apply(ports=ports)
 
     def answer_for(self, address: str) -> None:
