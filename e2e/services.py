@@ -78,7 +78,7 @@ class Coturn(Program):
         secret: of which credentials are made.
         options: more of them.
         """
-        need("turnserver, of the package coturn", os.path.exists("/usr/bin/turnserver"))
+        need("turnserver, of the package coturn", shutil.which("turnserver") is not None)
         files = directory / f"coturn-{port}-{addresses[0].replace(':', '.')}"
         files.mkdir(exist_ok=True)
         tls = ["--no-tls"]
@@ -118,7 +118,7 @@ class NameServer:
 
 def http_proxy(host: Host, directory: Path, port: int = 3128) -> Program:
     """Start an HTTP proxy that connects to wherever it is asked to (CONNECT), and nothing else."""
-    need("tinyproxy", os.path.exists("/usr/bin/tinyproxy"))
+    need("tinyproxy", shutil.which("tinyproxy") is not None)
     configuration = directory / f"tinyproxy-{host.name}.conf"
     configuration.write_text(f"Port {port}\nTimeout 600\nMaxClients 50\nLogLevel Connect\n")
     command: list[str | Path] = ["tinyproxy", "-d", "-c", configuration]
@@ -127,7 +127,7 @@ def http_proxy(host: Host, directory: Path, port: int = 3128) -> Program:
 
 def socks_proxy(host: Host, directory: Path, port: int = 1080) -> Program:
     """Start a SOCKS 5 proxy."""
-    need("microsocks", os.path.exists("/usr/bin/microsocks"))
+    need("microsocks", shutil.which("microsocks") is not None)
     command = ["microsocks", "-p", str(port)]
     return _listening(host.program(command, clean_environment(directory), directory), host, port)
 
