@@ -159,6 +159,7 @@ def test_a_change_of_networks_costs_seconds(scene: Scene, moves: Callable[[Scene
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(300)
 def test_an_end_that_sleeps_for_90_seconds_goes_on(scene: Scene) -> None:
     scene.reach_the_middle()
     scene.mover.stop()
@@ -170,3 +171,20 @@ def test_an_end_that_sleeps_for_90_seconds_goes_on(scene: Scene) -> None:
     why = scene.why_lost(scene.mover)
     assert re.search("this computer slept, or this program was stopped, for [89][0-9] s", why), why
     assert "nothing was heard from the " in scene.why_lost(scene.other)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_an_end_that_is_offline_for_90_seconds_goes_on(scene: Scene) -> None:
+    scene.reach_the_middle()
+    scene.network.cable("right", "down")
+    for end in (scene.mover, scene.other):
+        end.event("peer", state="lost")
+    # The time is the condition here.
+    time.sleep(90.0)
+    scene.hurry()
+    scene.network.cable("right", "up")
+    began = time.monotonic()
+    scene.arrives()
+    # It does not wait for the next try.
+    assert time.monotonic() - began < END / 4
