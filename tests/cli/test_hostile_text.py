@@ -249,8 +249,8 @@ GRAMMARS: dict[Any, Callable[[str], object]] = {
 
 FREE_TEXT = {
     # Checked where they arrive: tests/client/test_hostile_server.py.
-    *("Joined", "Join.client_id", "Join.resume_token", "Offer.client_id", "Answer.client_id"),
-    *("IceCandidate.client_id", "Disconnect.client_id"),
+    *("Joined", "RefreshIceServers", "Join.client_id", "Join.resume_token", "Offer.client_id"),
+    *("Answer.client_id", "IceCandidate.client_id", "Disconnect.client_id"),
     # Of no output: only a client that comes back, or speaks to or of one receiver, says these.
     *("Offer.target_id", "IceCandidate.target_id", "Paired.target_id"),
     # For aiortc: tests/rtc/test_description.py; the type of a candidate is a field of PeerConnected above.

@@ -20,6 +20,7 @@ from flyx.signaling import messages
 from flyx.signaling.codes import is_room_id, normalise_room_id
 from flyx.signaling.messages import IceCandidate, IceCandidateData, Role
 from tests.hostile_text import HOSTILE, Place, changed, example, text_places
+from tests.server.peers import until
 
 OURS, THEIRS = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 QUICK = Patience(first_pause=0.01, longest_pause=0.05, limit=20.0)
@@ -41,6 +42,7 @@ def joined(role: Role = Role.SENDER, **data: object) -> dict[str, Any]:
             ],
             "tunnel": {"token": "token"},
             "limits": {"max_message_size": 65536, "max_clients": 16, "grace": 30.0},
+            "ice_servers_ttl": 3600.0,
             **data,
         },
     }
@@ -293,3 +295,35 @@ async def test_a_connection_that_takes_nothing_is_given_up(monkeypatch: pytest.M
                 client.post(IceCandidate(data=IceCandidateData(candidate=None, target_id=THEIRS)))
             assert isinstance(await client.receive(), Interrupted)
             assert await client.receive() == Restored(recovered=False)
+
+
+def refreshed(url: str, username: str = "2:x", credential: str = "newer") -> dict[str, Any]:
+    servers = [{"urls": [url], "username": username, "credential": credential}]
+    return {"type": "ice_servers", "data": {"ice_servers": servers, "ice_servers_ttl": 60.0}}
+
+
+async def test_newer_ice_servers_take_the_place_of_the_older_ones() -> None:
+    answers = says(joined(), refreshed("turn:turn.example.org"), {"type": "offer", "data": {}})
+    async with lying(answers) as url, Signaling(url, "K7M2QX", Role.SENDER) as client:
+        with pytest.raises(ServerProtocolError):
+            await client.receive()
+        assert [server.credential for server in client.ice_servers] == ["newer"]
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("place", ["url", "username", "credential"])
+async def test_no_field_of_newer_ice_servers_takes_hostile_text(place: str, kind: str) -> None:
+    text = f"stun:{HOSTILE[kind]}" if place == "url" else HOSTILE[kind]
+    odd = text.isprintable() and (place != "url" or (text.isascii() and " " not in text))
+    told = refreshed(**({"url": "turn:turn.example.org"} | {place: text}))
+    async with lying(says(joined(), told)) as url, Signaling(url, "K7M2QX", Role.SENDER) as client:
+        before = client.ice_servers
+        receiving = asyncio.create_task(client.receive())
+        if odd:
+            await until(lambda: client.ice_servers != before)
+            receiving.cancel()
+            return
+        with pytest.raises(SignalingError) as caught:
+            await receiving
+        assert HOSTILE[kind] not in str(caught.value)
+        assert client.ice_servers == before
