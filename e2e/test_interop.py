@@ -45,7 +45,7 @@ DEADLINE = 60.0
 MAX_MESSAGE_SIZE = 262144
 
 PROBED_SIZE = 1400
-"""Bytes of an SCTP packet that fits Ethernet and the buffers of all stacks; pion takes datagrams of 1,460."""
+"""Bytes of an SCTP packet that fits Ethernet, and the buffers of all stacks: 1,460 for a datagram in pion."""
 
 POOL = random.Random("interop").randbytes(MAX_MESSAGE_SIZE + 65537)
 
