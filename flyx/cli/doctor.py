@@ -65,7 +65,8 @@ def doctor(
     from flyx.client.doctor.finding import State
 
     room_id = None if code is None else parse_code(read_secret("CODE", code))[0]
-    examination = Examination(server or DEFAULT_SERVER, token_of("--api-token", api_token), output, room_id)
+    token = token_of("--api-token", api_token)
+    examination = Examination(server or DEFAULT_SERVER, token, output, room_id, is_named=server is not None)
     findings: list[Finding] = []
 
     def take(finding: Finding) -> None:

@@ -57,7 +57,7 @@ def test_while_connecting_scripts_and_people_hear_what_is_tried_without_addresse
     assert name == "connecting"
     assert fields["pairs"] == [{"local": "host", "remote": "srflx", "family": 4, "state": "in_progress"}]
     assert fields["servers"][0] == {"url": "turn:turn.example.org", "outcome": None, "code": None}
-    with HumanReporter(sending=False, bars=False, server_note=None) as reporter:
+    with HumanReporter(sending=False, bars=False) as reporter:
         reporter(events.Connecting(1, ATTEMPTS))
     text = capfd.readouterr().err
     assert text.startswith(
@@ -70,12 +70,16 @@ def test_while_connecting_scripts_and_people_hear_what_is_tried_without_addresse
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        (CandidatePair("host", "host", 4, True), "directly over the local network"),
-        (CandidatePair("host", "host", 6), "directly over IPv6"),
+        (CandidatePair("host", "host", is_local=True), "directly over the local network"),
+        (CandidatePair("host", "host", family=6), "directly over IPv6"),
         (CandidatePair("host", "srflx"), "directly over IPv4, through a NAT"),
         (CandidatePair("prflx", "host"), "directly over IPv4, through a NAT"),
         (CandidatePair("relay", "host", relay="turn.example.org"), "through the relay turn.example.org"),
         (CandidatePair("relay", "relay"), "through a relay"),
+        (
+            CandidatePair("host", "host", True),
+            "through the signaling server, the last resort: no other way was found",
+        ),
         (CandidatePair("host", "relay"), "through a relay of the other side"),
     ],
 )
@@ -84,7 +88,7 @@ def test_the_way_is_told_in_words(path: CandidatePair, words: str) -> None:
 
 
 def test_the_summary_tells_what_has_limited_most_of_the_transfer(capfd: pytest.CaptureFixture[str]) -> None:
-    with HumanReporter(sending=True, bars=False, server_note=None) as reporter:
+    with HumanReporter(sending=True, bars=False) as reporter:
         for limit in (Limit.SENDERS_DISK, Limit.NETWORK, Limit.NETWORK, None):
             reporter(events.Condition(1, limit, 0.02, 900, 100))
         reporter(events.TransferDone(1, 1, 1000, 1.0, "00" * 32))

@@ -54,12 +54,14 @@ class Examination:
         api_token: what it wants of those who make rooms.
         directory: where files would be saved.
         room_id: of a sender that waits, to be connected to; None for nobody.
+        is_named: whether the person has named the server: if not, there may be none.
     """
 
     server: str
     api_token: str | None
     directory: Path
     room_id: str | None = None
+    is_named: bool = True
 
 
 async def examine(examination: Examination, on_finding: OnFinding) -> None:
@@ -72,7 +74,8 @@ async def examine(examination: Examination, on_finding: OnFinding) -> None:
     # Said here, once, if the environment names a proxy that is none.
     _ = origin.proxy
     found: asyncio.Queue[Finding | None] = asyncio.Queue()
-    checks = asyncio.create_task(_run_all(examination, origin, found.put_nowait))
+    tell = found.put_nowait if examination.is_named else partial(_tell_unnamed, found.put_nowait)
+    checks = asyncio.create_task(_run_all(examination, origin, tell))
     checks.add_done_callback(lambda _: found.put_nowait(None))
     try:
         while (finding := await found.get()) is not None:
@@ -95,7 +98,7 @@ async def _run_all(examination: Examination, origin: Origin, on_finding: OnFindi
         ):
             group.create_task(_run(name, check, on_finding))
         if (room_id := examination.room_id) is not None:
-            check = partial(check_peer, examination.server, room_id)
+            check = partial(check_peer, examination.server, room_id, local=not examination.is_named)
             group.create_task(_run("peer", check, on_finding, PEER_TIMEOUT))
         joined = await _join(examination, origin, on_finding)
         if joined is not None:
@@ -135,6 +138,23 @@ def _examine_paths(joined: JoinedData, group: asyncio.TaskGroup, on_finding: OnF
         on_finding(Finding("turn", State.FAILING, f"{url.url}: {url.reason}", meaning, advice))
     if not relays and not unusable:
         on_finding(no_relay())
+
+
+def _tell_unnamed(on_finding: OnFinding, finding: Finding) -> None:
+    """Tell a finding where nobody has named a server: that there is none is no failure."""
+    if finding.name == "server" and finding.state is State.FAILING:
+        on_finding(_NO_SERVER)
+    elif finding.name != "websocket" or finding.state is not State.FAILING:
+        on_finding(finding)
+
+
+_NO_SERVER = Finding(
+    "server",
+    State.WARNING,
+    "none is named, and none runs on this computer",
+    "`flyx send` and `flyx receive` find each other on one local network; STUN and relays were not tried",
+    "for other networks: `flyx serve` on a machine that both reach, and --server or FLYX_SERVER",
+)
 
 
 def _alone(check: Callable[[], Awaitable[Finding]]) -> Callable[[], Awaitable[Sequence[Finding]]]:

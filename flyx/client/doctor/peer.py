@@ -10,13 +10,15 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import aclosing
 
 from flyx.client.doctor.finding import Finding, State, milliseconds
 from flyx.client.link import Link
+from flyx.client.local import find_rooms
 from flyx.client.signaling import Signaling
 from flyx.errors import FlyxError, PeerUnreachable
 from flyx.rtc.attempts import Attempts, PairState
-from flyx.signaling.messages import Disconnect, IceCandidate, Offer, Role
+from flyx.signaling.messages import Disconnect, IceCandidate, Offer
 
 OFFER_TIMEOUT = 10.0
 """Seconds for the sender to offer a connection: it may be connecting to others."""
@@ -29,30 +31,41 @@ FAREWELL = "it only tried the connection (flyx doctor)"
 _NO_CONNECTION = "a transfer between the two would fail as well"
 
 
-async def check_peer(server: str, room_id: str) -> Sequence[Finding]:
+async def check_peer(server: str, room_id: str, *, local: bool = False) -> Sequence[Finding]:
     """Connect to the sender in a room and leave; return the findings of peer and of each kind of pair.
+
+    Args:
+        server: where the room is.
+        room_id: normalised.
+        local: look for it on the local network as well.
 
     Raises:
         SignalingError: there is no such room, or no way to it.
     """
-    async with Signaling(server, room_id, Role.RECEIVER) as signaling:
-        signaling.farewell = FAREWELL
-        link = Link(signaling, None)
-        begun = time.monotonic()
-        listening = asyncio.create_task(_listen(signaling, link))
-        try:
-            await _connect(link)
-        except FlyxError as error:
-            failed = Finding("peer", State.FAILING, str(error), _NO_CONNECTION, error.hint or "")
-            return [failed, *_pairs(link.connection.attempts(), usable=False)]
-        else:
-            seconds = time.monotonic() - begun
-            await _settle(link)
-            return [_connected(link, seconds), *_pairs(link.connection.attempts(), usable=True)]
-        finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
-            await link.close()
+    async with aclosing(find_rooms(room_id, server, lambda _: None, local=local, hold=0.0)) as rooms:
+        async for room in rooms:
+            return await _visit(room.signaling)
+    raise AssertionError("without a room there is an error")
+
+
+async def _visit(signaling: Signaling) -> Sequence[Finding]:
+    signaling.farewell = FAREWELL
+    link = Link(signaling, None)
+    begun = time.monotonic()
+    listening = asyncio.create_task(_listen(signaling, link))
+    try:
+        await _connect(link)
+    except FlyxError as error:
+        failed = Finding("peer", State.FAILING, str(error), _NO_CONNECTION, error.hint or "")
+        return [failed, *_pairs(link.connection.attempts(), usable=False)]
+    else:
+        seconds = time.monotonic() - begun
+        await _settle(link)
+        return [_connected(link, seconds), *_pairs(link.connection.attempts(), usable=True)]
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await link.close()
 
 
 async def _listen(signaling: Signaling, link: Link) -> None:
@@ -93,9 +106,10 @@ def _connected(link: Link, seconds: float) -> Finding:
     assert path is not None
     figures = {"local": path.local, "remote": path.remote, "seconds": round(seconds, 6)}
     took = milliseconds(seconds)
-    if "relay" in (path.local, path.remote):
-        words = f"connected through a relay in {took} ({path.local} to {path.remote})"
-        meaning = "transfers work, as fast as the relay lets them"
+    if path.tunnelled or "relay" in (path.local, path.remote):
+        way = "the signaling server" if path.tunnelled else "a relay"
+        words = f"connected through {way} in {took} ({path.local} to {path.remote})"
+        meaning = "transfers work, as fast as that lets them"
         return Finding("peer", State.WARNING, words, meaning, "see the NAT of both sides for why", figures)
     words = f"connected directly in {took} ({path.local} to {path.remote})"
     return Finding("peer", State.OK, words, "transfers take the shortest way", figures=figures)

@@ -160,9 +160,16 @@ async def check_websocket(
     """Make a room and leave it, as `flyx send` would; return also what the server told."""
     begun = time.monotonic()
     try:
-        async with Signaling(server, None, Role.SENDER, api_token=api_token) as signaling:
+        async with (
+            asyncio.timeout(ANSWER_TIMEOUT),
+            Signaling(server, None, Role.SENDER, api_token=api_token) as signaling,
+        ):
             seconds = time.monotonic() - begun
             joined = signaling.joined
+    except TimeoutError:
+        words = f"there is no way to it within {ANSWER_TIMEOUT:g} s"
+        advice = "see what is said of the server; some firewalls and proxies let no WebSocket through"
+        return Finding("websocket", State.FAILING, words, _NO_SERVER, advice), None
     except ServerRefused as error:
         meaning = "`flyx receive` may work all the same; STUN and TURN are not known from here"
         advice = error.hint or "give the server's token with --api-token or FLYX_API_TOKEN"

@@ -54,6 +54,15 @@ async def test_without_a_server_this_computer_is_examined_all_the_same(tmp_path:
     assert "stun" not in states
 
 
+async def test_where_nobody_has_named_a_server_none_is_no_failure(tmp_path: Path) -> None:
+    findings: list[Finding] = []
+    await examine(Examination("ws://127.0.0.1:9", None, tmp_path, is_named=False), findings.append)
+    found = {finding.name: finding for finding in findings}
+    assert found["server"].state is State.WARNING
+    assert "local network" in found["server"].meaning
+    assert "websocket" not in found
+
+
 async def test_relays_that_cannot_be_used_or_do_not_answer_are_named(tmp_path: Path) -> None:
     async def closed_port() -> int:
         listener = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)

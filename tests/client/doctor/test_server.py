@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from flyx import __version__
+from flyx.client.doctor import server as server_module
 from flyx.client.doctor.finding import Finding, State
 from flyx.client.doctor.http import origin_of
 from flyx.client.doctor.server import check_name, check_server, check_websocket
@@ -139,6 +140,29 @@ async def test_a_websocket_that_passes_makes_a_room_and_leaves_it() -> None:
         async with http_of(server) as http:
             status = (await http.get("/status")).json()
     assert (status["rooms"], status["clients"]) == (0, 0)
+
+
+async def test_a_websocket_that_never_opens_is_told_within_the_time_of_a_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_module, "ANSWER_TIMEOUT", 0.2)
+    left = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Nothing is said, and the client leaves.
+        await reader.read()
+        writer.close()
+        left.set()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listener:
+        url = f"ws://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        finding, joined = await check_websocket(url, origin_of(url), None)
+        async with asyncio.timeout(10):
+            await left.wait()
+    assert joined is None
+    assert finding.state is State.FAILING
+    assert finding.words == "there is no way to it within 0.2 s"
 
 
 async def test_a_server_that_wants_a_token_is_a_warning_unless_it_gets_it() -> None:
