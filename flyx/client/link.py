@@ -93,7 +93,6 @@ class Link:
         # Whom a tunnel would lead to; a receiver knows that by the offer.
         self._peer_id = target_id
         servers = (*options.ice_servers, *signaling.ice_servers)
-        may_tunnel = signaling.joined.tunnel is not None and not options.policy.no_relay
         labels = (CONTROL_CHANNEL, DATA_CHANNEL)
         self.connection = PeerConnection(
             labels,
@@ -103,7 +102,7 @@ class Link:
             turn_servers=_turn_servers(options, signaling),
             congestion=congestion,
             policy=options.policy,
-            open_tunnel=self._open_tunnel if may_tunnel else None,
+            open_tunnel=self._open_tunnel if signaling.joined.tunnel is not None else None,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         # Set when the sender has offered us a connection.

@@ -210,7 +210,7 @@ class PeerConnection:
         self._turn_servers, unusable = servers.turn_servers([] if policy.no_relay else turn_servers)
         # By URL, those that are asked or have been.
         self._servers: dict[str, ServerAttempt] = {}
-        self._open_tunnel = open_tunnel
+        self._open_tunnel = None if policy.no_relay else open_tunnel
         # Both descriptions are there.
         self._described = asyncio.Event()
         for each in malformed:

@@ -124,7 +124,8 @@ async def test_two_that_cannot_reach_each_other_talk_through_a_tunnel() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_without_relays_no_tunnel_is_opened() -> None:
+async def test_without_relays_no_tunnel_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "CONNECT_TIMEOUT", 10 * peer.TUNNEL_PATIENCE)
     calls: list[End | None] = []
     openers = opening(None, calls), opening(None, calls)
     async with pair(*openers, policy=IcePolicy(no_relay=True)) as (left, right, _):
