@@ -12,7 +12,7 @@ from aioice import stun
 
 from flyx.rtc import relays
 from flyx.rtc.attempts import NO_ANSWER, OK, PairState
-from flyx.rtc.peer import CandidatePair, IceCandidateInit, PeerConnection
+from flyx.rtc.peer import IceCandidateInit, PeerConnection
 from flyx.rtc.seam import connection as seam_connection
 from flyx.rtc.seam import ice
 from flyx.rtc.servers import TurnServer
@@ -70,6 +70,11 @@ async def connection(
 
 def bare(sdp: str) -> str:
     return "".join(f"{line}\r\n" for line in sdp.splitlines() if not line.startswith("a=candidate"))
+
+
+def types(connection: PeerConnection) -> tuple[str, str] | None:
+    path = connection.path()
+    return (path.local, path.remote) if path else None
 
 
 async def until_told(told: Told, kind: str) -> str:
@@ -137,7 +142,7 @@ async def test_a_relay_that_comes_after_the_peer_s_last_candidate_is_used(
                 await right.add_candidate(candidate)
             async with asyncio.timeout(10.0):
                 await asyncio.gather(left.connected(), right.connected())
-            assert left.path() == CandidatePair("relay", "host")
+            assert types(left) == ("relay", "host")
     finally:
         relay.close()
 
@@ -179,12 +184,12 @@ async def test_a_transfer_leaves_its_relay_for_a_direct_path_that_opens_later(
                     await right.add_candidate(candidate)
             async with asyncio.timeout(20.0):
                 ours, theirs = await asyncio.gather(left.connected(), right.connected())
-                assert left.path() == CandidatePair("relay", "host")
+                assert types(left) == ("relay", "host")
                 ear = Ear()
                 theirs.data.listen(ear)
                 host.transport = open_transport
                 sent = received = 0
-                while left.path() != CandidatePair("host", "host") or right.path() is None or sent < 200:
+                while types(left) != ("host", "host") or right.path() is None or sent < 200:
                     ours.data.send(sent.to_bytes(4, "big") * 4000)
                     sent += 1
                     await asyncio.sleep(0.005)
