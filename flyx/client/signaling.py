@@ -481,7 +481,9 @@ class Signaling:
         self.joined, self._socket, self._told = joined, socket, None
         if joined.wants_paired and not joined.recovered:
             self._tell_all_paired()
-        self._route = Route(socket.local_address, socket.remote_address)
+        ends = socket.local_address, socket.remote_address
+        # Through a proxy that is spoken to by TLS it is not a network's: then nothing can be watched.
+        self._route = Route(*ends) if all(isinstance(end, tuple) for end in ends) else None
         self._take_ice_servers(joined.ice_servers, joined.ice_servers_ttl)
         self._writer = asyncio.create_task(self._write(socket))
 

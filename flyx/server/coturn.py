@@ -82,8 +82,8 @@ if os.getppid() == int(sys.argv[1]):
 
 _UNSPECIFIED = IPv6Address("::")
 
-# coturn makes the tables of its database when it is first asked for a user; meanwhile it answers 401 to whoever
-# asks at the same time ("database is locked"), though the secret is in its configuration file.
+# coturn makes the tables of its database when it is first asked for a user. Meanwhile it answers 401 to all
+# who ask ("database is locked"), though the secret is in its configuration file.
 _TABLES = """
 CREATE TABLE turnusers_lt (realm TEXT, name TEXT, hmackey TEXT, PRIMARY KEY (realm, name));
 CREATE TABLE turn_secret (realm TEXT, value TEXT, PRIMARY KEY (realm, value));

@@ -34,6 +34,8 @@ from tests.client.network import network as relayed
 from tests.client.test_hostile_server import joined, lying, says
 from tests.server.peers import local as on_loopback
 
+HOLD = 60.0
+
 NOWHERE = "ws://127.0.0.1:1"
 LABEL = "0123456789abcdef"
 
@@ -103,14 +105,14 @@ def soon_over(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def made(server: str | None, tell: Callable[[events.Event], None] = ignore) -> AsyncIterator[Room]:
-    async with make_room(server, EmbeddedServer, None, tell) as room:
+    async with make_room(server, EmbeddedServer, None, tell, hold=HOLD) as room:
         yield room
 
 
 async def found(room_id: str, server: str | None = None, *, most: int = 1) -> list[str]:
     """The servers on which the room is found, one after the other, so many of them at most."""
     servers: list[str] = []
-    async with aclosing(find_rooms(room_id, server, ignore, local=True)) as rooms:
+    async with aclosing(find_rooms(room_id, server, ignore, local=True, hold=HOLD)) as rooms:
         while len(servers) < most and (room := await anext(rooms, None)):
             assert room.signaling.joined.room_id == room_id
             servers.append(room.server)
@@ -131,7 +133,7 @@ async def test_a_server_that_is_there_is_used(network: Network) -> None:
             assert (room.server, room.local) == (server.url, False)
             # One that nobody has named is found by others all the same.
             assert (await network.announced.get()).port == server.port
-        async with make_room(server.url, None, None, ignore) as room:
+        async with make_room(server.url, None, None, ignore, hold=HOLD) as room:
             assert (room.server, room.local) == (server.url, False)
     assert network.announced.empty()
 
@@ -185,7 +187,7 @@ async def test_a_server_that_refuses_is_not_passed_over(network: Network) -> Non
 
 async def test_a_named_server_that_is_not_there_is_an_error() -> None:
     with pytest.raises(ServerUnreachable):
-        async with make_room(NOWHERE, None, None, ignore):
+        async with make_room(NOWHERE, None, None, ignore, hold=HOLD):
             pass
 
 
@@ -285,7 +287,7 @@ async def test_the_end_of_the_senders_process_is_the_end_of_its_room(network: Ne
             way = await stack.enter_async_context(relayed(server.port))
             network.announces(room_id, int(way.url.rpartition(":")[2]))
             rooms = await stack.enter_async_context(
-                aclosing(find_rooms(room_id, None, ignore, local=True))
+                aclosing(find_rooms(room_id, None, ignore, local=True, hold=HOLD))
             )
             receiver = (await anext(rooms)).signaling
             way.cut()
