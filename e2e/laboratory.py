@@ -24,11 +24,6 @@ MB = 10**6
 SOAK = pytest.mark.soak
 
 
-def open_fault(reason: str) -> pytest.MarkDecorator:
-    """Mark a row that does not come out as it has to yet. It goes when the row does."""
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 SERVER, SERVER6 = "192.0.2.1", "2001:db8::1"
 TURN, TURN6 = "192.0.2.2", "2001:db8::2"
 NAME_SERVER, NAME_SERVER6 = "192.0.2.53", "2001:db8::53"
@@ -143,8 +138,6 @@ class Case:
 
 HOME = Site(PORT_RESTRICTED)
 """Behind the commonest router."""
-
-NO_WORDS = open_fault("what was tried is not told")
 
 
 def no_way(name: str, sender: Site, receiver: Site, *words: str, turn: tuple[str, ...] = ()) -> Case:

@@ -13,7 +13,6 @@ from e2e.laboratory import (
     DEAD,
     HOME,
     NAMES,
-    NO_WORDS,
     SOAK,
     STUN_URL,
     TCP_RELAY,
@@ -26,7 +25,6 @@ from e2e.laboratory import (
     Site,
     check,
     no_way,
-    open_fault,
 )
 from e2e.network import PORT_RESTRICTED, SYMMETRIC, Firewall
 
@@ -55,7 +53,6 @@ def later(seconds: float, act: Callable[[], None]) -> Iterator[None]:
     [("servfail", 5.0), pytest.param("silent", 20.0, marks=SOAK)],
 )
 @pytest.mark.parametrize("end", ["receiver", pytest.param("both", marks=SOAK)])
-@open_fault("a name that is not found once is given up")
 def test_names_that_cannot_be_looked_up_at_first_are_looked_up_again(
     laboratory: Laboratory, tell: Tell, trouble: str, seconds: float, end: str
 ) -> None:
@@ -77,9 +74,8 @@ def test_names_that_cannot_be_looked_up_at_first_are_looked_up_again(
     check(case, outcome)
 
 
-SLOW_LOOKUP = open_fault("the end waits for a name that is being looked up")
 NOT_NEEDED = [
-    pytest.param("STUN's name is answered with silence", ("stun:stun.example:3478",), (), marks=SLOW_LOOKUP),
+    pytest.param("STUN's name is answered with silence", ("stun:stun.example:3478",), ()),
     pytest.param("STUN dead", (f"stun:{DEAD}:3478",), (), marks=SOAK),
     pytest.param("the first of two STUN servers dead", (f"stun:{DEAD}:3478", STUN_URL), ()),
     pytest.param("TURN dead", (STUN_URL,), (f"turn:{DEAD}:3478", f"turn:{DEAD}:3478?transport=tcp")),
@@ -87,7 +83,7 @@ NOT_NEEDED = [
         "TURN's name is answered with silence",
         (STUN_URL,),
         ("turn:turn.example:3478",),
-        marks=[SOAK, SLOW_LOOKUP],
+        marks=SOAK,
     ),
 ]
 
@@ -137,7 +133,6 @@ NEEDED = [
     [pytest.param(*row, marks=[] if "secret" in row[0] else SOAK) for row in NEEDED],
     ids=[row[0] for row in NEEDED],
 )
-@NO_WORDS
 def test_a_relay_that_is_needed_and_cannot_be_had_is_named(
     judge: Judge, name: str, servers: dict[str, str], words: tuple[str, ...]
 ) -> None:
@@ -145,7 +140,6 @@ def test_a_relay_that_is_needed_and_cannot_be_had_is_named(
     judge(replace(case, **servers))  # type: ignore[arg-type]
 
 
-@open_fault("of several TURN URLs, two are asked")
 def test_of_many_relays_one_that_works_is_enough(judge: Judge) -> None:
     dead = (f"turn:{DEAD}:3478", f"turn:{DEAD}:3478?transport=tcp")
     case = Case("the third TURN URL alone works", BLOCKED, HOME, turn=(*dead, TCP_RELAY), path="relay")
@@ -160,7 +154,6 @@ def test_a_server_that_nobody_has_is_told_of(judge: Judge) -> None:
 
 
 @pytest.mark.parametrize("addresses", ["IPv4", pytest.param("IPv6", marks=SOAK), "link-local"])
-@open_fault("without a server nothing works")
 def test_two_machines_and_one_cable_need_no_server(
     laboratory: Laboratory, tell: Tell, addresses: str
 ) -> None:

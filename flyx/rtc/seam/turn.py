@@ -142,7 +142,7 @@ class TurnClient(TurnClientMixin):
     @property
     def server_version(self) -> int:
         """The IP version that we reach the server by, or the proxy before it."""
-        raise NotImplementedError
+        return version_of(self.addresses[1])
 
     @property
     def addresses(self) -> tuple[Any, Any]:
@@ -386,11 +386,6 @@ class UdpTurnClient(TurnClient, asyncio.DatagramProtocol):
         self._server = server
 
     @property
-    def server_version(self) -> int:
-        """See TurnClient."""
-        return version_of(self._server)
-
-    @property
     def addresses(self) -> tuple[Any, Any]:
         """See TurnClient."""
         return self.transport.get_extra_info("sockname"), self._server
@@ -434,11 +429,6 @@ class StreamTurnClient(TurnClient, asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
-
-    @property
-    def server_version(self) -> int:
-        """See TurnClient."""
-        return version_of(self.transport.get_extra_info("peername"))
 
     @property
     def backlog(self) -> int:
