@@ -545,6 +545,13 @@ def test_what_is_not_there_is_a_usage_error_before_any_server_is_asked(flyx: Fly
     assert sender.out == ""
 
 
+def test_a_path_that_is_empty_shares_no_directory(flyx: Flyx) -> None:
+    with closed_port() as server:
+        sender = flyx.start("send", "--server", server, "").ends(2)
+    assert "a path is empty" in sender.err
+    assert sender.out == ""
+
+
 def test_a_name_that_no_receiver_would_take_is_refused_before_any_server_is_asked(
     flyx: Flyx, tmp_path: Path
 ) -> None:

@@ -147,7 +147,6 @@ def test_without_udp_a_relay_over_tcp_or_tls_is_the_path(
     judge(Case(name, *ends, turn=(UDP_RELAY, relay), path="relay"))
 
 
-# Not strict: who is slow on a busy machine may be the one that is near.
 @pytest.mark.parametrize(
     "blocked_end", ["sender", pytest.param("receiver", marks=SOAK), pytest.param("both", marks=SOAK)]
 )

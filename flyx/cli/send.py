@@ -45,11 +45,24 @@ class Congestion(StrEnum):
     CUBIC = "cubic"
 
 
+def _path(text: str) -> Path:
+    """Return the path that was given.
+
+    Raises:
+        typer.BadParameter: it is empty, which would be the current directory to the system.
+    """
+    if not text:
+        raise typer.BadParameter("a path is empty. Is a variable in the command not set?")
+    return Path(text)
+
+
 def send(
     context: typer.Context,
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH", help="Files and directories to send", show_default=False),
+        typer.Argument(
+            metavar="PATH", parser=_path, help="Files and directories to send", show_default=False
+        ),
     ],
     server: Server = None,
     local: Local = None,
