@@ -126,15 +126,20 @@ def test_two_hosts_on_one_switch_need_nothing(scene: Scene, kind: str) -> None:
     assert "Others may not find" not in sender.out
 
 
-def test_a_receiver_finds_a_sender_that_has_a_link_local_address_alone(scene: Scene) -> None:
+def test_two_hosts_that_have_link_local_addresses_alone_need_nothing(scene: Scene) -> None:
     for host in ("left", "right"):
         scene.addresses(host)
-    receiver = scene.receive("right", scene.send("left").code())
+    sender = scene.send("left")
+    receiver = scene.receive("right", sender.code())
     host = urlsplit(receiver.event("room")["server"]).hostname
     assert host is not None
     assert ip_address(host).is_link_local
     # It leads nowhere without the interface.
     assert "%" in host
+    for each in (receiver.ends(0), sender.ends(0)):
+        path = each.event("path")
+        assert (path["local"], path["remote"], path["family"]) == ("host", "host", 6)
+    assert scene.arrived()
 
 
 def test_one_sender_serves_two_hosts(scene: Scene) -> None:
@@ -264,8 +269,6 @@ def test_a_firewall_against_multicast_is_told_with_a_way_around_it(scene: Scene)
     assert url == f"ws://{ADDRESSES['left']}:{LOCAL_PORTS[0]}"
     scene.receive("right", code, "in", "--server", url).ends(0)
     sender.ends(0)
-
-
 
 
 def test_a_port_5353_that_another_program_keeps_is_told_and_the_own_computer_does_without(

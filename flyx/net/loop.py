@@ -51,7 +51,10 @@ def calm_allocator() -> None:
 
 
 def with_udp_endpoints(base: Any) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return a subclass of an event loop: datagram endpoints that only have a local address are ours."""
+    """Return a subclass of an event loop: datagram endpoints that only have a local address are ours.
+
+    A link-local IPv6 address may be written with its interface, on uvloop as well: `fe80::1%eth0`.
+    """
 
     class Loop(base):  # type: ignore[misc]  # any event loop that has add_reader() and add_writer()
         async def create_datagram_endpoint(
@@ -70,6 +73,14 @@ def with_udp_endpoints(base: Any) -> Callable[[], asyncio.AbstractEventLoop]:
                 protocol_factory, local_addr, remote_addr, **options
             )
             return endpoint
+
+        async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> list[Any]:
+            if isinstance(host, str) and "%" in host:
+                # uvloop forgets the scope of a link-local address, which cannot be bound without it.
+                options["flags"] = options.get("flags", 0) | socket.AI_NUMERICHOST
+                return socket.getaddrinfo(host, port, **options)
+            found: list[Any] = await super().getaddrinfo(host, port, **options)
+            return found
 
     Loop.__name__ = Loop.__qualname__ = f"{base.__name__}WithUdpEndpoints"
     return Loop

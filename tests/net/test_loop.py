@@ -104,6 +104,20 @@ def test_an_address_that_is_not_here_cannot_be_bound(runner: asyncio.Runner) -> 
     runner.run(scenario())
 
 
+def test_a_link_local_address_is_bound_on_its_interface(runner: asyncio.Runner) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        # The multicast address of all nodes: every machine has it on its loopback.
+        address = f"ff02::1%{socket.if_indextoname(1)}"
+        transport, protocol = await loop.create_datagram_endpoint(Protocol, local_addr=(address, 0))
+        host, _, _, scope = transport.get_extra_info("sockname")
+        assert (host, scope) == ("ff02::1", 1)
+        transport.close()
+        await protocol.lost
+
+    runner.run(scenario())
+
+
 def test_a_protocol_that_cannot_be_made_leaves_no_socket_open(runner: asyncio.Runner) -> None:
     def refuse() -> Protocol:
         raise LookupError
