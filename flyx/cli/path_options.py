@@ -72,12 +72,14 @@ def connection_options_of(
 
 
 def _check_bind(bind: str, addresses: list[str]) -> None:
+    from flyx.net.interfaces import socket_address
+
     reason = "there is no such interface, or it has no address"
     for address in addresses:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
             try:
-                sock.bind((address, 0))
+                sock.bind(socket_address(address))
             except OSError as error:
                 reason = error.strerror or str(error)
             else:

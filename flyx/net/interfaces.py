@@ -12,6 +12,7 @@ import socket
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -95,6 +96,16 @@ def _is_of_a_host(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> boo
 def _prefix(each: InterfaceAddress) -> tuple[str, bytes]:
     """Return what the temporary and the lasting address of one network share."""
     return each.interface, each.address.packed[:8] if each.address.version == 6 else each.address.packed
+
+
+def socket_address(address: str) -> tuple[Any, ...]:
+    """Return what a socket binds for an address as InterfaceAddress.scoped has it, with any free port.
+
+    Raises:
+        OSError: its interface is not there.
+    """
+    found = socket.getaddrinfo(address, 0, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+    return found[0][4]
 
 
 def offered_addresses() -> list[str]:

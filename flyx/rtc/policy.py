@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from flyx.net.interfaces import read
+from flyx.net.interfaces import read, socket_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +31,13 @@ class IcePolicy:
     def local_addresses(self) -> list[str]:
         """Return the addresses that bind stands for at the moment."""
         assert self.bind is not None
-        with contextlib.suppress(ValueError):
-            return [str(ip_address(self.bind))]
-        return [each.scoped for each in read() if each.interface == self.bind and each.usable]
+        found = [each for each in read() if each.usable]
+        try:
+            bound = ip_address(self.bind)
+        except ValueError:
+            return [each.scoped for each in found if each.interface == self.bind]
+        # Of a link-local address without its interface, that of each interface that has it.
+        return [each.scoped for each in found if each.address == bound] or [str(bound)]
 
     def offered_addresses(self) -> list[str]:
         """Return the addresses to offer to the peer, where limits_addresses."""
@@ -51,7 +54,7 @@ class IcePolicy:
         version = 6 if sock.family == socket.AF_INET6 else 4
         for address in self.local_addresses():
             if ip_address(address).version == version:
-                sock.bind((address, 0))
+                sock.bind(socket_address(address))
                 return
         raise OSError(None, f"{self.bind} has no IPv{version} address")
 

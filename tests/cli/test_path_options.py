@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,12 @@ def test_an_address_or_interface_of_this_computer_can_be_bound(bind: str) -> Non
     options = connection_options_of(False, False, ["stun:stun.example.org"], bind)
     assert "127.0.0.1" in options.policy.local_addresses()
     assert len(options.ice_servers) == 1
+
+
+def test_a_link_local_address_can_be_bound() -> None:
+    # The multicast address of all nodes: every machine has it on its loopback.
+    address = f"ff02::1%{socket.if_indextoname(1)}"
+    assert connection_options_of(False, False, None, address).policy.local_addresses() == [address]
 
 
 def test_an_ice_server_in_a_configuration_file_is_a_secret_if_it_has_a_password() -> None:

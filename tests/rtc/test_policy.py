@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -130,6 +131,14 @@ async def test_only_the_bound_address_is_offered() -> None:
         assert {line.split()[4] for line in lines if line.startswith("a=candidate:")} == {"127.0.0.2"}
     finally:
         await bound.connection.close()
+
+
+async def test_a_socket_is_bound_to_a_link_local_address_with_its_interface() -> None:
+    # The multicast address of all nodes: every machine has it on its loopback.
+    policy = IcePolicy(bind=f"ff02::1%{socket.if_indextoname(1)}")
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        policy.bind_socket(sock)
+        assert sock.getsockname()[0::3] == ("ff02::1", 1)
 
 
 async def test_an_interface_stands_for_its_addresses() -> None:
