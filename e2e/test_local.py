@@ -142,6 +142,18 @@ def test_two_hosts_that_have_link_local_addresses_alone_need_nothing(scene: Scen
     assert scene.arrived()
 
 
+def test_hosts_whose_addresses_are_of_other_networks_connect_by_their_link_local_ones(scene: Scene) -> None:
+    for host, own in (("left", ["192.168.7.1/24"]), ("right", ["10.0.7.2/24"]), ("third", [])):
+        scene.addresses(host, *own)
+        scene.run(host, "sysctl", "-q", "-w", "net.ipv6.conf.eth0.disable_ipv6=0")
+    sender = scene.send("left", "--receivers", "2")
+    code = sender.code()
+    for host in ("right", "third"):
+        assert scene.receive(host, code, f"in-{host}").ends(0).event("path")["family"] == 6
+        assert scene.arrived(f"in-{host}")
+    sender.ends(0)
+
+
 def test_one_sender_serves_two_hosts(scene: Scene) -> None:
     sender = scene.send("left", "--receivers", "2")
     code = sender.code()

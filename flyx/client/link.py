@@ -11,6 +11,7 @@ from flyx.client.failures import failure_of
 from flyx.client.signaling import Signaling
 from flyx.client.tunnel import TunnelSocket, open_tunnel
 from flyx.errors import FlyxError, NoRelay
+from flyx.net.interfaces import offered_addresses
 from flyx.rtc.attempts import Attempts
 from flyx.rtc.peer import Channels, IceCandidateInit, PeerConnection
 from flyx.rtc.policy import ANY_PATH, IcePolicy
@@ -101,6 +102,7 @@ class Link:
             min_message_size=MIN_MESSAGE_SIZE,
             turn_servers=_turn_servers(options, signaling),
             congestion=congestion,
+            addresses=offered_addresses(on_link=True) if signaling.on_link else None,
             policy=options.policy,
             open_tunnel=self._open_tunnel if signaling.joined.tunnel is not None else None,
         )

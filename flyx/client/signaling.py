@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, assert_never
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, WebSocketException
@@ -42,6 +43,7 @@ from flyx.errors import (
     SignalingError,
 )
 from flyx.net.changes import Change, Route, RouteState, Slept
+from flyx.net.proxy import is_near
 from flyx.signaling import messages
 from flyx.signaling.members import Tail
 from flyx.signaling.messages import (
@@ -179,6 +181,8 @@ class Signaling:
         self._hurry = asyncio.Event()
         self._patience = patience or Patience()
         self._direct = direct
+        # The server is on this computer or its link, so that the peers may share nothing but that with us.
+        self.on_link = direct or is_near(urlsplit(self._url).hostname or "")
         # What the server last said of our place. Set by __aenter__; new after each Restored.
         self.joined: JoinedData
         # What connections may ask; its credentials are never older than half of what they are good for.

@@ -58,7 +58,9 @@ class InterfaceAddress:
         return f"{self.address}%{self.interface}" if link_local else str(self.address)
 
 
-def choose(addresses: Sequence[InterfaceAddress], sources: Collection[str] = ()) -> list[str]:
+def choose(
+    addresses: Sequence[InterfaceAddress], sources: Collection[str] = (), *, on_link: bool = False
+) -> list[str]:
     """Return the addresses to offer to a peer, the best first, MAX_ADDRESSES at most.
 
     Link-local ones are offered of interfaces that have no other, those of bridges to this machine's own
@@ -67,23 +69,25 @@ def choose(addresses: Sequence[InterfaceAddress], sources: Collection[str] = ())
     Args:
         addresses: as read.
         sources: those that the kernel would send from, to somewhere on the Internet.
+        on_link: the peer may share nothing else with this machine than a link, so link-local IPv6 addresses
+            are offered of every interface.
     """
     found = [each for each in addresses if each.up and each.usable and _is_of_a_host(each.address)]
     outside = [each for each in found if not each.internal] or found
     global_on = {each.interface for each in outside if not each.address.is_link_local}
     private = {_prefix(each) for each in outside if each.temporary}
-    offered = [
-        each
-        for each in outside
-        if not (each.address.is_link_local and each.interface in global_on)
-        and (each.temporary or _prefix(each) not in private)
-    ]
+
+    def is_offered(each: InterfaceAddress) -> bool:
+        if each.address.is_link_local:
+            return each.interface not in global_on or (on_link and each.address.version == 6)
+        return each.temporary or _prefix(each) not in private
 
     def order(each: InterfaceAddress) -> tuple[bool, bool, bool, bool]:
         preferred = str(each.address) in sources
         return not preferred, each.address.is_link_local, each.point_to_point, each.address.version == 4
 
-    return list(dict.fromkeys(each.scoped for each in sorted(offered, key=order)))[:MAX_ADDRESSES]
+    offered = sorted(filter(is_offered, outside), key=order)
+    return list(dict.fromkeys(each.scoped for each in offered))[:MAX_ADDRESSES]
 
 
 def _is_of_a_host(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -108,9 +112,9 @@ def socket_address(address: str) -> tuple[Any, ...]:
     return found[0][4]
 
 
-def offered_addresses() -> list[str]:
-    """Return the addresses of this machine to offer to a peer, the best first."""
-    return choose(read(), sources())
+def offered_addresses(*, on_link: bool = False) -> list[str]:
+    """Return the addresses of this machine to offer to a peer, the best first. on_link as in choose()."""
+    return choose(read(), sources(), on_link=on_link)
 
 
 def read() -> list[InterfaceAddress]:

@@ -61,7 +61,7 @@ def proxy_for(scheme: str, host: str, port: int | None = None) -> Proxy | None:
     Raises:
         InputError: what the environment names is no proxy.
     """
-    if _is_near(host) or _is_exempt(host, port):
+    if is_near(host) or _is_exempt(host, port):
         return None
     proxies = getproxies()
     for name in _VARIABLES[scheme]:
@@ -70,7 +70,8 @@ def proxy_for(scheme: str, host: str, port: int | None = None) -> Proxy | None:
     return None
 
 
-def _is_near(host: str) -> bool:
+def is_near(host: str) -> bool:
+    """Return whether a host is this machine, or is named by an address that only its link knows."""
     if host.lower().rstrip(".").endswith("localhost"):
         return host.lower().rstrip(".").split(".")[-1] == "localhost"
     try:

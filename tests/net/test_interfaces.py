@@ -72,6 +72,12 @@ def test_link_local_addresses_are_offered_with_their_scope_where_nothing_else_is
     assert choose([cable, on("eth1", "169.254.3.4")]) == ["fe80::1%eth1", "169.254.3.4"]
 
 
+def test_link_local_addresses_are_offered_besides_others_to_who_may_share_nothing_but_a_link() -> None:
+    given = [on("eth0", "192.0.2.2"), on("eth0", "fe80::2"), on("eth0", "169.254.3.4"), on("eth1", "fd00::1")]
+    assert choose(given) == ["fd00::1", "192.0.2.2"]
+    assert choose(given, on_link=True) == ["fd00::1", "192.0.2.2", "fe80::2%eth0"]
+
+
 def test_rfc_8445_section_5_1_1_1_a_temporary_address_stands_for_the_lasting_one_of_its_network() -> None:
     lasting, temporary = on("eth0", "2001:db8::1"), on("eth0", "2001:db8::2", temporary=True)
     elsewhere = on("eth0", "fd00::1")
