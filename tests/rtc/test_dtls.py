@@ -345,6 +345,8 @@ async def test_after_close_datagrams_are_aiortcs_again() -> None:
 async def test_garbage_from_anyone_is_ignored(batched: bool) -> None:
     header = b"\x17\xfe\xfd\x00\x01" + bytes(6)
     garbage = [
+        # STUN, with a PRIORITY of one byte.
+        b"\x00\x01\x00\x08\x21\x12\xa4\x42" + bytes(12) + b"\x00\x24\x00\x01\x01\0\0\0",
         *(bytes([first]) for first in (0, 19, 20, 23, 63, 64, 127, 255)),
         *(bytes([first]) + os.urandom(400) for first in range(0, 256, 3)),
         header,
@@ -356,6 +358,8 @@ async def test_garbage_from_anyone_is_ignored(batched: bool) -> None:
         b"\x15\xfe\xfd\x00\x00" + bytes(6) + b"\x00\x02\x02\x28",
         b"\x16\xfe\xfd\x00\x00" + bytes(6) + b"\x00\x04\x01\x00\x00\x00",
     ]
+    troubles: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
     async with pair(batched) as (sender, receiver):
         target = seam.nominated_path(receiver.dtls).transport.get_extra_info("sockname")
         packets = packets_of([1160] * 300)
@@ -366,6 +370,7 @@ async def test_garbage_from_anyone_is_ignored(batched: bool) -> None:
                 await receiver.until(at_least(receiver, number + 3))
         assert receiver.received == packets
         assert receiver.dtls.state == "connected"
+    assert troubles == []
 
 
 class OtherTransport(asyncio.DatagramTransport):

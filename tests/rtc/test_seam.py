@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.metadata import requires, version
 from typing import Any
 
-from aioice import Candidate, Connection
+import pytest
+from aioice import Candidate, Connection, stun
 from aioice.turn import TurnClientMixin
 from aiortc import (
     RTCConfiguration,
@@ -73,3 +74,15 @@ async def test_openssl_has_the_functions_that_a_record_layer_is_used_with() -> N
     # Memory BIOs, which pyOpenSSL makes for a connection without a socket.
     assert connection._into_ssl is not None
     assert connection._from_ssl is not None
+
+
+@pytest.mark.parametrize("kind", sorted(stun.ATTRIBUTES_BY_TYPE))
+def test_a_stun_attribute_that_cannot_be_read_is_a_value_error(kind: int) -> None:
+    """aioice drops a datagram for nothing else."""
+    for size in range(24):
+        attribute = kind.to_bytes(2, "big") + size.to_bytes(2, "big") + bytes(size + -size % 4)
+        header = b"\x00\x01" + len(attribute).to_bytes(2, "big") + b"\x21\x12\xa4\x42" + bytes(12)
+        try:
+            stun.parse_message(header + attribute)
+        except ValueError:
+            pass

@@ -3,3 +3,5 @@
 Each module lists the private names that it uses in PRIVATE_NAMES, and a test makes sure that the pinned
 releases still have them.
 """
+
+import flyx.rtc.seam.attributes  # noqa: F401  # for what it does to aioice's table

@@ -142,7 +142,7 @@ class StunSocket(asyncio.DatagramProtocol):
         """Take an answer; whatever else comes is dropped."""
         try:
             message = stun.parse_message(data)
-        except (ValueError, struct.error):
+        except ValueError:
             return
         answered = self._waiting.get(message.transaction_id)
         is_answer = message.message_class in (stun.Class.RESPONSE, stun.Class.ERROR)

@@ -67,13 +67,6 @@ ALLOCATION_MISMATCH = 437
 IPV4, IPV6 = 0x01000000, 0x02000000
 """Values of REQUESTED-ADDRESS-FAMILY (RFC 8656 §18.6)."""
 
-# RFC 8656 §18, RFC 8489 §14: attributes that aioice lacks.
-for _attribute in (
-    (0x0017, "REQUESTED-ADDRESS-FAMILY", stun.pack_unsigned, stun.unpack_unsigned),
-    (0x8023, "ALTERNATE-SERVER", stun.pack_address, stun.unpack_address),
-):
-    stun.ATTRIBUTES_BY_TYPE[_attribute[0]] = stun.ATTRIBUTES_BY_NAME[_attribute[1]] = _attribute
-
 _HEADER = struct.Struct("!HH")
 
 # Goodbyes that nobody waits for.
@@ -349,9 +342,7 @@ class TurnClient(TurnClientMixin):
         """Take one message, of at least 4 bytes, without what pads it; then call received()."""
         self._received += 1
         if message[0] & 0xC0 != 0x40:
-            # A lying server may write what aioice cannot read.
-            with contextlib.suppress(struct.error):
-                super().datagram_received(bytes(message), self.server)
+            super().datagram_received(bytes(message), self.server)
             return
         number, length = _HEADER.unpack_from(message)
         peer = self._peers.get(number)
