@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flyx.rtc.seam import connection as seam
 from flyx.rtc.seam.connection import IceConnection
+from flyx.rtc.seam.pair import Pair
 from tests.rtc.wires import Address, Wires, introduce, run, tell
 
 LEFT, RIGHT = ("10.0.0.1", 1), ("10.0.0.2", 2)
@@ -280,6 +281,37 @@ def test_the_pairs_are_bounded_and_relayed_ones_are_not_lost_among_direct_ones()
         assert len(left.pairs) == seam.MAX_PAIRS
         assert len([pair for pair in left.pairs if pair.rank.relays]) == 64
         await close(left, right)
+
+    run(scenario())
+
+
+def test_pairs_that_work_are_kept_beyond_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        left = IceConnection()
+        wires = Wires(lambda one, other, now: None)
+        wires.attach(left, "host", LEFT)
+        right = Connection(ice_controlling=False)
+        for number in range(8):
+            await left.add_remote_candidate(wires.attach(right, "host", (f"10.0.2.{number}", 1)))
+        for pair in left.pairs[1:]:
+            pair.state = Pair.State.SUCCEEDED
+        monkeypatch.setattr(seam, "MAX_PAIRS", 4)
+        await left.add_remote_candidate(wires.attach(right, "host", ("10.0.3.1", 1)))
+        assert [pair.state for pair in left.pairs] == [Pair.State.SUCCEEDED] * 7
+        await close(left, right)
+
+    run(scenario())
+
+
+def test_what_strangers_send_before_there_is_a_path_is_not_all_kept() -> None:
+    async def scenario() -> None:
+        left = IceConnection()
+        wires = Wires(lambda one, other, now: 0.01)
+        wires.attach(left, "host", LEFT)
+        for _ in range(10_000):
+            wires.protocols[LEFT].datagram_received(b"\x17" + bytes(1199), RIGHT)
+        assert left._queue.qsize() <= seam.MAX_QUEUED
+        await close(left)
 
     run(scenario())
 

@@ -38,7 +38,7 @@ PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
         *("_check_list", "_check_list_done", "_check_list_state", "_closing", "_early_checks"),
         *("_local_candidates", "_local_candidates_end", "_local_candidates_start"),
         *("_check_list_maybe_fail", "_early_checks_done", "_end_remote_candidates", "_find_pair"),
-        *("_nominated", "_pair_remote_candidate", "_protocols", "_query_consent_task", "_remote_candidates"),
+        *("_nominated", "_pair_remote_candidate", "_protocols", "_query_consent_task", "_queue"),
         *("_remote_candidates_expected", "_unfreeze_initial"),
     ),
     Candidate: ("_network_host",),
@@ -67,6 +67,9 @@ MAX_LEARNED_CANDIDATES = 16
 
 MAX_PAIRS = 200
 """Pairs that are checked; RFC 8445 §6.1.2.5 has 100, and only so many that pacing is done with in 4 s."""
+
+MAX_QUEUED = 1024
+"""Datagrams that wait to be read: as many as aiortc's SCTP has under way, which are of 1,200 bytes."""
 
 RELAYED_TURN = 4
 """Each such check is one of a relayed pair, if there is one: else they would wait for all direct ones."""
@@ -224,18 +227,17 @@ class IceConnection(Connection):
 
     def _prune(self) -> None:
         """Keep MAX_PAIRS, the best of direct and of relayed ones (RFC 8445 §6.1.2.5)."""
-        if len(self._check_list) <= MAX_PAIRS:
+        surplus = len(self._check_list) - MAX_PAIRS
+        if surplus <= 0:
             return
         self.sort_check_list()
         direct = [pair for pair in self.pairs if not pair.rank.relays]
         relayed = [pair for pair in self.pairs if pair.rank.relays]
-        while len(self._check_list) > MAX_PAIRS:
-            group = max(direct, relayed, key=len)
-            pair = group.pop()
+        while surplus > 0 and (direct or relayed):
+            pair = max(direct, relayed, key=len).pop()
             if pair.task is None and pair.state is not CandidatePair.State.SUCCEEDED:
                 self._check_list.remove(pair)
-            elif not direct and not relayed:
-                return
+                surplus -= 1
 
     # Checks.
 
@@ -415,6 +417,11 @@ class IceConnection(Connection):
         candidate = Candidate(foundation, COMPONENT, "udp", priority, addr[0], addr[1], "prflx")
         self._remote_candidates.append(candidate)
         return candidate
+
+    def data_received(self, data: bytes, component: int) -> None:
+        """Queue a datagram that is not STUN. Anybody may send one, and none is read before there is a path."""
+        if self._queue.qsize() < MAX_QUEUED:
+            super().data_received(data, component)
 
     # The path in use.
 
