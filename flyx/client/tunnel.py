@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
@@ -30,6 +31,11 @@ class TunnelSocket:
 
     def __init__(self, websocket: ClientConnection) -> None:
         self._websocket = websocket
+
+    @property
+    def addresses(self) -> tuple[Any, Any]:
+        """The addresses of our socket and of what it sends to: the server, or a proxy."""
+        return self._websocket.local_address, self._websocket.remote_address
 
     async def receive(self) -> bytes:
         """Return the next datagram.

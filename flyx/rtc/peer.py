@@ -334,8 +334,8 @@ class PeerConnection:
         return Attempts(tuple(pairs), tuple(self._servers.values()), told)
 
     def ends(self) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
-        """The address of our socket on the path in use, and the one that it sends to: the peer's, or a TURN
-        server's; None if there is no such path."""
+        """The address of our socket on the path in use, and the one that it sends to: that of the peer, of a
+        TURN server, of a tunnel's server or of a proxy; None if there is no path, or they are not known."""
         return dtls.socket_addresses(self._pc)
 
     def _unreachable(self, reason: str) -> PeerUnreachable:

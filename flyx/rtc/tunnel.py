@@ -31,6 +31,10 @@ FAREWELL = 1.0
 class DatagramSocket(Protocol):
     """A tunnel that is open."""
 
+    @property
+    def addresses(self) -> tuple[Any, Any]:
+        """The addresses of our socket and of what it sends to: the server, or a proxy."""
+
     async def receive(self) -> bytes:
         """Return the next datagram.
 
@@ -90,6 +94,11 @@ class TunnelTransport(asyncio.DatagramTransport):
         """Whether close() or abort() was called, or the tunnel is over."""
         return self._closing
 
+    @property
+    def addresses(self) -> tuple[Any, Any]:
+        """Return the addresses of our socket and of what it sends to: the server, or a proxy."""
+        return self._socket.addresses
+
     def get_write_buffer_size(self) -> int:
         """Return the bytes that wait."""
         return self._queued
@@ -130,10 +139,13 @@ class TunnelTransport(asyncio.DatagramTransport):
             for task in (reading, writing, ending):
                 task.cancel()
             await asyncio.gather(reading, writing, ending, return_exceptions=True)
-            with contextlib.suppress(TimeoutError, ConnectionError):
-                async with asyncio.timeout(FAREWELL):
-                    await self._socket.close()
-            self._protocol.connection_lost(None)
+            try:
+                with contextlib.suppress(TimeoutError, ConnectionError):
+                    async with asyncio.timeout(FAREWELL):
+                        await self._socket.close()
+            finally:
+                # Whatever has become of that: ICE waits for this.
+                self._protocol.connection_lost(None)
 
     async def _write(self) -> None:
         while True:

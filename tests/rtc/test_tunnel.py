@@ -36,6 +36,7 @@ class End:
         self.room.set()
         self.over = False
         self.sent = 0
+        self.addresses = ("192.0.2.1", 1234), ("192.0.2.2", 443)
 
     async def receive(self) -> bytes:
         datagram = await self.received.get()
@@ -116,6 +117,8 @@ async def test_two_that_cannot_reach_each_other_talk_through_a_tunnel() -> None:
             assert await ear.messages.get() == message
         for side in (left, right):
             assert side.path() == CandidatePair("relay", "relay", tunnelled=True)
+            # Not those of the candidates: no computer has these, and so any change would end the path.
+            assert side.ends() == one.addresses
         # Nothing that a peer, new or old, could send to.
         assert not any("100::" in text or "tunnel" in text for text in told)
     # It ends with the connection.
@@ -209,6 +212,23 @@ async def test_what_is_queued_is_sent_before_the_end() -> None:
         assert made.is_closing()
         await recorder.lost.wait()
     assert [other.received.get_nowait() for _ in range(10)] == [bytes([number]) for number in range(10)]
+
+
+class Hurried(End):
+    """An end whose goodbye is cut short, as at the end of the program."""
+
+    async def close(self) -> None:
+        await super().close()
+        raise asyncio.CancelledError
+
+
+async def test_the_end_is_told_also_when_the_goodbye_is_cut_short() -> None:
+    one, other = Hurried(), End()
+    one.other, other.other = other, one
+    async with transport(one) as (made, recorder):
+        made.close()
+        async with asyncio.timeout(5):
+            await recorder.lost.wait()
 
 
 async def test_what_does_not_fit_or_is_for_elsewhere_is_dropped() -> None:

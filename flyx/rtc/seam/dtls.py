@@ -15,6 +15,7 @@ from OpenSSL import SSL
 from flyx.rtc.seam.connection import COMPONENT, IceConnection
 from flyx.rtc.seam.ice import connection_below, connection_of
 from flyx.rtc.seam.relayed import RelayTransport
+from flyx.rtc.tunnel import TunnelTransport
 
 PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
     RTCDtlsTransport: ("_ssl",),
@@ -142,7 +143,7 @@ def socket_addresses(pc: RTCPeerConnection) -> tuple[tuple[Any, ...], tuple[Any,
     if pair is None:
         return None
     transport = pair.protocol.transport
-    if isinstance(transport, RelayTransport):
+    if isinstance(transport, RelayTransport | TunnelTransport):
         local, remote = transport.addresses
     else:
         local, remote = transport.get_extra_info("sockname"), pair.remote_addr
