@@ -124,7 +124,7 @@ class _Server:
         self._tell(None, way.url)
         self._use(way, client)
         other = turn.IPV4 if turn.version_of(client.relayed_address) == 6 else turn.IPV6
-        if other == turn.IPV6 and client.server_version == 4 and remote_versions(self._pc) != {6}:
+        if other == turn.IPV6 and client.server_version != 6 and remote_versions(self._pc) != {6}:
             return
         # The version that we reach it by goes through to here, and may be the only one that the peer has.
         try:
@@ -228,7 +228,6 @@ class _StreamWay:
         if proxy is not None:
             ways.insert(0, _bound(connect_through, proxy, self.host, self.port))
         return await _first(ways, socket.socket.close)
-
 
     async def _connect_bound(self, address: Address) -> socket.socket:
         sock = socket.socket(address.family, socket.SOCK_STREAM)
@@ -340,9 +339,13 @@ async def _first(tries: Sequence[_Try[_Result]], discard: Callable[[_Result], No
                     discard(late)
                 return results[0]
     finally:
+        # Nothing is waited for here: no cancellation can come between a result and who wants it.
         for task in running:
             task.cancel()
-        for ended in await asyncio.gather(*running, return_exceptions=True):
-            if not isinstance(ended, BaseException):
-                discard(ended)
+            task.add_done_callback(lambda late: _discard_late(late, discard))
     raise errors[max(errors)] if errors else OSError("it has no address")
+
+
+def _discard_late(late: asyncio.Task[_Result], discard: Callable[[_Result], None]) -> None:
+    if not late.cancelled() and late.exception() is None:
+        discard(late.result())

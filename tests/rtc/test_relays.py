@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +22,9 @@ from flyx.rtc.policy import ANY_PATH, IcePolicy
 from flyx.rtc.seam import ice, turn
 from flyx.rtc.seam.turn import IPV6
 from flyx.rtc.servers import Transport, TurnAddress
+from tests.net.proxies import http_proxy
 from tests.rtc.relay import Relay, StreamRelay
+from tests.server.test_tls import issue
 
 UDP, TCP = Transport.UDP, Transport.TCP
 
@@ -299,3 +303,53 @@ async def test_a_server_that_was_away_is_asked_again_soon(
         async with asyncio.timeout(5.0):
             await asking
         assert asked.outcomes == [OK]
+
+
+async def test_a_server_behind_a_proxy_spoken_to_by_tls_relays(
+    pc: RTCPeerConnection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    certificate, key = issue(tmp_path, "proxy")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server, asked = StreamRelay(), Asked()
+    ways = {"hidden.invalid": "127.0.0.1"}
+    async with running(server) as [port], http_proxy(ways=ways, tls=context) as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"https://127.0.0.1:{proxy.port}")
+        await asked.ask(pc, at(port, TCP, "hidden.invalid"))
+        assert asked.outcomes == [OK]
+        assert asked.ports == [outside(server)]
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_no_result_is_lost_when_the_race_is_called_off(late: bool) -> None:
+    """Neither that of the winner nor of one that comes in while it is given up."""
+    stopping, stop = asyncio.Event(), asyncio.Event()
+    results: asyncio.Queue[int] = asyncio.Queue()
+
+    async def quick() -> int:
+        await asyncio.sleep(0)
+        return 1
+
+    async def slow() -> int:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            stopping.set()
+            await stop.wait()
+            if not late:
+                raise
+        return 2
+
+    async def failing() -> int:
+        raise OSError
+
+    # The second begins when the first has failed, the third when the pause is over.
+    racing = asyncio.create_task(relays._first([failing, slow, quick], results.put_nowait))
+    await stopping.wait()
+    racing.cancel()
+    stop.set()
+    with suppress(asyncio.CancelledError):
+        results.put_nowait(await racing)
+    async with asyncio.timeout(5):
+        assert {await results.get() for _ in range(1 + late)} == ({1, 2} if late else {1})

@@ -419,7 +419,7 @@ class IceConnection(Connection):
         return candidate
 
     def data_received(self, data: bytes, component: int) -> None:
-        """Queue a datagram that is not STUN. Anybody may send one, and none is read before there is a path."""
+        """Queue a datagram that is not STUN. Anybody may send one; none is read before there is a path."""
         if self._queue.qsize() < MAX_QUEUED:
             super().data_received(data, component)
 

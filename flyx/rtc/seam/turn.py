@@ -133,9 +133,11 @@ class TurnClient(TurnClientMixin):
         raise NotImplementedError
 
     @property
-    def server_version(self) -> int:
-        """The IP version that we reach the server by, or the proxy before it."""
-        return version_of(self.addresses[1])
+    def server_version(self) -> int | None:
+        """The IP version that we reach the server by, or the proxy before it; None if that is not known."""
+        remote = self.addresses[1]
+        # Through a proxy that is spoken to by TLS it is one end of a socket pair.
+        return version_of(remote) if isinstance(remote, tuple) else None
 
     @property
     def addresses(self) -> tuple[Any, Any]:
@@ -419,7 +421,9 @@ class StreamTurnClient(TurnClient, asyncio.Protocol):
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
         if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
+            with contextlib.suppress(OSError):
+                # Not with a proxy that is spoken to by TLS, before which there is a pair of sockets.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
 
     @property
     def backlog(self) -> int:
