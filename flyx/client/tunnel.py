@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from contextlib import suppress
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
@@ -21,9 +22,6 @@ OPEN_TIMEOUT = 12.0
 
 UNSENT_SIZE = 32 * 1024
 """Bytes that the kernel takes before it has sent them: what waits there would be late and never lost."""
-
-# linux/tcp.h; socket has it since Python 3.12.
-_TCP_NOTSENT_LOWAT = 25
 
 
 class TunnelSocket:
@@ -96,8 +94,6 @@ async def open_tunnel(signaling: Signaling, peer_id: str) -> TunnelSocket | None
 
 def _keep_little(websocket: ClientConnection) -> None:
     connection = websocket.transport.get_extra_info("socket")
-    try:
-        connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_SIZE)
-    except OSError:
-        # Another system than Linux: more waits there.
-        logger.debug("no limit of unsent bytes")
+    # Not on each system, and not with a proxy that is spoken to by TLS: more waits there.
+    with suppress(AttributeError, OSError):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_SIZE)
