@@ -168,6 +168,17 @@ async def test_an_allocation_is_refreshed_in_time(monkeypatch: pytest.MonkeyPatc
         assert not transport.is_closing()
 
 
+async def test_a_server_that_lets_allocations_live_for_no_time_is_not_asked_all_the_time() -> None:
+    relay = Relay()
+    relay.lifetime = 0
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    async with allocated(relay) as (transport, *_):
+        await relay.until(lambda: relay.count[Method.REFRESH] == 2)
+        assert loop.time() - begun > turn.REFRESH_PART
+        assert not transport.is_closing()
+
+
 async def test_an_unanswered_refresh_is_asked_again_until_the_allocation_is_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -29,6 +29,9 @@ PRIVATE_NAMES: dict[type, tuple[str, ...]] = {TurnClientMixin: ("_TurnClientMixi
 LIFETIME = 600
 """Seconds that we ask an allocation to live (RFC 8656 §3.2); the server decides."""
 
+MIN_LIFETIME = 1.0
+"""Seconds that one lives at least for us, whatever the server says: it decides how often we ask, too."""
+
 REFRESH_PART = 2 / 3
 """Of its lifetime, when an allocation is refreshed: the rest is time to try again."""
 
@@ -205,6 +208,7 @@ class TurnClient(TurnClientMixin):
     async def _keep(self, lifetime: float) -> None:
         """Refresh the allocation until it is lost."""
         while not self._lost.done():
+            lifetime = max(lifetime, MIN_LIFETIME)
             over_at = self._loop.time() + lifetime
             await self._rest(lifetime * REFRESH_PART)
             if self._is_refused:
