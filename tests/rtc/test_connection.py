@@ -285,6 +285,25 @@ def test_the_pairs_are_bounded_and_relayed_ones_are_not_lost_among_direct_ones()
     run(scenario())
 
 
+def test_a_peer_s_address_is_refused_however_it_is_written() -> None:
+    async def scenario() -> None:
+        left, right = IceConnection(), IceConnection()
+        introduce(left, right)
+        wires = Wires(lambda one, other, now: 0.01)
+        wires.attach(left, "host", ("2001:db8::1", 1))
+        wires.attach(right, "relay", ("2001:db8::2", 2))
+        left.refuse("2001:DB8:0:0::2", 2)
+        left.refuse("name.local", 2)
+        await right.add_remote_candidate(left.local_candidates[0])
+        connecting = [asyncio.create_task(side.connect()) for side in (left, right)]
+        await asyncio.sleep(1)
+        assert left.pairs == []
+        await close(left, right)
+        await asyncio.gather(*connecting, return_exceptions=True)
+
+    run(scenario())
+
+
 def test_pairs_that_work_are_kept_beyond_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         left = IceConnection()

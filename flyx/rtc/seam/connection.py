@@ -14,6 +14,8 @@ aioice gathers, answers and authenticates; what differs here:
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import logging
 import random
 from collections.abc import Sequence
@@ -132,7 +134,7 @@ class IceConnection(Connection):
         # Those to gather host candidates of, the best first.
         self.addresses: Sequence[str] = ()
         # Addresses of the peer that are not spoken to.
-        self.refused: set[tuple[str, int]] = set()
+        self._refused: set[tuple[str, int]] = set()
         # Set by connect(), on the clock of the event loop.
         self._connecting_since = 0.0
         # Runs from connect() to close().
@@ -160,6 +162,12 @@ class IceConnection(Connection):
     def pairs(self) -> list[Pair]:
         """All pairs, the best first."""
         return [pair for pair in self._check_list if isinstance(pair, Pair)]
+
+    def refuse(self, host: str, port: int) -> None:
+        """Have nothing to do with an address of the peer, also when it checks ours from there."""
+        with contextlib.suppress(ValueError):
+            # As the socket will write it; a name will never be asked for.
+            self._refused.add((str(ipaddress.ip_address(host)), port))
 
     def heard(self) -> None:
         """Something has come that only the peer can have sent: it wants what we send (RFC 7675 §4)."""
@@ -369,7 +377,7 @@ class IceConnection(Connection):
         self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol
     ) -> None:
         """Take a check of the peer, unless it comes from where it may not."""
-        if addr not in self.refused:
+        if addr not in self._refused:
             super().request_received(message, addr, protocol)
 
     def check_incoming(self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:

@@ -88,7 +88,7 @@ def refuse_remote(pc: RTCPeerConnection, host: str, port: int) -> None:
     """Have nothing to do with an address of the peer, also when it checks ours from there."""
     ice = connection_of(pc)
     assert isinstance(ice, IceConnection)
-    ice.refused.add((host, port))
+    ice.refuse(host, port)
 
 
 def host_addresses(pc: RTCPeerConnection) -> list[str]:
