@@ -120,12 +120,11 @@ def offered_addresses(*, on_link: bool = False) -> list[str]:
 def read() -> list[InterfaceAddress]:
     """Return the addresses of this machine's interfaces, as far as the kernel tells."""
     states = psutil.net_if_stats()
-    flags = _ipv6_flags()
+    flags, internal = _ipv6_flags(), internal_interfaces()
     found = []
     for interface, addresses in psutil.net_if_addrs().items():
         state = states.get(interface)
         tunnel = state is not None and "pointopoint" in state.flags.split(",")
-        internal = _is_internal(interface)
         for each in addresses:
             if each.family not in (socket.AF_INET, socket.AF_INET6):
                 continue
@@ -136,7 +135,7 @@ def read() -> list[InterfaceAddress]:
                     interface,
                     address,
                     up=state is not None and state.isup,
-                    internal=internal,
+                    internal=interface in internal,
                     point_to_point=tunnel,
                     usable=not flag & (_DEPRECATED | _TENTATIVE | _DAD_FAILED),
                     temporary=bool(flag & _TEMPORARY),
@@ -165,13 +164,21 @@ def _ipv6_flags() -> dict[tuple[str, bytes], int]:
     return flags
 
 
-def _is_internal(interface: str) -> bool:
-    """Whether an interface is, or is a member of, a bridge no member of which leads out of this machine."""
-    directory = _SYS_CLASS_NET / interface
-    for members in (directory / "brif", directory / "brport" / "bridge" / "brif"):
-        if members.is_dir():
-            return not any(_leads_outside(_SYS_CLASS_NET / member.name) for member in members.iterdir())
-    return False
+def internal_interfaces(directory: Path = _SYS_CLASS_NET) -> set[str]:
+    """Return the bridges no member of which leads out of this machine, and their members.
+
+    Args:
+        directory: the interfaces as sysfs has them; of Linux only.
+    """
+    internal: set[str] = set()
+    # An interface may go in this moment.
+    with contextlib.suppress(OSError):
+        for members in [interface / "brif" for interface in directory.iterdir()]:
+            if members.is_dir():
+                names = [member.name for member in members.iterdir()]
+                if not any(_leads_outside(directory / name) for name in names):
+                    internal.update((members.parent.name, *names))
+    return internal
 
 
 def _leads_outside(interface: Path) -> bool:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import time
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyx.net.interfaces import MAX_ADDRESSES, InterfaceAddress, choose, offered_addresses, read, sources
+from flyx.net.interfaces import (
+    MAX_ADDRESSES,
+    InterfaceAddress,
+    choose,
+    internal_interfaces,
+    offered_addresses,
+    read,
+    sources,
+)
 
 ADDRESSES = st.one_of(
     st.ip_addresses(v=4, network="10.0.0.0/24"),
@@ -94,6 +104,33 @@ def test_of_hundreds_of_interfaces_the_best_are_offered() -> None:
     offered = choose([*found, on("eth0", "192.0.2.2")], {"192.0.2.2"})
     assert offered[0] == "192.0.2.2"
     assert len(offered) == MAX_ADDRESSES
+
+
+def bridge(directory: Path, name: str, members: list[str], *, card: bool = False) -> None:
+    """Make a bridge in a directory like /sys/class/net, of pairs and perhaps a card."""
+    (directory / name / "brif").mkdir(parents=True)
+    for member in members:
+        (directory / member).mkdir()
+        (directory / member / "uevent").write_text(f"INTERFACE={member}\n")
+        (directory / name / "brif" / member).mkdir()
+    if card:
+        (directory / members[-1] / "device").mkdir()
+
+
+def test_a_bridge_is_internal_with_its_members_unless_one_leads_out(tmp_path: Path) -> None:
+    bridge(tmp_path, "docker0", ["veth1", "veth2"])
+    bridge(tmp_path, "br0", ["veth3", "eth0"], card=True)
+    assert internal_interfaces(tmp_path) == {"docker0", "veth1", "veth2"}
+    assert internal_interfaces(tmp_path / "nowhere") == set()
+
+
+def test_hundreds_of_members_of_a_bridge_cost_little(tmp_path: Path) -> None:
+    """All of them were looked at for each of them: 5 s for these."""
+    members = [f"veth{number}" for number in range(300)]
+    bridge(tmp_path, "docker0", members)
+    begun = time.process_time()
+    assert internal_interfaces(tmp_path) == {"docker0", *members}
+    assert time.process_time() - begun < 1.0
 
 
 def test_this_machine_s_addresses_can_be_bound() -> None:
