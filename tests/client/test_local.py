@@ -38,6 +38,7 @@ HOLD = 60.0
 
 NOWHERE = "ws://127.0.0.1:1"
 LABEL = "0123456789abcdef"
+HOLD = 60.0
 
 
 def ignore(_: events.Event) -> None:
