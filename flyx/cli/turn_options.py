@@ -129,7 +129,7 @@ RelayPairsPerAddress = Annotated[
         envvar="FLYX_RELAY_PAIRS_PER_IP",
         metavar="N",
         min=1,
-        help="Of these, with a side at one address",
+        help="Most connections of --relay from one address",
     ),
 ]
 

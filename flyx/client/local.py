@@ -69,7 +69,6 @@ REACH_DELAY = 0.25
 JOIN_TIMEOUT = 4.0
 """Seconds for a server on this network to let us into a room, or to say that there is none."""
 
-
 _HERE = "127.0.0.1"
 
 

@@ -90,7 +90,6 @@ _GOING_AWAY = 1001
 _BROKEN = {1002: "it breaks RFC 6455", 1007: "a text frame is not UTF-8", 1009: "a message is too large"}
 
 
-
 @dataclass(frozen=True, slots=True)
 class Interrupted:
     """The connection is lost, for this reason (a clause); nothing is heard until Restored."""

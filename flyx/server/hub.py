@@ -500,7 +500,6 @@ class Hub:
             seat.send(text, counted=True)
         return seat
 
-
     def _with_tunnel(self, joined: Joined) -> Joined:
         """Add what the client needs for a tunnel, if there are any."""
         if self.tunnels is None:
