@@ -11,8 +11,8 @@ WebSocket, `/relay/{room_id}`, also in the subprotocol `flyx.v1`:
     tunnel          server -> client, text, when the other one is there as well; data is empty
 
 From then on each binary frame is a datagram of 1 to MAX_DATAGRAM_SIZE bytes, either way. It may be lost, as
-datagrams may: the server passes on so many bytes a second, keeps a tenth of a second of them and drops what
-is beyond. What is in them is the business of the two: STUN and DTLS, as it would be through a TURN server.
+datagrams may: the server passes on so many bytes a second, keeps 0.15 s of them (and 32 KiB at any rate) and
+drops what is beyond. What is in them is the business of the two: STUN and DTLS, as through a TURN server.
 
 When one side goes, the other one's WebSocket is closed. Refusals are `error` and a close code, as everywhere
 (flyx.signaling.messages). This module does no I/O.
