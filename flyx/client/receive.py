@@ -33,6 +33,7 @@ from flyx.errors import (
 from flyx.net.changes import Change, NetworkWatch, networks
 from flyx.pairing.exchange import WordsWanted
 from flyx.pairing.keys import Session
+from flyx.pairing.tries import MAX_TRIES
 from flyx.pairing.words import password_of, resolve_words
 from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Disconnect, IceCandidate, Join, Message, Offer
@@ -98,6 +99,7 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
         FlyxError: it did not work; the class says which exit status it deserves.
     """
     failure: FlyxError | None = None
+    guesses = 0
     rooms = find_rooms(
         options.room_id, options.server, on_event, local=options.local, hold=options.reconnect
     )
@@ -113,7 +115,9 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
                 await _run(session, room.signaling)
                 return
             except (PairingFailed, PeerUnreachable, SignalingError) as error:
-                if session.has_paired:
+                guesses += session.has_given_words
+                # Each of those that have answered could try one pair of words.
+                if session.has_paired or guesses >= MAX_TRIES:
                     raise
                 # On a network anybody can say that the room is there.
                 failure = error
@@ -163,6 +167,8 @@ class ReceiveSession:
         self._session: Session | None = None
         # Some sender was the right one, or taken for it.
         self.has_paired = False
+        # Some sender has learnt whether the words that it thought of are ours.
+        self.has_given_words = False
         # Of the connection that there is, or the last one that there was.
         self._driver: ReceiveDriver | None = None
         # Of this computer, when the last connection was begun.
@@ -264,6 +270,7 @@ class ReceiveSession:
         else:
             hint = "give the whole code, such as K7M2QX-lemon-otter, or run this on a terminal to be asked"
             raise InputError(reason="the sender's code has words, and this one has none", hint=hint)
+        self.has_given_words = True
         return password_of(words)
 
     async def _connect(self) -> tuple[Link, Channels]:

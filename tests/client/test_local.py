@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -13,6 +14,8 @@ from websockets.asyncio.server import ServerConnection
 
 from flyx.client import events, local
 from flyx.client.local import Room, find_rooms, make_room
+from flyx.client.receive import ReceiveOptions, receive
+from flyx.client.send import SendOptions, send
 from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import (
     NoSuchRoom,
@@ -22,16 +25,20 @@ from flyx.errors import (
     ServerRefused,
     ServerUnreachable,
     SignalingError,
+    WrongWords,
 )
 from flyx.net.dnssd import CannotDiscover, Found, Service
+from flyx.pairing.exchange import Code
 from flyx.server import embedded
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
 from flyx.server.embedded import EmbeddedServer
 from flyx.signaling.local import properties_of
 from flyx.signaling.messages import CloseCode, Role
+from flyx.storage.writer import ExistingPolicy
 from tests.client.network import network as relayed
 from tests.client.test_hostile_server import joined, lying, says
+from tests.client.test_send import Told
 from tests.server.peers import local as on_loopback
 
 HOLD = 60.0
@@ -257,6 +264,31 @@ async def test_a_false_sender_is_followed_by_the_true_one(network: Network) -> N
             network.announces(room_id, int(liar.rpartition(":")[2]))
             network.announces(room_id, port)
             assert await found(room_id, most=2) == [liar, f"ws://127.0.0.1:{port}"]
+
+
+async def test_false_senders_have_three_guesses_in_all(
+    network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("flyx.server.hub.draw_room_id", lambda _: "K7M2QX")
+    (tmp_path / "file").write_bytes(b"content")
+    guess = Code("words", 2, "wrong guess")
+    async with AsyncExitStack() as stack:
+        for _ in range(5):
+            server = await stack.enter_async_context(Server(on_loopback()))
+            network.announces("K7M2QX", server.port)
+            liar = Told()
+            options = SendOptions(server.url, [tmp_path / "file"], guess)
+            task = asyncio.create_task(send(options, liar.queue.put_nowait))
+            stack.push_async_callback(lambda task=task: asyncio.gather(task, return_exceptions=True))
+            stack.callback(task.cancel)
+            await liar.hear(events.RoomOpened)
+        told: list[events.Event] = []
+        receiving = ReceiveOptions(
+            None, "K7M2QX", ("lemon", "otter"), None, tmp_path, ExistingPolicy.REFUSE, None, local=True
+        )
+        with pytest.raises(WrongWords):
+            await receive(receiving, told.append)
+    assert sum(isinstance(event, events.RoomJoined) for event in told) == 3
 
 
 async def test_one_sender_that_is_found_twice_is_met_once(
