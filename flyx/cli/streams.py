@@ -171,6 +171,9 @@ def _write(stream: TextIO, data: bytes) -> bool:
 
 def _write_at_once(descriptor: int, data: bytes) -> bytes:
     """Write what is taken at once; return the rest."""
+    if not hasattr(select, "poll"):
+        # Windows tells it of sockets alone.
+        return data
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     while data and poll.poll(0):

@@ -86,3 +86,15 @@ def test_a_file_is_written_at_once(tmp_path: os.PathLike[str]) -> None:
             assert file.read() == whole
     finally:
         os.close(descriptor)
+
+
+def test_where_nobody_can_be_asked_whether_it_takes_something_a_thread_writes(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on Windows.
+    monkeypatch.delattr("select.poll")
+    reading, writing = pipe
+    file = PatientFile()
+    file.write(writing, b"a line\n")
+    file.flush()
+    assert os.read(reading, 100) == b"a line\n"
