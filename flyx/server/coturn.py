@@ -351,6 +351,9 @@ class Coturn:
         self._command += [program, "-c", str(self._file)]
         try:
             await self._launch()
+        except OSError as exc:
+            await self.stop()
+            raise InputError(reason=f"coturn does not start: {exc.strerror}") from exc
         except BaseException:
             await self.stop()
             raise
@@ -399,34 +402,43 @@ class Coturn:
 
         Raises:
             InputError: It has ended, or does not answer.
+            OSError: There is no process to be had.
         """
         self._said.clear()
         _write_for_us_alone(self._file, config_text(self._config, self._file.parent))
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        self._metrics.turn_starts += 1
-        self._reading = asyncio.create_task(self._read(self._process))
-        ended = asyncio.ensure_future(self._process.wait())
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            self._metrics.turn_starts += 1
+            self._reading = asyncio.create_task(self._read(self._process))
+            if await self._begins_to_answer(self._process):
+                self._metrics.turn_up = True
+                return
+        finally:
+            # Should we be killed, the secret does not stay behind.
+            self._file.unlink()
+        last = printable(" / ".join([*self._said][-3:]))
+        raise InputError(reason=f"coturn does not start: {last or 'it does not answer'}")
+
+    async def _begins_to_answer(self, process: asyncio.subprocess.Process) -> bool:
+        """Wait for the first answer; False if it has ended, or there is none in time."""
+        ended = asyncio.ensure_future(process.wait())
         try:
             async with asyncio.timeout(_START_TIMEOUT):
                 while not ended.done():
                     if await self._answers():
-                        self._metrics.turn_up = True
-                        return
+                        return True
                     # As long as nothing listens, the answer comes at once.
                     await asyncio.wait((ended,), timeout=_START_PAUSE)
         except TimeoutError:
             pass
         finally:
             ended.cancel()
-            # Should we be killed, the secret does not stay behind.
-            self._file.unlink()
-        last = printable(" / ".join([*self._said][-3:]))
-        raise InputError(reason=f"coturn does not start: {last or 'it does not answer'}")
+        return False
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
@@ -482,7 +494,8 @@ class Coturn:
             return False
 
     async def _end(self) -> None:
-        process, self._process = self._process, None
+        """End the process, if there is one; cancelled meanwhile, this is to be called again."""
+        process = self._process
         if process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -493,6 +506,7 @@ class Coturn:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+        self._process = None
         if self._reading is not None:
             await self._reading
             self._reading = None

@@ -9,9 +9,10 @@ import signal
 import socket
 import ssl
 import stat
+import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
@@ -255,6 +256,49 @@ async def test_a_coturn_that_is_mute_is_replaced(
         os.kill(first, signal.SIGSTOP)
         await until(lambda: not server.turn_up)
         await until(lambda: server.turn_up and first not in processes())
+
+
+async def test_a_coturn_that_could_not_be_started_for_a_while_comes_back(
+    coturn_config: CoturnConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # What starts it goes away.
+    real, python = sys.executable, tmp_path / "python"
+    python.symlink_to(real)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr("flyx.server.coturn._FIRST_PAUSE", 0.05)
+    async with Server(serving(coturn_config)) as server:
+        [first] = processes()
+        python.unlink()
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: "coturn not started" in caplog.text)
+        python.symlink_to(real)
+        await until(lambda: server.turn_up)
+
+
+async def test_a_coturn_that_is_mute_does_not_outlive_its_server(
+    coturn_config: CoturnConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flyx.server.coturn._CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr("flyx.server.coturn._ANSWER_TIMEOUT", 0.1)
+    monkeypatch.setattr("flyx.server.coturn._STOP_TIMEOUT", 1.0)
+
+    def is_told_to_end(process: int) -> bool:
+        status = Path(f"/proc/{process}/status").read_text()
+        pending = int(status.partition("ShdPnd:\t")[2].split()[0], 16)
+        return bool(pending & 1 << signal.SIGTERM - 1)
+
+    async with Server(serving(coturn_config)):
+        [first] = processes()
+        os.kill(first, signal.SIGSTOP)
+        await until(lambda: is_told_to_end(first))
+    try:
+        assert first not in processes()
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(first, signal.SIGKILL)
 
 
 async def common_name(config: CoturnConfig, context: ssl.SSLContext) -> str:
