@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import socket
 from types import TracebackType
 from typing import Self
 
@@ -58,27 +57,26 @@ class EmbeddedServer:
             InputError: No port can be had.
         """
         self._server = await self._start()
-        # Also where IPv6 is switched off, which does not keep a socket from taking IPv4 for it.
         self.port, self.url = self._server.port, url_of("127.0.0.1", self._server.port)
         return self
 
     async def _start(self) -> Server:
-        host = "::" if _has_ipv6() else "0.0.0.0"  # noqa: S104  # others are to reach it
         for port in LOCAL_PORTS:
-            server = Server(self._config(host, port))
+            server = Server(self._config(port))
             try:
                 await server.start()
                 return server
             except InputError:
                 # Another sender has it, or some other program.
                 continue
-        server = Server(self._config(host, 0))
+        server = Server(self._config(0))
         await server.start()
         return server
 
-    def _config(self, host: str, port: int) -> ServerConfig:
+    def _config(self, port: int) -> ServerConfig:
         return ServerConfig(
-            host=host,
+            # Others are to reach it, over IPv4 and, where there is any, over IPv6.
+            host=None,
             port=port,
             # Candidates of the hosts are enough, and there may be no way to a STUN server.
             stun_urls=(),
@@ -105,11 +103,3 @@ class EmbeddedServer:
         except TimeoutError:
             # The end of the process closes what is left.
             log.info("cut off what was still open")
-
-
-def _has_ipv6() -> bool:
-    try:
-        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
-    except OSError:
-        return False
-    return True

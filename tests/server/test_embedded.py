@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from time import monotonic
 
 import httpx
@@ -18,6 +19,7 @@ from flyx.server import embedded
 from flyx.server.embedded import EmbeddedServer
 from flyx.signaling.local import LOCAL_PORTS
 from flyx.signaling.messages import Role
+from tests.net.test_changes import Host, on_a_host  # noqa: F401  # a fixture
 
 
 @pytest_asyncio.fixture
@@ -99,3 +101,20 @@ async def test_clients_that_take_nothing_hold_up_no_end() -> None:
         before = monotonic()
         await stack.pop_all().aclose()
         assert monotonic() - before < embedded.STOP_TIMEOUT + 1.0
+
+
+def test_it_is_there_by_both_protocols_also_where_a_socket_of_ipv6_takes_no_ipv4(
+    on_a_host: Callable[[Callable[[Host], Awaitable[None]]], None],  # noqa: F811
+) -> None:
+    def keep_apart() -> None:
+        # As on Windows and some BSDs.
+        Path("/proc/sys/net/ipv6/bindv6only").write_text("1")
+
+    async def serve(_: Host) -> None:
+        keep_apart()
+        async with EmbeddedServer() as server:
+            for address in ("127.0.0.1", "::1"):
+                _, writer = await asyncio.open_connection(address, server.port)
+                writer.close()
+
+    on_a_host(serve)
