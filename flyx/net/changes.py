@@ -19,9 +19,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
 
 import ifaddr
+
+from flyx.net.interfaces import ELSEWHERE, Address, source_towards, udp_socket
 
 TICK = 1.0
 """Seconds between two looks at the clock, and at the addresses where the kernel does not tell of them."""
@@ -36,12 +37,6 @@ GAP = 2.0
 # linux/rtnetlink.h: RTMGRP_LINK, and those of IPv4 and IPv6 for IFADDR and ROUTE.
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _LARGEST_NEWS = 1 << 16
-
-# RFC 5737 and RFC 3849: somewhere else. Nothing is sent there.
-_ELSEWHERE: tuple[tuple[Any, ...], ...] = (("192.0.2.1", 9), ("2001:db8::1", 9, 0, 0))
-
-Address = tuple[Any, ...]
-"""A socket address of IPv4 or IPv6: host, port, and for IPv6 flow and scope, if they are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,20 +173,10 @@ class Route:
         return RouteState.BACK if was_cut else RouteState.SAME
 
 
-def source_towards(remote: Address) -> str | None:
-    """Return the address that the kernel would send from to this one; None if it has no way there."""
-    try:
-        with _udp_socket(remote) as probe:
-            probe.connect(remote)
-            return str(probe.getsockname()[0])
-    except OSError:
-        return None
-
-
 def is_ours(address: Address) -> bool:
     """Tell whether a socket could have this address of ours now."""
     try:
-        with _udp_socket(address) as probe:
+        with udp_socket(address) as probe:
             probe.bind((address[0], 0, *address[2:]))
     except OSError as error:
         return error.errno != errno.EADDRNOTAVAIL
@@ -204,7 +189,7 @@ def networks() -> frozenset[str]:
     # Where they cannot be listed, those that are used say enough.
     with contextlib.suppress(OSError):
         found = {f"{adapter.name} {ip.ip}" for adapter in ifaddr.get_adapters() for ip in adapter.ips}
-    return frozenset(found | {f"to {remote[0]} {source_towards(remote)}" for remote in _ELSEWHERE})
+    return frozenset(found | {f"to {remote[0]} {source_towards(remote)}" for remote in ELSEWHERE})
 
 
 def boot_time() -> float:
@@ -212,10 +197,6 @@ def boot_time() -> float:
     # On Linux CLOCK_MONOTONIC stops in sleep. On macOS that of the system goes on, Python's does not.
     clock = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
     return time.monotonic() if clock is None else time.clock_gettime(clock)
-
-
-def _udp_socket(address: Address) -> socket.socket:
-    return socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_DGRAM)
 
 
 def _open_netlink() -> socket.socket | None:

@@ -25,8 +25,11 @@ _SYS_CLASS_NET = Path("/sys/class/net")
 # Of an IPv6 address: include/uapi/linux/if_addr.h.
 _TEMPORARY, _DAD_FAILED, _DEPRECATED, _TENTATIVE = 0x01, 0x08, 0x20, 0x40
 
-# Nothing is sent there: it is asked which of our addresses would be. RFC 5737, RFC 3849.
-_SOMEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+Address = tuple[Any, ...]
+"""A socket address of IPv4 or IPv6: host, port, and for IPv6 flow and scope, if they are known."""
+
+ELSEWHERE: tuple[Address, ...] = (("192.0.2.1", 9), ("2001:db8::1", 9))
+"""Addresses of hosts that there are none of, on the Internet: which way leads there? RFC 5737, RFC 3849."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +149,23 @@ def read() -> list[InterfaceAddress]:
 
 def sources() -> set[str]:
     """Return the addresses that the kernel sends from, by its routes and RFC 6724."""
-    found = set()
-    for family, address in _SOMEWHERE:
-        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asking:
-            asking.connect((address, 9))
-            found.add(asking.getsockname()[0])
-    return found
+    return {source for source in map(source_towards, ELSEWHERE) if source is not None}
+
+
+def source_towards(remote: Address) -> str | None:
+    """Return the address that the kernel would send from to this one; None if it has no way there."""
+    try:
+        with udp_socket(remote) as probe:
+            # Nothing is sent.
+            probe.connect(remote)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None
+
+
+def udp_socket(address: Address) -> socket.socket:
+    """Return a new UDP socket of the family of an address."""
+    return socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_DGRAM)
 
 
 def _ipv6_flags() -> dict[tuple[str, bytes], int]:

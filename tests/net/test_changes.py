@@ -11,7 +11,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from flyx.net.changes import Change, Moved, NetworkWatch, Route, RouteState, Slept, is_ours, source_towards
+from flyx.net.changes import Change, Moved, NetworkWatch, Route, RouteState, Slept, is_ours
+from flyx.net.interfaces import source_towards
 
 CLONE_NEWNET = 0x40000000
 PATIENCE = 10.0

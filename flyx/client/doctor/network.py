@@ -19,6 +19,7 @@ from flyx.client.doctor.nat import (
     mapping_finding,
     mapping_of,
 )
+from flyx.net.interfaces import source_towards, sources
 from flyx.net.names import Address, resolve
 from flyx.net.udp import LINUX
 from flyx.rtc.attempts import NO_NAME_SERVER, failure_outcome
@@ -34,9 +35,6 @@ LOOK_UP_TIMEOUT = 4.0
 """Seconds for the name of a server."""
 
 _IP_AND_UDP = {socket.AF_INET: 28, socket.AF_INET6: 48}
-
-# No packet goes there: only the routing table is asked.
-_SOMEWHERE_IPV6 = ("2001:db8::1", 9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +154,7 @@ def _ipv6_finding(asked: Sequence[Asked]) -> Finding:
     over_ipv6 = [one for one in asked if one.address.family == socket.AF_INET6]
     if any(one.answer is not None for one in over_ipv6):
         return Finding("ipv6", State.OK, "works", "direct paths over IPv6, where there are no NATs")
-    if _source_towards(socket.AF_INET6, _SOMEWHERE_IPV6) is None:
+    if not any(":" in source for source in sources()):
         meaning = "computers that have only IPv6 are reached through a relay that has both"
         return Finding("ipv6", State.OK, "there is none here", meaning)
     if not over_ipv6:
@@ -164,14 +162,6 @@ def _ipv6_finding(asked: Sequence[Asked]) -> Finding:
     meaning = "connecting can take longer while its addresses are tried"
     advice = "mend the router's IPv6, or switch it off here"
     return Finding("ipv6", State.WARNING, "there is an address, but nothing comes back", meaning, advice)
-
-
-def _source_towards(family: int, destination: tuple[str, int]) -> str | None:
-    """Return the address that we would send from, None if there is no way."""
-    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.connect(destination)
-        return str(sock.getsockname()[0])
-    return None
 
 
 async def _nat_findings(sockets: _Sockets, answered: Sequence[Asked], has_relay: bool) -> list[Finding]:
@@ -183,7 +173,7 @@ async def _nat_findings(sockets: _Sockets, answered: Sequence[Asked], has_relay:
     asking = sockets.by_family[socket.AF_INET]
     first = main.answer
     assert first is not None
-    local = (_source_towards(socket.AF_INET, main.address.sockaddr) or "", asking.port)
+    local = (source_towards(main.address.sockaddr) or "", asking.port)
     elsewhere = [
         one.answer.mapped for one in answered if one is not main and one.answer and one.answer.mapped
     ]
