@@ -84,14 +84,15 @@ class NetworkWatch:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._ticking is not None:
-            self._ticking.cancel()
-            await asyncio.gather(self._ticking, return_exceptions=True)
         if self._settling is not None:
             self._settling.cancel()
         if self._netlink is not None:
             asyncio.get_running_loop().remove_reader(self._netlink.fileno())
             self._netlink.close()
+        if self._ticking is not None:
+            # Last, as this wait may be cancelled.
+            self._ticking.cancel()
+            await asyncio.gather(self._ticking, return_exceptions=True)
 
     def _read(self) -> None:
         assert self._netlink is not None

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 
@@ -180,6 +181,26 @@ async def test_a_program_that_stood_still_is_told_for_how_long() -> None:
         change = await news.next()
     assert isinstance(change, Slept)
     assert change.seconds == pytest.approx(3600.0, abs=60.0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux tells which files are open")
+async def test_nothing_stays_open_when_the_end_is_cut_short() -> None:
+    def files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    ending = asyncio.Event()
+
+    async def watch() -> None:
+        async with NetworkWatch(News()):
+            await asyncio.sleep(0)
+            ending.set()
+
+    before = files()
+    watching = asyncio.create_task(watch())
+    await ending.wait()
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert files() == before
 
 
 @pytest.mark.parametrize("address", [("127.0.0.1", 9), ("::1", 9, 0, 0)])
