@@ -15,6 +15,7 @@ import socket
 import ssl
 from base64 import b64encode
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
 import h11
@@ -98,7 +99,13 @@ class ProxyError(OSError):
         return str(self.strerror)
 
 
-async def connect_tcp(host: str, port: int, *, max_segment_size: int | None = None) -> socket.socket:
+async def connect_tcp(
+    host: str,
+    port: int,
+    *,
+    max_segment_size: int | None = None,
+    bind: Callable[[socket.socket], None] | None = None,
+) -> socket.socket:
     """Return a connected, non-blocking socket to a server, over the first of its addresses that answers.
 
     May be cancelled at any time. Otherwise it ends by itself: names are looked up for names.PATIENCE seconds,
@@ -108,6 +115,7 @@ async def connect_tcp(host: str, port: int, *, max_segment_size: int | None = No
         host: a name or a literal, as for names.resolve().
         port: TCP.
         max_segment_size: bytes of a TCP segment in either direction; None: what the kernel finds.
+        bind: binds a socket to the address that it is to connect from, or raises OSError; None: any address.
 
     Raises:
         socket.gaierror: the name has no address.
@@ -116,7 +124,7 @@ async def connect_tcp(host: str, port: int, *, max_segment_size: int | None = No
 
     RFC 8305.
     """
-    return await _Race(host, port, max_segment_size).run()
+    return await _Race(host, port, max_segment_size, bind).run()
 
 
 async def connect_through(
@@ -235,8 +243,15 @@ def _told(failures: list[tuple[Address, OSError]]) -> list[str]:
 class _Race:
     """One server's addresses, tried as RFC 8305 §5 has it."""
 
-    def __init__(self, host: str, port: int, max_segment_size: int | None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        max_segment_size: int | None,
+        bind: Callable[[socket.socket], None] | None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._bind = bind
         self._max_segment_size = max_segment_size
         self._look_ups = {
             asyncio.ensure_future(
@@ -327,6 +342,8 @@ class _Race:
             sock.setblocking(False)
             if self._max_segment_size is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, self._max_segment_size)
+            if self._bind is not None:
+                self._bind(sock)
             # Not by the loop's sock_connect(): that of uvloop loses the scope of an IPv6 address.
             error = sock.connect_ex(address.sockaddr)
             if error == errno.EINPROGRESS:

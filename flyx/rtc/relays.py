@@ -216,9 +216,7 @@ class _StreamWay:
     async def _connect(self) -> socket.socket:
         if self.policy.bind is not None:
             # Through no proxy, which may be reached from elsewhere.
-            addresses = await resolve(self.host, self.port, socktype=socket.SOCK_STREAM)
-            ways = [_bound(self._connect_bound, address) for address in addresses]
-            return await _first(ways, socket.socket.close)
+            return await connect_tcp(self.host, self.port, bind=self.policy.bind_socket)
         ways = [_bound(connect_tcp, self.host, self.port)]
         scheme = "turns" if self.url.transport is Transport.TLS else "turn"
         try:
@@ -228,17 +226,6 @@ class _StreamWay:
         if proxy is not None:
             ways.insert(0, _bound(connect_through, proxy, self.host, self.port))
         return await _first(ways, socket.socket.close)
-
-    async def _connect_bound(self, address: Address) -> socket.socket:
-        sock = socket.socket(address.family, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            self.policy.bind_socket(sock)
-            await asyncio.get_running_loop().sock_connect(sock, address.sockaddr)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
 
 
 _Way = _UdpWay | _StreamWay
