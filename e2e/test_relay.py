@@ -44,9 +44,9 @@ class Edge:
     """A sender and a receiver behind networks that only meet in the middle, and what runs there."""
 
     def __init__(self, hosts: dict[str, Host], directory: Path) -> None:
-        self._hosts = hosts
+        self.hosts = hosts
         self._directory = directory
-        self._processes: list[FlyxProcess] = []
+        self.processes: list[FlyxProcess] = []
         self._url = ["--server", f"ws://{MIDDLE}:{SIGNALING_PORT}", "--json"]
 
     def serve(self, *options: str) -> FlyxProcess:
@@ -60,8 +60,8 @@ class Edge:
 
     def relay(self) -> Coturn:
         """A coturn that listens."""
-        coturn = Coturn(self._hosts["middle"], self._directory, MIDDLE, port=TURN_PORT)
-        self._processes.append(coturn)
+        coturn = Coturn(self.hosts["middle"], self._directory, MIDDLE, port=TURN_PORT)
+        self.processes.append(coturn)
         return coturn
 
     def send(self, source: Path) -> FlyxProcess:
@@ -72,11 +72,11 @@ class Edge:
 
     def limit(self, megabits: int) -> None:
         """Let the sender's network carry no more than this, from now on."""
-        self._hosts["sender"].limit(megabits)
+        self.hosts["sender"].limit(megabits)
 
     def cable(self, part: str, state: State) -> None:
         """Pull the cable between the middle and the others ("down"), or put it in ("up")."""
-        self._hosts[part].cable(state)
+        self.hosts[part].cable(state)
 
     def metrics(self) -> str:
         """What the signaling server counts."""
@@ -86,21 +86,21 @@ class Edge:
         """What the signaling server answers."""
         url = f"http://{MIDDLE}:{SIGNALING_PORT}{path}"
         fetch = f"import urllib.request as r; print(r.urlopen('{url}').read().decode())"
-        return self._hosts["middle"].run(sys.executable, "-c", fetch)
+        return self.hosts["middle"].run(sys.executable, "-c", fetch)
 
     def coturns(self) -> list[int]:
         """The processes of coturn in the middle."""
-        middle = self._hosts["middle"]
+        middle = self.hosts["middle"]
         ids = map(int, middle.run("ip", "netns", "pids", middle.namespace).split())
         return [number for number in ids if _program(number) == "turnserver"]
 
     def close(self) -> None:
-        for process in self._processes:
+        for process in self.processes:
             process.kill()
 
     def _start(self, part: str, *arguments: str | Path) -> FlyxProcess:
-        process = self._hosts[part].start(arguments, clean_environment(self._directory), self._directory)
-        self._processes.append(process)
+        process = self.hosts[part].start(arguments, clean_environment(self._directory), self._directory)
+        self.processes.append(process)
         return process
 
 

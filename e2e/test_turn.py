@@ -5,27 +5,27 @@ The topology is that of e2e/test_relay.py.
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import hmac
 import sys
 import time
+from base64 import b64encode
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
-from e2e.processes import FlyxProcess, clean_environment, need, sha256, write_random
+from e2e.network import Program
+from e2e.processes import FlyxProcess, clean_environment, sha256, write_random
+from e2e.services import SECRET, Certificate, Coturn
 from e2e.test_relay import (
     MIDDLE,
-    SECRET,
     SIGNALING_PORT,
     TURN_PORT,
-    Coturn,
     Edge,
-    Inside,
     edge,  # noqa: F401  # a fixture
-    networks,  # noqa: F401  # a fixture
+    hosts,  # noqa: F401  # a fixture
     paths,
-    run,
 )
 
 TLS_PORT, FAR_PORT = 5349, 7000
@@ -98,47 +98,6 @@ asyncio.run(main())
 """
 
 
-class Program(Inside):
-    """A process in a namespace, of this command and with these variables besides."""
-
-    def __init__(
-        self, namespace: str, command: list[str], home: Path, environment: dict[str, str] | None = None
-    ) -> None:
-        self._namespace, self._command = namespace, command
-        FlyxProcess.__init__(self, command, clean_environment(home) | (environment or {}), home)
-
-    def _start(
-        self, command: list[str], environment: dict[str, str], directory: Path
-    ) -> subprocess.Popen[bytes]:
-        return super()._start(self._command, environment, directory)
-
-
-class SecureCoturn(Coturn):
-    """A coturn that speaks TLS as well."""
-
-    def __init__(self, namespace: str, home: Path, options: tuple[str, ...], *, shared_secret: bool) -> None:
-        secret = ("--use-auth-secret", f"--static-auth-secret={SECRET}") if shared_secret else ()
-        self._options = (*options, *secret)
-        super().__init__(namespace, home)
-
-    def _start(
-        self, command: list[str], environment: dict[str, str], directory: Path
-    ) -> subprocess.Popen[bytes]:
-        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=relay"]
-        names = ["-addext", f"subjectAltName=IP:{MIDDLE}"]
-        run(*make, *names, "-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem"))
-        options = [
-            *("--no-cli", "--no-dtls", "--log-file=stdout", "--simple-log", "--verbose"),
-            *(*self._options, "--realm=flyx.example"),
-            *(f"--listening-ip={MIDDLE}", f"--relay-ip={MIDDLE}", f"--listening-port={TURN_PORT}"),
-            *(f"--tls-listening-port={TLS_PORT}", "--cert", str(directory / "cert.pem")),
-            *("--pkey", str(directory / "key.pem")),
-            *("--pidfile", str(directory / "turn.pid"), "--userdb", str(directory / "turn.db")),
-        ]
-        command = ["ip", "netns", "exec", self._namespace, "stdbuf", "-oL", "turnserver", *options]
-        return FlyxProcess._start(self, command, environment, directory)
-
-
 @pytest.fixture
 def away(edge: Edge, tmp_path: Path) -> Away:  # noqa: F811  # the fixture
     return Away(edge, tmp_path)
@@ -150,47 +109,53 @@ class Away:
     def __init__(self, edge: Edge, directory: Path) -> None:  # noqa: F811
         self.edge = edge
         self._directory = directory
+        self._certificate = Certificate(directory / "certificate", MIDDLE)
+        # For those who are to trust it.
+        self.trust = {"SSL_CERT_FILE": str(self._certificate.authority)}
 
-    def serve(self, *urls: str, ttl: float = 600.0) -> FlyxProcess:
+    def serve(self, *urls: str, ttl: float = 600.0) -> Program:
         command = [sys.executable, "-c", _SERVER, MIDDLE, str(SIGNALING_PORT), SECRET, str(ttl), *urls]
         return self.start("middle", command, "listening on")
 
-    def relay(self, *options: str, shared_secret: bool = True) -> Coturn:
-        need("openssl", shutil.which("openssl") is not None)
-        coturn = SecureCoturn(
-            self.edge._namespaces["middle"], self._directory, options, shared_secret=shared_secret
+    def relay(self, *options: str) -> Coturn:
+        coturn = Coturn(
+            self.edge.hosts["middle"],
+            self._directory,
+            MIDDLE,
+            port=TURN_PORT,
+            tls_port=TLS_PORT,
+            certificate=self._certificate,
+            options=options,
         )
-        self.edge._processes.append(coturn)
-        coturn.prints(rf"TLS/TCP listener opened on : {MIDDLE}:{TLS_PORT}|UDP listener opened on: {MIDDLE}")
+        self.edge.processes.append(coturn)
         return coturn
 
     def start(
-        self, part: str, command: list[str], ready: str, environment: dict[str, str] | None = None
-    ) -> FlyxProcess:
-        process = Program(self.edge._namespaces[part], command, self._directory, environment)
-        self.edge._processes.append(process)
+        self, part: str, command: Sequence[str | Path], ready: str, environment: dict[str, str] | None = None
+    ) -> Program:
+        variables = clean_environment(self._directory) | (environment or {})
+        process = self.edge.hosts[part].program(command, variables, self._directory)
+        self.edge.processes.append(process)
         if ready:
             process.prints(ready)
         return process
 
-    def flyx(self, part: str, *arguments: str | Path, **environment: str) -> FlyxProcess:
+    def flyx(self, part: str, *arguments: str | Path, **environment: str) -> Program:
         url = f"ws://{MIDDLE}:{SIGNALING_PORT}"
         command = [sys.executable, "-m", "flyx", *map(str, arguments), "--json", "--server", url]
         return self.start(part, command, "", environment)
 
     def without_udp(self, part: str) -> None:
         """Let nothing but TCP leave a host, and silently."""
-        need("nft, of the package nftables", shutil.which("nft") is not None)
         rules = "add table inet t; add chain inet t o { type filter hook output priority 0; }; "
-        self.edge._inside(part, "nft", rules + "add rule inet t o meta l4proto udp drop")
+        self.edge.hosts[part].rules(rules + "add rule inet t o meta l4proto udp drop")
 
     def only_through(self, part: str, address: str, port: int) -> None:
         """Let nothing leave a host but to one port of another."""
-        need("nft, of the package nftables", shutil.which("nft") is not None)
         rules = "add table inet t; add chain inet t o { type filter hook output priority 0; policy drop; }; "
         rules += "add rule inet t o oif lo accept; "
         rules += f"add rule inet t o ip daddr {address} tcp dport {port} accept"
-        self.edge._inside(part, "nft", rules)
+        self.edge.hosts[part].rules(rules)
 
     def far(self, port: int, seconds: float) -> None:
         """Have FAR_PORT lead to another TCP port, later by so much in either direction."""
@@ -219,7 +184,7 @@ def test_where_udp_is_blocked_a_relay_is_reached_by_tcp_or_tls_however_far_it_is
     # What is asked first does not answer there.
     away.serve(f"turn:{MIDDLE}:{TURN_PORT}", f"{scheme}:{MIDDLE}:{FAR_PORT}?transport=TCP")
     away.without_udp("sender")
-    sender, _ = away.transfer(tmp_path, 10**6, SSL_CERT_FILE=str(tmp_path / "cert.pem"))
+    sender, _ = away.transfer(tmp_path, 10**6, **away.trust)
     assert ["relay" in path for path in paths(sender)] == [True]
 
 
@@ -230,7 +195,7 @@ def test_a_relay_is_reached_through_the_only_proxy(away: Away, tmp_path: Path) -
     away.only_through("sender", MIDDLE, 3128)
     url = f"http://{MIDDLE}:3128"
     away.transfer(
-        tmp_path, 10**6, SSL_CERT_FILE=str(tmp_path / "cert.pem"), HTTPS_PROXY=url, HTTP_PROXY=url
+        tmp_path, 10**6, **away.trust, HTTPS_PROXY=url, HTTP_PROXY=url
     )
     proxy.prints(f"CONNECT {MIDDLE} {TLS_PORT}")
 
@@ -283,7 +248,7 @@ def test_addresses_are_hidden_behind_a_relay_where_there_is_a_direct_path(
 ) -> None:
     away.relay()
     away.serve(f"turn:{MIDDLE}:{TURN_PORT}")
-    away.edge._inside("middle", "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+    away.edge.hosts["middle"].run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
     source = write_random(tmp_path / "sent.bin", 10**6)
     for options, local in (([], "host"), (["--relay-only"], "relay")):
         sender = away.flyx("sender", "send", *options, source)
@@ -301,11 +266,12 @@ def test_relays_alone_where_there_is_none_are_refused_at_once(away: Away, tmp_pa
 
 
 def test_a_relay_that_the_person_names_is_used(away: Away, tmp_path: Path) -> None:
-    """With a password of the person's own."""
-    away.relay("--lt-cred-mech", "--user=me:secret", shared_secret=False)
+    away.relay()
     away.serve("stun:192.0.2.1:3478")
     source = write_random(tmp_path / "sent.bin", 10**6)
-    server = f"turn:me:secret@{MIDDLE}:{TURN_PORT}"
+    name = str(int(time.time()) + 600)
+    password = b64encode(hmac.digest(SECRET.encode(), name.encode(), "sha1")).decode()
+    server = f"turn:{name}:{quote(password, safe='')}@{MIDDLE}:{TURN_PORT}"
     sender = away.flyx("sender", "send", "--ice-server", server, source)
     code = str(sender.event("room")["code"])
     receiver = away.flyx("receiver", "receive", "--yes", "-o", tmp_path / "in", code)
