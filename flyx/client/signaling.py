@@ -42,7 +42,7 @@ from flyx.errors import (
     ServerUnreachable,
     SignalingError,
 )
-from flyx.net.changes import Change, Route, RouteState, Slept
+from flyx.net.changes import Change, Route, RouteState, Slept, boot_time
 from flyx.net.proxy import is_near
 from flyx.signaling import messages
 from flyx.signaling.members import Tail
@@ -205,6 +205,8 @@ class Signaling:
         self._received = 0
         # While the connection is lost: since when, and how often we have tried.
         self._lost_at = 0.0
+        # When we were there last, by the clock that goes on in sleep; None while the connection is there.
+        self._away_since: float | None = None
         self._tries = 0
         # The last error that the server told: it explains the close that follows a fatal one.
         self._told: str | None = None
@@ -254,6 +256,8 @@ class Signaling:
             except _TryAgain as lost:
                 await self._drop_socket()
                 self._lost_at, self._tries = time.monotonic(), 0
+                if self._away_since is None:
+                    self._away_since = boot_time()
                 return Interrupted(str(lost.error.fields["reason"]))
             match message:
                 case Ping():
@@ -372,9 +376,13 @@ class Signaling:
 
     def network_changed(self, change: Change) -> None:
         """Something has happened to this computer: do now what would be done later."""
+        slept_long = isinstance(change, Slept) and change.seconds >= PING_TIMEOUT
+        if isinstance(change, Slept) and (slept_long or self._socket is None):
+            before = boot_time() - change.seconds
+            self._away_since = before if self._away_since is None else min(before, self._away_since)
         if self._socket is None:
             self._hurry.set()
-        elif isinstance(change, Slept) and change.seconds >= PING_TIMEOUT:
+        elif slept_long:
             self._part("this computer slept, or this program was stopped")
         elif self._route is not None and self._route.look() is not RouteState.SAME:
             self._part("the network of this computer has changed")
@@ -408,7 +416,8 @@ class Signaling:
 
     def _why_forgotten(self) -> str:
         """Say why the room may be gone. Who was away the clock does not tell, but for how long."""
-        away, held = time.monotonic() - self._lost_at, self.joined.limits.grace
+        now = boot_time()
+        away, held = now - (self._away_since or now), self.joined.limits.grace
         if away <= held:
             return "the server has forgotten it, as when it is restarted without --state, or has closed it"
         return f"the connection to the server was lost for {away:.0f} s; it holds a place for {held:.0f} s"
@@ -481,7 +490,7 @@ class Signaling:
             self._received = 0
             self._overflowed = False
         self._sent = Tail(joined.received)
-        self.joined, self._socket, self._told = joined, socket, None
+        self.joined, self._socket, self._told, self._away_since = joined, socket, None, None
         if joined.wants_paired and not joined.recovered:
             self._tell_all_paired()
         ends = socket.local_address, socket.remote_address

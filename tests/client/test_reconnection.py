@@ -362,6 +362,25 @@ async def test_a_room_that_is_gone_is_not_said_to_be_so_for_want_of_a_server(ser
             assert "has forgotten it" in str(caught.value)
 
 
+@pytest.mark.parametrize("noticed", ["as the loss", "after the loss"])
+async def test_a_room_that_is_gone_after_a_long_sleep_is_said_to_be_so_for_that(
+    server: Server, noticed: str
+) -> None:
+    async with Server(local(stun_urls=())) as other, network(server.port) as net:
+        async with Signaling(net.url, None, Role.SENDER, patience=QUICK) as sender:
+            net.target = other.port
+            if noticed == "after the loss":
+                net.cut()
+                assert isinstance(await sender.receive(), Interrupted)
+            # The clock of the tests does not stand still meanwhile.
+            sender.network_changed(Slept(10_800.0))
+            if noticed == "as the loss":
+                assert isinstance(await sender.receive(), Interrupted)
+            with pytest.raises(RoomLost) as caught:
+                await sender.receive()
+            assert "was lost for 10800 s" in str(caught.value)
+
+
 @pytest.mark.parametrize("change", [Moved(), Slept(30.0)])
 async def test_a_change_of_the_network_ends_a_pause(server: Server, change: Moved | Slept) -> None:
     async with network(server.port) as net:
