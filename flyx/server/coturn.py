@@ -5,8 +5,8 @@ STUN Binding request, RFC 8489), starts it again when it has ended or is mute, a
 also when that is killed. Its secret is in a file of ours that no other user can read, and in no list of
 processes; what it logs is not kept, as it has addresses of clients.
 
-A relay sends to whatever its machine can reach. So all networks are denied to it that are not public, and of
-the addresses of this machine all but those at which it relays: two clients that both need a relay meet there.
+A relay sends to whatever its machine can reach. So all networks are denied to it that are not public, but for
+the addresses at which it relays: two clients that both need a relay meet there.
 """
 
 from __future__ import annotations

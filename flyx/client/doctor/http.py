@@ -68,7 +68,10 @@ def origin_of(server: str) -> Origin:
     parts = urlsplit(websocket_url(server))
     host = parts.hostname or ""
     port = parts.port or _PORTS[parts.scheme]
-    authority = parts.netloc.rpartition("@")[2]
+    # A scope means something on this machine alone (RFC 6874 §4); other letters than ASCII's go as IDNA's.
+    authority = parts.netloc.rpartition("@")[2].replace(f"[{host}]", f"[{host.partition('%')[0]}]")
+    if not authority.isascii():
+        authority = authority.encode("idna").decode()
     return Origin(host, port, parts.scheme == "wss", authority, parts.path)
 
 

@@ -189,3 +189,15 @@ async def test_the_name_of_the_server_is_looked_up(url: str, state: State, words
     finding = await check_name(origin_of(url))
     assert finding.state is state
     assert words in finding.words
+
+
+@pytest.mark.parametrize(
+    ("server", "authority"),
+    [
+        ("wss://b\u00fccher.example:8000/flyx", "xn--bcher-kva.example:8000"),
+        ("ws://[fe80::1%eth0]:8000", "[fe80::1]:8000"),
+        ("ws://user:password@flyx.example", "flyx.example"),
+    ],
+)
+def test_a_server_is_asked_by_a_name_that_can_stand_in_a_request(server: str, authority: str) -> None:
+    assert origin_of(server).authority == authority
