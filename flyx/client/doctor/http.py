@@ -11,7 +11,7 @@ import h11
 
 from flyx.client.websocket import websocket_url
 from flyx.errors import ServerProtocolError
-from flyx.net.connect import connect_tcp, connect_through
+from flyx.net.connect import connect
 from flyx.net.proxy import Proxy, proxy_for
 
 MAX_BODY = 1 << 16
@@ -82,8 +82,7 @@ async def get(origin: Origin, path: str) -> Reply:
         OSError: it cannot be reached; ssl.SSLError of it: nor trusted.
         ServerProtocolError: what answers speaks no HTTP, or at too great length.
     """
-    proxy, host, port = origin.proxy, origin.host, origin.port
-    sock = await (connect_through(proxy, host, port) if proxy else connect_tcp(host, port))
+    sock = await connect(origin.proxy, origin.host, origin.port)
     try:
         reader, writer = await asyncio.open_connection(
             sock=sock,

@@ -81,9 +81,9 @@ async def check_server(origin: Origin) -> Sequence[Finding]:
 
 
 def via(origin: Origin) -> str:
-    """Return the words for the proxy on the way, if there is one."""
+    """Return the words for the proxy that may be on the way, if there is one: a dead one is passed by."""
     proxy = origin.proxy
-    return f", through {proxy}" if proxy else ""
+    return f" (proxy: {proxy})" if proxy else ""
 
 
 def _judge_status(reply: Reply, via: str) -> Finding:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from socket import AF_INET, AF_INET6
 
 import pytest
 
@@ -17,8 +18,10 @@ from flyx.client.doctor import server as server_module
 from flyx.client.doctor.finding import Finding, State
 from flyx.client.doctor.http import origin_of
 from flyx.client.doctor.server import check_name, check_server, check_websocket
+from flyx.net import connect as net_connect
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
+from tests.net.names import NO_SUCH_NAME, Names
 from tests.server.peers import http_of
 from tests.server.test_tls import issue
 
@@ -201,3 +204,17 @@ async def test_the_name_of_the_server_is_looked_up(url: str, state: State, words
 )
 def test_a_server_is_asked_by_a_name_that_can_stand_in_a_request(server: str, authority: str) -> None:
     assert origin_of(server).authority == authority
+
+
+async def test_a_dead_proxy_that_is_not_needed_is_no_failure(
+    names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names.answer("flyx.example", AF_INET6, NO_SUCH_NAME)
+    names.answer("flyx.example", AF_INET, ["127.0.0.1"])
+    # As on the way to its WebSocket.
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setattr(net_connect, "DIRECT_DELAY", 0.1)
+    async with flyx_server(allowed_hosts=("flyx.example",)) as server:
+        findings = await found(f"ws://flyx.example:{server.port}")
+    assert findings["server"].state is State.OK
+    assert findings["server"].words.endswith("(proxy: http://127.0.0.1:1)")
