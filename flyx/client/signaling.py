@@ -208,7 +208,7 @@ class Signaling:
         # When we were there last, by the clock that goes on in sleep; None while the connection is there.
         self._away_since: float | None = None
         self._tries = 0
-        # The last error that the server told: it explains the close that follows a fatal one.
+        # The last fatal error that the server told: it explains the close that follows.
         self._told: str | None = None
         # Receivers that have paired, for as long as they are in the room: the server keeps their places.
         self._paired: set[str] = set()
@@ -265,7 +265,8 @@ class Signaling:
                         self._pong_waits = True
                         self.post(Pong())
                 case messages.Error(data=data):
-                    self._told = data.message
+                    if data.fatal:
+                        self._told = data.message
                 case Pong():
                     pass
                 case RefreshIceServers(data=data):

@@ -10,7 +10,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from flyx.client import signaling
-from flyx.client.signaling import Signaling
+from flyx.client.signaling import Interrupted, Signaling
 from flyx.client.websocket import websocket_url
 from flyx.errors import (
     InputError,
@@ -24,7 +24,8 @@ from flyx.errors import (
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
 from flyx.server.turn import TurnConfig
-from flyx.signaling.messages import Disconnect, Join, Offer, OfferData, Role
+from flyx.signaling.messages import CloseCode, Disconnect, Join, Offer, OfferData, Role
+from tests.client.test_hostile_server import joined, lying, says
 from tests.server.peers import FakeClock, local, until
 
 
@@ -231,3 +232,14 @@ async def test_credentials_for_turn_are_fetched_anew_before_they_end(monkeypatch
             assert refreshed.username == f"{int(clock.now)}:{sender.joined.client_id}"
             assert not listening.done()
             listening.cancel()
+
+
+async def test_an_error_that_changed_nothing_is_not_why_a_connection_is_lost_later() -> None:
+    error = {"code": "no_such_peer", "message": "there is no such client in the room", "fatal": False}
+
+    async def answer(socket: ServerConnection) -> None:
+        await says(joined(), {"type": "error", "data": error})(socket)
+        await socket.close(CloseCode.SERVICE_RESTART)
+
+    async with lying(answer) as url, Signaling(url, None, Role.SENDER) as sender:
+        assert await sender.receive() == Interrupted("the server is stopping or restarting")
