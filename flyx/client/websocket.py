@@ -38,8 +38,9 @@ little for larger segments to matter."""
 
 MAX_REDIRECTS = 5
 
+DEFAULT_PORTS = {"ws": 80, "wss": 443}
+
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
-_PORTS = {"ws": 80, "wss": 443}
 
 
 def websocket_url(server: str) -> str:
@@ -102,7 +103,7 @@ class _Connect(client.connect):
 
 async def _open(url: str, headers: Mapping[str, str], *, direct: bool) -> ClientConnection:
     parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
     proxy = None if direct else proxy_for(parts.scheme, host, port)
     sock = await connect(proxy, host, port, max_segment_size=MAX_SEGMENT_SIZE)
     # A scope means something on this machine alone (RFC 6874 §4).

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import h11
 
-from flyx.client.websocket import websocket_url
+from flyx.client.websocket import DEFAULT_PORTS, websocket_url
 from flyx.errors import ServerProtocolError
 from flyx.net.connect import connect
 from flyx.net.proxy import Proxy, proxy_for
@@ -18,8 +18,6 @@ MAX_BODY = 1 << 16
 """Bytes of an answer that are read: those of a flyx server are far shorter."""
 
 READ_SIZE = 1 << 14
-
-_PORTS = {"ws": 80, "wss": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ def origin_of(server: str) -> Origin:
     """
     parts = urlsplit(websocket_url(server))
     host = parts.hostname or ""
-    port = parts.port or _PORTS[parts.scheme]
+    port = parts.port or DEFAULT_PORTS[parts.scheme]
     # A scope means something on this machine alone (RFC 6874 §4); other letters than ASCII's go as IDNA's.
     authority = parts.netloc.rpartition("@")[2].replace(f"[{host}]", f"[{host.partition('%')[0]}]")
     if not authority.isascii():
