@@ -131,11 +131,11 @@ def test_two_hosts_that_have_link_local_addresses_alone_need_nothing(scene: Scen
         scene.addresses(host)
     sender = scene.send("left")
     receiver = scene.receive("right", sender.code())
-    host = urlsplit(receiver.event("room")["server"]).hostname
-    assert host is not None
-    assert ip_address(host).is_link_local
+    at = urlsplit(receiver.event("room")["server"]).hostname
+    assert at is not None
+    assert ip_address(at).is_link_local
     # It leads nowhere without the interface.
-    assert "%" in host
+    assert "%" in at
     for each in (receiver.ends(0), sender.ends(0)):
         path = each.event("path")
         assert (path["local"], path["remote"], path["family"]) == ("host", "host", 6)
@@ -269,18 +269,39 @@ def told_to_others(sender: FlyxProcess) -> str:
     return str(notice.rpartition(" ")[2])
 
 
+def drop_multicast(scene: Scene, host: str) -> None:
+    """Have the firewall of a host drop what comes to port 5353."""
+    scene.run(host, "nft", "add", "table", "inet", "wall")
+    chain = "add chain inet wall in { type filter hook input priority 0; }"
+    scene.run(host, "nft", chain)
+    scene.run(host, "nft", "add", "rule", "inet", "wall", "in", "udp", "dport", "5353", "drop")
+
+
 def test_a_firewall_against_multicast_is_told_with_a_way_around_it(scene: Scene) -> None:
     need("nft, of the package nftables", shutil.which("nft") is not None)
-    scene.run("left", "nft", "add", "table", "inet", "wall")
-    chain = "add chain inet wall in { type filter hook input priority 0; }"
-    scene.run("left", "nft", chain)
-    scene.run("left", "nft", "add", "rule", "inet", "wall", "in", "udp", "dport", "5353", "drop")
+    drop_multicast(scene, "left")
     sender = scene.send("left")
     code = sender.code()
     url = told_to_others(sender)
     assert url == f"ws://{ADDRESSES['left']}:{LOCAL_PORTS[0]}"
     scene.receive("right", code, "in", "--server", url).ends(0)
     sender.ends(0)
+
+
+@pytest.mark.parametrize("own", [["192.168.7.1/24"], []], ids=["IPv4", "link-local IPv6"])
+def test_a_doctor_says_whether_multicast_passes_though_there_is_no_route_for_it(
+    scene: Scene, own: list[str]
+) -> None:
+    need("nft, of the package nftables", shutil.which("nft") is not None)
+    scene.addresses("left", *own)
+
+    def multicast() -> str:
+        doctor = scene.start("left", "doctor", "--json").ends(0)
+        return str(doctor.event("finding", lambda event: event["name"] == "mdns")["state"])
+
+    assert multicast() == "ok"
+    drop_multicast(scene, "left")
+    assert multicast() == "warning"
 
 
 def test_a_port_5353_that_another_program_keeps_is_told_and_the_own_computer_does_without(

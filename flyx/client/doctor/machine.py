@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flyx.client.doctor.finding import Finding, State
+from flyx.net.dnssd import interfaces
 from flyx.net.loop import create_udp_endpoint
 from flyx.net.udp import Address
 from flyx.storage.failures import size_text
@@ -35,7 +36,7 @@ LITTLE_SPACE = 1 << 30
 WRITTEN, WRITE_TIME = 32 << 20, 0.5
 """Bytes that are written to measure the disk, and seconds after which no more are begun."""
 
-MDNS = ("224.0.0.251", 5353)
+MDNS, MDNS_IPV6 = ("224.0.0.251", 5353), ("ff02::fb", 5353)
 """RFC 6762 §3."""
 
 MDNS_PATIENCE = 1.0
@@ -168,7 +169,23 @@ async def _on_thread(work: Callable[[], Result]) -> Result:
 
 
 async def check_mdns() -> Finding:
-    """Send a multicast question to the local network, and hear it come back."""
+    """Send a multicast question on each local network, and hear it come back on one of them."""
+    ways = interfaces().choice
+    failures = await asyncio.gather(*map(_multicast_failure, ways)) if ways else ["there is no network"]
+    if "" in failures:
+        meaning = "browsers and senders on this network are found by name"
+        return Finding("mdns", State.OK, "multicast leaves and comes back", meaning)
+    meaning = "a sender without a server, or a browser on this network, is not found by name"
+    advice = "let UDP port 5353 through in the firewall; some wifi and most VPNs have no multicast"
+    return Finding("mdns", State.WARNING, f"multicast does not work: {failures[0]}", meaning, advice)
+
+
+async def _multicast_failure(way: str | int) -> str:
+    """Return why multicast does not come back; empty if it does.
+
+    Args:
+        way: IPv4 address of an interface, or for IPv6 its index.
+    """
     loop = asyncio.get_running_loop()
     heard: asyncio.Future[None] = loop.create_future()
 
@@ -177,42 +194,46 @@ async def check_mdns() -> Finding:
             if data == _QUESTION and not heard.done():
                 heard.set_result(None)
 
-    words = ""
     try:
-        sock = _mdns_socket()
+        sock = _mdns_socket(way)
         transport, _ = await loop.create_datagram_endpoint(Listener, sock=sock)
     except OSError as error:
-        words = error.strerror or str(error)
-    else:
-        try:
-            # Not through the transport, which would keep the error to itself.
-            sock.sendto(_QUESTION, MDNS)
-            async with asyncio.timeout(MDNS_PATIENCE):
-                await heard
-        except TimeoutError:
-            words = "what is sent does not come back"
-        except OSError as error:
-            words = error.strerror or str(error)
-        finally:
-            transport.close()
-    if not words:
-        meaning = "browsers and senders on this network are found by name"
-        return Finding("mdns", State.OK, "multicast leaves and comes back", meaning)
-    meaning = "a sender without a server, or a browser on this network, is not found by name"
-    advice = "let UDP port 5353 through in the firewall; some wifi and most VPNs have no multicast"
-    return Finding("mdns", State.WARNING, f"multicast does not work: {words}", meaning, advice)
+        return error.strerror or str(error)
+    try:
+        # Not through the transport, which would keep the error to itself.
+        sock.sendto(_QUESTION, MDNS if isinstance(way, str) else (*MDNS_IPV6, 0, way))
+        async with asyncio.timeout(MDNS_PATIENCE):
+            await heard
+    except TimeoutError:
+        return "what is sent does not come back"
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        transport.close()
+    return ""
 
 
-def _mdns_socket() -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+def _mdns_socket(way: str | int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET if isinstance(way, str) else socket.AF_INET6, socket.SOCK_DGRAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "SO_REUSEPORT"):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(("0.0.0.0", MDNS[1]))  # noqa: S104  # multicast comes to the group
-        group = socket.inet_aton(MDNS[0]) + socket.inet_aton("0.0.0.0")  # noqa: S104
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+        # The interface is named each time: there may be no route for multicast.
+        if isinstance(way, str):
+            sock.bind(("0.0.0.0", MDNS[1]))  # noqa: S104  # multicast comes to the group
+            interface = socket.inet_aton(way)
+            group = socket.inet_aton(MDNS[0]) + interface
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, interface)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(("::", MDNS_IPV6[1]))
+            group = socket.inet_pton(socket.AF_INET6, MDNS_IPV6[0]) + struct.pack("@I", way)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, way)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 1)
         sock.setblocking(False)
     except BaseException:
         sock.close()
