@@ -223,6 +223,10 @@ def test_a_server_on_the_senders_computer_is_used_as_before(scene: Scene) -> Non
     sender.ends(0)
 
 
+def test_a_server_names_its_addresses_where_there_is_no_way_to_the_internet(scene: Scene) -> None:
+    scene.start("third", "serve", "--stun", "none").says(f"ws://{ADDRESSES['third']}:8000")
+
+
 def test_a_room_that_is_nowhere_is_told_with_where_it_was_looked_for(scene: Scene) -> None:
     receiver = scene.start("right", "receive", "K7M2QX-lemon-otter", "--yes")
     receiver.says("Looking for K7M2QX on this network")

@@ -15,6 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from flyx.errors import InputError
+from flyx.net.interfaces import offered_addresses
 from flyx.server.config import ServerConfig
 from flyx.server.gate import Doorkeeper
 from flyx.server.limits import ConnectionCounter
@@ -192,7 +193,10 @@ def reachable_urls(host: str | None, port: int, *, secure: bool = False) -> list
     names = [socket.gethostname()]
     # Of "::" as well: most systems have it listen on IPv4, too.
     families = [socket.AF_INET] if host == _EVERYWHERE else [socket.AF_INET, socket.AF_INET6]
-    names += filter(None, map(outgoing_address, families))
+    outgoing = list(filter(None, map(outgoing_address, families)))
+    # Without a way to the internet those of local networks, but none that leads nowhere without a scope.
+    local = [each for each in offered_addresses() if "%" not in each]
+    names += outgoing or [each for each in local if ":" not in each or len(families) > 1]
     return [url_of(name, port, secure=secure) for name in names]
 
 
