@@ -247,7 +247,7 @@ def _attempts_fields(attempts: Attempts) -> dict[str, Any]:
             {
                 "local": pair.local_type,
                 "remote": pair.remote_type,
-                "family": pair.family,
+                "family": None if pair.tunnelled else pair.family,
                 "state": pair.state.name.lower(),
             }
             for pair in attempts.pairs

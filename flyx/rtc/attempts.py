@@ -43,6 +43,7 @@ class PairAttempt:
         state: of its checks.
         local_address: "host:port" of the local candidate.
         remote_address: the same of the remote one.
+        tunnelled: it is the way through the signaling server; its addresses mean nothing.
     """
 
     local_type: str
@@ -51,6 +52,7 @@ class PairAttempt:
     state: PairState
     local_address: str = ""
     remote_address: str = ""
+    tunnelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +138,12 @@ def failure_text(attempts: Attempts, reason: str) -> str:
     return "; ".join([reason, *_pairs_told(attempts), *_failures_told(attempts)])
 
 
-def failure_hint(attempts: Attempts) -> str:
-    """Return what to do when there is no connection."""
+def failure_hint(attempts: Attempts, *, refuses_relays: bool = False) -> str:
+    """Return what to do when there is no connection, of which the person may have refused all relays."""
     relays = [server for server in attempts.servers if server.kind == "turn"]
     doctor = "`flyx doctor` on either side shows what its network lets through"
+    if refuses_relays:
+        return f"a relay may help where a firewall blocks UDP: leave out --no-relay; {doctor}"
     if not relays:
         relay = "`flyx serve --with-turn` or `--relay 2MB`"
         return f"a relay would help where a firewall blocks UDP: {relay}; {doctor}"
@@ -187,22 +191,28 @@ def _pairs_told(attempts: Attempts) -> list[str]:
         return [f"the other side has told {count}, none of a kind that this network has"]
     relayed = [pair for pair in attempts.pairs if "relay" in (pair.local_type, pair.remote_type)]
     direct = [pair for pair in attempts.pairs if pair not in relayed]
+    tunnelled = [pair for pair in relayed if pair.tunnelled]
+    relayed = [pair for pair in relayed if not pair.tunnelled]
     told: list[str] = []
     if direct:
         told.append(f"UDP to the other side {_result(direct)}")
     if relayed:
         told.append(f"the way through a relay {_result(relayed)}")
+    if tunnelled:
+        told.append(f"the way through the signaling server {_result(tunnelled)}")
     return told
 
 
 def _result(pairs: list[PairAttempt]) -> str:
     families = " and ".join(f"IPv{family}" for family in sorted({pair.family for pair in pairs}))
-    tried = f"{_counted(len(pairs), 'pair', 'pairs')} of addresses, {families}"
+    tried = f" ({_counted(len(pairs), 'pair', 'pairs')} of addresses, {families})"
+    if pairs[0].tunnelled:
+        tried = ""
     if any(pair.state is PairState.SUCCEEDED for pair in pairs):
-        return f"worked, but no encrypted connection came about ({tried})"
+        return f"worked, but no encrypted connection came about{tried}"
     if all(pair.state in (PairState.FROZEN, PairState.WAITING) for pair in pairs):
-        return f"was not tried yet ({tried})"
-    return f"got no answer ({tried})"
+        return f"was not tried yet{tried}"
+    return f"got no answer{tried}"
 
 
 def _failures_told(attempts: Attempts) -> list[str]:

@@ -343,7 +343,8 @@ class PeerConnection:
         attempts = self.attempts()
         for line in log_lines(attempts):
             logger.debug("tried %s", line)
-        return PeerUnreachable(reason=failure_text(attempts, reason), hint=failure_hint(attempts))
+        hint = failure_hint(attempts, refuses_relays=self._policy.no_relay)
+        return PeerUnreachable(reason=failure_text(attempts, reason), hint=hint)
 
     def fingerprints(self) -> tuple[bytes, bytes]:
         """The SHA-256 of our DTLS certificate and of the peer's, once connected() has returned."""

@@ -135,6 +135,19 @@ def test_the_hint_depends_on_the_relays(servers: tuple[ServerAttempt, ...], hint
     assert failure_hint(Attempts(servers=servers)).startswith(hint)
 
 
+def test_who_refuses_relays_is_told_that_and_not_to_have_one() -> None:
+    hint = failure_hint(Attempts(), refuses_relays=True)
+    assert hint.startswith("a relay may help where a firewall blocks UDP: leave out --no-relay")
+    assert "--with-turn" not in hint
+
+
+def test_the_tunnel_is_told_as_what_it_is() -> None:
+    tunnel = PairAttempt("relay", "relay", 6, PairState.FAILED, tunnelled=True)
+    assert failure_text(Attempts((tunnel,)), "it failed") == (
+        "it failed; the way through the signaling server got no answer"
+    )
+
+
 @pytest.mark.parametrize(
     ("url", "host"),
     [

@@ -129,7 +129,7 @@ def _examine_paths(joined: JoinedData, group: asyncio.TaskGroup, on_finding: OnF
     relays, unusable = turn_servers(
         [server for server in with_credentials if server.url[:4].lower() == "turn"]
     )
-    group.create_task(_run("stun", lambda: check_network(stun, has_relay=bool(relays)), on_finding))
+    group.create_task(_run("stun", lambda: check_network(stun, has_relay=bool(relays or joined.tunnel)), on_finding))
     for relay in relays:
         group.create_task(_run("turn", _alone(partial(check_relay, relay)), on_finding))
     for url in unusable:
@@ -137,7 +137,7 @@ def _examine_paths(joined: JoinedData, group: asyncio.TaskGroup, on_finding: OnF
         advice = "it is for whoever runs the server to mend (`flyx serve --turn`)"
         on_finding(Finding("turn", State.FAILING, f"{url.url}: {url.reason}", meaning, advice))
     if not relays and not unusable:
-        on_finding(no_relay())
+        on_finding(no_relay(relays_itself=joined.tunnel is not None))
 
 
 def _tell_unnamed(on_finding: OnFinding, finding: Finding) -> None:

@@ -126,12 +126,16 @@ _RESULTS = {
 
 def _pairs(attempts: Attempts, *, usable: bool) -> list[Finding]:
     """Return a finding for each kind of pair and result; addresses are for --debug."""
-    kinds = Counter((p.local_type, p.remote_type, p.family, _RESULTS[p.state]) for p in attempts.pairs)
+    kinds = Counter(
+        (p.local_type, p.remote_type, None if p.tunnelled else p.family, _RESULTS[p.state])
+        for p in attempts.pairs
+    )
     findings = []
     for (local, remote, family, result), count in kinds.items():
         times = f" ({count} pairs)" if count > 1 else ""
         state = State.OK if result == "works" or usable else State.WARNING
         figures = {"local": local, "remote": remote, "family": family, "result": result, "count": count}
-        words = f"{local} to {remote}, IPv{family}: {result}{times}"
+        way = f"{local} to {remote}, IPv{family}" if family else "through the signaling server"
+        words = f"{way}: {result}{times}"
         findings.append(Finding("pair", state, words, figures=figures))
     return findings

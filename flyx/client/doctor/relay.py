@@ -54,8 +54,11 @@ async def check_relay(server: TurnAddress) -> Finding:
     return Finding("turn", State.FAILING, words, _LOST, advice, figures)
 
 
-def no_relay() -> Finding:
-    """Return the finding of a server that tells of no relay."""
+def no_relay(*, relays_itself: bool) -> Finding:
+    """Return the finding of a server that tells of no TURN server; it may be a last resort itself."""
+    if relays_itself:
+        words = "no TURN server, but a last resort through the server itself"
+        return Finding("turn", State.OK, words, "it carries what finds no direct path, as fast as it may")
     meaning = "computers without a direct path cannot be connected: behind two symmetric NATs, or without UDP"
     advice = "the server's operator can add one: `flyx serve --with-turn`, or `--relay 2MB`"
     return Finding("turn", State.WARNING, "the server names no relay", meaning, advice)

@@ -183,6 +183,7 @@ def attempted_pairs(pc: RTCPeerConnection) -> list[PairAttempt]:
             state=PairState[pair.state.name],
             local_address=_host_and_port(*pair.local_addr),
             remote_address=_host_and_port(*pair.remote_addr),
+            tunnelled=pair.local_candidate.transport.lower() != "udp",
         )
         for pair in connection_of(pc)._check_list
     ]

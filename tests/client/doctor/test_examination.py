@@ -13,6 +13,7 @@ from flyx.client.doctor.finding import Finding, State
 from flyx.errors import InputError
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
+from flyx.server.tunnels import TunnelConfig
 from flyx.server.turn import TurnConfig
 from tests.client.doctor.stun_server import MAIN, stun_server
 from tests.rtc.relay import Relay
@@ -43,6 +44,14 @@ async def test_a_good_network_has_one_finding_for_each_subject_and_none_that_fai
     states = {finding.name: finding.state for finding in findings}
     assert {name for name, state in states.items() if state is State.FAILING} == set()
     assert states["turn"] is states["stun"] is states["server"] is State.OK
+
+
+async def test_a_server_that_relays_itself_is_said_to(tmp_path: Path) -> None:
+    config = ServerConfig(host="127.0.0.1", port=0, test_room=False, stun_urls=(), relay=TunnelConfig(1e6))
+    async with Server(config) as server:
+        (relay,) = (each for each in await found(server.url, tmp_path) if each.name == "turn")
+    assert relay.state is State.OK
+    assert "through the server itself" in relay.words
 
 
 async def test_without_a_server_this_computer_is_examined_all_the_same(tmp_path: Path) -> None:
