@@ -219,7 +219,7 @@ def test_three_wrong_tries_close_the_room_on_both_sides(flyx: Flyx, tmp_path: Pa
         sender.event("peer", peer=n + 1, state="failed", code=error)
     sender.fails(5, "too_many_tries")
     assert "Wrong words were given 3 times: the room is closed." in sender.event("error")["message"]
-    assert ["After 2 more tries" in sender.named("notice")[0]["message"]] == [True]
+    assert ["After 2 more wrong tries" in sender.named("notice")[0]["message"]] == [True]
     knows_nothing(*guessers)
     assert not (tmp_path / "in").exists()
     flyx.receive(sender.code(), tmp_path / "in").fails(3, "no_such_room")
@@ -231,7 +231,7 @@ def test_wrong_words_are_told_in_words_on_both_sides(flyx: Flyx, source: Path) -
     receiver = flyx.start("receive", "--server", flyx.server, "--yes", f"{room}-{WRONG}")
     receiver.complains(5, "Pairing failed: the words of the two sides do not match.", "check each word")
     sender.says("Receiver 1: Pairing failed: the words of the two sides do not match. The code is still good")
-    sender.says("After 2 more tries the room will be closed.")
+    sender.says("After 2 more wrong tries the room will be closed.")
 
 
 def test_guessers_do_not_end_what_is_being_sent(flyx: Flyx, tmp_path: Path) -> None:

@@ -437,7 +437,7 @@ class SendSession:
         self._on_event(events.PeerEnded(receiver.number, error))
         if isinstance(error, WrongWords):
             left = self._gate.tries_left
-            tries = "1 more try" if left == 1 else f"{left} more tries"
+            tries = "1 more wrong try" if left == 1 else f"{left} more wrong tries"
             self._on_event(events.Notice(f"Wrong words were given. After {tries} the room will be closed."))
         if error.closes_room:
             self._close(error)
