@@ -246,6 +246,9 @@ def test_without_the_local_network_it_is_as_it_was(scene: Scene) -> None:
 def test_a_computer_without_any_network_serves_itself(scene: Scene) -> None:
     scene.run("third", "ip", "address", "flush", "dev", "eth0")
     scene.interface("third", "down")
+    doctor = scene.start("third", "doctor", "--json").ends(0)
+    found = doctor.event("finding", lambda event: event["name"] == "mdns")
+    assert found["words"] == "this computer has no network"
     sender = scene.send("third")
     code = sender.code()
     notice = sender.event("notice")["message"]

@@ -129,7 +129,8 @@ def _examine_paths(joined: JoinedData, group: asyncio.TaskGroup, on_finding: OnF
     relays, unusable = turn_servers(
         [server for server in with_credentials if server.url[:4].lower() == "turn"]
     )
-    group.create_task(_run("stun", lambda: check_network(stun, has_relay=bool(relays or joined.tunnel)), on_finding))
+    has_relay = bool(relays) or joined.tunnel is not None
+    group.create_task(_run("stun", lambda: check_network(stun, has_relay=has_relay), on_finding))
     for relay in relays:
         group.create_task(_run("turn", _alone(partial(check_relay, relay)), on_finding))
     for url in unusable:

@@ -171,7 +171,10 @@ async def _on_thread(work: Callable[[], Result]) -> Result:
 async def check_mdns() -> Finding:
     """Send a multicast question on each local network, and hear it come back on one of them."""
     ways = interfaces().choice
-    failures = await asyncio.gather(*map(_multicast_failure, ways)) if ways else ["there is no network"]
+    if not ways:
+        meaning = "only what runs on this computer itself can be reached"
+        return Finding("mdns", State.WARNING, "this computer has no network", meaning, "connect it to one")
+    failures = await asyncio.gather(*map(_multicast_failure, ways))
     if "" in failures:
         meaning = "browsers and senders on this network are found by name"
         return Finding("mdns", State.OK, "multicast leaves and comes back", meaning)
