@@ -22,7 +22,10 @@ def demo(
     size: Annotated[
         str,
         typer.Option(
-            "--size", envvar="FLYX_DEMO_SIZE", help="Bytes of random data, such as 500KB, 100MB, 1GiB"
+            "--size",
+            envvar="FLYX_DEMO_SIZE",
+            metavar="SIZE",
+            help="Bytes of random data, such as 500KB, 100MB, 1GiB",
         ),
     ] = "100MB",
 ) -> None:

@@ -72,6 +72,7 @@ def send(
             "--receivers",
             "-n",
             envvar="FLYX_RECEIVERS",
+            metavar="N",
             min=0,
             help="End when so many receivers have everything; 0 is to go on until interrupted",
         ),
@@ -91,6 +92,7 @@ def send(
         typer.Option(
             "--words",
             envvar="FLYX_WORDS",
+            metavar="N",
             min=MIN_WORDS,
             max=MAX_WORDS,
             show_default=False,

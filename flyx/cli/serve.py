@@ -59,7 +59,12 @@ def serve(
     port: Annotated[
         int,
         typer.Option(
-            "--port", envvar="FLYX_PORT", min=0, max=65535, help="Port to listen on; 0 is any free one"
+            "--port",
+            envvar="FLYX_PORT",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Port to listen on; 0 is any free one",
         ),
     ] = DEFAULT_PORT,
     stun: Annotated[
@@ -72,7 +77,10 @@ def serve(
         ),
     ] = None,
     max_rooms: Annotated[
-        int, typer.Option("--max-rooms", envvar="FLYX_MAX_ROOMS", min=1, help="Most rooms at a time")
+        int,
+        typer.Option(
+            "--max-rooms", envvar="FLYX_MAX_ROOMS", metavar="N", min=1, help="Most rooms at a time"
+        ),
     ] = DEFAULT_MAX_ROOMS,
     max_clients: rooms.MaxClients = rooms.DEFAULT_MAX_CLIENTS,
     ttl: rooms.Ttl = rooms.DEFAULT_TTL,

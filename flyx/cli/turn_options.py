@@ -75,7 +75,12 @@ TurnHost = Annotated[
 TurnPort = Annotated[
     int,
     typer.Option(
-        "--turn-port", envvar="FLYX_TURN_PORT", min=1, max=65535, help="Its port, for UDP and for TCP"
+        "--turn-port",
+        envvar="FLYX_TURN_PORT",
+        metavar="PORT",
+        min=1,
+        max=65535,
+        help="Its port, for UDP and for TCP",
     ),
 ]
 TurnTlsPort = Annotated[
@@ -83,6 +88,7 @@ TurnTlsPort = Annotated[
     typer.Option(
         "--turn-tls-port",
         envvar="FLYX_TURN_TLS_PORT",
+        metavar="PORT",
         min=1,
         max=65535,
         help="Its port for TLS, with --tls-cert",

@@ -57,6 +57,17 @@ def test_every_option_is_in_the_readme_with_its_variable_and_has_help(
     assert not text.endswith(".")
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_the_values_of_options_as_the_readme_does(command: str) -> None:
+    section = re.split(r"^##+ ", README.split(f"### `flyx {command}", 1)[1], flags=re.MULTILINE)[0]
+    rows = re.findall(r"^\| (?:`-\w`, )?`(--[\w-]+) ([^`]+)`", section, re.MULTILINE)
+    own = {max(each.opts, key=len): each for each in COMMANDS[command].params}
+    for name, value in rows:
+        # Of these the help has the few that there are.
+        if name not in ("--congestion", "--log-level"):
+            assert own[name].metavar == value.replace("\\|", "|"), name
+
+
 def test_every_exit_status_is_in_the_readme() -> None:
     raised = {
         kind.exit_status
