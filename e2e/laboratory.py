@@ -523,7 +523,10 @@ def _server(case: Case) -> list[str]:
 
 def _path(process: FlyxProcess) -> tuple[str, str] | None:
     paths = process.named("path")
-    return (paths[-1]["local"], paths[-1]["remote"]) if paths else None
+    if not paths:
+        return None
+    last = paths[-1]
+    return ("tunnel", "tunnel") if last["tunnelled"] else (last["local"], last["remote"])
 
 
 def _status(code: int | None) -> int | None:

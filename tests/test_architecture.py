@@ -27,7 +27,7 @@ ALLOWED = {
     "net": set(),
     "rtc": {"net", "sctp"},
     "storage": {"transfer"},
-    "server": {"signaling"},
+    "server": {"signaling", "net"},
     "client": {"signaling", "transfer", "pairing", "rtc", "net", "storage"},
     "cli": {"client", "server", "rtc", "net", "storage", *CORES},
     "__main__": {"cli"},
