@@ -193,6 +193,8 @@ def test_a_relay_is_reached_through_a_socks_proxy(judge: Judge, variables: dict[
     judge(Case(name, behind_socks(**variables), HOME, turn=(TCP_RELAY,), path="relay"))
 
 
+# Tried each time by test_server_names.py.
+@SOAK
 def test_a_dead_proxy_that_is_not_needed_is_no_matter(judge: Judge) -> None:
     dead = {"HTTPS_PROXY": "http://PROXY", "HTTP_PROXY": "http://PROXY"}
     judge(Case("a dead proxy that is not needed", Site(PORT_RESTRICTED, variables=dead), HOME))

@@ -69,11 +69,15 @@ def test_a_relay_joins_ipv4_and_ipv6(judge: Judge, name: str, sender: Site, rece
     judge(replace(case, turn=(RELAY_BY_NAME,), path="relay"))
 
 
+# Tried each time by test_server_names.py.
+@SOAK
 def test_ipv6_that_leads_nowhere_is_no_matter(judge: Judge) -> None:
     case = Case("IPv6 blackholed", BLACKHOLED, BLACKHOLED, server=BY_NAME, names=BOTH, stun=STUN_BY_NAME)
     judge(case)
 
 
+# Tried each time by test_server_names.py.
+@SOAK
 def test_of_a_server_of_two_addresses_one_may_be_dead(judge: Judge) -> None:
     names = {**NAMES, "server.example": {"A": [DEAD, SERVER], "AAAA": []}}
     judge(Case("the server's first address is dead", HOME, HOME, server=BY_NAME, names=names))
@@ -89,6 +93,8 @@ def test_of_a_relay_of_two_addresses_one_may_be_dead(judge: Judge) -> None:
 # In one place.
 
 
+# Tried each time by test_local.py.
+@SOAK
 def test_two_hosts_in_one_network_go_the_short_way(judge: Judge) -> None:
     judge(Case("the same NAT", HOME, "same network", path="host"))
 
@@ -195,11 +201,10 @@ LONG_NAMES = [f"one-of-the-relays-of-a-provider-{number:02}.example" for number 
 LONG_LIST = tuple(f"turn:{name}:3478?transport=udp" for name in LONG_NAMES)
 """More URLs than fit a packet of 1,280 bytes: what the signaling server hands out comes in two."""
 
-@pytest.mark.parametrize(
-    "clamp",
-    [pytest.param(True, marks=SOAK), False],
-)
-@pytest.mark.parametrize("end", ["sender", *(pytest.param(end, marks=SOAK) for end in ("receiver", "both"))])
+# Tried each time by test_server_names.py.
+@SOAK
+@pytest.mark.parametrize("clamp", [True, False])
+@pytest.mark.parametrize("end", ["sender", "receiver", "both"])
 def test_a_path_of_1280_bytes_that_says_nothing_is_no_matter(judge: Judge, clamp: bool, end: str) -> None:
     narrow = Site(PORT_RESTRICTED, firewall=Firewall(clamp=clamp), mtu=1280)
     ends = {"sender": (narrow, HOME), "receiver": (HOME, narrow), "both": (narrow, narrow)}[end]

@@ -48,11 +48,10 @@ def later(seconds: float, act: Callable[[], None]) -> Iterator[None]:
         timer.join()
 
 
-@pytest.mark.parametrize(
-    ("trouble", "seconds"),
-    [("servfail", 5.0), pytest.param("silent", 20.0, marks=SOAK)],
-)
-@pytest.mark.parametrize("end", ["receiver", pytest.param("both", marks=SOAK)])
+# Tried each time by test_server_names.py.
+@SOAK
+@pytest.mark.parametrize(("trouble", "seconds"), [("servfail", 5.0), ("silent", 20.0)])
+@pytest.mark.parametrize("end", ["receiver", "both"])
 def test_names_that_cannot_be_looked_up_at_first_are_looked_up_again(
     laboratory: Laboratory, tell: Tell, trouble: str, seconds: float, end: str
 ) -> None:
