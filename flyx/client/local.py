@@ -66,6 +66,9 @@ REACH_TIMEOUT = 3.0
 REACH_DELAY = 0.25
 """Seconds by which the next address is tried before the one before it has failed (RFC 8305 §8)."""
 
+ENDING_TIME, ENDING_TRIES = 0.5, 10
+"""Seconds in which a process that is killed ends what it has accepted, and how often that is looked at."""
+
 JOIN_TIMEOUT = 4.0
 """Seconds for a server on this network to let us into a room, or to say that there is none."""
 
@@ -411,16 +414,36 @@ def _address_of(url: str) -> tuple[str, int]:
 
 
 async def _is_refused(address: str, port: int) -> bool:
-    """Whether a computer says that nothing listens there."""
+    """Whether a computer says that nothing listens there.
+
+    A process that is killed may lose its connections before what it listens on: this one is then let in, and
+    ended as well.
+    """
     try:
         async with asyncio.timeout(REACH_TIMEOUT):
-            _, writer = await asyncio.open_connection(address, port)
+            for _ in range(ENDING_TRIES):
+                if not await _ends_at_once(address, port):
+                    break
+                await asyncio.sleep(ENDING_TIME / ENDING_TRIES)
     except ConnectionRefusedError:
         return True
     except (OSError, TimeoutError):
-        return False
-    writer.transport.abort()
+        pass
     return False
+
+
+async def _ends_at_once(address: str, port: int) -> bool:
+    """Whether a connection is accepted and ended within ENDING_TIME, though we have said nothing."""
+    reader, writer = await asyncio.open_connection(address, port)
+    try:
+        async with asyncio.timeout(ENDING_TIME):
+            return not await reader.read(1)
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+    finally:
+        writer.transport.abort()
 
 
 async def _accepts(address: str, port: int) -> bool:
