@@ -190,7 +190,7 @@ def networks() -> frozenset[str]:
     # Where they cannot be listed, those that are used say enough.
     with contextlib.suppress(OSError):
         found = {f"{adapter.name} {ip.ip}" for adapter in ifaddr.get_adapters() for ip in adapter.ips}
-    return frozenset(found | {f"to {remote[0]} {source_towards(remote)}" for remote in ELSEWHERE})
+    return frozenset(found | {f"to {remote[0]} {source_towards(remote)}" for remote in ELSEWHERE.values()})
 
 
 def boot_time() -> float:

@@ -28,7 +28,10 @@ _TEMPORARY, _DAD_FAILED, _DEPRECATED, _TENTATIVE = 0x01, 0x08, 0x20, 0x40
 Address = tuple[Any, ...]
 """A socket address of IPv4 or IPv6: host, port, and for IPv6 flow and scope, if they are known."""
 
-ELSEWHERE: tuple[Address, ...] = (("192.0.2.1", 9), ("2001:db8::1", 9))
+ELSEWHERE: dict[socket.AddressFamily, Address] = {
+    socket.AF_INET: ("192.0.2.1", 9),
+    socket.AF_INET6: ("2001:db8::1", 9),
+}
 """Addresses of hosts that there are none of, on the Internet: which way leads there? RFC 5737, RFC 3849."""
 
 
@@ -149,7 +152,12 @@ def read() -> list[InterfaceAddress]:
 
 def sources() -> set[str]:
     """Return the addresses that the kernel sends from, by its routes and RFC 6724."""
-    return {source for source in map(source_towards, ELSEWHERE) if source is not None}
+    return {source for source in map(outgoing_address, ELSEWHERE) if source is not None}
+
+
+def outgoing_address(family: socket.AddressFamily) -> str | None:
+    """Return the address that the kernel would send from to the Internet; None if it has no way there."""
+    return source_towards(ELSEWHERE[family])
 
 
 def source_towards(remote: Address) -> str | None:

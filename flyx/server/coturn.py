@@ -30,8 +30,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 
 from flyx.errors import InputError, printable
+from flyx.net.interfaces import outgoing_address
 from flyx.server.config import IPNetwork
-from flyx.server.listener import outgoing_address
 from flyx.server.logs import get_logger
 from flyx.server.metrics import Metrics
 from flyx.server.turn import TurnConfig

@@ -15,7 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from flyx.errors import InputError
-from flyx.net.interfaces import offered_addresses
+from flyx.net.interfaces import offered_addresses, outgoing_address
 from flyx.server.config import ServerConfig
 from flyx.server.gate import Doorkeeper
 from flyx.server.limits import ConnectionCounter
@@ -38,8 +38,6 @@ _OTHER_FILES = 64 + 2 * ConnectionCounter.SLACK
 # What a server that listens on every address is called, and what stands for it on this computer.
 _EVERYWHERE = "0.0.0.0"  # noqa: S104
 _WILDCARDS = {_EVERYWHERE: "127.0.0.1", "::": "::1"}
-# From these addresses a computer would talk to hosts of documentation (RFC 5737, RFC 3849), which are none.
-_ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 # What binding to IPv6 ends in on a computer without it.
 _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL}
 # Ports tried in turn for one that is free for IPv4 and for IPv6.
@@ -198,15 +196,6 @@ def reachable_urls(host: str | None, port: int, *, secure: bool = False) -> list
     local = [each for each in offered_addresses() if "%" not in each]
     names += outgoing or [each for each in local if ":" not in each or len(families) > 1]
     return [url_of(name, port, secure=secure) for name in names]
-
-
-def outgoing_address(family: socket.AddressFamily) -> str | None:
-    """Return the address from which this computer would talk to the internet; None if it could not."""
-    # Connecting a UDP socket sends nothing.
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect((_ELSEWHERE[family], 9))
-        return str(probe.getsockname()[0])
-    return None
 
 
 # What uvicorn logs as if it were an error of ours: garbage from clients, as often as they like.

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from flyx.cli.serve_nodes import of_worker
 from flyx.cli.turn_options import check_with_turn, coturn_of
 from flyx.errors import InputError
+from flyx.net.interfaces import outgoing_address
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
 from flyx.server.coturn import (
@@ -37,7 +38,6 @@ from flyx.server.coturn import (
     config_text,
     find_addresses,
 )
-from flyx.server.listener import outgoing_address
 from flyx.server.metrics import Metrics
 from flyx.server.turn import credentials
 from tests.server.peers import PATIENCE, http_of, local, until
