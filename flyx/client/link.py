@@ -49,10 +49,9 @@ class ConnectionOptions:
         """Check that there is a way to connect at all.
 
         Raises:
-            NoRelay: Only relays may be used, and there is none.
+            NoRelay: Only relays may be used, and there is no TURN server.
         """
-        is_tunnel = signaling.joined.tunnel is not None
-        if self.policy.relay_only and not is_tunnel and not turn_servers(_turn_servers(self, signaling))[0]:
+        if self.policy.relay_only and not turn_servers(_turn_servers(self, signaling))[0]:
             raise NoRelay
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from flyx.client import link
-from flyx.client.link import Link
+from flyx.client.link import ConnectionOptions, Link
 from flyx.client.signaling import Signaling
-from flyx.errors import SenderLeft
+from flyx.errors import NoRelay, SenderLeft
 from flyx.rtc.attempts import Attempts
+from flyx.rtc.policy import IcePolicy
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
+from flyx.server.tunnels import TunnelConfig
 from flyx.signaling.messages import Role
 
 
@@ -49,3 +51,13 @@ async def test_who_cannot_be_told_any_more_ends_the_connecting(monkeypatch: pyte
                 await connecting.connected(gone)
         finally:
             await connecting.close()
+
+
+async def test_relays_alone_are_not_to_be_had_of_a_server_with_the_last_resort_alone() -> None:
+    """No checks begin without a relayed candidate, and the tunnel would come after them."""
+    config = ServerConfig(host="127.0.0.1", port=0, stun_urls=(), test_room=False, relay=TunnelConfig(2e6))
+    options = ConnectionOptions(IcePolicy(relay_only=True))
+    async with Server(config) as server, Signaling(server.url, None, Role.SENDER) as signaling:
+        assert signaling.joined.tunnel is not None
+        with pytest.raises(NoRelay):
+            options.check(signaling)
