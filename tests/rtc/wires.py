@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
-from typing import Any, Never
+from typing import Any
 
 from aioice import Candidate, Connection
 from aioice.candidate import candidate_foundation, candidate_priority
@@ -95,9 +95,6 @@ class _Port(asyncio.DatagramTransport):
 
     def is_closing(self) -> bool:
         return self._address not in self._wires.protocols
-
-    def abort(self) -> Never:
-        raise NotImplementedError
 
 
 def introduce(left: Connection, right: Connection) -> None:

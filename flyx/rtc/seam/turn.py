@@ -128,12 +128,8 @@ class TurnClient(TurnClientMixin):
         # The network says that nothing listens at the server, since we last heard of it.
         self._is_refused = False
 
-    # What the subclasses are.
-
+    # Of the subclasses, as is _send() of aioice's class.
     transport: Any
-
-    def _send(self, data: bytes) -> None:
-        raise NotImplementedError
 
     @property
     def server_version(self) -> int | None:
