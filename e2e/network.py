@@ -369,9 +369,7 @@ class _TerminalOnHost(Terminal):
 class Program(OnHost):
     """Another program on a host, listened to as a process of flyx is."""
 
-    def __init__(
-        self, host: Host, command: list[str], environment: dict[str, str], directory: Path
-    ) -> None:
+    def __init__(self, host: Host, command: list[str], environment: dict[str, str], directory: Path) -> None:
         self._command = command
         super().__init__(host, [], environment, directory)
         self.name = " ".join(command)

@@ -32,6 +32,7 @@ HOSTILE_TEXT = "".join(text for kind, text in HOSTILE.items() if kind != "surrog
 Mode = tuple[str, ...]
 MODES: list[Mode] = [("--json",), ("--quiet",), ("terminal", "--debug")]
 
+
 def start(flyx: Flyx, mode: Mode, command: str, *arguments: str | Path) -> FlyxProcess:
     run: Callable[..., FlyxProcess] = flyx.terminal if "terminal" in mode else flyx.start
     before = ["--debug"] if "--debug" in mode else []

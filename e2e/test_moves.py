@@ -63,9 +63,7 @@ class Scene:
         return self._start(host, command, "--server", self._server, "--json", *arguments)
 
     def _start(self, host: str, *arguments: str | Path) -> FlyxProcess:
-        return self._flyx.adopt(
-            self.hosts[host].start(arguments, self._flyx.environment, self._directory)
-        )
+        return self._flyx.adopt(self.hosts[host].start(arguments, self._flyx.environment, self._directory))
 
     def reach_the_middle(self) -> None:
         self.receiver.event("progress", lambda event: event["bytes"] > SIZE // 10)

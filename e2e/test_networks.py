@@ -47,6 +47,7 @@ REACHABLE = ("public", "full cone", "address-restricted", "port-restricted", "ca
 STRICT = ("port-restricted", "carrier-grade")
 """Behind these, nothing is heard from a port that was not sent to; of a symmetric NAT nobody knows which."""
 
+
 def by_nature(sender: str, receiver: str) -> Path_:
     """Return what two NATs allow without a relay."""
     kinds = {sender, receiver}

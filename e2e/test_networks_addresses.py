@@ -201,6 +201,7 @@ LONG_NAMES = [f"one-of-the-relays-of-a-provider-{number:02}.example" for number 
 LONG_LIST = tuple(f"turn:{name}:3478?transport=udp" for name in LONG_NAMES)
 """More URLs than fit a packet of 1,280 bytes: what the signaling server hands out comes in two."""
 
+
 # Tried each time by test_server_names.py.
 @SOAK
 @pytest.mark.parametrize("clamp", [True, False])

@@ -164,4 +164,3 @@ def test_two_machines_and_one_cable_need_no_server(
     outcome = laboratory.transfer(case)
     tell(case.name, outcome)
     check(case, outcome)
-

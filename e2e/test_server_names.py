@@ -149,9 +149,7 @@ class Networks:
         variables = clean_environment(self._directory) | environment
         return self._adopt(Inside(namespace, [str(a) for a in arguments], variables, self._directory))
 
-    def serve(
-        self, namespace: str = "", *, host: str = "0.0.0.0", stun: Sequence[str] = ("none",)
-    ) -> None:
+    def serve(self, namespace: str = "", *, host: str = "0.0.0.0", stun: Sequence[str] = ("none",)) -> None:
         """Run a signaling server."""
         options = ["--host", host, "--port", str(PORT), *(word for url in stun for word in ("--stun", url))]
         self.start(namespace or self.server, "serve", *options).prints("listening on")
@@ -285,9 +283,7 @@ def test_a_dead_proxy_that_is_not_needed_does_not_matter(networks: Networks, sen
     assert seconds_to_the_code(send(HTTPS_PROXY=proxy)) < SLOW
 
 
-def test_a_path_that_swallows_long_packets_and_says_nothing_is_passed(
-    networks: Networks, send: Send
-) -> None:
+def test_a_path_that_swallows_long_packets_and_says_nothing_is_passed(networks: Networks, send: Send) -> None:
     """The server's first word is longer than such a packet: it names many servers."""
     networks.hosts(SERVER)
     networks.narrow()

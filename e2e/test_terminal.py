@@ -135,9 +135,7 @@ def test_the_list_of_all_fills_the_screen_also_when_standard_output_is_elsewhere
     for n in range(60):
         write_random(tmp_path / "tree" / f"{n:02}{'x' * 76}", 1)
     sender = flyx.send(tmp_path / "tree")
-    receiver = flyx.terminal(
-        "receive", "--server", flyx.server, "-o", "in", sender.code(), pipe_stdout=True
-    )
+    receiver = flyx.terminal("receive", "--server", flyx.server, "-o", "in", sender.code(), pipe_stdout=True)
     # Each takes 95 columns of the 100 that the screen has, and with the directory there are 61.
     receiver.says("? [y/N/a] ").type("a\r").says("38 more: Enter shows them").type("q\r")
     receiver.type("n\r").ends(7)

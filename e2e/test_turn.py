@@ -194,9 +194,7 @@ def test_a_relay_is_reached_through_the_only_proxy(away: Away, tmp_path: Path) -
     proxy = away.start("middle", [sys.executable, "-c", _PROXY, MIDDLE], "listening on")
     away.only_through("sender", MIDDLE, 3128)
     url = f"http://{MIDDLE}:3128"
-    away.transfer(
-        tmp_path, 10**6, **away.trust, HTTPS_PROXY=url, HTTP_PROXY=url
-    )
+    away.transfer(tmp_path, 10**6, **away.trust, HTTPS_PROXY=url, HTTP_PROXY=url)
     proxy.prints(f"CONNECT {MIDDLE} {TLS_PORT}")
 
 
@@ -243,9 +241,7 @@ def test_a_long_relayed_transfer_outlives_its_credentials_and_restarts_of_its_re
         assert ["relay" in path for path in paths(side)] == [True, True, True]
 
 
-def test_addresses_are_hidden_behind_a_relay_where_there_is_a_direct_path(
-    away: Away, tmp_path: Path
-) -> None:
+def test_addresses_are_hidden_behind_a_relay_where_there_is_a_direct_path(away: Away, tmp_path: Path) -> None:
     away.relay()
     away.serve(f"turn:{MIDDLE}:{TURN_PORT}")
     away.edge.hosts["middle"].run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")

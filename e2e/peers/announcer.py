@@ -54,9 +54,10 @@ async def pretend(socket: ServerConnection) -> None:
 async def main() -> None:
     here = interfaces()
     zeroconf = _open(here)
-    async with serve(pretend, "0.0.0.0", 0, subprotocols=["flyx.v1"]) as server, Browser(
-        SERVICE_TYPE, lambda label: not label.startswith("nonsense")
-    ) as browser:
+    async with (
+        serve(pretend, "0.0.0.0", 0, subprotocols=["flyx.v1"]) as server,
+        Browser(SERVICE_TYPE, lambda label: not label.startswith("nonsense")) as browser,
+    ):
         port = server.sockets[0].getsockname()[1]
         for number, record in enumerate(NONSENSE):
             info = ServiceInfo(SERVICE_TYPE, f"nonsense{number}.{SERVICE_TYPE}", server="no.local.", **record)

@@ -365,7 +365,6 @@ async def begin_again_and_again(server: str, room_id: str) -> None:
         say(answered=answered)
 
 
-
 class _Queueing:
     def __init__(self, heard: asyncio.Queue[str]) -> None:
         self._heard = heard

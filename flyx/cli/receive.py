@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flyx.client.receive import AskWords, Confirm
     from flyx.transfer.manifest import Manifest
 
+
 def receive(
     context: typer.Context,
     code: Annotated[

@@ -78,9 +78,7 @@ def serve(
     ] = None,
     max_rooms: Annotated[
         int,
-        typer.Option(
-            "--max-rooms", envvar="FLYX_MAX_ROOMS", metavar="N", min=1, help="Most rooms at a time"
-        ),
+        typer.Option("--max-rooms", envvar="FLYX_MAX_ROOMS", metavar="N", min=1, help="Most rooms at a time"),
     ] = DEFAULT_MAX_ROOMS,
     max_clients: rooms.MaxClients = rooms.DEFAULT_MAX_CLIENTS,
     ttl: rooms.Ttl = rooms.DEFAULT_TTL,

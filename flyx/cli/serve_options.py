@@ -279,9 +279,7 @@ def networks_of(option: str, texts: list[str] | None) -> tuple[IPNetwork, ...]:
             networks.append(ip_network(text))
         except ValueError as error:
             hint = "write it like 10.0.0.5, 10.0.0.0/8 or fd00::/8"
-            raise InputError(
-                reason=f"{option} {text} is not an address or network", hint=hint
-            ) from error
+            raise InputError(reason=f"{option} {text} is not an address or network", hint=hint) from error
     return tuple(networks)
 
 

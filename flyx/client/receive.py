@@ -100,9 +100,7 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
     """
     failure: FlyxError | None = None
     guesses = 0
-    rooms = find_rooms(
-        options.room_id, options.server, on_event, local=options.local, hold=options.reconnect
-    )
+    rooms = find_rooms(options.room_id, options.server, on_event, local=options.local, hold=options.reconnect)
     async with aclosing(rooms):
         async for room in rooms:
             if failure:

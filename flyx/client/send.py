@@ -94,9 +94,7 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
         for skipped in found.skipped:
             on_event(events.Notice(f"skipped {skipped.path}: {skipped.reason}"))
         on_event(events.ManifestKnown(found.manifest))
-        room = make_room(
-            options.server, options.serve, options.api_token, on_event, hold=options.reconnect
-        )
+        room = make_room(options.server, options.serve, options.api_token, on_event, hold=options.reconnect)
         async with room as made:
             signaling, room_id = made.signaling, made.signaling.joined.room_id
             options.connections.check(signaling)

@@ -65,9 +65,7 @@ def websocket_url(server: str) -> str:
     return urlunsplit((scheme, netloc, parts.path.rstrip("/"), "", ""))
 
 
-async def open_websocket(
-    url: str, headers: Mapping[str, str], *, direct: bool = False
-) -> ClientConnection:
+async def open_websocket(url: str, headers: Mapping[str, str], *, direct: bool = False) -> ClientConnection:
     """Connect to a signaling server, wherever it redirects us.
 
     Its name is looked up anew each time, and each of its addresses is tried. May be cancelled at any time.

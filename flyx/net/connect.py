@@ -254,9 +254,7 @@ class _Race:
         self._bind = bind
         self._max_segment_size = max_segment_size
         self._look_ups = {
-            asyncio.ensure_future(
-                resolve_family(host, port, family, socktype=socket.SOCK_STREAM)
-            ): family
+            asyncio.ensure_future(resolve_family(host, port, family, socktype=socket.SOCK_STREAM)): family
             for family in FAMILIES
         }
         self._unknown: list[OSError] = []

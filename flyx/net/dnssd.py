@@ -237,9 +237,7 @@ async def _is_heard(zeroconf: AsyncZeroconf, service: Service) -> bool:
         await browser.async_cancel()
 
 
-async def _change_from(
-    before: Interfaces, look: Callable[[], Interfaces], seconds: float | None
-) -> None:
+async def _change_from(before: Interfaces, look: Callable[[], Interfaces], seconds: float | None) -> None:
     """Wait until the interfaces are others, or the time is over."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):

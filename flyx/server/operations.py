@@ -54,9 +54,7 @@ async def healthz() -> Health:
     return Health()
 
 
-@health.get(
-    "/readyz", responses=errors(HTTPStatus.SERVICE_UNAVAILABLE), response_model_exclude_none=True
-)
+@health.get("/readyz", responses=errors(HTTPStatus.SERVICE_UNAVAILABLE), response_model_exclude_none=True)
 async def readyz(hub: HubOfApp) -> Readiness:
     """Tell whether clients should be sent here: not while the server is drained or cannot reach its rooms.
 

@@ -304,9 +304,7 @@ class Tunnel(_Part):
 
 
 IceServers = Annotated[tuple[IceServer, ...], Field(max_length=16)]
-IceServersTtl = Annotated[
-    float | None, Field(strict=True, gt=0, allow_inf_nan=False, exclude_if=_is_absent)
-]
+IceServersTtl = Annotated[float | None, Field(strict=True, gt=0, allow_inf_nan=False, exclude_if=_is_absent)]
 
 
 class IceServersData(_Part):

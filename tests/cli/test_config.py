@@ -137,9 +137,7 @@ def test_a_secret_in_the_file_can_be_that_of_another_file(
         "[send]\nreceivers = 3\n",
     ],
 )
-def test_a_file_without_secrets_may_be_read(
-    file: Path, text: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_without_secrets_may_be_read(file: Path, text: str, capfd: pytest.CaptureFixture[str]) -> None:
     file.write_text(text)
     file.chmod(0o644)
     load_config()

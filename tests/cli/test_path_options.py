@@ -17,9 +17,7 @@ from flyx.signaling.messages import IceServer
         ("stun:stun.example.org", IceServer(urls=("stun:stun.example.org",))),
         (
             "turn:me:secret@turn.example.org:443?transport=tcp",
-            IceServer(
-                urls=("turn:turn.example.org:443?transport=tcp",), username="me", credential="secret"
-            ),
+            IceServer(urls=("turn:turn.example.org:443?transport=tcp",), username="me", credential="secret"),
         ),
         (
             "turns:1700000000%3Ame:p@ss:word@[2001:db8::1]",

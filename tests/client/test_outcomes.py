@@ -253,5 +253,3 @@ async def test_a_receiver_that_stays_silent_ends_as_unserved(
             assert isinstance(ended.error, PeerUnreachable)
             assert not task.done()
             assert not isinstance(await silent.receive(), Disconnect)
-
-

@@ -54,7 +54,9 @@ def test_a_server_may_be_written_in_several_ways(text: str, url: str) -> None:
     assert websocket_url(text) == url
 
 
-@pytest.mark.parametrize("text", ["", "ws://", "ftp://x", "ws://[::1", "ws://x:99999", "ws://x:y", "ws://a..b"])
+@pytest.mark.parametrize(
+    "text", ["", "ws://", "ftp://x", "ws://[::1", "ws://x:99999", "ws://x:y", "ws://a..b"]
+)
 def test_what_is_no_server_is_refused_with_a_hint(text: str) -> None:
     with pytest.raises(InputError) as caught:
         websocket_url(text)

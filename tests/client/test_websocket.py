@@ -40,9 +40,7 @@ async def running(
     host: str = "127.0.0.1", port: int = 0, tls: tuple[Path, Path] | None = None
 ) -> AsyncIterator[Server]:
     hosts = SERVER, "hidden.invalid", "localhost"
-    config = ServerConfig(
-        host=host, port=port, stun_urls=(), test_room=False, tls=tls, allowed_hosts=hosts
-    )
+    config = ServerConfig(host=host, port=port, stun_urls=(), test_room=False, tls=tls, allowed_hosts=hosts)
     async with Server(config) as server:
         yield server
 

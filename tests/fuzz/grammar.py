@@ -49,9 +49,7 @@ def _value(source: Source, example: object) -> object:
             small, large = source.integer(-1, 12), int.from_bytes(source.take(8), "big", signed=True)
             return source.pick([small, large, 1 << 62, 1 << 64, 1.5, "1"])
         case str():
-            return source.pick(
-                [source.text(12), "0" * len(example), "f" * len(example), "", 7]
-            )
+            return source.pick([source.text(12), "0" * len(example), "f" * len(example), "", 7])
         case dict():
             return _changed(source, example)
         case list() if example and source.boolean():

@@ -33,6 +33,7 @@ MAX_INPUT = 4096
 MAX_SECONDS_AN_INPUT = 20
 MAX_MEMORY_MB = 1024
 
+
 def fuzz_here(name: str, arguments: list[str]) -> None:
     """Run libFuzzer in this process, which it ends."""
     import atheris

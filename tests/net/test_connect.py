@@ -173,9 +173,7 @@ def test_a_name_with_endless_addresses_is_given_up(
         runner.run(peer(port))
 
 
-def test_a_connection_under_way_is_cancelled_at_once_and_closed(
-    names: Names, runner: asyncio.Runner
-) -> None:
+def test_a_connection_under_way_is_cancelled_at_once_and_closed(names: Names, runner: asyncio.Runner) -> None:
     port = free_port()
     names.answer(SERVER, AF_INET6, NO_SUCH_NAME)
     names.answer(SERVER, AF_INET, ["127.0.0.2", "127.0.0.3"])

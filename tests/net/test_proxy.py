@@ -79,7 +79,8 @@ def test_the_url_of_a_proxy_may_be_written_in_several_ways(
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://me:s3cret@proxy.test", "http://", "http://me:s3cret@:1", "http://x:s3cret@proxy.test:99999"]
+    "url",
+    ["ftp://me:s3cret@proxy.test", "http://", "http://me:s3cret@:1", "http://x:s3cret@proxy.test:99999"],
 )
 def test_what_is_no_proxy_is_an_error_that_names_the_variable_and_no_secret(
     environment: pytest.MonkeyPatch, url: str
@@ -101,8 +102,16 @@ def test_credentials_are_never_shown() -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "LocalHost.", "a.localhost", "127.0.0.1", "127.8.9.1",
- "::1", "fe80::1%eth0", "169.254.1.1"],
+    [
+        "localhost",
+        "LocalHost.",
+        "a.localhost",
+        "127.0.0.1",
+        "127.8.9.1",
+        "::1",
+        "fe80::1%eth0",
+        "169.254.1.1",
+    ],
 )
 def test_what_is_here_or_on_this_link_is_never_behind_a_proxy(
     environment: pytest.MonkeyPatch, host: str

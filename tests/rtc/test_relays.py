@@ -37,9 +37,7 @@ class Asked:
         self.attempts: dict[str, ServerAttempt] = {}
         self.begun = asyncio.Event()
 
-    async def ask(
-        self, pc: RTCPeerConnection, *urls: TurnAddress, policy: IcePolicy = ANY_PATH
-    ) -> None:
+    async def ask(self, pc: RTCPeerConnection, *urls: TurnAddress, policy: IcePolicy = ANY_PATH) -> None:
         await relays.gather_relayed_candidates(pc, urls, policy, self.candidates.append, self._note)
 
     def _note(self, attempt: ServerAttempt) -> None:

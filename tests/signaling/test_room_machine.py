@@ -110,9 +110,7 @@ class RoomMachine(RuleBasedStateMachine):
         grace=st.sampled_from([GRACE, GRACE, 0.0]),
         tells=st.sampled_from([True, True, False]),
     )
-    def make(
-        self, persistent: bool, max_clients: int, ttl: float | None, grace: float, tells: bool
-    ) -> None:
+    def make(self, persistent: bool, max_clients: int, ttl: float | None, grace: float, tells: bool) -> None:
         self.tells = tells
         self.config = RoomConfig(max_clients, ttl, 20.0, persistent, grace, max_hold=HOLD)
         self.now = T0

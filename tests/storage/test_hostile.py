@@ -117,9 +117,7 @@ def test_whatever_a_sender_says_stays_inside_and_destroys_nothing(
         assert_nothing_lost(around, before, replaced=existing is ExistingPolicy.OVERWRITE)
 
 
-def plan(
-    destination: Destination, entries: list[Entry], another: Callable[[], Destination]
-) -> list[Entry]:
+def plan(destination: Destination, entries: list[Entry], another: Callable[[], Destination]) -> list[Entry]:
     """Plan what is not refused: a bad entry does not keep the others from being tried."""
     roots = dict.fromkeys(entry.root for entry in entries)
     safe = tuple(root for root in roots if root in SAFE_ROOTS)

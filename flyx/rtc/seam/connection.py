@@ -373,9 +373,7 @@ class IceConnection(Connection):
         self._weigh()
         self._check_list_maybe_fail()
 
-    def request_received(
-        self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol
-    ) -> None:
+    def request_received(self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
         """Take a check of the peer, unless it comes from where it may not."""
         if addr not in self._refused:
             super().request_received(message, addr, protocol)

@@ -25,9 +25,7 @@ class RelayTransport(asyncio.DatagramTransport):
     """
 
     def __init__(self, client: TurnClient, protocol: asyncio.DatagramProtocol) -> None:
-        super().__init__(
-            {"sockname": client.relayed_address, "related_address": client.mapped_address}
-        )
+        super().__init__({"sockname": client.relayed_address, "related_address": client.mapped_address})
         self._client = client
         client.receiver = protocol
         protocol.connection_made(self)
