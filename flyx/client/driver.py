@@ -24,7 +24,7 @@ from flyx.client.processor import busy_seconds
 from flyx.errors import FlyxError, LocalProtocolError, StorageError, TransferInterrupted
 from flyx.net.changes import Change, Moved, Route, RouteState, Slept
 from flyx.rtc.peer import CandidatePair, Channel, Channels, PeerConnection
-from flyx.transfer.disk import FAILURE_REASONS
+from flyx.transfer.left_out import REASONS
 from flyx.transfer.session import Failed, RoundTrip, Session
 
 CLOSE_TIMEOUT = 2.0
@@ -223,7 +223,7 @@ class Driver(ABC, Generic[Machine, Work, Result]):
 
     def lose(self, path: str, code: str) -> None:
         """The sender cannot deliver this file."""
-        reason = FAILURE_REASONS[code]
+        reason = REASONS[code]
         self._lost.append((path, reason))
         self.on_event(events.FileLost(self.peer, path, reason))
 

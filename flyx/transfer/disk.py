@@ -41,19 +41,11 @@ class BlockFailed:
     """A block cannot be had: the file has changed, vanished or cannot be read.
 
     Attributes:
-        code: stable, from FAILURE_REASONS.
+        code: why, from left_out.REASONS.
     """
 
     request: BlockRequest
     code: str
-
-
-FAILURE_REASONS = {
-    "file_changed": "it changed while it was sent",
-    "file_vanished": "it vanished while it was sent",
-    "file_unreadable": "it could not be read",
-}
-"""Why a sender cannot deliver one file of those offered: the wire's code, and the words for people."""
 
 
 @dataclass(frozen=True, slots=True)

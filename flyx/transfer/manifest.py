@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from enum import Enum
 from typing import overload
 
 from flyx.errors import LocalProtocolError
+from flyx.transfer.left_out import NOTHING, LeftOut
 
 BLOCK_SIZE = 1 << 20
 """Bytes in a block; the unit of verification."""
@@ -30,7 +32,8 @@ MAX_ENTRIES = 1_000_000
 A million of 67 bytes a path take 220 MB at a receiver (tests/transfer/test_memory.py)."""
 
 MAX_PATHS_SIZE = 1 << 27
-"""UTF-8 bytes in all paths of one manifest: 134 for each of MAX_ENTRIES, and not much more memory."""
+"""Bytes in all paths of one manifest, and in the targets of its symbolic links: 134 for each of MAX_ENTRIES,
+and not much more memory."""
 
 MAX_ROOTS = 100_000
 """Roots in one manifest. They are kept as strings, and each is looked for on the receiver's disk."""
@@ -49,23 +52,35 @@ MAX_MTIME_US = 1 << 53
 microseconds the largest integer that a browser's number holds exactly."""
 
 
+MAX_TARGET_BYTES = 3072
+"""Bytes in the target of a symbolic link, as in a path (names.MAX_PATH_BYTES)."""
+
+
 class EntryKind(Enum):
     """What an entry of the manifest is."""
 
     FILE = "file"
     DIRECTORY = "directory"
+    SYMBOLIC_LINK = "symbolic_link"
+    HARD_LINK = "hard_link"
+    """Another name of a file that is an entry before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file or directory of a transfer.
+    """One file, directory or link of a transfer.
+
+    Paths and targets are bytes on disk, which need not be UTF-8: here they are strings as os.fsdecode() makes
+    them, each byte that is not UTF-8 being half a surrogate pair (PEP 383).
 
     Attributes:
         path: relative, its parts joined by "/"; the first part is the root that the sender named.
-        kind: file or directory.
-        size: bytes; 0 for a directory.
-        mode: permission bits, at most 0o777.
+        kind: what it is.
+        size: bytes; 0 unless it is a file.
+        mode: permission bits, at most 0o777; 0 for a link.
         mtime_us: modification time in microseconds since the epoch, within MAX_MTIME_US of it.
+        target: what a symbolic link has for its target; else empty.
+        same_as: of a hard link, the index of the file that it is another name of; else 0.
     """
 
     path: str
@@ -73,6 +88,8 @@ class Entry:
     size: int
     mode: int
     mtime_us: int
+    target: str = ""
+    same_as: int = 0
 
     @property
     def root(self) -> str:
@@ -83,20 +100,22 @@ class Entry:
 class Entries(Sequence[Entry]):
     """The entries of a manifest, in order; they can be added to, and never change.
 
-    An Entry with its strings and numbers takes 250 bytes; here it is its path in UTF-8 and 26 bytes more, and
+    An Entry with its strings and numbers takes 250 bytes; here it is the bytes of its path and 26 more, and
     made when asked for. A slice is a view, good as long as the entries: other threads may read through one
     while entries are added.
     """
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self._paths = bytearray()
-        # By entry: where its path ends in _paths, the rest, and the mode with _DIRECTORY_BIT.
+        # By entry: where its path ends in _paths (with a NUL and its target, if it is a symbolic link), its
+        # size (or the index that a hard link has), time, and mode with its kind above.
         self._ends = array("Q", [0])
         self._sizes = array("Q")
         self._mtimes = array("q")
         self._modes = array("H")
         self._id = hashlib.sha256()
         self.file_count = 0
+        self.directory_count = 0
         self.total_bytes = 0
         # Distinct first parts of the paths, in order, and the same to look one up.
         self.roots: list[str] = []
@@ -109,22 +128,28 @@ class Entries(Sequence[Entry]):
         """Add an entry. A time beyond MAX_MTIME_US becomes that: files may have any, and few care.
 
         Raises:
-            LocalProtocolError: size or mode is impossible; the caller makes sure that they are not.
+            LocalProtocolError: size, mode, path or target is impossible; the caller makes sure that none is.
         """
         mtime_us = max(-MAX_MTIME_US, min(entry.mtime_us, MAX_MTIME_US))
-        # Half a surrogate pair is for names.py to refuse.
-        path = entry.path.encode(errors="surrogatepass")
-        if not (0 <= entry.size <= MAX_FILE_SIZE and 0 <= entry.mode < _DIRECTORY_BIT):
+        if not (0 <= entry.size <= MAX_FILE_SIZE and 0 <= entry.mode < 1 << _KIND_SHIFT):
             raise LocalProtocolError(reason="an entry in a manifest with an impossible size or mode")
-        is_directory = entry.kind is EntryKind.DIRECTORY
-        self._id.update(_row_hashed(entry.path, entry.kind, entry.size, entry.mode, mtime_us))
-        self._sizes.append(entry.size)
+        if not (can_be_on_disk(entry.path) and can_be_on_disk(entry.target)):
+            raise LocalProtocolError(reason="an entry in a manifest with an impossible path or target")
+        path = path_bytes(entry.path)
+        number = entry.size
+        if entry.kind is EntryKind.SYMBOLIC_LINK:
+            path += b"\0" + path_bytes(entry.target)
+        elif entry.kind is EntryKind.HARD_LINK:
+            number = entry.same_as
+        self._id.update(_row_hashed(entry, mtime_us))
+        self._sizes.append(number)
         self._mtimes.append(mtime_us)
-        self._modes.append(entry.mode | (_DIRECTORY_BIT if is_directory else 0))
+        self._modes.append(entry.mode | _KINDS.index(entry.kind) << _KIND_SHIFT)
         self._paths += path
         # The last, since this is what makes it an entry: another thread may be reading.
         self._ends.append(len(self._paths))
-        self.file_count += not is_directory
+        self.file_count += entry.kind is EntryKind.FILE
+        self.directory_count += entry.kind is EntryKind.DIRECTORY
         self.total_bytes += entry.size
         root = entry.root
         if root != self._last_root:
@@ -135,12 +160,12 @@ class Entries(Sequence[Entry]):
 
     @property
     def id(self) -> str:
-        """The SHA-256 (hex) that names exactly these entries: paths, kinds, sizes, modes and times."""
+        """The SHA-256 (hex) that names exactly these entries, with all that they say."""
         return self._id.hexdigest()
 
     @property
     def paths_size(self) -> int:
-        """UTF-8 bytes in all paths."""
+        """Bytes in all paths, and in the targets of symbolic links."""
         return len(self._paths)
 
     def followed_by(self, more: Sequence[Entry]) -> Entries:
@@ -156,15 +181,20 @@ class Entries(Sequence[Entry]):
         return self
 
     def has_part(self, index: int, offset: int, part: str) -> bool:
-        """Whether a path has exactly this part at `offset`, in UTF-8 bytes, where one of its parts begins."""
-        encoded = part.encode()
+        """Whether a path has exactly this part at `offset`, in bytes, where one of its parts begins."""
+        encoded = path_bytes(part)
         start = self._ends[index] + offset
         stop, end = start + len(encoded), self._ends[index + 1]
-        return self._paths[start:stop] == encoded and (stop == end or self._paths[stop] == _SLASH)
+        return self._paths[start:stop] == encoded and (stop == end or self._paths[stop] in b"/\0")
 
     def path(self, index: int) -> str:
         """The path of an entry, not counted from the end."""
-        return self._paths[self._ends[index] : self._ends[index + 1]].decode(errors="surrogatepass")
+        path, _, _ = self._paths[self._ends[index] : self._ends[index + 1]].partition(b"\0")
+        return path_of_bytes(path)
+
+    def kind(self, index: int) -> EntryKind:
+        """What an entry is, not counted from the end."""
+        return _KINDS[self._modes[index] >> _KIND_SHIFT]
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -182,10 +212,13 @@ class Entries(Sequence[Entry]):
         if isinstance(index, slice):
             return _View(self, range(len(self))[index])
         place = range(len(self))[index]
-        mode = self._modes[place]
-        kind = EntryKind.DIRECTORY if mode & _DIRECTORY_BIT else EntryKind.FILE
+        kind = self.kind(place)
+        number, mode = self._sizes[place], self._modes[place] & _MODE_BITS
+        if kind is EntryKind.HARD_LINK:
+            return Entry(self.path(place), kind, 0, mode, self._mtimes[place], same_as=number)
+        path, _, target = self._paths[self._ends[place] : self._ends[place + 1]].partition(b"\0")
         return Entry(
-            self.path(place), kind, self._sizes[place], mode & ~_DIRECTORY_BIT, self._mtimes[place]
+            path_of_bytes(path), kind, number, mode, self._mtimes[place], target=path_of_bytes(target)
         )
 
 
@@ -214,22 +247,52 @@ class _View(Sequence[Entry]):
         return map(self.entries.__getitem__, self.indexes)
 
 
-_SLASH = ord("/")
+# The kind of an entry, in two bits above those of its mode.
+_KINDS = tuple(EntryKind)
+_KIND_SHIFT = 14
+# Halves of surrogate pairs that stand for no byte.
+_NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_MODE_BITS = (1 << _KIND_SHIFT) - 1
 
-# Above the permission bits.
-_DIRECTORY_BIT = 1 << 15
+
+def path_bytes(path: str) -> bytes:
+    """Return a path or target as the bytes that it is on disk."""
+    return path.encode("utf-8", "surrogateescape")
 
 
-def _row_hashed(path: str, kind: EntryKind, size: int, mode: int, mtime_us: int) -> bytes:
+def can_be_on_disk(path: str) -> bool:
+    """Whether a path or target stands for bytes without a NUL."""
+    return "\0" not in path and (path.isascii() or not _NO_BYTE.search(path))
+
+
+def path_of_bytes(path: bytes | bytearray) -> str:
+    """Return the path or target that is these bytes on disk."""
+    return path.decode("utf-8", "surrogateescape")
+
+
+def _row_hashed(entry: Entry, mtime_us: int) -> bytes:
     """What the id of a manifest is the SHA-256 of, for one entry."""
-    return json.dumps([path, kind.value, size, mode, mtime_us], separators=(",", ":")).encode() + b"\n"
+    row: list[str | int] = [entry.path, entry.kind.value, entry.size, entry.mode, mtime_us]
+    if entry.kind is EntryKind.SYMBOLIC_LINK:
+        row.append(entry.target)
+    elif entry.kind is EntryKind.HARD_LINK:
+        row.append(entry.same_as)
+    return json.dumps(row, separators=(",", ":")).encode() + b"\n"
 
 
 class Manifest:
     """The entries of one transfer, in the order in which they are sent; complete, so no more are added."""
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    def __init__(self, entries: Iterable[Entry], *, hole_bytes: int = 0, left_out: LeftOut = NOTHING) -> None:
+        """Args:
+        entries: what is sent.
+        hole_bytes: how many of the bytes in the files are in whole blocks that are holes, where nothing is
+            stored.
+        left_out: what is not sent of what the person named.
+        """
         self.entries = entries if isinstance(entries, Entries) else Entries(entries)
+        self.hole_bytes = hole_bytes
+        self.left_out = left_out
         self.file_count = self.entries.file_count
         self.total_bytes = self.entries.total_bytes
         self.roots: tuple[str, ...] = tuple(self.entries.roots)

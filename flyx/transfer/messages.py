@@ -26,7 +26,7 @@ FRAME_HEADER (kind, file index, payload length, offset; network byte order) and 
                  SHORTEST_DATA of them unless they end their block
     BLOCK_END    SHA-256 of the block that began at offset
     FILE_END     the file's digest; offset is the file's size
-    FILE_FAILED  a code from disk.FAILURE_REASONS: this file cannot be completed
+    FILE_FAILED  a code from left_out.REASONS: this file cannot be completed
 
 Files come in the order of the manifest, directories and kept files have no frames. Data bytes for credit are
 the bytes of the data messages, headers included. Unknown fields are ignored, so that later versions can add

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from flyx.errors import CorruptData, Declined, FlyxError, LocalProtocolError, RemoteProtocolError
-from flyx.transfer import disk, messages
+from flyx.transfer import messages
 from flyx.transfer.disk import (
     BlockWritten,
     Changed,
@@ -39,8 +39,9 @@ from flyx.transfer.disk import (
     TreeFinished,
     TreePlanned,
     Unfinished,
-    WriteBlock,
 )
+from flyx.transfer.inbox import FileInbox
+from flyx.transfer.left_out import REASONS
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
     DIGEST_SIZE,
@@ -50,11 +51,9 @@ from flyx.transfer.manifest import (
     Entry,
     EntryKind,
     Manifest,
-    RunningDigest,
     TransferDigest,
 )
 from flyx.transfer.messages import (
-    SHORTEST_DATA,
     Complete,
     ControlMessage,
     Credit,
@@ -187,7 +186,7 @@ class Receiver(Session):
         self._telling: Iterator[ControlMessage] = iter(())
         # Nothing existed under any root, so entries can be accepted before all are known.
         self._early = False
-        self._inbox = _FileInbox(self._entries)
+        self._inbox = FileInbox(self._entries)
         # Data bytes received, those of them that the disk has not taken yet, and what was granted.
         self._data_received = 0
         self._held = 0
@@ -444,7 +443,7 @@ class Receiver(Session):
             case FrameKind.FILE_FAILED:
                 self._held -= inbox.abandon(frame)
                 code = bytes(frame.payload).decode("ascii", "replace")
-                self._emit(FileLost(frame.file, code if code in disk.FAILURE_REASONS else "file_unreadable"))
+                self._emit(FileLost(frame.file, code if code in REASONS else "file_unreadable"))
                 self._operations.append(DiscardFile(frame.file))
 
     def _settle(self, outcome: Outcome, saved: list[int]) -> None:
@@ -500,101 +499,3 @@ def _size(found: Kept | Held, entry: Entry) -> int:
     if isinstance(found, Kept):
         return entry.size
     return min(len(found.digests) // DIGEST_SIZE * BLOCK_SIZE, entry.size)
-
-
-class _FileInbox:
-    """Puts the frames of one file after another together into whole blocks, and judges their order."""
-
-    def __init__(self, entries: Entries) -> None:
-        self._entries = entries
-        # Files that do not come, and digests of the blocks that do not.
-        self.kept: set[int] = set()
-        self._have: dict[int, bytes] = {}
-        # Whether the first file that has not ended has begun; its bytes that are here and may yet be dropped.
-        self._begun = False
-        self._droppable = 0
-        # The first file that has not ended.
-        self._file = 0
-        # Where its next DATA frame must be, and where the open block began.
-        self._offset = 0
-        self._block_start = 0
-        self._parts: list[memoryview] = []
-        self._digest = RunningDigest()
-
-    def hold(self, held: Held) -> None:
-        """The first blocks of a file that is to come are here."""
-        self._have[held.file] = held.digests
-
-    def data(self, frame: Frame) -> int:
-        """Return the bytes that were here and are to be dropped: the sender begins anew."""
-        entry = self._enter(frame.file)
-        dropped = 0
-        if self._droppable and frame.offset == 0:
-            dropped = self._droppable
-            self._offset = self._block_start = 0
-            self._digest = RunningDigest()
-        self._droppable = 0
-        end = frame.offset + len(frame.payload)
-        block_end = min(self._block_start + BLOCK_SIZE, entry.size)
-        if frame.offset != self._offset or end > block_end:
-            raise RemoteProtocolError(reason="data out of place")
-        if len(frame.payload) < SHORTEST_DATA and end < block_end:
-            raise RemoteProtocolError(reason="data in splinters")
-        self._parts.append(frame.payload)
-        self._offset = end
-        return dropped
-
-    def block_end(self, frame: Frame) -> WriteBlock:
-        entry = self._enter(frame.file)
-        expected = min(self._block_start + BLOCK_SIZE, entry.size)
-        if frame.offset != self._block_start or self._offset != expected or not self._parts:
-            raise RemoteProtocolError(reason="a block that ends out of place")
-        digest = bytes(frame.payload)
-        write = WriteBlock(frame.file, self._block_start, self._parts, digest)
-        self._digest.add(digest)
-        self._parts = []
-        self._block_start = self._offset
-        return write
-
-    def file_end(self, frame: Frame) -> bytes:
-        """Return the digest of the file."""
-        entry = self._enter(frame.file)
-        if not frame.offset == self._offset == self._block_start == entry.size:
-            raise RemoteProtocolError(reason="a file that ends out of place")
-        digest = self._digest.value()
-        if digest != frame.payload:
-            raise CorruptData(path=entry.path)
-        self._next_file()
-        return digest
-
-    def abandon(self, frame: Frame) -> int:
-        """The sender gives this file up. Return the bytes of its open block, which nobody will write."""
-        self._enter(frame.file)
-        dropped = self._offset - self._block_start
-        self._next_file()
-        return dropped
-
-    def _enter(self, file: int) -> Entry:
-        """Go on to this file, if nothing that is to come lies between."""
-        while self._file < file and not self._comes(self._file):
-            self._next_file()
-        if self._file != file or not self._comes(file):
-            raise RemoteProtocolError(reason="files out of order")
-        entry = self._entries[file]
-        if not self._begun:
-            self._begun = True
-            if digests := self._have.pop(file, None):
-                self._droppable = min(len(digests) // DIGEST_SIZE * BLOCK_SIZE, entry.size)
-                self._offset = self._block_start = self._droppable
-                self._digest.add(digests)
-        return entry
-
-    def _comes(self, file: int) -> bool:
-        return self._entries[file].kind is EntryKind.FILE and file not in self.kept
-
-    def _next_file(self) -> None:
-        self._file += 1
-        self._begun = False
-        self._offset = self._block_start = self._droppable = 0
-        self._parts = []
-        self._digest = RunningDigest()

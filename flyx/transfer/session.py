@@ -58,7 +58,7 @@ class RoundTrip:
 
 @dataclass(frozen=True, slots=True)
 class FileLost:
-    """The sender cannot deliver this file. `code` is from disk.FAILURE_REASONS."""
+    """The sender cannot deliver this file. `code` is from left_out.REASONS."""
 
     file: int
     code: str

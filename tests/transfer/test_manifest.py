@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -12,14 +13,17 @@ from hypothesis import strategies as st
 from flyx.errors import LocalProtocolError
 from flyx.transfer.manifest import MAX_FILE_SIZE, MAX_MTIME_US, Entries, Entry, EntryKind, Manifest
 
+PARTS = st.binary(min_size=1, max_size=8).filter(lambda name: not {0, ord("/")} & set(name)).map(os.fsdecode)
+PATHS = st.lists(PARTS, min_size=1, max_size=3).map("/".join)
+TIMES = st.integers(-MAX_MTIME_US, MAX_MTIME_US)
 ENTRIES = st.lists(
     st.builds(
-        Entry,
-        path=st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=3).map("/".join),
-        kind=st.sampled_from(EntryKind),
-        size=st.integers(0, MAX_FILE_SIZE),
-        mode=st.integers(0, 0o7777),
-        mtime_us=st.integers(-MAX_MTIME_US, MAX_MTIME_US),
+        Entry, PATHS, st.just(EntryKind.FILE), st.integers(0, MAX_FILE_SIZE), st.integers(0, 0o7777), TIMES
+    )
+    | st.builds(Entry, PATHS, st.just(EntryKind.DIRECTORY), st.just(0), st.integers(0, 0o7777), TIMES)
+    | st.builds(Entry, PATHS, st.just(EntryKind.SYMBOLIC_LINK), st.just(0), st.just(0), TIMES, target=PATHS)
+    | st.builds(
+        Entry, PATHS, st.just(EntryKind.HARD_LINK), st.just(0), st.just(0), TIMES, same_as=st.integers(0, 10)
     ),
     max_size=12,
 )
@@ -44,12 +48,16 @@ def test_what_a_manifest_says_of_its_entries_is_true(entries: list[Entry]) -> No
     assert manifest.file_count == sum(entry.kind is EntryKind.FILE for entry in entries)
     assert manifest.total_bytes == sum(entry.size for entry in entries)
     assert manifest.roots == tuple(dict.fromkeys(entry.path.split("/")[0] for entry in entries))
+    assert manifest.entries.directory_count == sum(entry.kind is EntryKind.DIRECTORY for entry in entries)
     assert manifest.entries.paths_size == sum(
-        len(entry.path.encode(errors="surrogatepass")) for entry in entries
+        len(os.fsencode(entry.path + entry.target)) + (entry.kind is EntryKind.SYMBOLIC_LINK)
+        for entry in entries
     )
     digest = hashlib.sha256()
     for entry in entries:
         row = [entry.path, entry.kind.value, entry.size, entry.mode, entry.mtime_us]
+        row += [entry.target] if entry.kind is EntryKind.SYMBOLIC_LINK else []
+        row += [entry.same_as] if entry.kind is EntryKind.HARD_LINK else []
         digest.update(json.dumps(row, separators=(",", ":")).encode() + b"\n")
     assert manifest.id == digest.hexdigest()
 
@@ -93,11 +101,10 @@ def test_a_part_is_at_its_place_only_and_only_whole(entries: list[Entry], data: 
     parts = entries[index].path.split("/")
     offset = 0
     for part in parts:
-        if part.isprintable():
-            assert kept.has_part(index, offset, part)
-            assert not kept.has_part(index, offset, part + "x")
-            assert not part or not kept.has_part(index, offset, part[:-1])
-        offset += len(part.encode(errors="surrogatepass")) + 1
+        assert kept.has_part(index, offset, part)
+        assert not kept.has_part(index, offset, part + "x")
+        assert len(part) == 1 or not kept.has_part(index, offset, part[:-1])
+        offset += len(os.fsencode(part)) + 1
 
 
 @pytest.mark.parametrize(
@@ -107,6 +114,9 @@ def test_a_part_is_at_its_place_only_and_only_whole(entries: list[Entry], data: 
         Entry("a", EntryKind.FILE, MAX_FILE_SIZE + 1, 0, 0),
         Entry("a", EntryKind.FILE, 0, -1, 0),
         Entry("a", EntryKind.FILE, 0, 1 << 15, 0),
+        Entry("a\0b", EntryKind.FILE, 0, 0, 0),
+        Entry("a\ud800", EntryKind.FILE, 0, 0, 0),
+        Entry("a", EntryKind.SYMBOLIC_LINK, 0, 0, 0, target="b\0"),
     ],
 )
 def test_what_cannot_be_kept_is_our_own_mistake_and_changes_nothing(entry: Entry) -> None:

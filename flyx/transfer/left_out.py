@@ -1,0 +1,76 @@
+"""Entries that a transfer goes without, and why: one entry never stops the others.
+
+Either side may leave an entry out: the sender what it cannot read, the receiver what its filesystem cannot
+have. Each reason has a code for the wire, and words for people on both sides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAX_TOLD = 1_000
+"""Entries left out that one side names to the other; more are only counted."""
+
+# What the sender says.
+UNREADABLE = "file_unreadable"
+CHANGED = "file_changed"
+VANISHED = "file_vanished"
+NAME_TOO_LONG = "name_too_long"
+TOO_LARGE = "too_large"
+SPECIAL = "special_file"
+STATE = "state_directory"
+LINK_SKIPPED = "link_skipped"
+
+# What either says.
+LINK_OUTSIDE = "link_outside"
+
+# What the receiver says.
+CONTROLS = "control_characters"
+NOT_HERE = "name_not_possible"
+SAME_NAME = "names_not_distinct"
+ABOVE = "directory_left_out"
+NO_LINKS = "links_not_possible"
+IN_THE_WAY = "in_the_way"
+NOT_WRITTEN = "not_written"
+
+REASONS = {
+    UNREADABLE: "it could not be read",
+    CHANGED: "it changed while it was sent",
+    VANISHED: "it vanished while it was sent",
+    NAME_TOO_LONG: "its path is too long or too deep",
+    TOO_LARGE: "it is too large",
+    SPECIAL: "it is a device, FIFO or socket",
+    STATE: "flyx keeps its own files under that name",
+    LINK_SKIPPED: "it is a symbolic link",
+    LINK_OUTSIDE: "it is a symbolic link that leads out of what is sent",
+    CONTROLS: "its name has characters that control a terminal",
+    NOT_HERE: "the receiver's filesystem cannot have its name",
+    SAME_NAME: "the receiver's filesystem cannot tell its name from another's",
+    ABOVE: "the directory that it is in was left out",
+    NO_LINKS: "the receiver's filesystem has no such links",
+    IN_THE_WAY: "the receiver has something else under its name",
+    NOT_WRITTEN: "the receiver could not write it",
+}
+"""The words for each code: why an entry is not at the receiver."""
+
+BY_NATURE = frozenset({SPECIAL, STATE, LINK_SKIPPED, LINK_OUTSIDE})
+"""Reasons that are no failure: what is left out for one of them is not meant to be sent at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What a sender leaves out.
+
+    Attributes:
+        named: paths, as entries would have had them, and codes; at most MAX_TOLD, those that are failures
+            first.
+        failures: how many in all are left out for a reason that is a failure.
+        others: how many in all for the reasons BY_NATURE.
+    """
+
+    named: tuple[tuple[str, str], ...] = ()
+    failures: int = 0
+    others: int = 0
+
+
+NOTHING = LeftOut()
