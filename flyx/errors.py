@@ -390,7 +390,7 @@ class FilesFailed(FlyxError):
     """{failed} of {total} files could not be delivered; the first: {path} ({reason})."""
 
     code = "files_failed"
-    hint = "the other files are complete; send the missing ones again"
+    hint = "the other files are complete"
 
 
 class StorageError(FlyxError):

@@ -215,8 +215,10 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             assert error is not None
             return "peer", {"peer": peer, "state": "failed", "code": error.code, "message": str(error)}
         case e.ManifestKnown(manifest=manifest):
-            files, entries = manifest.file_count, len(manifest.entries)
-            counts = {"files": files, "directories": entries - files, "bytes": manifest.total_bytes}
+            directories, entries = manifest.entries.directory_count, len(manifest.entries)
+            links = entries - directories - manifest.file_count
+            counts = {"files": manifest.file_count, "directories": directories, "links": links}
+            counts["bytes"] = manifest.total_bytes
             return "manifest", {"manifest_id": manifest.id, **counts}
         case e.Resuming(peer=peer, files=files, bytes=size):
             return "resume", {"peer": peer, "files": files, "bytes": size}
@@ -228,9 +230,9 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
         case e.FileLost(peer=peer, path=path, reason=reason):
             return "file", {"peer": peer, "path": path, "error": reason}
         case e.TransferDone(
-            peer=peer, files=files, bytes=size, seconds=seconds, sha256=sha256, resumed=there
+            peer=peer, files=files, bytes=size, seconds=seconds, sha256=sha256, resumed=there, missing=missing
         ):
-            amounts = {"files": files, "bytes": size, "resumed": there}
+            amounts = {"files": files, "bytes": size, "resumed": there, "missing": missing}
             return "done", {"peer": peer, **amounts, "seconds": round(seconds, 3), "sha256": sha256}
         case e.Notice(message=message):
             return "notice", {"message": message}

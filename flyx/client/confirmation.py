@@ -15,19 +15,21 @@ class Confirmation:
         files: how many are complete at the receiver.
         bytes: in these.
         sha256: the transfer's digest in hex; both ends have computed it.
-        lost: path and reason of each file that could not be read as it was offered.
+        missing: how many entries the receiver does not have.
+        first_missing: path and reason of the first of them.
     """
 
     files: int
     bytes: int
     sha256: str
-    lost: tuple[tuple[str, str], ...] = ()
+    missing: int = 0
+    first_missing: tuple[str, str] = ("", "")
 
     @property
     def error(self) -> FilesFailed | None:
-        """What to tell of the lost files; None if there are none."""
-        if not self.lost:
+        """What to tell of the missing entries; None if there are none."""
+        if not self.missing:
             return None
-        path, reason = self.lost[0]
-        total = self.files + len(self.lost)
-        return FilesFailed(failed=len(self.lost), total=total, path=path, reason=reason)
+        path, reason = self.first_missing
+        total = self.files + self.missing
+        return FilesFailed(failed=self.missing, total=total, path=path, reason=reason)

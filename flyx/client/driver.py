@@ -24,7 +24,7 @@ from flyx.client.processor import busy_seconds
 from flyx.errors import FlyxError, LocalProtocolError, StorageError, TransferInterrupted
 from flyx.net.changes import Change, Moved, Route, RouteState, Slept
 from flyx.rtc.peer import CandidatePair, Channel, Channels, PeerConnection
-from flyx.transfer.left_out import REASONS
+from flyx.transfer.left_out import reason
 from flyx.transfer.session import Failed, RoundTrip, Session
 
 CLOSE_TIMEOUT = 2.0
@@ -64,6 +64,11 @@ class Wiring:
     on_event: Callable[[events.Event], None]
 
 
+# What has been told of an entry.
+_COMPLETE = 1
+_MISSING = 2
+
+
 class Driver(ABC, Generic[Machine, Work, Result]):
     """Drives one machine to its end; subclasses know what the machine asks of the disk and what it tells."""
 
@@ -92,8 +97,9 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self._next_progress = 0.0
         # When the transfer was accepted.
         self._started: float | None = None
-        # What has been told: complete files; the manifest, and whether over an earlier connection.
-        self._told: set[str] = set()
+        # What has been told: by entry, that it is complete or missing; the manifest, and whether over an
+        # earlier connection.
+        self._told = bytearray()
         self.manifest_told = False
         self.goes_on = False
         # Bytes that were there from an earlier try.
@@ -107,8 +113,9 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self._next_condition = 0.0
         # The path that was told last.
         self._path: CandidatePair | None = None
-        # The files that could not be delivered: path and reason.
-        self._lost: list[tuple[str, str]] = []
+        # How many entries the receiver does not have; path and reason of the first of them.
+        self._missing = 0
+        self._first_missing = "", ""
 
     async def run(self) -> Confirmation:
         """Drive the machine until it ends, and return what both sides have confirmed.
@@ -215,25 +222,38 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self._resumed += size
         self.on_event(events.Resuming(self.peer, files, size))
 
-    def finish_file(self, path: str, saved_as: str | None, sha256: str | None) -> None:
+    def finish_file(self, index: int, path: str, saved_as: str | None, sha256: str | None) -> None:
         """A file is complete at the receiver."""
-        if path not in self._told:
-            self._told.add(path)
+        if self._is_news(index, _COMPLETE):
             self.on_event(events.FileFinished(self.peer, path, saved_as, sha256))
 
-    def lose(self, path: str, code: str) -> None:
-        """The sender cannot deliver this file."""
-        reason = REASONS[code]
-        self._lost.append((path, reason))
-        self.on_event(events.FileLost(self.peer, path, reason))
+    def lose(self, index: int, path: str, code: str) -> None:
+        """The receiver will not have this entry."""
+        self.count_missing(1, path, code)
+        if self._is_news(index, _MISSING):
+            self.on_event(events.FileLost(self.peer, path, reason(code)))
+
+    def count_missing(self, count: int, path: str, code: str) -> None:
+        """The receiver will not have so many entries, this one and others."""
+        if not self._missing:
+            self._first_missing = path, reason(code)
+        self._missing += count
+
+    def _is_news(self, index: int, fate: int) -> bool:
+        """Take note of what has become of an entry; return whether it was not told before."""
+        if index >= len(self._told):
+            self._told.extend(bytes(index + 1 - len(self._told)))
+        news = self._told[index] != fate
+        self._told[index] = fate
+        return news
 
     def succeed(self, files: int, size: int, sha256: str) -> None:
         """Everything that could be delivered is complete, and both sides have confirmed its digest."""
-        self._confirmation = Confirmation(files, size, sha256, tuple(self._lost))
+        self._confirmation = Confirmation(files, size, sha256, self._missing, self._first_missing)
         self.on_event(events.Progress(self.peer, size, size))
-        if not self._lost:
-            seconds = time.monotonic() - (self._started or time.monotonic())
-            self.on_event(events.TransferDone(self.peer, files, size, seconds, sha256, self._resumed))
+        seconds = time.monotonic() - (self._started or time.monotonic())
+        done = events.TransferDone(self.peer, files, size, seconds, sha256, self._resumed, self._missing)
+        self.on_event(done)
 
     @abstractmethod
     def next_work(self) -> Work | None:

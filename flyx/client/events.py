@@ -156,7 +156,7 @@ class FileFinished:
 
 @dataclass(frozen=True, slots=True)
 class FileLost:
-    """A file cannot be delivered: it has changed, vanished or cannot be read at the sender."""
+    """An entry will not be at the receiver: the sender cannot read it, or the receiver cannot have it."""
 
     peer: int
     path: str
@@ -169,6 +169,7 @@ class TransferDone:
 
     Attributes:
         resumed: how many of the bytes were there before.
+        missing: how many entries the receiver does not have, as told by FileLost.
     """
 
     peer: int
@@ -177,6 +178,7 @@ class TransferDone:
     seconds: float
     sha256: str
     resumed: int = 0
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from flyx.signaling.messages import Disconnect, IceCandidate, Join, Message, Off
 from flyx.signaling.messages import Outcome as TransferOutcome
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.disk import Operation, Outcome, Unfinished
+from flyx.transfer.left_out import BY_NATURE, reason
 from flyx.transfer.manifest import Manifest
 from flyx.transfer.receiver import (
     FileReceived,
@@ -49,7 +50,7 @@ from flyx.transfer.receiver import (
     Receiver,
     UnfinishedFound,
 )
-from flyx.transfer.session import FileLost
+from flyx.transfer.session import EntryLeftOut
 
 _SENDER = 1
 """The number of the only peer."""
@@ -417,10 +418,11 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
                 for transfer in transfers:
                     self.on_event(events.Notice(self._unfinished(transfer)))
             case FileReceived(file=file, path=saved_as, sha256=sha256):
-                self.finish_file(self.machine.path_of(file), saved_as, sha256)
-            case FileLost(file=file, code=code):
-                self.lose(self.machine.path_of(file), code)
+                self.finish_file(file, self.machine.path_of(file), saved_as, sha256)
+            case EntryLeftOut(index=index, code=code):
+                self.lose(index, self.machine.path_of(index), code)
             case Received(files=files, bytes=size, sha256=sha256):
+                self._count_absent()
                 self.succeed(files, size, sha256)
             case ManifestReceived() | UnfinishedFound():
                 pass
@@ -428,14 +430,24 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
                 raise LocalProtocolError(reason=f"unknown event {event}")
 
     def _tell(self, received: ManifestReceived) -> None:
-        """Tell what is offered, and what of it is here."""
+        """Tell what is offered, what of it is here, and what the sender leaves out."""
         self.manifest_told = True
         self.on_event(events.ManifestKnown(received.manifest))
+        for path, code in received.manifest.left_out.named:
+            if code not in BY_NATURE:
+                self.on_event(events.FileLost(self.peer, path, reason(code)))
         for file in received.changed:
             path = received.manifest.entries[file].path
             self.on_event(events.Notice(f"{path} has changed since the last try: it starts anew."))
         if received.kept_files or received.found_bytes:
             self.resume(received.kept_files, received.found_bytes)
+
+    def _count_absent(self) -> None:
+        """What the sender leaves out is missing as well."""
+        assert self.machine.manifest is not None
+        left_out = self.machine.manifest.left_out
+        if left_out.failures:
+            self.count_missing(left_out.failures, *left_out.first_failure)
 
     def _unfinished(self, transfer: Unfinished) -> str:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(transfer.time))

@@ -28,7 +28,7 @@ from flyx.rtc.peer import Channels
 from flyx.storage.reader import SourceReader
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
 from flyx.transfer.sender import Accepted, Delivered, FileConfirmed, Resumed, Sender
-from flyx.transfer.session import FileLost
+from flyx.transfer.session import EntryLeftOut
 
 
 def gone() -> TransferInterrupted:
@@ -209,7 +209,7 @@ class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed
         return senders_limit(shares)
 
     def progress(self) -> tuple[int, int]:
-        return self.machine.bytes_confirmed, self.machine.manifest.total_bytes
+        return self.machine.bytes_confirmed, self.machine.expected_bytes
 
     def handle_event(self, event: object) -> None:
         entries = self.machine.manifest.entries
@@ -220,10 +220,12 @@ class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed
             case Resumed(files=files, bytes=size):
                 self.resume(files, size)
             case FileConfirmed(file=file):
-                self.finish_file(entries[file].path, None, None)
-            case FileLost(file=file, code=code):
-                self.lose(entries[file].path, code)
+                self.finish_file(file, entries.path(file), None, None)
+            case EntryLeftOut(index=index, code=code):
+                self.lose(index, entries.path(index), code)
             case Delivered(files=files, bytes=size, sha256=sha256):
+                if (left_out := self.machine.manifest.left_out).failures:
+                    self.count_missing(left_out.failures, *left_out.first_failure)
                 self.succeed(files, size, sha256)
             case _:
                 raise LocalProtocolError(reason=f"unknown event {event}")

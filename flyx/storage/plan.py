@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
 from enum import Enum
 from itertools import count
@@ -17,9 +18,12 @@ from flyx.errors import (
 )
 from flyx.storage.failures import free_space, no_space
 from flyx.storage.partial import Partials
+from flyx.storage.probe import NameProbe
 from flyx.storage.tree import Parts, Tree
+from flyx.transfer import left_out
 from flyx.transfer.manifest import Entries, Entry, EntryKind
-from flyx.transfer.names import NameLedger, check_path, fold, numbered
+from flyx.transfer.ledger import NameLedger
+from flyx.transfer.names import NameJudge, NamePolicy, check_path, fold, link_stays_inside, numbered
 
 
 class ExistingPolicy(Enum):
@@ -38,22 +42,31 @@ class ExistingPolicy(Enum):
 class Plan:
     """The entries that may be written, and where."""
 
-    def __init__(self, tree: Tree, existing: ExistingPolicy) -> None:
+    def __init__(self, tree: Tree, existing: ExistingPolicy, names: NamePolicy) -> None:
         self._tree = tree
         self._existing = existing
+        self._name_policy = names
         # All planned so far, or being planned; set anew with the first.
         self._entries = Entries()
-        self._ledger = NameLedger(self._entries)
         # Entries that are planned, and whether more can be: what was refused is in the ledger all the same.
         self._planned = 0
         self._refused = False
         self._bytes = 0
+        # By entry: whether it is left out.
+        self._absent = bytearray()
         # Set by begin().
         self.total_bytes: int | None = None
-        # The roots announced, and the name that each has here.
+        # Set by begin(): the directory to try names in, what does, and what judges them; the ledger is set anew
+        # with the first entries.
+        self._place: int | None = None
+        self._probe: NameProbe | None = None
+        self._judge: NameJudge | None = None
+        self._ledger: NameLedger | None = None
+        # The roots announced: the name that each has here, or why it is left out.
         self._names: dict[str, str] = {}
-        # What no other root may be called: all names announced or chosen, by their fold().
-        self._spoken_for: set[str] = set()
+        self._root_faults: dict[str, str] = {}
+        # What roots are called here, and those announced as well, by fold().
+        self._spoken_for: defaultdict[str, list[str]] = defaultdict(list)
         # Roots of which something was there at the start, and still will be when their entries come.
         self._taken: set[str] = set()
 
@@ -65,20 +78,26 @@ class Plan:
             if len(check_path(root)) != 1:
                 raise UnsafeName(name=root, reason="it is more than one name")
 
-    def begin(self, roots: Sequence[str], total_bytes: int, partials: Partials) -> bool:
+    def begin(self, roots: Sequence[str], total_bytes: int, hole_bytes: int, partials: Partials) -> bool:
         """Look at the roots and the free space, after check_roots(); change nothing.
 
         Args:
             roots: all of them.
             total_bytes: bytes in all entries.
+            hole_bytes: how many of them are in holes, and need no space.
             partials: what there is of the transfer from before.
 
         Returns:
             Whether nothing can be in the way of any entry.
         """
-        self._check_space(max(0, total_bytes - partials.found_bytes))
-        self._names = {root: partials.names.get(root, root) for root in roots}
-        self._spoken_for = {fold(name) for name in (*roots, *self._names.values())}
+        self._check_space(max(0, total_bytes - hole_bytes - partials.found_bytes))
+        self._place = os.open(self._tree.nearest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._probe = NameProbe(self._place)
+        self._judge = NameJudge(self._probe, self._name_policy)
+        for root in roots:
+            self._name_root(root, partials.names.get(root))
+        for root in roots:
+            self._spoken_for[fold(root)].append(root)
         if self._tree.open():
             self._taken = {root for root, name in self._names.items() if self._tree.status((name,))}
         if self._existing is ExistingPolicy.RENAME:
@@ -86,9 +105,42 @@ class Plan:
         self.total_bytes = total_bytes
         return not self._taken or self._existing is ExistingPolicy.RENAME
 
+    def close(self) -> None:
+        """Leave nothing behind. Any number of times."""
+        if self._probe is not None and self._place is not None:
+            self._probe.close()
+            os.close(self._place)
+            self._place = None
+
+    def rest(self) -> None:
+        """Leave nothing behind until names are judged again."""
+        if self._probe is not None:
+            self._probe.rest()
+
+    def _name_root(self, root: str, known: str | None) -> None:
+        """Find out what a root is called here: what an earlier run called it, or its own name, if it can be."""
+        assert self._judge is not None
+        name, fault = known or root, None
+        if known is None:
+            fault = self._judge.fault(root)
+            if fault is None and self._is_taken(root):
+                fault = left_out.SAME_NAME
+            if fault and self._name_policy is NamePolicy.SAFE:
+                changed = self._judge.changed(root, is_directory=False)
+                name, fault = next(one for one in changed if not self._is_taken(one)), None
+        if fault:
+            self._root_faults[root] = fault
+        else:
+            self._names[root] = name
+            self._spoken_for[fold(name)].append(name)
+
+    def _is_taken(self, name: str) -> bool:
+        """Whether a root is called so here, or so that the filesystem cannot tell them apart."""
+        assert self._judge is not None
+        return any(self._judge.are_one(name, other) for other in self._spoken_for.get(fold(name), ()))
+
     def _check_space(self, total_bytes: int) -> None:
-        directory = self._tree.directory
-        nearest = next(above for above in (directory, *directory.parents) if above.exists())
+        directory, nearest = self._tree.directory, self._tree.nearest
         if not nearest.is_dir():
             raise StorageError(action="write to", path=str(directory), reason=f"{nearest} is not a directory")
         if not os.access(nearest, os.W_OK | os.X_OK):
@@ -99,13 +151,19 @@ class Plan:
         if free is not None and free < total_bytes:
             raise no_space(directory, total_bytes, free)
 
-    def extend(self, first: int, entries: Sequence[Entry], kept: Container[int] = ()) -> int:
-        """Check the next entries; return the number of entries that are planned by now. A refusal is final.
+    def extend(
+        self, first: int, entries: Sequence[Entry], kept: Container[int] = ()
+    ) -> tuple[int, tuple[tuple[int, str], ...]]:
+        """Check the next entries. A refusal is final.
 
         Args:
             first: index of the first of them.
             entries: the entries.
             kept: indexes of files that are in their place already, saved by an earlier run.
+
+        Returns:
+            The number of entries that are planned by now; indexes of those of them that are left out, and why
+            (codes of left_out.py).
 
         Raises:
             DestinationExists: with the first of these entries that has a file in its way, and how many more
@@ -116,32 +174,48 @@ class Plan:
         if self.total_bytes is None or self._refused or first != self._planned:
             raise LocalProtocolError(reason="entries were planned out of order")
         self._refused = True  # unless the end is reached
-        self._keep(entries)
+        ledger = self._keep(entries)
         taken: list[Parts] = []
-        for file, entry in enumerate(entries, first):
-            parts = self._ledger.add(entry.path, entry.kind is EntryKind.DIRECTORY)
-            self._check_announced(parts[0], entry)
-            if parts[0] in self._taken and file not in kept:
-                self._meet(parts, entry, taken)
+        absent: list[tuple[int, str]] = []
+        for index, entry in enumerate(entries, first):
+            code = ledger.add(entry.path, entry.kind is EntryKind.DIRECTORY)
+            self._check_announced(entry)
+            code = code or self._fault_of_link(entry)
+            self._absent.append(code is not None)
+            if code:
+                absent.append((index, code))
+            elif entry.root in self._taken and index not in kept:
+                self._meet(tuple(entry.path.split("/")), entry, taken)
         if taken:
             others = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
             raise DestinationExists(path=self._tree.shown(taken[0]), others=others)
         self._planned += len(entries)
         self._refused = False
-        return self._planned
+        return self._planned, tuple(absent)
 
-    def _keep(self, entries: Sequence[Entry]) -> None:
-        """Have the next entries where the ledger looks names up."""
+    def _keep(self, entries: Sequence[Entry]) -> NameLedger:
+        """Have the next entries where the ledger looks names up; return it."""
+        assert self._judge is not None
         kept = self._entries.followed_by(entries)
-        if kept is not self._entries:
+        if kept is not self._entries or self._ledger is None:
             # They are the first, of a manifest that others keep, too.
             self._entries = kept
-            self._ledger = NameLedger(kept)
+            self._ledger = NameLedger(kept, self._judge, self._root_faults)
+        return self._ledger
 
-    def _check_announced(self, root: str, entry: Entry) -> None:
+    def _fault_of_link(self, entry: Entry) -> str | None:
+        """Why a link cannot be made, as far as the manifest says; None for other entries."""
+        if entry.kind is EntryKind.SYMBOLIC_LINK:
+            stays = link_stays_inside(entry.path, entry.target, self._names)
+            return None if stays else left_out.LINK_OUTSIDE
+        if entry.kind is EntryKind.HARD_LINK and self._absent[entry.same_as]:
+            return left_out.NO_FILE
+        return None
+
+    def _check_announced(self, entry: Entry) -> None:
         assert self.total_bytes is not None
         self._bytes += entry.size
-        if root not in self._names:
+        if entry.root not in self._names and entry.root not in self._root_faults:
             raise RemoteProtocolError(reason="an entry below a root that was not announced")
         if self._bytes > self.total_bytes:
             raise RemoteProtocolError(reason="more bytes than were announced")
@@ -159,8 +233,18 @@ class Plan:
             return
         if directory != stat.S_ISDIR(there.st_mode):
             raise self._tree.in_the_way(target)
-        if not directory and self._existing is ExistingPolicy.REFUSE:
+        if not directory and self._existing is ExistingPolicy.REFUSE and not self._is_made(entry, target):
             taken.append(target)
+
+    def _is_made(self, entry: Entry, target: Parts) -> bool:
+        """Whether a link is there already, made by an earlier run."""
+        if entry.kind is EntryKind.SYMBOLIC_LINK:
+            return self._tree.target_of(target) == entry.target
+        if entry.kind is EntryKind.HARD_LINK:
+            file = self.target(tuple(self._entries.path(entry.same_as).split("/")))
+            status, other = self._tree.status(target), self._tree.status(file)
+            return status is not None and other is not None and os.path.samestat(status, other)
+        return False
 
     def choose_name(self, root: str, *, is_directory: bool) -> None:
         """Give a root another name, which is neither there nor any other root's."""
@@ -168,7 +252,7 @@ class Plan:
             name = numbered(root, n, is_directory=is_directory)
             if fold(name) not in self._spoken_for and self._tree.status((name,)) is None:
                 self._names[root] = name
-                self._spoken_for.add(fold(name))
+                self._spoken_for[fold(name)].append(name)
                 return
 
     def new_names(self) -> dict[str, str]:
@@ -177,26 +261,35 @@ class Plan:
 
     def entry(self, file: int) -> Entry:
         """The entry of a file that is planned."""
-        if 0 <= file < self._planned and (entry := self._entries[file]).kind is EntryKind.FILE:
-            return entry
+        if 0 <= file < self._planned and not self._absent[file]:
+            entry = self._entries[file]
+            if entry.kind is EntryKind.FILE:
+                return entry
         raise LocalProtocolError(reason=f"entry {file} is not a file that was planned")
 
     def target(self, parts: Parts) -> Parts:
         """Where the entry of this path goes."""
-        return (self._names[parts[0]], *parts[1:])
+        assert self._ledger is not None
+        return (self._names[parts[0]], *self._ledger.local(parts)[1:])
 
     def directory_mode(self, parts: Parts) -> int:
         """The mode to make a directory with: that of its entry, but open to ourselves until all is done."""
+        assert self._ledger is not None
         index = self._ledger.listed(parts)
         return (0o777 if index is None else self._entries[index].mode & 0o777) | 0o700
 
-    def directories(self) -> Iterator[tuple[Parts, Entry]]:
-        """The directories that are entries, by their path in the manifest, those above first."""
-        depths = [
-            (entry.path.count("/"), index)
-            for index, entry in enumerate(self._entries[: self._planned])
-            if entry.kind is EntryKind.DIRECTORY
-        ]
-        for _, index in sorted(depths):
-            entry = self._entries[index]
-            yield tuple(entry.path.split("/")), entry
+    def directories(self) -> Iterator[tuple[int, Entry]]:
+        """The directories that are entries, and their indexes, those above first."""
+        indexes = self._indexes(EntryKind.DIRECTORY)
+        for _, index in sorted((self._entries.path(index).count("/"), index) for index in indexes):
+            yield index, self._entries[index]
+
+    def links(self) -> Iterator[tuple[int, Entry]]:
+        """The links that are entries, and their indexes."""
+        for index in self._indexes(EntryKind.SYMBOLIC_LINK, EntryKind.HARD_LINK):
+            yield index, self._entries[index]
+
+    def _indexes(self, *kinds: EntryKind) -> Iterator[int]:
+        for index in range(self._planned):
+            if not self._absent[index] and self._entries.kind(index) in kinds:
+                yield index

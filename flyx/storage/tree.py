@@ -168,6 +168,17 @@ class Tree:
         except FileNotFoundError:
             return None
 
+    def target_of(self, parts: Parts) -> str | None:
+        """Return the target of the symbolic link at a path; None if there is no link."""
+        with suppress(OSError):
+            return os.readlink(parts[-1], dir_fd=self.handle(parts[:-1]))
+        return None
+
+    @property
+    def nearest(self) -> Path:
+        """The output directory, or what is there of those above it."""
+        return next(above for above in (self.directory, *self.directory.parents) if above.exists())
+
     def handle(self, parts: Parts, missing: Callable[[int], int] | None = None) -> int:
         """Return a handle for a directory, good until the next call of any method.
 

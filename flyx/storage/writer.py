@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, count
@@ -26,14 +26,17 @@ from flyx.errors import CorruptData, DestinationExists, FlyxError, LocalProtocol
 from flyx.storage.durability import GROUP, Durability
 from flyx.storage.failures import write_error
 from flyx.storage.journal import Identity, Saved
+from flyx.storage.links import Links
 from flyx.storage.partial import Partials
 from flyx.storage.plan import ExistingPolicy, Plan
 from flyx.storage.tree import Parts, Tree
+from flyx.transfer import left_out
 from flyx.transfer.disk import (
     BlockWritten,
     DiscardFile,
     EntriesPlanned,
     FileDiscarded,
+    FileRefused,
     FileRestarted,
     FileSaved,
     FinishFile,
@@ -51,9 +54,22 @@ from flyx.transfer.disk import (
     WriteBlock,
 )
 from flyx.transfer.manifest import MAX_MTIME_US, Entry, EntryKind, block_digest
-from flyx.transfer.names import numbered
+from flyx.transfer.names import NamePolicy, numbered
 
 __all__ = ["Destination", "ExistingPolicy"]
+
+# What the system says of one name, or one directory, and not of the disk.
+_REFUSALS = {
+    errno.EINVAL: left_out.NOT_HERE,
+    errno.EILSEQ: left_out.NOT_HERE,
+    errno.ENAMETOOLONG: left_out.NOT_HERE,
+    errno.EEXIST: left_out.IN_THE_WAY,
+    errno.EISDIR: left_out.IN_THE_WAY,
+    errno.ENOTDIR: left_out.IN_THE_WAY,
+    errno.ELOOP: left_out.IN_THE_WAY,
+    errno.EACCES: left_out.NOT_WRITTEN,
+    errno.EPERM: left_out.NOT_WRITTEN,
+}
 
 _NO_ATTRIBUTES = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -75,22 +91,31 @@ class Destination:
     What is read back from the disk, it waits for to the end of a block.
     """
 
-    def __init__(self, directory: Path, existing: ExistingPolicy = ExistingPolicy.REFUSE) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        existing: ExistingPolicy = ExistingPolicy.REFUSE,
+        names: NamePolicy = NamePolicy.SKIP,
+    ) -> None:
         """Touch nothing yet.
 
         Args:
             directory: where the roots go; made, with those above it, when the first byte is written. It may
                 be a symbolic link; nothing below it is followed if it is one.
             existing: what to do about files that are there.
+            names: what to do about names that cannot be had here.
         """
         self._existing = existing
         self._tree = Tree(directory)
-        self._plan = Plan(self._tree, existing)
+        self._plan = Plan(self._tree, existing, names)
         self._durability = Durability()
         # Set by abandon(), before it waits for the batch.
         self._given_up = threading.Event()
         self._partials = Partials(self._tree, self._durability, self._given_up)
         self._bytes_written = 0
+        # Files that have another name than planned, and those that will have none.
+        self._elsewhere: dict[int, Parts] = {}
+        self._missing: set[int] = set()
         # Files of the current batch that are complete, in order, at most GROUP.
         self._finishing: list[_Finishing] = []
         self._lock = threading.Lock()
@@ -123,6 +148,7 @@ class Destination:
                 for finishing in self._finishing:
                     os.close(finishing.handle)
                 self.keeps = self._partials.keep()
+                self._plan.close()
                 self._tree.close()
 
     def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
@@ -141,6 +167,7 @@ class Destination:
             try:
                 return self._apply(operations)
             finally:
+                self._plan.rest()
                 self._tree.release()
 
     def _apply(self, operations: Sequence[Operation]) -> list[Outcome]:
@@ -180,6 +207,7 @@ class Destination:
                 # Its name is known when the group is saved.
                 return FileSaved(file, "")
             case DiscardFile(file=file):
+                self._missing.add(file)
                 self._bytes_written -= self._partials.written(file)
                 self._partials.discard(file)
                 return FileDiscarded(file)
@@ -188,8 +216,7 @@ class Destination:
                 self._partials.discard(file)
                 return FileRestarted(file)
             case FinishTree():
-                self._finish_tree()
-                return TreeFinished()
+                return TreeFinished(tuple(self._finish_tree()))
         assert_never(operation)
 
     def _translated(self, error: OSError, operation: Operation) -> FlyxError:
@@ -210,7 +237,7 @@ class Destination:
     def _plan_tree(self, operation: PlanTree) -> TreePlanned:
         self._plan.check_roots(operation.roots)
         others = self._partials.begin(operation.manifest_id, operation.roots)
-        fresh = self._plan.begin(operation.roots, operation.total_bytes, self._partials)
+        fresh = self._plan.begin(operation.roots, operation.total_bytes, operation.hole_bytes, self._partials)
         return TreePlanned(fresh, tuple(Unfinished(other.first_root, other.time) for other in others))
 
     def _plan_entries(self, first: int, entries: Sequence[Entry]) -> EntriesPlanned:
@@ -222,12 +249,16 @@ class Destination:
                     self._bytes_written += entry.size
                 self._bytes_written += self._partials.written(file)
         kept = {one.file for one in found if isinstance(one, Kept)}
-        return EntriesPlanned(self._plan.extend(first, entries, kept), tuple(found))
+        below, left_out = self._plan.extend(first, entries, kept)
+        absent = {index for index, _ in left_out}
+        return EntriesPlanned(below, tuple(one for one in found if one.file not in absent), left_out)
 
     # Files.
 
     def _write(self, block: WriteBlock) -> BlockWritten:
         entry = self._plan.entry(block.file)
+        if block.hole:
+            return self._leave_hole(block, entry)
         data = self._partials.gather(block.parts)
         length = len(data)
         if block.offset != self._partials.written(block.file) or block.offset + length > entry.size:
@@ -238,6 +269,14 @@ class Destination:
         self._partials.append(block.file, entry, data, block.digest)
         self._bytes_written += length
         return BlockWritten(block.file, block.offset, length)
+
+    def _leave_hole(self, block: WriteBlock, entry: Entry) -> BlockWritten:
+        if block.offset != self._partials.written(block.file) or block.offset + block.hole > entry.size:
+            raise LocalProtocolError(reason=f"a hole of {entry.path} out of sequence")
+        self._tree.open_or_make()
+        self._partials.append_hole(block.file, entry, block.hole, block.digest)
+        self._bytes_written += block.hole
+        return BlockWritten(block.file, block.offset, block.hole, hole=True)
 
     def _complete(self, file: int, position: int) -> _Finishing:
         """Give a file that is all written its mode and time."""
@@ -294,6 +333,8 @@ class Destination:
     ) -> bool:
         """Name the files of a group, up to the first that cannot be; add them and their names to `named`.
 
+        A file whose name is refused is gone, and the others go on.
+
         Returns:
             Whether something was written to the journal.
         """
@@ -302,9 +343,13 @@ class Destination:
             try:
                 saved_as = self._name(finishing.file)
             except (OSError, FlyxError) as error:
+                if code := _refusal(error):
+                    outcomes[finishing.position] = self._refuse(finishing.file, code)
+                    continue
                 self._fail(outcomes, finishing, error)
                 break
             if saved_as != self._target(finishing.file):
+                self._elsewhere[finishing.file] = saved_as
                 elsewhere.append(self._saved(finishing, saved_as))
             named.append((finishing, saved_as))
             outcomes[finishing.position] = FileSaved(finishing.file, self._tree.shown(saved_as))
@@ -359,21 +404,44 @@ class Destination:
             error = self._translated(error, FinishFile(at.file))
         outcomes[at.position :] = [OperationFailed(error)]
 
+    def _refuse(self, file: int, code: str) -> FileRefused:
+        """A file cannot have its name: nothing is kept of it."""
+        self._missing.add(file)
+        self._bytes_written -= self._partials.written(file)
+        self._partials.discard(file)
+        return FileRefused(file, code)
+
     def _name(self, file: int) -> Parts:
         """Move a file that is durable to its final name, and return that."""
         parts = tuple(self._plan.entry(file).path.split("/"))
+        source = self._partials.source(file)
+        return self._give_name(
+            parts,
+            lambda directory, name: self._tree.place(source, directory, name),
+            lambda directory, name: self._tree.replace(source, directory, name),
+        )
+
+    def _give_name(
+        self, parts: Parts, place: Callable[[int, str], None], replace: Callable[[int, str], None]
+    ) -> Parts:
+        """Give something the name of an entry, as the person wants it, and return that.
+
+        Args:
+            parts: the entry's path in the manifest.
+            place: gives it a name in a directory, FileExistsError if that is taken.
+            replace: the same, in place of what has the name, IsADirectoryError if that is a directory.
+        """
         directory = self._directory(parts[:-1])
         target = self._plan.target(parts)
-        source = self._partials.source(file)
         if self._existing is ExistingPolicy.OVERWRITE:
             try:
-                self._tree.replace(source, directory, target[-1])
+                replace(directory, target[-1])
             except IsADirectoryError:
                 raise self._tree.in_the_way(target) from None
             return target
         for n in count(1):
             try:
-                self._tree.place(source, directory, target[-1])
+                place(directory, target[-1])
                 break
             except FileExistsError:
                 # It was not there when the transfer was planned.
@@ -400,15 +468,41 @@ class Destination:
             if not self._tree.make_root(name[0], self._plan.directory_mode((root,))):
                 self._plan.choose_name(root, is_directory=True)
 
-    def _finish_tree(self) -> None:
+    def _finish_tree(self) -> list[tuple[int, str]]:
+        """Make what is missing but files; return what could not be made, and why."""
         self._tree.open_or_make()
+        refused: list[tuple[int, str]] = []
         made: list[tuple[Parts, Entry]] = []
-        for parts, entry in self._plan.directories():
-            self._directory(parts)
+        for index, entry in self._plan.directories():
+            parts = tuple(entry.path.split("/"))
+            try:
+                self._directory(parts)
+            except (OSError, DestinationExists) as error:
+                if (code := _refusal(error)) is None:
+                    raise
+                refused.append((index, code))
+                continue
             # Directories that were there keep their modes and times: they are not the sender's.
             if self._plan.target(parts) in self._tree.made:
                 made.append((parts, entry))
-        others = self._partials.kept_directories | {parts[:-1] for parts in self._tree.unsynced}
+        links = Links(self._tree, self._plan, self._partials, self._give_name)
+        for index, entry in self._plan.links():
+            is_hard = entry.kind is EntryKind.HARD_LINK
+            try:
+                if is_hard and entry.same_as in self._missing:
+                    code = left_out.NO_FILE
+                elif is_hard:
+                    code = links.make_hard(entry, self._saved_at(entry.same_as))
+                else:
+                    code = links.make_symbolic(entry)
+            except (OSError, DestinationExists) as error:
+                code = _refusal(error)
+                if code is None:
+                    raise
+            if code:
+                refused.append((index, code))
+        others = self._partials.kept_directories | links.directories
+        others |= {parts[:-1] for parts in self._tree.unsynced}
         try:
             self._durability.sync(self._finished(made, others), len(made) + len(others) + 1)
         except OSError:
@@ -416,6 +510,11 @@ class Destination:
                 self._tree.unmake()
             raise
         self._partials.remove()
+        return refused
+
+    def _saved_at(self, file: int) -> Parts:
+        """Where a file is that was saved, now or before."""
+        return self._elsewhere.get(file) or self._target(file)
 
     def _finished(self, made: list[tuple[Parts, Entry]], others: Collection[Parts]) -> Iterator[int]:
         """Give directories their modes and times; yield the handle of each, and of the output directory.
@@ -436,6 +535,15 @@ class Destination:
             _set_attributes(handle, mode, entry, status)
             yield handle
         yield self._tree.base
+
+
+def _refusal(error: OSError | FlyxError) -> str | None:
+    """Why one entry alone cannot be had: a code of left_out.py; None if the error ends the transfer."""
+    if isinstance(error, DestinationExists):
+        return left_out.IN_THE_WAY
+    if isinstance(error, OSError):
+        return _REFUSALS.get(error.errno or 0)
+    return None
 
 
 def _set_attributes(handle: int, mode: int, entry: Entry, status: os.stat_result) -> None:

@@ -29,11 +29,16 @@ class BlockRead:
     """The bytes of a requested block and their SHA-256.
 
     After the last block of a file the reader has made sure that the file is still what the manifest says.
+
+    Attributes:
+        data: empty if the block is a hole.
+        hole: nothing is stored where the block is, so that it reads as zeros.
     """
 
     request: BlockRequest
     data: bytes
     digest: bytes
+    hole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +58,15 @@ class PlanTree:
     """Prepare for a transfer: look at the roots already there and at the free space, before any entry.
 
     Find what an earlier run has left of the same transfer, or of one of the same roots; change nothing.
+
+    Attributes:
+        hole_bytes: how many of all the bytes need no space.
     """
 
     roots: tuple[str, ...]
     total_bytes: int
     manifest_id: str = ""
+    hole_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +79,17 @@ class PlanEntries:
 
 @dataclass(frozen=True, slots=True)
 class WriteBlock:
-    """Verify one block against its SHA-256 and append it to the file's partial file, in order of offset."""
+    """Verify one block against its SHA-256 and append it to the file's partial file, in order of offset.
+
+    Attributes:
+        hole: the bytes of a block that is a hole, without parts; its digest needs no check. Else 0.
+    """
 
     file: int
     offset: int
     parts: Sequence[bytes | memoryview]
     digest: bytes
+    hole: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +115,8 @@ class RestartFile:
 
 @dataclass(frozen=True, slots=True)
 class FinishTree:
-    """All files are finished: make the directories that are still missing, give each its mode and time."""
+    """All files are finished: make the links, and the directories that are still missing; give each directory
+    its mode and time."""
 
 
 Operation = PlanTree | PlanEntries | WriteBlock | FinishFile | DiscardFile | RestartFile | FinishTree
@@ -152,19 +167,26 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class EntriesPlanned:
-    """Entries below this index may be written. `found` says what there is of those that are new."""
+    """Entries below this index may be written, but for those that are left out.
+
+    Attributes:
+        found: what there is of those that are new.
+        left_out: those of them that cannot be had here, and why: codes of left_out.py.
+    """
 
     below: int
     found: tuple[Kept | Held | Changed, ...] = ()
+    left_out: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class BlockWritten:
-    """The block is verified and handed to the operating system."""
+    """The block is verified and handed to the operating system, or is a hole."""
 
     file: int
     offset: int
     length: int
+    hole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +195,14 @@ class FileSaved:
 
     file: int
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileRefused:
+    """The file was complete, but cannot have its name here, so that it is gone; why: a code of left_out.py."""
+
+    file: int
+    code: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +221,9 @@ class FileRestarted:
 
 @dataclass(frozen=True, slots=True)
 class TreeFinished:
-    """The transfer is complete on disk."""
+    """The transfer is complete on disk, but for these directories and links, and why (left_out.py)."""
+
+    left_out: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +238,7 @@ Outcome = (
     | EntriesPlanned
     | BlockWritten
     | FileSaved
+    | FileRefused
     | FileDiscarded
     | FileRestarted
     | TreeFinished

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from flyx.errors import CorruptData, RemoteProtocolError
 from flyx.transfer.disk import Held, WriteBlock
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entries, Entry, EntryKind, RunningDigest
-from flyx.transfer.messages import SHORTEST_DATA, Frame
+from flyx.transfer.frames import SHORTEST_DATA, Frame
+from flyx.transfer.manifest import (
+    BLOCK_SIZE,
+    DIGEST_SIZE,
+    Entries,
+    Entry,
+    EntryKind,
+    RunningDigest,
+    hole_digest,
+)
 
 
 class FileInbox:
@@ -14,7 +22,7 @@ class FileInbox:
     def __init__(self, entries: Entries) -> None:
         self._entries = entries
         # Files that do not come, and digests of the blocks that do not.
-        self.kept: set[int] = set()
+        self.absent: set[int] = set()
         self._have: dict[int, bytes] = {}
         # Whether the first file that has not ended has begun; its bytes that are here and may yet be dropped.
         self._begun = False
@@ -32,14 +40,9 @@ class FileInbox:
         self._have[held.file] = held.digests
 
     def data(self, frame: Frame) -> int:
-        """Return the bytes that were here and are to be dropped: the sender begins anew."""
+        """Take a part of a block. Return the bytes that are to be dropped, as the sender begins anew."""
         entry = self._enter(frame.file)
-        dropped = 0
-        if self._droppable and frame.offset == 0:
-            dropped = self._droppable
-            self._offset = self._block_start = 0
-            self._digest = RunningDigest()
-        self._droppable = 0
+        dropped = self._restart(frame)
         end = frame.offset + len(frame.payload)
         block_end = min(self._block_start + BLOCK_SIZE, entry.size)
         if frame.offset != self._offset or end > block_end:
@@ -63,6 +66,19 @@ class FileInbox:
         self._block_start = self._offset
         return write
 
+    def hole(self, frame: Frame) -> tuple[int, WriteBlock]:
+        """Take a hole. Return the bytes that are to be dropped, as data() does, and what is to be written."""
+        entry = self._enter(frame.file)
+        dropped = self._restart(frame)
+        end = min(self._block_start + BLOCK_SIZE, entry.size)
+        if not frame.offset == self._offset == self._block_start < end:
+            raise RemoteProtocolError(reason="a hole out of place")
+        length = end - frame.offset
+        digest = hole_digest(length)
+        self._digest.add(digest)
+        self._offset = self._block_start = end
+        return dropped, WriteBlock(frame.file, frame.offset, (), digest, hole=length)
+
     def file_end(self, frame: Frame) -> bytes:
         """Return the digest of the file."""
         entry = self._enter(frame.file)
@@ -81,6 +97,15 @@ class FileInbox:
         self._next_file()
         return dropped
 
+    def _restart(self, frame: Frame) -> int:
+        """What of the file was here is known to be good, or, if the sender begins anew, is to be dropped."""
+        dropped, self._droppable = self._droppable, 0
+        if not dropped or frame.offset:
+            return 0
+        self._offset = self._block_start = 0
+        self._digest = RunningDigest()
+        return dropped
+
     def _enter(self, file: int) -> Entry:
         """Go on to this file, if nothing that is to come lies between."""
         while self._file < file and not self._comes(self._file):
@@ -97,7 +122,7 @@ class FileInbox:
         return entry
 
     def _comes(self, file: int) -> bool:
-        return self._entries[file].kind is EntryKind.FILE and file not in self.kept
+        return self._entries[file].kind is EntryKind.FILE and file not in self.absent
 
     def _next_file(self) -> None:
         self._file += 1

@@ -30,6 +30,7 @@ NOT_HERE = "name_not_possible"
 SAME_NAME = "names_not_distinct"
 ABOVE = "directory_left_out"
 NO_LINKS = "links_not_possible"
+NO_FILE = "file_left_out"
 IN_THE_WAY = "in_the_way"
 NOT_WRITTEN = "not_written"
 
@@ -47,11 +48,18 @@ REASONS = {
     NOT_HERE: "the receiver's filesystem cannot have its name",
     SAME_NAME: "the receiver's filesystem cannot tell its name from another's",
     ABOVE: "the directory that it is in was left out",
-    NO_LINKS: "the receiver's filesystem has no such links",
+    NO_LINKS: "the receiver's filesystem has no symbolic links",
+    NO_FILE: "the file that it is another name of was left out",
     IN_THE_WAY: "the receiver has something else under its name",
     NOT_WRITTEN: "the receiver could not write it",
 }
 """The words for each code: why an entry is not at the receiver."""
+
+
+def reason(code: str) -> str:
+    """Return the words for a code, which may be one of a later version."""
+    return REASONS.get(code, "it was left out")
+
 
 BY_NATURE = frozenset({SPECIAL, STATE, LINK_SKIPPED, LINK_OUTSIDE})
 """Reasons that are no failure: what is left out for one of them is not meant to be sent at all."""
@@ -71,6 +79,11 @@ class LeftOut:
     named: tuple[tuple[str, str], ...] = ()
     failures: int = 0
     others: int = 0
+
+    @property
+    def first_failure(self) -> tuple[str, str]:
+        """Path and code of the first that is a failure; without a path if none is named."""
+        return next((one for one in self.named if one[1] not in BY_NATURE), ("", UNREADABLE))
 
 
 NOTHING = LeftOut()

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import overload
 
 from flyx.errors import LocalProtocolError
@@ -187,6 +188,11 @@ class Entries(Sequence[Entry]):
         stop, end = start + len(encoded), self._ends[index + 1]
         return self._paths[start:stop] == encoded and (stop == end or self._paths[stop] in b"/\0")
 
+    def part(self, index: int, offset: int) -> str:
+        """The part of a path that begins at `offset`, in bytes."""
+        start, end = self._ends[index] + offset, self._ends[index + 1]
+        return path_of_bytes(re.split(b"[/\0]", self._paths[start:end], maxsplit=1)[0])
+
     def path(self, index: int) -> str:
         """The path of an entry, not counted from the end."""
         path, _, _ = self._paths[self._ends[index] : self._ends[index + 1]].partition(b"\0")
@@ -302,6 +308,16 @@ class Manifest:
 def block_digest(block: bytes | bytearray | memoryview) -> bytes:
     """Return the SHA-256 of one block."""
     return hashlib.sha256(block).digest()
+
+
+@cache
+def _hole_block_digest() -> bytes:
+    return block_digest(bytes(BLOCK_SIZE))
+
+
+def hole_digest(length: int) -> bytes:
+    """Return the SHA-256 of a block of this length that is a hole: of zeros."""
+    return _hole_block_digest() if length == BLOCK_SIZE else block_digest(bytes(length))
 
 
 class RunningDigest:

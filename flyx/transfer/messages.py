@@ -4,10 +4,15 @@ Two ordered, reliable data channels. On `control`, once the two sides have paire
 one JSON object a message, at most MAX_CONTROL_SIZE bytes of UTF-8:
 
     type            from       fields
-    manifest_start  sender     manifest_id, entries, files, bytes, roots: how many there are of each
+    manifest_start  sender     manifest_id, entries, files, bytes, roots: how many there are of each; holes:
+                               how many of the bytes are in holes; failures, others: how much is left out
     roots           sender     names: the first parts of the paths, in order, in pieces
-    manifest        sender     first, entries: rows [path, kind, size, mode, mtime_us], in order, in pieces
+    manifest        sender     first, entries: rows [path, kind, size, mode, mtime_us], in order, in pieces; a
+                               hard_link has the index of its file in place of a size; targets: what the
+                               symbolic_links among them lead to, in order
+    absent          sender     entries: rows [path, code] of what is left out, in pieces
     manifest_end    sender
+    left_out        receiver   entries: rows [index, code] that the receiver goes without
     kept            receiver   files: rows [file, sha256], complete from an earlier try: not to be sent
     have            receiver   file, first, sha256: its blocks from `first` on, here from an earlier try; in
                                pieces that together are the beginning of the file
@@ -19,38 +24,40 @@ one JSON object a message, at most MAX_CONTROL_SIZE bytes of UTF-8:
     cancel          both       code, message: last message
     ping, pong      both       token: proof of life, and the round-trip time
 
+Paths and targets are strings; one that is no UTF-8, or not printable, is {"base64": …} of its bytes.
+
 On `data`, from the sender only: messages of one or more frames, no larger than the peer accepts. A frame is
 FRAME_HEADER (kind, file index, payload length, offset; network byte order) and its payload:
 
     DATA         bytes of the file at offset; in order, never across a block boundary, and at least
-                 SHORTEST_DATA of them unless they end their block
+                 frames.SHORTEST_DATA of them unless they end their block
     BLOCK_END    SHA-256 of the block that began at offset
+    HOLE         nothing: the block that begins at offset is zeros, and need not be stored
     FILE_END     the file's digest; offset is the file's size
     FILE_FAILED  a code from left_out.REASONS: this file cannot be completed
 
-Files come in the order of the manifest, directories and kept files have no frames. Data bytes for credit are
-the bytes of the data messages, headers included. Unknown fields are ignored, so that later versions can add
-some.
+Files come in the order of the manifest; directories, links, and files that are kept or left out have no
+frames. Data bytes for credit are the bytes of the data messages, headers included. Unknown fields are
+ignored, so that later versions can add some.
 
-`kept` and `have` come before the `accept` that covers their files, in the order of the manifest. Of a file
-that the receiver has blocks of, the sender reads the last of these: if its SHA-256 is the receiver's, it goes
-on after it (with FILE_END at once if that was the file's last), else it begins at offset 0, and the receiver
-drops what it had. FILE_END bears the digest over the receiver's block digests and the new ones.
+`left_out`, `kept` and `have` come before the `accept` that covers their entries, each in the order of the
+manifest; `left_out` also later, for what cannot be saved after all: instead of `saved`, or, if it is no file,
+before `complete`. Of a file that the receiver has blocks of, the sender reads the last of these: if its
+SHA-256 is the receiver's, it goes on after it (with FILE_END at once if that was the file's last), else it
+begins at offset 0, and the receiver drops what it had. FILE_END bears the digest over the receiver's block
+digests and the new ones.
 """
 
 from __future__ import annotations
 
 import json
-import struct
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from flyx.errors import LocalProtocolError, RemoteProtocolError
+from flyx.errors import RemoteProtocolError
 from flyx.transfer import disk
 from flyx.transfer.manifest import (
     DIGEST_SIZE,
@@ -62,17 +69,17 @@ from flyx.transfer.manifest import (
     Entry,
     EntryKind,
     Manifest,
+    can_be_on_disk,
+    path_bytes,
+    path_of_bytes,
 )
 
 MIN_MESSAGE_SIZE = 16_384
 """Bytes of a message that a peer must accept. Below 1,100 or so no DATA frame of SHORTEST_DATA fits, below
-6,400 not the row of the longest path (names.MAX_PATH_BYTES, each of which JSON may escape), nor the longest
-reason of a Cancel. So we take what every WebRTC stack accepts and RFC 8831 §6.6 has senders keep to, and no
-message of the control channel is longer: only those of the data channel grow with what the peer accepts."""
-
-MAX_DATA_SIZE = 262_144
-"""Bytes of a message of the data channel, even if the peer accepts more: longer ones are no faster, and one
-as long as all that may be read ahead would never be complete."""
+13,000 not the row of the longest path with the longest target (names.MAX_PATH_BYTES, MAX_TARGET_BYTES, each
+byte of which JSON may escape), nor the longest reason of a Cancel. So we take what every WebRTC stack accepts
+and RFC 8831 §6.6 has senders keep to, and no message of the control channel is longer: only those of the data
+channel grow with what the peer accepts."""
 
 MAX_CONTROL_SIZE = MIN_MESSAGE_SIZE
 """UTF-8 bytes in a control message."""
@@ -83,11 +90,11 @@ PIECE_ITEMS = 500
 DIGESTS_PER_MESSAGE = 200
 """Rows of Kept, or digests of Have, in one message: at most 77 bytes each."""
 
+LEFT_OUT_PER_MESSAGE = 200
+"""Rows of LeftOut in one message: at most 75 bytes each."""
+
 SAVED_PER_MESSAGE = 2_000
 """Indexes of Saved in one message: at most 7 bytes each."""
-
-SHORTEST_DATA = 1024
-"""Bytes in a DATA frame that does not end its block: shorter ones would cost more memory than they fill."""
 
 CONTROL_CHANNEL = "control"
 DATA_CHANNEL = "data"
@@ -95,18 +102,28 @@ DATA_CHANNEL = "data"
 Index = Annotated[int, Field(ge=0, le=MAX_ENTRIES)]
 Count = Annotated[int, Field(ge=0, le=MAX_TOTAL_SIZE)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Row = tuple[
-    Annotated[str, Field(max_length=4096)],
-    Literal["file", "directory"],
-    Annotated[int, Field(ge=0, le=MAX_FILE_SIZE)],
-    Annotated[int, Field(ge=0, le=0o777)],
-    Annotated[int, Field(ge=-MAX_MTIME_US, le=MAX_MTIME_US)],
-]
+Code = Annotated[str, Field(max_length=64, pattern=r"^[a-z_]+$")]
 
 
 class _Message(BaseModel):
     # strict: a peer that sends "5" for 5 or 1 for true is not speaking this protocol.
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class Raw(_Message):
+    """A path or target that is not shown as text."""
+
+    base64: Annotated[str, Field(max_length=4096)]
+
+
+Path = Annotated[str, Field(max_length=4096)] | Raw
+Row = tuple[
+    Path,
+    Literal["file", "directory", "symbolic_link", "hard_link"],
+    Annotated[int, Field(ge=0, le=MAX_FILE_SIZE)],
+    Annotated[int, Field(ge=0, le=0o777)],
+    Annotated[int, Field(ge=-MAX_MTIME_US, le=MAX_MTIME_US)],
+]
 
 
 class ManifestStart(_Message):
@@ -118,13 +135,16 @@ class ManifestStart(_Message):
     files: Index
     bytes: Count
     roots: Annotated[int, Field(ge=1, le=MAX_ROOTS)]
+    holes: Count = 0
+    failures: Count = 0
+    others: Count = 0
 
 
 class Roots(_Message):
     """The next roots: what a receiver must look for before it can promise that nothing is in the way."""
 
     type: Literal["roots"] = "roots"
-    names: Annotated[list[Annotated[str, Field(max_length=4096)]], Field(max_length=PIECE_ITEMS)]
+    names: Annotated[list[Path], Field(max_length=PIECE_ITEMS)]
 
 
 class ManifestPiece(_Message):
@@ -133,12 +153,27 @@ class ManifestPiece(_Message):
     type: Literal["manifest"] = "manifest"
     first: Index
     entries: Annotated[list[Row], Field(max_length=PIECE_ITEMS)]
+    targets: Annotated[list[Path], Field(max_length=PIECE_ITEMS)] = []
+
+
+class Absent(_Message):
+    """Paths that the sender leaves out, and why, as far as they are named."""
+
+    type: Literal["absent"] = "absent"
+    entries: Annotated[list[tuple[Path, Code]], Field(max_length=PIECE_ITEMS)]
 
 
 class ManifestEnd(_Message):
     """All entries have been told."""
 
     type: Literal["manifest_end"] = "manifest_end"
+
+
+class LeftOut(_Message):
+    """Entries that the receiver goes without, and why."""
+
+    type: Literal["left_out"] = "left_out"
+    entries: Annotated[list[tuple[Index, Code]], Field(min_length=1, max_length=PIECE_ITEMS)]
 
 
 class Kept(_Message):
@@ -198,7 +233,7 @@ class Cancel(_Message):
     """One side gives up, and why."""
 
     type: Literal["cancel"] = "cancel"
-    code: Annotated[str, Field(max_length=64, pattern=r"^[a-z_]+$")]
+    code: Code
     message: Annotated[str, Field(max_length=1000)]
 
 
@@ -220,7 +255,9 @@ ControlMessage = (
     ManifestStart
     | Roots
     | ManifestPiece
+    | Absent
     | ManifestEnd
+    | LeftOut
     | Kept
     | Have
     | Accept
@@ -275,12 +312,12 @@ _ENVELOPE = 100
 Item = TypeVar("Item")
 
 
-def _pieces(items: Sequence[Item], text_of: Callable[[Item], str]) -> Iterator[list[Item]]:
-    """Split roots or entries into pieces, each of which fits into one message with the JSON of its texts."""
+def _pieces(items: Sequence[Item], texts_of: Callable[[Item], Iterable[str]]) -> Iterator[list[Item]]:
+    """Split items into pieces, each of which fits into one message with the paths that it has."""
     piece: list[Item] = []
     room = MAX_CONTROL_SIZE - _ENVELOPE
     for item in items:
-        size = len(json.dumps(text_of(item), ensure_ascii=False).encode()) + _ROW_OVERHEAD
+        size = _ROW_OVERHEAD + sum(map(_path_size, texts_of(item)))
         if piece and (size > room or len(piece) == PIECE_ITEMS):
             yield piece
             piece = []
@@ -291,26 +328,69 @@ def _pieces(items: Sequence[Item], text_of: Callable[[Item], str]) -> Iterator[l
         yield piece
 
 
+def _path_size(path: str) -> int:
+    """Most bytes that a path takes in JSON."""
+    if path.isprintable():
+        return len(json.dumps(path, ensure_ascii=False).encode())
+    return len(path_bytes(path)) * 4 // 3 + 20
+
+
+def _path(path: str) -> Path:
+    """Return a path as it is told."""
+    return path if path.isprintable() else Raw(base64=b64encode(path_bytes(path)).decode())
+
+
+def path_told(path: Path) -> str:
+    """Return a path from what was told.
+
+    Raises:
+        RemoteProtocolError: it is none.
+    """
+    try:
+        text = path if isinstance(path, str) else path_of_bytes(b64decode(path.base64, validate=True))
+    except ValueError as error:
+        raise RemoteProtocolError(reason="a path that is not base64") from error
+    if not can_be_on_disk(text):
+        raise RemoteProtocolError(reason="a path that cannot be on a disk")
+    return text
+
+
 def manifest_messages(manifest: Manifest) -> Iterator[ControlMessage]:
-    """Yield the messages that tell a manifest: its start, roots, entries and end."""
+    """Yield the messages that tell a manifest: its start, roots, entries, what is left out, and its end."""
+    left_out = manifest.left_out
     yield ManifestStart(
         manifest_id=manifest.id,
         entries=len(manifest.entries),
         files=manifest.file_count,
         bytes=manifest.total_bytes,
         roots=len(manifest.roots),
+        holes=manifest.hole_bytes,
+        failures=left_out.failures,
+        others=left_out.others,
     )
-    for names in _pieces(manifest.roots, str):
-        yield Roots(names=names)
+    for names in _pieces(manifest.roots, lambda name: [name]):
+        yield Roots(names=list(map(_path, names)))
     first = 0
-    for entries in _pieces(manifest.entries, lambda entry: entry.path):
-        yield ManifestPiece(first=first, entries=[_row(entry) for entry in entries])
+    for entries in _pieces(manifest.entries, lambda entry: [entry.path, entry.target]):
+        targets = [_path(entry.target) for entry in entries if entry.kind is EntryKind.SYMBOLIC_LINK]
+        yield ManifestPiece(first=first, entries=[_row(entry) for entry in entries], targets=targets)
         first += len(entries)
+    for absent in _pieces(left_out.named, lambda one: [one[0], one[1]]):
+        yield Absent(entries=[(_path(path), code) for path, code in absent])
     yield ManifestEnd()
 
 
-def accept_messages(below: int, found: Sequence[disk.Kept | disk.Held]) -> Iterator[ControlMessage]:
-    """Yield the messages that accept entries: what of them is there already, then which may be sent."""
+def left_out_messages(entries: Sequence[tuple[int, str]]) -> Iterator[ControlMessage]:
+    """Yield the messages that tell which entries the receiver goes without."""
+    for first in range(0, len(entries), LEFT_OUT_PER_MESSAGE):
+        yield LeftOut(entries=list(entries[first : first + LEFT_OUT_PER_MESSAGE]))
+
+
+def accept_messages(
+    below: int, found: Sequence[disk.Kept | disk.Held], left_out: Sequence[tuple[int, str]]
+) -> Iterator[ControlMessage]:
+    """Yield the messages that accept entries: what is left out or there already, then which may be sent."""
+    yield from left_out_messages(left_out)
     rows: list[tuple[int, str]] = []
     for one in found:
         if isinstance(one, disk.Held) or len(rows) == DIGESTS_PER_MESSAGE:
@@ -334,135 +414,33 @@ def _have(held: disk.Held) -> Iterator[ControlMessage]:
 
 
 def _row(entry: Entry) -> Row:
-    kind: Literal["file", "directory"] = "file" if entry.kind is EntryKind.FILE else "directory"
-    return (entry.path, kind, entry.size, entry.mode, entry.mtime_us)
+    number = entry.same_as if entry.kind is EntryKind.HARD_LINK else entry.size
+    return (_path(entry.path), entry.kind.value, number, entry.mode, entry.mtime_us)
 
 
 def entries_of(piece: ManifestPiece) -> list[Entry]:
-    """Return the entries that a manifest message tells."""
-    return [
-        Entry(path, EntryKind(kind), size, mode, mtime_us)
-        for path, kind, size, mode, mtime_us in piece.entries
-    ]
-
-
-FRAME_HEADER = struct.Struct("!B3xIIQ")
-"""Kind, three reserved bytes (zero), file index, payload length, offset: 20 bytes."""
-
-
-class FrameKind(IntEnum):
-    """What a frame of the data channel carries."""
-
-    DATA = 1
-    BLOCK_END = 2
-    FILE_END = 3
-    FILE_FAILED = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame; the payload is a view into the message it came in."""
-
-    kind: FrameKind
-    file: int
-    offset: int
-    payload: memoryview
-
-
-_PAYLOAD_LIMITS = {
-    FrameKind.DATA: (1, 1 << 30),
-    FrameKind.BLOCK_END: (DIGEST_SIZE, DIGEST_SIZE),
-    FrameKind.FILE_END: (DIGEST_SIZE, DIGEST_SIZE),
-    FrameKind.FILE_FAILED: (1, 64),
-}
-
-
-def parse_frames_untrusted(message: bytes | str) -> list[Frame]:
-    """Split one message of the data channel into its frames.
+    """Return the entries that a manifest message tells.
 
     Raises:
-        RemoteProtocolError: it is text or empty, or a frame is cut short, unknown or of impossible length.
+        RemoteProtocolError: some of them cannot be.
     """
-    if isinstance(message, str) or not message:
-        raise RemoteProtocolError(reason="a data message without frames")
-    frames = []
-    view = memoryview(message)
-    position = 0
-    while position < len(view):
-        start = position + FRAME_HEADER.size
-        if start > len(view):
-            raise RemoteProtocolError(reason="a frame is cut short")
-        kind_value, file, length, offset = FRAME_HEADER.unpack_from(view, position)
-        position = start + length
-        try:
-            kind = FrameKind(kind_value)
-        except ValueError:
-            raise RemoteProtocolError(reason=f"unknown frame kind {kind_value}") from None
-        shortest, longest = _PAYLOAD_LIMITS[kind]
-        if position > len(view) or not shortest <= length <= longest:
-            raise RemoteProtocolError(reason=f"a frame of impossible length {length}")
-        frames.append(Frame(kind, file, offset, view[start:position]))
-    return frames
+    targets = iter(piece.targets)
+    entries = [_entry(row, targets) for row in piece.entries]
+    if next(targets, None) is not None:
+        raise RemoteProtocolError(reason="targets of more links than there are")
+    return entries
 
 
-class FramePacker:
-    """Packs frames into messages, so that many small files share one and large blocks fill each.
-
-    Call add() for each frame, flush() when nothing follows soon, and take from `messages`.
-    """
-
-    def __init__(self, max_message_size: int) -> None:
-        """Args:
-        max_message_size: bytes in a message that the peer accepts, headers included; MAX_DATA_SIZE is enough.
-
-        Raises:
-            LocalProtocolError: it is less than MIN_MESSAGE_SIZE, so that not all that we say would fit.
-        """
-        if max_message_size < MIN_MESSAGE_SIZE:
-            raise LocalProtocolError(reason=f"a peer was taken on that accepts {max_message_size} bytes only")
-        self._limit = min(max_message_size, MAX_DATA_SIZE)
-        self._pending: list[bytes | memoryview] = []
-        self._pending_size = 0
-        self.messages: deque[bytes] = deque()
-        # Bytes in `messages` and pending, headers included.
-        self.size = 0
-
-    def add(self, kind: FrameKind, file: int, offset: int, payload: bytes | memoryview) -> None:
-        """Append one frame; a DATA payload of any length is spread over as many frames as it needs."""
-        view = memoryview(payload)
-        if kind is FrameKind.DATA:
-            while len(view) > (room := self._room()):
-                if room < SHORTEST_DATA:
-                    self.flush()
-                    continue
-                self._append(kind, file, offset, view[:room])
-                view = view[room:]
-                offset += room
-            if not view:
-                return
-        elif len(view) > self._room():
-            self.flush()
-        self._append(kind, file, offset, view)
-
-    def flush(self) -> None:
-        """Make what is pending a message."""
-        if self._pending:
-            self.messages.append(b"".join(self._pending))
-            self._pending.clear()
-            self._pending_size = 0
-
-    def pop(self) -> bytes:
-        """Take the oldest message."""
-        message = self.messages.popleft()
-        self.size -= len(message)
-        return message
-
-    def _room(self) -> int:
-        return self._limit - self._pending_size - FRAME_HEADER.size
-
-    def _append(self, kind: FrameKind, file: int, offset: int, view: memoryview) -> None:
-        self._pending.append(FRAME_HEADER.pack(kind, file, len(view), offset))
-        self._pending.append(view)
-        size = FRAME_HEADER.size + len(view)
-        self._pending_size += size
-        self.size += size
+def _entry(row: Row, targets: Iterator[Path]) -> Entry:
+    path, kind_told, number, mode, mtime_us = row
+    kind = EntryKind(kind_told)
+    if kind is EntryKind.FILE:
+        return Entry(path_told(path), kind, number, mode, mtime_us)
+    if kind is EntryKind.HARD_LINK:
+        return Entry(path_told(path), kind, 0, mode, mtime_us, same_as=number)
+    if number:
+        raise RemoteProtocolError(reason="a directory or link with a size")
+    target = next(targets, None) if kind is EntryKind.SYMBOLIC_LINK else ""
+    if target is None:
+        raise RemoteProtocolError(reason="a symbolic link without a target")
+    return Entry(path_told(path), kind, 0, mode, mtime_us, target=path_told(target))

@@ -1,24 +1,34 @@
-"""The only judge of destination names: what a sender may call a file on a receiver's machine.
+"""The only judge of destination names: what a sender may call an entry on a receiver's machine.
 
-A name is refused if any system would take it for something else than one new file or directory below the
-base: a way out (`..`, absolute, a drive), a device (`CON`), another name than the one shown (trailing dots,
-bidirectional controls), the same file as another entry (case, Unicode form), or flyx's own state. The rules
-are the same on every system, so that what one receiver accepts all accept; only `<>:"|?*`, which are common
-in names on POSIX, are refused on Windows alone.
+Two questions, asked in this order:
 
-Senders ask too, before they offer anything. This module is pure: it never looks at a disk, and it trusts no
-other module to have checked anything.
+Could the name reach outside the output directory (absolute, `..`), or is it none at all? No sender of ours
+offers such a name: the transfer is refused.
+
+Can this receiver have it? That is for its filesystem to say (DiskNames), not for us to guess: which names it
+keeps as they are, and which two it takes for one. What it cannot have is left out, as is what could steer a
+terminal, or what lies where flyx keeps its own files; or, if the person says so (NamePolicy), it is kept or
+saved under a changed name. One entry never stops the others.
+
+This module is pure: it never looks at a disk, and it trusts no other module to have checked anything.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from functools import lru_cache
-from typing import NoReturn
+from collections.abc import Container, Iterator
+from enum import Enum
+from itertools import count
+from typing import Protocol
 
 from flyx.errors import UnsafeName
-from flyx.transfer.manifest import MAX_ENTRIES, Entries
+from flyx.transfer import left_out
+from flyx.transfer.manifest import (
+    can_be_on_disk,
+    path_bytes,
+    path_of_bytes,
+)
 
 STATE_DIRECTORY = ".flyx"
 """Where a receiver keeps its partial files, inside the output directory; no peer may name it.
@@ -27,34 +37,16 @@ Where another user has it, the receiver's has its user id after the name: `.flyx
 """
 
 MAX_PART_BYTES = 255
-"""UTF-8 bytes in one part: NAME_MAX of every common filesystem."""
+"""Bytes in one part of a name that we make: NAME_MAX of every common filesystem."""
 
 MAX_PATH_BYTES = 3072
-"""UTF-8 bytes in a path. PATH_MAX is 4096 on Linux; a quarter is left for the directory a person chose."""
+"""Bytes in a path. PATH_MAX is 4096 on Linux; a quarter is left for the directory a person chose."""
 
 MAX_DEPTH = 128
 """Parts in a path: far above real trees, far below what recursive tools (`rm -r`, backups) choke on."""
 
-_BIDI_CONTROLS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-_NONCHARACTERS = "\ufdd0-\ufdef" + "".join(
-    f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000)
-)
-_REFUSED_CHARACTERS = {
-    r"\\": "a backslash separates directories on Windows",
-    r"\0-\x1f\x7f-\x9f": "it has a control character",
-    _BIDI_CONTROLS: "it has a character that changes the direction of the text around it",
-    "\u2028\u2029": "it has a line separator",
-    "\ud800-\udfff": "it is not valid Unicode",
-    _NONCHARACTERS: "it has a code point that is not a character",
-}
-_REFUSED = re.compile("[" + "".join(_REFUSED_CHARACTERS) + "]")
-_REFUSED_ON_WINDOWS = re.compile(r'[<>:"|?*]')
-
-# At the start of any part, not only of the path: joined part by part, each would be a way out.
-_DRIVE = re.compile(r"(?:^|/)[A-Za-z]:")
-
-# Windows finds the device whatever the case, the extension, and the spaces between the two.
-_DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]) *(?:[.:]|$)", re.IGNORECASE)
+# What a terminal acts on, or what changes the direction or the lines of the text around it.
+_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 
 # What some filesystems skip when they compare names, and what NFKC case folding drops: Unicode's
 # Default_Ignorable_Code_Point. `.f\u200clyx` is `.flyx` on HFS+, as `.g\u200cit` was `.git` (CVE-2014-9390).
@@ -62,76 +54,118 @@ _IGNORABLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
 )
-_STATE_DIRECTORY = re.compile(rf"{re.escape(STATE_DIRECTORY)}(?:-[0-9]+)?", re.IGNORECASE)
+# With dots and blanks at the end, which Windows drops.
+_STATE_DIRECTORY = re.compile(rf"{re.escape(STATE_DIRECTORY)}(?:-[0-9a-f]+)?[. ]*", re.IGNORECASE)
 # The same as NTFS shortens it to 8.3 characters.
-_SHORT_STATE_DIRECTORY = re.compile(r"flyx(?:-[0-9]*)?~[0-9]+", re.IGNORECASE)
+_SHORT_STATE_DIRECTORY = re.compile(r"flyx(?:-[0-9a-f]*)?~[0-9]+", re.IGNORECASE)
+
+# What Windows, and what is made for it, cannot have in a name.
+_ODD = re.compile(r'[<>:"|?*\\]')
+
+# Windows finds the device whatever the case, the extension, and the spaces between the two.
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]) *(?:[.:]|$)", re.IGNORECASE)
 
 # The extension of a name: ".jpg", ".tar.gz"; not "." or ".bashrc", which are all name.
 _STEM_AND_EXTENSION = re.compile(r"(.+?)((?:\.tar)?\.\w{1,16})?", re.DOTALL)
 
 
-def check_path(path: str, *, windows: bool = False) -> tuple[str, ...]:
-    """Return the parts of a path that is safe to create below any base directory.
+class NamePolicy(Enum):
+    """What a receiver does about names that it cannot have, or that could steer a terminal."""
+
+    SKIP = "skip"
+    """Leave these entries out."""
+
+    KEEP = "keep"
+    """Take what could steer a terminal as it is, and leave out what cannot be had."""
+
+    SAFE = "safe"
+    """Save them under changed names."""
+
+
+class DiskNames(Protocol):
+    """What the filesystem of a receiver can have for names."""
+
+    def holds(self, name: str) -> bool:
+        """Whether it keeps a file of exactly this name."""
+
+    @property
+    def distinguishes_case(self) -> bool:
+        """Whether names that differ in case alone can be side by side."""
+
+    @property
+    def distinguishes_forms(self) -> bool:
+        """Whether names that differ in their Unicode normal form alone can be side by side."""
+
+
+def check_path(path: str) -> tuple[str, ...]:
+    """Return the parts of a path that stays below any base directory.
 
     Args:
         path: relative, joined by "/", as in an Entry.
-        windows: also refuse the characters that Windows cannot store.
 
     Raises:
         UnsafeName: with the path as its `name`, and the first rule that it breaks as its `reason`.
     """
-    reason = _fault_of_path(path, windows)
-    if reason is None:
-        parts = tuple(path.split("/"))
-        for part in parts:
-            reason = _fault_of_part(part)
-            if reason is not None:
-                break
-        else:
-            return parts
-    raise UnsafeName(name=path, reason=reason)
+    parts = tuple(path.split("/"))
+    if fault := _fault(path, parts):
+        raise UnsafeName(name=path, reason=fault)
+    return parts
 
 
-def _fault_of_path(path: str, windows: bool) -> str | None:
-    """The rules that need no parts."""
+def _fault(path: str, parts: tuple[str, ...]) -> str | None:
     if not path:
         return "it is empty"
-    # Most paths are plain ASCII, and are told so an order of magnitude faster than by the pattern.
-    plain = path.isascii() and path.isprintable() and "\\" not in path
-    if not plain and (refused := _REFUSED.search(path)):
-        return next(why for chars, why in _REFUSED_CHARACTERS.items() if re.match(f"[{chars}]", refused[0]))
+    if not can_be_on_disk(path):
+        return "it has a NUL, or half of a character"
     if path[0] == "/":
         return "it is an absolute path"
-    if ":" in path and _DRIVE.search(path):
-        return "a part of its path begins with a drive letter"
-    # A character has at most four bytes: most paths need no encoding to be found short enough.
-    if len(path) * 4 > MAX_PATH_BYTES and len(path.encode()) > MAX_PATH_BYTES:
-        return f"its path is longer than {MAX_PATH_BYTES} bytes"
-    if path.count("/") >= MAX_DEPTH:
-        return f"it is more than {MAX_DEPTH} directories deep"
-    if windows and (refused := _REFUSED_ON_WINDOWS.search(path)):
-        return f"Windows cannot store the character {refused[0]}"
-    return None
-
-
-# Entries share their directories, and often their names (index.html): most parts have been judged before.
-@lru_cache(maxsize=4096)
-def _fault_of_part(part: str) -> str | None:
-    if not part:
+    if "" in parts:
         return "a part of its path is empty"
-    if part in {".", ".."}:
-        return f'its path has a part "{part}"'
-    # Windows drops them, so that two names would be one file. A leading space is allowed: every system keeps
-    # it, it hides nothing, and people have such files.
-    if part[-1] in ". ":
-        return "a part of its path ends with a dot or a space"
-    if len(part) * 4 > MAX_PART_BYTES and len(part.encode()) > MAX_PART_BYTES:
-        return f"a part of its path is longer than {MAX_PART_BYTES} bytes"
-    if _DEVICE.match(part):
-        return "it is the name of a device on Windows"
-    if is_state_directory(part):
-        return f"{STATE_DIRECTORY} is where flyx keeps its own files"
+    if "." in parts or ".." in parts:
+        return f'its path has a part "{"." if "." in parts else ".."}"'
+    if is_too_long(path):
+        return f"its path is longer than {MAX_PATH_BYTES} bytes, or more than {MAX_DEPTH} directories deep"
     return None
+
+
+def is_too_long(path: str) -> bool:
+    """Whether no receiver takes a path, for its length or its depth."""
+    # A character has at most four bytes: most paths need no encoding to be found short enough.
+    too_long = len(path) * 4 > MAX_PATH_BYTES and len(path_bytes(path)) > MAX_PATH_BYTES
+    return too_long or path.count("/") >= MAX_DEPTH
+
+
+def link_stays_inside(path: str, target: str, roots: Container[str]) -> bool:
+    """Whether a symbolic link leads to something below one of the roots, wherever the roots are put.
+
+    Judged without a disk, as POSIX resolves a target. The link may dangle. What it leads to may be a link as
+    well: if each link of a transfer stays inside, no way through several of them leads out. That is why `..`
+    is good at the beginning only: there it leaves a directory of the transfer, later on perhaps a link. A "."
+    is the directory that it is in, so it is good anywhere, and counts for nothing.
+
+    Args:
+        path: of the link, as in an Entry; the directories in it are directories, not links.
+        target: what the link has for its target.
+        roots: the names of all roots of the transfer.
+    """
+    if not target or not can_be_on_disk(target) or len(path_bytes(target)) > MAX_TARGET_BYTES:
+        return False
+    parts = target.split("/")
+    if parts[-1] == "":
+        # One slash at the end says only that a directory is meant.
+        parts.pop()
+    if "" in parts:
+        # "/" at the beginning, or two.
+        return False
+    names = [part for part in parts if part != "."]
+    up = next((n for n, name in enumerate(names) if name != ".."), len(names))
+    if ".." in names[up:]:
+        return False
+    depth = path.count("/")
+    if up < depth:
+        return True
+    # At the top, where the roots are.
+    return up == depth and up < len(names) and names[up] in roots
 
 
 def is_state_directory(part: str) -> bool:
@@ -148,121 +182,61 @@ def fold(name: str) -> str:
 
     Unicode's canonical caseless match (Unicode 3.13, D145): NFD, full case folding, NFD. That covers APFS and
     HFS+ (normalising, caseless), ext4 and F2FS with casefold, NTFS and exFAT (caseless). NFKC would cover ZFS
-    with normalization=formKC as well, but would refuse pairs that people do have side by side, like `m2` and
-    `m²`, or full-width and plain letters in Japanese names; there the rename that never clobbers is the net.
+    with normalization=formKC as well; there the rename that never clobbers is the net.
     """
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
 
 
-class NameLedger:
-    """All names of one transfer: each is safe, and no two can meet on any filesystem.
+class NameJudge:
+    """Judges names one by one, by a receiver's filesystem and the person's wish."""
 
-    Add the entries in the order of the manifest. A refusal is final: the ledger is of no use after one.
+    def __init__(self, disk: DiskNames, policy: NamePolicy = NamePolicy.SKIP) -> None:
+        self._disk = disk
+        self.policy = policy
 
-    Memory: a dictionary item of two integers, 110 bytes, for each entry and for each directory that is named
-    only inside the paths of other entries; MAX_ENTRIES of both in all. Names are not kept: they are looked up
-    in the manifest. Work: by the length of each path, whatever there was before it.
-    """
+    def fault(self, name: str) -> str | None:
+        """Why this receiver cannot have an entry of this name: a code of left_out.py, or None."""
+        plain = name.isascii() and name.isprintable()
+        if not plain and self.policy is not NamePolicy.KEEP and _CONTROLS.search(name):
+            return left_out.CONTROLS
+        # Only what begins so can be one; most names are judged by their first letter.
+        if (not plain or name[0] in ".fF") and is_state_directory(name):
+            return left_out.STATE
+        return None if self._disk.holds(name) else left_out.NOT_HERE
 
-    def __init__(self, entries: Entries, *, windows: bool = False) -> None:
-        """Args:
-        entries: the manifest, which has each entry before the next one is added here.
-        windows: see check_path.
-        """
-        self._entries = entries
-        self._windows = windows
-        self._added = 0
-        # A name that is there, by _key: the index of an entry that has it in its path, and its flags. Two
-        # names that meet have one key. Others have one by chance (60 bits, not to be foreseen): then an
-        # entry is refused that need not be, once in millions of the largest transfers.
-        self._names: dict[int, int] = {}
-        # Neighbours in a manifest mostly share their directory: the path of the last one, and its key.
-        self._last_path = ""
-        self._last_key = _TOP
+    def are_one(self, name: str, other: str) -> bool:
+        """Whether the filesystem takes two names for one."""
+        if name == other or fold(name) != fold(other):
+            return name == other
+        if unicodedata.normalize("NFD", name) == unicodedata.normalize("NFD", other):
+            return not self._disk.distinguishes_forms
+        if name.casefold() == other.casefold():
+            return not self._disk.distinguishes_case
+        return not (self._disk.distinguishes_case or self._disk.distinguishes_forms)
 
-    def add(self, path: str, is_directory: bool) -> tuple[str, ...]:
-        """Check one entry's path against the rules and against all entries before it; return its parts.
-
-        Raises:
-            UnsafeName: it breaks a rule of check_path, is listed twice, cannot be told from an earlier name,
-                or uses a file as a directory.
-        """
-        parts = check_path(path, windows=self._windows)
-        key = _key(self._directory_above(path, parts), parts[-1])
-        there = self._names.get(key)
-        if there is None:
-            self._put(key, _LISTED | (_DIRECTORY if is_directory else 0), path)
-        else:
-            offset = len(path.encode()) - len(parts[-1].encode())
-            if there & _FLAGS != _DIRECTORY or not is_directory or not self._is_at(offset, parts[-1], there):
-                self._refuse(path, parts, there, is_directory)
-            self._names[key] = self._added << _FLAG_BITS | _LISTED | _DIRECTORY
-        self._added += 1
-        return parts
-
-    def listed(self, directory: tuple[str, ...]) -> int | None:
-        """Return the index of a directory's own entry; None if it is only named in paths, or not at all."""
-        key = _TOP
-        for part in directory:
-            key = _key(key, part)
-        there = self._names.get(key, 0)
-        return there >> _FLAG_BITS if there & _FLAGS == _LISTED | _DIRECTORY else None
-
-    def _directory_above(self, path: str, parts: tuple[str, ...]) -> int:
-        """Return the key of the directory that an entry is in; take note of those that are new."""
-        above = path[: -len(parts[-1]) - 1]
-        if above != self._last_path:
-            key, offset = _TOP, 0
-            for depth, part in enumerate(parts[:-1], 1):
-                key = _key(key, part)
-                there = self._names.get(key)
-                if there is None:
-                    self._put(key, _DIRECTORY, path)
-                elif not there & _DIRECTORY or not self._is_at(offset, part, there):
-                    self._refuse(path, parts[:depth], there, is_directory=True)
-                offset += len(part.encode()) + 1
-            self._last_path, self._last_key = above, key
-        return self._last_key if above else _TOP
-
-    def _put(self, key: int, flags: int, path: str) -> None:
-        if len(self._names) >= MAX_ENTRIES:
-            raise UnsafeName(name=path, reason="there are too many directories")
-        self._names[key] = self._added << _FLAG_BITS | flags
-
-    def _is_at(self, offset: int, name: str, there: int) -> bool:
-        """Whether a name that is there is spelled exactly so; the names above it have been found to be."""
-        return self._entries.has_part(there >> _FLAG_BITS, offset, name)
-
-    def _refuse(self, path: str, parts: tuple[str, ...], there: int, is_directory: bool) -> NoReturn:
-        """Refuse a path, of which these first parts meet with what is there."""
-        name = parts[-1]
-        there_name = self._entries.path(there >> _FLAG_BITS).split("/")[: len(parts)][-1]
-        if there_name != name:
-            reason = f"some systems cannot tell {name} from {there_name}"
-        elif bool(there & _DIRECTORY) != is_directory:
-            reason = f"{name} would be both a file and a directory"
-        else:
-            reason = "it is listed twice"
-        raise UnsafeName(name=path, reason=reason)
+    def changed(self, name: str, *, is_directory: bool) -> Iterator[str]:
+        """Yield names that this receiver can have in place of one that it cannot, the most alike first."""
+        safe = _CONTROLS.sub("_", _ODD.sub("_", _without_halves(name)))
+        # What ends with a dot or a blank is one of those that Windows drops.
+        bare = safe.rstrip(". ")
+        safe = bare + "_" * (len(safe) - len(bare))
+        if _DEVICE.match(safe) or is_state_directory(safe):
+            safe = f"_{safe}"
+        safe = shortened(safe, is_directory=is_directory)
+        for candidate in (safe, *(numbered(safe, n, is_directory=is_directory) for n in range(1, 100))):
+            if self.fault(candidate) is None:
+                yield candidate
+        # Filesystems that keep no long names (eCryptfs: 143 bytes), or no letters but ASCII.
+        short = re.sub("[^A-Za-z0-9._-]", "_", safe)[:64].rstrip(".") or "_"
+        for n in count(1):
+            yield numbered(short, n, is_directory=is_directory)
 
 
-_TOP = 0
-# What is known of a name, below the index of an entry that has it.
-_FLAG_BITS = 2
-_DIRECTORY = 1
-_LISTED = 2  # has an entry of its own
-_FLAGS = _DIRECTORY | _LISTED
-
-
-def _key(above: int, name: str) -> int:
-    """What all names have in common that can meet in the directory with the key `above`.
-
-    The hash of a string depends on a secret of the process, so no sender can aim at one. 60 bits are all that
-    an integer of 32 bytes holds.
-    """
-    return hash((above, fold(name))) & (1 << 60) - 1
+def _without_halves(name: str) -> str:
+    """Return a name whose bytes that are no UTF-8 have become underscores."""
+    return path_bytes(name).decode(errors="replace").replace("\ufffd", "_")
 
 
 def numbered(name: str, n: int, *, is_directory: bool = False) -> str:
@@ -271,13 +245,29 @@ def numbered(name: str, n: int, *, is_directory: bool = False) -> str:
     A directory has no extension: "v1.2 (1)". A name that would be over-long loses the end of its stem. The
     variant of a safe name is safe.
     """
-    stem, extension = name, ""
+    stem, extension = _split(name, is_directory)
+    return _cut(stem, f" ({n}){extension}")
+
+
+def shortened(name: str, *, is_directory: bool = False) -> str:
+    """Return a name that has at most MAX_PART_BYTES: the end of its stem is lost first."""
+    if len(path_bytes(name)) <= MAX_PART_BYTES:
+        return name
+    return _cut(*_split(name, is_directory))
+
+
+def _split(name: str, is_directory: bool) -> tuple[str, str]:
     if not is_directory and (match := _STEM_AND_EXTENSION.fullmatch(name)):
-        stem, extension = match[1], match[2] or ""
-    ending = f" ({n}){extension}"
-    room = MAX_PART_BYTES - len(ending.encode())
+        return match[1], match[2] or ""
+    return name, ""
+
+
+def _cut(stem: str, ending: str) -> str:
+    room = MAX_PART_BYTES - len(path_bytes(ending))
+    encoded = path_bytes(stem)
+    if len(encoded) <= room:
+        return stem + ending
     # A character cut in half goes; so does what was joined to a character that is no longer there.
-    shortened = stem.encode()[:room].decode(errors="ignore")
-    if shortened != stem:
-        shortened = shortened.rstrip(" \u200d")
-    return shortened + ending
+    while encoded[room] & 0xC0 == 0x80:
+        room -= 1
+    return path_of_bytes(encoded[:room]).rstrip(" \u200d") + ending

@@ -24,6 +24,7 @@ from flyx.transfer.disk import (
     DiscardFile,
     EntriesPlanned,
     FileDiscarded,
+    FileRefused,
     FileRestarted,
     FileSaved,
     FinishFile,
@@ -40,8 +41,9 @@ from flyx.transfer.disk import (
     TreePlanned,
     Unfinished,
 )
+from flyx.transfer.frames import Frame, FrameKind, parse_frames_untrusted
 from flyx.transfer.inbox import FileInbox
-from flyx.transfer.left_out import REASONS
+from flyx.transfer.left_out import MAX_TOLD, REASONS, UNREADABLE, LeftOut
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
     DIGEST_SIZE,
@@ -52,21 +54,21 @@ from flyx.transfer.manifest import (
     EntryKind,
     Manifest,
     TransferDigest,
+    path_bytes,
 )
 from flyx.transfer.messages import (
+    Absent,
     Complete,
     ControlMessage,
     Credit,
     Done,
-    Frame,
-    FrameKind,
     ManifestEnd,
     ManifestPiece,
     ManifestStart,
     Roots,
     Saved,
 )
-from flyx.transfer.session import Failed, FileLost, RoundTrip, Session
+from flyx.transfer.session import EntryLeftOut, Failed, RoundTrip, Session
 
 WINDOW = 16 * BLOCK_SIZE
 """Data bytes that the sender may have under way: 1 Gbit/s over 130 ms, and a few blocks for the disk."""
@@ -89,6 +91,8 @@ class Offered:
 @dataclass(frozen=True, slots=True)
 class ManifestReceived:
     """The whole manifest is here and planned. If `question` is set, ask the person and call answer().
+
+    What of it is left out is told by an EntryLeftOut each when it is accepted.
 
     Attributes:
         kept_files: how many are complete from an earlier try.
@@ -129,7 +133,7 @@ class Received:
 
 
 ReceiverEvent = (
-    RoundTrip | Offered | UnfinishedFound | ManifestReceived | FileReceived | FileLost | Received | Failed
+    RoundTrip | Offered | UnfinishedFound | ManifestReceived | FileReceived | EntryLeftOut | Received | Failed
 )
 
 
@@ -182,6 +186,10 @@ class Receiver(Session):
         self._kept_files = 0
         self._found_bytes = 0
         self._changed: list[int] = []
+        # What is left out of the entries that are not accepted yet, and why.
+        self._left_out: list[tuple[int, str]] = []
+        # What the sender says that it leaves out: those that it names.
+        self._absent: list[tuple[str, str]] = []
         # Messages that accept entries, made one by one.
         self._telling: Iterator[ControlMessage] = iter(())
         # Nothing existed under any root, so entries can be accepted before all are known.
@@ -197,12 +205,14 @@ class Receiver(Session):
         self._finishing: deque[tuple[int, bytes]] = deque()
         self._saved_files = 0
         self._saved_bytes = 0
-        self._lost_files = 0
+        # Files that will not come, or could not be saved; bytes of those left out from the start.
+        self._missing_files = 0
+        self._unwanted_bytes = 0
 
     @property
     def expected_bytes(self) -> int:
-        """File bytes in the whole transfer, by the sender's first word; 0 before it."""
-        return self._start_message.bytes if self._start_message else 0
+        """File bytes that we will have in the end, as far as is known; 0 before the sender's first word."""
+        return self._start_message.bytes - self._unwanted_bytes if self._start_message else 0
 
     @property
     def accepted(self) -> str | None:
@@ -223,7 +233,7 @@ class Receiver(Session):
             self._data_received += len(message)
             if self._data_received > self._granted:
                 raise RemoteProtocolError(reason="more data than there was credit for")
-            for frame in messages.parse_frames_untrusted(message):
+            for frame in parse_frames_untrusted(message):
                 self._take(frame)
         except (RemoteProtocolError, CorruptData) as error:
             self.cancel(error)
@@ -237,10 +247,15 @@ class Receiver(Session):
         if self._ended:
             return
         saved: list[int] = []
+        refused: list[tuple[int, str]] = []
         for outcome in outcomes:
-            self._settle(outcome, saved)
+            self._settle(outcome, saved, refused)
+        self._outgoing.extend(messages.left_out_messages(refused))
         for first in range(0, len(saved), messages.SAVED_PER_MESSAGE):
             self._outgoing.append(Saved(files=saved[first : first + messages.SAVED_PER_MESSAGE]))
+        if self._state is _State.CONFIRMING:
+            digest = self._transfer_digest.value().hex()
+            self._outgoing.append(Complete(files=self._saved_files, bytes=self._saved_bytes, sha256=digest))
         self._proceed()
 
     def answer(self, accepted: bool) -> None:
@@ -302,9 +317,11 @@ class Receiver(Session):
                 self._start_message = message
                 self._emit(Offered(message.files, message.bytes))
             case Roots(names=names) if self._state is _State.LISTING:
-                self._take_roots(names)
+                self._take_roots(list(map(messages.path_told, names)))
             case ManifestPiece() if self._state is _State.LISTING:
                 self._take_piece(message)
+            case Absent(entries=absent) if self._state is _State.LISTING:
+                self._take_absent([(messages.path_told(path), code) for path, code in absent])
             case ManifestEnd() if self._state is _State.LISTING:
                 self._end_manifest()
                 self._proceed()
@@ -315,12 +332,15 @@ class Receiver(Session):
         start = self._start_message
         if start is None or len(self._roots) + len(names) > start.roots:
             raise RemoteProtocolError(reason="roots that were not announced")
-        self._roots_size += sum(len(name.encode()) for name in names)
+        self._roots_size += sum(len(path_bytes(name)) for name in names)
         if self._roots_size > MAX_ROOTS_SIZE:
             raise RemoteProtocolError(reason="roots that are too long in all")
         self._roots += names
         if len(self._roots) == start.roots:
-            self._operations.append(PlanTree(tuple(self._roots), start.bytes, start.manifest_id))
+            if start.holes > start.bytes:
+                raise RemoteProtocolError(reason="more bytes in holes than in all")
+            plan = PlanTree(tuple(self._roots), start.bytes, start.manifest_id, hole_bytes=start.holes)
+            self._operations.append(plan)
 
     def _take_piece(self, piece: ManifestPiece) -> None:
         start = self._start_message
@@ -335,11 +355,13 @@ class Receiver(Session):
     def _take_entry(self, entry: Entry, start: ManifestStart) -> None:
         """Keep an entry, if the manifest with it is still one that can be."""
         entries = self._entries
-        if entry.kind is EntryKind.DIRECTORY and entry.size:
-            raise RemoteProtocolError(reason="a directory with a size")
+        if entry.kind is EntryKind.HARD_LINK and not (
+            entry.same_as < len(entries) and entries.kind(entry.same_as) is EntryKind.FILE
+        ):
+            raise RemoteProtocolError(reason="a hard link to what is no file before it")
         if entries.total_bytes + entry.size > start.bytes:
             raise RemoteProtocolError(reason="more bytes than were announced")
-        if entries.paths_size + len(entry.path.encode()) > MAX_PATHS_SIZE:
+        if entries.paths_size + len(path_bytes(entry.path)) + len(path_bytes(entry.target)) > MAX_PATHS_SIZE:
             raise RemoteProtocolError(reason="paths that are too long in all")
         roots = len(entries.roots)
         entries.append(entry)
@@ -359,13 +381,20 @@ class Receiver(Session):
         start = self._start_message
         if start is None or len(self._roots) != start.roots:
             raise RemoteProtocolError(reason="an end before the roots")
-        manifest = Manifest(self._entries)
+        absent = LeftOut(tuple(self._absent), start.failures, start.others)
+        manifest = Manifest(self._entries, hole_bytes=start.holes, left_out=absent)
         announced = (start.manifest_id, start.files, start.bytes, start.entries)
         counted = (manifest.id, manifest.file_count, manifest.total_bytes, len(manifest.entries))
         if announced != counted or manifest.roots != tuple(self._roots):
             raise RemoteProtocolError(reason="the manifest is not the one announced")
         self.manifest = manifest
         self._state = _State.PLANNING
+
+    def _take_absent(self, absent: list[tuple[str, str]]) -> None:
+        start = self._start_message
+        if start is None or len(self._absent) + len(absent) > min(MAX_TOLD, start.failures + start.others):
+            raise RemoteProtocolError(reason="more is left out than was announced")
+        self._absent += absent
 
     # Decisions that follow from what is planned, accepted and saved.
 
@@ -384,7 +413,7 @@ class Receiver(Session):
                 self._state = _State.ASKING
             else:
                 self._accept()
-        if self._state is _State.RECEIVING and self._saved_files + self._lost_files == manifest.file_count:
+        if self._state is _State.RECEIVING and self._saved_files + self._missing_files == manifest.file_count:
             self._state = _State.FINISHING
             self._operations.append(FinishTree())
 
@@ -397,11 +426,22 @@ class Receiver(Session):
         if self._planned > self._accepted:
             self._accepted = self._planned
             found, self._found = self._found, []
+            left_out, self._left_out = self._left_out, []
+            for index, code in left_out:
+                self._go_without(index, code)
             for one in found:
                 self._resume(one)
-            told = messages.accept_messages(self._accepted, found)
+            told = messages.accept_messages(self._accepted, found, left_out)
             self._telling = itertools.chain(self._telling, told)
             self._grant_credit()
+
+    def _go_without(self, index: int, code: str) -> None:
+        """An entry is left out from the start."""
+        if self._entries.kind(index) is EntryKind.FILE:
+            self._inbox.absent.add(index)
+            self._missing_files += 1
+            self._unwanted_bytes += self._entries[index].size
+        self._emit(EntryLeftOut(index, code))
 
     def _resume(self, found: Kept | Held) -> None:
         """Count what is here from an earlier try."""
@@ -411,7 +451,7 @@ class Receiver(Session):
         if isinstance(found, Held):
             self._inbox.hold(found)
             return
-        self._inbox.kept.add(file)
+        self._inbox.absent.add(file)
         self._transfer_digest.keep(file, found.digest)
         self._saved_files += 1
         self._saved_bytes += size
@@ -437,41 +477,52 @@ class Receiver(Session):
                 self._held += len(frame.payload)
             case FrameKind.BLOCK_END:
                 self._operations.append(inbox.block_end(frame))
+            case FrameKind.HOLE:
+                dropped, write = inbox.hole(frame)
+                if dropped:
+                    self.bytes_written -= dropped
+                    self._operations.append(RestartFile(frame.file))
+                self._operations.append(write)
             case FrameKind.FILE_END:
                 self._finishing.append((frame.file, inbox.file_end(frame)))
                 self._operations.append(FinishFile(frame.file))
             case FrameKind.FILE_FAILED:
                 self._held -= inbox.abandon(frame)
                 code = bytes(frame.payload).decode("ascii", "replace")
-                self._emit(FileLost(frame.file, code if code in REASONS else "file_unreadable"))
+                self._emit(EntryLeftOut(frame.file, code if code in REASONS else UNREADABLE))
                 self._operations.append(DiscardFile(frame.file))
 
-    def _settle(self, outcome: Outcome, saved: list[int]) -> None:
+    def _settle(self, outcome: Outcome, saved: list[int], refused: list[tuple[int, str]]) -> None:
         match outcome:
             case TreePlanned(fresh=fresh, unfinished=unfinished):
                 self._early = fresh
                 if unfinished:
                     self._emit(UnfinishedFound(unfinished))
-            case EntriesPlanned(below=below, found=found):
+            case EntriesPlanned(below=below, found=found, left_out=left_out):
                 self._planned = below
                 self._find(found)
+                self._left_out += left_out
             case FileRestarted():
                 pass
-            case BlockWritten(length=length):
-                self._held -= length
+            case BlockWritten(length=length, hole=hole):
+                self._held -= 0 if hole else length
                 self.bytes_written += length
                 self._grant_credit()
             case FileSaved(file=file, path=path):
                 self._save(file, path)
                 saved.append(file)
+            case FileRefused(file=file, code=code):
+                self._next_finished(file)
+                self._missing_files += 1
+                self._emit(EntryLeftOut(file, code))
+                refused.append((file, code))
             case FileDiscarded():
-                self._lost_files += 1
-            case TreeFinished():
+                self._missing_files += 1
+            case TreeFinished(left_out=left_out):
                 self._state = _State.CONFIRMING
-                digest = self._transfer_digest.value().hex()
-                self._outgoing.append(
-                    Complete(files=self._saved_files, bytes=self._saved_bytes, sha256=digest)
-                )
+                refused += left_out
+                for index, code in left_out:
+                    self._emit(EntryLeftOut(index, code))
             case OperationFailed(error=error):
                 self.cancel(error)
 
@@ -484,10 +535,15 @@ class Receiver(Session):
             self._kept_files += isinstance(one, Kept)
             self._found_bytes += _size(one, self._entries[one.file])
 
-    def _save(self, file: int, path: str) -> None:
+    def _next_finished(self, file: int) -> bytes:
+        """Return the digest of the file that the disk has finished next."""
         expected, digest = self._finishing.popleft()
         if expected != file:
             raise LocalProtocolError(reason="files finished out of order")
+        return digest
+
+    def _save(self, file: int, path: str) -> None:
+        digest = self._next_finished(file)
         self._transfer_digest.add(file, digest)
         self._saved_files += 1
         self._saved_bytes += self._entries[file].size

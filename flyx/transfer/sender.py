@@ -22,6 +22,7 @@ from enum import Enum, auto
 from flyx.errors import LocalProtocolError, RemoteProtocolError
 from flyx.transfer import messages
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
+from flyx.transfer.frames import FrameKind, FramePacker
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
     DIGEST_SIZE,
@@ -38,13 +39,12 @@ from flyx.transfer.messages import (
     ControlMessage,
     Credit,
     Done,
-    FrameKind,
-    FramePacker,
     Have,
     Kept,
+    LeftOut,
     Saved,
 )
-from flyx.transfer.session import Failed, FileLost, RoundTrip, Session
+from flyx.transfer.session import EntryLeftOut, Failed, RoundTrip, Session
 
 READ_AHEAD = 4 * BLOCK_SIZE
 """Bytes that may be read and packed before they are sent: the disk stays ahead of the wire."""
@@ -78,14 +78,14 @@ class FileConfirmed:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The receiver has everything that could be read, and has confirmed its digest (hex)."""
+    """The receiver has everything that is not left out, and has confirmed its digest (hex)."""
 
     files: int
     bytes: int
     sha256: str
 
 
-SenderEvent = RoundTrip | Accepted | Resumed | FileConfirmed | FileLost | Delivered | Failed
+SenderEvent = RoundTrip | Accepted | Resumed | FileConfirmed | EntryLeftOut | Delivered | Failed
 
 
 class _State(Enum):
@@ -93,6 +93,11 @@ class _State(Enum):
     OFFERING = auto()
     SENDING = auto()
     DELIVERED = auto()
+
+
+# What has become of an entry at the receiver.
+_HAS = 1
+_GOES_WITHOUT = 2
 
 
 class Sender(Session):
@@ -127,8 +132,10 @@ class Sender(Session):
         self._file_digest = RunningDigest()
         # What the receiver must confirm in the end.
         self._transfer_digest = TransferDigest()
-        self._sent_files = 0
-        self._sent_file_bytes = 0
+        self._delivered_files = 0
+        self._delivered_bytes = 0
+        # Files that are packed, and their digests, until all before them have been saved or left out.
+        self._packed: deque[tuple[int, bytes]] = deque()
         # Digests of the blocks that the receiver has of a file, until the last of them has been compared.
         self._have: dict[int, bytearray] = {}
         # The last file of which it has told something, and how much it has told since the last accept.
@@ -137,9 +144,13 @@ class Sender(Session):
         self._resumed_bytes = 0
         # File bytes that it can have at most: those told and those packed, of lost files as well.
         self._packed_bytes = 0
+        # Files that could not be read as they were offered.
         self._lost: set[int] = set()
-        # By file: whether the receiver has it.
-        self._confirmed = bytearray(len(manifest.entries))
+        # By entry: whether the receiver has it, or goes without it.
+        self._ends = bytearray(len(manifest.entries))
+        # The last entry that it goes without from the start, and the bytes of all.
+        self._gone_without = -1
+        self._unwanted_bytes = 0
         # Data bytes sent, and how many may be.
         self._data_sent = 0
         self._credit = 0
@@ -214,6 +225,11 @@ class Sender(Session):
         return self._events.popleft() if self._events else None
 
     @property
+    def expected_bytes(self) -> int:
+        """File bytes that the receiver will have in the end, as far as is known."""
+        return self.manifest.total_bytes - self._unwanted_bytes
+
+    @property
     def lost(self) -> frozenset[int]:
         """Files that could not be read as they were offered."""
         return frozenset(self._lost)
@@ -230,6 +246,9 @@ class Sender(Session):
                     self._keep(file, bytes.fromhex(sha256))
             case Have():
                 self._hold(message)
+            case LeftOut(entries=entries):
+                for index, code in entries:
+                    self._go_without(index, code)
             case Accept(below=below):
                 self._accept(below)
             case Credit(bytes=credit, written=written):
@@ -247,9 +266,9 @@ class Sender(Session):
     def _keep(self, file: int, digest: bytes) -> None:
         size = self._tell(file, after=self._told).size
         self._transfer_digest.keep(file, digest)
-        self._confirmed[file] = True
-        self._sent_files += 1
-        self._sent_file_bytes += size
+        self._ends[file] = _HAS
+        self._delivered_files += 1
+        self._delivered_bytes += size
         self._packed_bytes += size
         self._resumed_files += 1
         self._resumed_bytes += size
@@ -272,13 +291,13 @@ class Sender(Session):
         entries = self.manifest.entries
         if not max(self._accepted, after + 1) <= file < len(entries):
             raise RemoteProtocolError(reason="it has something of a file out of place")
-        if entries[file].kind is not EntryKind.FILE:
-            raise RemoteProtocolError(reason="it has something of a file that is none")
+        if entries.kind(file) is not EntryKind.FILE or self._ends[file]:
+            raise RemoteProtocolError(reason="it has something of a file that is none, or that it leaves out")
         self._told = file
         return entries[file]
 
     def _accept(self, below: int) -> None:
-        if not max(self._accepted, self._told + 1) <= below <= len(self.manifest.entries):
+        if not max(self._accepted, self._told + 1, self._gone_without + 1) <= below <= len(self._ends):
             raise RemoteProtocolError(reason="entries accepted that were not offered")
         if self._state is _State.OFFERING:
             self._state = _State.SENDING
@@ -287,16 +306,48 @@ class Sender(Session):
             self._emit(Resumed(self._resumed_files, self._resumed_bytes))
             self._resumed_bytes = self._resumed_files = 0
             for file in range(self._accepted, below):
-                if self._confirmed[file]:
+                if self._ends[file] == _HAS:
                     self._emit(FileConfirmed(file))
         self._accepted = below
 
+    def _go_without(self, index: int, code: str) -> None:
+        """The receiver leaves an entry out: from the start, or because it cannot be saved after all."""
+        entries = self.manifest.entries
+        if index >= len(entries) or self._ends[index]:
+            raise RemoteProtocolError(reason="it leaves out what is not there")
+        if index >= self._accepted:
+            if index <= self._gone_without:
+                raise RemoteProtocolError(reason="it leaves out entries out of order")
+            self._gone_without = index
+            self._unwanted_bytes += entries[index].size
+        elif entries.kind(index) is EntryKind.FILE and not self._is_sent(index):
+            raise RemoteProtocolError(reason="it leaves out a file that was not sent")
+        self._ends[index] = _GOES_WITHOUT
+        self._emit(EntryLeftOut(index, code))
+        self._settle_digests()
+
     def _confirm(self, files: list[int]) -> None:
+        entries = self.manifest.entries
         for file in files:
-            if file >= self._packed_below() or self._confirmed[file] or file in self._lost:
+            if not self._is_sent(file) or self._ends[file]:
                 raise RemoteProtocolError(reason="a file confirmed that was not sent")
-            self._confirmed[file] = True
+            self._ends[file] = _HAS
+            self._delivered_files += 1
+            self._delivered_bytes += entries[file].size
             self._emit(FileConfirmed(file))
+        self._settle_digests()
+
+    def _is_sent(self, file: int) -> bool:
+        """Whether a file has been packed whole."""
+        is_file = file < len(self._ends) and self.manifest.entries.kind(file) is EntryKind.FILE
+        return is_file and file < self._packed_below() and file not in self._lost
+
+    def _settle_digests(self) -> None:
+        """Count the digests of the files that were saved, in order, up to the first of unknown fate."""
+        while self._packed and (end := self._ends[self._packed[0][0]]):
+            file, digest = self._packed.popleft()
+            if end == _HAS:
+                self._transfer_digest.add(file, digest)
 
     def _packed_below(self) -> int:
         """Files below this index have been packed whole."""
@@ -307,7 +358,9 @@ class Sender(Session):
             raise RemoteProtocolError(reason="complete before the end")
         if self._requested or self._packer.size or self._next_request() is not None:
             raise RemoteProtocolError(reason="complete before everything was sent")
-        ours = (self._sent_files, self._sent_file_bytes, self._transfer_digest.value().hex())
+        if self._packed:
+            raise RemoteProtocolError(reason="complete before it has said what became of everything")
+        ours = (self._delivered_files, self._delivered_bytes, self._transfer_digest.value().hex())
         if (message.files, message.bytes, message.sha256) != ours:
             raise RemoteProtocolError(reason="it confirmed other bytes than those sent")
         self._state = _State.DELIVERED
@@ -325,7 +378,7 @@ class Sender(Session):
         while self._reading_file < self._accepted:
             file = self._reading_file
             entry = entries[file]
-            if entry.kind is EntryKind.FILE and file not in self._lost and not self._confirmed[file]:
+            if entry.kind is EntryKind.FILE and file not in self._lost and not self._ends[file]:
                 offset = self._reading_offset
                 if offset == 0 and (digests := self._have.get(file)):
                     offset = (len(digests) // DIGEST_SIZE - 1) * BLOCK_SIZE
@@ -348,18 +401,20 @@ class Sender(Session):
                 self._reading_file, self._reading_offset = file, 0
                 return
             self._file_digest.add(digests)
+        elif block.hole:
+            self._packer.add(FrameKind.HOLE, file, offset, b"")
+            self._file_digest.add(block.digest)
+            self._packed_bytes += block.request.length
         elif block.data:
             self._packer.add(FrameKind.DATA, file, offset, block.data)
             self._packer.add(FrameKind.BLOCK_END, file, offset, block.digest)
             self._file_digest.add(block.digest)
             self._packed_bytes += len(block.data)
-        end = offset + len(block.data)
+        end = offset + block.request.length
         if end == self.manifest.entries[file].size:
             digest = self._file_digest.value()
             self._packer.add(FrameKind.FILE_END, file, end, digest)
-            self._transfer_digest.add(file, digest)
-            self._sent_files += 1
-            self._sent_file_bytes += end
+            self._packed.append((file, digest))
             self._file_digest = RunningDigest()
 
     def _lose(self, result: BlockFailed) -> None:
@@ -370,4 +425,4 @@ class Sender(Session):
         self._have.pop(file, None)
         self._file_digest = RunningDigest()
         self._packer.add(FrameKind.FILE_FAILED, file, result.request.offset, result.code.encode())
-        self._emit(FileLost(file, result.code))
+        self._emit(EntryLeftOut(file, result.code))

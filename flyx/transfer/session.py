@@ -57,10 +57,10 @@ class RoundTrip:
 
 
 @dataclass(frozen=True, slots=True)
-class FileLost:
-    """The sender cannot deliver this file. `code` is from left_out.REASONS."""
+class EntryLeftOut:
+    """The receiver will not have this entry of the manifest. `code` says why: see left_out.reason()."""
 
-    file: int
+    index: int
     code: str
 
 

@@ -14,7 +14,7 @@ from flyx.errors import CorruptData, FlyxError, LocalProtocolError, RemoteProtoc
 from flyx.transfer import messages
 from flyx.transfer.disk import BlockRead, PlanEntries
 from flyx.transfer.manifest import BLOCK_SIZE, Manifest, RunningDigest, block_digest
-from flyx.transfer.messages import FRAME_HEADER, FrameKind
+from flyx.transfer.frames import FRAME_HEADER, FrameKind
 from flyx.transfer.receiver import WINDOW, Receiver
 from flyx.transfer.sender import Sender
 from flyx.transfer.session import SILENCE_LIMIT, Failed

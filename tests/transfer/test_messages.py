@@ -12,7 +12,7 @@ from flyx.errors import LocalProtocolError, RemoteProtocolError
 from flyx.pairing import messages as pairing
 from flyx.transfer import messages
 from flyx.transfer.manifest import MAX_ENTRIES, Entry, EntryKind, Manifest
-from flyx.transfer.messages import FRAME_HEADER, FrameKind, FramePacker, parse_frames_untrusted
+from flyx.transfer.frames import FRAME_HEADER, SHORTEST_DATA, FrameKind, FramePacker, parse_frames_untrusted
 from flyx.transfer.names import MAX_PATH_BYTES
 from flyx.transfer.sender import Sender
 
@@ -232,7 +232,7 @@ def test_a_long_block_is_split_without_splinters(block: bytes, limit: int) -> No
     packer.flush()
     pieces = [f for m in packer.messages for f in parse_frames_untrusted(m) if f.kind is FrameKind.DATA]
     assert b"".join(piece.payload for piece in pieces) == block
-    assert all(len(piece.payload) >= messages.SHORTEST_DATA for piece in pieces[:-1])
+    assert all(len(piece.payload) >= SHORTEST_DATA for piece in pieces[:-1])
     assert [piece.offset for piece in pieces] == [
         sum(len(p.payload) for p in pieces[:i]) for i in range(len(pieces))
     ]

@@ -337,20 +337,20 @@ def resuming_receiver() -> tuple[Receiver, MemoryDestination]:
     return receiver, destination
 
 
-def data(kind: messages.FrameKind, file: int, offset: int, payload: bytes) -> bytes:
-    return messages.FRAME_HEADER.pack(kind, file, len(payload), offset) + payload
+def data(kind: FrameKind, file: int, offset: int, payload: bytes) -> bytes:
+    return FRAME_HEADER.pack(kind, file, len(payload), offset) + payload
 
 
 @pytest.mark.parametrize(
     "frames",
     [
-        [data(messages.FrameKind.DATA, 0, BLOCK_SIZE, bytes(BLOCK_SIZE))],
-        [data(messages.FrameKind.DATA, 0, 3 * BLOCK_SIZE, bytes(17))],
-        [data(messages.FrameKind.FILE_END, 0, 2 * BLOCK_SIZE, bytes(32))],
-        [data(messages.FrameKind.DATA, 4, 0, b"small")],
+        [data(FrameKind.DATA, 0, BLOCK_SIZE, bytes(BLOCK_SIZE))],
+        [data(FrameKind.DATA, 0, 3 * BLOCK_SIZE, bytes(17))],
+        [data(FrameKind.FILE_END, 0, 2 * BLOCK_SIZE, bytes(32))],
+        [data(FrameKind.DATA, 4, 0, b"small")],
         [
-            data(messages.FrameKind.DATA, 0, 2 * BLOCK_SIZE, bytes(BLOCK_SIZE)),
-            data(messages.FrameKind.DATA, 0, 0, bytes(BLOCK_SIZE)),
+            data(FrameKind.DATA, 0, 2 * BLOCK_SIZE, bytes(BLOCK_SIZE)),
+            data(FrameKind.DATA, 0, 0, bytes(BLOCK_SIZE)),
         ],
     ],
     ids=["in the middle", "after a gap", "an early end", "of a kept file", "anew too late"],

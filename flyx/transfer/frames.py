@@ -1,0 +1,142 @@
+"""The frames of the data channel, as messages.py describes them."""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from dataclasses import dataclass
+from enum import IntEnum
+
+from flyx.errors import LocalProtocolError, RemoteProtocolError
+from flyx.transfer.manifest import DIGEST_SIZE
+from flyx.transfer.messages import MIN_MESSAGE_SIZE
+
+MAX_DATA_SIZE = 262_144
+"""Bytes of a message of the data channel, even if the peer accepts more: longer ones are no faster, and one
+as long as all that may be read ahead would never be complete."""
+
+SHORTEST_DATA = 1024
+"""Bytes in a DATA frame that does not end its block: shorter ones would cost more memory than they fill."""
+
+FRAME_HEADER = struct.Struct("!B3xIIQ")
+"""Kind, three reserved bytes (zero), file index, payload length, offset: 20 bytes."""
+
+
+class FrameKind(IntEnum):
+    """What a frame of the data channel carries."""
+
+    DATA = 1
+    BLOCK_END = 2
+    FILE_END = 3
+    FILE_FAILED = 4
+    HOLE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame; the payload is a view into the message it came in."""
+
+    kind: FrameKind
+    file: int
+    offset: int
+    payload: memoryview
+
+
+_PAYLOAD_LIMITS = {
+    FrameKind.DATA: (1, 1 << 30),
+    FrameKind.BLOCK_END: (DIGEST_SIZE, DIGEST_SIZE),
+    FrameKind.FILE_END: (DIGEST_SIZE, DIGEST_SIZE),
+    FrameKind.FILE_FAILED: (1, 64),
+    FrameKind.HOLE: (0, 0),
+}
+
+
+def parse_frames_untrusted(message: bytes | str) -> list[Frame]:
+    """Split one message of the data channel into its frames.
+
+    Raises:
+        RemoteProtocolError: it is text or empty, or a frame is cut short, unknown or of impossible length.
+    """
+    if isinstance(message, str) or not message:
+        raise RemoteProtocolError(reason="a data message without frames")
+    frames = []
+    view = memoryview(message)
+    position = 0
+    while position < len(view):
+        start = position + FRAME_HEADER.size
+        if start > len(view):
+            raise RemoteProtocolError(reason="a frame is cut short")
+        kind_value, file, length, offset = FRAME_HEADER.unpack_from(view, position)
+        position = start + length
+        try:
+            kind = FrameKind(kind_value)
+        except ValueError:
+            raise RemoteProtocolError(reason=f"unknown frame kind {kind_value}") from None
+        shortest, longest = _PAYLOAD_LIMITS[kind]
+        if position > len(view) or not shortest <= length <= longest:
+            raise RemoteProtocolError(reason=f"a frame of impossible length {length}")
+        frames.append(Frame(kind, file, offset, view[start:position]))
+    return frames
+
+
+class FramePacker:
+    """Packs frames into messages, so that many small files share one and large blocks fill each.
+
+    Call add() for each frame, flush() when nothing follows soon, and take from `messages`.
+    """
+
+    def __init__(self, max_message_size: int) -> None:
+        """Args:
+        max_message_size: bytes in a message that the peer accepts, headers included; MAX_DATA_SIZE is enough.
+
+        Raises:
+            LocalProtocolError: it is less than MIN_MESSAGE_SIZE, so that not all that we say would fit.
+        """
+        if max_message_size < MIN_MESSAGE_SIZE:
+            raise LocalProtocolError(reason=f"a peer was taken on that accepts {max_message_size} bytes only")
+        self._limit = min(max_message_size, MAX_DATA_SIZE)
+        self._pending: list[bytes | memoryview] = []
+        self._pending_size = 0
+        self.messages: deque[bytes] = deque()
+        # Bytes in `messages` and pending, headers included.
+        self.size = 0
+
+    def add(self, kind: FrameKind, file: int, offset: int, payload: bytes | memoryview) -> None:
+        """Append one frame; a DATA payload of any length is spread over as many frames as it needs."""
+        view = memoryview(payload)
+        if kind is FrameKind.DATA:
+            while len(view) > (room := self._room()):
+                if room < SHORTEST_DATA:
+                    self.flush()
+                    continue
+                self._append(kind, file, offset, view[:room])
+                view = view[room:]
+                offset += room
+            if not view:
+                return
+        elif len(view) > self._room():
+            self.flush()
+        self._append(kind, file, offset, view)
+
+    def flush(self) -> None:
+        """Make what is pending a message."""
+        if self._pending:
+            self.messages.append(b"".join(self._pending))
+            self._pending.clear()
+            self._pending_size = 0
+
+    def pop(self) -> bytes:
+        """Take the oldest message."""
+        message = self.messages.popleft()
+        self.size -= len(message)
+        return message
+
+    def _room(self) -> int:
+        return self._limit - self._pending_size - FRAME_HEADER.size
+
+    def _append(self, kind: FrameKind, file: int, offset: int, view: memoryview) -> None:
+        self._pending.append(FRAME_HEADER.pack(kind, file, len(view), offset))
+        self._pending.append(view)
+        size = FRAME_HEADER.size + len(view)
+        self._pending_size += size
+        self.size += size
