@@ -40,7 +40,8 @@ from flyx.net.changes import Change, NetworkWatch
 from flyx.pairing.exchange import Code
 from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Answer, Disconnect, IceCandidate, Join, Message, Role
-from flyx.storage.reader import BlockDigests, Scan, SourceReader, scan
+from flyx.storage.reader import BlockDigests, SourceReader
+from flyx.storage.scan import Scan, scan
 
 MAX_UNPAIRED = 8
 """Receivers at a time that have not proved themselves: strangers cannot take every place, nor much memory."""

@@ -32,7 +32,7 @@ from flyx.errors import (
 from flyx.rtc.peer import PeerConnection
 from flyx.server.app import Server
 from flyx.signaling.messages import Answer, AnswerData, Disconnect, Join, Message, Offer, OfferData, Role
-from flyx.storage.reader import scan
+from flyx.storage.scan import scan
 from flyx.storage.writer import ExistingPolicy
 from tests.client.test_send import CODE, Told, sending
 from tests.server.peers import local, until

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import stat
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from flyx.storage.reader import Scan, SourceReader
+from flyx.storage.reader import SourceReader
+from flyx.storage.scan import Scan
 from flyx.storage.writer import Destination
 from flyx.transfer.disk import (
     BlockRead,
@@ -175,3 +177,14 @@ def mounted(directory: Path, options: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+@contextmanager
+def descriptors_used_up() -> Iterator[None]:
+    """No file can be opened: a failure that even root meets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

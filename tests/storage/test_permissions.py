@@ -35,7 +35,7 @@ from pathlib import Path
 
 from flyx.errors import StorageError
 from flyx.storage import partial
-from flyx.storage.reader import scan
+from flyx.storage.scan import scan
 from flyx.storage.writer import Destination
 from flyx.transfer.disk import FinishFile, FinishTree, Held, PlanEntries, PlanTree
 from flyx.transfer.manifest import BLOCK_SIZE

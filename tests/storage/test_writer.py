@@ -22,7 +22,7 @@ from flyx.errors import (
     StorageError,
 )
 from flyx.storage import durability
-from flyx.storage.reader import scan
+from flyx.storage.scan import scan
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.disk import (
     BlockWritten,

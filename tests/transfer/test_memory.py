@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from flyx.errors import FlyxError, UnsafeName
-from flyx.storage.reader import scan
+from flyx.storage.scan import scan
 from flyx.storage.writer import Destination
 from flyx.transfer import messages
 from flyx.transfer.manifest import MAX_ENTRIES, MAX_PATHS_SIZE
