@@ -36,6 +36,7 @@ Data = TypeVar("Data")
 _O_DIRECT = getattr(os, "O_DIRECT", 0)
 # Of filesystems that do not write past the cache, or not so.
 _REFUSALS = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class BlockWriter:
@@ -82,6 +83,23 @@ class BlockWriter:
             with suppress(OSError):
                 os.ftruncate(handle, start)
             raise
+
+    def skip(self, handle: int, start: int, length: int) -> None:
+        """Leave a hole of at most BLOCK_SIZE at this offset, and nothing after it; if it fails, none of it.
+
+        Where the filesystem makes no file longer that is not written to, it gets zeros.
+
+        Raises:
+            OSError: there is no room for it, or it cannot be written.
+        """
+        try:
+            if os.fstat(handle).st_size > start:
+                os.ftruncate(handle, start)
+            os.ftruncate(handle, start + length)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise
+            self.write(handle, start, self.gather([bytes(length)]), 0)
 
     def read_back(self, handle: int, start: int, length: int) -> memoryview:
         """Read a block from the disk, whatever the page cache has; it is there until the next is gathered.

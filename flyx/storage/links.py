@@ -136,7 +136,8 @@ class Links:
                 while piece := os.read(source, 1 << 20):
                     while piece:
                         piece = piece[os.write(copy, piece) :]
-                set_attributes(copy, os.fstat(source))
+                os.fchmod(copy, stat.S_IMODE(os.fstat(source).st_mode))
+                _keep_time(copy, os.fstat(source).st_mtime_ns)
                 self._partials.make_durable(copy)
             finally:
                 os.close(copy)

@@ -23,7 +23,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from threading import Event
@@ -333,21 +333,36 @@ class Partials:
 
         If it fails, what part of it was written does not count.
         """
+        self._append(
+            file,
+            entry,
+            len(block),
+            digest,
+            lambda handle, at: self._blocks.write(handle, at, block, entry.size),
+        )
+
+    def append_hole(self, file: int, entry: Entry, length: int, digest: bytes) -> None:
+        """Leave a hole of one block after those written before. If it fails, it does not count."""
+        self._append(file, entry, length, digest, lambda handle, at: self._blocks.skip(handle, at, length))
+
+    def _append(
+        self, file: int, entry: Entry, length: int, digest: bytes, write: Callable[[int, int], None]
+    ) -> None:
+        """Call write() with the handle of a file and the offset after what it has; count what it wrote."""
         if time.monotonic() >= self._next_checkpoint:
             self.checkpoint()
         handle = self._handle(file, Identity.of(entry))
         partial = self._files[file]
         try:
-            self._blocks.write(handle, partial.written, block, entry.size)
+            write(handle, partial.written)
         except OSError as error:
             if error.errno not in _NO_SPACE or not self._free_reserve():
                 raise
             # It may be just what is missing, once all that has arrived is recorded.
             self.checkpoint()
-            handle = self._handle(file, partial.identity)
-            self._blocks.write(handle, partial.written, block, entry.size)
-        if block:
-            partial.written += len(block)
+            write(self._handle(file, partial.identity), partial.written)
+        if length:
+            partial.written += length
             partial.digests += digest
 
     def checkpoint(self) -> None:

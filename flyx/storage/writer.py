@@ -53,7 +53,7 @@ from flyx.transfer.disk import (
     Unfinished,
     WriteBlock,
 )
-from flyx.transfer.manifest import MAX_MTIME_US, Entry, EntryKind, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, MAX_MTIME_US, Entry, EntryKind, block_digest, hole_digest
 from flyx.transfer.names import NamePolicy, numbered
 
 __all__ = ["Destination", "ExistingPolicy"]
@@ -257,26 +257,19 @@ class Destination:
 
     def _write(self, block: WriteBlock) -> BlockWritten:
         entry = self._plan.entry(block.file)
-        if block.hole:
-            return self._leave_hole(block, entry)
-        data = self._partials.gather(block.parts)
-        length = len(data)
+        data = None if block.hole else self._partials.gather(block.parts)
+        length = min(BLOCK_SIZE, entry.size - block.offset) if data is None else len(data)
         if block.offset != self._partials.written(block.file) or block.offset + length > entry.size:
             raise LocalProtocolError(reason=f"a block of {entry.path} out of sequence")
-        if block_digest(data) != block.digest:
+        if (hole_digest(length) if data is None else block_digest(data)) != block.digest:
             raise CorruptData(path=self._tree.shown(self._target(block.file)))
         self._tree.open_or_make()
-        self._partials.append(block.file, entry, data, block.digest)
+        if data is None:
+            self._partials.append_hole(block.file, entry, length, block.digest)
+        else:
+            self._partials.append(block.file, entry, data, block.digest)
         self._bytes_written += length
-        return BlockWritten(block.file, block.offset, length)
-
-    def _leave_hole(self, block: WriteBlock, entry: Entry) -> BlockWritten:
-        if block.offset != self._partials.written(block.file) or block.offset + block.hole > entry.size:
-            raise LocalProtocolError(reason=f"a hole of {entry.path} out of sequence")
-        self._tree.open_or_make()
-        self._partials.append_hole(block.file, entry, block.hole, block.digest)
-        self._bytes_written += block.hole
-        return BlockWritten(block.file, block.offset, block.hole, hole=True)
+        return BlockWritten(block.file, block.offset, length, hole=block.hole)
 
     def _complete(self, file: int, position: int) -> _Finishing:
         """Give a file that is all written its mode and time."""

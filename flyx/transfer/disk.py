@@ -81,15 +81,14 @@ class PlanEntries:
 class WriteBlock:
     """Verify one block against its SHA-256 and append it to the file's partial file, in order of offset.
 
-    Attributes:
-        hole: the bytes of a block that is a hole, without parts; its digest needs no check. Else 0.
+    A hole is a block of zeros, as long as a block is at that offset, that has no parts and takes no room.
     """
 
     file: int
     offset: int
     parts: Sequence[bytes | memoryview]
     digest: bytes
-    hole: int = 0
+    hole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class FileInbox:
         digest = hole_digest(length)
         self._digest.add(digest)
         self._offset = self._block_start = end
-        return dropped, WriteBlock(frame.file, frame.offset, (), digest, hole=length)
+        return dropped, WriteBlock(frame.file, frame.offset, (), digest, hole=True)
 
     def file_end(self, frame: Frame) -> bytes:
         """Return the digest of the file."""

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
+from functools import lru_cache
 from typing import overload
 
 from flyx.errors import LocalProtocolError
@@ -310,14 +310,10 @@ def block_digest(block: bytes | bytearray | memoryview) -> bytes:
     return hashlib.sha256(block).digest()
 
 
-@cache
-def _hole_block_digest() -> bytes:
-    return block_digest(bytes(BLOCK_SIZE))
-
-
+@lru_cache(maxsize=16)
 def hole_digest(length: int) -> bytes:
-    """Return the SHA-256 of a block of this length that is a hole: of zeros."""
-    return _hole_block_digest() if length == BLOCK_SIZE else block_digest(bytes(length))
+    """Return the SHA-256 of a block that is a hole: so many zeros, at most BLOCK_SIZE."""
+    return block_digest(bytes(length))
 
 
 class RunningDigest:
