@@ -1,6 +1,7 @@
 """The journal of an unfinished transfer: what of it is durable, so that a later run need not get it again.
 
-A file of lines, each a CRC-32 in hex, a space, and a JSON array; the first element is the kind of the record:
+A file of lines, each a CRC-32 in hex, a space, and a JSON array; the first element is the kind of the record.
+Names are those of the manifest, where a byte that is not UTF-8 is half a surrogate pair, and so in JSON, too:
 
     flyx    version, manifest id, digest of the roots, first root, time: always the first line
     name    root, the name it was given here
@@ -39,7 +40,7 @@ from typing import Any
 
 from flyx.storage.durability import Durability
 from flyx.storage.tree import Parts, Tree, names_in
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry
+from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, path_bytes
 
 NAME = "journal"
 DOUBTED_NAME = "journal.doubted"
@@ -127,7 +128,7 @@ class Heading:
     @classmethod
     def of(cls, manifest_id: str, roots: Sequence[str], time: int) -> Heading:
         """The heading of a transfer of these roots."""
-        digest = hashlib.sha256("\n".join(sorted(roots)).encode()).hexdigest()
+        digest = hashlib.sha256(b"\0".join(sorted(map(path_bytes, roots)))).hexdigest()
         return cls(manifest_id, digest, roots[0] if roots else "", time)
 
     def record(self) -> Record:

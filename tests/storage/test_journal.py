@@ -169,3 +169,29 @@ def test_roots_in_another_order_are_the_same_roots() -> None:
 
 def test_contents_begin_empty() -> None:
     assert list(Contents(HEADING).records()) == [HEADING.record()]
+
+
+def test_roots_are_told_apart_whatever_bytes_their_names_have() -> None:
+    digests = {
+        Heading.of("ab" * 32, roots, 0).roots
+        for roots in (["a\nb"], ["a", "b"], ["caf\udce9"], ["caf\u00e9"], ["caf?"])
+    }
+    assert len(digests) == 5
+
+
+@given(
+    name=st.binary(min_size=1, max_size=20).map(
+        lambda name: os.fsdecode(name.translate(None, b"/\0") or b"x")
+    )
+)
+def test_names_of_any_bytes_are_read_back(name: str) -> None:
+    name += "x"  # not "." nor ".."
+    saved = Saved(Identity(name, 3, 9), (name,), 13, 9000, DIGESTS[:DIGEST_SIZE])
+    records = [
+        Heading.of("ab" * 32, [name], 0).record(),
+        ["name", name, f"{name} (1)"],
+        ["made", [name, name]],
+        ["file", 0, name, 10, 7, 12],
+        saved.record(),
+    ]
+    assert known(records) == records

@@ -14,6 +14,7 @@ from flyx.storage import partial
 from flyx.storage.durability import Durability
 from flyx.storage.partial import Partials
 from flyx.storage.tree import Tree
+from flyx.transfer.disk import Held
 from flyx.transfer.manifest import block_digest
 from tests.storage.support import file_entry
 
@@ -61,6 +62,19 @@ def test_a_file_that_is_taken_begins_anew(tree: Tree) -> None:
     partials.forget(0)
     assert partials.written(0) == 0
     partials.remove()
+
+
+def test_files_whose_names_are_not_utf8_are_gone_on_with(tree: Tree) -> None:
+    name = "caf\udce9"
+    entry = file_entry(f"{name}/\udcff\n", 100)
+    first = Partials(tree, Durability(), threading.Event())
+    first.begin("id", [name])
+    first.append(0, entry, first.gather([bytes(100)]), block_digest(bytes(100)))
+    assert first.keep()
+    second = Partials(tree, Durability(), threading.Event())
+    assert second.begin("id", [name]) == []
+    assert second.find(0, entry) == Held(0, block_digest(bytes(100)))
+    second.remove()
 
 
 def test_a_name_planted_in_the_state_directory_is_never_opened(tree: Tree) -> None:
