@@ -10,12 +10,13 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flyx.errors import CorruptData, DestinationExists
 from flyx.transfer import disk
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, Changed, Held, Kept, Operation, Outcome
+from flyx.transfer.left_out import NO_FILE
 from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, block_digest
 from flyx.transfer.messages import MIN_MESSAGE_SIZE
 from flyx.transfer.receiver import Receiver, ReceiverEvent
@@ -26,14 +27,33 @@ MAX_EVENTS = 200_000
 """More steps than any of these transfers needs: a machine that goes in circles is caught."""
 
 
-def manifest_of(files: dict[str, bytes | None]) -> Manifest:
-    """Return the manifest of these files; None is a directory."""
-    return Manifest(
-        Entry(path, EntryKind.DIRECTORY, 0, 0o755, 0)
-        if content is None
-        else Entry(path, EntryKind.FILE, len(content), 0o644, 1_700_000_000_000_000)
-        for path, content in files.items()
-    )
+@dataclass(frozen=True)
+class Link:
+    """A symbolic link to a target, or a hard link: another name of a file before it."""
+
+    target: str
+    hard: bool = False
+
+
+Content = bytes | Link | None
+"""What a path is: a file, a link, or a directory."""
+
+
+def manifest_of(files: Mapping[str, Content]) -> Manifest:
+    """Return the manifest of what is at these paths."""
+    paths = list(files)
+    return Manifest(_entry(path, content, paths) for path, content in files.items())
+
+
+def _entry(path: str, content: Content, paths: list[str]) -> Entry:
+    match content:
+        case None:
+            return Entry(path, EntryKind.DIRECTORY, 0, 0o755, 0)
+        case Link(target=target, hard=True):
+            return Entry(path, EntryKind.HARD_LINK, 0, 0, 0, same_as=paths.index(target))
+        case Link(target=target):
+            return Entry(path, EntryKind.SYMBOLIC_LINK, 0, 0, 0, target=target)
+    return Entry(path, EntryKind.FILE, len(content), 0o644, 1_700_000_000_000_000)
 
 
 def digests_of(content: bytes | bytearray) -> bytes:
@@ -44,11 +64,15 @@ def digests_of(content: bytes | bytearray) -> bytes:
 
 @dataclass
 class MemorySource:
-    """Serves blocks from memory. `faults` maps a path to the offset at which it fails, and how."""
+    """Serves blocks from memory. `faults` maps a path to the offset at which it fails, and how.
+
+    With `holes`, blocks of zeros are holes.
+    """
 
     manifest: Manifest
-    files: dict[str, bytes | None]
+    files: Mapping[str, Content]
     faults: dict[str, tuple[int, str]] = field(default_factory=dict)
+    holes: bool = False
 
     def read(self, requests: Sequence[BlockRequest]) -> list[BlockRead | BlockFailed]:
         return [self._read(request) for request in requests]
@@ -59,17 +83,25 @@ class MemorySource:
         if request.offset + request.length > at or (request.length == 0 and at == 0):
             return BlockFailed(request, code)
         content = self.files[path]
-        assert content is not None
+        assert isinstance(content, bytes)
         data = content[request.offset : request.offset + request.length]
-        return BlockRead(request, data, block_digest(data))
+        hole = self.holes and data != b"" and not any(data)
+        return BlockRead(request, b"" if hole else data, block_digest(data), hole=hole)
 
 
 class MemoryDestination:
-    """Takes operations as storage.writer.Destination does; `again()` is that of a later run."""
+    """Takes operations as storage.writer.Destination does; `again()` is that of a later run.
+
+    Attributes:
+        unwanted: paths that are left out from the start, and why.
+        refused: paths that cannot be saved in the end, and why.
+    """
 
     def __init__(self, existing: set[str]) -> None:
         self.existing = existing
-        self.files: dict[str, bytes | None] = {}
+        self.unwanted: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
+        self.files: dict[str, Content] = {}
         self.finished = False
         self._entries: list[Entry] = []
         self._partial: dict[int, bytearray] = {}
@@ -92,7 +124,7 @@ class MemoryDestination:
     def _find(self, file: int, entry: Entry) -> Kept | Held | Changed | None:
         if self._saved.get(entry.path) == entry:
             content = self.files[entry.path]
-            assert content is not None
+            assert isinstance(content, bytes)
             return Kept(file, entry.path, block_digest(digests_of(content)))
         if entry.path not in self._parts:
             return None
@@ -120,9 +152,15 @@ class MemoryDestination:
                 self._entries += entries
                 if conflicts := [e.path for e in entries if e.path in self.existing]:
                     return disk.OperationFailed(DestinationExists(path=conflicts[0], others=""))
-                found = [self._find(file, entry) for file, entry in enumerate(entries, first)]
-                return disk.EntriesPlanned(len(self._entries), tuple(one for one in found if one))
-            case disk.WriteBlock(file=file, offset=offset, parts=parts, digest=digest):
+                new = list(enumerate(entries, first))
+                left_out = tuple(
+                    (index, self.unwanted[entry.path]) for index, entry in new if entry.path in self.unwanted
+                )
+                found = [self._find(index, entry) for index, entry in new if entry.path not in self.unwanted]
+                return disk.EntriesPlanned(len(self._entries), tuple(one for one in found if one), left_out)
+            case disk.WriteBlock(file=file, offset=offset, parts=parts, digest=digest, hole=hole):
+                if hole:
+                    parts = [bytes(min(BLOCK_SIZE, self._entries[file].size - offset))]
                 if block_digest(b"".join(parts)) != digest:
                     return disk.OperationFailed(CorruptData(path=self._entries[file].path))
                 partial = self._partial.setdefault(file, bytearray())
@@ -130,9 +168,12 @@ class MemoryDestination:
                 for part in parts:
                     partial += part
                 self.written += sum(map(len, parts))
-                return disk.BlockWritten(file, offset, sum(map(len, parts)))
+                return disk.BlockWritten(file, offset, sum(map(len, parts)), hole=hole)
             case disk.FinishFile(file=file):
                 path = self._entries[file].path
+                if path in self.refused:
+                    self._partial.pop(file, None)
+                    return disk.FileRefused(file, self.refused[path])
                 self.files[path] = bytes(self._partial.pop(file, b""))
                 self._saved[path] = self._entries[file]
                 return disk.FileSaved(file, path)
@@ -143,9 +184,24 @@ class MemoryDestination:
                 self._partial.pop(file, None)
                 return disk.FileRestarted(file)
             case disk.FinishTree():
-                self.files |= {e.path: None for e in self._entries if e.kind is EntryKind.DIRECTORY}
                 self.finished = True
-                return disk.TreeFinished()
+                return disk.TreeFinished(tuple(self._make_others()))
+
+    def _make_others(self) -> Iterator[tuple[int, str]]:
+        """Make what is no file; yield what cannot be, and why."""
+        for index, entry in enumerate(self._entries):
+            if entry.kind is EntryKind.FILE or entry.path in self.unwanted:
+                continue
+            if entry.path in self.refused:
+                yield index, self.refused[entry.path]
+            elif entry.kind is EntryKind.DIRECTORY:
+                self.files[entry.path] = None
+            elif entry.kind is EntryKind.SYMBOLIC_LINK:
+                self.files[entry.path] = Link(entry.target)
+            elif (target := self._entries[entry.same_as].path) in self.files:
+                self.files[entry.path] = Link(target, hard=True)
+            else:
+                yield index, NO_FILE
 
 
 @dataclass(frozen=True)
@@ -172,7 +228,7 @@ class Simulation:
 
     def __init__(
         self,
-        files: dict[str, bytes | None],
+        files: Mapping[str, Content],
         *,
         seed: int,
         conditions: Conditions | None = None,
@@ -180,6 +236,7 @@ class Simulation:
         faults: dict[str, tuple[int, str]] | None = None,
         destination: MemoryDestination | None = None,
         accepted: str | None = None,
+        holes: bool = False,
     ) -> None:
         """Args:
         files: what is sent.
@@ -189,11 +246,12 @@ class Simulation:
         faults: see MemorySource.
         destination: what an earlier run has left.
         accepted: id of the manifest that the person accepted in an earlier connection.
+        holes: blocks of zeros are holes.
         """
         self.seed = seed
         self.conditions = conditions or Conditions()
         self.manifest = manifest_of(files)
-        self.source = MemorySource(self.manifest, files, faults or {})
+        self.source = MemorySource(self.manifest, files, faults or {}, holes)
         self.destination = destination or MemoryDestination(existing or set())
         self.now = 1000.0
         self._random = random.Random(seed)
@@ -266,7 +324,7 @@ class Simulation:
             self.data_sent += len(data)
             self.data_in_flight += len(data)
             self._deliver("s data", data, lambda data=data: self._data(data))
-        assert self.bytes_read - self.data_sent <= READ_AHEAD + 2 * READ_BATCH
+        assert self.source.holes or self.bytes_read - self.data_sent <= READ_AHEAD + 2 * READ_BATCH
         if operations := self.receiver.next_operations():
             self._after_disk(
                 lambda: self.receiver.operations_done(self.destination.apply(operations), self.now)

@@ -8,6 +8,8 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 
+from flyx.storage.attributes import set_attributes
+from flyx.storage.durability import Durability
 from flyx.storage.partial import Partials
 from flyx.storage.plan import Plan
 from flyx.storage.tree import Parts, Tree
@@ -36,10 +38,13 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 class Links:
     """Makes the links of a transfer."""
 
-    def __init__(self, tree: Tree, plan: Plan, partials: Partials, give_name: GiveName) -> None:
+    def __init__(
+        self, tree: Tree, plan: Plan, partials: Partials, durability: Durability, give_name: GiveName
+    ) -> None:
         self._tree = tree
         self._plan = plan
         self._partials = partials
+        self._durability = durability
         self._give_name = give_name
         # Where links were made: names there may not be durable.
         self.directories: set[Parts] = set()
@@ -136,9 +141,9 @@ class Links:
                 while piece := os.read(source, 1 << 20):
                     while piece:
                         piece = piece[os.write(copy, piece) :]
-                os.fchmod(copy, stat.S_IMODE(os.fstat(source).st_mode))
-                _keep_time(copy, os.fstat(source).st_mtime_ns)
-                self._partials.make_durable(copy)
+                status = os.fstat(source)
+                set_attributes(copy, stat.S_IMODE(status.st_mode), status.st_mtime_ns // 1000)
+                self._durability.sync([copy])
             finally:
                 os.close(copy)
         finally:

@@ -413,6 +413,15 @@ class Partials:
         assert self._own is not None
         return self._own.handle, _part(self._files[file].number)
 
+    def spare(self) -> tuple[int, str]:
+        """Return where something that is no file of the transfer can be made, to be moved to its final name.
+
+        That is the handle of a directory, and a name that nothing has there.
+        """
+        own = self._prepare()
+        self._next_number += 1
+        return own.handle, f"{self._next_number - 1}.spare"
+
     def record_saved(self, saved: Sequence[Saved], names: dict[str, str]) -> int:
         """Record names that files will be given; return the handle to sync before they are.
 

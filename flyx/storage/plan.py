@@ -21,8 +21,8 @@ from flyx.storage.partial import Partials
 from flyx.storage.probe import NameProbe
 from flyx.storage.tree import Parts, Tree
 from flyx.transfer import left_out
-from flyx.transfer.manifest import Entries, Entry, EntryKind
 from flyx.transfer.ledger import NameLedger
+from flyx.transfer.manifest import Entries, Entry, EntryKind
 from flyx.transfer.names import NameJudge, NamePolicy, check_path, fold, link_stays_inside, numbered
 
 
@@ -56,8 +56,8 @@ class Plan:
         self._absent = bytearray()
         # Set by begin().
         self.total_bytes: int | None = None
-        # Set by begin(): the directory to try names in, what does, and what judges them; the ledger is set anew
-        # with the first entries.
+        # Set by begin(): the directory to try names in, what tries them, and what judges them; the ledger is
+        # set anew with the first entries.
         self._place: int | None = None
         self._probe: NameProbe | None = None
         self._judge: NameJudge | None = None
@@ -118,7 +118,7 @@ class Plan:
             self._probe.rest()
 
     def _name_root(self, root: str, known: str | None) -> None:
-        """Find out what a root is called here: what an earlier run called it, or its own name, if it can be."""
+        """Find out what a root is called here: what an earlier run called it, or its own name if possible."""
         assert self._judge is not None
         name, fault = known or root, None
         if known is None:
@@ -208,8 +208,10 @@ class Plan:
         if entry.kind is EntryKind.SYMBOLIC_LINK:
             stays = link_stays_inside(entry.path, entry.target, self._names)
             return None if stays else left_out.LINK_OUTSIDE
-        if entry.kind is EntryKind.HARD_LINK and self._absent[entry.same_as]:
-            return left_out.NO_FILE
+        if entry.kind is EntryKind.HARD_LINK:
+            if entry.same_as >= len(self._absent) or self._entries.kind(entry.same_as) is not EntryKind.FILE:
+                raise RemoteProtocolError(reason="a hard link to what is no file before it")
+            return left_out.NO_FILE if self._absent[entry.same_as] else None
         return None
 
     def _check_announced(self, entry: Entry) -> None:

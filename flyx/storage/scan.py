@@ -25,7 +25,7 @@ from flyx.transfer.manifest import (
     EntryKind,
     Manifest,
 )
-from flyx.transfer.names import NameLedger, is_state_directory
+from flyx.transfer.names import is_state_directory
 
 _SPECIAL = {
     stat.S_IFLNK: "symbolic link",
@@ -114,7 +114,6 @@ class _Scanner:
         self.entries = Entries()
         self.sources = Sources()
         self.skipped: list[Skipped] = []
-        self._ledger = NameLedger(self.entries)
         # The paths given, by the name they are sent under; bytes in those names.
         self._roots: dict[str, str] = {}
         self._roots_size = 0
@@ -196,7 +195,6 @@ class _Scanner:
                 reason=f"there are more than {MAX_ENTRIES:,} files and directories",
                 hint=_TOO_MANY,
             )
-        self._ledger.add(entry.path, entry.kind is EntryKind.DIRECTORY)
         if self.entries.paths_size + len(entry.path.encode()) > MAX_PATHS_SIZE:
             raise InputError(
                 reason="the names of the files and directories are too long in all", hint=_TOO_MANY

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import assert_never
 
 from flyx.errors import CorruptData, DestinationExists, FlyxError, LocalProtocolError
+from flyx.storage.attributes import set_attributes
 from flyx.storage.durability import GROUP, Durability
 from flyx.storage.failures import write_error
 from flyx.storage.journal import Identity, Saved
@@ -53,7 +54,7 @@ from flyx.transfer.disk import (
     Unfinished,
     WriteBlock,
 )
-from flyx.transfer.manifest import BLOCK_SIZE, MAX_MTIME_US, Entry, EntryKind, block_digest, hole_digest
+from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, block_digest, hole_digest
 from flyx.transfer.names import NamePolicy, numbered
 
 __all__ = ["Destination", "ExistingPolicy"]
@@ -70,8 +71,6 @@ _REFUSALS = {
     errno.EACCES: left_out.NOT_WRITTEN,
     errno.EPERM: left_out.NOT_WRITTEN,
 }
-
-_NO_ATTRIBUTES = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +279,7 @@ class Destination:
             status = os.fstat(handle)
             if status.st_size != entry.size:
                 raise LocalProtocolError(reason=f"{entry.path} was finished before it was complete")
-            _set_attributes(handle, entry.mode & self._partials.permitted, entry, status)
+            set_attributes(handle, entry.mode & self._partials.permitted, entry.mtime_us)
         except BaseException:
             os.close(handle)
             raise
@@ -478,7 +477,7 @@ class Destination:
             # Directories that were there keep their modes and times: they are not the sender's.
             if self._plan.target(parts) in self._tree.made:
                 made.append((parts, entry))
-        links = Links(self._tree, self._plan, self._partials, self._give_name)
+        links = Links(self._tree, self._plan, self._partials, self._durability, self._give_name)
         for index, entry in self._plan.links():
             is_hard = entry.kind is EntryKind.HARD_LINK
             try:
@@ -525,7 +524,7 @@ class Destination:
             # It was made with all of the entry's bits that the umask permits. Setgid came from the directory
             # above, never from the sender.
             mode = (entry.mode & status.st_mode & 0o777) | (status.st_mode & stat.S_ISGID)
-            _set_attributes(handle, mode, entry, status)
+            set_attributes(handle, mode, entry.mtime_us)
             yield handle
         yield self._tree.base
 
@@ -537,15 +536,3 @@ def _refusal(error: OSError | FlyxError) -> str | None:
     if isinstance(error, OSError):
         return _REFUSALS.get(error.errno or 0)
     return None
-
-
-def _set_attributes(handle: int, mode: int, entry: Entry, status: os.stat_result) -> None:
-    """Set mode and modification time, as far as the filesystem has such a thing."""
-    mtime_us = max(-MAX_MTIME_US, min(entry.mtime_us, MAX_MTIME_US))
-    try:
-        os.fchmod(handle, mode)
-        os.utime(handle, ns=(status.st_atime_ns, mtime_us * 1000))
-    except OSError as error:
-        # What is ours we may change, unless nobody can: on some FUSE and network filesystems.
-        if error.errno not in _NO_ATTRIBUTES:
-            raise

@@ -198,7 +198,7 @@ class FileSaved:
 
 @dataclass(frozen=True, slots=True)
 class FileRefused:
-    """The file was complete, but cannot have its name here, so that it is gone; why: a code of left_out.py."""
+    """The file was complete, but cannot have its name here, so it is gone. `code` says why: left_out.py."""
 
     file: int
     code: str

@@ -25,6 +25,7 @@ from typing import Protocol
 from flyx.errors import UnsafeName
 from flyx.transfer import left_out
 from flyx.transfer.manifest import (
+    MAX_TARGET_BYTES,
     can_be_on_disk,
     path_bytes,
     path_of_bytes,
@@ -230,7 +231,7 @@ class NameJudge:
                 yield candidate
         # Filesystems that keep no long names (eCryptfs: 143 bytes), or no letters but ASCII.
         short = re.sub("[^A-Za-z0-9._-]", "_", safe)[:64].rstrip(".") or "_"
-        for n in count(1):
+        for n in count(100):
             yield numbered(short, n, is_directory=is_directory)
 
 

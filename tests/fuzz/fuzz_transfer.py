@@ -14,8 +14,8 @@ import json
 
 from flyx.errors import RemoteProtocolError
 from flyx.transfer import messages
-from flyx.transfer.manifest import block_digest
 from flyx.transfer.frames import FRAME_HEADER, FrameKind
+from flyx.transfer.manifest import block_digest
 from flyx.transfer.receiver import WINDOW, Receiver
 from flyx.transfer.sender import READ_AHEAD, READ_BATCH, Sender
 from tests.fuzz.grammar import make_message

@@ -24,11 +24,13 @@ from flyx.errors import (
 from flyx.storage import durability
 from flyx.storage.scan import scan
 from flyx.storage.writer import Destination, ExistingPolicy
+from flyx.transfer import left_out
 from flyx.transfer.disk import (
     BlockWritten,
     DiscardFile,
     EntriesPlanned,
     FileDiscarded,
+    FileRefused,
     FileSaved,
     FinishFile,
     FinishTree,
@@ -266,16 +268,19 @@ def test_what_follows_a_failure_is_not_begun(out: Path, destination: Destination
     assert saved_in(out) == {"a"}
 
 
-def test_a_file_that_cannot_be_named_ends_the_batch_at_its_place(out: Path, destination: Destination) -> None:
+def test_a_file_that_cannot_be_named_does_not_stop_the_others(out: Path, destination: Destination) -> None:
     offer = Offer({"a": b"a", "b": b"b", "c": b"c"})
     succeed(destination, offer.plan())
     (out / "b").write_bytes(b"mine")
-    outcomes = destination.apply(offer.files())
-    assert outcomes[:2] == [BlockWritten(0, 0, 1), FileSaved(0, str(out / "a"))]
-    assert isinstance(failure(outcomes), DestinationExists)
-    assert len(outcomes) == 4
-    assert not (out / "c").exists()
+    outcomes = succeed(destination, [*offer.files(), FinishTree()])
+    assert [outcome for outcome in outcomes if not isinstance(outcome, BlockWritten)] == [
+        FileSaved(0, str(out / "a")),
+        FileRefused(1, left_out.IN_THE_WAY),
+        FileSaved(2, str(out / "c")),
+        TreeFinished(),
+    ]
     assert (out / "b").read_bytes() == b"mine"
+    assert names_in(out) == {"a", "b", "c"}
 
 
 def test_a_discarded_file_leaves_nothing_and_may_not_have_been_begun(
@@ -451,7 +456,7 @@ def test_a_link_among_the_parents_is_refused_when_it_is_planned(
 
 
 @pytest.mark.parametrize("existing", ExistingPolicy)
-def test_a_link_put_in_place_of_a_parent_during_the_transfer_is_refused(
+def test_a_link_put_in_place_of_a_parent_during_the_transfer_is_not_followed(
     out: Path, outside: Path, existing: ExistingPolicy
 ) -> None:
     offer = Offer({"d": None, "d/one": b"1", "d/secret": b"overwritten"})
@@ -460,8 +465,8 @@ def test_a_link_put_in_place_of_a_parent_during_the_transfer_is_refused(
         succeed(destination, [*offer.plan(), *offer.writes("d/one"), offer.finish("d/one")])
         (out / "d").rename(out / "moved")
         (out / "d").symlink_to(outside)
-        error = failure(destination.apply([*offer.writes("d/secret"), offer.finish("d/secret")]))
-    assert isinstance(error, DestinationExists)
+        outcomes = destination.apply([*offer.writes("d/secret"), offer.finish("d/secret")])
+    assert outcomes[-1] == FileRefused(2, left_out.IN_THE_WAY)
     assert snapshot(outside) == before
     assert saved_in(out) == {"d", "moved", "moved/one"}
 
@@ -474,7 +479,7 @@ def test_a_link_put_in_place_of_a_directory_keeps_its_target_as_it_was(
     succeed(destination, [*offer.plan(), *offer.files()])
     (out / "d").rename(out / "moved")
     (out / "d").symlink_to(outside)
-    assert isinstance(failure(destination.apply([FinishTree()])), DestinationExists)
+    assert destination.apply([FinishTree()]) == [TreeFinished(((0, left_out.IN_THE_WAY),))]
     assert snapshot(outside.parent, times=False)["outside"] == before
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from flyx.errors import CorruptData, FlyxError, LocalProtocolError, RemoteProtocolError, TransferInterrupted
 from flyx.transfer import messages
 from flyx.transfer.disk import BlockRead, PlanEntries
-from flyx.transfer.manifest import BLOCK_SIZE, Manifest, RunningDigest, block_digest
 from flyx.transfer.frames import FRAME_HEADER, FrameKind
+from flyx.transfer.manifest import BLOCK_SIZE, Manifest, RunningDigest, block_digest
 from flyx.transfer.receiver import WINDOW, Receiver
 from flyx.transfer.sender import Sender
 from flyx.transfer.session import SILENCE_LIMIT, Failed

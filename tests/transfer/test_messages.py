@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,9 +12,9 @@ from hypothesis import strategies as st
 
 from flyx.errors import LocalProtocolError, RemoteProtocolError
 from flyx.pairing import messages as pairing
-from flyx.transfer import messages
-from flyx.transfer.manifest import MAX_ENTRIES, Entry, EntryKind, Manifest
+from flyx.transfer import left_out, messages
 from flyx.transfer.frames import FRAME_HEADER, SHORTEST_DATA, FrameKind, FramePacker, parse_frames_untrusted
+from flyx.transfer.manifest import MAX_ENTRIES, Entry, EntryKind, Manifest
 from flyx.transfer.names import MAX_PATH_BYTES
 from flyx.transfer.sender import Sender
 
@@ -94,37 +96,78 @@ def test_unknown_fields_are_ignored() -> None:
     )
 
 
-names = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=200)
+NAMES = st.text(
+    st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=200
+) | st.binary(min_size=1, max_size=200).filter(lambda name: not {0, 47} & set(name)).map(os.fsdecode)
+ROWS = st.lists(st.tuples(NAMES, NAMES, st.sampled_from(EntryKind)), min_size=1, max_size=40)
 
 
-@given(st.lists(st.tuples(names, names, st.booleans()), min_size=1, max_size=40))
-def test_a_manifest_survives_the_wire_in_pieces_within_the_limit(rows: list[tuple[str, str, bool]]) -> None:
-    entries = [
-        Entry(f"{root}/{name}", EntryKind.DIRECTORY, 0, 0o755, 5)
-        if is_directory
-        else Entry(f"{root}/{name}", EntryKind.FILE, 7, 0o644, -5)
-        for root, name, is_directory in rows
-    ]
-    manifest = Manifest(entries)
+@given(ROWS, st.lists(st.tuples(NAMES, st.sampled_from(sorted(left_out.REASONS))), max_size=20))
+def test_a_manifest_survives_the_wire_in_pieces_within_the_limit(
+    rows: list[tuple[str, str, EntryKind]], absent: list[tuple[str, str]]
+) -> None:
+    extra: dict[EntryKind, dict[str, Any]] = {
+        EntryKind.FILE: {"size": 7, "mode": 0o644},
+        EntryKind.DIRECTORY: {"size": 0, "mode": 0o755},
+        EntryKind.SYMBOLIC_LINK: {"size": 0, "mode": 0, "target": "../x"},
+        EntryKind.HARD_LINK: {"size": 0, "mode": 0, "same_as": 3},
+    }
+    entries = [Entry(f"{root}/{name}", kind, mtime_us=-5, **extra[kind]) for root, name, kind in rows]
+    manifest = Manifest(entries, hole_bytes=3, left_out=left_out.LeftOut(tuple(absent), 5, 1 << 40))
     texts = [messages.serialize_control(m) for m in messages.manifest_messages(manifest)]
     assert all(len(text.encode()) <= messages.MIN_MESSAGE_SIZE for text in texts)
     told: list[Entry] = []
     roots: list[str] = []
-    for message in map(messages.parse_control_untrusted, texts):
+    absent_told: list[tuple[str, str]] = []
+    start, *others = map(messages.parse_control_untrusted, texts)
+    for message in others:
         if isinstance(message, messages.ManifestPiece):
             assert message.first == len(told)
             told += messages.entries_of(message)
         elif isinstance(message, messages.Roots):
-            roots += message.names
+            roots += map(messages.path_told, message.names)
+        elif isinstance(message, messages.Absent):
+            absent_told += [(messages.path_told(path), code) for path, code in message.entries]
     assert told == list(manifest.entries)
     assert tuple(roots) == manifest.roots
+    assert absent_told == absent
     assert Manifest(told).id == manifest.id
+    assert isinstance(start, messages.ManifestStart)
+    assert (start.holes, start.failures, start.others) == (3, 5, 1 << 40)
+
+
+@pytest.mark.parametrize(
+    ("row", "targets"),
+    [
+        (["a", "directory", 1, 0, 0], []),
+        (["a", "symbolic_link", 1, 0, 0], ["b"]),
+        (["a", "symbolic_link", 0, 0, 0], []),
+        (["a", "file", 0, 0, 0], ["b"]),
+        (["a\0b", "file", 0, 0, 0], []),
+        (["a", "symbolic_link", 0, 0, 0], ["b\0"]),
+        ([{"base64": "YQBi"}, "file", 0, 0, 0], []),
+        ([{"base64": "?"}, "file", 0, 0, 0], []),
+        ([{"base64": "é"}, "file", 0, 0, 0], []),
+    ],
+)
+def test_entries_that_cannot_be_are_refused(row: list[object], targets: list[str]) -> None:
+    text = json.dumps({"type": "manifest", "first": 0, "entries": [row], "targets": targets})
+    piece = messages.parse_control_untrusted(text)
+    assert isinstance(piece, messages.ManifestPiece)
+    with pytest.raises(RemoteProtocolError):
+        messages.entries_of(piece)
+
+
+@pytest.mark.parametrize("path", ['"\\ud800"', '"\\udce9"', '{"base64": 1}', "7", "null"])
+def test_a_path_that_is_no_text_is_refused(path: str) -> None:
+    with pytest.raises(RemoteProtocolError):
+        messages.parse_control_untrusted(f'{{"type": "roots", "names": [{path}]}}')
 
 
 def test_the_longest_names_fit_into_pieces() -> None:
     manifest = Manifest(
-        Entry("/".join(['"' * 255] * 15) + f"/{i}", EntryKind.FILE, 1 << 52, 0o777, -(1 << 52))
-        for i in range(20)
+        Entry(path[:3072], EntryKind.SYMBOLIC_LINK, 0, 0, -(1 << 52), target=path[:3072])
+        for path in ['"/' * 1536, "é" * 1536, "\n" * 3072, "\udcff" * 3072] * 5
     )
     for message in messages.manifest_messages(manifest):
         text = messages.serialize_control(message)

@@ -12,11 +12,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from flyx.errors import FlyxError, RemoteProtocolError
 from flyx.transfer import messages
 from flyx.transfer.disk import Held, Kept, PlanEntries, PlanTree
+from flyx.transfer.frames import FRAME_HEADER, FrameKind
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, TransferDigest, block_count, block_digest
 from flyx.transfer.messages import DIGESTS_PER_MESSAGE, MAX_CONTROL_SIZE
 from flyx.transfer.receiver import FileReceived, ManifestReceived, Received, Receiver
 from flyx.transfer.sender import Delivered, FileConfirmed, Resumed, Sender
-from flyx.transfer.session import Failed, FileLost
+from flyx.transfer.session import EntryLeftOut, Failed
 from tests.effort import share, some
 from tests.simulator import (
     Conditions,
@@ -175,8 +176,8 @@ def test_a_file_that_is_lost_while_it_goes_on_is_lost_alone() -> None:
         destination._parts["big"] = entry, bytearray(content[: held * BLOCK_SIZE])
         simulation = simulate(destination, faults={"big": (fault, "file_changed")})
         deliver(simulation)
-        assert FileLost(0, "file_changed") in simulation.sender_events
-        assert FileLost(0, "file_changed") in simulation.receiver_events
+        assert EntryLeftOut(0, "file_changed") in simulation.sender_events
+        assert EntryLeftOut(0, "file_changed") in simulation.receiver_events
         assert simulation.destination.files == {k: v for k, v in TREE.items() if k != "big"}
 
 
@@ -220,7 +221,7 @@ def test_pieces_are_small_enough_and_in_order() -> None:
         Held(DIGESTS_PER_MESSAGE + 5, digests),
     ]
     last = Kept(DIGESTS_PER_MESSAGE + 6, "p", bytes(DIGEST_SIZE))
-    told = list(messages.accept_messages(999, [*found, last]))
+    told = list(messages.accept_messages(999, [*found, last], []))
     assert [type(message).__name__ for message in told] == [*["Kept"] * 2, *["Have"] * 3, "Kept", "Accept"]
     for message in told:
         assert len(messages.serialize_control(message)) < MAX_CONTROL_SIZE

@@ -25,8 +25,8 @@ from flyx.transfer.session import (
     LATE,
     LONG_STANDSTILL,
     SILENCE_LIMIT,
+    EntryLeftOut,
     Failed,
-    FileLost,
     RoundTrip,
 )
 from tests.effort import share
@@ -201,8 +201,8 @@ def test_a_file_that_cannot_be_read_is_lost_alone(code: str, offset: int) -> Non
     simulation.run()
     assert completed(simulation).files == 4
     assert simulation.destination.files == {k: v for k, v in TREE.items() if k != "top.bin"}
-    assert FileLost(0, code) in simulation.sender_events
-    assert FileLost(0, code) in simulation.receiver_events
+    assert EntryLeftOut(0, code) in simulation.sender_events
+    assert EntryLeftOut(0, code) in simulation.receiver_events
 
 
 def test_an_empty_file_that_vanished_is_lost() -> None:

@@ -1,0 +1,30 @@
+"""Modes and times of what a transfer makes, as far as a filesystem has such things."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from flyx.transfer.manifest import MAX_MTIME_US
+
+# What is ours we may change, unless nobody can: on some FUSE and network filesystems.
+_NO_ATTRIBUTES = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+def set_attributes(handle: int, mode: int, mtime_us: int) -> None:
+    """Set the mode and the modification time of an open file or directory; where one is refused, the other.
+
+    Raises:
+        OSError: it could not be done where it can be.
+    """
+    mtime_us = max(-MAX_MTIME_US, min(mtime_us, MAX_MTIME_US))
+    try:
+        os.fchmod(handle, mode)
+    except OSError as error:
+        if error.errno not in _NO_ATTRIBUTES:
+            raise
+    try:
+        os.utime(handle, ns=(os.fstat(handle).st_atime_ns, mtime_us * 1000))
+    except OSError as error:
+        if error.errno not in _NO_ATTRIBUTES:
+            raise
