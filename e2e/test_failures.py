@@ -537,12 +537,22 @@ def test_a_file_that_is_removed_while_it_is_read_still_arrives_whole(flyx: Flyx,
     assert sha256(tmp_path / "in" / "file") == expected
 
 
-def test_what_is_not_there_is_a_usage_error_before_any_server_is_asked(flyx: Flyx, tmp_path: Path) -> None:
-    there = write_random(tmp_path / "there", 1)
+def test_what_is_not_there_is_a_usage_error_before_any_server_is_asked(flyx: Flyx) -> None:
     with closed_port() as server:
-        sender = flyx.start("send", "--server", server, there, "missing\x1b[31m")
-        sender.complains(2, "there is no file or directory missing\\x1b[31m")
+        sender = flyx.start("send", "--server", server, "missing\x1b[31m", "gone")
+        sender.complains(
+            2, "there is no file or directory missing\\x1b[31m; there is no file or directory gone"
+        )
     assert sender.out == ""
+
+
+def test_what_is_not_there_is_named_and_the_rest_is_sent(flyx: Flyx, tmp_path: Path) -> None:
+    there = write_random(tmp_path / "there", 1)
+    sender = flyx.send(there, "missing\x1b[31m")
+    flyx.receive(sender.code(), tmp_path / "in").ends(0)
+    sender.event("done")
+    assert sender.event("notice")["message"] == "there is no file or directory missing\x1b[31m"
+    assert names_in(tmp_path / "in") == ["there"]
 
 
 def test_a_path_that_is_empty_shares_no_directory(flyx: Flyx) -> None:
@@ -550,15 +560,6 @@ def test_a_path_that_is_empty_shares_no_directory(flyx: Flyx) -> None:
         sender = flyx.start("send", "--server", server, "").ends(2)
     assert "a path is empty" in sender.err
     assert sender.out == ""
-
-
-def test_a_name_that_no_receiver_would_take_is_refused_before_any_server_is_asked(
-    flyx: Flyx, tmp_path: Path
-) -> None:
-    write_random(tmp_path / "tree" / "two\nlines", 1)
-    with closed_port() as server:
-        sender = flyx.start("send", "--server", server, "tree")
-        sender.complains(7, "The name tree/two\\nlines is not safe to create", "rename it")
 
 
 # Standard output.

@@ -22,6 +22,7 @@ from flyx.cli.options import (
 )
 from flyx.cli.path_options import Bind, IceServers, NoRelay, RelayOnly, connection_options_of
 from flyx.errors import InputError
+from flyx.storage.links import Links
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -113,6 +114,15 @@ def send(
         bool,
         typer.Option("--open", envvar="FLYX_OPEN", help="A code without words: the server is then trusted"),
     ] = False,
+    links: Annotated[
+        Links,
+        typer.Option(
+            "--links",
+            envvar="FLYX_LINKS",
+            metavar="KIND",
+            help="Symbolic links inside directories: keep those that stay inside, follow, or skip",
+        ),
+    ] = Links.KEEP,
     congestion: Annotated[
         Congestion,
         typer.Option("--congestion", envvar="FLYX_CONGESTION", help="Congestion control of what is sent"),
@@ -162,6 +172,7 @@ def send(
             reconnect,
             _serve if meeting.local else None,
             connection_options_of(relay_only, no_relay, ice_server, bind),
+            links,
         )
         run(send_files(options, reporter))
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -40,6 +41,7 @@ from flyx.net.changes import Change, NetworkWatch
 from flyx.pairing.exchange import Code
 from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Answer, Disconnect, IceCandidate, Join, Message, Role
+from flyx.storage.links import Links
 from flyx.storage.reader import BlockDigests, SourceReader
 from flyx.storage.scan import Scan, scan
 
@@ -54,6 +56,9 @@ RECONNECT_PAUSE = 1.0
 
 DISK_THREADS = 8
 """Reads under way at once, whatever the number of receivers."""
+
+MAX_LEFT_OUT_SHOWN = 10
+"""Entries left out that are named to the sender's person; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ class SendOptions:
         api_token: what the server wants of those who create rooms; None if it wants nothing.
         reconnect: seconds for which a lost connection to a receiver is tried to be made anew; 0 for not.
         connections: what the person allows them.
+        links: what becomes of symbolic links inside directories.
     """
 
     server: str | None
@@ -82,6 +88,7 @@ class SendOptions:
     reconnect: float = RECONNECT_TIME
     serve: Serve | None = None
     connections: ConnectionOptions = ANY_CONNECTION
+    links: Links = Links.KEEP
 
 
 async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -91,9 +98,8 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
         FlyxError: it did not work; the class says which exit status it deserves.
     """
     with ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="flyx-read") as disk:
-        found = await asyncio.get_running_loop().run_in_executor(disk, scan, options.paths)
-        for skipped in found.skipped:
-            on_event(events.Notice(f"skipped {skipped.path}: {skipped.reason}"))
+        found = await asyncio.get_running_loop().run_in_executor(disk, scan, options.paths, options.links)
+        _tell_left_out(found, on_event)
         on_event(events.ManifestKnown(found.manifest))
         room = make_room(options.server, options.serve, options.api_token, on_event, hold=options.reconnect)
         async with room as made:
@@ -108,6 +114,16 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
             except asyncio.CancelledError:
                 signaling.farewell = "the sender stopped"
                 raise
+
+
+def _tell_left_out(found: Scan, on_event: Callable[[events.Event], None]) -> None:
+    """Tell what is left out of what the person named: the first of it, and how much in all."""
+    left_out = found.manifest.left_out
+    for text in islice(found.left_out_texts(), MAX_LEFT_OUT_SHOWN):
+        on_event(events.Notice(text))
+    more = left_out.failures + left_out.others - MAX_LEFT_OUT_SHOWN
+    if more > 0:
+        on_event(events.Notice(f"{more:,} more are left out"))
 
 
 _OPEN = (

@@ -1,151 +1,16 @@
-"""Symbolic and hard links: made when all files have their names, and never followed."""
+"""The choice of what becomes of symbolic links; alone here, as `flyx --help` has no time to load the rest."""
 
-from __future__ import annotations
-
-import errno
-import os
-import stat
-from collections.abc import Callable
-from contextlib import suppress
-
-from flyx.storage.attributes import set_attributes
-from flyx.storage.durability import Durability
-from flyx.storage.partial import Partials
-from flyx.storage.plan import Plan
-from flyx.storage.tree import Parts, Tree
-from flyx.transfer import left_out
-from flyx.transfer.manifest import Entry
-
-GiveName = Callable[[Parts, Callable[[int, str], None], Callable[[int, str], None]], Parts]
-"""Gives something the name of an entry: see Destination._give_name."""
-
-# Of filesystems that have no links of a kind, or no more of this file.
-_NO_LINKS = {
-    errno.EPERM,
-    errno.EOPNOTSUPP,
-    errno.ENOSYS,
-    errno.EACCES,
-    errno.ERANGE,
-    errno.EIO,
-    errno.EMLINK,
-    errno.EXDEV,
-}
-
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+from enum import StrEnum
 
 
-class Links:
-    """Makes the links of a transfer."""
+class Links(StrEnum):
+    """What becomes of the symbolic links inside directories; one that is named is followed."""
 
-    def __init__(
-        self, tree: Tree, plan: Plan, partials: Partials, durability: Durability, give_name: GiveName
-    ) -> None:
-        self._tree = tree
-        self._plan = plan
-        self._partials = partials
-        self._durability = durability
-        self._give_name = give_name
-        # Where links were made: names there may not be durable.
-        self.directories: set[Parts] = set()
+    KEEP = "keep"
+    """It is sent as a link if it stays inside what is sent, and left out if not."""
 
-    def make_symbolic(self, entry: Entry) -> str | None:
-        """Make a symbolic link; return why that cannot be had here, a code of left_out.py, or None.
+    FOLLOW = "follow"
+    """What it leads to is sent under its name."""
 
-        Raises:
-            OSError, DestinationExists: it could not be made.
-        """
-        parts = tuple(entry.path.split("/"))
-        if self._tree.target_of(self._plan.target(parts)) == entry.target:
-            return None
-
-        def place(directory: int, name: str) -> None:
-            os.symlink(entry.target, name, dir_fd=directory)
-
-        def replace(directory: int, name: str) -> None:
-            spare = self._partials.spare()
-            place(*spare)
-            self._tree.replace(spare, directory, name)
-
-        try:
-            made = self._give_name(parts, place, replace)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            return left_out.NO_LINKS
-        self.directories.add(made[:-1])
-        with suppress(OSError):
-            times = (entry.mtime_us * 1000, entry.mtime_us * 1000)
-            directory = self._tree.handle(made[:-1])
-            os.utime(made[-1], ns=times, dir_fd=directory, follow_symlinks=False)
-        return None
-
-    def make_hard(self, entry: Entry, file: Parts) -> str | None:
-        """Make another name for a file that was saved, or, where there is no such thing, a copy of it.
-
-        Args:
-            entry: of the link.
-            file: where the file is.
-
-        Returns:
-            Why it cannot be had here, a code of left_out.py, or None.
-
-        Raises:
-            OSError, DestinationExists: it could not be made.
-        """
-        parts = tuple(entry.path.split("/"))
-        status = self._tree.status(file)
-        if status is None or not stat.S_ISREG(status.st_mode):
-            return left_out.NO_FILE
-        there = self._tree.status(self._plan.target(parts))
-        if there is not None and os.path.samestat(there, status):
-            return None
-        above = os.dup(self._tree.handle(file[:-1]))
-        try:
-            self._name_again((above, file[-1]), parts)
-        finally:
-            os.close(above)
-        return None
-
-    def _name_again(self, file: tuple[int, str], parts: Parts) -> None:
-        def link(directory: int, name: str) -> None:
-            os.link(file[1], name, src_dir_fd=file[0], dst_dir_fd=directory, follow_symlinks=False)
-
-        def replace(directory: int, name: str) -> None:
-            spare = self._partials.spare()
-            link(*spare)
-            self._tree.replace(spare, directory, name)
-
-        try:
-            made = self._give_name(parts, link, replace)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            copy = self._copy(file)
-            made = self._give_name(
-                parts,
-                lambda directory, name: self._tree.place(copy, directory, name),
-                lambda directory, name: self._tree.replace(copy, directory, name),
-            )
-        self.directories.add(made[:-1])
-
-    def _copy(self, file: tuple[int, str]) -> tuple[int, str]:
-        """Copy a file that was saved, with its mode and time; return where the copy is. It is durable."""
-        spare = self._partials.spare()
-        source = os.open(file[1], _READ, dir_fd=file[0])
-        try:
-            copy = os.open(spare[1], _NEW, 0o600, dir_fd=spare[0])
-            try:
-                while piece := os.read(source, 1 << 20):
-                    while piece:
-                        piece = piece[os.write(copy, piece) :]
-                status = os.fstat(source)
-                set_attributes(copy, stat.S_IMODE(status.st_mode), status.st_mtime_ns // 1000)
-                self._durability.sync([copy])
-            finally:
-                os.close(copy)
-        finally:
-            os.close(source)
-        return spare
+    SKIP = "skip"
+    """It is left out."""

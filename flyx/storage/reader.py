@@ -24,7 +24,7 @@ from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, EntryKind, block_count, block_digest
 
 # O_NONBLOCK: a file that became a FIFO must not hang us; it changes nothing about regular files.
-_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 # What the kernel reads ahead by itself; larger files gain from being announced as read from start to end.
 _READ_AHEAD = 128 * 1024
@@ -123,7 +123,8 @@ class SourceReader:
         """Return the bytes, None if the file is not what it was."""
         if self._open is None or self._open[0] != request.file:
             self._close_file()
-            self._open = request.file, os.open(self._sources.path(entry), _OPEN)
+            flags = _OPEN if self._sources.follow_links else _OPEN | os.O_NOFOLLOW
+            self._open = request.file, os.open(self._sources.path(entry), flags)
             if not self._unchanged(entry):
                 return None
             _announce(self._open[1], entry)

@@ -1,18 +1,38 @@
 """What there is to send: files and directories that a person named, listed before anything is offered.
 
+One entry never stops the others: what cannot be sent is left out, and told with the rest. Nothing is refused
+for its name but what no receiver could take; what a receiver can have is its own to judge.
+
 Blocking, for threads; POSIX only.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from flyx.errors import InputError, StorageError
+from flyx.errors import InputError
 from flyx.storage.failures import storage_error
+from flyx.storage.links import Links
+from flyx.transfer.left_out import (
+    BY_NATURE,
+    LINK_OUTSIDE,
+    LINK_SKIPPED,
+    MAX_TOLD,
+    NAME_TOO_LONG,
+    REASONS,
+    SPECIAL,
+    STATE,
+    TOO_LARGE,
+    UNREADABLE,
+    VANISHED,
+    LeftOut,
+)
 from flyx.transfer.manifest import (
     MAX_ENTRIES,
     MAX_FILE_SIZE,
@@ -24,22 +44,40 @@ from flyx.transfer.manifest import (
     Entry,
     EntryKind,
     Manifest,
+    path_bytes,
 )
-from flyx.transfer.names import is_state_directory
+from flyx.transfer.names import (
+    MAX_DEPTH,
+    MAX_PART_BYTES,
+    MAX_PATH_BYTES,
+    is_state_directory,
+    link_stays_inside,
+)
+
+NEWS_INTERVAL = 0.5
+"""Seconds between two words on how far a scan is."""
+
+MAX_FAULTS_SHOWN = 10
+"""Paths that a message names; the others are counted."""
 
 _SPECIAL = {
-    stat.S_IFLNK: "symbolic link",
     stat.S_IFIFO: "FIFO",
     stat.S_IFSOCK: "socket",
     stat.S_IFCHR: "device",
     stat.S_IFBLK: "device",
 }
 
+_MISSING = {errno.ENOENT, errno.ENOTDIR}
+
 
 class Sources:
     """Where the entries of a manifest come from, and the exact time that each had; 8 bytes an entry."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, follow_links: bool) -> None:
+        """Args:
+        follow_links: an entry may be what a symbolic link leads to.
+        """
+        self.follow_links = follow_links
         # Where each root is, by the name that it is sent under.
         self._roots: dict[str, str] = {}
         # Of each entry, in nanoseconds, modulo 2 ** 64: filesystems have times beyond.
@@ -67,66 +105,100 @@ _TIMES = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
-    """Something inside a directory that is not sent, and what it is."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Scan:
     """What there is to send.
 
     Attributes:
-        manifest: the entries.
+        manifest: the entries, and what is left out.
         sources: where they come from.
-        skipped: what was found and left out.
+        faults: what is wrong with paths that were named and are left out: a clause, by the name that each
+            would have been sent under.
     """
 
     manifest: Manifest
     sources: Sources
-    skipped: tuple[Skipped, ...]
+    faults: dict[str, str]
+
+    def left_out_texts(self) -> Iterator[str]:
+        """Say of each entry left out that is named why it is, as a clause."""
+        for path, code in self.manifest.left_out.named:
+            yield self.faults.get(path) or f"{path} is left out: {REASONS[code]}"
 
 
-def scan(paths: Sequence[str | os.PathLike[str]]) -> Scan:
+def scan(
+    paths: Sequence[str | os.PathLike[str]],
+    links: Links = Links.KEEP,
+    on_news: Callable[[int], None] | None = None,
+) -> Scan:
     """List files and directories, with all that is in the directories, in an order that never varies.
 
     A path is sent under the last part of the path that it resolves to: a symbolic link that a person names is
-    followed. Those inside directories are skipped, and so are devices, FIFOs, sockets and flyx's own state.
+    followed. What cannot be sent, named or inside a directory, is left out as long as something can be.
+
+    Args:
+        paths: what the person named.
+        links: what becomes of symbolic links inside directories.
+        on_news: called at most every NEWS_INTERVAL with how many entries have been found; what it raises ends
+            the scan.
 
     Raises:
-        InputError: a path that does not exist or cannot be sent, or two that would have one name: the person
+        InputError: nothing of it can be sent, two paths would have one name, or it is too much: the person
             has to name something else.
-        StorageError: something cannot be read.
-        UnsafeName: a receiver would refuse a name, so nothing is offered.
     """
-    scanner = _Scanner()
+    scanner = _Scanner(links, on_news)
     for path in paths:
-        scanner.add_root(os.fsdecode(path))
-    if not scanner.entries:
-        raise InputError(reason="there is nothing to send")
-    return Scan(Manifest(scanner.entries), scanner.sources, tuple(scanner.skipped))
+        scanner.name(os.fsdecode(path))
+    return scanner.scan()
+
+
+class _LeftOutList:
+    """Collects what is left out; no more of it is in memory than is told."""
+
+    def __init__(self) -> None:
+        self._failures: list[tuple[str, str]] = []
+        self._others: list[tuple[str, str]] = []
+        self._counts = [0, 0]
+
+    def add(self, path: str, code: str) -> None:
+        by_nature = code in BY_NATURE
+        self._counts[by_nature] += 1
+        named = self._others if by_nature else self._failures
+        if len(named) < MAX_TOLD:
+            named.append((path, code))
+
+    def value(self) -> LeftOut:
+        named = (*self._failures, *self._others)[:MAX_TOLD]
+        return LeftOut(named, failures=self._counts[False], others=self._counts[True])
 
 
 class _Scanner:
-    def __init__(self) -> None:
-        self.entries = Entries()
-        self.sources = Sources()
-        self.skipped: list[Skipped] = []
-        # The paths given, by the name they are sent under; bytes in those names.
-        self._roots: dict[str, str] = {}
+    def __init__(self, links: Links, on_news: Callable[[int], None] | None) -> None:
+        self._links = links
+        self._on_news = on_news
+        self._next_news = time.monotonic() + NEWS_INTERVAL
+        self._found = 0
+        self._entries = Entries()
+        self._sources = Sources(follow_links=links is Links.FOLLOW)
+        self._left_out = _LeftOutList()
+        # What was named and where that is, by the name it is sent under; bytes in those names.
+        self._roots: dict[str, tuple[str, str]] = {}
         self._roots_size = 0
+        # What was named and cannot be sent, by the name it would have had; and what was named in vain.
+        self._faults: dict[str, str] = {}
+        self._mistakes: list[str] = []
+        # Device and inode of the directories above what is being listed; only where links are followed.
+        self._above: set[tuple[int, int]] = set()
 
-    def add_root(self, path: str) -> None:
+    def name(self, path: str) -> None:
+        """A person has named this path."""
+        if not path:
+            raise InputError(reason="the path of a file or directory is empty")
         try:
             status = os.stat(path)
             resolved = os.path.realpath(path, strict=True)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            # The person's own input, as a wrong option is: not a failure of the disk.
-            raise InputError(reason=f"there is no file or directory {path}") from error
         except OSError as error:
-            raise storage_error(error, "read", path) from error
+            self._fault(path, _fault_of(path, error), _code(error))
+            return
         except ValueError as error:
             # A NUL, or half of a surrogate pair that stands for no byte.
             raise InputError(reason=f"no file or directory can be called {path}") from error
@@ -136,73 +208,146 @@ class _Scanner:
                 reason=f"{path} has no name to be sent under", hint="name a directory or file inside it"
             )
         if name in self._roots:
-            raise InputError(
-                reason=f"{self._roots[name]} and {path} would both be sent as {name}",
-                hint="rename one of them, or send them one after the other",
-            )
-        self._roots[name] = path
-        self._roots_size += len(os.fsencode(name))
+            other, place = self._roots[name]
+            if place != resolved:
+                self._mistakes.append(f"{other} and {path} would both be sent as {name}")
+            return
+        if kind := _SPECIAL.get(stat.S_IFMT(status.st_mode)):
+            self._fault(path, f"{path} is a {kind}, not a file or directory", SPECIAL)
+            return
+        self._roots[name] = path, resolved
+        self._roots_size += len(path_bytes(name))
         if len(self._roots) > MAX_ROOTS or self._roots_size > MAX_ROOTS_SIZE:
             raise InputError(
                 reason="too many files and directories are named", hint="put them into one and send that"
             )
-        self.sources.add_root(name, resolved)
-        if stat.S_ISDIR(status.st_mode):
-            self._add_directory(resolved, name, status)
-        elif stat.S_ISREG(status.st_mode):
-            self._add_file(resolved, name, status)
-        else:
-            raise InputError(reason=f"{path} is a {_kind(status)}, not a file or directory")
 
-    def _add_directory(self, path: str, name: str, status: os.stat_result) -> None:
-        self._add(Entry(name, EntryKind.DIRECTORY, 0, *_mode_and_time(status)), status)
+    def scan(self) -> Scan:
+        """List what was named."""
+        if self._mistakes:
+            raise InputError(
+                reason=_listed(self._mistakes), hint="rename one of them, or send them one after the other"
+            )
+        for name, (given, path) in self._roots.items():
+            self._sources.add_root(name, path)
+            if code := self._add(path, name):
+                self._faults[name] = f"{given} cannot be sent: {REASONS[code]}"
+        left_out = self._left_out.value()
+        found = Scan(Manifest(self._entries, left_out=left_out), self._sources, self._faults)
+        if not self._entries:
+            raise InputError(reason=_listed([*found.left_out_texts()]) or "there is nothing to send")
+        return found
+
+    def _fault(self, path: str, reason: str, code: str) -> None:
+        """A path that was named cannot be sent."""
+        name = os.path.basename(os.path.normpath(path))
+        if name in {"", ".", ".."}:
+            raise InputError(reason=reason)
+        # The name may be any, of any length.
+        name = name[:MAX_PART_BYTES]
+        self._faults[name] = reason
+        self._left_out.add(name, code)
+
+    def _add(self, path: str, name: str) -> str | None:
+        """Add what is at a path under this name, with all that is in it, or return why it is left out."""
+        self._tell_news()
         try:
-            with os.scandir(path) as found:
-                inside = sorted(found, key=lambda item: item.name)
+            code = self._judge(path, name) or self._add_any(path, name, os.lstat(path))
         except OSError as error:
-            raise storage_error(error, "read", path) from error
-        for item in inside:
-            self._add_item(item, f"{name}/{item.name}")
+            code = _code(error)
+        if code:
+            self._left_out.add(name, code)
+        return code
 
-    def _add_item(self, item: os.DirEntry[str], name: str) -> None:
-        try:
-            status = item.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            self.skipped.append(Skipped(item.path, "it vanished"))
-            return
-        except OSError as error:
-            raise storage_error(error, "read", item.path) from error
-        if is_state_directory(item.name):
-            self.skipped.append(Skipped(item.path, "flyx keeps its own files there"))
-        elif stat.S_ISREG(status.st_mode):
-            self._add_file(item.path, name, status)
-        elif stat.S_ISDIR(status.st_mode):
-            self._add_directory(item.path, name, status)
-        else:
-            self.skipped.append(Skipped(item.path, f"it is a {_kind(status)}"))
+    def _judge(self, path: str, name: str) -> str | None:
+        """Return why nothing of this name can be sent, if nothing can."""
+        part = name.rpartition("/")[2]
+        if is_state_directory(part):
+            return STATE
+        if (
+            len(path_bytes(part)) > MAX_PART_BYTES
+            or len(path_bytes(name)) > MAX_PATH_BYTES
+            or name.count("/") >= MAX_DEPTH
+        ):
+            return NAME_TOO_LONG
+        return None
 
-    def _add_file(self, path: str, name: str, status: os.stat_result) -> None:
-        if status.st_size > MAX_FILE_SIZE:
-            raise InputError(reason=f"{path} is too large")
+    def _add_any(self, path: str, name: str, status: os.stat_result) -> str | None:
+        """Add an entry of whatever kind; return why it is left out, if it is."""
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFREG:
+            return self._add_file(path, name, status)
+        if kind == stat.S_IFDIR:
+            return self._add_directory(path, name, status)
+        if kind != stat.S_IFLNK:
+            return SPECIAL
+        match self._links:
+            case Links.KEEP:
+                return self._add_link(path, name, status)
+            case Links.FOLLOW:
+                return self._add_any(path, name, os.stat(path))
+            case Links.SKIP:
+                return LINK_SKIPPED
+
+    def _add_directory(self, path: str, name: str, status: os.stat_result) -> str | None:
+        place = status.st_dev, status.st_ino
+        if place in self._above:
+            # A link to a directory that it is in: all of that is sent already.
+            return LINK_SKIPPED
+        inside = self._list(path)
+        self._append(Entry(name, EntryKind.DIRECTORY, 0, *_mode_and_time(status)), status)
+        if self._links is Links.FOLLOW:
+            self._above.add(place)
+        for part in inside:
+            self._add(f"{path}/{part}", f"{name}/{part}")
+        self._above.discard(place)
+        return None
+
+    def _list(self, path: str) -> Iterable[str]:
+        """Return the names in a directory in order: of their bytes, which take less memory than strings."""
+        parts = []
+        with os.scandir(os.fsencode(path)) as found:
+            for item in found:
+                parts.append(item.name)
+                self._found += 1
+                self._tell_news()
+        parts.sort()
+        return map(os.fsdecode, parts)
+
+    def _add_link(self, path: str, name: str, status: os.stat_result) -> str | None:
+        target = os.readlink(path)
+        if not link_stays_inside(name, target, self._roots):
+            return LINK_OUTSIDE
+        mtime_us = _mode_and_time(status)[1]
+        self._append(Entry(name, EntryKind.SYMBOLIC_LINK, 0, 0, mtime_us, target=target), status)
+        return None
+
+    def _add_file(self, path: str, name: str, status: os.stat_result) -> str | None:
+        if status.st_size > min(MAX_FILE_SIZE, MAX_TOTAL_SIZE - self._entries.total_bytes):
+            return TOO_LARGE
         # Better now than when the receiver has half of the rest.
         if not os.access(path, os.R_OK):
-            raise StorageError(action="read", path=path, reason="permission denied")
-        self._add(Entry(name, EntryKind.FILE, status.st_size, *_mode_and_time(status)), status)
+            return UNREADABLE
+        self._append(Entry(name, EntryKind.FILE, status.st_size, *_mode_and_time(status)), status)
+        return None
 
-    def _add(self, entry: Entry, status: os.stat_result) -> None:
-        if len(self.entries) == MAX_ENTRIES:
+    def _append(self, entry: Entry, status: os.stat_result) -> None:
+        if len(self._entries) == MAX_ENTRIES:
             raise InputError(
-                reason=f"there are more than {MAX_ENTRIES:,} files and directories",
-                hint=_TOO_MANY,
+                reason=f"there are more than {MAX_ENTRIES:,} files and directories", hint=_TOO_MANY
             )
-        if self.entries.paths_size + len(entry.path.encode()) > MAX_PATHS_SIZE:
+        size = len(path_bytes(entry.path)) + len(path_bytes(entry.target))
+        if self._entries.paths_size + size + 1 > MAX_PATHS_SIZE:
             raise InputError(
                 reason="the names of the files and directories are too long in all", hint=_TOO_MANY
             )
-        if self.entries.total_bytes + entry.size > MAX_TOTAL_SIZE:
-            raise InputError(reason="the files are too large in all")
-        self.entries.append(entry)
-        self.sources.add(status)
+        self._entries.append(entry)
+        self._sources.add(status)
+
+    def _tell_news(self) -> None:
+        if self._on_news and (now := time.monotonic()) >= self._next_news:
+            self._next_news = now + NEWS_INTERVAL
+            self._on_news(self._found)
 
 
 _TOO_MANY = "put them into an archive and send that"
@@ -212,5 +357,26 @@ def _mode_and_time(status: os.stat_result) -> tuple[int, int]:
     return status.st_mode & 0o777, status.st_mtime_ns // 1000
 
 
-def _kind(status: os.stat_result) -> str:
-    return _SPECIAL.get(stat.S_IFMT(status.st_mode), "special file")
+def _code(error: OSError) -> str:
+    """Return the code of the reason why an entry could not be looked at."""
+    if error.errno in _MISSING or error.errno == errno.ELOOP:
+        return VANISHED
+    if error.errno == errno.ENAMETOOLONG:
+        return NAME_TOO_LONG
+    return UNREADABLE
+
+
+def _fault_of(path: str, error: OSError) -> str:
+    """Say as a clause why a path that a person named cannot be had."""
+    if error.errno not in _MISSING:
+        return str(storage_error(error, "read", path))
+    try:
+        return f"{path} is a link to {os.readlink(path)}, which is missing"
+    except OSError:
+        return f"there is no file or directory {path}"
+
+
+def _listed(clauses: Sequence[str]) -> str:
+    """Join clauses, not too many of them."""
+    more = len(clauses) - MAX_FAULTS_SHOWN
+    return "; ".join(clauses[:MAX_FAULTS_SHOWN]) + (f"; and {more:,} more" if more > 0 else "")

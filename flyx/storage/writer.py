@@ -27,7 +27,7 @@ from flyx.storage.attributes import set_attributes
 from flyx.storage.durability import GROUP, Durability
 from flyx.storage.failures import write_error
 from flyx.storage.journal import Identity, Saved
-from flyx.storage.links import Links
+from flyx.storage.link_maker import LinkMaker
 from flyx.storage.partial import Partials
 from flyx.storage.plan import ExistingPolicy, Plan
 from flyx.storage.tree import Parts, Tree
@@ -477,7 +477,7 @@ class Destination:
             # Directories that were there keep their modes and times: they are not the sender's.
             if self._plan.target(parts) in self._tree.made:
                 made.append((parts, entry))
-        links = Links(self._tree, self._plan, self._partials, self._durability, self._give_name)
+        links = LinkMaker(self._tree, self._plan, self._partials, self._durability, self._give_name)
         for index, entry in self._plan.links():
             is_hard = entry.kind is EntryKind.HARD_LINK
             try:

@@ -33,7 +33,7 @@ import os
 from itertools import product
 from pathlib import Path
 
-from flyx.errors import StorageError
+from flyx.errors import InputError, StorageError
 from flyx.storage import partial
 from flyx.storage.scan import scan
 from flyx.storage.writer import Destination
@@ -84,26 +84,35 @@ def test_directories_that_forbid_everything_are_still_completed(home: Path) -> N
     assert (at / "f").stat().st_mode & 0o777 == 0
 
 
-def test_a_file_that_may_not_be_read_is_found_before_anything_is_offered(home: Path) -> None:
+def test_what_may_not_be_read_is_left_out_before_anything_is_offered(home: Path) -> None:
     printed = run(
         home,
         """
         os.makedirs("tree/closed")
-        open("tree/secret", "w").close()
+        os.mkdir("tree/names-only")
+        for name in ("tree/secret", "tree/names-only/below", "tree/open"):
+            open(name, "w").close()
         os.chmod("tree/secret", 0)
         os.chmod("tree/closed", 0)
-        for path in ("tree", "tree/secret", "tree/closed", "tree/closed/below"):
+        os.chmod("tree/names-only", 0o444)
+        found = scan(["tree", "tree/secret"])
+        print(*(entry.path for entry in found.manifest.entries))
+        print(found.manifest.left_out)
+        for path in ("tree/secret", "tree/closed", "tree/closed/below"):
             try:
                 scan([path])
-            except StorageError as error:
+            except InputError as error:
                 print(error)
         os.chmod("tree/closed", 0o700)
+        os.chmod("tree/names-only", 0o700)
         """,
     )
-    assert [line.replace(f"{home.resolve()}/", "") for line in printed] == [
-        "Cannot read tree/closed: Permission denied",
-        "Cannot read tree/secret: permission denied",
-        "Cannot read tree/closed: Permission denied",
+    assert printed == [
+        "tree tree/names-only tree/open",
+        "LeftOut(named=(('tree/closed', 'file_unreadable'), ('tree/names-only/below', 'file_unreadable'), "
+        "('tree/secret', 'file_unreadable'), ('secret', 'file_unreadable')), failures=4, others=0)",
+        "tree/secret cannot be sent: it could not be read",
+        "tree/closed cannot be sent: it could not be read",
         "Cannot read tree/closed/below: Permission denied",
     ]
 

@@ -8,13 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from flyx.errors import InputError, StorageError, UnsafeName
+from flyx.errors import InputError
 from flyx.storage import scan as scanning
+from flyx.storage.links import Links
 from flyx.storage.reader import SourceReader
 from flyx.storage.scan import Scan, scan
 from flyx.transfer import messages
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
-from flyx.transfer.manifest import MAX_MTIME_US, EntryKind
+from flyx.transfer.left_out import (
+    LINK_OUTSIDE,
+    LINK_SKIPPED,
+    NAME_TOO_LONG,
+    NOTHING,
+    SPECIAL,
+    STATE,
+    TOO_LARGE,
+    UNREADABLE,
+    VANISHED,
+    LeftOut,
+)
+from flyx.transfer.manifest import MAX_MTIME_US, Entry, EntryKind
 from flyx.transfer.messages import (
     ManifestPiece,
     entries_of,
@@ -22,11 +35,16 @@ from flyx.transfer.messages import (
     parse_control_untrusted,
     serialize_control,
 )
+from flyx.transfer.names import MAX_DEPTH, MAX_PATH_BYTES
 from tests.storage.support import MTIME_US, block_requests, descriptors_used_up
 
 
 def paths_of(found: Scan) -> list[str]:
     return [entry.path for entry in found.manifest.entries]
+
+
+def left_out_of(found: Scan) -> dict[str, str]:
+    return dict(found.manifest.left_out.named)
 
 
 def test_a_tree_is_listed_in_order_with_its_empty_directories(tree: Path) -> None:
@@ -42,7 +60,7 @@ def test_a_tree_is_listed_in_order_with_its_empty_directories(tree: Path) -> Non
     ]
     assert [entry.kind for entry in found.manifest.entries].count(EntryKind.DIRECTORY) == 4
     assert found.manifest.total_bytes == 3
-    assert found.skipped == ()
+    assert found.manifest.left_out == NOTHING
     assert [found.sources.path(entry) for entry in found.manifest.entries] == [
         str(tree.parent / entry.path) for entry in found.manifest.entries
     ]
@@ -111,10 +129,9 @@ def test_too_many_roots_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatch)
         scan([tree / "a.txt", tree / "b.txt"])
 
 
-def test_files_too_large_in_all_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_too_large_in_all_are_left_out(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanning, "MAX_TOTAL_SIZE", 2)
-    with pytest.raises(InputError, match="too large in all"):
-        scan([tree])
+    assert left_out_of(scan([tree])) == {"tree/b.txt": TOO_LARGE}
 
 
 @pytest.mark.parametrize(
@@ -155,11 +172,52 @@ def test_nothing_is_nothing_to_send() -> None:
         scan([])
 
 
-@pytest.mark.parametrize("missing", ["missing", "a.txt/below", ""])
+@pytest.mark.parametrize("missing", ["missing", "missing/", "a.txt/below", "missing/.."])
 def test_a_path_that_does_not_exist_is_the_persons_error(tree: Path, missing: str) -> None:
     with pytest.raises(InputError, match="no file or directory") as refused:
-        scan([f"{tree}/{missing}" if missing else ""])
+        scan([f"{tree}/{missing}"])
     assert refused.value.exit_status == 2
+
+
+def test_an_empty_path_is_the_persons_error_whatever_else_is_named(tree: Path) -> None:
+    with pytest.raises(InputError, match="empty"):
+        scan([tree, ""])
+
+
+def test_all_paths_that_cannot_be_had_are_told_at_once(tree: Path) -> None:
+    os.mkfifo(tree / "fifo")
+    (tree / "dangling").symlink_to("nowhere")
+    (tree / "loop").symlink_to("loop")
+    with pytest.raises(InputError) as refused:
+        scan([tree / "missing", tree / "fifo", tree / "dangling", tree / "loop"])
+    assert str(refused.value).replace(f"{tree}/", "") == (
+        "there is no file or directory missing; dangling is a link to nowhere, which is missing; "
+        "Cannot read loop: Too many levels of symbolic links; fifo is a FIFO, not a file or directory"
+    )
+    with pytest.raises(InputError, match=r"; and 90 more$"):
+        scan([tree / f"missing {n}" for n in range(100)])
+
+
+def test_a_path_that_cannot_be_had_is_left_out_if_another_can(tree: Path) -> None:
+    os.mkfifo(tree / "fifo")
+    found = scan([tree / "missing", tree / "a.txt", tree / "fifo"])
+    assert paths_of(found) == ["a.txt"]
+    assert found.manifest.left_out == LeftOut(
+        (("missing", VANISHED), ("fifo", SPECIAL)), failures=1, others=1
+    )
+    assert [text.replace(f"{tree}/", "") for text in found.left_out_texts()] == [
+        "there is no file or directory missing",
+        "fifo is a FIFO, not a file or directory",
+    ]
+
+
+def test_a_missing_name_of_any_length_is_told_of_briefly(tree: Path) -> None:
+    found = scan([tree / "a.txt", tree / ("x" * 100_000)])
+    assert found.manifest.left_out.named == (("x" * 255, NAME_TOO_LONG),)
+
+
+def test_a_path_that_is_named_twice_is_sent_once(tree: Path) -> None:
+    assert paths_of(scan([tree / "empty", f"{tree}/empty/", tree / "sub" / ".." / "empty"])) == ["empty"]
 
 
 def test_two_roots_of_one_name_are_refused_with_a_hint(tree: Path) -> None:
@@ -169,25 +227,63 @@ def test_two_roots_of_one_name_are_refused_with_a_hint(tree: Path) -> None:
     assert refused.value.hint is not None
 
 
-def test_two_roots_that_a_filesystem_may_confuse_are_refused(tree: Path) -> None:
+NAMES = [
+    b"caf\xe9",
+    b"a\nb",
+    b"Icon\r",
+    b"con",
+    b"aux.c",
+    b"trailing.",
+    b"trailing ",
+    b"C:x",
+    b"a:b",
+    b"R.E.M.",
+    b"back\\slash",
+    b"\xe2\x80\xae",
+    "caf\u00e9".encode(),
+    "cafe\u0301".encode(),
+    b"xt_TCPMSS.c",
+    b"xt_tcpmss.c",
+]
+
+
+def test_names_that_some_receiver_cannot_have_are_sent_as_any_others(tree: Path) -> None:
+    (tree / "names").mkdir()
+    for name in NAMES:
+        (tree / "names" / os.fsdecode(name)).write_bytes(name)
+    found = scan([tree / "names"])
+    assert [os.fsencode(path) for path in paths_of(found)[1:]] == sorted(b"names/" + name for name in NAMES)
+    blocks = SourceReader(found).read(block_requests(found.manifest))
+    assert [block.data for block in blocks if isinstance(block, BlockRead)] == sorted(NAMES)
+    assert found.manifest.left_out == NOTHING
+
+
+def test_a_root_may_have_a_name_that_some_receiver_cannot_have(tree: Path) -> None:
     (tree / "A.TXT").touch()
-    with pytest.raises(UnsafeName, match="cannot tell"):
-        scan([tree / "a.txt", tree / "A.TXT"])
+    (tree / os.fsdecode(b"\xff.")).touch()
+    roots = scan([tree / "a.txt", tree / "A.TXT", tree / os.fsdecode(b"\xff.")]).manifest.roots
+    assert roots == ("a.txt", "A.TXT", os.fsdecode(b"\xff."))
 
 
-def test_names_that_meet_on_some_filesystem_are_refused_before_anything_is_offered(tree: Path) -> None:
-    (tree / "caf\u00e9").touch()
-    (tree / "cafe\u0301").touch()
-    with pytest.raises(UnsafeName, match="cannot tell"):
-        scan([tree])
-
-
-@pytest.mark.parametrize("name", [b"caf\xe9", b"a\nb", b"con", b"trailing.", b"C:x", b"back\\slash"])
-def test_names_that_a_receiver_would_refuse_are_refused_at_once(tree: Path, name: bytes) -> None:
-    (tree / os.fsdecode(name)).touch()
-    with pytest.raises(UnsafeName) as refused:
-        scan([tree])
-    assert str(refused.value).isprintable()
+def test_names_too_deep_or_long_for_any_receiver_are_left_out_and_the_rest_is_sent(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Deeper than a path can be long, so that it is made from inside.
+    monkeypatch.chdir(tree / "empty")
+    for _ in range(MAX_DEPTH):
+        os.mkdir("d")
+        os.chdir("d")
+    monkeypatch.chdir(tree / "sub")
+    for _ in range(15):
+        os.mkdir("\u00e9" * 127)
+        os.chdir("\u00e9" * 127)
+    found = scan([tree])
+    depth = max(path.count("/") + 1 for path in paths_of(found))
+    assert depth == MAX_DEPTH
+    assert 2 * 1400 < max(len(os.fsencode(path)) for path in paths_of(found)) <= MAX_PATH_BYTES
+    assert "tree/sub/deep/zero" in paths_of(found)
+    assert set(left_out_of(found).values()) == {NAME_TOO_LONG}
+    assert found.manifest.left_out.failures == 2
 
 
 def test_a_symbolic_link_that_the_person_names_is_followed(tree: Path) -> None:
@@ -197,30 +293,28 @@ def test_a_symbolic_link_that_the_person_names_is_followed(tree: Path) -> None:
     assert isinstance(SourceReader(found).read([BlockRequest(0, 0, 2)])[0], BlockRead)
 
 
-def test_what_is_no_file_inside_a_tree_is_skipped_and_reported(tree: Path) -> None:
-    (tree / "link").symlink_to("/etc/passwd")
+def test_a_named_link_to_nowhere_is_told_as_that(tree: Path) -> None:
     (tree / "dangling").symlink_to("nowhere")
-    (tree / "to-directory").symlink_to("sub")
+    with pytest.raises(InputError, match="dangling is a link to nowhere, which is missing"):
+        scan([tree / "dangling"])
+
+
+def test_what_is_no_file_inside_a_tree_is_left_out(tree: Path) -> None:
     os.mkfifo(tree / "fifo")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(os.path.relpath(tree / "sock"))
     found = scan([tree])
-    assert not {"tree/link", "tree/fifo", "tree/sock"} & set(paths_of(found))
-    assert {Path(s.path).name: s.reason for s in found.skipped} == {
-        "dangling": "it is a symbolic link",
-        "fifo": "it is a FIFO",
-        "link": "it is a symbolic link",
-        "sock": "it is a socket",
-        "to-directory": "it is a symbolic link",
-    }
+    assert left_out_of(found) == {"tree/fifo": SPECIAL, "tree/sock": SPECIAL}
+    assert not {"tree/fifo", "tree/sock"} & set(paths_of(found))
+    assert found.manifest.left_out.others == 2
 
 
 def test_the_state_of_a_transfer_that_runs_is_not_sent(tree: Path) -> None:
     (tree / ".flyx" / "x").mkdir(parents=True)
     found = scan([tree])
     assert "tree/.flyx" not in paths_of(found)
-    assert [Path(skipped.path).name for skipped in found.skipped] == [".flyx"]
-    with pytest.raises(UnsafeName, match="its own files"):
+    assert left_out_of(found) == {"tree/.flyx": STATE}
+    with pytest.raises(InputError, match="its own files"):
         scan([tree / ".flyx"])
 
 
@@ -233,24 +327,115 @@ def test_what_is_no_file_cannot_be_named(tree: Path, kind: str) -> None:
         scan([path])
 
 
-def test_a_file_that_may_not_be_read_is_found_before_anything_is_offered(
+def test_what_vanishes_while_it_is_listed_is_left_out(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lstat = os.lstat
+
+    def remove_and_look(path: str) -> os.stat_result:
+        if path.endswith("b.txt"):
+            os.unlink(path)
+        if path.endswith("empty"):
+            status = lstat(path)
+            os.rmdir(path)
+            return status
+        return lstat(path)
+
+    # What another program does meanwhile.
+    monkeypatch.setattr(os, "lstat", remove_and_look)
+    found = scan([tree])
+    assert left_out_of(found) == {"tree/b.txt": VANISHED, "tree/empty": VANISHED}
+    assert paths_of(found) == ["tree", "tree/a.txt", "tree/sub", "tree/sub/deep", "tree/sub/deep/zero"]
+
+
+def test_what_cannot_be_listed_for_want_of_descriptors_is_left_out(tree: Path) -> None:
+    with descriptors_used_up():
+        assert left_out_of(scan([tree / "a.txt", tree])) == {"tree": UNREADABLE}
+        with pytest.raises(InputError, match=r"tree cannot be sent: it could not be read"):
+            scan([tree])
+
+
+def test_of_all_that_is_left_out_failures_are_named_first_and_no_more_than_can_be_told(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Root may read everything, so the system's answer is played.
-    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("b.txt"))
-    with pytest.raises(StorageError, match=r"Cannot read .*b\.txt: permission denied"):
-        scan([tree])
+    monkeypatch.setattr(scanning, "MAX_TOLD", 3)
+    for name in "abcd":
+        os.mkfifo(tree / name)
+    named = tuple((f"tree/{name}", SPECIAL) for name in "ab")
+    found = scan([tree, tree / "missing"])
+    assert found.manifest.left_out == LeftOut((("missing", VANISHED), *named), failures=1, others=4)
 
 
-def test_a_directory_that_cannot_be_listed_is_named(tree: Path) -> None:
-    with descriptors_used_up(), pytest.raises(StorageError, match=r"Cannot read .*tree: Too many open files"):
-        scan([tree])
+# Symbolic links inside directories.
 
 
-def test_a_loop_of_links_is_a_clear_error(tree: Path) -> None:
+@pytest.fixture
+def linked(tree: Path) -> Path:
+    """The tree with links of every kind."""
+    (tree / "above").symlink_to("../tree/a.txt")
+    (tree / "absolute").symlink_to(tree / "a.txt")
+    (tree / "dangling").symlink_to("nowhere")
     (tree / "loop").symlink_to("loop")
-    with pytest.raises(StorageError, match="symbolic links"):
-        scan([tree / "loop"])
+    (tree / "outside").symlink_to("../elsewhere")
+    (tree / "sub" / "up").symlink_to("..")
+    (tree / "to-directory").symlink_to("sub/deep/")
+    os.utime(tree / "to-directory", (5, -7), follow_symlinks=False)
+    (tree.parent / "elsewhere").write_bytes(b"elsewhere")
+    return tree
+
+
+def test_links_that_stay_inside_are_kept_byte_for_byte_and_others_left_out(linked: Path) -> None:
+    (linked / "latin").symlink_to(os.fsdecode(b"\xe9\n"))
+    found = scan([linked])
+    kept = {entry.path: entry for entry in found.manifest.entries if entry.kind is EntryKind.SYMBOLIC_LINK}
+    assert {path: entry.target for path, entry in kept.items()} == {
+        "tree/above": "../tree/a.txt",
+        "tree/dangling": "nowhere",
+        "tree/latin": os.fsdecode(b"\xe9\n"),
+        "tree/loop": "loop",
+        "tree/sub/up": "..",
+        "tree/to-directory": "sub/deep/",
+    }
+    assert kept["tree/to-directory"] == Entry(
+        "tree/to-directory", EntryKind.SYMBOLIC_LINK, 0, 0, -7_000_000, target="sub/deep/"
+    )
+    assert left_out_of(found) == {"tree/absolute": LINK_OUTSIDE, "tree/outside": LINK_OUTSIDE}
+    assert found.manifest.left_out.failures == 0
+
+
+def test_a_link_to_another_root_is_kept(linked: Path) -> None:
+    found = scan([linked, linked.parent / "elsewhere"])
+    assert "tree/outside" in paths_of(found)
+    # Whichever is named first.
+    assert "tree/outside" in paths_of(scan([linked.parent / "elsewhere", linked]))
+
+
+def test_links_may_all_be_left_out(linked: Path) -> None:
+    found = scan([linked], Links.SKIP)
+    assert {entry.kind for entry in found.manifest.entries} == {EntryKind.FILE, EntryKind.DIRECTORY}
+    assert set(left_out_of(found).values()) == {LINK_SKIPPED}
+    assert found.manifest.left_out.others == 7
+
+
+def test_what_links_lead_to_may_be_sent_in_their_place(linked: Path) -> None:
+    (linked / "deep-loop").symlink_to(linked)
+    os.mkfifo(linked.parent / "fifo")
+    (linked / "to-fifo").symlink_to("../fifo")
+    found = scan([linked], Links.FOLLOW)
+    assert {entry.kind for entry in found.manifest.entries} == {EntryKind.FILE, EntryKind.DIRECTORY}
+    assert {"tree/above", "tree/absolute", "tree/outside", "tree/to-directory/zero"} < set(paths_of(found))
+    assert left_out_of(found) == {
+        "tree/dangling": VANISHED,
+        "tree/deep-loop": LINK_SKIPPED,
+        "tree/loop": VANISHED,
+        "tree/sub/up": LINK_SKIPPED,
+        "tree/to-fifo": SPECIAL,
+    }
+    contents = {
+        found.manifest.entries[block.request.file].path: block.data
+        for block in SourceReader(found).read(block_requests(found.manifest))
+        if isinstance(block, BlockRead)
+    }
+    assert contents["tree/outside"] == b"elsewhere"
+    assert contents["tree/absolute"] == contents["tree/above"] == b"aa"
 
 
 def test_too_many_entries_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,9 +450,8 @@ def test_names_too_long_in_all_are_refused(tree: Path, monkeypatch: pytest.Monke
         scan([tree])
 
 
-def test_a_file_too_large_for_a_browser_to_count_is_refused(
+def test_a_file_too_large_for_a_browser_to_count_is_left_out(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scanning, "MAX_FILE_SIZE", 1)
-    with pytest.raises(InputError, match=r"a\.txt is too large"):
-        scan([tree])
+    assert left_out_of(scan([tree])) == {"tree/a.txt": TOO_LARGE}
