@@ -13,6 +13,7 @@ import os
 import stat
 import time
 from array import array
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -186,6 +187,8 @@ class _Scanner:
         # What was named and cannot be sent, by the name it would have had; and what was named in vain.
         self._faults: dict[str, str] = {}
         self._mistakes: list[str] = []
+        # The entry of each file that has another name somewhere, by device and inode.
+        self._named_twice: defaultdict[int, dict[int, int]] = defaultdict(dict)
         # Device and inode of the directories above what is being listed; only where links are followed.
         self._above: set[tuple[int, int]] = set()
 
@@ -323,13 +326,24 @@ class _Scanner:
         return None
 
     def _add_file(self, path: str, name: str, status: os.stat_result) -> str | None:
+        same_as = self._named_twice[status.st_dev].get(status.st_ino) if status.st_nlink > 1 else None
+        # Some network filesystems give one inode to several files.
+        if same_as is not None and self._is_unchanged(same_as, status):
+            mtime_us = _mode_and_time(status)[1]
+            self._append(Entry(name, EntryKind.HARD_LINK, 0, 0, mtime_us, same_as=same_as), status)
+            return None
         if status.st_size > min(MAX_FILE_SIZE, MAX_TOTAL_SIZE - self._entries.total_bytes):
             return TOO_LARGE
         # Better now than when the receiver has half of the rest.
         if not os.access(path, os.R_OK):
             return UNREADABLE
+        if status.st_nlink > 1:
+            self._named_twice[status.st_dev][status.st_ino] = len(self._entries)
         self._append(Entry(name, EntryKind.FILE, status.st_size, *_mode_and_time(status)), status)
         return None
+
+    def _is_unchanged(self, file: int, status: os.stat_result) -> bool:
+        return self._entries[file].size == status.st_size and self._sources.has_time(file, status)
 
     def _append(self, entry: Entry, status: os.stat_result) -> None:
         if len(self._entries) == MAX_ENTRIES:

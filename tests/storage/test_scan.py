@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flyx.errors import InputError
+from flyx.errors import InputError, LocalProtocolError
 from flyx.storage import scan as scanning
 from flyx.storage.links import Links
 from flyx.storage.reader import SourceReader
@@ -436,6 +436,53 @@ def test_what_links_lead_to_may_be_sent_in_their_place(linked: Path) -> None:
     }
     assert contents["tree/outside"] == b"elsewhere"
     assert contents["tree/absolute"] == contents["tree/above"] == b"aa"
+
+
+def test_another_name_of_a_file_that_is_sent_is_a_hard_link_to_it(tree: Path) -> None:
+    os.link(tree / "a.txt", tree / "sub" / "again")
+    os.link(tree / "a.txt", tree / "sub" / "deep" / "and again")
+    os.link(tree / "b.txt", tree.parent / "not sent")
+    os.utime(tree / "a.txt", (0, 5))
+    found = scan([tree])
+    first = paths_of(found).index("tree/a.txt")
+    linked = [entry for entry in found.manifest.entries if entry.kind is EntryKind.HARD_LINK]
+    assert linked == [
+        Entry("tree/sub/again", EntryKind.HARD_LINK, 0, 0, 5_000_000, same_as=first),
+        Entry("tree/sub/deep/and again", EntryKind.HARD_LINK, 0, 0, 5_000_000, same_as=first),
+    ]
+    assert found.manifest.total_bytes == 3
+    request = BlockRequest(paths_of(found).index("tree/sub/again"), 0, 0)
+    with pytest.raises(LocalProtocolError):
+        SourceReader(found).read([request])
+
+
+def test_a_hard_link_into_another_root_is_one(tree: Path) -> None:
+    os.link(tree / "a.txt", tree.parent / "name")
+    found = scan([tree.parent / "name", tree])
+    kinds = {entry.path: entry.kind for entry in found.manifest.entries}
+    assert (kinds["name"], kinds["tree/a.txt"]) == (EntryKind.FILE, EntryKind.HARD_LINK)
+
+
+def test_two_files_that_a_filesystem_gives_one_inode_are_two(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lstat = os.lstat
+
+    def confuse(path: str) -> os.stat_result:
+        status = lstat(path)
+        return os.stat_result((status.st_mode, 7, status.st_dev, 2, *status[4:]))
+
+    # As some network filesystems do.
+    monkeypatch.setattr(os, "lstat", confuse)
+    kinds = {entry.kind for entry in scan([tree / "a.txt", tree / "b.txt"]).manifest.entries}
+    assert kinds == {EntryKind.FILE}
+
+
+def test_what_a_link_leads_to_twice_is_sent_twice(tree: Path) -> None:
+    (tree / "link").symlink_to("a.txt")
+    found = scan([tree], Links.FOLLOW)
+    assert EntryKind.HARD_LINK not in {entry.kind for entry in found.manifest.entries}
+    assert found.manifest.total_bytes == 5
 
 
 def test_too_many_entries_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
