@@ -21,8 +21,8 @@ from flyx.pairing.messages import VERSION
 from flyx.rtc.peer import Channel, Channels
 from flyx.signaling.messages import Join, Role
 from flyx.transfer import messages
-from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, RunningDigest, block_digest
 from flyx.transfer.frames import FRAME_HEADER, FrameKind
+from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, RunningDigest, block_digest
 from flyx.transfer.messages import ControlMessage
 
 CODE = Code("words", 2, "lemon-otter")

@@ -16,15 +16,14 @@ from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from itertools import accumulate
 
 from flyx.errors import LocalProtocolError
-from flyx.storage.scan import Scan
+from flyx.storage.holes import is_hole, may_have_holes
+from flyx.storage.scan import OPEN_FLAGS, Scan
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, EntryKind, block_count, block_digest
-
-# O_NONBLOCK: a file that became a FIFO must not hang us; it changes nothing about regular files.
-_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 # What the kernel reads ahead by itself; larger files gain from being announced as read from start to end.
 _READ_AHEAD = 128 * 1024
@@ -79,6 +78,8 @@ class SourceReader:
         self._sources = found.sources
         # The file in use and its handle.
         self._open: tuple[int, int] | None = None
+        # Whether it may have holes.
+        self._sparse = False
         # The last file that failed, and why.
         self._failed: tuple[int, str] | None = None
         self._lock = threading.Lock()
@@ -117,26 +118,24 @@ class SourceReader:
             self._close_file()
             self._failed = request.file, code
             return BlockFailed(request, code)
+        if len(data) < request.length:
+            return BlockRead(request, b"", _digest_of_zeros(request.length), hole=True)
         return BlockRead(request, data, self._digests.of(request, data))
 
     def _read_block(self, request: BlockRequest, entry: Entry) -> bytes | None:
-        """Return the bytes, None if the file is not what it was."""
+        """Return the bytes, none if all of them are in holes; None if the file is not what it was."""
         if self._open is None or self._open[0] != request.file:
             self._close_file()
-            flags = _OPEN if self._sources.follow_links else _OPEN | os.O_NOFOLLOW
+            flags = OPEN_FLAGS if self._sources.follow_links else OPEN_FLAGS | os.O_NOFOLLOW
             self._open = request.file, os.open(self._sources.path(entry), flags)
             if not self._unchanged(entry):
                 return None
+            self._sparse = may_have_holes(os.fstat(self._open[1]))
             _announce(self._open[1], entry)
         handle = self._open[1]
-        data = os.pread(handle, request.length, request.offset)
-        # Only network filesystems give less than there is.
-        while len(data) < request.length:
-            more = os.pread(handle, request.length - len(data), request.offset + len(data))
-            if not more:
-                return None
-            data += more
-        if request.offset + request.length == entry.size:
+        hole = self._sparse and is_hole(handle, request.offset, request.length)
+        data = b"" if hole else _read_whole(handle, request)
+        if data is not None and request.offset + request.length == entry.size:
             if not self._unchanged(entry):
                 return None
             self._close_file()
@@ -158,6 +157,27 @@ class SourceReader:
             # What was read stays read: that a network filesystem has something to say now changes nothing.
             with suppress(OSError):
                 os.close(handle)
+
+
+def _read_whole(handle: int, request: BlockRequest) -> bytes | None:
+    """Return the bytes of a block, None if the file is too short for it."""
+    data = os.pread(handle, request.length, request.offset)
+    # Only network filesystems give less than there is.
+    while len(data) < request.length:
+        more = os.pread(handle, request.length - len(data), request.offset + len(data))
+        if not more:
+            return None
+        data += more
+    return data
+
+
+@cache
+def _digest_of_zero_block() -> bytes:
+    return block_digest(bytes(BLOCK_SIZE))
+
+
+def _digest_of_zeros(length: int) -> bytes:
+    return _digest_of_zero_block() if length == BLOCK_SIZE else block_digest(bytes(length))
 
 
 def _announce(handle: int, entry: Entry) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from flyx.errors import InputError
 from flyx.storage.failures import storage_error
+from flyx.storage.holes import bytes_in_holes, may_have_holes
 from flyx.storage.links import Links
 from flyx.transfer.left_out import (
     BY_NATURE,
@@ -67,6 +68,9 @@ _SPECIAL = {
     stat.S_IFCHR: "device",
     stat.S_IFBLK: "device",
 }
+
+# O_NONBLOCK: a file that became a FIFO must not hang us; it changes nothing about regular files.
+OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 _MISSING = {errno.ENOENT, errno.ENOTDIR}
 
@@ -179,6 +183,7 @@ class _Scanner:
         self._next_news = time.monotonic() + NEWS_INTERVAL
         self._found = 0
         self._entries = Entries()
+        self._hole_bytes = 0
         self._sources = Sources(follow_links=links is Links.FOLLOW)
         self._left_out = _LeftOutList()
         # What was named and where that is, by the name it is sent under; bytes in those names.
@@ -236,7 +241,8 @@ class _Scanner:
             if code := self._add(path, name):
                 self._faults[name] = f"{given} cannot be sent: {REASONS[code]}"
         left_out = self._left_out.value()
-        found = Scan(Manifest(self._entries, left_out=left_out), self._sources, self._faults)
+        manifest = Manifest(self._entries, hole_bytes=self._hole_bytes, left_out=left_out)
+        found = Scan(manifest, self._sources, self._faults)
         if not self._entries:
             raise InputError(reason=_listed([*found.left_out_texts()]) or "there is nothing to send")
         return found
@@ -337,6 +343,8 @@ class _Scanner:
         # Better now than when the receiver has half of the rest.
         if not os.access(path, os.R_OK):
             return UNREADABLE
+        if may_have_holes(status):
+            self._hole_bytes += _bytes_in_holes(path, status.st_size)
         if status.st_nlink > 1:
             self._named_twice[status.st_dev][status.st_ino] = len(self._entries)
         self._append(Entry(name, EntryKind.FILE, status.st_size, *_mode_and_time(status)), status)
@@ -365,6 +373,14 @@ class _Scanner:
 
 
 _TOO_MANY = "put them into an archive and send that"
+
+
+def _bytes_in_holes(path: str, size: int) -> int:
+    handle = os.open(path, OPEN_FLAGS)
+    try:
+        return bytes_in_holes(handle, size)
+    finally:
+        os.close(handle)
 
 
 def _mode_and_time(status: os.stat_result) -> tuple[int, int]:

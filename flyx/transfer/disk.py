@@ -31,8 +31,9 @@ class BlockRead:
     After the last block of a file the reader has made sure that the file is still what the manifest says.
 
     Attributes:
-        data: empty if the block is a hole.
-        hole: nothing is stored where the block is, so that it reads as zeros.
+        data: empty if it is a hole.
+        digest: that of the zeros, if it is a hole.
+        hole: nothing is stored of this block, and it reads as zeros.
     """
 
     request: BlockRequest

@@ -129,7 +129,8 @@ def transfer(found: Scan, destination: Destination) -> list[str]:
         assert isinstance(block, BlockRead)
         request = block.request
         if request.length:
-            operations.append(WriteBlock(request.file, request.offset, [block.data], block.digest))
+            data = bytes(request.length) if block.hole else block.data
+            operations.append(WriteBlock(request.file, request.offset, [data], block.digest))
         if request.offset + request.length == manifest.entries[request.file].size:
             operations.append(FinishFile(request.file))
     reader.close()

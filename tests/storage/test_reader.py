@@ -5,16 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flyx.errors import LocalProtocolError
 from flyx.storage.reader import BlockDigests, SourceReader
-from flyx.storage.scan import scan
+from flyx.storage.scan import Scan, scan
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
 from flyx.transfer.manifest import BLOCK_SIZE, block_digest
+from tests.effort import share
 from tests.storage.support import MTIME_US, block_requests, descriptors_used_up
 
 
@@ -77,6 +82,95 @@ def test_advice_that_a_filesystem_does_not_take_is_no_failure(
     found = scan([tree / "b.txt"])
     (block,) = SourceReader(found).read(block_requests(found.manifest))
     assert isinstance(block, BlockRead)
+
+
+def write_at(path: Path, size: int, pieces: dict[int, bytes]) -> None:
+    """Make a file of this size that has data in these places, and holes elsewhere."""
+    with path.open("wb") as file:
+        file.truncate(size)
+        for offset, data in pieces.items():
+            file.seek(offset)
+            file.write(data)
+
+
+def holes_of(found: Scan) -> list[bool]:
+    """Of each block that is read, whether it is a hole; all are what is in the file."""
+    holes = []
+    contents: defaultdict[int, bytes] = defaultdict(bytes)
+    for block in SourceReader(found).read(block_requests(found.manifest)):
+        assert isinstance(block, BlockRead)
+        assert not (block.hole and block.data)
+        data = bytes(block.request.length) if block.hole else block.data
+        assert block.digest == block_digest(data)
+        contents[block.request.file] += data
+        holes.append(block.hole)
+    for file, content in contents.items():
+        assert Path(found.sources.path(found.manifest.entries[file])).read_bytes() == content
+    return holes
+
+
+def test_blocks_that_are_holes_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    # Data at the start, at the end of a block, around the border of two; the short last block is a hole.
+    write_at(path, 12 * BLOCK_SIZE + 5, {0: b"a", 4 * BLOCK_SIZE - 1: b"b", 7 * BLOCK_SIZE - 1: b"cc"})
+    found = scan([path])
+    assert holes_of(found) == [n not in {0, 3, 6, 7} for n in range(13)]
+    assert found.manifest.hole_bytes == 8 * BLOCK_SIZE + 5
+    assert found.manifest.total_bytes == 12 * BLOCK_SIZE + 5
+
+
+def test_a_file_that_is_all_hole_and_one_that_ends_with_data_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    write_at(tmp_path / "d" / "all", BLOCK_SIZE + 7, {})
+    write_at(tmp_path / "d" / "end", 2 * BLOCK_SIZE + 7, {2 * BLOCK_SIZE + 6: b"x"})
+    found = scan([tmp_path / "d"])
+    assert holes_of(found) == [True, True, True, True, False]
+    assert found.manifest.hole_bytes == 3 * BLOCK_SIZE + 7
+
+
+def test_zeros_that_are_stored_are_data(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(2 * BLOCK_SIZE))
+    found = scan([tmp_path / "f"])
+    assert holes_of(found) == [False, False]
+    assert found.manifest.hole_bytes == 0
+
+
+@given(st.integers(0, 5 * BLOCK_SIZE), st.lists(st.integers(0, 5 * BLOCK_SIZE), max_size=4))
+@settings(max_examples=share(60))
+def test_as_many_bytes_are_counted_in_holes_as_are_read_of_them(size: int, offsets: list[int]) -> None:
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "f"
+        write_at(path, size, {offset: b"x" for offset in offsets if offset < size})
+        found = scan([path])
+        blocks = block_requests(found.manifest)
+        in_holes = sum(b.length for b, hole in zip(blocks, holes_of(found), strict=True) if hole)
+        assert found.manifest.hole_bytes == in_holes
+
+
+def test_a_filesystem_that_knows_no_holes_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    write_at(tmp_path / "f", 2 * BLOCK_SIZE, {})
+    # No filesystem here refuses, so the system's answer is played.
+    monkeypatch.setattr(os, "lseek", refuse)
+    found = scan([tmp_path / "f"])
+    assert found.manifest.hole_bytes == 0
+    assert holes_of(found) == [False, False]
+
+
+@pytest.mark.parametrize("length", [0, BLOCK_SIZE + 1])
+def test_a_hole_of_a_file_that_changes_fails_at_its_last_block_at_the_latest(
+    tmp_path: Path, length: int
+) -> None:
+    path = tmp_path / "f"
+    write_at(path, 2 * BLOCK_SIZE, {})
+    found = scan([path])
+    source = SourceReader(found)
+    first, last = block_requests(found.manifest)
+    assert isinstance(source.read([first])[0], BlockRead)
+    os.truncate(path, length)
+    assert source.read([last]) == [BlockFailed(last, "file_changed")]
 
 
 def test_an_empty_file_is_read_to_see_that_it_is_there(tree: Path) -> None:
