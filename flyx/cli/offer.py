@@ -66,7 +66,7 @@ class Summary:
 
 def summarize(manifest: Manifest) -> Summary:
     """Return what to show of an offer before the question."""
-    directories = len(manifest.entries) - manifest.file_count
+    directories = manifest.entries.directory_count
     lines = [f"The sender offers {files_text(manifest.file_count, directories, manifest.total_bytes)}:"]
     lines += map(_entry_line, islice(manifest.entries, LISTED))
     if len(manifest.entries) <= LISTED:
@@ -105,7 +105,15 @@ def pages(lines: Iterable[str], rows: int, columns: int) -> Iterator[list[str]]:
 
 
 def _entry_line(entry: Entry) -> str:
-    suffix = "/" if _is_directory(entry) else f"  ({size_text(entry.size)})"
+    match entry.kind.value:
+        case "directory":
+            suffix = "/"
+        case "symbolic_link":
+            suffix = f" -> {printable(entry.target)}"
+        case "hard_link":
+            suffix = "  (the same file as another)"
+        case _:
+            suffix = f"  ({size_text(entry.size)})"
     return f"  {printable(entry.path)}{suffix}"
 
 

@@ -23,6 +23,7 @@ from flyx.cli.output import report_line, report_question
 from flyx.cli.path_options import Bind, IceServers, NoRelay, RelayOnly, connection_options_of
 from flyx.cli.terminal import UNREADABLE, read_line, screen_size
 from flyx.errors import ConsentNeeded, InputError, printable
+from flyx.transfer.names import NamePolicy
 
 if TYPE_CHECKING:
     from flyx.client.receive import AskWords, Confirm
@@ -61,6 +62,16 @@ def receive(
     rename: Annotated[
         bool, typer.Option("--rename", envvar="FLYX_RENAME", help="Save under a new name what exists")
     ] = False,
+    names: Annotated[
+        NamePolicy,
+        typer.Option(
+            "--names",
+            envvar="FLYX_NAMES",
+            metavar="HOW",
+            help="Names that cannot be had here, or could steer a terminal: skip those, keep those that can "
+            "be had, or save under safe ones",
+        ),
+    ] = NamePolicy.SKIP,
     server: Server = None,
     local: Local = None,
     relay_only: RelayOnly = False,
@@ -109,6 +120,7 @@ def receive(
             unverified,
             meeting.local,
             connection_options_of(relay_only, no_relay, ice_server, bind),
+            names,
         )
         run(receive_files(options, reporter))
 

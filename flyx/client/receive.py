@@ -42,6 +42,7 @@ from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.disk import Operation, Outcome, Unfinished
 from flyx.transfer.left_out import BY_NATURE, reason
 from flyx.transfer.manifest import Manifest
+from flyx.transfer.names import NamePolicy
 from flyx.transfer.receiver import (
     FileReceived,
     ManifestReceived,
@@ -77,6 +78,7 @@ class ReceiveOptions:
         confirm_unverified: takes the place of confirm if the server is not trusted; None to refuse.
         local: look for the room on this computer and its network as well.
         connections: what the person allows them.
+        names: what to do about names that cannot be had here.
     """
 
     server: str | None
@@ -91,6 +93,7 @@ class ReceiveOptions:
     confirm_unverified: Confirm | None = None
     local: bool = False
     connections: ConnectionOptions = ANY_CONNECTION
+    names: NamePolicy = NamePolicy.SKIP
 
 
 async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -212,7 +215,7 @@ class ReceiveSession:
 
     async def _attempt(self, disk: Executor) -> Confirmation:
         """Connect and receive, until the connection is lost."""
-        destination = Destination(self._options.directory, self._options.existing)
+        destination = Destination(self._options.directory, self._options.existing, self._options.names)
         link, channels = await self._connect()
         try:
             await self._pair(link, channels)
@@ -434,7 +437,9 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         self.manifest_told = True
         self.on_event(events.ManifestKnown(received.manifest))
         for path, code in received.manifest.left_out.named:
-            if code not in BY_NATURE:
+            if code in BY_NATURE:
+                self.on_event(events.Notice(f"{path} is left out: {reason(code)}"))
+            else:
                 self.on_event(events.FileLost(self.peer, path, reason(code)))
         for file in received.changed:
             path = received.manifest.entries[file].path

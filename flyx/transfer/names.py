@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Container, Iterator
-from enum import Enum
+from enum import StrEnum
 from itertools import count
 from typing import Protocol
 
@@ -70,7 +70,7 @@ _DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³
 _STEM_AND_EXTENSION = re.compile(r"(.+?)((?:\.tar)?\.\w{1,16})?", re.DOTALL)
 
 
-class NamePolicy(Enum):
+class NamePolicy(StrEnum):
     """What a receiver does about names that it cannot have, or that could steer a terminal."""
 
     SKIP = "skip"

@@ -30,6 +30,7 @@ from flyx.rtc.attempts import Attempts, PairAttempt, PairState, ServerAttempt
 from flyx.rtc.peer import CandidatePair
 from flyx.signaling import messages as signaling
 from flyx.transfer import messages as transfer
+from flyx.transfer.left_out import LeftOut
 from flyx.transfer.manifest import Entry, EntryKind, Manifest
 from tests.cli.screen import on_terminal
 from tests.hostile_text import HOSTILE, assert_tame, changed, example, text_places
@@ -49,8 +50,12 @@ def hostile_error(kind: type[FlyxError], text: str) -> FlyxError:
 
 
 def hostile_manifest(text: str) -> Manifest:
+    # No path has a NUL: tests/transfer/test_messages.py.
+    text = text.replace("\0", "")
     entries = [Entry(f"{text}/{n}", EntryKind.FILE, 10, 0o755, 0) for n in range(3)]
-    return Manifest([Entry(text, EntryKind.DIRECTORY, 0, 0o777, 0), *entries])
+    link = Entry(f"{text}/link", EntryKind.SYMBOLIC_LINK, 0, 0, 0, target=text)
+    absent = LeftOut(((text, "special_file"), (text, "file_unreadable")), 1, 1)
+    return Manifest([Entry(text, EntryKind.DIRECTORY, 0, 0o777, 0), link, *entries], left_out=absent)
 
 
 def values_of(kind: Any, text: str) -> list[Any]:
@@ -260,7 +265,7 @@ FREE_TEXT = {
     # Not shown, before the two have paired or after.
     "Hello.agent",
     # Fields of errors and events above, and e2e/test_hostile_text.py.
-    *("Cancel.message", "Roots.names", "ManifestPiece.entries"),
+    *("Cancel.message", "Roots.names", "ManifestPiece.entries", "ManifestPiece.targets", "Absent.entries"),
 }
 """Text whose form a grammar leaves to the other side, and where it is tried. What is new has to come here."""
 

@@ -83,9 +83,9 @@ def test_a_receiver_that_failed_may_come_again_as_another() -> None:
     assert receiver.error is FAILURE
 
 
-def test_a_confirmation_with_lost_files_tells_the_first_of_them() -> None:
+def test_a_confirmation_with_missing_entries_tells_the_first_of_them() -> None:
     assert CONFIRMED.error is None
-    error = Confirmation(1, 7, DIGEST, (("a", "it vanished"), ("b", "it changed"))).error
+    error = Confirmation(1, 7, DIGEST, 2, ("a", "it vanished")).error
     assert isinstance(error, FilesFailed)
     assert error.fields == {"failed": 2, "total": 3, "path": "a", "reason": "it vanished"}
 
