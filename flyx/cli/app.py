@@ -14,16 +14,18 @@ from typer.core import TyperGroup
 
 import flyx
 from flyx.cli import output
-from flyx.cli.config import load_config
+from flyx.cli.config import defaults_of, options_of
+from flyx.cli.config_commands import config
 from flyx.cli.demo import demo
 from flyx.cli.doctor import doctor
 from flyx.cli.receive import receive
 from flyx.cli.send import send
 from flyx.cli.serve import serve
-from flyx.errors import EXIT_CTRL_C, FlyxError, InputError, as_flyx_error
+from flyx.cli.settings import bad_value
+from flyx.errors import EXIT_CTRL_C, FlyxError, as_flyx_error
 
 if TYPE_CHECKING:
-    from typer._click import Context
+    from typer._click import Command, Context
 
 # Set by --debug: errors then come with their traceback.
 _debug = False
@@ -34,13 +36,13 @@ class _FlyxGroup(TyperGroup):
 
     def invoke(self, ctx: Context) -> Any:
         try:
-            ctx.default_map = self._defaults()
             return super().invoke(ctx)
         except FlyxError as error:
-            if _debug:
-                output.report_traceback(error)
-            output.report_error(error)
-            raise typer.Exit(error.exit_status) from None
+            raise _ended(error) from None
+        except typer.BadParameter as error:
+            if (told := bad_value(error)) is None:
+                raise
+            raise _ended(told) from None
         except KeyboardInterrupt:
             output.report_line("interrupted")
             raise typer.Exit(EXIT_CTRL_C) from None
@@ -51,34 +53,22 @@ class _FlyxGroup(TyperGroup):
         except Exception as error:
             if isinstance(error, typer.Exit) or type(error).__module__.startswith("typer"):
                 raise
-            if _debug:
-                output.report_traceback(error)
-            failure = as_flyx_error(error)
-            output.report_error(failure)
-            raise typer.Exit(failure.exit_status) from None
+            raise _ended(as_flyx_error(error), error) from None
 
-    def _defaults(self) -> dict[str, dict[str, Any]]:
-        """What the configuration file sets, by parameter: --json is as_json.
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        # A command without options in the file, such as `flyx config`, must work with one that has mistakes.
+        if command is not None and options_of(command) and not ctx.resilient_parsing:
+            ctx.default_map = defaults_of(self.commands)
+        return name, command, rest
 
-        Raises:
-            InputError: it sets what does not exist: a mistake in a name must not pass for a setting.
-        """
-        defaults = {}
-        for name, table in load_config().items():
-            if name not in self.commands:
-                raise InputError(reason=f"the configuration file has a table for {name}, which is no command")
-            parameters = {
-                option.removeprefix("--"): parameter.name
-                for parameter in self.commands[name].params
-                for option in parameter.opts
-                if option.startswith("--")
-            }
-            if unknown := sorted(set(table) - set(parameters)):
-                hint = f"the options of {name} are {', '.join(sorted(parameters))}"
-                reason = f"the configuration file sets {unknown[0]}, which is no option of {name}"
-                raise InputError(reason=reason, hint=hint)
-            defaults[name] = {str(parameters[key]): value for key, value in table.items()}
-        return defaults
+
+def _ended(failure: FlyxError, error: BaseException | None = None) -> typer.Exit:
+    """Report why the program ends, and return what ends it; error is what failed, if it is not the same."""
+    if _debug:
+        output.report_traceback(error or failure)
+    output.report_error(failure)
+    return typer.Exit(failure.exit_status)
 
 
 app = typer.Typer(
@@ -96,6 +86,7 @@ app.command()(receive)
 app.command()(serve)
 app.command()(demo)
 app.command()(doctor)
+app.add_typer(config)
 
 
 def _print_version(value: bool) -> None:

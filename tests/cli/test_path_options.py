@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flyx.cli.config import _is_secret
+from flyx.cli.config import is_secret
 from flyx.cli.path_options import connection_options_of, ice_server_of
 from flyx.errors import InputError
 from flyx.signaling.messages import IceServer
@@ -75,5 +75,5 @@ def test_a_link_local_address_can_be_bound() -> None:
 
 
 def test_an_ice_server_in_a_configuration_file_is_a_secret_if_it_has_a_password() -> None:
-    assert _is_secret("ice-server", ["stun:stun.example.org", "turn:me:secret@turn.example.org"])
-    assert not _is_secret("ice-server", ["stun:stun.example.org", "@/etc/flyx/turn"])
+    assert is_secret("ice-server", ["stun:stun.example.org", "turn:me:secret@turn.example.org"])
+    assert not is_secret("ice-server", ["stun:stun.example.org", "@/etc/flyx/turn"])

@@ -1,0 +1,167 @@
+"""What the options of each command are when the command line says nothing, and who has set them.
+
+They are had from the parameters of the commands themselves, as when a command runs: what is shown of an
+option can be no other than what the command uses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from flyx.cli.config import config_path, without_secrets
+from flyx.errors import InputError
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context, Parameter
+
+
+# Who can have set an option, by Typer's names.
+_SOURCES = {"DEFAULT_MAP": "file", "ENVIRONMENT": "environment"}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """An option of a command, or an argument that has a variable.
+
+    Attributes:
+        option: As in the configuration file; of an argument, what stands for it in the usage.
+        parameter: What it was had from.
+        value: Text, numbers, or a list of them; None: it is not set. Secrets in it are hidden.
+        source: Who has set it: `file`, `environment`, or `default` for nobody.
+        place: Path of the configuration file or name of the variable that did, if one did.
+        mistake: Why the command cannot use the value, if it cannot.
+    """
+
+    option: str
+    parameter: Parameter
+    value: object
+    source: str
+    place: str | None
+    mistake: InputError | None
+
+
+def settings_of(root: Context, name: str, command: Command, defaults: Mapping[str, Any]) -> Iterator[Setting]:
+    """Return the settings of one command.
+
+    Args:
+        root: The context of the program.
+        name: The command's.
+        command: Any one of the program, or the program itself.
+        defaults: What the configuration file sets for it, by parameter.
+    """
+    context = command.context_class(command, info_name=name, parent=root, default_map=dict(defaults))
+    with context:
+        for parameter in command.params:
+            if parameter.envvar:
+                yield _setting(context, parameter)
+
+
+def _setting(context: Context, parameter: Parameter) -> Setting:
+    option = option_name(parameter)
+    try:
+        value, _ = parameter.handle_parse_result(context, {}, [])
+        mistake = None
+    except typer.BadParameter as error:
+        value, _ = parameter.consume_value(context, {})
+        mistake = bad_value(error)
+    except InputError as error:
+        value, _ = parameter.consume_value(context, {})
+        mistake = error
+    source = _source(context, parameter)
+    shown = without_secrets(option, _plain(value))
+    return Setting(option, parameter, shown, source, _place(source, parameter), mistake)
+
+
+def option_name(parameter: Parameter) -> str:
+    """Return the name of an option in the configuration file, or what stands for an argument in the usage."""
+    names = [option.removeprefix("--") for option in parameter.opts if option.startswith("--")]
+    return names[0] if names else parameter.metavar or parameter.name
+
+
+def variable_of(parameter: Parameter) -> str:
+    """Return the variable that sets a parameter, or would."""
+    variables = [parameter.envvar] if isinstance(parameter.envvar, str) else list(parameter.envvar or ())
+    return next((each for each in variables if os.environ.get(each)), variables[0])
+
+
+def bad_values_of_file(
+    root: Context, name: str, command: Command, values: Mapping[str, Any]
+) -> Iterator[InputError]:
+    """Find what a command cannot use of the configuration file, also where the environment says otherwise.
+
+    Args:
+        root: The context of the program.
+        name: The command's.
+        command: The command.
+        values: What the configuration file sets for it, by parameter.
+    """
+    context = command.context_class(command, info_name=name, parent=root)
+    with context:
+        for parameter in command.params:
+            if parameter.name not in values:
+                continue
+            try:
+                parameter.process_value(context, values[parameter.name])
+            except typer.BadParameter as error:
+                yield _bad_value_of_file(name, parameter, error)
+
+
+def bad_value(error: typer.BadParameter) -> InputError | None:
+    """Say of a value that a command cannot use where it comes from; None if it is the command line's."""
+    context, parameter = error.ctx, error.param
+    if context is None or parameter is None:
+        return None
+    match _source(context, parameter):
+        case "file":
+            return _bad_value_of_file(context.info_name, parameter, error)
+        case "environment":
+            reason = f"{variable_of(parameter)} in the environment has a bad value: {_why(error)}"
+            return InputError(reason=reason)
+        case _:
+            return None
+
+
+def _bad_value_of_file(command: str | None, parameter: Parameter, error: typer.BadParameter) -> InputError:
+    told = f"the configuration file {config_path()} sets {option_name(parameter)} of {command} to a bad value"
+    return InputError(reason=f"{told}: {_why(error)}")
+
+
+def _why(error: typer.BadParameter) -> str:
+    message = error.message.removeprefix("Value error, ").rstrip(".")
+    return message[:1].lower() + message[1:]
+
+
+def _source(context: Context, parameter: Parameter) -> str:
+    found = context.get_parameter_source(parameter.name)
+    return "default" if found is None else _SOURCES.get(found.name, "default")
+
+
+def _place(source: str, parameter: Parameter) -> str | None:
+    match source:
+        case "file":
+            return str(config_path())
+        case "environment":
+            return variable_of(parameter)
+        case _:
+            return None
+
+
+def _plain(value: object) -> object:
+    """Return a value as the configuration file would have it."""
+    match value:
+        case Enum():
+            return value.value
+        case [] | ():
+            return None
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case None | bool() | int() | float() | str():
+            return value
+        case _:
+            return str(value)
