@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
 import flyx
-from flyx.cli import output
+from flyx.cli import completion, output
 from flyx.cli.config import defaults_of, options_of
 from flyx.cli.config_commands import config
 from flyx.cli.demo import demo
@@ -27,12 +28,24 @@ from flyx.errors import EXIT_CTRL_C, FlyxError, as_flyx_error
 if TYPE_CHECKING:
     from typer._click import Command, Context
 
+Result = TypeVar("Result")
+
 # Set by --debug: errors then come with their traceback.
 _debug = False
 
 
 class _FlyxGroup(TyperGroup):
     """Runs a command and turns whatever goes wrong into `error: …`, `hint: …` and an exit status."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        if completion.VARIABLE in os.environ:
+            completion.register()
+        return super().main(*args, **kwargs)
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        if args in (["--install-completion"], ["--show-completion"]) and not ctx.resilient_parsing:
+            args = [*args, _told(completion.running_shell)]
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Context) -> Any:
         try:
@@ -71,11 +84,21 @@ def _ended(failure: FlyxError, error: BaseException | None = None) -> typer.Exit
     return typer.Exit(failure.exit_status)
 
 
+def _told(act: Callable[[], Result]) -> Result:
+    """Do something before there is a command, whose errors become words and exit statuses as well."""
+    try:
+        return act()
+    except FlyxError as error:
+        raise _ended(error) from None
+
+
 app = typer.Typer(
     name="flyx",
     cls=_FlyxGroup,
     help="Move files straight from one computer to others over WebRTC, with a short code",
     no_args_is_help=True,
+    # With options of our own, which obey their argument.
+    add_completion=False,
     # Locals hold keys and codes, and tracebacks are for --debug, as Python writes them.
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -89,9 +112,22 @@ app.command()(doctor)
 app.add_typer(config)
 
 
-def _print_version(value: bool) -> None:
-    if value:
+def _print_version(context: typer.Context, value: bool) -> None:
+    if value and not context.resilient_parsing:
         typer.echo(f"flyx {flyx.__version__}")
+        raise typer.Exit
+
+
+def _install_completion(context: typer.Context, shell: completion.Shell | None) -> None:
+    if shell is not None and not context.resilient_parsing:
+        output.write_data(str(_told(lambda: completion.install(shell))))
+        output.report_line(f"From its next start on, {shell.value} completes what you type after flyx")
+        raise typer.Exit
+
+
+def _show_completion(context: typer.Context, shell: completion.Shell | None) -> None:
+    if shell is not None and not context.resilient_parsing:
+        output.write_data(completion.script(shell))
         raise typer.Exit
 
 
@@ -103,6 +139,26 @@ def options(
     debug: Annotated[
         bool, typer.Option("--debug", envvar="FLYX_DEBUG", help="Log what happens, and show tracebacks")
     ] = False,
+    install_completion: Annotated[
+        completion.Shell | None,
+        typer.Option(
+            "--install-completion",
+            callback=_install_completion,
+            is_eager=True,
+            expose_value=False,
+            help="Teach a shell, this one if none is named, to complete commands and options",
+        ),
+    ] = None,
+    show_completion: Annotated[
+        completion.Shell | None,
+        typer.Option(
+            "--show-completion",
+            callback=_show_completion,
+            is_eager=True,
+            expose_value=False,
+            help="Print what --install-completion would have the shell run",
+        ),
+    ] = None,
 ) -> None:
     global _debug
     _debug = debug
