@@ -1,4 +1,4 @@
-"""A release is the same bytes, whoever builds it and when."""
+"""A release is the same bytes, whoever builds it and when, and what is installed of it is whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+
+from e2e.processes import Terminal
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", ".gitignore", "flyx")
@@ -41,5 +46,84 @@ def test_two_builds_of_a_release_are_the_same_bytes(tmp_path: Path) -> None:
     (wheel,) = (tmp_path / "one" / "dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "flyx/py.typed" in names
-    own = {"flyx", wheel.name.rsplit("-", 3)[0] + ".dist-info"}
+    release = wheel.name.rsplit("-", 3)[0]
+    own = {"flyx", f"{release}.dist-info", f"{release}.data"}
     assert {name.split("/")[0] for name in names} == own
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with a wheel of flyx; it has the libraries of this one."""
+    place = tmp_path_factory.mktemp("installed")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir"]
+    subprocess.run([*build, place / "dist", ROOT], check=True, capture_output=True)
+    (wheel,) = (place / "dist").glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place / "venv"], check=True)
+    (libraries,) = (place / "venv" / "lib").glob("python3*/site-packages")
+    # What is named in a file is searched, but its own such files are not: none leads to the checkout.
+    places = [path for path in sys.path if Path(path).name == "site-packages"]
+    (libraries / "libraries.pth").write_text("\n".join(places))
+    python = place / "venv" / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python"]
+    subprocess.run(
+        [*pip, python, "install", "--no-deps", "--no-index", wheel], check=True, capture_output=True
+    )
+    return place / "venv"
+
+
+def environment_of(installed: Path, home: Path) -> dict[str, str]:
+    """That of somebody who has the environment's programs in PATH, and nothing of their own."""
+    kept = {name: os.environ[name] for name in ("LANG", "LC_ALL") if name in os.environ}
+    return {**kept, "PATH": f"{installed / 'bin'}:/usr/bin:/bin", "HOME": str(home), "TERM": "xterm"}
+
+
+@pytest.mark.skipif(shutil.which("man") is None, reason="needs man-db")
+def test_man_finds_the_page_of_what_is_installed(installed: Path, tmp_path: Path) -> None:
+    environment = environment_of(installed, tmp_path) | {"MANWIDTH": "100"}
+    found = subprocess.run(
+        ["man", "-w", "flyx"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert found.stdout == f"{installed}/share/man/man1/flyx.1\n", found.stderr
+    shown = subprocess.run(["man", "flyx"], env=environment, capture_output=True, text=True, check=False)
+    assert "flyx config show [OPTIONS] [COMMAND]" in shown.stdout
+    assert (shown.returncode, shown.stderr) == (0, "")
+
+
+class Shell(Terminal):
+    """A shell on a terminal, in the place of flyx."""
+
+    def _start(
+        self, command: list[str], environment: dict[str, str], directory: Path
+    ) -> subprocess.Popen[bytes]:
+        return super()._start(command[command.index("flyx") + 1 :], environment, directory)
+
+
+PROFILES = {
+    "bash": (".bashrc", "PS1='READY> '\n"),
+    "zsh": (".zshrc", "PS1='READY> '\n"),
+    "fish": (".config/fish/config.fish", "function fish_prompt; echo -n 'READY> '; end\n"),
+}
+
+
+@pytest.fixture(params=PROFILES)
+def shell(request: pytest.FixtureRequest, installed: Path, tmp_path: Path) -> Iterator[Shell]:
+    """A shell that `flyx --install-completion` has taught, ready to be typed into."""
+    name: str = request.param
+    if (program := shutil.which(name)) is None:
+        pytest.skip(f"needs {name}")
+    home, (profile, prompt) = tmp_path / "home", PROFILES[name]
+    (home / profile).parent.mkdir(parents=True)
+    (home / profile).write_text(prompt)
+    environment = environment_of(installed, home)
+    command = [str(installed / "bin" / "flyx"), "--install-completion", name]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    started = Shell([program, "-i"], environment, home, pipe_stdout=False)
+    try:
+        yield started.says("READY> ")
+    finally:
+        started.kill()
+
+
+def test_a_shell_completes_what_is_typed_after_it_was_taught(shell: Shell) -> None:
+    # Only what was completed to `flyx config path` prints it.
+    shell.type("flyx conf\tpa\t\r").says(".config/flyx/config.toml")

@@ -8,47 +8,23 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
-import typer.main
 
 from flyx import errors
-from flyx.cli.app import app
 from flyx.signaling.messages import CLOSE_CODES
+from tests import papers
+from tests.papers import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-GROUP = typer.main.get_command(app)
-
-
-def commands_of(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
-    """Every command that people are told of, those of groups too, by what comes after `flyx`."""
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands_of(command, f"{before}{name} ")
-        elif not command.hidden:
-            yield f"{before}{name}", command
-
-
-COMMANDS = dict(commands_of(GROUP))
-
-
-def section_of(command: str) -> str:
-    """What README says of a command, or of the group that it is of."""
-    rest = README.split(f"### `flyx {command.split()[0]}", 1)[1]
-    return re.split(r"^##+ ", rest, flags=re.MULTILINE)[0]
 
 
 def options_of(command: str) -> list[tuple[str, str | None, str | None]]:
     """Name, environment variable and help of each option of a command."""
     return [
-        (max(parameter.opts, key=len), parameter.envvar, parameter.help)
-        for parameter in COMMANDS[command].params
-        if parameter.param_type_name == "option" and parameter.name != "help"
+        (name, option.envvar, option.help) for name, option in papers.options_of(COMMANDS[command]).items()
     ]
 
 
@@ -78,7 +54,7 @@ def test_every_option_is_in_the_readme_with_its_variable_and_has_help(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_names_the_values_of_options_as_the_readme_does(command: str) -> None:
-    section = section_of(command)
+    section = papers.section_of(README, command)
     rows = re.findall(r"^\| (?:`-\w`, )?`(--[\w-]+) ([^`]+)`", section, re.MULTILINE)
     own = {max(each.opts, key=len): each for each in COMMANDS[command].params}
     for name, value in rows:
@@ -121,7 +97,7 @@ def test_every_close_code_is_in_the_readme() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_has_one_place_in_the_section_of_its_command(command: str) -> None:
-    section = section_of(command)
+    section = papers.section_of(README, command)
     rows = Counter(re.findall(r"^\| (?:`-\w`, )?`(--[\w-]+)", section, re.MULTILINE))
     names = {name for name, *_ in options_of(command)}
     assert set(rows) <= names
