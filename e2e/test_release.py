@@ -89,6 +89,20 @@ def test_man_finds_the_page_of_what_is_installed(installed: Path, tmp_path: Path
     assert (shown.returncode, shown.stderr) == (0, "")
 
 
+def test_what_is_installed_shows_its_documents(installed: Path, tmp_path: Path) -> None:
+    for topic, told in {"receive": "Directory to save into", "security": "Threat model"}.items():
+        shown = subprocess.run(
+            [installed / "bin" / "flyx", "help", topic],
+            env=environment_of(installed, tmp_path),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert told in shown.stdout
+
+
 class Shell(Terminal):
     """A shell on a terminal, in the place of flyx."""
 

@@ -19,6 +19,7 @@ from flyx.cli.config import defaults_of, options_of
 from flyx.cli.config_commands import config
 from flyx.cli.demo import demo
 from flyx.cli.doctor import doctor
+from flyx.cli.help import help_
 from flyx.cli.receive import receive
 from flyx.cli.send import send
 from flyx.cli.serve import serve
@@ -110,6 +111,7 @@ app.command()(serve)
 app.command()(demo)
 app.command()(doctor)
 app.add_typer(config)
+app.command("help")(help_)
 
 
 def _print_version(context: typer.Context, value: bool) -> None:

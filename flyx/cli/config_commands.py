@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +17,7 @@ from flyx.cli.config_template import default_text, template, toml_text
 from flyx.cli.options import Json
 from flyx.cli.output import report_error, report_line, report_question, write_data, write_event
 from flyx.cli.settings import Setting, bad_values_of_file, settings_of
+from flyx.cli.terminal import run_program
 from flyx.errors import EXIT_USAGE, InputError, without_controls
 
 if TYPE_CHECKING:
@@ -213,15 +212,11 @@ def _run(editor: list[str], file: Path) -> None:
         InputError: It cannot be started, or has failed.
     """
     hint = f"name another editor in EDITOR, or edit {file} otherwise"
-    # Ctrl-C is for the editor. A handler, unlike SIG_IGN, is not handed down to it.
-    former = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        status = subprocess.run([*editor, str(file)], check=False).returncode  # noqa: S603 - the person's own
+        status = run_program([*editor, str(file)])
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(reason=f"cannot start the editor {editor[0]}: {reason}", hint=hint) from error
-    finally:
-        signal.signal(signal.SIGINT, former)
     if status:
         raise InputError(reason=f"the editor {editor[0]} ended with status {status}", hint=hint)
 

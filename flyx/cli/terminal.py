@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"
@@ -66,3 +69,24 @@ async def read_line(keyboard: TextIO) -> str:
     finally:
         loop.remove_reader(descriptor)
     return typed.decode(keyboard.encoding, "replace")
+
+
+def run_program(
+    command: Sequence[str], text: bytes | None = None, environment: Mapping[str, str] | None = None
+) -> int:
+    """Wait for another program that has the terminal meanwhile, and return its status.
+
+    Args:
+        command: Its name and its arguments.
+        text: What it reads; None: the terminal.
+        environment: All of it; None: that of flyx.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    # Ctrl-C is for it. A handler, unlike SIG_IGN, is not handed down.
+    former = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        return subprocess.run(command, input=text, env=environment, check=False).returncode  # noqa: S603
+    finally:
+        signal.signal(signal.SIGINT, former)

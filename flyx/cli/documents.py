@@ -1,0 +1,98 @@
+"""The documents that come with flyx, by topics: the chapters of README, and the files of flyx/docs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import metadata
+from pathlib import Path
+
+import flyx
+from flyx.errors import InputError
+
+_PACKAGE = Path(flyx.__file__).parent
+
+_BLOCK = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
+_HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
+# Links to other places of the documents lead nowhere from a terminal.
+_INNER_LINK = re.compile(r"\[([^]]+)\]\((?!https?:)[^)]+\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """Something to read about.
+
+    Attributes:
+        name: What it is asked for by.
+        title: Its heading, as text.
+        level: How deep it is in its document: 1 is all of that.
+        markdown: All of it, with what is below.
+    """
+
+    name: str
+    title: str
+    level: int
+    markdown: str
+
+
+def topics() -> dict[str, Topic]:
+    """Return what there is to read about, by name, in the order of the documents."""
+    # One that begins with a number is a release.
+    chapters = _topics_in(_readme())[1:]
+    found = [topic for topic in chapters if not topic.name[:1].isdecimal()]
+    for path in sorted((_PACKAGE / "docs").glob("*.md")):
+        whole = _topics_in(path.read_text(encoding="utf-8"))[0]
+        found.append(Topic(path.stem, whole.title, 1, whole.markdown))
+    by_name: dict[str, Topic] = {}
+    for topic in found:
+        by_name.setdefault(topic.name, topic)
+    return by_name
+
+
+def find_topic(asked: str) -> Topic:
+    """Return the topic of this name, or the only one with this in its name.
+
+    Raises:
+        InputError: There is none, or there are several.
+    """
+    name, there = _name_of(asked), topics()
+    if name in there:
+        return there[name]
+    fitting = [each for each in there if name and re.search(rf"\b{re.escape(name)}", each)]
+    if len(fitting) == 1:
+        return there[fitting[0]]
+    nearest = fitting or get_close_matches(name, there, 3)
+    hint = f"there is {', '.join(nearest)}" if nearest else "`flyx help` lists the topics"
+    reason = f"{asked} could be several topics" if fitting else f"there is nothing about {asked}"
+    raise InputError(reason=reason, hint=hint)
+
+
+def _readme() -> str:
+    """Return README: of the checkout, or what was installed of it."""
+    beside = _PACKAGE.parent / "README.md"
+    if (_PACKAGE.parent / "pyproject.toml").exists() and beside.exists():
+        return beside.read_text(encoding="utf-8")
+    return str(metadata.metadata("flyx").json.get("description", ""))
+
+
+def _topics_in(document: str) -> list[Topic]:
+    """Return the chapters of a document, the whole of it first."""
+    # A comment of a shell's code is no heading.
+    plain = _BLOCK.sub(lambda block: "." * len(block[0]), document)
+    headings = [(len(each[1]), each[2], each.start()) for each in _HEADING.finditer(plain)]
+    found = []
+    for n, (level, heading, start) in enumerate(headings):
+        end = next((at for deep, _, at in headings[n + 1 :] if deep <= level), len(document))
+        title = heading.replace("`", "")
+        markdown = _INNER_LINK.sub(r"\1", document[start:end].strip())
+        found.append(Topic(_name_of(title), title, level, markdown))
+    return found
+
+
+def _name_of(title: str) -> str:
+    """Return `codes-and-trust` for "Codes and trust"; of a command's usage, its name."""
+    words = re.findall(r"\w+", title.casefold())
+    if len(words) > 1 and words[0] == "flyx":
+        words = words[1:2]
+    return "-".join(words)

@@ -1,0 +1,106 @@
+"""`flyx help`: the documents by topics."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from flyx.cli.app import app
+from flyx.cli.documents import find_topic, topics
+from flyx.errors import InputError
+
+TOPICS = topics()
+
+
+def shown(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        app(["help", *arguments])
+    assert not caught.value.code
+    out, err = capfd.readouterr()
+    assert not err
+    return out
+
+
+def test_without_a_topic_all_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
+    listed = [line.split()[0] for line in shown(capfd).splitlines()]
+    assert listed == list(TOPICS)
+    assert {"use", "resume", "send", "receive", "serve", "for-scripts", "security"} <= set(listed)
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_a_topic_is_shown_as_text_where_there_is_no_terminal(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = shown(capfd, name)
+    assert TOPICS[name].title in text
+    assert "\x1b" not in text
+    assert "](" not in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_a_topic_ends_where_the_next_one_of_its_kind_begins() -> None:
+    commands, send = TOPICS["commands"], TOPICS["send"]
+    assert commands.markdown.startswith("## Commands\n")
+    assert send.markdown in commands.markdown
+    assert TOPICS["on-the-local-network"].markdown in send.markdown
+    assert "### `flyx receive" not in send.markdown
+    assert "\n## " not in commands.markdown
+
+
+def test_a_comment_in_code_is_no_heading(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "# Paper\n\n## One\n\n```sh\n# not a heading\nls\n```\n\nend\n\n## Two\n"
+    monkeypatch.setattr("flyx.cli.documents._readme", lambda: text)
+    assert topics()["one"].markdown.endswith("end")
+    assert "not-a-heading" not in topics()
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [("resume", "resume"), ("Resume", "resume"), ("exit", "exit-codes"), ("scripts", "for-scripts")],
+)
+def test_a_part_of_a_name_is_enough(asked: str, found: str) -> None:
+    assert find_topic(asked).name == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason", "hint"),
+    [
+        ("the", "the could be several topics", "there is the-way-to-the-server, "),
+        ("recieve", "there is nothing about recieve", "there is receive"),
+        ("qqq", "there is nothing about qqq", "`flyx help` lists the topics"),
+        ("", "there is nothing about ", "`flyx help` lists the topics"),
+    ],
+)
+def test_what_there_is_instead_is_named(asked: str, reason: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        find_topic(asked)
+    assert str(caught.value) == reason
+    assert str(caught.value.hint).startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("pager", "expected"),
+    [("sed s/^/PAGED/", "PAGEDResume"), ("/nowhere/pager", "warning: cannot start the pager /nowhere/pager")],
+)
+def test_on_a_terminal_the_pager_shows_it(pager: str, expected: str) -> None:
+    screen, inside = pty.openpty()
+    command = [sys.executable, "-m", "flyx", "help", "resume"]
+    environment = {**os.environ, "PAGER": pager, "TERM": "dumb", "FLYX_CONFIG": os.devnull}
+    process = subprocess.Popen(command, env=environment, stdin=inside, stdout=inside, stderr=inside)
+    os.close(inside)
+    text = b""
+    try:
+        while chunk := os.read(screen, 4096):
+            text += chunk
+    except OSError:
+        # The end of what is on a terminal.
+        pass
+    finally:
+        os.close(screen)
+    assert process.wait(60) == 0
+    assert expected in text.decode()
+    assert "Whatever ends a transfer early" in text.decode()
