@@ -27,7 +27,7 @@ config = typer.Typer(
     name="config",
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Show what the options are and whence, or edit the file that sets them",
+    help="Show the options and who has set them, or edit their file",
 )
 
 _EDITORS = ("sensible-editor", "editor", "nano", "vim", "vi", "notepad")

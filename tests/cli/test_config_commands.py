@@ -19,6 +19,7 @@ from flyx.cli.app import app
 from flyx.cli.config import CONFIG_VARIABLE, HIDDEN, config_path, options_by_command
 from flyx.cli.config_template import template
 from flyx.cli.settings import bad_values_of_file
+from tests.cli.pseudo_terminal import flyx_on_terminal
 
 GROUP: Any = typer.main.get_command(app)
 TABLES = [name for name in options_by_command(GROUP.commands) if not GROUP.commands[name].hidden]
@@ -291,6 +292,19 @@ def test_mistakes_are_named_after_editing_also_where_the_environment_says_otherw
     err = capfd.readouterr().err
     assert f"error: the configuration file {file} sets receivers of send to a bad value" in err
     assert f"error: the configuration file {file} has a table for sned" in err
+
+
+@pytest.mark.parametrize(("answer", "status", "edited"), [("\n", 0, 2), ("y\n", 0, 2), ("n\n", 2, 1)])
+def test_on_a_terminal_a_mistake_can_be_mended_at_once(
+    answer: str, status: int, edited: int, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It makes a mistake at first, and mends it the next time.
+    text = "('wait = 1' if 'lots' in path.read_text() else 'wait = \\'lots\\'')"
+    editing(monkeypatch, f"print('EDITED'); path.write_text('[send]\\n' + {text})")
+    ended, text = flyx_on_terminal("config", "edit", answers={"Edit it again? [Y/n] ": answer})
+    assert ended == status
+    assert text.count("EDITED") == edited
+    assert text.count(f"error: the configuration file {file} sets wait of send to a bad value") == 1
 
 
 def test_visual_wins_over_editor(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

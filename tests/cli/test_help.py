@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import pty
-import subprocess
-import sys
 
 import pytest
 
 from flyx.cli.app import app
 from flyx.cli.documents import find_topic, topics
 from flyx.errors import InputError
+from tests.cli.pseudo_terminal import flyx_on_terminal
 
 TOPICS = topics()
 
@@ -87,20 +85,7 @@ def test_what_there_is_instead_is_named(asked: str, reason: str, hint: str) -> N
     [("sed s/^/PAGED/", "PAGEDResume"), ("/nowhere/pager", "warning: cannot start the pager /nowhere/pager")],
 )
 def test_on_a_terminal_the_pager_shows_it(pager: str, expected: str) -> None:
-    screen, inside = pty.openpty()
-    command = [sys.executable, "-m", "flyx", "help", "resume"]
-    environment = {**os.environ, "PAGER": pager, "TERM": "dumb", "FLYX_CONFIG": os.devnull}
-    process = subprocess.Popen(command, env=environment, stdin=inside, stdout=inside, stderr=inside)
-    os.close(inside)
-    text = b""
-    try:
-        while chunk := os.read(screen, 4096):
-            text += chunk
-    except OSError:
-        # The end of what is on a terminal.
-        pass
-    finally:
-        os.close(screen)
-    assert process.wait(60) == 0
-    assert expected in text.decode()
-    assert "Whatever ends a transfer early" in text.decode()
+    status, text = flyx_on_terminal("help", "resume", answers={}, PAGER=pager, FLYX_CONFIG=os.devnull)
+    assert status == 0
+    assert expected in text
+    assert "Whatever ends a transfer early" in text
