@@ -32,8 +32,8 @@ DEADLINE = 60.0
 LONG = 400 * 10**6
 """Bytes that take long enough to act while they are under way, however fast the machine is."""
 
-CODE = re.compile(r"flyx receive ([0-9A-Z]{6}(?:-\w+)*)\r?\n")
-"""What `flyx send` prints when it is ready."""
+CODE = re.compile(r"flyx receive (?:--server \S+ )?([0-9A-Z]{6}(?:-\w+)*)\r?\n")
+"""What `flyx send` prints when it is ready: with the server, if that was named."""
 
 Event = dict[str, Any]
 Found = TypeVar("Found")

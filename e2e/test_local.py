@@ -216,7 +216,8 @@ def test_a_server_on_the_senders_computer_is_used_as_before(scene: Scene) -> Non
     sender = scene.send("left", "--receivers", "2")
     code = sender.code()
     room = sender.event("room")
-    assert (room["server"], room["local"]) == ("ws://localhost:8000", False)
+    # It is found there, and named as others would name it.
+    assert (room["server"], room["local"]) == (f"ws://{ADDRESSES['left']}:8000", False)
     scene.receive("left", code, "in-left").ends(0)
     # Where localhost is another computer.
     scene.receive("right", code, "in-right").ends(0)

@@ -183,7 +183,7 @@ def test_bars_on_a_terminal_leave_the_code_and_the_paths_readable(flyx: Flyx, tm
         assert COLOUR.search(process.err), process
         # The cursor is on the screen again.
         assert process.err.rfind("\x1b[?25h") > process.err.rfind("\x1b[?25l"), process
-    assert f"flyx receive {code}\r\n" in sender.err
+    assert f"flyx receive --server {flyx.server} {code}\r\n" in sender.err
     assert "one.bin" in receiver.err
     for source in (one, two):
         assert f"in/{source.name}\r\n" in receiver.err, receiver
@@ -198,7 +198,7 @@ def test_bars_do_not_touch_a_standard_output_that_is_elsewhere(flyx: Flyx, tmp_p
         "receive", "--server", flyx.server, "--yes", "-o", "in", code, pipe_stdout=True
     ).ends(0)
     sender.ends(0)
-    assert sender.out == f"flyx receive {code}\n"
+    assert sender.out == f"flyx receive --server {flyx.server} {code}\n"
     assert receiver.out == "in/file\n"
     for process in (sender, receiver):
         assert BAR in process.err, process

@@ -270,7 +270,7 @@ def test_plain_output_is_the_command_and_the_saved_paths(flyx: Flyx, tmp_path: P
     code = sender.code()
     receiver = flyx.start("receive", "--server", flyx.server, "--yes", "-o", "in", code).ends(0)
     sender.ends(0)
-    assert sender.out == f"flyx receive {code}\n"
+    assert sender.out == f"flyx receive --server {flyx.server} {code}\n"
     assert CODE.fullmatch(sender.out)
     files = sorted(p.relative_to(tmp_path) for p in (tmp_path / "in").rglob("*") if p.is_file())
     assert sorted(receiver.out.splitlines()) == [str(path) for path in files]
@@ -287,7 +287,7 @@ def test_quiet_prints_data_alone(flyx: Flyx, tmp_path: Path) -> None:
     code = sender.code()
     receiver = flyx.start("receive", "-q", "--server", flyx.server, "-y", "-o", "in", code).ends(0)
     sender.ends(0)
-    assert (sender.out, sender.err) == (f"flyx receive {code}\n", "")
+    assert (sender.out, sender.err) == (f"flyx receive --server {flyx.server} {code}\n", "")
     assert (receiver.out, receiver.err) == ("in/file\n", "")
 
 

@@ -50,6 +50,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import re
 import unicodedata
 from typing import ClassVar
 
@@ -102,6 +103,15 @@ def _printable_character(character: str) -> str:
     return character
 
 
+# Up to the @: what has a scheme before it, or a colon that begins no port.
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/?#@]*|[^\s/?#:@]*:(?!\d{1,5}(?:[/?#]|$))\S*)@")
+
+
+def without_credentials(text: str) -> str:
+    """Return text without what stands before the @ of the URLs in it: a name and a password may."""
+    return _CREDENTIALS.sub("", text)
+
+
 def _shortened(text: str) -> str:
     """Leave the middle out of what is longer than a message should be: names of a stranger may be."""
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN // 2]}…{text[-MAX_SHOWN // 2 :]}"
@@ -128,7 +138,9 @@ class FlyxError(Exception):
         message = inspect.getdoc(type(self)) or type(self).__name__
         template = " ".join(message.split("\n\n", 1)[0].split())
         shown = {
-            key: value if isinstance(value, int | float) else _shortened(printable(str(value)))
+            key: value
+            if isinstance(value, int | float)
+            else _shortened(printable(without_credentials(str(value))))
             for key, value in self.fields.items()
         }
         return template.format_map(shown)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from typer._click import Command, Context
 
 Result = TypeVar("Result")
+# What people take from other programs, and from habit.
+_ALIASES = {"recv": "receive", "rx": "receive"}
 
 # Set by --debug: errors then come with their traceback.
 _debug = False
@@ -47,6 +49,10 @@ class _FlyxGroup(TyperGroup):
         if args in (["--install-completion"], ["--show-completion"]) and not ctx.resilient_parsing:
             args = [*args, _told(completion.running_shell)]
         return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        """Return the command that these arguments begin with, by whatever name."""
+        return super().resolve_command(ctx, [_ALIASES.get(args[0], args[0]), *args[1:]])
 
     def invoke(self, ctx: Context) -> Any:
         try:

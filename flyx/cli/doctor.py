@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flyx.cli.meeting import DEFAULT_SERVER, Server
+from flyx.cli.meeting import DEFAULT_SERVER, Server, named_server
 from flyx.cli.options import Json, read_secret, token_of
 from flyx.cli.output import make_console, write_event
 from flyx.errors import EXIT_FAILED, printable
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 def doctor(
+    context: typer.Context,
     code: Annotated[
         str | None,
         typer.Argument(
@@ -60,11 +61,13 @@ def doctor(
     Example: flyx doctor --server wss://flyx.example.org
     """
     from flyx.cli.runtime import run
-    from flyx.client.codes import parse_code
+    from flyx.client.codes import parse_invitation
     from flyx.client.doctor.examination import ORDER, Examination, examine
     from flyx.client.doctor.finding import State
 
-    room_id = None if code is None else parse_code(read_secret("CODE", code))[0]
+    invitation = None if code is None else parse_invitation(read_secret("CODE", code))
+    room_id = None if invitation is None else invitation.room_id
+    server, _ = named_server(context, server, None if invitation is None else invitation.server)
     token = token_of("--api-token", api_token)
     examination = Examination(server or DEFAULT_SERVER, token, output, room_id, is_named=server is not None)
     findings: list[Finding] = []

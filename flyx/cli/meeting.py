@@ -62,13 +62,26 @@ class Meeting:
     local: bool
 
 
-def meeting_of(context: typer.Context, server: str | None, local: bool | None) -> Meeting:
-    """Return where to meet by --server and --local of a command.
+def meeting_of(
+    context: typer.Context, server: str | None, local: bool | None, invited_to: str | None = None
+) -> Meeting:
+    """Return where to meet by --server and --local of a command, and the server that a code came with.
 
     Raises:
         InputError: They exclude each other.
     """
-    return choose(server, local, _source(context, "server"), _source(context, "local"))
+    server, server_from = named_server(context, server, invited_to)
+    return choose(server, local, server_from, _source(context, "local"))
+
+
+def named_server(
+    context: typer.Context, server: str | None, invited_to: str | None
+) -> tuple[str | None, Source]:
+    """Return the server that is named, and where: with a code, unless --server is said beside it."""
+    source = _source(context, "server")
+    if invited_to is not None and source is not Source.COMMAND_LINE:
+        return invited_to, Source.COMMAND_LINE
+    return server, source
 
 
 def _source(context: typer.Context, parameter: str) -> Source:

@@ -152,11 +152,12 @@ class QuietReporter:
 
     def __call__(self, event: events.Event) -> None:
         """Render one event."""
+        from flyx.client.codes import receive_command
         from flyx.client.events import FileFinished, RoomOpened
 
         match event:
-            case RoomOpened(code=code):
-                write_data(receive_command(code))
+            case RoomOpened(code=code, server=server, pass_on=pass_on):
+                write_data(receive_command(code, server if pass_on else None))
             case FileFinished(saved_as=str(path)):
                 write_data(path)
             case _:
@@ -188,8 +189,9 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
     from flyx.client import events as e
 
     match event:
-        case e.RoomOpened(room_id=room_id, code=code, server=server, local=local):
-            return "room", {"room_id": room_id, "code": code, "server": server, "local": local}
+        case e.RoomOpened(room_id=room_id, code=code, server=server, local=local, here_only=here_only):
+            place = {"server": server, "local": local, "here_only": here_only}
+            return "room", {"room_id": room_id, "code": code, **place}
         case e.RoomJoined(room_id=room_id, server=server, local=local):
             return "room", {"room_id": room_id, "server": server, "local": local}
         case e.PeerJoined(peer=peer):
@@ -258,11 +260,6 @@ def _attempts_fields(attempts: Attempts) -> dict[str, Any]:
             {"url": server.url, "outcome": server.outcome, "code": server.code} for server in attempts.servers
         ],
     }
-
-
-def receive_command(code: str) -> str:
-    """Return the command that receives under this code."""
-    return f"flyx receive {without_controls(code)}"
 
 
 def size_text(size: int) -> str:

@@ -24,17 +24,16 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from flyx.cli.meeting import DEFAULT_SERVER
 from flyx.cli.output import (
     files_text,
     make_console,
     path_text,
-    receive_command,
     report_line,
     size_text,
     write_data,
 )
 from flyx.client import events as e
+from flyx.client.codes import receive_command
 from flyx.client.limits import Limit
 from flyx.errors import printable, without_controls
 from flyx.rtc.attempts import progress_text
@@ -110,13 +109,11 @@ class HumanReporter:
     def __call__(self, event: e.Event) -> None:
         """Render one event."""
         match event:
-            case e.RoomOpened(code=code, server=server, local=local):
-                self.line(f"On {'another computer on this network' if local else 'the other computer'}, run:")
-                write_data(receive_command(code))
-                if local:
+            case e.RoomOpened(code=code, server=server, pass_on=pass_on):
+                self.line(f"On {_where(event)}, run:")
+                write_data(receive_command(code, server if pass_on else None))
+                if event.local:
                     self.line(_ELSEWHERE)
-                elif server != DEFAULT_SERVER:
-                    self.line(f"(with --server {printable(server)}, or FLYX_SERVER set to it)")
             case e.RoomJoined(room_id=room_id):
                 self.line(f"Joined {room_id}, waiting for the sender to connect")
             case e.Connecting(peer=peer, attempts=attempts):
@@ -221,6 +218,13 @@ class HumanReporter:
             self.line(f"Receiver {peer} has everything: {amount}")
         else:
             self.line(f"Received {amount}")
+
+
+def _where(room: e.RoomOpened) -> str:
+    """Return on which computer a receiver can run."""
+    if room.here_only:
+        return "this computer, as no other one reaches the server"
+    return "another computer on this network" if room.local else "the other computer"
 
 
 def condition_text(condition: e.Condition) -> str:

@@ -26,6 +26,7 @@ from flyx.errors import ConsentNeeded, InputError, printable
 from flyx.transfer.names import NamePolicy
 
 if TYPE_CHECKING:
+    from flyx.client.codes import Invitation
     from flyx.client.receive import AskWords, Confirm
     from flyx.transfer.manifest import Manifest
 
@@ -33,14 +34,14 @@ if TYPE_CHECKING:
 def receive(
     context: typer.Context,
     code: Annotated[
-        str,
+        list[str] | None,
         typer.Argument(
             metavar="CODE",
             envvar="FLYX_CODE",
-            help="Code that the sender shows, or - to read it from standard input",
+            help="Code that the sender shows, or its URL, or - to read it from standard input",
             show_default=False,
         ),
-    ],
+    ] = None,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", envvar="FLYX_OUTPUT", metavar="DIR", help="Directory to save into"),
@@ -87,30 +88,30 @@ def receive(
 
     Prints each saved path.
 
-    Without its words, it asks for them, or, if it has none, whether to trust the server.
+    Without a code, or its words, it asks for them, or, if it has none, whether to trust the server.
 
     Example: flyx receive K7M2QX-lemon-otter -o Downloads
     """
     from flyx.cli.runtime import run
-    from flyx.client.codes import parse_code
     from flyx.client.receive import ReceiveOptions
     from flyx.client.receive import receive as receive_files
     from flyx.storage.writer import ExistingPolicy
 
     with make_reporter(sending=False, quiet=quiet, bars=not no_progress, as_json=as_json) as reporter:
-        meeting = meeting_of(context, server, local)
+        invitation = _invitation(" ".join(code or ()))
+        meeting = meeting_of(context, server, local, invitation.server)
         if overwrite and rename:
             raise InputError(reason="--overwrite and --rename exclude each other")
         existing = ExistingPolicy.OVERWRITE if overwrite else ExistingPolicy.REFUSE
         existing = ExistingPolicy.RENAME if rename else existing
-        room_id, words = parse_code(read_secret("CODE", code))
+        room_id = invitation.room_id
         confirm = None if yes else _confirm(output)
         unverified = _confirm_unverified(output, room_id) if sys.stdin.isatty() else None
         ask = _ask_words(room_id) if sys.stdin.isatty() else None
         options = ReceiveOptions(
             meeting.server,
             room_id,
-            words,
+            invitation.words,
             ask,
             output,
             existing,
@@ -123,6 +124,41 @@ def receive(
             names,
         )
         run(receive_files(options, reporter))
+
+
+def _invitation(given: str) -> Invitation:
+    """Return what a code says, which is asked for on a terminal if none is given.
+
+    Raises:
+        InputError: it says nothing, or there is none and nobody to ask.
+    """
+    from flyx.cli.runtime import run
+    from flyx.client.codes import parse_invitation
+
+    if given:
+        return parse_invitation(read_secret("CODE", given))
+    if not sys.stdin.isatty():
+        hint = "flyx receive CODE, with the code that the sender shows; - reads it from standard input"
+        raise InputError(reason="there is no code, and no terminal to ask for it", hint=hint)
+    return run(_ask_code())
+
+
+async def _ask_code() -> Invitation:
+    """Ask the person for a code until there is one."""
+    from flyx.client.codes import parse_invitation
+
+    while True:
+        report_question("Code that the sender shows: ")
+        line = await read_line(sys.stdin)
+        if not line:
+            raise InputError(reason="no code was given")
+        if UNREADABLE in line:
+            report_line("That is no text in the encoding of this terminal")
+            continue
+        try:
+            return parse_invitation(line)
+        except InputError as error:
+            report_line(f"{error}; {error.hint}" if error.hint else str(error))
 
 
 def _ask_words(room_id: str) -> AskWords:

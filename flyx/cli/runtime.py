@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from flyx.cli.signals import signals_taken_by
 
+Result = TypeVar("Result")
 
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run work to its end.
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run work to its end, and return what it returns.
 
     The first SIGINT or SIGTERM cancels it, so that it can tell its peers; a second one ends the process,
     whatever the event loop does.
@@ -23,10 +25,10 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     calm_collector()
     calm_allocator()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_cancelled_by_signals(work))
+        return runner.run(_cancelled_by_signals(work))
 
 
-async def _cancelled_by_signals(work: Coroutine[Any, Any, None]) -> None:
+async def _cancelled_by_signals(work: Coroutine[Any, Any, Result]) -> Result:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
     interrupted = False
@@ -41,7 +43,7 @@ async def _cancelled_by_signals(work: Coroutine[Any, Any, None]) -> None:
 
     with signals_taken_by(take):
         try:
-            await task
+            return await task
         except asyncio.CancelledError:
             if not interrupted:
                 raise

@@ -21,14 +21,18 @@ class RoomOpened:
 
     Attributes:
         code: what receivers need.
-        server: URL of the server, for others.
+        server: URL of the server, for others, without credentials.
         local: the sender serves itself, and is found on the local network.
+        pass_on: receivers need the URL as well.
+        here_only: nobody but this computer reaches the server.
     """
 
     room_id: str
     code: str
     server: str
     local: bool
+    pass_on: bool = False
+    here_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

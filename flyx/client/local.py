@@ -17,12 +17,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Hashable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 from flyx.client import events
+from flyx.client.reach import network_addresses, reach_of
 from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import (
     NoSuchRoom,
@@ -31,6 +31,7 @@ from flyx.errors import (
     ServerProtocolError,
     ServerUnreachable,
     SignalingError,
+    without_credentials,
 )
 from flyx.net.dnssd import Browser, CannotDiscover, Found, Service, announce, interfaces
 from flyx.signaling.local import (
@@ -101,13 +102,17 @@ class Room:
     """A room that we are in.
 
     Attributes:
-        server: URL of its server; for others, if that is this process.
+        server: URL of its server. Of a room that we have made it is that for others, without credentials.
         local: Nobody has set that server up: the sender serves itself.
+        pass_on: Others do not find the room without that URL.
+        here_only: Nobody but this computer reaches the server.
     """
 
     signaling: Signaling
     server: str
     local: bool
+    pass_on: bool = False
+    here_only: bool = False
 
 
 class SignalingOfSender(Signaling):
@@ -154,17 +159,22 @@ async def make_room(
             signaling = await _join(asked, stack, is_optional=serve is not None)
         if signaling is not None:
             assert server is not None
+            room_id = signaling.joined.room_id
             if serve is not None and (port := urlsplit(server).port):
                 # Nobody has named it on the other computer either. If it serves this one alone, so be it.
-                _begin(_announce(port, signaling.joined.room_id, lambda _: None), stack)
-            yield Room(signaling, server, local=False)
+                _begin(_announce(port, room_id, lambda _: None), stack)
+            reach = await reach_of(server, room_id)
+            url, pass_on = reach.url or without_credentials(server), serve is None
+            here_only = reach.url is None if pass_on else not reach.by_others
+            yield Room(signaling, url, local=False, pass_on=pass_on, here_only=here_only)
             return
         assert serve is not None
         own = await stack.enter_async_context(serve())
         signaling = Signaling(own.url, None, Role.SENDER, api_token=own.api_token, hold=hold, direct=True)
         await stack.enter_async_context(signaling)
         _begin(_announce(own.port, signaling.joined.room_id, tell), stack)
-        yield Room(signaling, _url_for_others(own.port) or own.url, local=True)
+        url = _url_for_others(own.port) or own.url
+        yield Room(signaling, url, local=True, here_only=not network_addresses())
 
 
 async def _join(signaling: Signaling, stack: AsyncExitStack, *, is_optional: bool) -> Signaling | None:
@@ -213,11 +223,8 @@ async def _announce(port: int, room_id: str, tell: Tell) -> None:
 
 def _url_for_others(port: int) -> str | None:
     """Return a URL that leads others on our network here; None if we have no address that one could write."""
-    addresses = [ip_address(text) for text in interfaces().addresses]
-    usable = [a for a in addresses if a.version == 4 or not a.is_link_local]
-    # Of a second network that is there for want of a better one, as few as possible.
-    first = min(usable, key=lambda a: (a.is_link_local, a.version), default=None)
-    return None if first is None else url_of_address(str(first), port)
+    addresses = [address for address in network_addresses() if "%" not in address]
+    return url_of_address(addresses[0], port) if addresses else None
 
 
 @dataclass(frozen=True, slots=True)

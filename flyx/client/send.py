@@ -36,6 +36,7 @@ from flyx.errors import (
     StorageError,
     TransferInterrupted,
     WrongWords,
+    without_credentials,
 )
 from flyx.net.changes import Change, NetworkWatch
 from flyx.pairing.exchange import Code
@@ -106,7 +107,13 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
             signaling, room_id = made.signaling, made.signaling.joined.room_id
             options.connections.check(signaling)
             code = format_code(room_id, options.code.password)
-            on_event(events.RoomOpened(room_id, code, made.server, made.local))
+            on_event(
+                events.RoomOpened(
+                    room_id, code, made.server, made.local, pass_on=made.pass_on, here_only=made.here_only
+                )
+            )
+            if made.pass_on and options.server and without_credentials(options.server) != options.server:
+                on_event(events.Notice(_CREDENTIALS))
             if options.code.kind == "open":
                 on_event(events.Notice(_OPEN))
             try:
@@ -126,6 +133,9 @@ def _tell_left_out(found: Scan, on_event: Callable[[events.Event], None]) -> Non
         on_event(events.Notice(f"{more:,} more are left out"))
 
 
+_CREDENTIALS = (
+    "The name and the password for the server are not shown: the other side puts its own into the URL."
+)
 _OPEN = (
     "This code has no words: whoever learns it can receive, and the server is trusted to bring only them "
     "together with this sender."

@@ -72,13 +72,21 @@ def proxy_for(scheme: str, host: str, port: int | None = None) -> Proxy | None:
 
 def is_near(host: str) -> bool:
     """Return whether a host is this machine, or is named by an address that only its link knows."""
-    if host.lower().rstrip(".").endswith("localhost"):
-        return host.lower().rstrip(".").split(".")[-1] == "localhost"
+    try:
+        return is_here(host) or ipaddress.ip_address(host).is_link_local
+    except ValueError:
+        return False
+
+
+def is_here(host: str) -> bool:
+    """Return whether a host is this machine, by what it is called: every machine calls itself so."""
+    if host.lower().rstrip(".").split(".")[-1] == "localhost":
+        return True
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return address.is_loopback or address.is_link_local or address.is_unspecified
+    return address.is_loopback or address.is_unspecified
 
 
 def _is_exempt(host: str, port: int | None) -> bool:

@@ -55,8 +55,13 @@ def separate(text: str) -> str:
     return "".join(_separated(character) for character in text)
 
 
+def without_invisible(text: str) -> str:
+    """Return text without the characters that nobody sees (Unicode's category Cf)."""
+    return "".join(character for character in text if unicodedata.category(character) != "Cf")
+
+
 # Not of category P, though people take them for it.
-_MARKS = "\N{MINUS SIGN}`"
+_MARKS = "\N{MINUS SIGN}`<>|~"
 
 
 def _separated(character: str) -> str:
@@ -127,6 +132,11 @@ def _resolve(typed: str, position: int) -> str:
 
 
 _UNKNOWN_HINT = "check its spelling; four letters are enough for any word"
+
+
+def is_a_word(typed: str) -> bool:
+    """Return whether this is a word of the list, or the beginning of one that can be no other."""
+    return typed in _KNOWN or len(completions(typed)) == 1
 
 
 def completions(start: str) -> list[str]:

@@ -130,15 +130,31 @@ def test_lines_for_people_cannot_be_steered_by_the_other_side(
 
 
 def test_the_sender_prints_the_command_alone_on_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
-    for server, local, note in (
-        ("wss://flyx.example.org", False, "(with --server wss://flyx.example.org, or FLYX_SERVER set to it)"),
-        ("ws://192.0.2.7:13599", True, "(from elsewhere: "),
+    code, named, here = "K7M2QX-lemon-otter", "wss://flyx.example.org", "ws://127.0.0.1:8000"
+    for room, option, note in (
+        (
+            events.RoomOpened("K7M2QX", code, named, False, pass_on=True),
+            f"--server {named} ",
+            "the other computer",
+        ),
+        (
+            events.RoomOpened("K7M2QX", code, "ws://192.0.2.7:13599", True),
+            "",
+            "another computer on this network",
+        ),
+        (events.RoomOpened("K7M2QX", code, here, False, here_only=True), "", "On this computer, as no other"),
+        (
+            events.RoomOpened("K7M2QX", code, here, False, pass_on=True, here_only=True),
+            f"--server {here} ",
+            "On this computer, as no other",
+        ),
     ):
-        with HumanReporter(sending=True, bars=True) as reporter:
-            reporter(events.RoomOpened("K7M2QX", "K7M2QX-lemon-otter", server, local))
-        out, err = capfd.readouterr()
-        assert out == "flyx receive K7M2QX-lemon-otter\n"
-        assert note in err
+        for reporter in (HumanReporter(sending=True, bars=True), QuietReporter()):
+            with reporter:
+                reporter(room)
+            out, err = capfd.readouterr()
+            assert out == f"flyx receive {option}{code}\n"
+            assert note in err or isinstance(reporter, QuietReporter)
 
 
 def test_quiet_prints_data_alone(capfd: pytest.CaptureFixture[str]) -> None:

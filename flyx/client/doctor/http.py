@@ -73,14 +73,14 @@ def origin_of(server: str) -> Origin:
     return Origin(host, port, parts.scheme == "wss", authority, parts.path)
 
 
-async def get(origin: Origin, path: str) -> Reply:
-    """Ask a server for a path below that of its URL.
+async def get(origin: Origin, path: str, *, direct: bool = False) -> Reply:
+    """Ask a server for a path below that of its URL; direct: through no proxy, whatever the environment says.
 
     Raises:
         OSError: it cannot be reached; ssl.SSLError of it: nor trusted.
         ServerProtocolError: what answers speaks no HTTP, or at too great length.
     """
-    sock = await connect(origin.proxy, origin.host, origin.port)
+    sock = await connect(None if direct else origin.proxy, origin.host, origin.port)
     try:
         reader, writer = await asyncio.open_connection(
             sock=sock,

@@ -1,0 +1,41 @@
+"""What a sender gives a person to pass on, and what a receiver makes of what was passed on."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from e2e.processes import Flyx, write_random
+from flyx.errors import EXIT_DONE, EXIT_USAGE
+
+
+def test_the_line_that_a_sender_prints_is_all_that_a_receiver_needs(flyx: Flyx, tmp_path: Path) -> None:
+    source = write_random(tmp_path / "file", 1000)
+    # Credentials open what is in front of a server, and are nobody else's.
+    server = flyx.server.replace("://", "://me:s3cret@")
+    sender = flyx.start("send", "--server", server, source)
+    sender.code()
+    assert "the other side puts its own into the URL" in sender.says("not shown").err
+    for number, line in enumerate([shlex.split(sender.out)[1:], ["rx", sender.out]]):
+        if number:
+            sender = flyx.start("send", "--server", flyx.server, source)
+            sender.code()
+            line = ["rx", sender.out]
+        receiver = flyx.start(*line, "--yes", "-o", f"in-{number}", FLYX_SERVER="ws://127.0.0.1:9").ends(0)
+        sender.ends(EXIT_DONE)
+        assert (tmp_path / f"in-{number}" / "file").read_bytes() == source.read_bytes()
+        assert "s3cret" not in sender.out + sender.err + receiver.out + receiver.err
+
+
+def test_a_terminal_is_asked_for_the_code_until_it_is_one(flyx: Flyx, tmp_path: Path) -> None:
+    source = write_random(tmp_path / "file", 1000)
+    sender = flyx.send(source)
+    receiver = flyx.terminal("recv", "--yes", "-o", "in").says("Code that the sender shows: ")
+    receiver.type("lemon-otter\r").says("before the words are missing")
+    receiver.type(f"{flyx.server.upper().replace('WS:', 'HTTP:')}/#{sender.code()}\r").ends(EXIT_DONE)
+    sender.ends(EXIT_DONE)
+    assert (tmp_path / "in" / "file").read_bytes() == source.read_bytes()
+
+
+def test_without_a_terminal_a_code_is_needed(flyx: Flyx) -> None:
+    flyx.start("receive", FLYX_CODE="").complains(EXIT_USAGE, "there is no code", "flyx receive CODE")
