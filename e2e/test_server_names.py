@@ -271,7 +271,7 @@ def test_a_proxy_that_refuses_is_told_of(networks: Networks, send: Send) -> None
     began = time.monotonic()
     (error,) = send(HTTPS_PROXY=f"http://me:wr0ng@{proxy}").ends(3).named("error")
     assert time.monotonic() - began < 30
-    assert f"the proxy http://{proxy} does not take this name and password (407)" in error["message"]
+    assert f"the proxy {proxy} (HTTPS_PROXY) does not take this name and password (407)" in error["message"]
     assert "wr0ng" not in str(error)
     assert "NAME:PASSWORD" in error["hint"]
 

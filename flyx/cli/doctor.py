@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flyx.cli.meeting import DEFAULT_SERVER, Server, named_server
+from flyx.cli.meeting import DEFAULT_SERVER, Server, TlsCa, named_server, trust
 from flyx.cli.options import Json, read_secret, token_of
 from flyx.cli.output import make_console, write_event
 from flyx.errors import EXIT_FAILED, printable
@@ -40,6 +40,7 @@ def doctor(
         ),
     ] = Path("."),
     server: Server = None,
+    tls_ca: TlsCa = None,
     api_token: Annotated[
         str | None,
         typer.Option(
@@ -68,6 +69,7 @@ def doctor(
     invitation = None if code is None else parse_invitation(read_secret("CODE", code))
     room_id = None if invitation is None else invitation.room_id
     server, _ = named_server(context, server, None if invitation is None else invitation.server)
+    trust(tls_ca)
     token = token_of("--api-token", api_token)
     examination = Examination(server or DEFAULT_SERVER, token, output, room_id, is_named=server is not None)
     findings: list[Finding] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,6 +32,30 @@ Local = Annotated[
         help="Meet on the local network alone, without any server; or never there",
     ),
 ]
+
+
+TlsCa = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-ca",
+        envvar="FLYX_TLS_CA",
+        metavar="FILE",
+        show_default=False,
+        help="Certificates, in PEM, of authorities of your own that servers may have besides the usual ones",
+    ),
+]
+
+
+def trust(authorities: Path | None) -> None:
+    """Believe the authorities of --tls-ca, if it is given.
+
+    Raises:
+        InputError: The file holds none.
+    """
+    if authorities is not None:
+        from flyx.net import tls
+
+        tls.trust(authorities)
 
 
 class Source(IntEnum):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flyx.cli.meeting import Local, Server, meeting_of
+from flyx.cli.meeting import Local, Server, TlsCa, meeting_of, trust
 from flyx.cli.offer import all_lines, pages, summarize
 from flyx.cli.options import (
     DEFAULT_RECONNECT,
@@ -75,6 +75,7 @@ def receive(
     ] = NamePolicy.SKIP,
     server: Server = None,
     local: Local = None,
+    tls_ca: TlsCa = None,
     relay_only: RelayOnly = False,
     no_relay: NoRelay = False,
     ice_server: IceServers = None,
@@ -100,6 +101,7 @@ def receive(
     with make_reporter(sending=False, quiet=quiet, bars=not no_progress, as_json=as_json) as reporter:
         invitation = _invitation(" ".join(code or ()))
         meeting = meeting_of(context, server, local, invitation.server)
+        trust(tls_ca)
         if overwrite and rename:
             raise InputError(reason="--overwrite and --rename exclude each other")
         existing = ExistingPolicy.OVERWRITE if overwrite else ExistingPolicy.REFUSE

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flyx.cli.meeting import Local, Server, meeting_of
+from flyx.cli.meeting import Local, Server, TlsCa, meeting_of, trust
 from flyx.cli.options import (
     DEFAULT_RECONNECT,
     Json,
@@ -67,6 +67,7 @@ def send(
     ],
     server: Server = None,
     local: Local = None,
+    tls_ca: TlsCa = None,
     receivers: Annotated[
         int,
         typer.Option(
@@ -157,6 +158,7 @@ def send(
 
     with make_reporter(sending=True, quiet=quiet, bars=not no_progress, as_json=as_json) as reporter:
         meeting = meeting_of(context, server, local)
+        trust(tls_ca)
         typed = "-" if "-" in (ice_server or ()) else None
         check_standard_input({"--code": code, "--api-token": api_token, "--ice-server": typed})
         token = token_of("--api-token", api_token)

@@ -544,6 +544,10 @@ class Signaling:
         if closed.sent and not closed.rcvd_then_sent and (broken := _BROKEN.get(closed.sent.code)):
             return ServerProtocolError(reason=broken)
         code = closed.rcvd.code if closed.rcvd else None
+        if code == CloseCode.NO_SUCH_ROOM and self._room_id is None:
+            # What we have asked for was taken for a room.
+            hint = "give the server without /ws and what follows it"
+            return ServerRefused(reason=f"no room can be made at {self._url}", hint=hint)
         if code == CloseCode.NO_SUCH_ROOM:
             return NoSuchRoom(room_id=self._room_id)
         if code == CloseCode.ROOM_FULL:

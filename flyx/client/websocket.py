@@ -14,13 +14,22 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from websockets.asyncio import client
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import InvalidMessage, InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import (
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidStatus,
+    InvalidURI,
+    WebSocketException,
+)
+from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
-from flyx.errors import InputError, ServerUnreachable
+from flyx.errors import InputError, ServerUnreachable, printable, without_credentials
 from flyx.net.connect import ConnectError, ProxyError, connect
 from flyx.net.proxy import proxy_for
+from flyx.net.tls import client_context, why_not_trusted
 from flyx.signaling import messages
+from flyx.signaling.messages import ErrorCode
 
 OPEN_TIMEOUT = 10.0
 """Seconds for the TLS and WebSocket handshakes, when there is a TCP connection."""
@@ -60,7 +69,8 @@ def websocket_url(server: str) -> str:
         host = None
     if not host:
         hint = "write it like ws://example.org:8000 or https://example.org"
-        raise InputError(reason=f"{server} is not the URL of a signaling server", hint=hint)
+        shown = without_credentials(server).partition("#")[0]
+        raise InputError(reason=f"{shown} is not the URL of a signaling server", hint=hint)
     netloc = parts.netloc.replace("%25", "%") if ":" in host else parts.netloc
     return urlunsplit((scheme, netloc, parts.path.rstrip("/"), "", ""))
 
@@ -118,6 +128,7 @@ async def _open(url: str, headers: Mapping[str, str], *, direct: bool) -> Client
         close_timeout=2,
         ping_interval=PING_INTERVAL,
         ping_timeout=PING_TIMEOUT,
+        ssl=client_context() if parts.scheme == "wss" else None,
     )
 
 
@@ -133,7 +144,11 @@ def _redirected(url: str, refusal: InvalidStatus) -> str | None:
         return None
     if not host or (url.startswith("wss:") and scheme != "wss"):
         return None
-    return urlunsplit((scheme, parts.netloc, parts.path, parts.query, ""))
+    ours = urlsplit(url)
+    # What opens a host opens it by TLS as well.
+    credentials = ours.netloc.rpartition("@")[0] if host == ours.hostname and "@" not in parts.netloc else ""
+    netloc = f"{credentials}@{parts.netloc}" if credentials else parts.netloc
+    return urlunsplit((scheme, netloc, parts.path, parts.query, ""))
 
 
 def unreachable(url: str, error: Exception) -> ServerUnreachable:
@@ -151,10 +166,8 @@ def unreachable(url: str, error: Exception) -> ServerUnreachable:
             reason = str(error.strerror)
         case TimeoutError():
             reason = "it does not answer"
-        case InvalidStatus(response=response) if told := _told_by(response.body):
-            reason = f"it says that {told}"
         case InvalidStatus(response=response):
-            reason = f"it answers with HTTP status {response.status_code}, not as a flyx server"
+            reason, hint = _refusal(url, response)
         case InvalidURI():
             reason = "the URL cannot be used"
         case ConnectionRefusedError():
@@ -165,17 +178,49 @@ def unreachable(url: str, error: Exception) -> ServerUnreachable:
         case socket.gaierror():
             reason = "its name does not exist"
             hint = "check how it is written; names of the own network may be known there alone"
-        case ssl.SSLCertVerificationError(verify_message=message):
-            reason = f"its certificate is not trusted ({message})"
+        case ssl.SSLCertVerificationError():
+            fault, hint = why_not_trusted(error)
+            reason = f"its certificate {fault}"
         case ssl.SSLError():
             reason = "it does not speak TLS; with ws:// or http:// it may answer"
+        case InvalidMessage() if url.startswith("wss:"):
+            reason = "it does not answer as a web server"
         case InvalidMessage():
             reason = "it does not answer as a web server; with wss:// or https:// it may"
+        case InvalidHandshake():
+            reason, hint = f"{_NOT_FLYX} ({error})", _UPGRADE_HINT
         case OSError(strerror=str(text)):
             reason = text
         case _:
             reason = str(error)
     return ServerUnreachable(url=url, reason=reason, hint=hint)
+
+
+_NOT_FLYX = "it is no flyx server, or a proxy in between does not pass WebSockets"
+_UPGRADE_HINT = "the proxy has to pass the headers Upgrade and Connection on: see `Behind a proxy` in README"
+
+
+def _refusal(url: str, response: Response) -> tuple[str, str | None]:
+    """Return what a server means that begins no WebSocket, as a clause, and what can be done about it."""
+    code, told = _told_by(response.body)
+    status = response.status_code
+    if code == ErrorCode.WEBSOCKET_NEEDED:
+        return "a proxy in between does not pass WebSockets", _UPGRADE_HINT
+    if "ws" in urlsplit(url).path.split("/"):
+        hint = "give the server without /ws and what follows it"
+        return f"there is nothing at this path (HTTP status {status})", hint
+    # Older servers know no such path but for WebSockets.
+    if told is not None and code != ErrorCode.NOT_FOUND:
+        return f"it says that {told}", None
+    if 300 <= status < 400 and "Location" in response.headers:
+        target = without_credentials(response.headers["Location"])
+        return f"it sends us to {printable(target)[:200]}, which is no server to go on with", None
+    if status == 401:
+        return "it wants a name and a password (401)", "write them into its URL: https://NAME:PASSWORD@HOST"
+    if status in (502, 503, 504):
+        hint = "is `flyx serve` running, and does the proxy know its port?"
+        return f"a proxy answers for it and does not reach it (HTTP status {status})", hint
+    return f"{_NOT_FLYX} (HTTP status {status})", _UPGRADE_HINT
 
 
 def wanted_pause(error: Exception) -> float:
@@ -187,11 +232,13 @@ def wanted_pause(error: Exception) -> float:
     return 0.0
 
 
-def _told_by(body: bytes | bytearray | None) -> str | None:
-    """Return the sentence in an HTTP error of a flyx server, if it is one."""
+def _told_by(body: bytes | bytearray | None) -> tuple[str | None, str | None]:
+    """Return the code and the sentence of an HTTP error of a flyx server, if it is one."""
     try:
         told = json.loads(body or b"")
     except (ValueError, RecursionError):
-        return None
-    message = told.get("message") if isinstance(told, dict) else None
-    return message[: messages.MAX_REASON_LENGTH] if isinstance(message, str) else None
+        return None, None
+    if not isinstance(told, dict) or not isinstance(message := told.get("message"), str):
+        return None, None
+    code = told.get("code")
+    return code if isinstance(code, str) else None, message[: messages.MAX_REASON_LENGTH]

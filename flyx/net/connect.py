@@ -33,6 +33,7 @@ from flyx.net.names import (
     worst,
 )
 from flyx.net.proxy import Proxy
+from flyx.net.tls import client_context, why_not_trusted
 
 ATTEMPT_DELAY = 0.25
 """Seconds between one address and the next one: Connection Attempt Delay, RFC 8305 §5."""
@@ -58,7 +59,7 @@ LOCAL_LOOK_UP_TIMEOUT = 3.0
 MAX_ADDRESSES = 16
 """Tried of one name: whoever answers for it decides how many it has."""
 
-PROXY_HINT = "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names it; hosts in NO_PROXY are reached without"
+PROXY_HINT = "hosts in NO_PROXY are reached without a proxy"
 
 MAX_PROXY_HEADER = 16 << 10
 """Bytes of a proxy's answer, provisional ones counted in."""
@@ -162,7 +163,8 @@ async def connect_through(
     except TimeoutError as error:
         raise ProxyError(proxy, "accepts connections but does not answer") from error
     except ssl.SSLCertVerificationError as error:
-        raise ProxyError(proxy, f"has a certificate that is not trusted ({error.verify_message})") from error
+        reason, hint = why_not_trusted(error)
+        raise ProxyError(proxy, f"has a certificate that {reason}", hint) from error
     except ssl.SSLError as error:
         raise ProxyError(proxy, "does not speak TLS", "with http:// it may answer") from error
     except OSError as error:
@@ -471,7 +473,7 @@ async def _within_tls(sock: socket.socket, hostname: str) -> socket.socket:
         OSError: TLS cannot be spoken there.
     """
     reader, writer = await asyncio.open_connection(
-        sock=sock, ssl=ssl.create_default_context(), server_hostname=hostname
+        sock=sock, ssl=client_context(), server_hostname=hostname
     )
     ours, near = socket.socketpair()
     for end in (ours, near):

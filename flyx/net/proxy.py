@@ -7,6 +7,7 @@ wins. What is on this machine or this link is never looked for behind a proxy.
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -29,7 +30,7 @@ _HINT = "write it like http://proxy.example.org:3128 or socks5h://proxy.example.
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy. As text it is its URL without credentials.
+    """A proxy. As text it is where it listens, and who says so, without credentials: "host:80 (http_proxy)".
 
     Attributes:
         scheme: of _DEFAULT_PORTS: how to speak to it. With socks4 and socks5, the client looks names up.
@@ -37,6 +38,7 @@ class Proxy:
         port: TCP.
         username: None if it wants none.
         password: likewise.
+        named_by: the variable that names it, or else the system.
     """
 
     scheme: str
@@ -44,10 +46,11 @@ class Proxy:
     port: int
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
+    named_by: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{host}:{self.port}" + (f" ({self.named_by})" if self.named_by else "")
 
 
 def proxy_for(scheme: str, host: str, port: int | None = None) -> Proxy | None:
@@ -66,8 +69,13 @@ def proxy_for(scheme: str, host: str, port: int | None = None) -> Proxy | None:
     proxies = getproxies()
     for name in _VARIABLES[scheme]:
         if url := proxies.get(name):
-            return _parse(url, f"{name}_proxy")
+            return _parse(url, _named_by(f"{name}_proxy"))
     return None
+
+
+def _named_by(variable: str) -> str:
+    """Return who names a proxy: the variable as it is written, or the system where there is none."""
+    return next((name for name in (variable, variable.upper()) if os.environ.get(name)), "system settings")
 
 
 def is_near(host: str) -> bool:
@@ -107,7 +115,7 @@ def _is_exempt(host: str, port: int | None) -> bool:
     return False
 
 
-def _parse(url: str, variable: str) -> Proxy:
+def _parse(url: str, named_by: str) -> Proxy:
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         scheme, host = parts.scheme.lower(), parts.hostname
@@ -121,5 +129,5 @@ def _parse(url: str, variable: str) -> Proxy:
     if not host:
         # What is before the last @ may be a password.
         shown = url.rpartition("@")[2]
-        raise InputError(reason=f"{variable}: {shown} is not the URL of a proxy", hint=_HINT)
-    return Proxy(scheme, host, port, username, password)
+        raise InputError(reason=f"{named_by}: {shown} is not the URL of a proxy", hint=_HINT)
+    return Proxy(scheme, host, port, username, password, named_by)

@@ -10,16 +10,18 @@ import asyncio
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated, assert_never
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketClose
 
 from flyx.errors import InputError, RemoteProtocolError
 from flyx.server.connection import LEFT, WIRE, Connection, Frame, Job
-from flyx.server.errors import token_is
+from flyx.server.errors import ApiError, token_is
 from flyx.server.hub import Hub
 from flyx.server.limits import Limit, LimitReached, PairLimits, TokenBucket, address_key
 from flyx.server.logs import get_logger, room_tag
@@ -54,6 +56,8 @@ from flyx.signaling.refusals import MISSING_ROOM, MISSING_SESSION
 log = get_logger("flyx.server.websocket")
 
 _PONG = serialize(Pong())
+_BEGINS = re.compile(r"/ws(/[^/]+)?|/relay/[^/]+")
+_NO_WEBSOCKET = "no WebSocket has come: a proxy in between has to pass the header Upgrade on"
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,3})?", re.ASCII)
 
 
@@ -94,6 +98,12 @@ class Sockets:
         self._hub = hub
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _BEGINS.fullmatch(scope["path"]):
+            body = ApiError(code=ErrorCode.WEBSOCKET_NEEDED, message=_NO_WEBSOCKET).model_dump()
+            # RFC 9110 §15.5.22.
+            headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
+            await JSONResponse(body, HTTPStatus.UPGRADE_REQUIRED, headers)(scope, receive, send)
+            return
         if scope["type"] != "websocket":
             await self._app(scope, receive, send)
             return

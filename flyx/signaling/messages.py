@@ -180,6 +180,7 @@ class ErrorCode(StrEnum):
     UNEXPECTED_TYPE = "unexpected_type"  # a type that only the server sends
     UNKNOWN_TYPE = "unknown_type"
     UNSUPPORTED_PROTOCOL = "unsupported_protocol"
+    WEBSOCKET_NEEDED = "websocket_needed"  # a request where WebSockets begin, as by a proxy without them
     WRONG_ROLE = "wrong_role"  # an offer by a receiver, an answer by the sender
 
 

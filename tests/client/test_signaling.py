@@ -84,9 +84,9 @@ async def test_sender_and_receiver_meet_and_part(server: Server) -> None:
     ("body", "reason"),
     [
         ('{"code": "forbidden_host", "message": "it has another name"}', "it says that it has another name"),
-        ("<html>", "not as a flyx server"),
-        ("[1]", "not as a flyx server"),
-        ('{"message": 1}', "not as a flyx server"),
+        ("<html>", "it is no flyx server, or a proxy in between does not pass WebSockets"),
+        ("[1]", "it is no flyx server, or a proxy in between does not pass WebSockets"),
+        ('{"message": 1}', "it is no flyx server, or a proxy in between does not pass WebSockets"),
     ],
 )
 async def test_a_server_that_refuses_the_handshake_is_quoted(body: str, reason: str) -> None:

@@ -22,13 +22,14 @@ from flyx.client.websocket import MAX_SEGMENT_SIZE
 from flyx.errors import InputError, RoomLost, ServerRefused, ServerUnreachable
 from flyx.net import connect as net_connect
 from flyx.net import names as net_names
+from flyx.net import tls as net_tls
 from flyx.net.loop import new_event_loop
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
 from flyx.signaling.messages import Role
 from tests.net.endpoints import free_port, swallowing
 from tests.net.names import NO_SUCH_NAME, TRY_AGAIN, Names
-from tests.net.proxies import http_proxy, saying, socks4_proxy, socks5_proxy
+from tests.net.proxies import http_proxy, saying, serving, socks4_proxy, socks5_proxy
 from tests.server.test_tls import issue
 
 SERVER = "server.test"
@@ -178,7 +179,12 @@ async def test_segments_pass_every_link(monkeypatch: pytest.MonkeyPatch) -> None
     assert sizes[0] <= MAX_SEGMENT_SIZE
 
 
-def redirecting(location: str, status: int = 301, seen: list[Request] | None = None) -> Any:
+def redirecting(
+    location: str,
+    status: int = 301,
+    seen: list[Request] | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Any:
     """A web server that only redirects."""
 
     def answer(connection: ServerConnection, request: Request) -> Response:
@@ -190,7 +196,7 @@ def redirecting(location: str, status: int = 301, seen: list[Request] | None = N
 
     async def never(_: ServerConnection) -> None: ...
 
-    return serve(never, "127.0.0.1", 0, process_request=answer)
+    return serve(never, "127.0.0.1", 0, process_request=answer, ssl=tls)
 
 
 @pytest.mark.parametrize("scheme", ["http", "ws"])
@@ -204,7 +210,7 @@ async def test_a_redirection_is_followed(scheme: str) -> None:
 @pytest.mark.parametrize("location", ["ftp://x", "http://", "http://[::1", "http://x:99999", "//", "\\"])
 async def test_a_redirection_to_nowhere_is_an_error(location: str) -> None:
     async with redirecting(location) as other:
-        with pytest.raises(ServerUnreachable, match=r"HTTP status 301|without end|name does not"):
+        with pytest.raises(ServerUnreachable, match=r"no server to go on with|without end|name does not"):
             await join(f"ws://127.0.0.1:{next(iter(other.sockets)).getsockname()[1]}")
 
 
@@ -324,7 +330,8 @@ async def test_a_proxy_that_refuses_is_named_without_its_password(monkeypatch: p
         with pytest.raises(ServerUnreachable) as caught:
             await join("ws://hidden.invalid:8000")
     told = str(caught.value)
-    assert f"the proxy http://127.0.0.1:{proxy.port} does not take this name and password (407)" in told
+    named = f"the proxy 127.0.0.1:{proxy.port} (HTTPS_PROXY)"
+    assert f"{named} does not take this name and password (407)" in told
     assert "hidden.invalid has a name that does not exist" in told
     assert "wr0ng" not in told
     assert "NAME:PASSWORD" in str(caught.value.hint)
@@ -339,5 +346,99 @@ async def test_a_proxy_that_says_garbage_is_an_error(monkeypatch: pytest.MonkeyP
 
 async def test_what_is_no_proxy_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "gopher://proxy.test")
-    with pytest.raises(InputError, match="https_proxy"):
+    with pytest.raises(InputError, match="HTTPS_PROXY"):
         await join("ws://hidden.invalid:8000")
+
+
+async def test_a_redirection_to_tls_is_followed_and_one_away_from_it_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    certificate, key = issue(tmp_path, "both")
+    monkeypatch.setattr(net_tls, "_added", [certificate])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    seen: list[Request] = []
+    async with running(tls=(certificate, key)) as server:
+        async with redirecting(f"https://localhost:{server.port}/ws?role=sender", seen=seen) as other:
+            await join(f"http://me:s3cret@localhost:{next(iter(other.sockets)).getsockname()[1]}")
+    async with running() as server:
+        async with redirecting(f"http://localhost:{server.port}/ws?role=sender", tls=context) as other:
+            with pytest.raises(ServerUnreachable, match="sends us to http://localhost"):
+                await join(f"https://localhost:{next(iter(other.sockets)).getsockname()[1]}")
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "hint"),
+    [
+        (200, "a proxy in between does not pass WebSockets", "Upgrade"),
+        (404, "a proxy in between does not pass WebSockets", "Upgrade"),
+        (401, "wants a name and a password", "NAME:PASSWORD@"),
+        (502, "does not reach it", "flyx serve"),
+    ],
+)
+async def test_what_answers_in_place_of_a_server_is_told(status: int, told: str, hint: str) -> None:
+    async with redirecting("", status=status) as other:
+        with pytest.raises(ServerUnreachable, match=told) as caught:
+            await join(f"ws://127.0.0.1:{next(iter(other.sockets)).getsockname()[1]}")
+    assert hint in str(caught.value.hint)
+
+
+async def test_a_proxy_that_drops_the_upgrade_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        kept = [line for line in request.split(b"\r\n") if b"pgrade" not in line]
+        upstream, onward = await asyncio.open_connection("127.0.0.1", port)
+        onward.write(b"\r\n".join(kept))
+        writer.write(await upstream.readuntil(b"}"))
+        onward.close()
+        await onward.wait_closed()
+
+    async with running() as server:
+        port = server.port
+        async with serving(pass_on) as proxy:
+            with pytest.raises(ServerUnreachable, match="a proxy in between does not") as caught:
+                await join(f"ws://127.0.0.1:{proxy}")
+            assert "it is no flyx server" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws/", "/ws/K7M2QX"])
+async def test_a_path_below_the_server_is_told_to_be_left_out(path: str) -> None:
+    async with running() as server:
+        with pytest.raises((ServerRefused, ServerUnreachable)) as caught:
+            await join(f"ws://127.0.0.1:{server.port}{path}")
+        assert "without /ws" in str(caught.value.hint)
+        with pytest.raises((ServerRefused, ServerUnreachable)) as caught:
+            async with Signaling(f"ws://127.0.0.1:{server.port}{path}", "K7M2QX", Role.RECEIVER):
+                pass
+        assert "without /ws" in str(caught.value.hint)
+
+
+async def test_an_unknown_authority_is_said_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    certificate, key = issue(tmp_path, "unknown")
+    monkeypatch.setattr(net_tls, "_added", [])
+    async with running(tls=(certificate, key)) as server:
+        url = f"wss://localhost:{server.port}"
+        with pytest.raises(ServerUnreachable, match="authority is not known here") as caught:
+            await join(url)
+        assert "--tls-ca FILE, or in SSL_CERT_FILE" in str(caught.value.hint)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing"))
+        with pytest.raises(ServerUnreachable) as caught:
+            await join(url)
+        assert "missing: that cannot be read" in str(caught.value.hint)
+        net_tls.trust(certificate)
+        await join(url)
+    async with running("127.0.0.2", tls=(certificate, key)) as server:
+        with pytest.raises(ServerUnreachable, match="not trusted") as caught:
+            await join(f"wss://127.0.0.2:{server.port}")
+        assert "name the server as its certificate does" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
+def test_a_file_without_authorities_is_refused(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "authorities"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match="certificate"):
+        net_tls.trust(path)

@@ -98,7 +98,7 @@ async def test_credentials_open_a_proxy(run: Any) -> None:
             with pytest.raises(ProxyError) as caught:
                 await talk(Proxy(scheme, "127.0.0.1", proxy.port, user, wrong), "127.0.0.1", port)
             told = str(caught.value)
-            assert f"{scheme}://127.0.0.1:{proxy.port}" in told
+            assert f"the proxy 127.0.0.1:{proxy.port} " in told
             assert "wr0ng" not in told
             assert caught.value.hint
             if scheme == "http":
@@ -244,7 +244,7 @@ def test_what_ends_on_one_side_ends_on_the_other(
 
 async def test_a_proxy_that_cannot_be_reached_is_named() -> None:
     port = free_port()
-    with pytest.raises(ProxyError, match=f"the proxy socks5h://127.0.0.1:{port} refuses connections"):
+    with pytest.raises(ProxyError, match=f"the proxy 127.0.0.1:{port} refuses connections"):
         await connect_through(Proxy("socks5h", "127.0.0.1", port, "me", "s3cret"), "server.test", 1)
 
 
@@ -309,7 +309,7 @@ def test_when_nothing_leads_there_both_ways_are_told(runner: asyncio.Runner) -> 
         with pytest.raises(ProxyError) as caught:
             await connect(Proxy("http", "127.0.0.1", proxy), "127.0.0.2", server)
         assert str(caught.value) == (
-            f"the proxy http://127.0.0.1:{proxy} refuses connections; directly, 127.0.0.2 refuses connections"
+            f"the proxy 127.0.0.1:{proxy} refuses connections; directly, 127.0.0.2 refuses connections"
         )
         assert caught.value.hint
 

@@ -43,7 +43,9 @@ def test_the_usual_variables_name_the_proxy(
     environment: pytest.MonkeyPatch, variable: str, scheme: str, leads: bool
 ) -> None:
     environment.setenv(variable, "http://proxy.test:3128")
-    assert proxy_for(scheme, "server.test") == (HTTP if leads else None)
+    proxy = proxy_for(scheme, "server.test")
+    assert proxy == (HTTP if leads else None)
+    assert proxy is None or str(proxy) == f"proxy.test:3128 ({variable})"
 
 
 def test_without_any_there_is_none(environment: pytest.MonkeyPatch) -> None:
@@ -86,7 +88,7 @@ def test_what_is_no_proxy_is_an_error_that_names_the_variable_and_no_secret(
     environment: pytest.MonkeyPatch, url: str
 ) -> None:
     environment.setenv("HTTPS_PROXY", url)
-    with pytest.raises(InputError, match="https_proxy") as caught:
+    with pytest.raises(InputError, match="HTTPS_PROXY") as caught:
         proxy_for("wss", "server.test")
     assert caught.value.hint
     assert "s3cret" not in str(caught.value)
@@ -94,6 +96,7 @@ def test_what_is_no_proxy_is_an_error_that_names_the_variable_and_no_secret(
 
 def test_credentials_are_never_shown() -> None:
     proxy = Proxy("http", "proxy.test", 3128, "somebody", "s3cret")
+    assert str(proxy) == "proxy.test:3128"
     for shown in (str(proxy), repr(proxy), f"{proxy}"):
         assert "proxy.test" in shown
         assert "somebody" not in shown

@@ -199,6 +199,10 @@ async def test_healthz_answers(http: httpx.AsyncClient) -> None:
 
 async def test_the_frameworks_errors_look_like_ours(http: httpx.AsyncClient) -> None:
     check_error(await http.get("/nowhere"), 404, "not_found")
+    for path in ("/ws", "/ws/K7M2QX", "/relay/K7M2QX"):
+        response = await http.get(path)
+        check_error(response, 426, "websocket_needed")
+        assert response.headers["Upgrade"] == "websocket"
     check_error(await http.delete("/room"), 405, "method_not_allowed")
 
 

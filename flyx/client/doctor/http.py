@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ from flyx.client.websocket import DEFAULT_PORTS, websocket_url
 from flyx.errors import ServerProtocolError
 from flyx.net.connect import connect
 from flyx.net.proxy import Proxy, proxy_for
+from flyx.net.tls import client_context
 
 MAX_BODY = 1 << 16
 """Bytes of an answer that are read: those of a flyx server are far shorter."""
@@ -84,7 +84,7 @@ async def get(origin: Origin, path: str, *, direct: bool = False) -> Reply:
     try:
         reader, writer = await asyncio.open_connection(
             sock=sock,
-            ssl=ssl.create_default_context() if origin.secure else None,
+            ssl=client_context() if origin.secure else None,
             server_hostname=origin.host if origin.secure else None,
         )
     except BaseException:

@@ -17,6 +17,7 @@ from flyx.client.doctor.http import Origin, Reply, get
 from flyx.client.signaling import Signaling
 from flyx.errors import FlyxError, ServerRefused
 from flyx.net.names import resolve
+from flyx.net.tls import why_not_trusted
 from flyx.rtc.attempts import NO_NAME_SERVER, failure_outcome
 from flyx.signaling.messages import JoinedData, Role
 
@@ -83,7 +84,7 @@ async def check_server(origin: Origin) -> Sequence[Finding]:
 def via(origin: Origin) -> str:
     """Return the words for the proxy that may be on the way, if there is one: a dead one is passed by."""
     proxy = origin.proxy
-    return f" (proxy: {proxy})" if proxy else ""
+    return f"; proxy: {proxy}" if proxy else ""
 
 
 def _judge_status(reply: Reply, via: str) -> Finding:
@@ -121,8 +122,8 @@ def _no_flyx(reply: Reply) -> Finding:
 def _unreachable(error: OSError, via: str) -> Finding:
     match error:
         case ssl.SSLCertVerificationError():
-            words = f"its certificate is not trusted: {error.verify_message}"
-            advice = "name it as its certificate does; SSL_CERT_FILE adds authorities of your own"
+            reason, advice = why_not_trusted(error)
+            words = f"its certificate {reason}"
         case ssl.SSLError():
             words = f"TLS fails: {error.reason}"
             advice = "does that port speak TLS? ws:// and http:// are without"

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 from aioice import stun
 from aioice.turn import CHANNEL_NUMBER_MAX, UDP_TRANSPORT, TurnClientMixin
 
+from flyx.net.tls import client_context
 from flyx.net.udp import LINUX, Address, RunProtocol, UdpTransport
 
 PRIVATE_NAMES: dict[type, tuple[str, ...]] = {TurnClientMixin: ("_TurnClientMixin__add_authentication",)}
@@ -478,7 +479,7 @@ class StreamTurnClient(TurnClient, asyncio.Protocol):
 
 
 class TlsNames:
-    """Server certificates are verified against the authorities of the system; SSL_CERT_FILE names others."""
+    """Server certificates are verified as those of signaling servers (flyx.net.tls)."""
 
     _context: ClassVar[ssl.SSLContext | None] = None
 
@@ -486,7 +487,7 @@ class TlsNames:
     def context(cls) -> ssl.SSLContext:
         """Return how certificates of TURN servers are verified."""
         if cls._context is None:
-            cls._context = ssl.create_default_context()
+            cls._context = client_context()
         return cls._context
 
 

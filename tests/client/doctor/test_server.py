@@ -217,4 +217,4 @@ async def test_a_dead_proxy_that_is_not_needed_is_no_failure(
     async with flyx_server(allowed_hosts=("flyx.example",)) as server:
         findings = await found(f"ws://flyx.example:{server.port}")
     assert findings["server"].state is State.OK
-    assert findings["server"].words.endswith("(proxy: http://127.0.0.1:1)")
+    assert findings["server"].words.endswith("; proxy: 127.0.0.1:1 (HTTPS_PROXY)")
