@@ -122,9 +122,9 @@ def test_a_server_that_is_drained_is_not_ready_and_a_second_signal_ends_it_at_on
 
 def test_options_that_cannot_be_are_refused_with_a_reason(flyx: Flyx) -> None:
     missing = ("--tls-cert", "missing.pem", "--tls-key", "missing.key")
-    flyx.start("serve", "--port", "0", *missing).complains(2, "cannot read missing.pem")
+    flyx.start("serve", "--port", "0", *missing).complains(2, "cannot read --tls-cert missing.pem")
     refused = flyx.start("serve", "--port", "0", "--create-rate", "often")
-    refused.complains(2, "often is not a rate", "write it like 60/minute")
+    refused.complains(2, "--create-rate cannot be used: often is not a rate", "write it like 60/minute")
 
 
 def test_a_server_holds_what_strangers_may_do_to_its_limits(flyx: Flyx) -> None:

@@ -15,15 +15,16 @@ from typer.core import TyperGroup
 
 import flyx
 from flyx.cli import completion, output
+from flyx.cli.command import FlyxCommand
 from flyx.cli.config import defaults_of, options_of
 from flyx.cli.config_commands import config
 from flyx.cli.demo import demo
 from flyx.cli.doctor import doctor
+from flyx.cli.environment import tidy
 from flyx.cli.help import help_
 from flyx.cli.receive import receive
 from flyx.cli.send import send
 from flyx.cli.serve import serve
-from flyx.cli.settings import bad_value
 from flyx.errors import EXIT_CTRL_C, FlyxError, as_flyx_error
 
 if TYPE_CHECKING:
@@ -50,19 +51,12 @@ class _FlyxGroup(TyperGroup):
             args = [*args, _told(completion.running_shell)]
         return super().parse_args(ctx, args)
 
-    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
-        """Return the command that these arguments begin with, by whatever name."""
-        return super().resolve_command(ctx, [_ALIASES.get(args[0], args[0]), *args[1:]])
-
     def invoke(self, ctx: Context) -> Any:
         try:
+            tidy()
             return super().invoke(ctx)
         except FlyxError as error:
             raise _ended(error) from None
-        except typer.BadParameter as error:
-            if (told := bad_value(error)) is None:
-                raise
-            raise _ended(told) from None
         except KeyboardInterrupt:
             output.report_line("interrupted")
             raise typer.Exit(EXIT_CTRL_C) from None
@@ -76,7 +70,7 @@ class _FlyxGroup(TyperGroup):
             raise _ended(as_flyx_error(error), error) from None
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
-        name, command, rest = super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, [_ALIASES.get(args[0], args[0]), *args[1:]])
         # A command without options in the file, such as `flyx config`, must work with one that has mistakes.
         if command is not None and options_of(command) and not ctx.resilient_parsing:
             ctx.default_map = defaults_of(self.commands)
@@ -111,11 +105,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(send)
-app.command()(receive)
-app.command()(serve)
-app.command()(demo)
-app.command()(doctor)
+for command in (send, receive, serve, demo, doctor):
+    app.command(cls=FlyxCommand)(command)
 app.add_typer(config)
 app.command("help")(help_)
 

@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flyx.cli.environment import at_home
 from flyx.cli.output import report_line
 from flyx.errors import InputError, printable
 
@@ -36,7 +37,7 @@ HIDDEN = "(not shown)"
 def config_path() -> Path:
     """Return where the configuration file is looked for."""
     if named := os.environ.get(CONFIG_VARIABLE):
-        return Path(named)
+        return at_home(Path(named))
     from platformdirs import user_config_path
 
     return user_config_path("flyx") / "config.toml"
@@ -53,7 +54,7 @@ def load_config() -> dict[str, Any]:
         with path.open(encoding="utf-8") as file:
             text, status = file.read(), os.fstat(file.fileno())
     except FileNotFoundError:
-        if CONFIG_VARIABLE in os.environ:
+        if os.environ.get(CONFIG_VARIABLE):
             raise InputError(reason=f"there is no configuration file {path}") from None
         return {}
     except (OSError, UnicodeDecodeError) as error:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flyx.cli.options import naming
 from flyx.errors import InputError
 
 _SIZE = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?) *(?P<prefix>[KMGT]?)(?P<binary>I?)B?", re.IGNORECASE)
@@ -41,7 +42,9 @@ def demo(
 
     if path is not None and not path.exists():
         raise InputError(reason=f"there is no {path}")
-    run(demonstrate(path, parse_size(size)))
+    with naming("--size"):
+        wanted = parse_size(size)
+    run(demonstrate(path, wanted))
 
 
 def parse_size(text: str) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from flyx.cli.options import naming
 from flyx.errors import InputError
 
 DEFAULT_SERVER = "ws://localhost:8000"
@@ -55,7 +56,8 @@ def trust(authorities: Path | None) -> None:
     if authorities is not None:
         from flyx.net import tls
 
-        tls.trust(authorities)
+        with naming("--tls-ca"):
+            tls.trust(authorities)
 
 
 class Source(IntEnum):
@@ -102,10 +104,21 @@ def meeting_of(
 def named_server(
     context: typer.Context, server: str | None, invited_to: str | None
 ) -> tuple[str | None, Source]:
-    """Return the server that is named, and where: with a code, unless --server is said beside it."""
+    """Return the server that is named, and where: with a code, unless --server is said beside it.
+
+    Raises:
+        InputError: It can be none.
+    """
+    from flyx.client.websocket import websocket_url
+
     source = _source(context, "server")
     if invited_to is not None and source is not Source.COMMAND_LINE:
+        with naming("the server of this code"):
+            websocket_url(invited_to)
         return invited_to, Source.COMMAND_LINE
+    if server is not None:
+        with naming("--server"):
+            websocket_url(server)
     return server, source
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flyx.cli.environment import at_home
 from flyx.cli.output import JsonReporter, QuietReporter
 from flyx.errors import InputError
 
@@ -37,6 +39,15 @@ Reconnect = Annotated[
 NoProgress = Annotated[
     bool, typer.Option("--no-progress", envvar="FLYX_NO_PROGRESS", help="Print lines only, no bars")
 ]
+
+
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """Have a value that cannot be used in this block be told as that of an option."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(reason=f"{option} cannot be used: {error}", hint=error.hint) from error
 
 
 def read_secret(option: str, text: str) -> str:
@@ -93,7 +104,7 @@ def secret_of(option: str, text: str | None) -> str | None:
 def _read_file(option: str, path: str) -> str:
     hint = f"{option} @FILE reads the secret from the only line of a file"
     try:
-        with Path(path).open("rb") as file:
+        with at_home(Path(path)).open("rb") as file:
             lines = file.read(_MAX_SECRET_SIZE + 1).decode().splitlines()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,10 +18,12 @@ from flyx.cli.options import (
     Quiet,
     Reconnect,
     make_reporter,
+    naming,
     read_secret,
 )
 from flyx.cli.output import report_line, report_question
 from flyx.cli.path_options import Bind, IceServers, NoRelay, RelayOnly, connection_options_of
+from flyx.cli.settings import place_of
 from flyx.cli.terminal import UNREADABLE, read_line, screen_size
 from flyx.errors import ConsentNeeded, InputError, printable
 from flyx.transfer.names import NamePolicy
@@ -99,7 +102,7 @@ def receive(
     from flyx.storage.writer import ExistingPolicy
 
     with make_reporter(sending=False, quiet=quiet, bars=not no_progress, as_json=as_json) as reporter:
-        invitation = _invitation(" ".join(code or ()))
+        invitation = _invitation(" ".join(code or ()), place_of(context, "code"))
         meeting = meeting_of(context, server, local, invitation.server)
         trust(tls_ca)
         if overwrite and rename:
@@ -128,8 +131,12 @@ def receive(
         run(receive_files(options, reporter))
 
 
-def _invitation(given: str) -> Invitation:
+def _invitation(given: str, place: str | None) -> Invitation:
     """Return what a code says, which is asked for on a terminal if none is given.
+
+    Args:
+        given: empty if none is.
+        place: where, if not on the command line.
 
     Raises:
         InputError: it says nothing, or there is none and nobody to ask.
@@ -138,7 +145,8 @@ def _invitation(given: str) -> Invitation:
     from flyx.client.codes import parse_invitation
 
     if given:
-        return parse_invitation(read_secret("CODE", given))
+        with nullcontext() if place is None else naming(place):
+            return parse_invitation(read_secret("CODE", given))
     if not sys.stdin.isatty():
         hint = "flyx receive CODE, with the code that the sender shows; - reads it from standard input"
         raise InputError(reason="there is no code, and no terminal to ask for it", hint=hint)

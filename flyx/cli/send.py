@@ -17,6 +17,7 @@ from flyx.cli.options import (
     Reconnect,
     check_standard_input,
     make_reporter,
+    naming,
     secret_of,
     token_of,
 )
@@ -202,6 +203,7 @@ def _make_code(words: int | None, own: str | None, *, is_open: bool) -> Code:
     if is_open:
         return Code("open", 0, "")
     if (chosen := secret_of("--code", own)) is not None:
-        return Code("own", 0, password_of(check_own_words(chosen)))
+        with naming("--code"):
+            return Code("own", 0, password_of(check_own_words(chosen)))
     count = DEFAULT_WORDS if words is None else words
     return Code("words", count, password_of(draw_words(count, secrets.randbelow)))

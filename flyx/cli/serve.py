@@ -139,7 +139,7 @@ def serve(
 
     Example: flyx serve --port 9000
     """
-    from flyx.server.config import LimitConfig, ServerConfig, parse_rate
+    from flyx.server.config import LimitConfig, ServerConfig
     from flyx.server.logs import configure_logging
     from flyx.signaling.room import RoomConfig
 
@@ -155,10 +155,10 @@ def serve(
     limits = LimitConfig(
         max_connections=max_connections,
         max_connections_per_address=max_connections_per_ip,
-        create_rate=parse_rate(create_rate),
-        join_rate=parse_rate(join_rate),
-        miss_rate=parse_rate(miss_rate),
-        total_miss_rate=parse_rate(total_miss_rate),
+        create_rate=options.rate_of("--create-rate", create_rate),
+        join_rate=options.rate_of("--join-rate", join_rate),
+        miss_rate=options.rate_of("--miss-rate", miss_rate),
+        total_miss_rate=options.rate_of("--total-miss-rate", total_miss_rate),
         message_rate=message_rate,
         message_burst=message_burst,
         max_offers_per_peer=max_offers,

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flyx.cli.options import naming
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
+    from limits import RateLimitItem
+
     from flyx.server.config import IPNetwork
 
 DEFAULT_MAX_CONNECTIONS = 50_000
@@ -281,6 +284,18 @@ def networks_of(option: str, texts: list[str] | None) -> tuple[IPNetwork, ...]:
             hint = "write it like 10.0.0.5, 10.0.0.0/8 or fd00::/8"
             raise InputError(reason=f"{option} {text} is not an address or network", hint=hint) from error
     return tuple(networks)
+
+
+def rate_of(option: str, text: str) -> RateLimitItem | None:
+    """Return the rate that an option was given; None for no limit.
+
+    Raises:
+        InputError: It is none.
+    """
+    from flyx.server.config import parse_rate
+
+    with naming(option):
+        return parse_rate(text)
 
 
 def origins_of(texts: list[str] | None) -> tuple[str, ...]:

@@ -7,9 +7,11 @@ option can be no other than what the command uses.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -73,7 +75,7 @@ def _setting(context: Context, parameter: Parameter) -> Setting:
     except InputError as error:
         value, _ = parameter.consume_value(context, {})
         mistake = error
-    source = _source(context, parameter)
+    source = _SOURCES.get(source_of(context, str(parameter.name)), "default")
     shown = without_secrets(option, _plain(value))
     return Setting(option, parameter, shown, source, _place(source, parameter), mistake)
 
@@ -115,31 +117,19 @@ def bad_values_of_file(
 def bad_value(error: typer.BadParameter) -> InputError | None:
     """Say of a value that a command cannot use where it comes from; None if it is the command line's."""
     context, parameter = error.ctx, error.param
-    if context is None or parameter is None:
+    if context is None or parameter is None or (place := place_of(context, str(parameter.name))) is None:
         return None
-    match _source(context, parameter):
-        case "file":
-            return _bad_value_of_file(context.info_name, parameter, error)
-        case "environment":
-            reason = f"{variable_of(parameter)} in the environment has a bad value: {_why(error)}"
-            return InputError(reason=reason)
-        case _:
-            return None
+    return InputError(reason=f"{place} cannot be used: {_why(error)}")
 
 
-def _bad_value_of_file(command: str | None, parameter: Parameter, error: typer.BadParameter) -> InputError:
-    told = f"the configuration file {config_path()} sets {option_name(parameter)} of {command} to a bad value"
-    return InputError(reason=f"{told}: {_why(error)}")
+def _bad_value_of_file(command: str, parameter: Parameter, error: typer.BadParameter) -> InputError:
+    place = _place_in_file(config_path(), command, option_name(parameter))
+    return InputError(reason=f"{place} cannot be used: {_why(error)}")
 
 
 def _why(error: typer.BadParameter) -> str:
     message = error.message.removeprefix("Value error, ").rstrip(".")
     return message[:1].lower() + message[1:]
-
-
-def _source(context: Context, parameter: Parameter) -> str:
-    found = context.get_parameter_source(parameter.name)
-    return "default" if found is None else _SOURCES.get(found.name, "default")
 
 
 def _place(source: str, parameter: Parameter) -> str | None:
@@ -165,3 +155,42 @@ def _plain(value: object) -> object:
             return value
         case _:
             return str(value)
+
+
+def place_of(ctx: Context, name: str) -> str | None:
+    """Return where a parameter is set; None for the command line, and if it is set nowhere."""
+    source = source_of(ctx, name)
+    parameter = next((each for each in ctx.command.params if each.name == name), None)
+    if parameter is None:
+        return None
+    if source == "ENVIRONMENT":
+        return f"the variable {variable_of(parameter)}"
+    if source == "DEFAULT_MAP":
+        return _place_in_file(config_path(), str(ctx.info_name), option_name(parameter))
+    return None
+
+
+def source_of(ctx: Context, name: str) -> str:
+    """Return where a parameter is set, by Typer's names; empty if nowhere."""
+    source = ctx.get_parameter_source(name)
+    return "" if source is None else source.name
+
+
+def _place_in_file(path: Path, command: str, option: str) -> str:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    number = line_of(lines, command, option)
+    return f"`{option}` of [{command}] in {path}" + (f", line {number}," if number else "")
+
+
+def line_of(lines: list[str], table: str, key: str) -> int | None:
+    """Return the number of the line of a TOML file that sets a key of a table; None if none does plainly."""
+    current = ""
+    for number, line in enumerate(lines, 1):
+        if header := re.match(r"\s*\[\s*[\"']?([\w-]+)[\"']?\s*\]", line):
+            current = header[1]
+        elif re.match(rf"\s*([\"']?){re.escape(key)}\1\s*=", line) and current == table:
+            return number
+    return None

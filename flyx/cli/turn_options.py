@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flyx.cli.demo import parse_size
-from flyx.cli.options import secret_of
+from flyx.cli.options import naming, secret_of
 from flyx.cli.serve_options import networks_of
 from flyx.errors import InputError
 
@@ -242,7 +242,8 @@ def relay_of(rate: str | None, pairs: int, pairs_per_address: int, *, redis: boo
         # The two of a pair may be on different nodes, and nodes pass on messages alone.
         hint = "leave out --relay; --with-turn or --turn relay with any number of nodes"
         raise InputError(reason="--relay and --redis exclude each other", hint=hint)
-    size = parse_size(rate.removesuffix("/s"))
+    with naming("--relay"):
+        size = parse_size(rate.removesuffix("/s"))
     if not _MIN_RELAY_RATE <= size <= _MAX_RELAY_RATE:
         hint = "write it in bytes a second, from 16KB to 1GB, like 500KB or 2MB"
         raise InputError(reason=f"--relay {rate} is not a rate that can be relayed at", hint=hint)

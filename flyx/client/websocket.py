@@ -69,7 +69,7 @@ def websocket_url(server: str) -> str:
         host = None
     if not host:
         hint = "write it like ws://example.org:8000 or https://example.org"
-        shown = without_credentials(server).partition("#")[0]
+        shown = without_credentials(server).partition("#")[0] or "an empty text"
         raise InputError(reason=f"{shown} is not the URL of a signaling server", hint=hint)
     netloc = parts.netloc.replace("%25", "%") if ":" in host else parts.netloc
     return urlunsplit((scheme, netloc, parts.path.rstrip("/"), "", ""))

@@ -472,9 +472,7 @@ async def _within_tls(sock: socket.socket, hostname: str) -> socket.socket:
     Raises:
         OSError: TLS cannot be spoken there.
     """
-    reader, writer = await asyncio.open_connection(
-        sock=sock, ssl=client_context(), server_hostname=hostname
-    )
+    reader, writer = await asyncio.open_connection(sock=sock, ssl=client_context(), server_hostname=hostname)
     ours, near = socket.socketpair()
     for end in (ours, near):
         end.setblocking(False)

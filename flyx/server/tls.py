@@ -51,11 +51,11 @@ class Certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        for path in (self._certificate, self._key):
+        for option, path in (("--tls-cert", self._certificate), ("--tls-key", self._key)):
             try:
                 path.read_bytes()
             except OSError as exc:
-                raise InputError(reason=f"cannot read {path}: {exc.strerror}") from exc
+                raise InputError(reason=f"cannot read {option} {path}: {exc.strerror}") from exc
         try:
             # Without a password of ours OpenSSL would ask for one on the terminal.
             context.load_cert_chain(self._certificate, self._key, password=lambda: b"")

@@ -1,0 +1,81 @@
+"""What each command does with its options before and after they are used: say where a bad value came from."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from typer import BadParameter
+from typer.core import TyperCommand
+
+from flyx.cli.environment import at_home
+from flyx.cli.settings import bad_value, place_of, source_of
+from flyx.errors import InputError, ServerUnreachable
+
+if TYPE_CHECKING:
+    from typer._click import Context, Parameter
+
+# What opens a server, or closes it to others: no value must not pass for none wanted.
+_TOKENS = frozenset({"--api-token", "--admin-token", "--metrics-token", "--turn-secret"})
+
+
+class FlyxCommand(TyperCommand):
+    """A command that tells a bad value with where it came from: a variable, or the configuration file."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Read the options.
+
+        Raises:
+            InputError: One that stands elsewhere than on the command line cannot be used.
+        """
+        try:
+            rest = super().parse_args(ctx, args)
+        except BadParameter as error:
+            if (told := bad_value(error)) is None:
+                raise
+            raise told from error
+        for parameter in self.params:
+            self._check(ctx, parameter)
+        return rest
+
+    def _check(self, ctx: Context, parameter: Parameter) -> None:
+        name = str(parameter.name)
+        variable = parameter.envvar
+        if _TOKENS.intersection(parameter.opts) and isinstance(variable, str):
+            on_command_line = source_of(ctx, name) == "COMMANDLINE"
+            if not on_command_line and os.environ.get(variable) == "":
+                hint = "unset it if none is wanted"
+                raise InputError(reason=f"the variable {variable} is empty, which is no token", hint=hint)
+        if isinstance(value := ctx.params.get(name), Path) and place_of(ctx, name) is not None:
+            ctx.params[name] = at_home(value)
+
+    def invoke(self, ctx: Context) -> Any:
+        """Run the command.
+
+        Raises:
+            InputError: An option cannot be used; with where it was set.
+        """
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            said = f"{error.fields.get('reason')} {error.hint or ''}"
+            places = ", ".join(f"{option} is set by {place}" for option, place in self._named_in(ctx, said))
+            if places and "reason" in error.fields:
+                error.fields["reason"] = f"{error.fields['reason']} ({places})"
+            raise
+        except ServerUnreachable as error:
+            if (place := place_of(ctx, "server")) is not None:
+                error.hint = f"{place} names this server" + (f"; {error.hint}" if error.hint else "")
+            raise
+
+    def _named_in(self, ctx: Context, text: str) -> Iterator[tuple[str, str]]:
+        """Yield the options that a text names, and where they are set, if not on the command line."""
+        for parameter in self.params:
+            place = place_of(ctx, str(parameter.name))
+            for option in parameter.opts:
+                pattern = rf"(?<![\w-]){re.escape(option)}(?![\w-])"
+                if place is not None and option.startswith("--") and re.search(pattern, text):
+                    yield option, place
