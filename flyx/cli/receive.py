@@ -71,7 +71,6 @@ def receive(
         typer.Option(
             "--names",
             envvar="FLYX_NAMES",
-            metavar="HOW",
             help="Names that cannot be had here, or could steer a terminal: skip those, keep those that can "
             "be had, or save under safe ones",
         ),

@@ -121,7 +121,6 @@ def send(
         typer.Option(
             "--links",
             envvar="FLYX_LINKS",
-            metavar="KIND",
             help="Symbolic links inside directories: keep those that stay inside, follow, or skip",
         ),
     ] = Links.KEEP,
