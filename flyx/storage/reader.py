@@ -23,6 +23,7 @@ from flyx.errors import LocalProtocolError
 from flyx.storage.holes import is_hole, may_have_holes
 from flyx.storage.scan import OPEN_FLAGS, Scan
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
+from flyx.transfer.left_out import CHANGED, UNREADABLE, VANISHED
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, EntryKind, block_count, block_digest
 
 # What the kernel reads ahead by itself; larger files gain from being announced as read from start to end.
@@ -108,12 +109,11 @@ class SourceReader:
             raise LocalProtocolError(reason=f"a block that {entry.path} does not have")
         if self._failed and self._failed[0] == request.file:
             return BlockFailed(request, self._failed[1])
+        code, data = CHANGED, None
         try:
             data = self._read_block(request, entry)
         except OSError as error:
-            data, code = None, _code(error)
-        else:
-            code = "file_changed"
+            code = _code(error)
         if data is None:
             self._close_file()
             self._failed = request.file, code
@@ -124,6 +124,8 @@ class SourceReader:
 
     def _read_block(self, request: BlockRequest, entry: Entry) -> bytes | None:
         """Return the bytes, none if all of them are in holes; None if the file is not what it was."""
+        if (content := self._sources.content(request.file)) is not None:
+            return content[request.offset : request.offset + request.length]
         if self._open is None or self._open[0] != request.file:
             self._close_file()
             flags = OPEN_FLAGS if self._sources.follow_links else OPEN_FLAGS | os.O_NOFOLLOW
@@ -189,5 +191,5 @@ def _announce(handle: int, entry: Entry) -> None:
 
 def _code(error: OSError) -> str:
     if error.errno in _VANISHED:
-        return "file_vanished"
-    return "file_changed" if error.errno in _CHANGED else "file_unreadable"
+        return VANISHED
+    return CHANGED if error.errno in _CHANGED else UNREADABLE

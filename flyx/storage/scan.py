@@ -23,6 +23,7 @@ from flyx.storage.holes import bytes_in_holes, may_have_holes
 from flyx.storage.links import Links
 from flyx.transfer.left_out import (
     BY_NATURE,
+    CHANGED,
     LINK_OUTSIDE,
     LINK_SKIPPED,
     MAX_TOLD,
@@ -62,6 +63,9 @@ NEWS_INTERVAL = 0.5
 MAX_FAULTS_SHOWN = 10
 """Paths that a message names; the others are counted."""
 
+MAX_CONTENT = 64 << 20
+"""Bytes in all files that say they are empty and are not, as those in /proc: they are kept in memory."""
+
 _SPECIAL = {
     stat.S_IFIFO: "FIFO",
     stat.S_IFSOCK: "socket",
@@ -87,6 +91,8 @@ class Sources:
         self._roots: dict[str, str] = {}
         # Of each entry, in nanoseconds, modulo 2 ** 64: filesystems have times beyond.
         self._times = array("Q")
+        # What was read of files that say they are empty, by entry.
+        self._contents: dict[int, bytes] = {}
 
     def add_root(self, name: str, path: str) -> None:
         """The entries below this name come from below this path."""
@@ -95,6 +101,14 @@ class Sources:
     def add(self, status: os.stat_result) -> None:
         """Take note of the next entry."""
         self._times.append(status.st_mtime_ns % _TIMES)
+
+    def add_content(self, content: bytes) -> None:
+        """The next entry is a file that says it is empty, and has this content."""
+        self._contents[len(self._times)] = content
+
+    def content(self, file: int) -> bytes | None:
+        """Return the content of a file that says it is empty and is not."""
+        return self._contents.get(file)
 
     def path(self, entry: Entry) -> str:
         """Where an entry comes from."""
@@ -184,6 +198,7 @@ class _Scanner:
         self._found = 0
         self._entries = Entries()
         self._hole_bytes = 0
+        self._content_left = MAX_CONTENT
         self._sources = Sources(follow_links=links is Links.FOLLOW)
         self._left_out = _LeftOutList()
         # What was named and where that is, by the name it is sent under; bytes in those names.
@@ -340,15 +355,38 @@ class _Scanner:
             return None
         if status.st_size > min(MAX_FILE_SIZE, MAX_TOTAL_SIZE - self._entries.total_bytes):
             return TOO_LARGE
+        if status.st_size == 0:
+            return self._add_empty_file(path, name)
         # Better now than when the receiver has half of the rest.
         if not os.access(path, os.R_OK):
             return UNREADABLE
         if may_have_holes(status):
             self._hole_bytes += _bytes_in_holes(path, status.st_size)
+        self._append_file(name, status.st_size, status)
+        return None
+
+    def _add_empty_file(self, path: str, name: str) -> str | None:
+        """Add a file that says it is empty: what it has all the same is read now."""
+        handle = os.open(path, OPEN_FLAGS)
+        try:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode) or status.st_size:
+                return CHANGED
+            content = _read_to_end(handle, self._content_left + 1)
+        finally:
+            os.close(handle)
+        if len(content) > self._content_left:
+            return TOO_LARGE
+        self._content_left -= len(content)
+        if content:
+            self._sources.add_content(content)
+        self._append_file(name, len(content), status)
+        return None
+
+    def _append_file(self, name: str, size: int, status: os.stat_result) -> None:
         if status.st_nlink > 1:
             self._named_twice[status.st_dev][status.st_ino] = len(self._entries)
-        self._append(Entry(name, EntryKind.FILE, status.st_size, *_mode_and_time(status)), status)
-        return None
+        self._append(Entry(name, EntryKind.FILE, size, *_mode_and_time(status)), status)
 
     def _is_unchanged(self, file: int, status: os.stat_result) -> bool:
         return self._entries[file].size == status.st_size and self._sources.has_time(file, status)
@@ -373,6 +411,14 @@ class _Scanner:
 
 
 _TOO_MANY = "put them into an archive and send that"
+
+
+def _read_to_end(handle: int, limit: int) -> bytes:
+    """Return what can be read of a file, no more than limit bytes."""
+    content = bytearray()
+    while len(content) < limit and (more := os.read(handle, min(limit - len(content), 1 << 20))):
+        content += more
+    return bytes(content)
 
 
 def _bytes_in_holes(path: str, size: int) -> int:

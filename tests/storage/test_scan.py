@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from flyx.storage.scan import Scan, scan
 from flyx.transfer import messages
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
 from flyx.transfer.left_out import (
+    CHANGED,
     LINK_OUTSIDE,
     LINK_SKIPPED,
     NAME_TOO_LONG,
@@ -27,7 +29,7 @@ from flyx.transfer.left_out import (
     VANISHED,
     LeftOut,
 )
-from flyx.transfer.manifest import MAX_MTIME_US, Entry, EntryKind
+from flyx.transfer.manifest import MAX_MTIME_US, Entry, EntryKind, block_digest
 from flyx.transfer.messages import (
     ManifestPiece,
     entries_of,
@@ -436,6 +438,71 @@ def test_what_links_lead_to_may_be_sent_in_their_place(linked: Path) -> None:
     }
     assert contents["tree/outside"] == b"elsewhere"
     assert contents["tree/absolute"] == contents["tree/above"] == b"aa"
+
+
+# Files that say they are empty.
+
+
+def contents_of(found: Scan) -> dict[str, bytes]:
+    contents: defaultdict[str, bytes] = defaultdict(bytes)
+    for block in SourceReader(found).read(block_requests(found.manifest)):
+        assert isinstance(block, BlockRead)
+        assert block.digest == block_digest(block.data)
+        contents[found.manifest.entries[block.request.file].path] += block.data
+    return contents
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc of Linux")
+def test_a_file_that_says_it_is_empty_is_read_to_its_end(tree: Path) -> None:
+    assert os.stat("/proc/version").st_size == 0
+    (tree / "version").symlink_to("/proc/version")
+    found = scan(["/proc/version", tree], Links.FOLLOW)
+    text = Path("/proc/version").read_bytes()
+    assert found.manifest.entries[0].size == len(text) > 0
+    assert contents_of(found)["version"] == contents_of(found)["tree/version"] == text
+    assert contents_of(found)["tree/sub/deep/zero"] == b""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc of Linux")
+def test_files_that_say_they_are_empty_have_a_limit_in_all(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(Path("/proc/version").read_bytes())
+    monkeypatch.setattr(scanning, "MAX_CONTENT", size + 1)
+    for n in range(3):
+        (tree / f"version {n}").symlink_to("/proc/version")
+    found = scan([tree], Links.FOLLOW)
+    assert left_out_of(found) == {"tree/version 1": TOO_LARGE, "tree/version 2": TOO_LARGE}
+    assert len(contents_of(found)["tree/version 0"]) == size
+    assert "tree/sub/deep/zero" in paths_of(found)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc of Linux")
+def test_a_file_that_cannot_be_read_though_it_can_be_opened_is_left_out(tree: Path) -> None:
+    # There is no memory at the address 0.
+    found = scan([tree / "a.txt", "/proc/self/mem"])
+    assert left_out_of(found) == {"mem": UNREADABLE}
+    assert list(found.left_out_texts()) == ["/proc/self/mem cannot be sent: it could not be read"]
+
+
+def test_a_fifo_in_the_place_of_an_empty_file_holds_nothing_up(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lstat = os.lstat
+
+    def replace(path: str) -> os.stat_result:
+        status = lstat(path)
+        if path.endswith("zero"):
+            os.unlink(path)
+            os.mkfifo(path)
+        return status
+
+    # What another program does meanwhile.
+    monkeypatch.setattr(os, "lstat", replace)
+    assert left_out_of(scan([tree])) == {"tree/sub/deep/zero": CHANGED}
+
+
+# Hard links.
 
 
 def test_another_name_of_a_file_that_is_sent_is_a_hard_link_to_it(tree: Path) -> None:
