@@ -37,6 +37,7 @@
     │   ├── UnsafeName
     │   └── NoSpace
     ├── FilesFailed               some files could not be delivered
+    ├── NothingToSend             what a receiver was to get is gone
     ├── SystemFailure             this machine has too little of something
     ├── StorageError              the disk said no
     └── CorruptData               bytes arrived that are not the bytes sent
@@ -403,6 +404,13 @@ class FilesFailed(FlyxError):
 
     code = "files_failed"
     hint = "the other files are complete"
+
+
+class NothingToSend(FlyxError):
+    """What was to be sent is gone: {reason}"""
+
+    code = "nothing_to_send"
+    for_peer = "what was to be sent is gone"
 
 
 class StorageError(FlyxError):

@@ -216,6 +216,8 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
         case e.PeerEnded(peer=peer, error=error):
             assert error is not None
             return "peer", {"peer": peer, "state": "failed", "code": error.code, "message": str(error)}
+        case e.Listing(entries=entries):
+            return "listing", {"entries": entries}
         case e.ManifestKnown(manifest=manifest):
             directories, entries = manifest.entries.directory_count, len(manifest.entries)
             links = entries - directories - manifest.file_count

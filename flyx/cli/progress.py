@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.status import Status
 from rich.text import Text
 
 from flyx.cli.output import (
@@ -65,6 +66,8 @@ class HumanReporter:
         self._bars_wanted = bars
         self._console = make_console()
         self._live: Progress | None = None
+        # How far a sender is with its list, until anything else happens.
+        self._listing: Status | None = None
         # Bars by peer, and the bar of the file under way.
         self._bars: dict[int, TaskID] = {}
         self._file_bar: TaskID | None = None
@@ -92,6 +95,8 @@ class HumanReporter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._listing:
+            self._listing.stop()
         self.pause()
 
     def pause(self) -> None:
@@ -108,6 +113,9 @@ class HumanReporter:
 
     def __call__(self, event: e.Event) -> None:
         """Render one event."""
+        if self._listing and not isinstance(event, e.Listing):
+            self._listing.stop()
+            self._listing = None
         match event:
             case e.RoomOpened(code=code, server=server, pass_on=pass_on):
                 self.line(f"On {_where(event)}, run:")
@@ -137,6 +145,8 @@ class HumanReporter:
                 if error is not None and not error.closes_room:
                     reason = str(error).rstrip(".")
                     self.line(f"{self._name(peer)}: {reason}. The code is still good for another try.")
+            case e.Listing(entries=entries):
+                self._list(entries)
             case e.ManifestKnown(manifest=manifest):
                 self._know(manifest)
             case e.Resuming(peer=peer, files=files, bytes=size):
@@ -159,9 +169,17 @@ class HumanReporter:
     def _name(self, peer: int) -> str:
         return f"Receiver {peer}" if self._sending else "Sender"
 
+    def _list(self, entries: int) -> None:
+        if self._live and not self._bars:
+            text = f"{entries:,} files and directories found"
+            if self._listing is None:
+                self._listing = self._console.status(text)
+                self._listing.start()
+            self._listing.update(text)
+
     def _know(self, manifest: Manifest) -> None:
         if self._sending:
-            directories = len(manifest.entries) - manifest.file_count
+            directories = manifest.entries.directory_count
             roots = ", ".join(printable(root) for root in manifest.roots[:3])
             more = f" and {len(manifest.roots) - 3} more" if len(manifest.roots) > 3 else ""
             amount = files_text(manifest.file_count, directories, manifest.total_bytes)

@@ -118,8 +118,15 @@ class PeerEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """The sender lists what it will offer, and has found so many entries. At most two a second."""
+
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestKnown:
-    """All that is offered is known."""
+    """All that is offered is known; again when the sender offers something else to those who come later."""
 
     manifest: Manifest
 
@@ -209,6 +216,7 @@ Event = (
     | Condition
     | PeerLost
     | PeerEnded
+    | Listing
     | ManifestKnown
     | Resuming
     | Progress

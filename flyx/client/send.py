@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,6 +17,7 @@ from flyx.client.confirmation import Confirmation
 from flyx.client.driver import RECONNECT_TIME
 from flyx.client.failures import failure_of
 from flyx.client.link import ANY_CONNECTION, ConnectionOptions, Link
+from flyx.client.listing import Listed, Lists
 from flyx.client.local import Serve, make_room
 from flyx.client.pairing import Gate
 from flyx.client.roster import Receiver, ReceiverState, Roster
@@ -28,7 +28,9 @@ from flyx.errors import (
     ConnectionLost,
     FilesFailed,
     FlyxError,
+    InputError,
     NobodyCame,
+    NothingToSend,
     PairingTimedOut,
     PeerUnreachable,
     ServerProtocolError,
@@ -43,8 +45,7 @@ from flyx.pairing.exchange import Code
 from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Answer, Disconnect, IceCandidate, Join, Message, Role
 from flyx.storage.links import Links
-from flyx.storage.reader import BlockDigests, SourceReader
-from flyx.storage.scan import Scan, scan
+from flyx.storage.reader import SourceReader
 
 MAX_UNPAIRED = 8
 """Receivers at a time that have not proved themselves: strangers cannot take every place, nor much memory."""
@@ -57,9 +58,6 @@ RECONNECT_PAUSE = 1.0
 
 DISK_THREADS = 8
 """Reads under way at once, whatever the number of receivers."""
-
-MAX_LEFT_OUT_SHOWN = 10
-"""Entries left out that are named to the sender's person; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +96,11 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
     Raises:
         FlyxError: it did not work; the class says which exit status it deserves.
     """
-    with ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="flyx-read") as disk:
-        found = await asyncio.get_running_loop().run_in_executor(disk, scan, options.paths, options.links)
-        _tell_left_out(found, on_event)
-        on_event(events.ManifestKnown(found.manifest))
+    with (
+        ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="flyx-read") as disk,
+        contextlib.closing(Lists(options.paths, options.links, disk)) as lists,
+    ):
+        await lists.current(on_event)
         room = make_room(options.server, options.serve, options.api_token, on_event, hold=options.reconnect)
         async with room as made:
             signaling, room_id = made.signaling, made.signaling.joined.room_id
@@ -117,20 +116,10 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
             if options.code.kind == "open":
                 on_event(events.Notice(_OPEN))
             try:
-                await SendSession(options, found, signaling, disk, on_event).run()
+                await SendSession(options, lists, signaling, disk, on_event).run()
             except asyncio.CancelledError:
                 signaling.farewell = "the sender stopped"
                 raise
-
-
-def _tell_left_out(found: Scan, on_event: Callable[[events.Event], None]) -> None:
-    """Tell what is left out of what the person named: the first of it, and how much in all."""
-    left_out = found.manifest.left_out
-    for text in islice(found.left_out_texts(), MAX_LEFT_OUT_SHOWN):
-        on_event(events.Notice(text))
-    more = left_out.failures + left_out.others - MAX_LEFT_OUT_SHOWN
-    if more > 0:
-        on_event(events.Notice(f"{more:,} more are left out"))
 
 
 _CREDENTIALS = (
@@ -174,14 +163,13 @@ class SendSession:
     def __init__(
         self,
         options: SendOptions,
-        found: Scan,
+        lists: Lists,
         signaling: Signaling,
         disk: Executor,
         on_event: Callable[[events.Event], None],
     ) -> None:
         self._options = options
-        self._found = found
-        self._digests = BlockDigests(found)
+        self._lists = lists
         self._signaling = signaling
         self._disk = disk
         self._on_event = on_event
@@ -368,17 +356,27 @@ class SendSession:
             FlyxError: it has not confirmed that it has everything.
         """
         lost: ConnectionLost | None = None
-        while True:
-            try:
-                return await self._attempt(receiver, lost)
-            except ConnectionLost as error:
-                lost = error
-                self._lose(receiver, error)
-            except (PeerUnreachable, PairingTimedOut, SignalingError):
-                if lost:
-                    # That another connection could not be made says less than why it was wanted.
-                    raise lost from None
-                raise
+        # Made while the connection is, and good for those that follow.
+        listing = asyncio.create_task(self._lists.current(self._tell))
+        try:
+            if self._lists.takes_long:
+                await asyncio.wait({listing})
+                if self._links[receiver].has_left:
+                    raise gone()
+            while True:
+                try:
+                    return await self._attempt(receiver, listing, lost)
+                except ConnectionLost as error:
+                    lost = error
+                    self._lose(receiver, error)
+                except (PeerUnreachable, PairingTimedOut, SignalingError):
+                    if lost:
+                        # That another connection could not be made says less than why it was wanted.
+                        raise lost from None
+                    raise
+        finally:
+            listing.cancel()
+            await asyncio.gather(listing, return_exceptions=True)
 
     def _lose(self, receiver: Receiver, error: ConnectionLost) -> None:
         """The connection is lost: begin to make another one, if there is a way to.
@@ -392,7 +390,9 @@ class SendSession:
             raise error
         self._tell(events.PeerLost(receiver.number, error))
 
-    async def _attempt(self, receiver: Receiver, lost: ConnectionLost | None) -> Confirmation:
+    async def _attempt(
+        self, receiver: Receiver, listing: asyncio.Task[Listed], lost: ConnectionLost | None
+    ) -> Confirmation:
         """Connect and send; if a connection was lost, try for as long as the person wants.
 
         Raises:
@@ -415,7 +415,7 @@ class SendSession:
                             link, self._gate, self._tell, anew=lost is not None
                         ) as channels:
                             patience.reschedule(None)
-                            return await self._send(receiver, channels)
+                            return await self._send(receiver, channels, listing)
                     except (PeerUnreachable, PairingTimedOut):
                         if lost is None:
                             raise
@@ -425,16 +425,26 @@ class SendSession:
                 raise
             raise PeerUnreachable(reason=f"none within {self._options.reconnect:g} s") from None
 
-    async def _send(self, receiver: Receiver, channels: Channels) -> Confirmation:
+    async def _send(
+        self, receiver: Receiver, channels: Channels, listing: asyncio.Task[Listed]
+    ) -> Confirmation:
         """Send to a receiver that has paired, when it is its turn."""
+        await asyncio.wait({listing})
+        error = listing.exception()
+        listed = self._lists.last if error else listing.result()
+        # Without a first list there is no session.
+        assert listed is not None
 
         def admit() -> bool:
+            if error:
+                reason = error.fields["reason"] if isinstance(error, InputError) else error
+                raise NothingToSend(reason=reason) from error
             if receiver.state is ReceiverState.CONNECTING:
                 self._tell(events.PeerPaired(receiver.number))
             self._signaling.tell_paired(receiver.client_id)
             return self._roster.pair(receiver)
 
-        reader = SourceReader(self._found, self._digests)
+        reader = SourceReader(listed.found, listed.digests)
         return await self._links[receiver].serve(channels, reader, self._disk, self._tell, admit)
 
     def _tell(self, event: events.Event) -> None:

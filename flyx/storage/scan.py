@@ -110,6 +110,14 @@ class Sources:
         """Return the content of a file that says it is empty and is not."""
         return self._contents.get(file)
 
+    def is_same_as(self, earlier: Sources) -> bool:
+        """Whether entries of one list come from where they came from earlier, and are the same."""
+        return (
+            self._roots == earlier._roots
+            and self._times == earlier._times
+            and self._contents == earlier._contents
+        )
+
     def path(self, entry: Entry) -> str:
         """Where an entry comes from."""
         root, _, below = entry.path.partition("/")
@@ -137,6 +145,14 @@ class Scan:
     manifest: Manifest
     sources: Sources
     faults: dict[str, str]
+
+    def is_same_as(self, earlier: Scan) -> bool:
+        """Whether all that is sent and left out is as it was, to the exact time of each entry."""
+        return (
+            self.manifest.id == earlier.manifest.id
+            and self.manifest.left_out == earlier.manifest.left_out
+            and self.sources.is_same_as(earlier.sources)
+        )
 
     def left_out_texts(self) -> Iterator[str]:
         """Say of each entry left out that is named why it is, as a clause."""

@@ -39,6 +39,7 @@ EVERY_EVENT: list[events.Event] = [
     events.PeerLost(1, ConnectionLost(reason="nothing was heard")),
     events.PeerEnded(1, None),
     events.PeerEnded(1, Declined()),
+    events.Listing(123_456),
     events.ManifestKnown(MANIFEST),
     events.Resuming(1, 2, 10),
     events.Progress(1, 5, 15),

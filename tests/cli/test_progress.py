@@ -61,3 +61,28 @@ def test_a_lost_connection_has_no_bar(columns: int) -> None:
         assert "All files" not in shown
         reporter(events.Progress(1, 500 * 10**9, 2 * 10**12))
     assert "25%" in written.getvalue()
+
+
+def listed(*, bars: bool) -> str:
+    """What is written while a sender lists, and of the next event."""
+    written = io.StringIO()
+    with redirect_stderr(written), HumanReporter(sending=True, bars=bars) as reporter:
+        reporter(events.Listing(1_000))
+        reporter(events.Listing(123_456))
+        reporter(events.Notice("tree/fifo is left out"))
+        return written.getvalue()
+
+
+@pytest.mark.usefixtures("columns")
+def test_a_list_that_takes_its_time_is_one_line_that_changes_and_goes() -> None:
+    shown, _, after = listed(bars=True).partition("123,456 files and directories found")
+    assert shown
+    # The line is cleared before anything else is written.
+    cleared, _, line = after.rpartition("\x1b[2K")
+    assert cleared
+    assert line.endswith("tree/fifo is left out\n")
+
+
+@pytest.mark.usefixtures("columns")
+def test_nothing_is_written_of_a_list_where_lines_are_to_stay() -> None:
+    assert listed(bars=False) == "tree/fifo is left out\n"

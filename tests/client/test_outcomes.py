@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from flyx.client import events
+from flyx.client.listing import Lists
 from flyx.client.receive import ReceiveOptions, receive
 from flyx.client.send import SendOptions, SendSession, send
 from flyx.client.signaling import Interrupted, Restored, Signaling
@@ -32,7 +33,6 @@ from flyx.errors import (
 from flyx.rtc.peer import PeerConnection
 from flyx.server.app import Server
 from flyx.signaling.messages import Answer, AnswerData, Disconnect, Join, Message, Offer, OfferData, Role
-from flyx.storage.scan import scan
 from flyx.storage.writer import ExistingPolicy
 from tests.client.test_send import CODE, Told, sending
 from tests.server.peers import local, until
@@ -160,7 +160,8 @@ async def test_a_sender_that_hears_no_more_of_its_room_says_so_and_does_not_wait
     with ThreadPoolExecutor(1) as disk:
         async with Deaf(server.url, None, Role.SENDER) as signaling:
             options = SendOptions(server.url, [tmp_path / "file"], CODE)
-            session = SendSession(options, scan(options.paths), signaling, disk, lambda _: None)
+            lists = Lists(options.paths, options.links, disk)
+            session = SendSession(options, lists, signaling, disk, lambda _: None)
             with pytest.raises(LocalProtocolError, match="ZeroDivisionError"):
                 await asyncio.wait_for(session.run(), 20)
 
