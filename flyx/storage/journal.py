@@ -10,8 +10,8 @@ Names are those of the manifest, where a byte that is not UTF-8 is half a surrog
     blocks  number, index of the first, their SHA-256 in one string: these blocks are durable in it
     drop    number: the partial file counts no more
     saved   path, size, mtime_us, parts of its final name, inode, mtime_ns there, digest: the file is about
-            to get that name, and has it if a file of this inode, size and time is there. FAT, and many in
-            FUSE, give a file another inode after a while: one of this size and time is then read back
+            to get that name, and has it if a file of this inode, size and time is there. Some filesystems
+            give a file another inode or time after a while: one of this size is then read back
 
 Data is made durable before a record says so, and a final name is given only after both. A line that is cut
 short, damaged or impossible ends the journal: nothing after it is believed. When a journal is taken up again
@@ -97,9 +97,16 @@ class Saved:
     digest: bytes
 
     def is_like(self, status: os.stat_result) -> bool:
-        """Whether what is there now can be that file, untouched; of this inode, it is."""
-        found = stat.S_ISREG(status.st_mode), status.st_size, status.st_mtime_ns
-        return found == (True, self.identity.size, self.mtime_ns)
+        """Whether what is there now can be that file, untouched; if it is_same(), it is."""
+        if not stat.S_ISREG(status.st_mode) or status.st_size != self.identity.size:
+            return False
+        # A filesystem that did not take the time that the file should have had gives it others later, too.
+        takes_times = _is_cut(self.identity.mtime_us * 1000, self.mtime_ns)
+        return not takes_times or _is_cut(self.mtime_ns, status.st_mtime_ns)
+
+    def is_same(self, status: os.stat_result) -> bool:
+        """Whether what is like that file has its inode and its time."""
+        return status.st_ino == self.inode and _is_cut(self.mtime_ns, status.st_mtime_ns)
 
     def record(self) -> Record:
         """The record that says so."""
@@ -209,6 +216,19 @@ class Contents:
                 yield blocks_record(number, at // DIGEST_SIZE, begun.digests[at : at + step])
         for saved in self.saved.values():
             yield saved.record()
+
+
+# Nanoseconds, as filesystems count them: most, NTFS, some in FUSE, exFAT, SFTP, FAT.
+_TIME_UNITS = (1, 100, 1000, 10_000_000, 1_000_000_000, 2_000_000_000)
+
+
+def _is_cut(time: int, later: int) -> bool:
+    """Whether a time that a file was given, or had, can be the one that it has later.
+
+    Some filesystems cut a time only when the file gets its name, or when they are mounted anew; until then
+    they tell it in full.
+    """
+    return any(later == time // unit * unit for unit in _TIME_UNITS)
 
 
 def _stay_below(parts: Sequence[object]) -> bool:

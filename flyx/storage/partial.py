@@ -3,14 +3,8 @@
 They live in a directory of this transfer below STATE_DIRECTORY in the output directory (state.py): on the
 same filesystem, so that a finished file only needs a name; never at a path that names.check_path accepts;
 never shared with another transfer into the same directory. All access is by handle, so nobody can move the
-ground away. Beside them is the journal, from which a later run learns what it need not get again.
-
-What a later run believes: that a partial file of the inode in the journal, at least as long as the journal
-says, still has the bytes that were verified before they were written. It reads the last of their blocks from
-the disk to see that it kept its word, and no more: the first new byte of a file of 10 GB does not wait for
-10 GB to be read. A file of another inode is read back whole: FAT and many FUSE filesystems number their files
-anew. If a sync has failed, the run that met it writes nothing more to the journal, and later ones read back
-all that the journal says, until one has done so with all of it and goes on.
+ground away. Beside them is the journal, from which a later run learns what it need not get again
+(remains.py).
 
 A later run changes nothing of what it finds before its transfer is accepted, that is, before it is to write,
 finish or remove something: what is only offered costs nothing of what is there. It only lets itself read a
@@ -21,27 +15,25 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Event
 
-from flyx.errors import DestinationExists, LocalProtocolError
 from flyx.storage import journal, state
 from flyx.storage.blocks import BlockWriter
 from flyx.storage.durability import Durability
-from flyx.storage.journal import Begun, Contents, Heading, Identity, Journal, Record, Saved
+from flyx.storage.journal import Heading, Identity, Journal, Record, Saved
+from flyx.storage.remains import Remains, open_part, part_name
 from flyx.storage.state import StateDirectory
 from flyx.storage.tree import Parts, Tree, names_in
 from flyx.transfer.disk import Changed, Held, Kept
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, RunningDigest, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, block_digest
 from flyx.transfer.names import STATE_DIRECTORY
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KNOWN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 CHECKPOINT_INTERVAL = 1.0
 """Seconds between two checkpoints: as much work as a crash can cost. An fsync for each block would cost more
@@ -100,14 +92,8 @@ class Partials:
         self._prepared = False
         # Set with _prepared if an unfinished transfer goes on, else at the first checkpoint.
         self._journal: Journal | None = None
-        # What the journal said when it was found, without what is of no use.
-        self._found: Contents | None = None
-        # What of it is in doubt until it has been read back: numbers of partial files, paths of saved ones.
-        self._doubted: set[int | str] = set()
-        # Numbers of the partial files found, by path; without those that were asked for.
-        self._left: dict[str, int] = {}
-        # Numbers of those that are of no use, and wait for the transfer to be accepted to be removed.
-        self._useless: set[int] = set()
+        # Set by begin() if an unfinished transfer goes on.
+        self._remains: Remains | None = None
         # Where files are that an earlier run has saved.
         self.kept_directories: set[Parts] = set()
         # Whether the journal has files that were saved.
@@ -141,11 +127,8 @@ class Partials:
             own.release()
             return others
         self._own = own
-        self._found = found
-        if found.doubted:
-            self._doubted = {*found.begun, *found.saved}
+        self._remains = Remains(self._tree, own.handle, found, self._blocks, self._given_up)
         self._has_saved = bool(found.saved)
-        self._left = {begun.identity.path: number for number, begun in found.begun.items()}
         self._next_number = max(found.begun, default=-1) + 1
         found.heading = self._heading
         self._recorded_made = set(found.made)
@@ -162,153 +145,69 @@ class Partials:
         if self._own is None:
             self._own = state.make(self._tree)
             self.state_directory = self._own.parent
-        if self._found:
+        remains = self._remains
+        if remains:
             # First those that nothing is known of: the new journal may need the room.
-            self._remove_unknown(self._own, {*self._found.begun, *self._useless})
+            self._remove_unknown(self._own, {*remains.contents.begun, *remains.useless})
         self.permitted = self._probe(self._own)
         self._take_reserve(self._own)
-        if self._found:
-            records, doubted = self._found.records(), bool(self._doubted)
+        if remains:
+            records, doubted = remains.contents.records(), bool(remains.doubted)
             self._journal = Journal(self._own.handle, records, self._durability, doubted=doubted)
-            self._remove_unknown(self._own, self._found.begun)
+            self._remove_unknown(self._own, remains.contents.begun)
         self._prepared = True
         return self._own
 
     @property
     def names(self) -> dict[str, str]:
         """The names that the unfinished transfer gave its roots, where they are not their own."""
-        return self._found.names if self._found else {}
+        return self._remains.contents.names if self._remains else {}
 
     @property
     def found_bytes(self) -> int:
         """Bytes that the unfinished transfer has, in partial files and saved ones."""
-        if self._found is None:
-            return 0
-        saved = sum(saved.identity.size for saved in self._found.saved.values())
-        return saved + sum(begun.size for begun in self._found.begun.values())
+        return self._remains.size if self._remains else 0
 
     def is_ours(self, root: str) -> bool:
         """Whether what is there under the name of a root came from the unfinished transfer."""
         name = self.names.get(root, root)
-        return (name,) in self._tree.made or (self._found is not None and root in self._found.saved)
+        saved = self._remains is not None and root in self._remains.contents.saved
+        return (name,) in self._tree.made or saved
 
     def find(self, file: int, entry: Entry) -> Kept | Held | Changed | None:
         """Say what there is of a file from before; what can be used of it will be."""
-        if self._found is None:
+        remains = self._remains
+        if remains is None:
             return None
-        number = self._left.pop(entry.path, None)
-        if kept := self._saved(entry):
+        number = remains.left.pop(entry.path, None)
+        if kept := remains.saved(entry):
             if number is not None:
-                self._set_aside(number)
+                remains.set_aside(number)
             self.kept_directories.add(kept.parts[:-1])
             return Kept(file, self._tree.shown(kept.parts), kept.digest)
         if number is None:
             return None
-        begun = self._found.begun[number]
+        begun = remains.contents.begun[number]
         digests = bytearray(begun.digests)
         self._files[file] = _Partial(number, begun.identity, begun.size, digests, len(digests))
         if begun.identity != Identity.of(entry):
-            self._give_up(file)
+            self._give_up(file, remains)
             return Changed(file)
-        if not self._is_sound(number, begun):
-            self._give_up(file)
+        if not remains.is_sound(number):
+            self._give_up(file, remains)
             return None
         return Held(file, bytes(begun.digests))
 
-    def _give_up(self, file: int) -> None:
+    def _give_up(self, file: int, remains: Remains) -> None:
         """What was found of a file is of no use."""
         if self._prepared:
             self.discard(file)
         else:
-            self._set_aside(self._files.pop(file).number)
-
-    def _set_aside(self, number: int) -> None:
-        """What was found in this partial file is of no use."""
-        if self._found:
-            del self._found.begun[number]
-        self._doubted.discard(number)
-        self._useless.add(number)
-
-    def _saved(self, entry: Entry) -> Saved | None:
-        """Where this file was saved before, if it is still there as it was."""
-        saved = self._found.saved.get(entry.path) if self._found else None
-        if self._found is None or saved is None or saved.identity != Identity.of(entry):
-            return None
-        with suppress(OSError, DestinationExists):
-            status = self._tree.status(saved.parts)
-            if status is not None and saved.is_like(status):
-                if (self._found.doubted or status.st_ino != saved.inode) and not self._is_stored(saved):
-                    del self._found.saved[entry.path]
-                    self._doubted.discard(entry.path)
-                    return None
-                self._found.saved[entry.path] = replace(saved, inode=status.st_ino)
-                self._doubted.discard(entry.path)
-                return saved
-        return None
-
-    def _is_stored(self, saved: Saved) -> bool:
-        """Read back whether the disk has the file that was saved.
-
-        Raises:
-            OSError: it does not say.
-            LocalProtocolError: the destination was given up meanwhile.
-        """
-        digest = RunningDigest()
-        handle = os.open(saved.parts[-1], _READ, dir_fd=self._tree.handle(saved.parts[:-1]))
-        try:
-            for block in self._read_back(handle, 0, saved.identity.size):
-                digest.add(block)
-        finally:
-            os.close(handle)
-        return digest.value() == saved.digest
-
-    def _is_sound(self, number: int, begun: Begun) -> bool:
-        """Whether a partial file has what the journal says; more than that is cut off before it is used.
-
-        Raises:
-            LocalProtocolError: the destination was given up meanwhile.
-        """
-        if self._own is None or self._found is None or not begun.digests:
-            return False
-        try:
-            handle = _open_part(self._own, number, _READ)
-        except OSError:
-            return False
-        try:
-            status = os.fstat(handle)
-            # Two names: a crash came between the two steps of giving it its final one.
-            one = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size >= begun.size
-            # Others cannot get here, so the mode does not matter: it may be the final one already.
-            if not one or not self._tree.is_ours(status):
-                return False
-            whole = self._found.doubted or status.st_ino != begun.inode
-            first = 0 if whole else (begun.size - 1) // BLOCK_SIZE
-            for index, block in enumerate(self._read_back(handle, first, begun.size), first):
-                if block != begun.digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE]:
-                    return False
-        except OSError:
-            return False
-        finally:
-            os.close(handle)
-        begun.inode = status.st_ino
-        self._doubted.discard(number)
-        return True
-
-    def _read_back(self, handle: int, first: int, size: int) -> Iterator[bytes]:
-        """Yield the SHA-256 of each block from `first` on that the disk has of a file of this size.
-
-        Raises:
-            OSError: it cannot be read.
-            LocalProtocolError: the destination was given up meanwhile.
-        """
-        for at in range(first * BLOCK_SIZE, size, BLOCK_SIZE):
-            if self._given_up.is_set():
-                raise LocalProtocolError(reason="the destination was given up")
-            yield block_digest(self._blocks.read_back(handle, at, min(BLOCK_SIZE, size - at)))
+            remains.set_aside(self._files.pop(file).number)
 
     def _remove_unknown(self, own: StateDirectory, known: Collection[int]) -> None:
         """Remove all but the journal and the partial files of these numbers."""
-        names = {journal.NAME, journal.DOUBTED_NAME, *map(_part, known)}
+        names = {journal.NAME, journal.DOUBTED_NAME, *map(part_name, known)}
         for name in names_in(own.handle):
             if name not in names:
                 with suppress(OSError):
@@ -411,7 +310,7 @@ class Partials:
     def source(self, file: int) -> tuple[int, str]:
         """Where a file that has been begun is: the handle of its directory, and its name there."""
         assert self._own is not None
-        return self._own.handle, _part(self._files[file].number)
+        return self._own.handle, part_name(self._files[file].number)
 
     def spare(self) -> tuple[int, str]:
         """Return where something that is no file of the transfer can be made, to be moved to its final name.
@@ -474,8 +373,10 @@ class Partials:
             self._free_reserve()
             journal.doubt(self._own.handle)
         begun = any(partial.recorded for partial in self._files.values())
-        only_shown = self._found is not None and not self._prepared
-        keep = begun or bool(self._left) or self._has_saved or only_shown
+        remains = self._remains
+        only_shown = remains is not None and not self._prepared
+        left = remains is not None and bool(remains.left)
+        keep = begun or left or self._has_saved or only_shown
         self._let_go(keep=keep)
         return keep
 
@@ -560,12 +461,12 @@ class Partials:
         own = self._prepare()
         if file in self._files:
             partial = self._files[file]
-            handle = _open_part(own, partial.number, _KNOWN)
+            handle = open_part(own.handle, partial.number, _KNOWN)
             # What is longer than the journal says was never verified, or never made durable.
             if os.fstat(handle).st_size > partial.written:
                 os.ftruncate(handle, partial.written)
         else:
-            handle = os.open(_part(self._next_number), _NEW, 0o600, dir_fd=own.handle)
+            handle = os.open(part_name(self._next_number), _NEW, 0o600, dir_fd=own.handle)
             self._files[file] = _Partial(self._next_number, identity)
             self._next_number += 1
         self._open = file, handle
@@ -584,21 +485,3 @@ class Partials:
         finally:
             os.close(handle)
             os.unlink("probe", dir_fd=own.handle)
-
-
-def _part(number: int) -> str:
-    return f"{number}.part"
-
-
-def _open_part(own: StateDirectory, number: int, flags: int) -> int:
-    """Open a partial file whatever its mode.
-
-    A run that is killed while it saves a file leaves it with its final mode, which may let its owner neither
-    read nor write it.
-    """
-    name = _part(number)
-    try:
-        return os.open(name, flags, dir_fd=own.handle)
-    except PermissionError:
-        os.chmod(name, 0o600, dir_fd=own.handle)
-        return os.open(name, flags, dir_fd=own.handle)

@@ -46,9 +46,16 @@ def open_directory(name: str, parent: int) -> int:
 
 def names_in(directory: int) -> list[str]:
     """Return the names in an open directory, as they are now."""
-    # On btrfs a handle that has not been moved sees what was there when it was opened.
-    os.lseek(directory, 0, os.SEEK_SET)
-    return os.listdir(directory)
+    # A handle may see what was there when it was opened (btrfs, until it is moved), or nothing when it is
+    # read for the second time (sshfs).
+    try:
+        handle = os.open(".", _DIRECTORY, dir_fd=directory)
+    except FileNotFoundError:
+        return []  # The directory has been removed.
+    try:
+        return os.listdir(handle)
+    finally:
+        os.close(handle)
 
 
 class Tree:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from flyx.errors import DestinationExists
 from flyx.storage.writer import Destination
 from flyx.transfer.disk import EntriesPlanned, FinishTree, Held, Kept
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE
 from tests.storage.forgetful_filesystem import ForgetfulFilesystem
-from tests.storage.support import Offer, names_in, succeed
+from tests.storage.support import Offer, failure, names_in, succeed
 
 OTHER = 64002
 OFFER = Offer({"d": None, "d/small": b"small", "d/big": os.urandom(3 * BLOCK_SIZE)})
@@ -58,6 +59,30 @@ def test_a_transfer_goes_on_whatever_the_filesystem_keeps_of_owners_and_modes(
         assert len(list(tmp_path.glob(".flyx*/*"))) == (blocks < 3)
     assert names_in(tmp_path) == {"d", "d/small", "d/big"}
     assert (tmp_path / "d" / "big").read_bytes() == OFFER.contents["d/big"]
+
+
+@pytest.mark.parametrize("unit", [0, 100, 1000, 10_000_000, 1_000_000_000, 2_000_000_000])
+def test_a_transfer_goes_on_however_the_filesystem_counts_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: int
+) -> None:
+    filesystem = ForgetfulFilesystem(monkeypatch, time_unit=unit)
+    receive(tmp_path, 1)
+    for blocks in (2, 3):
+        filesystem.remount()
+        assert receive(tmp_path, blocks) == (["d/small"], blocks - 1)
+    assert (tmp_path / "d" / "small").read_bytes() == b"small"
+
+
+def test_what_is_changed_where_no_times_are_kept_is_the_persons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filesystem = ForgetfulFilesystem(monkeypatch, time_unit=0)
+    receive(tmp_path, 1)
+    (tmp_path / "d" / "small").write_bytes(b"SMALL")
+    filesystem.remount()
+    with Destination(tmp_path) as destination:
+        assert isinstance(failure(destination.apply(OFFER.plan())), DestinationExists)
+    assert (tmp_path / "d" / "small").read_bytes() == b"SMALL"
 
 
 @pytest.mark.parametrize("name", ["small", "big"])
