@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from flyx.transfer.manifest import MAX_MTIME_US
 
-# What is ours we may change, unless nobody can: on some FUSE and network filesystems.
-_NO_ATTRIBUTES = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
+# Of filesystems that have no such mode or time, or none at all.
+_NO_ATTRIBUTES = {
+    *(errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS),
+    *(errno.EINVAL, errno.ERANGE, errno.EOVERFLOW),
+}
 
 
 def set_attributes(handle: int, mode: int, mtime_us: int) -> None:
@@ -18,13 +23,17 @@ def set_attributes(handle: int, mode: int, mtime_us: int) -> None:
         OSError: it could not be done where it can be.
     """
     mtime_us = max(-MAX_MTIME_US, min(mtime_us, MAX_MTIME_US))
-    try:
+    # What is ours we may change, unless nobody can: on some FUSE and network filesystems, one of the two.
+    with _unless_refused():
         os.fchmod(handle, mode)
-    except OSError as error:
-        if error.errno not in _NO_ATTRIBUTES:
-            raise
-    try:
+    with _unless_refused():
         os.utime(handle, ns=(os.fstat(handle).st_atime_ns, mtime_us * 1000))
+
+
+@contextmanager
+def _unless_refused() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.errno not in _NO_ATTRIBUTES:
             raise

@@ -38,6 +38,9 @@ from collections.abc import Callable, Iterable
 GROUP = 64
 """Files to save together."""
 
+# Of filesystems that know no sync, or none of directories: what they store, they store when they like.
+_NO_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
+
 _FEW = 8
 """Fewer handles than this get an fsync each."""
 
@@ -76,7 +79,9 @@ class Durability:
     def _once(self, call: Callable[[int], None], handle: int) -> None:
         try:
             call(handle)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno in _NO_SYNC:
+                return
             self.failed = True
             raise
 

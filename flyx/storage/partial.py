@@ -349,7 +349,8 @@ class Partials:
         """Remove what there is of a file."""
         if file not in self._files:
             return
-        self._close_file()
+        with suppress(OSError):
+            self._close_file()
         partial = self._files[file]
         directory, name = self.source(file)
         del self._files[file]
@@ -407,10 +408,13 @@ class Partials:
                 return
 
     def _let_go(self, *, keep: bool) -> None:
-        self._close_file()
+        # A filesystem may say only now that it did not store a file: a later run finds out.
+        with suppress(OSError):
+            self._close_file()
         self._files.clear()
         if self._journal is not None:
-            self._journal.close()
+            with suppress(OSError):
+                self._journal.close()
             self._journal = None
         if self._own is not None:
             if keep:
@@ -474,8 +478,8 @@ class Partials:
 
     def _close_file(self) -> None:
         if self._open:
-            os.close(self._open[1])
-            self._open = None
+            (_, handle), self._open = self._open, None
+            os.close(handle)
 
     def _probe(self, own: StateDirectory) -> int:
         """Ask the kernel what mode a new file gets: to read the umask is to change it, for all threads."""

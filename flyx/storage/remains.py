@@ -13,11 +13,14 @@ Nothing is changed here, but for the mode of a partial file that cannot be read.
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from threading import Event
 
 from flyx.errors import DestinationExists, LocalProtocolError
@@ -26,7 +29,14 @@ from flyx.storage.journal import Contents, Identity, Saved
 from flyx.storage.tree import Tree
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, RunningDigest, block_digest
 
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_KNOWN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+# Of filesystems that only upload whole files: EPERM and ESPIPE are rclone's.
+_REFUSALS = {
+    *(errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS),
+    *(errno.EINVAL, errno.EBADF, errno.ESPIPE),
+}
 
 
 class Remains:
@@ -117,7 +127,7 @@ class Remains:
             LocalProtocolError: the destination was given up meanwhile.
         """
         begun = self.contents.begun[number]
-        if not begun.digests:
+        if not begun.digests or not self._files_grow:
             return False
         try:
             handle = open_part(self._directory, number, _READ)
@@ -141,6 +151,31 @@ class Remains:
             os.close(handle)
         begun.inode = status.st_ino
         self.doubted.discard(number)
+        return True
+
+    @cached_property
+    def _files_grow(self) -> bool:
+        """Whether more can be written to a file that has been closed: what only uploads whole files cannot.
+
+        If that cannot be found out, because the disk is full or fails, they are taken to grow. The file that
+        is made to find out is removed, and the directory gets its time back.
+        """
+        name = f"{secrets.token_hex(8)}.probe"
+        status = os.fstat(self._directory)
+        try:
+            for flags, at in ((_NEW, 0), (_KNOWN, 1)):
+                handle = os.open(name, flags, 0o600, dir_fd=self._directory)
+                try:
+                    os.ftruncate(handle, at)
+                    os.pwrite(handle, b"x", at)
+                finally:
+                    os.close(handle)
+        except OSError as error:
+            return error.errno not in _REFUSALS
+        finally:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=self._directory)
+                os.utime(self._directory, ns=(status.st_atime_ns, status.st_mtime_ns))
         return True
 
     def _read_back(self, handle: int, first: int, size: int) -> Iterator[bytes]:

@@ -76,6 +76,8 @@ class Tree:
         self._made_above: list[Path] = []
         # The directory that was last asked for, and its handle: neighbours in a manifest mostly share theirs.
         self._recent: tuple[Parts, int] | None = None
+        # Until one has been refused.
+        self._has_links = True
         # What the filesystem said of a file that was made to find out what it keeps; set when first asked.
         self._probed: os.stat_result | None = None
 
@@ -276,18 +278,27 @@ class Tree:
             FileExistsError: the name is taken.
         """
         source_directory, source_name = source
-        try:
-            os.link(
-                source_name, name, src_dir_fd=source_directory, dst_dir_fd=directory, follow_symlinks=False
-            )
-        except FileExistsError:
-            raise
-        except OSError:
-            # Where there are no hard links, filesystems say so in many ways: EPERM (FAT), EOPNOTSUPP, ENOSYS,
-            # EACCES (Android), ERANGE (CryFS), EIO (rclone). If the true reason is another, this says so too.
-            self._place_without_link(source, directory, name)
-        else:
-            os.unlink(source_name, dir_fd=source_directory)
+        if self._has_links:
+            try:
+                os.link(
+                    source_name,
+                    name,
+                    src_dir_fd=source_directory,
+                    dst_dir_fd=directory,
+                    follow_symlinks=False,
+                )
+            except FileExistsError:
+                raise
+            except OSError:
+                # Where there are no hard links, filesystems say so in many ways: EPERM (FAT), EOPNOTSUPP,
+                # ENOSYS, EACCES (Android), ERANGE (CryFS), EIO (rclone). If the true reason is another, what
+                # follows says so, too.
+                pass
+            else:
+                os.unlink(source_name, dir_fd=source_directory)
+                return
+        self._place_without_link(source, directory, name)
+        self._has_links = False
 
     def _place_without_link(self, source: tuple[int, str], directory: int, name: str) -> None:
         """Reserve the name with an empty file, then replace that; a kill between the two leaves it."""

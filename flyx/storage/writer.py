@@ -145,7 +145,8 @@ class Destination:
             if not self._ended:
                 self._ended = True
                 for finishing in self._finishing:
-                    os.close(finishing.handle)
+                    with suppress(OSError):
+                        os.close(finishing.handle)
                 self.keeps = self._partials.keep()
                 self._plan.close()
                 self._tree.close()
@@ -294,6 +295,7 @@ class Destination:
         if not group:
             return True
         named: list[tuple[_Finishing, Parts]] = []
+        lost = None
         try:
             journal = self._record(group)
             self._durability.sync((*(finishing.handle for finishing in group), journal), len(group) + 1)
@@ -308,17 +310,27 @@ class Destination:
         finally:
             for finishing, _ in named:
                 self._partials.forget(finishing.file)
-            self._let_go(group)
+            lost = self._let_go(group)
+        if lost and not isinstance(outcomes[-1], OperationFailed):
+            self._fail(outcomes, *lost)
         return not isinstance(outcomes[-1], OperationFailed)
 
-    def _let_go(self, group: list[_Finishing]) -> None:
-        """Close files, saved or not."""
+    def _let_go(self, group: list[_Finishing]) -> tuple[_Finishing, OSError] | None:
+        """Close files, saved or not; return the first that could not be, and why.
+
+        Some network filesystems store a file when it is closed, or say only then that they did not.
+        """
+        lost = None
         for finishing in group:
             # One that got no name must be open to a later run, whatever its mode should be.
             if self._partials.has(finishing.file):
                 with suppress(OSError):
                     os.fchmod(finishing.handle, 0o600)
-            os.close(finishing.handle)
+            try:
+                os.close(finishing.handle)
+            except OSError as error:
+                lost = lost or (finishing, error)
+        return lost
 
     def _name_all(
         self, group: list[_Finishing], outcomes: list[Outcome], named: list[tuple[_Finishing, Parts]]
