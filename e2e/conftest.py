@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from e2e.edge import Edge
 from e2e.laboratory import Case, Laboratory, Outcome, check
 from e2e.network import Network
 from e2e.processes import Flyx, Liar, Server, clean_environment
@@ -67,6 +68,17 @@ def laboratory(tmp_path: Path) -> Iterator[Laboratory]:
             yield laboratory
         finally:
             laboratory.close()
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Iterator[Edge]:
+    """Two hosts and what they can both reach; its processes end with it."""
+    with Network() as network:
+        edge = Edge(network, tmp_path)
+        try:
+            yield edge
+        finally:
+            edge.close()
 
 
 @pytest.fixture

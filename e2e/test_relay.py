@@ -1,114 +1,23 @@
-"""Two computers that cannot reach each other, and a real TURN server (coturn) that both can reach.
+"""Two computers that cannot reach each other, and a real TURN server (coturn) that both can: e2e/edge.py.
 
-Three network namespaces: one for the sender, one for the receiver, and between them one that forwards nothing
-and has the signaling server and coturn. Credentials come from `flyx serve --turn-secret`.
+Credentials come from `flyx serve --turn-secret`.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from e2e.network import Host, Network, State
-from e2e.processes import FlyxProcess, clean_environment, sha256, write_random
+from e2e.edge import Edge, paths
+from e2e.processes import sha256, write_random
 from e2e.services import SECRET, Coturn
 
 PATIENCE = 20.0
-# Documentation addresses (RFC 5737): these networks have nothing else.
-MIDDLE, SENDER_SIDE, RECEIVER_SIDE = "192.0.2.1", "198.51.100", "203.0.113"
-TURN_PORT, SIGNALING_PORT = 3478, 8000
-
-
-@pytest.fixture
-def hosts() -> Iterator[dict[str, Host]]:
-    """A sender, a receiver, and one between them that forwards nothing."""
-    with Network() as network:
-        middle = network.host("middle")
-        hosts = {"middle": middle}
-        middle.plug(network.switch(), f"{MIDDLE}/32", device="itself")
-        for part, network_address in (("sender", SENDER_SIDE), ("receiver", RECEIVER_SIDE)):
-            switch = network.switch()
-            middle.plug(switch, f"{network_address}.1/24", device=part)
-            host = network.host(part).plug(switch, f"{network_address}.2/24", via=f"{network_address}.1")
-            hosts[part] = host
-        yield hosts
-
-
-class Edge:
-    """A sender and a receiver behind networks that only meet in the middle, and what runs there."""
-
-    def __init__(self, hosts: dict[str, Host], directory: Path) -> None:
-        self.hosts = hosts
-        self._directory = directory
-        self.processes: list[FlyxProcess] = []
-        self._url = ["--server", f"ws://{MIDDLE}:{SIGNALING_PORT}", "--json"]
-
-    def serve(self, *options: str) -> FlyxProcess:
-        """A signaling server that listens, and tells of the relay unless options name another way."""
-        server = self._start(
-            *("middle", "serve", "--host", MIDDLE, "--port", str(SIGNALING_PORT), "--stun", "none"),
-            *(options or ("--turn", f"turn:{MIDDLE}:{TURN_PORT}", "--turn-secret", SECRET)),
-        )
-        server.prints("listening on")
-        return server
-
-    def relay(self) -> Coturn:
-        """A coturn that listens."""
-        coturn = Coturn(self.hosts["middle"], self._directory, MIDDLE, port=TURN_PORT)
-        self.processes.append(coturn)
-        return coturn
-
-    def send(self, source: Path) -> FlyxProcess:
-        return self._start("sender", "send", *self._url, source)
-
-    def receive(self, code: str, directory: Path) -> FlyxProcess:
-        return self._start("receiver", "receive", *self._url, "--yes", "-o", directory, code)
-
-    def limit(self, megabits: int) -> None:
-        """Let the sender's network carry no more than this, from now on."""
-        self.hosts["sender"].limit(megabits)
-
-    def cable(self, part: str, state: State) -> None:
-        """Pull the cable between the middle and the others ("down"), or put it in ("up")."""
-        self.hosts[part].cable(state)
-
-    def metrics(self) -> str:
-        """What the signaling server counts."""
-        return self.fetch("/metrics")
-
-    def fetch(self, path: str) -> str:
-        """What the signaling server answers."""
-        url = f"http://{MIDDLE}:{SIGNALING_PORT}{path}"
-        fetch = f"import urllib.request as r; print(r.urlopen('{url}').read().decode())"
-        return self.hosts["middle"].run(sys.executable, "-c", fetch)
-
-    def coturns(self) -> list[int]:
-        """The processes of coturn in the middle."""
-        middle = self.hosts["middle"]
-        ids = map(int, middle.run("ip", "netns", "pids", middle.namespace).split())
-        return [number for number in ids if _program(number) == "turnserver"]
-
-    def close(self) -> None:
-        for process in self.processes:
-            process.kill()
-
-    def _start(self, part: str, *arguments: str | Path) -> FlyxProcess:
-        process = self.hosts[part].start(arguments, clean_environment(self._directory), self._directory)
-        self.processes.append(process)
-        return process
-
-
-def _program(number: int) -> str:
-    try:
-        return Path(f"/proc/{number}/comm").read_text().strip()
-    except OSError:
-        return ""
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -117,19 +26,6 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.05)
-
-
-@pytest.fixture
-def edge(hosts: dict[str, Host], tmp_path: Path) -> Iterator[Edge]:
-    edge = Edge(hosts, tmp_path)
-    try:
-        yield edge
-    finally:
-        edge.close()
-
-
-def paths(process: FlyxProcess) -> list[tuple[str, str]]:
-    return [(path["local"], path["remote"]) for path in process.named("path")]
 
 
 def test_a_file_goes_through_the_turn_server_where_there_is_no_other_way(edge: Edge, tmp_path: Path) -> None:

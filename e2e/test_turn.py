@@ -1,6 +1,6 @@
 """The ways to a TURN server, and credentials that end: a real coturn between two networks.
 
-The topology is that of e2e/test_relay.py.
+The topology is that of e2e/edge.py.
 """
 
 from __future__ import annotations
@@ -15,18 +15,10 @@ from urllib.parse import quote
 
 import pytest
 
+from e2e.edge import MIDDLE, SIGNALING_PORT, TURN_PORT, Edge, paths
 from e2e.network import Program
 from e2e.processes import FlyxProcess, clean_environment, sha256, write_random
 from e2e.services import SECRET, Certificate, Coturn
-from e2e.test_relay import (
-    MIDDLE,
-    SIGNALING_PORT,
-    TURN_PORT,
-    Edge,
-    edge,  # noqa: F401  # a fixture
-    hosts,  # noqa: F401  # a fixture
-    paths,
-)
 
 TLS_PORT, FAR_PORT = 5349, 7000
 
@@ -99,14 +91,14 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def away(edge: Edge, tmp_path: Path) -> Away:  # noqa: F811  # the fixture
+def away(edge: Edge, tmp_path: Path) -> Away:
     return Away(edge, tmp_path)
 
 
 class Away:
     """The edge, with a server that hands out URLs and times of the test's choice."""
 
-    def __init__(self, edge: Edge, directory: Path) -> None:  # noqa: F811
+    def __init__(self, edge: Edge, directory: Path) -> None:
         self.edge = edge
         self._directory = directory
         self._certificate = Certificate(directory / "certificate", MIDDLE)

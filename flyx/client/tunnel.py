@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from flyx.client.signaling import Signaling
 from flyx.errors import FlyxError
-from flyx.signaling.tunnel import OPENED, PATH, TunnelClaim, serialize_claim
+from flyx.signaling.tunnel import LARGEST_DATAGRAMS, OPENED, PATH, TunnelClaim, serialize_claim
 
 logger = logging.getLogger("flyx.client")
 
@@ -27,8 +27,14 @@ UNSENT_SIZE = 32 * 1024
 class TunnelSocket:
     """An open tunnel; a flyx.rtc.tunnel.DatagramSocket."""
 
-    def __init__(self, websocket: ClientConnection) -> None:
+    def __init__(self, websocket: ClientConnection, max_datagram_size: int) -> None:
         self._websocket = websocket
+        self._max_datagram_size = max_datagram_size
+
+    @property
+    def max_datagram_size(self) -> int:
+        """Bytes that a datagram may have."""
+        return self._max_datagram_size
 
     @property
     def addresses(self) -> tuple[Any, Any]:
@@ -89,7 +95,9 @@ async def open_tunnel(signaling: Signaling, peer_id: str) -> TunnelSocket | None
     finally:
         if websocket is not None and opened != OPENED:
             websocket.transport.abort()
-    return TunnelSocket(websocket) if websocket is not None and opened == OPENED else None
+    if websocket is None or opened != OPENED:
+        return None
+    return TunnelSocket(websocket, min(tunnel.max_datagram_size, max(LARGEST_DATAGRAMS)))
 
 
 def _keep_little(websocket: ClientConnection) -> None:

@@ -27,6 +27,7 @@ from OpenSSL import SSL
 from flyx.net.udp import MAX_RUN_SIZE, MAX_SEGMENTS, Address, UdpTransport
 from flyx.rtc.seam import dtls as seam
 from flyx.rtc.seam.relayed import RelayTransport
+from flyx.rtc.tunnel import TunnelTransport
 
 MAX_PACKET_SIZE = 16_384
 """Bytes in the largest packet: that of a record's plaintext (RFC 6347 §4.3.1)."""
@@ -100,16 +101,25 @@ class DtlsBatcher:
         return 0
 
     @property
-    def never_fragments(self) -> bool:
-        """Whether a packet that arrives proves that its size fits the path (RFC 8899 §3)."""
+    def max_probe_size(self) -> int | None:
+        """Bytes of the largest packet that proves, if it arrives, that its size fits the path (RFC 8899 §3).
+
+        None if none does, since something on the way may fragment it.
+        """
         transport = self._find_path().transport
-        return isinstance(transport, UdpTransport) and transport.never_fragments
+        if isinstance(transport, TunnelTransport):
+            return min(MAX_PACKET_SIZE, transport.max_datagram_size - self._overhead)
+        return MAX_PACKET_SIZE if isinstance(transport, UdpTransport) and transport.never_fragments else None
 
     @property
     def is_relayed(self) -> bool:
         """Whether a TURN server is on the path in use."""
-        self._find_path()
-        return seam.is_relayed(self._dtls)
+        return not self.is_tunnelled and seam.is_relayed(self._dtls)
+
+    @property
+    def is_tunnelled(self) -> bool:
+        """Whether the path in use is a tunnel through the signaling server."""
+        return isinstance(self._find_path().transport, TunnelTransport)
 
     def path_changed(self) -> bool:
         """Whether ICE has gone over to another path since this was asked last."""

@@ -18,9 +18,6 @@ RECEIVER_ADDRESS: Address = ("100::2", 9)
 """Where the two ends are for ICE: of the block that leads nowhere (RFC 6666). They are told to nobody, and no
 socket ever sends to them."""
 
-MAX_DATAGRAM_SIZE = 2048
-"""Bytes; the server ends a tunnel that brings larger ones."""
-
 MAX_QUEUE_SIZE = 128 * 1024
 """Bytes that wait at most for the connection to the server: one of 1 MB/s is busy with them for 0.13 s."""
 
@@ -30,6 +27,10 @@ FAREWELL = 1.0
 
 class DatagramSocket(Protocol):
     """A tunnel that is open."""
+
+    @property
+    def max_datagram_size(self) -> int:
+        """Bytes that a datagram may have; the server ends a tunnel that brings larger ones."""
 
     @property
     def addresses(self) -> tuple[Any, Any]:
@@ -95,6 +96,11 @@ class TunnelTransport(asyncio.DatagramTransport):
         return self._closing
 
     @property
+    def max_datagram_size(self) -> int:
+        """Return the bytes that a datagram may have; a larger one is dropped."""
+        return self._socket.max_datagram_size
+
+    @property
     def addresses(self) -> tuple[Any, Any]:
         """Return the addresses of our socket and of what it sends to: the server, or a proxy."""
         return self._socket.addresses
@@ -106,7 +112,7 @@ class TunnelTransport(asyncio.DatagramTransport):
     def sendto(self, data: bytes | bytearray | memoryview, addr: Any = None) -> None:
         """Send a datagram soon; one for another address, or without room for it, is dropped."""
         size = len(data)
-        fits = size <= MAX_DATAGRAM_SIZE and self._queued + size <= MAX_QUEUE_SIZE
+        fits = size <= self.max_datagram_size and self._queued + size <= MAX_QUEUE_SIZE
         if self._closing or not fits or not size or (addr is not None and tuple(addr[:2]) != self._remote):
             self.datagrams_dropped += 1
             return

@@ -505,7 +505,8 @@ class Hub:
         if self.tunnels is None:
             return joined
         token = self.tunnels.token(joined.data.room_id, joined.data.client_id)
-        return Joined(data=joined.data.model_copy(update={"tunnel": Tunnel(token=token)}))
+        tunnel = Tunnel(token=token, max_datagram_size=self.tunnels.config.max_datagram_size)
+        return Joined(data=joined.data.model_copy(update={"tunnel": tunnel}))
 
 
 def _new_token() -> str:

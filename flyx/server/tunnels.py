@@ -27,7 +27,7 @@ from flyx.server.limits import Limit
 from flyx.server.logs import get_logger, room_tag
 from flyx.server.pacing import PacedQueue
 from flyx.signaling.messages import CloseCode, ErrorCode, Role
-from flyx.signaling.tunnel import MAX_DATAGRAM_SIZE, OPENED, parse_claim_untrusted
+from flyx.signaling.tunnel import OPENED, max_datagram_size, parse_claim_untrusted
 
 if TYPE_CHECKING:
     from flyx.server.hub import Hub
@@ -59,6 +59,11 @@ class TunnelConfig:
     max_per_address: int = DEFAULT_RELAY_PAIRS_PER_ADDRESS
     wait_timeout: float = 30.0
     idle_timeout: float = 60.0
+
+    @property
+    def max_datagram_size(self) -> int:
+        """Bytes that a datagram may have."""
+        return max_datagram_size(self.rate)
 
 
 class _Pair:
@@ -175,6 +180,7 @@ class Half:
         self._room_id = room_id
         self._address = address
         self._counted = False
+        self._max_datagram_size = tunnels.config.max_datagram_size
         self._loop = asyncio.get_running_loop()
         # Where it is, once it has been let in.
         self.place: tuple[tuple[str, str, str], Role] | None = None
@@ -217,7 +223,7 @@ class Half:
     @property
     def _max_budget(self) -> float:
         # A second of it at once.
-        return max(_MAX_EXCESS * self._tunnels.config.rate, 8 * MAX_DATAGRAM_SIZE)
+        return max(_MAX_EXCESS * self._tunnels.config.rate, 8 * self._max_datagram_size)
 
     # What the connection tells.
 
@@ -227,8 +233,8 @@ class Half:
             self._claim(frame)
         elif isinstance(frame, str) or self._other is None:
             self._complain("datagrams are binary frames, and come when both sides are there")
-        elif not 0 < len(frame) <= MAX_DATAGRAM_SIZE:
-            self._complain(f"datagrams have 1 to {MAX_DATAGRAM_SIZE} bytes")
+        elif not 0 < len(frame) <= self._max_datagram_size:
+            self._complain(f"datagrams have 1 to {self._max_datagram_size} bytes")
         else:
             self._take(frame)
         return None

@@ -302,6 +302,8 @@ class Tunnel(_Part):
     """What a client needs for a tunnel (flyx.signaling.tunnel)."""
 
     token: Token
+    # Every server takes as much, also one that does not say so.
+    max_datagram_size: Annotated[int, Field(strict=True, ge=2048)] = 2048
 
 
 IceServers = Annotated[tuple[IceServer, ...], Field(max_length=16)]

@@ -1,7 +1,8 @@
 """The tunnel: how two clients of a room exchange datagrams through the server, when nothing else is left.
 
-A server that offers it (`flyx serve --relay`) puts a token into `joined`. Each of the two then opens a second
-WebSocket, `/relay/{room_id}`, also in the subprotocol `flyx.v1`:
+A server that offers it (`flyx serve --relay`) puts into `joined` a token and `max_datagram_size`, the bytes
+that a datagram may have: 2,048 unless it says more. Each of the two then opens a second WebSocket,
+`/relay/{room_id}`, also in the subprotocol `flyx.v1`:
 
     tunnel          client -> server, the first frame, text
         client_id     text      from `joined`
@@ -10,7 +11,7 @@ WebSocket, `/relay/{room_id}`, also in the subprotocol `flyx.v1`:
 
     tunnel          server -> client, text, when the other one is there as well; data is empty
 
-From then on each binary frame is a datagram of 1 to MAX_DATAGRAM_SIZE bytes, either way. It may be lost, as
+From then on each binary frame is a datagram of 1 to `max_datagram_size` bytes, either way. It may be lost, as
 datagrams may: the server passes on so many bytes a second, keeps 0.15 s of them (and 32 KiB at any rate) and
 drops what is beyond. What is in them is the business of the two: STUN and DTLS, as through a TURN server.
 
@@ -27,13 +28,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from flyx.errors import RemoteProtocolError
 from flyx.signaling.messages import MAX_CLIENT_ID_LENGTH, MAX_MESSAGE_SIZE, ErrorCode, Token
 
-MAX_DATAGRAM_SIZE: Final = 2048
-"""Bytes. Datagrams of paths have 1,500 at most, and nobody looks for a larger path MTU here."""
+LARGEST_DATAGRAMS: Final = 2048, 16 * 1024
+"""The least and the most that `max_datagram_size` ever is. A tunnel has no path MTU, and each datagram costs
+every program on the way the same, however large it is; but one must not keep others waiting for long."""
+
+DATAGRAM_TIME: Final = 0.001
+"""Seconds of the rate that a datagram takes at most, within LARGEST_DATAGRAMS."""
 
 PATH: Final = "/relay"
 
 OPENED: Final = '{"type":"tunnel","data":{}}'
 """What the server says when both sides are there."""
+
+
+def max_datagram_size(rate: float) -> int:
+    """Return the bytes that a datagram may have in a tunnel of so many bytes a second."""
+    least, most = LARGEST_DATAGRAMS
+    return max(least, min(int(rate * DATAGRAM_TIME), most))
 
 
 class TunnelClaim(BaseModel):

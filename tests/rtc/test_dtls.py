@@ -414,7 +414,7 @@ async def test_a_transport_that_is_not_ours_gets_a_datagram_a_record(batched: bo
         sender.batcher.send(packets)
         assert [len(datagram) for datagram in captured] == [len(packet) + OVERHEAD for packet in packets]
         assert sender.batcher.backlog == 0
-        assert not sender.batcher.never_fragments
+        assert sender.batcher.max_probe_size is None
         for datagram in captured:
             receiver.batcher.run_received(memoryview(datagram), len(datagram), (), receiver.protocol)
         receiver.batcher.receive_finished()

@@ -15,7 +15,6 @@ from flyx.rtc.peer import CandidatePair, IceCandidateInit, PeerConnection
 from flyx.rtc.policy import ANY_PATH, IcePolicy
 from flyx.rtc.seam import ice, tunnel
 from flyx.rtc.tunnel import (
-    MAX_DATAGRAM_SIZE,
     MAX_QUEUE_SIZE,
     RECEIVER_ADDRESS,
     SENDER_ADDRESS,
@@ -35,8 +34,9 @@ class End:
         self.room = asyncio.Event()
         self.room.set()
         self.over = False
-        self.sent = 0
+        self.sent = self.largest = 0
         self.addresses = ("192.0.2.1", 1234), ("192.0.2.2", 443)
+        self.max_datagram_size = 10_000
 
     async def receive(self) -> bytes:
         datagram = await self.received.get()
@@ -49,6 +49,7 @@ class End:
         if self.over:
             raise ConnectionError("over")
         self.sent += 1
+        self.largest = max(self.largest, len(datagram))
         self.other.received.put_nowait(datagram)
 
     async def close(self) -> None:
@@ -124,6 +125,21 @@ async def test_two_that_cannot_reach_each_other_talk_through_a_tunnel() -> None:
     # It ends with the connection.
     assert one.over
     assert other.over
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("size", [2048, 5000, 16_384])
+async def test_datagrams_of_a_tunnel_are_as_large_as_it_lets_them_be(size: int) -> None:
+    one, other = ends()
+    one.max_datagram_size = other.max_datagram_size = size
+    async with pair(opening(one, []), opening(other, [])) as (left, right, _):
+        ours, theirs = await left.connected(), await right.connected()
+        ear = listen(theirs.data)
+        async with asyncio.timeout(10):
+            while one.largest < size - 64:
+                ours.data.send(bytes(60_000))
+                assert await ear.messages.get() == bytes(60_000)
+    assert max(one.largest, other.largest) <= size
 
 
 @pytest.mark.usefixtures("impatient")
@@ -244,7 +260,7 @@ async def test_what_does_not_fit_or_is_for_elsewhere_is_dropped() -> None:
         one.room.set()
         while made.get_write_buffer_size():
             await other.received.get()
-        made.sendto(bytes(MAX_DATAGRAM_SIZE + 1), RECEIVER_ADDRESS)
+        made.sendto(bytes(one.max_datagram_size + 1), RECEIVER_ADDRESS)
         made.sendto(b"astray", ("192.0.2.1", 9))
         made.sendto(b"", RECEIVER_ADDRESS)
         assert made.datagrams_dropped == dropped + 3

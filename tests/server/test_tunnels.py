@@ -19,17 +19,12 @@ from flyx.errors import InputError, RemoteProtocolError
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
 from flyx.server.tunnels import TunnelConfig
-from flyx.signaling.tunnel import (
-    MAX_DATAGRAM_SIZE,
-    OPENED,
-    TunnelClaim,
-    parse_claim_untrusted,
-    serialize_claim,
-)
+from flyx.signaling.tunnel import OPENED, TunnelClaim, parse_claim_untrusted, serialize_claim
 from tests.server.peers import PATIENCE, Peer, http_of, joined, local, pair, peer
 from tests.server.raw import BINARY, HANDSHAKE, TEXT, Raw, connection, frame
 
 FAST = TunnelConfig(rate=10e6)
+MAX_DATAGRAM_SIZE = FAST.max_datagram_size
 
 
 def relaying(relay: TunnelConfig = FAST, **changes: Any) -> ServerConfig:
@@ -185,6 +180,12 @@ async def test_what_is_no_claim_ends_the_connection(first: str | bytes) -> None:
             assert await refusal(socket) == ("bad_message", 4400)
 
 
+@pytest.mark.parametrize(("rate", "size"), [(1e4, 2048), (2e6, 2048), (10e6, 10_000), (1e9, 16_384)])
+async def test_a_client_hears_how_large_a_datagram_may_be(rate: float, size: int) -> None:
+    async with Server(relaying(TunnelConfig(rate))) as server, pair(server) as (sender, receiver):
+        assert [peer.joined["tunnel"]["max_datagram_size"] for peer in (sender, receiver)] == [size, size]
+
+
 @pytest.mark.parametrize("second", ["text", b"", bytes(MAX_DATAGRAM_SIZE + 1)])
 async def test_what_is_no_datagram_ends_the_tunnel(second: str | bytes) -> None:
     async with Server(relaying()) as server, pair(server) as (sender, receiver):
@@ -270,7 +271,8 @@ async def test_a_client_that_sends_far_too_much_is_read_no_faster_than_so() -> N
             async with raw_half(server, sender, receiver) as one:
                 assert await hear(other) == OPENED
                 # Until the server, and every buffer on the way, takes no more.
-                flood = frame(BINARY, bytes(MAX_DATAGRAM_SIZE)) * 64
+                size = TunnelConfig(rate).max_datagram_size
+                flood = frame(BINARY, bytes(size)) * 64
                 began = time.monotonic()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(0.5):
@@ -280,7 +282,7 @@ async def test_a_client_that_sends_far_too_much_is_read_no_faster_than_so() -> N
                 async with http_of(server) as http:
                     metrics = (await http.get("/metrics")).text
                 seconds = time.monotonic() - began
-        read = counted(metrics, "flyx_tunnel_drops_total") * MAX_DATAGRAM_SIZE
+        read = counted(metrics, "flyx_tunnel_drops_total") * size
         read += counted(metrics, "flyx_tunnel_bytes_total")
         # What is taken at once, and what one read brings.
         assert read < 4 * rate * (seconds + 1) + 256 * 1024
