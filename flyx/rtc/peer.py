@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypedDict
 from aiortc import RTCConfiguration, RTCDataChannel, RTCIceCandidate, RTCSessionDescription
 from aiortc.sdp import candidate_to_sdp
 
-from flyx.errors import FlyxError, PeerUnreachable, RemoteProtocolError
+from flyx.errors import FlyxError, PeerUnreachable, RemoteProtocolError, as_flyx_error
 from flyx.net.interfaces import offered_addresses
 from flyx.rtc import servers
 from flyx.rtc.attempts import (
@@ -245,6 +245,8 @@ class PeerConnection:
         self._relayed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Our own candidates are all there, and the peer has told its last.
         self._gathered = self._peer_gathered = False
+        # What ended a way to the peer that should have led there, or said why it does not.
+        self._mistake: FlyxError | None = None
         # The candidates that came early and have names.
         self._adding: asyncio.Future[list[None]] | None = None
 
@@ -293,7 +295,8 @@ class PeerConnection:
         Raises:
             PeerUnreachable: ICE or DTLS failed, or it took more than CONNECT_TIMEOUT.
             RemoteProtocolError: the peer broke the protocol of data channels.
-            FlyxError: the one given to give_up().
+            FlyxError: the one given to give_up(); or no connection comes about, and a way to the peer was
+                ended by a mistake of ours.
         """
         try:
             await asyncio.wait_for(asyncio.shield(self._outcome), CONNECT_TIMEOUT)
@@ -338,11 +341,13 @@ class PeerConnection:
         TURN server, of a tunnel's server or of a proxy; None if there is no path, or they are not known."""
         return dtls.socket_addresses(self._pc)
 
-    def _unreachable(self, reason: str) -> PeerUnreachable:
+    def _unreachable(self, reason: str) -> FlyxError:
         """Return the error that says what was tried; addresses are for --debug alone."""
         attempts = self.attempts()
         for line in log_lines(attempts):
             logger.debug("tried %s", line)
+        if self._mistake is not None:
+            return self._mistake
         hint = failure_hint(attempts, refuses_relays=self._policy.no_relay)
         return PeerUnreachable(reason=failure_text(attempts, reason), hint=hint)
 
@@ -470,10 +475,15 @@ class PeerConnection:
             # Until it is decided, candidates may follow, for the peer as well: ICE does not fail.
             asked.append(asyncio.create_task(self._tunnel(self._open_tunnel)))
         try:
-            await asyncio.gather(*asked)
+            results = await asyncio.gather(*asked, return_exceptions=True)
         finally:
             for task in asked:
                 task.cancel()
+        for result in results:
+            if isinstance(result, Exception):
+                # A mistake of ours: the other ways may still lead to the peer.
+                self._mistake = as_flyx_error(result)
+                logger.error("a way to the peer failed", exc_info=result)
         self._on_candidate(None)
         self._gathered = True
         await self._end_candidates()

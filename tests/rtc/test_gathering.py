@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from aioice import stun
 
-from flyx.rtc import relays
+from flyx.errors import LocalProtocolError
+from flyx.rtc import peer, relays
 from flyx.rtc.attempts import NO_ANSWER, OK, PairState
 from flyx.rtc.peer import IceCandidateInit, PeerConnection
 from flyx.rtc.seam import connection as seam_connection
@@ -113,6 +114,40 @@ async def test_an_address_that_two_servers_tell_is_one_candidate(monkeypatch: py
         await until_told(told, "srflx")
         with pytest.raises(AssertionError):
             await until_told(told, "srflx")
+
+
+class Broken(Exception):
+    """A mistake of ours, in one of the ways to the peer."""
+
+
+async def broken(*_: object) -> None:
+    raise Broken("mistaken")
+
+
+@pytest.mark.parametrize("way", ["a relay", "a tunnel"])
+async def test_a_way_that_fails_by_a_mistake_of_ours_ends_no_other_and_is_told(
+    way: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ice, "STUN_TIMEOUT", 0.2)
+    monkeypatch.setattr(peer, "TUNNEL_PATIENCE", 0.05)
+    if way == "a relay":
+        monkeypatch.setattr(peer, "gather_relayed_candidates", broken)
+    told: Told = asyncio.Queue()
+    open_tunnel = broken if way == "a tunnel" else None
+    async with stun_server() as (url, _), connection(asyncio.Queue()) as right:
+        left = PeerConnection(LABELS, [url], told.put_nowait, addresses=[ANSWERED], open_tunnel=open_tunnel)
+        try:
+            await left.accept_answer(bare(await right.answer(bare(await left.offer()))))
+            await left.add_candidate(None)
+            async with asyncio.timeout(5.0):
+                await until_told(told, "srflx")
+                # The peer would wait for more.
+                assert await told.get() is None
+                with pytest.raises(LocalProtocolError, match="Broken: mistaken"):
+                    await left.connected()
+        finally:
+            await left.close()
+    assert {record.exc_info[0] for record in caplog.records if record.exc_info} == {Broken}
 
 
 async def test_a_relay_that_comes_after_the_peer_s_last_candidate_is_used(
