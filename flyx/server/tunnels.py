@@ -48,7 +48,7 @@ class TunnelConfig:
 
     Attributes:
         rate: Bytes a second of one pair, each way.
-        max_pairs: Pairs at a time, those included of which one side is there.
+        max_pairs: Pairs at a time of which both sides are there.
         max_per_address: WebSockets of tunnels from one address.
         wait_timeout: For the other side to come.
         idle_timeout: Without a datagram.
@@ -74,6 +74,11 @@ class _Pair:
     def __init__(self) -> None:
         self.halves: dict[Role, Half] = {}
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether both are there."""
+        return len(self.halves) == 2
+
 
 class Tunnels:
     """All tunnels of this process."""
@@ -89,6 +94,8 @@ class Tunnels:
         self._key = secrets.token_bytes(32)
         # By room, sender and receiver.
         self._pairs: dict[tuple[str, str, str], _Pair] = {}
+        # Those of which both sides are there.
+        self._whole = 0
         self._addresses: Counter[str] = Counter()
         hub.metrics.tunnels = 0
 
@@ -113,17 +120,18 @@ class Tunnels:
             earlier.refuse(CloseCode.REPLACED, ErrorCode.REPLACED, "a newer tunnel took its place")
             self.leave(earlier)
             pair = None
-        if pair is None:
-            if len(self._pairs) >= self.config.max_pairs:
-                self.hub.door.turned_away(Limit.TUNNELS)
+        if self._whole >= self.config.max_pairs:
+            self.hub.door.turned_away(Limit.TUNNELS)
+            for refused in (half, *(pair.halves.values() if pair else ())):
                 reason = "as many are relayed as may be"
-                half.refuse(CloseCode.TRY_AGAIN_LATER, ErrorCode.TOO_MANY_CONNECTIONS, reason)
-                return
+                refused.refuse(CloseCode.TRY_AGAIN_LATER, ErrorCode.TOO_MANY_CONNECTIONS, reason)
+            return
+        if pair is None:
             pair = self._pairs[key] = _Pair()
-            self.hub.metrics.tunnels = len(self._pairs)
         pair.halves[role] = half
         half.inside(key, role)
-        if len(pair.halves) == 2:
+        if pair.is_whole:
+            self._count_whole(1)
             self.hub.metrics.tunnels_opened += 1
             log.info("tunnel opened", room=room_tag(room_id))
             sending, receiving = pair.halves[Role.SENDER], pair.halves[Role.RECEIVER]
@@ -139,10 +147,15 @@ class Tunnels:
         if pair is None or pair.halves.get(role) is not half:
             return
         del self._pairs[key]
-        self.hub.metrics.tunnels = len(self._pairs)
+        if pair.is_whole:
+            self._count_whole(-1)
         for other in pair.halves.values():
             if other is not half:
                 other.refuse(CloseCode.NO_SUCH_ROOM, ErrorCode.NO_SUCH_PEER, "the other side has gone")
+
+    def _count_whole(self, change: int) -> None:
+        self._whole += change
+        self.hub.metrics.tunnels = self._whole
 
     def count_address(self, address: str) -> bool:
         """Count a WebSocket; False, and it is not counted, if there are too many from there."""

@@ -234,6 +234,21 @@ async def test_pairs_and_those_of_one_address_are_bounded() -> None:
             pass
 
 
+async def test_who_waits_for_the_other_side_takes_no_pair_s_place() -> None:
+    config = relaying(TunnelConfig(10e6, max_pairs=1))
+    async with Server(config) as server, pair(server) as (sender, receiver), http_of(server) as http:
+        async with half(server, sender, receiver) as waiting, pair(server) as (another, third):
+            async with tunnel(server, another, third):
+                await until_tunnels(http, 1)
+                # Now there is no place for its pair.
+                async with half(server, receiver, sender) as late:
+                    assert await refusal(late) == ("too_many_connections", 1013)
+                assert await refusal(waiting) == ("too_many_connections", 1013)
+        await until_tunnels(http, 0)
+        async with tunnel(server, sender, receiver):
+            await until_tunnels(http, 1)
+
+
 def counted(metrics: str, name: str) -> float:
     return float(metrics.partition(f"\n{name} ")[2].partition("\n")[0])
 
