@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 
 from flyx.client.doctor.finding import Finding, State, milliseconds
 from flyx.client.link import Link
@@ -18,6 +18,7 @@ from flyx.client.local import find_rooms
 from flyx.client.signaling import Signaling
 from flyx.errors import FlyxError, PeerUnreachable
 from flyx.rtc.attempts import Attempts, PairState
+from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Disconnect, IceCandidate, Offer
 
 OFFER_TIMEOUT = 10.0
@@ -25,6 +26,9 @@ OFFER_TIMEOUT = 10.0
 
 SETTLE_TIMEOUT = 2.0
 """Seconds for the other pairs once one has worked."""
+
+PART_TIMEOUT = 1.0
+"""Seconds for the sender to say its last word once we have left the room."""
 
 FAREWELL = "it only tried the connection (flyx doctor)"
 
@@ -42,19 +46,22 @@ async def check_peer(server: str, room_id: str, *, local: bool = False) -> Seque
     Raises:
         SignalingError: there is no such room, or no way to it.
     """
-    async with aclosing(find_rooms(room_id, server, lambda _: None, local=local, hold=0.0)) as rooms:
-        async for room in rooms:
-            return await _visit(room.signaling)
+    async with AsyncExitStack() as links:
+        # Closed first: the sender would take a connection that closes for one that is lost.
+        async with aclosing(find_rooms(room_id, server, lambda _: None, local=local, hold=0.0)) as rooms:
+            async for room in rooms:
+                room.signaling.farewell = FAREWELL
+                link = Link(room.signaling, None)
+                links.push_async_callback(link.close)
+                return await _visit(room.signaling, link, links)
     raise AssertionError("without a room there is an error")
 
 
-async def _visit(signaling: Signaling) -> Sequence[Finding]:
-    signaling.farewell = FAREWELL
-    link = Link(signaling, None)
+async def _visit(signaling: Signaling, link: Link, links: AsyncExitStack) -> Sequence[Finding]:
     begun = time.monotonic()
     listening = asyncio.create_task(_listen(signaling, link))
     try:
-        await _connect(link)
+        links.push_async_callback(_until_parted, await _connect(link))
     except FlyxError as error:
         failed = Finding("peer", State.FAILING, str(error), _NO_CONNECTION, error.hint or "")
         return [failed, *_pairs(link.connection.attempts(), usable=False)]
@@ -65,7 +72,34 @@ async def _visit(signaling: Signaling) -> Sequence[Finding]:
     finally:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
-        await link.close()
+
+
+async def _until_parted(channels: Channels) -> None:
+    """Wait for the last word of the sender, who hears from the server that we have left."""
+    ear = _Ear()
+    channels.control.listen(ear)
+    # What came before was the beginning of pairing.
+    ear.heard.clear()
+    # One that has lost the server says nothing.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.0 if channels.control.closed else PART_TIMEOUT):
+            await ear.heard.wait()
+
+
+class _Ear:
+    """Waits for a message, or the end of a channel; a flyx.rtc.peer.ChannelListener."""
+
+    def __init__(self) -> None:
+        self.heard = asyncio.Event()
+
+    def message_received(self, message: bytes | str) -> None:
+        self.heard.set()
+
+    def channel_writable(self) -> None:
+        """We send nothing."""
+
+    def channel_closed(self) -> None:
+        self.heard.set()
 
 
 async def _listen(signaling: Signaling, link: Link) -> None:
@@ -83,13 +117,13 @@ async def _listen(signaling: Signaling, link: Link) -> None:
         link.give_up(error)
 
 
-async def _connect(link: Link) -> None:
+async def _connect(link: Link) -> Channels:
     try:
         async with asyncio.timeout(OFFER_TIMEOUT):
             await link.offered.wait()
     except TimeoutError:
         raise PeerUnreachable(reason=f"the sender has offered none within {OFFER_TIMEOUT:g} s") from None
-    await link.connection.connected()
+    return await link.connection.connected()
 
 
 async def _settle(link: Link) -> None:
