@@ -228,7 +228,7 @@ class RoomLost(SignalingError):
 
 
 class SenderGone(RoomLost):
-    """The program of the sender has ended, and the room with it."""
+    """The program that served the room has ended, and nothing listens there any more."""
 
     code = "sender_gone"
 

@@ -116,7 +116,7 @@ class Room:
 
 
 class SignalingOfSender(Signaling):
-    """A room on a server that is the process of its sender, on this computer or its network."""
+    """A room on a server on the sender's computer, as a rule its own process; that is this one or near it."""
 
     def __init__(self, url: str, room_id: str, hold: float) -> None:
         super().__init__(url, room_id, Role.RECEIVER, hold=hold, direct=True)
@@ -130,7 +130,8 @@ class SignalingOfSender(Signaling):
         """
         told = await super().receive()
         if isinstance(told, Interrupted) and await _is_refused(*self._address):
-            # Other servers come back with what they knew. This one does not: its room ends with its process.
+            # Other servers come back with what they knew. This one does not if it is the sender's process; a
+            # `flyx serve` on its computer is announced in the same way, and nobody here can tell them apart.
             raise SenderGone
         return told
 
