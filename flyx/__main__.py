@@ -7,6 +7,7 @@ Imports nothing at the top, so that Ctrl-C while the program loads ends it as qu
 def main() -> None:
     """The console script."""
     try:
+        _open_standard_streams()
         import gc
 
         # Little of what a program loads is garbage, and to look for it is a tenth of the time to start.
@@ -18,6 +19,33 @@ def main() -> None:
     except KeyboardInterrupt:
         # As EXIT_CTRL_C; flyx.errors may not have been loaded yet.
         raise SystemExit(130) from None
+    finally:
+        import signal
+
+        # While Python itself ends, Ctrl-C would show a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _open_standard_streams() -> None:
+    """Open what we were started without (`flyx … >&-`), as if it had been sent to /dev/null.
+
+    Else the next file, socket or pipe that is opened gets that descriptor: what belongs on the screen would
+    be written into it, and libuv, which never closes these three, would abort.
+    """
+    import os
+    import sys
+
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest that is free, which is this one.
+            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)
+        if getattr(sys, name) is None:
+            mode = "w" if descriptor else "r"
+            file = open(descriptor, mode, encoding="utf-8", errors="replace", closefd=False)
+            setattr(sys, name, file)
 
 
 if __name__ == "__main__":

@@ -34,13 +34,17 @@ HIDDEN = "(not shown)"
 """Stands for a secret."""
 
 
-def config_path() -> Path:
-    """Return where the configuration file is looked for."""
+def config_path() -> Path | None:
+    """Return where the configuration file is looked for; None if this user has no home."""
     if named := os.environ.get(CONFIG_VARIABLE):
         return at_home(Path(named))
     from platformdirs import user_config_path
 
-    return user_config_path("flyx") / "config.toml"
+    try:
+        return user_config_path("flyx") / "config.toml"
+    except RuntimeError:
+        # No HOME, and a user that the system does not know, as in containers.
+        return None
 
 
 def load_config() -> dict[str, Any]:
@@ -50,6 +54,8 @@ def load_config() -> dict[str, Any]:
         InputError: it cannot be read, is not TOML of tables, or was named and is not there.
     """
     path = config_path()
+    if path is None:
+        return {}
     try:
         with path.open(encoding="utf-8") as file:
             text, status = file.read(), os.fstat(file.fileno())

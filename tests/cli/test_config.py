@@ -66,8 +66,10 @@ def test_a_file_that_is_no_text_is_named(file: Path) -> None:
 def test_the_file_is_looked_for_where_the_system_keeps_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", "/somewhere")
-    assert config_path().name == "config.toml"
-    assert config_path().parent.name == "flyx"
+    path = config_path()
+    assert path is not None
+    assert path.name == "config.toml"
+    assert path.parent.name == "flyx"
 
 
 def test_the_default_of_reconnect_is_that_of_the_client() -> None:
