@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -151,3 +154,42 @@ def test_a_user_that_the_system_does_not_know_and_that_has_no_home_needs_none(fl
     )
     assert ended.returncode == 3, ended
     assert "Cannot reach the signaling server" in ended.stderr, ended
+
+
+def test_a_server_whose_logs_nobody_reads_goes_on_answering(flyx: Flyx) -> None:
+    reading, writing = os.pipe()
+    command = ["serve", "--host", "127.0.0.1", "--port", "0", "--stun", "none", "--create-rate", "none"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "flyx", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=writing,
+        env=flyx.environment,
+        text=True,
+    ) as server:
+        try:
+            os.close(writing)
+            assert server.stdout is not None
+            url = server.stdout.readline().split()[-1].replace("ws:", "http:")
+            room = Request(f"{url}/room", method="POST")
+            filled = False
+            while not filled:
+                for _ in range(100):
+                    urlopen(room, timeout=DEADLINE).close()
+                filled = unread(reading) >= PIPE_SIZE - 4096
+            for _ in range(100):
+                urlopen(room, timeout=DEADLINE).close()
+            with urlopen(f"{url}/healthz", timeout=DEADLINE) as answer:
+                assert answer.status == 200
+        finally:
+            server.kill()
+            os.close(reading)
+
+
+PIPE_SIZE = 1 << 16
+"""Bytes that a pipe of Linux takes."""
+
+
+def unread(descriptor: int) -> int:
+    """Return the bytes that can be read from a pipe."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)

@@ -58,7 +58,7 @@ class _FlyxGroup(TyperGroup):
         except FlyxError as error:
             raise _ended(error) from None
         except KeyboardInterrupt:
-            output.report_line("interrupted")
+            output.report_interrupt()
             raise typer.Exit(EXIT_CTRL_C) from None
         except BrokenPipeError:
             # Whoever read our output has left, as it may. Python's own flush at exit would complain of it.

@@ -47,6 +47,18 @@ def config_path() -> Path | None:
         return None
 
 
+def known_config_path() -> Path:
+    """Return where the configuration file is looked for.
+
+    Raises:
+        InputError: It is nowhere, as this user has no home.
+    """
+    if (path := config_path()) is None:
+        reason = "this user has no home, and so no configuration file"
+        raise InputError(reason=reason, hint=f"name one in {CONFIG_VARIABLE}")
+    return path
+
+
 def load_config() -> dict[str, Any]:
     """Return the options of each command that the configuration file sets; none if there is no file.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flyx.cli.config import by_parameter, config_path, load_config, mistakes_in, options_by_command
+from flyx.cli.config import by_parameter, load_config, mistakes_in, options_by_command
 from flyx.cli.config_template import default_text, template, toml_text
 from flyx.cli.options import Json
 from flyx.cli.output import report_error, report_line, report_question, write_data, write_event
@@ -46,7 +46,7 @@ def path() -> None:
 
     Example: flyx config path
     """
-    write_data(str(config_path()))
+    write_data(str(known_config_path()))
 
 
 def _names(context: typer.Context) -> list[str]:
@@ -83,8 +83,8 @@ def show(
     defaults = by_parameter(tables, commands)
     root = context.find_root()
     if not as_json:
-        there = "" if os.path.exists(config_path()) else " (not there)"
-        write_data(without_controls(f"Configuration file: {config_path()}{there}"))
+        there = "" if os.path.exists(known_config_path()) else " (not there)"
+        write_data(without_controls(f"Configuration file: {known_config_path()}{there}"))
     shown: list[tuple[str | None, Command, Mapping[str, Any]]] = [(None, root.command, {})]
     shown += [(name, commands[name], defaults.get(name, {})) for name in names]
     for name, described, values in shown:
@@ -149,7 +149,7 @@ def edit(context: typer.Context) -> None:
 
     Example: flyx config edit
     """
-    file, commands, root = config_path(), _commands(context), context.find_root()
+    file, commands, root = known_config_path(), _commands(context), context.find_root()
     editor = _editor()
     _make(file, template(commands))
     while True:
@@ -183,7 +183,7 @@ def _editor() -> list[str]:
     for editor in _EDITORS:
         if shutil.which(editor):
             return [editor]
-    hint = f"name yours in EDITOR, or edit {config_path()} otherwise"
+    hint = f"name yours in EDITOR, or edit {known_config_path()} otherwise"
     raise InputError(reason="no editor was found", hint=hint)
 
 

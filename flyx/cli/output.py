@@ -10,6 +10,7 @@ reasons from servers. What a program reads (JSON, or paths on a standard output 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -18,7 +19,8 @@ import time
 import traceback
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self, assert_never, cast
 
-from flyx.cli.streams import ConsoleFile, write_bytes, write_text
+from flyx.cli.screen import screen
+from flyx.cli.streams import ConsoleFile, write_bytes
 from flyx.errors import FlyxError, StorageError, printable, without_controls
 
 if TYPE_CHECKING:
@@ -47,42 +49,51 @@ class Reporter(Protocol):
 
 def report_line(text: str) -> None:
     """Write one line for people."""
-    write_text(sys.stderr, f"{without_controls(text)}\n")
+    screen.line(without_controls(text))
 
 
 def report_question(text: str) -> None:
     """Write what stands before the place where a person types."""
-    write_text(sys.stderr, without_controls(text))
+    screen.question(without_controls(text))
+
+
+def report_interrupt() -> None:
+    """Tell that a signal has ended the program."""
+    screen.line("interrupted", last=True)
 
 
 def make_console(*, stderr: bool = True) -> Console:
     """Return a console: all text is text, without markup, names of emoji or colours for numbers."""
     from rich.console import Console
 
-    file = cast(IO[str], ConsoleFile(sys.stderr if stderr else sys.stdout))
+    file = cast(IO[str], ConsoleFile(sys.stderr if stderr else sys.stdout, talk=stderr))
     return Console(file=file, stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def write_data(text: str) -> None:
     """Write one line of data. Names on disk may hold bytes that are no UTF-8; they leave as they are.
 
-    A terminal is shown the line as report_line() does.
+    A terminal is shown it as a line that stays, as report_line() does.
 
     Raises:
         StorageError: it could not be written, except for want of a reader.
         BrokenPipeError: nobody reads it any more.
     """
-    if sys.stdout.isatty():
+    if on_terminal := sys.stdout.isatty():
         text = without_controls(text)
+        screen.hide()
     try:
         write_bytes(sys.stdout, text.encode("utf-8", "surrogateescape") + b"\n")
     except OSError as error:
+        if on_terminal and error.errno == errno.EIO:
+            # The terminal is gone, and the person with it.
+            error = BrokenPipeError(error.errno, error.strerror)
         global _json_errors
         _json_errors = False
         # What is still in the buffer must not fail once more at the exit, where Python would complain of it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
-            raise
+            raise error
         reason = error.strerror or str(error)
         raise StorageError(action="write to", path="standard output", reason=reason) from error
 
@@ -101,7 +112,7 @@ def report_error(error: FlyxError) -> None:
         except (BrokenPipeError, StorageError):
             # Then it is told where it still can be.
             pass
-    report_line(f"error: {error}")
+    screen.line(f"error: {without_controls(str(error))}", last=True)
     if error.hint:
         report_line(f"hint: {error.hint}")
 
@@ -119,11 +130,22 @@ def silence_logs() -> None:
 
 def log_to_stderr() -> None:
     """Log what flyx does. The libraries stay at warnings: their debug logs hold keys and addresses."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_LogFile())
     handler.setFormatter(_OneLineFormatter("%(levelname)s:%(name)s:%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("flyx").setLevel(logging.DEBUG)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+class _LogFile:
+    """Where a handler writes: each record above the lines that change."""
+
+    def write(self, text: str) -> None:
+        """Write a record, which ends with a newline."""
+        screen.line(text.removesuffix("\n"))
+
+    def flush(self) -> None:
+        """Do nothing: it is written."""
 
 
 class _OneLineFormatter(logging.Formatter):

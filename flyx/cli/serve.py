@@ -7,10 +7,11 @@ error.
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable
 from enum import Enum, StrEnum, auto
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
 import typer
 
@@ -20,6 +21,7 @@ from flyx.cli import serve_options as options
 from flyx.cli import turn_options as relays
 from flyx.cli.options import check_standard_input, token_of
 from flyx.cli.signals import signals_taken_by
+from flyx.cli.streams import ConsoleFile
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
@@ -140,7 +142,6 @@ def serve(
     Example: flyx serve --port 9000
     """
     from flyx.server.config import LimitConfig, ServerConfig
-    from flyx.server.logs import configure_logging
     from flyx.signaling.room import RoomConfig
 
     nodes.check(redis, workers, state=state is not None)
@@ -214,12 +215,19 @@ def serve(
     if workers == 1:
         start(config, _announce, None)
     else:
-        configure_logging(log_level.value, as_json=log_json)
+        _configure_logging(log_level.value, as_json=log_json)
         nodes.supervise(config, workers, start, _announce)
 
 
 def _announce(url: str) -> None:
     typer.echo(f"{READY} {url}")
+
+
+def _configure_logging(level: str, *, as_json: bool) -> None:
+    """Log to standard error, and wait for nobody who does not read it."""
+    from flyx.server.logs import configure_logging
+
+    configure_logging(level, as_json=as_json, stream=cast(TextIO, ConsoleFile(sys.stderr, talk=True)))
 
 
 def _stun_urls(urls: list[str] | None) -> tuple[str, ...]:
@@ -248,9 +256,8 @@ def _start(
 
     from flyx.net.loop import calm_collector, new_event_loop
     from flyx.server.listener import raise_file_limit
-    from flyx.server.logs import configure_logging
 
-    configure_logging(log_level, as_json=log_json)
+    _configure_logging(log_level, as_json=log_json)
     raise_file_limit()
     calm_collector()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flyx.cli.config import config_path, without_secrets
+from flyx.cli.config import known_config_path, without_secrets
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def bad_value(error: typer.BadParameter) -> InputError | None:
 
 
 def _bad_value_of_file(command: str, parameter: Parameter, error: typer.BadParameter) -> InputError:
-    place = _place_in_file(config_path(), command, option_name(parameter))
+    place = _place_in_file(known_config_path(), command, option_name(parameter))
     return InputError(reason=f"{place} cannot be used: {_why(error)}")
 
 
@@ -135,7 +135,7 @@ def _why(error: typer.BadParameter) -> str:
 def _place(source: str, parameter: Parameter) -> str | None:
     match source:
         case "file":
-            return str(config_path())
+            return str(known_config_path())
         case "environment":
             return variable_of(parameter)
         case _:
@@ -166,7 +166,7 @@ def place_of(ctx: Context, name: str) -> str | None:
     if source == "ENVIRONMENT":
         return f"the variable {variable_of(parameter)}"
     if source == "DEFAULT_MAP":
-        return _place_in_file(config_path(), str(ctx.info_name), option_name(parameter))
+        return _place_in_file(known_config_path(), str(ctx.info_name), option_name(parameter))
     return None
 
 

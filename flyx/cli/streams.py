@@ -4,6 +4,11 @@ A terminal that is stopped by Ctrl-S, or a program that does not read its pipe, 
 the next line: no ping is answered then, and after 20 s the other side takes the path for broken. Here such
 lines wait, and a thread writes them. A program that does read is written to at once, so that its end is known
 at once.
+
+What is data is never left out. What is said to people (talk) is, when nobody has read for long, and that it
+cannot be written is no error: there is nobody to tell.
+
+The mode of a stream is never changed: it is shared with the shell, and with whatever else has it open.
 """
 
 from __future__ import annotations
@@ -18,7 +23,10 @@ from contextlib import suppress
 from typing import TextIO
 
 MAX_WAITING = 64 << 20
-"""Bytes that wait at most: with more, writing waits as it would without this module."""
+"""Bytes of data that wait at most: with more, writing waits as it would without this module."""
+
+MAX_TALK = 1 << 20
+"""Bytes that may wait before talk is left out."""
 
 _PIECE = 4096
 """Bytes that are written at once: what a pipe takes whole if it takes anything (PIPE_BUF of Linux)."""
@@ -33,8 +41,16 @@ class PatientFile:
         self._size = 0
         # Changes of these.
         self._news = threading.Condition()
+        self._thread: threading.Thread | None = None
         # What has come of a piece that waited; raised once.
         self._error: OSError | None = None
+        # How often something was left out since the last time that it was not.
+        self._left_out = 0
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something waits."""
+        return bool(self._pieces)
 
     def write(self, descriptor: int, data: bytes) -> None:
         """Write all of it, now or when it can be.
@@ -50,20 +66,37 @@ class PatientFile:
                 data = _write_at_once(descriptor, data)
             if not data:
                 return
-            if not self._pieces:
-                threading.Thread(target=self._write_waiting, daemon=True).start()
             self._pieces.extend((descriptor, data[at : at + _PIECE]) for at in range(0, len(data), _PIECE))
             self._size += len(data)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write_waiting, daemon=True)
+                self._thread.start()
+            self._news.notify_all()
             self._news.wait_for(lambda: self._size <= MAX_WAITING)
 
-    def flush(self) -> None:
-        """Wait until everything is written.
+    def talk(self, descriptor: int, data: bytes) -> None:
+        """Write all of it, now or when it can be, or leave it out: nobody has read for long.
+
+        Raises:
+            OSError: it cannot be written, or something before it could not.
+        """
+        with self._news:
+            if self._size + len(data) > MAX_TALK:
+                self._left_out += 1
+                return
+            if self._left_out:
+                data = b"(%d lines were left out here: nobody has read them)\n" % self._left_out + data
+                self._left_out = 0
+        self.write(descriptor, data)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything is written; `timeout`: seconds after which to wait no more.
 
         Raises:
             OSError: something could not be.
         """
         with self._news:
-            self._news.wait_for(lambda: not self._pieces)
+            self._news.wait_for(lambda: not self._pieces, timeout)
             self._raise()
 
     def _raise(self) -> None:
@@ -72,17 +105,14 @@ class PatientFile:
             raise error
 
     def _write_waiting(self) -> None:
-        """Write what waits until nothing does; on a thread."""
+        """Write what waits, whenever something does; on a thread."""
         while True:
             with self._news:
-                if not self._pieces:
-                    return
+                self._news.wait_for(lambda: self._pieces)
                 descriptor, piece = self._pieces[0]
             error: OSError | None = None
             try:
-                rest = piece
-                while rest:
-                    rest = rest[os.write(descriptor, rest) :]
+                _write_patiently(descriptor, piece)
             except OSError as failed:
                 error = failed
             with self._news:
@@ -94,8 +124,6 @@ class PatientFile:
                     self._pieces.clear()
                     self._size = 0
                 self._news.notify_all()
-                if not self._pieces:
-                    return
 
 
 # By device and number of the file: two descriptors of one terminal share their order.
@@ -108,39 +136,76 @@ def write_bytes(stream: TextIO, data: bytes) -> None:
     Raises:
         OSError: it cannot be written to.
     """
-    if not _write(stream, data):
+    if found := _file_of(stream):
+        file, descriptor = found
+        file.write(descriptor, data)
+    else:
         stream.buffer.write(data)
         stream.flush()
 
 
 def write_text(stream: TextIO, text: str) -> None:
-    """Write text to a stream, as it would encode it, after what was written before.
+    """Write text to a stream, after what was written before; characters that it does not know are escaped.
 
     Raises:
         OSError: it cannot be written to.
     """
-    if not _write(stream, text.encode(stream.encoding or "utf-8", stream.errors or "strict")):
+    if found := _file_of(stream):
+        file, descriptor = found
+        file.write(descriptor, _encoded(stream, text))
+    else:
         stream.write(text)
         stream.flush()
 
 
+def write_talk(stream: TextIO, text: str) -> None:
+    """Write what is said to a person, as write_text() does, if anybody reads it."""
+    # ValueError: it has been closed.
+    with suppress(OSError, ValueError):
+        if found := _file_of(stream):
+            file, descriptor = found
+            file.talk(descriptor, _encoded(stream, text))
+        else:
+            stream.write(text)
+            stream.flush()
+
+
+def is_behind(stream: TextIO) -> bool:
+    """Whether something waits that was written to a stream."""
+    try:
+        found = _file_of(stream)
+    except (OSError, ValueError):
+        return False
+    return found is not None and found[0].is_behind
+
+
 def flush() -> None:
     """Wait until all that waits is written, or cannot be."""
+    flush_for(None)
+
+
+def flush_for(seconds: float | None) -> None:
+    """Wait for so long for each file until all that waits is written, or cannot be; None: without end."""
     for file in _files.values():
         with suppress(OSError):
-            file.flush()
+            file.flush(seconds)
 
 
 class ConsoleFile:
-    """A stream as rich wants it for a console."""
+    """A stream as rich wants it for a console, and logging for its handlers."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, talk: bool) -> None:
+        """Args:
+        stream: where it goes.
+        talk: whether it is said to people, and not data.
+        """
         self._stream = stream
+        self._write = write_talk if talk else write_text
         self.encoding = stream.encoding
 
     def write(self, text: str) -> int:
         """Write text."""
-        write_text(self._stream, text)
+        self._write(self._stream, text)
         return len(text)
 
     def flush(self) -> None:
@@ -155,18 +220,39 @@ class ConsoleFile:
         return self._stream.fileno()
 
 
-def _write(stream: TextIO, data: bytes) -> bool:
-    """Write to the descriptor of a stream; False if it has none: it is a test's, or leads to a console."""
+def _file_of(stream: TextIO) -> tuple[PatientFile, int] | None:
+    """Return where a stream leads, and its descriptor; None if it has none: it is a test's, or a console's.
+
+    Raises:
+        OSError: it cannot be written to.
+    """
     if not isinstance(stream, io.TextIOWrapper):
-        return False
+        return None
     stream.flush()
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):
-        return False
+        return None
     status = os.fstat(descriptor)
-    _files.setdefault((status.st_dev, status.st_ino), PatientFile()).write(descriptor, data)
-    return True
+    return _files.setdefault((status.st_dev, status.st_ino), PatientFile()), descriptor
+
+
+def _encoded(stream: TextIO, text: str) -> bytes:
+    encoding = stream.encoding or "utf-8"
+    try:
+        return text.encode(encoding, stream.errors or "strict")
+    except UnicodeEncodeError:
+        return text.encode(encoding, "backslashreplace")
+
+
+def _write_patiently(descriptor: int, data: bytes) -> None:
+    """Write all of it; this may take long."""
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:
+            # Somebody else has made it non-blocking.
+            select.select([], [descriptor], [])
 
 
 def _write_at_once(descriptor: int, data: bytes) -> bytes:
@@ -176,8 +262,9 @@ def _write_at_once(descriptor: int, data: bytes) -> bytes:
         return data
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
-    while data and poll.poll(0):
-        data = data[os.write(descriptor, data[:_PIECE]) :]
+    with suppress(BlockingIOError):
+        while data and poll.poll(0):
+            data = data[os.write(descriptor, data[:_PIECE]) :]
     return data
 
 

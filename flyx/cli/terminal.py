@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TextIO
 
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"
@@ -15,6 +17,9 @@ UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 _CHUNK = 4096
 """Bytes of one read. A terminal gives one line at most, and none that is longer."""
 
+_PATIENCE = 0.2
+"""Seconds for the thread that reads to end. It may hang where another program took what was typed."""
+
 _USUAL_SIZE = os.terminal_size((80, 24))
 
 
@@ -22,7 +27,7 @@ def screen_size() -> os.terminal_size:
     """Return the columns and lines of the screen on which standard error is shown, with a guess for none."""
     try:
         size = os.get_terminal_size(sys.stderr.fileno())
-    except OSError:
+    except (OSError, ValueError):
         return _USUAL_SIZE
     # A terminal that does not know its size says 0.
     return os.terminal_size((size.columns or _USUAL_SIZE.columns, size.lines or _USUAL_SIZE.lines))
@@ -32,7 +37,8 @@ async def read_line(keyboard: TextIO) -> str:
     """Read a line that a person types, without blocking the event loop.
 
     Not by the keyboard's own methods: `readline` waits for the end of the line, and raises at bytes that are
-    no text.
+    no text. Nor by the event loop: uvloop's makes what it watches non-blocking, for all that have the
+    terminal open, and leaves it so; the shell and whatever else writes there would fail.
 
     Args:
         keyboard: a terminal; whatever its buffer holds is passed over.
@@ -42,33 +48,59 @@ async def read_line(keyboard: TextIO) -> str:
         it is the last one; empty when there is none, or the terminal is gone.
     """
     import asyncio
+    import threading
+
+    from flyx.cli.screen import screen
 
     loop = asyncio.get_running_loop()
-    descriptor = keyboard.fileno()
-    typed = bytearray()
-    ended: asyncio.Future[None] = loop.create_future()
+    ended: asyncio.Future[bytes] = loop.create_future()
 
-    def read() -> None:
-        try:
-            chunk = os.read(descriptor, _CHUNK)
-        except BlockingIOError:
-            # Another program on this terminal was faster.
+    def end(typed: bytes) -> None:
+        if not ended.done():
+            ended.set_result(typed)
+
+    def tell(typed: bytes) -> None:
+        # The loop may have ended meanwhile.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(end, typed)
+
+    stopped, stop = os.pipe()
+    thread = threading.Thread(target=_read, args=(keyboard.fileno(), stopped, tell), daemon=True)
+    thread.start()
+    typed = b""
+    try:
+        typed = await ended
+    finally:
+        screen.answered(ended=typed.endswith(b"\n"))
+        os.write(stop, b"\n")
+        thread.join(_PATIENCE)
+        if not thread.is_alive():
+            os.close(stopped)
+            os.close(stop)
+    return typed.decode(keyboard.encoding, "replace")
+
+
+def _read(keyboard: int, stopped: int, tell: Callable[[bytes], None]) -> None:
+    """Tell what is typed up to the end of a line or of everything, unless `stopped` can be read before."""
+    typed = b""
+    while True:
+        readable, _, _ = select.select([keyboard, stopped], [], [])
+        if stopped in readable:
             return
+        try:
+            chunk = os.read(keyboard, _CHUNK)
+        except BlockingIOError:
+            # Another program on this terminal was faster, and has made it non-blocking.
+            continue
         except OSError:
             # The terminal has been closed, perhaps in the middle of a line: that is no answer.
-            typed.clear()
-            chunk = b""
-        typed.extend(chunk)
+            tell(b"")
+            return
+        typed += chunk
         # What comes without a newline is half a line, handed over with Ctrl-D: the rest follows.
-        if (not chunk or b"\n" in chunk) and not ended.done():
-            ended.set_result(None)
-
-    loop.add_reader(descriptor, read)
-    try:
-        await ended
-    finally:
-        loop.remove_reader(descriptor)
-    return typed.decode(keyboard.encoding, "replace")
+        if not chunk or b"\n" in chunk:
+            tell(typed)
+            return
 
 
 def run_program(

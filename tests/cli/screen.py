@@ -15,15 +15,23 @@ import pytest
 
 from flyx.cli import streams
 
-# What rich writes for bars: the cursor hidden and shown, lines cleared, the cursor up, colours.
-OF_BARS = re.compile(r"\x1b\[\?25[hl]|\x1b\[2K|\x1b\[1?A|\x1b\[[0-9;]*m|\r")
+# What is written for bars: the cursor hidden and shown, lines cleared, the cursor up, colours.
+OF_BARS = re.compile(r"\x1b\[\?25[hl]|\x1b\[[02]?[JK]|\x1b\[[0-9]*A|\x1b\[[0-9;]*m|\r")
 
 
 class Screen:
     """What was written to the terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, inside: int) -> None:
+        """Args:
+        inside: a descriptor of the terminal.
+        """
         self.raw = b""
+        self._inside = inside
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Make the terminal as wide and high as that."""
+        termios.tcsetwinsize(self._inside, (rows, columns))
 
     @property
     def text(self) -> str:
@@ -34,9 +42,9 @@ class Screen:
 @contextmanager
 def on_terminal() -> Iterator[Screen]:
     """Have standard output and standard error be a terminal of 100 columns."""
-    screen = Screen()
     outside, inside = pty.openpty()
-    termios.tcsetwinsize(inside, (24, 100))
+    screen = Screen(inside)
+    screen.resize(100, 24)
 
     def read() -> None:
         try:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+import re
+import select
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
-from flyx.cli.streams import PatientFile
+from flyx.cli.streams import MAX_TALK, PatientFile, write_talk, write_text
 
 PATIENCE = 10.0
 
@@ -98,3 +100,42 @@ def test_where_nobody_can_be_asked_whether_it_takes_something_a_thread_writes(
     file.write(writing, b"a line\n")
     file.flush()
     assert os.read(reading, 100) == b"a line\n"
+
+
+def test_talk_that_nobody_reads_is_left_out_in_the_end_and_that_is_told(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    file = PatientFile()
+    line = b"x" * 999 + b"\n"
+    for _ in range(2 * MAX_TALK // len(line)):
+        file.talk(writing, line)
+    assert file.is_behind
+    shown = b""
+    while file.is_behind or select.select([reading], [], [], 0)[0]:
+        shown += os.read(reading, 1 << 16)
+    assert MAX_TALK - len(line) < len(shown) < MAX_TALK + (1 << 17)
+    file.talk(writing, b"read again\n")
+    assert re.fullmatch(rb"\(\d+ lines were left out here: .*\)\nread again\n", os.read(reading, 1000))
+
+
+def test_a_pipe_that_does_not_wait_loses_nothing_and_stays_like_that(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    os.set_blocking(writing, False)
+    file = PatientFile()
+    written = lines(500)
+    for line in written:
+        file.write(writing, line)
+    whole = b"".join(written)
+    assert read(reading, len(whole)) == whole
+    file.flush()
+    assert not os.get_blocking(writing)
+
+
+def test_talk_that_cannot_be_written_is_no_error_and_data_is(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    with os.fdopen(os.dup(writing), "w", encoding="ascii", errors="strict") as file:
+        write_talk(file, "Gr\u00fc\u00dfe\n")
+        assert os.read(reading, 100) == b"Gr\\xfc\\xdfe\n"
+        os.close(reading)
+        write_talk(file, "nobody\n")
+        with pytest.raises(BrokenPipeError):
+            write_text(file, "nobody\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import pty
 import select
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyx.cli.terminal import UNREADABLE, read_line, screen_size
+from flyx.net.loop import new_event_loop
 
 
 @contextmanager
@@ -90,6 +92,43 @@ async def test_a_terminal_that_is_closed_is_the_end() -> None:
         os.write(outside, b"y")
         os.close(outside)
         assert await read_line(file) == ""
+
+
+@pytest.mark.parametrize("nonblocking", [False, True])
+@pytest.mark.parametrize("answered", [False, True])
+def test_reading_leaves_the_mode_of_the_terminal_as_it_was(nonblocking: bool, answered: bool) -> None:
+    # It is shared with the shell, which cannot read from a terminal that does not wait.
+    with keyboard() as (outside, file), asyncio.Runner(loop_factory=new_event_loop) as runner:
+        os.set_blocking(file.fileno(), not nonblocking)
+        before = fcntl.fcntl(file.fileno(), fcntl.F_GETFL), termios.tcgetattr(file.fileno())
+
+        async def read() -> None:
+            reading = asyncio.create_task(read_line(file))
+            await asyncio.sleep(0)
+            assert (fcntl.fcntl(file.fileno(), fcntl.F_GETFL), termios.tcgetattr(file.fileno())) == before
+            if answered:
+                os.write(outside, b"y\n")
+                assert await reading == "y\n"
+            else:
+                reading.cancel()
+                await asyncio.wait([reading])
+
+        runner.run(read())
+        assert (fcntl.fcntl(file.fileno(), fcntl.F_GETFL), termios.tcgetattr(file.fileno())) == before
+
+
+def test_what_is_typed_after_an_answer_or_instead_of_one_is_left_to_the_next_program() -> None:
+    with keyboard() as (outside, file):
+
+        async def read() -> None:
+            reading = asyncio.create_task(read_line(file))
+            await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+
+        asyncio.run(read())
+        os.write(outside, b"ls\n")
+        assert os.read(file.fileno(), 100) == b"ls\n"
 
 
 def test_the_screen_is_that_of_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
