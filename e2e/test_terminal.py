@@ -37,8 +37,8 @@ def test_the_question_lists_what_is_offered_and_only_yes_is_consent(flyx: Flyx, 
 
     receiver = flyx.terminal("receive", "--server", flyx.server, "-o", "in", code)
     receiver.says(QUESTION)
-    assert "The sender offers 1 file, 1.5 MB:" in receiver.err
-    assert "  file  (1.5 MB)" in receiver.err
+    assert "The sender offers 1 file, 1.50 MB:" in receiver.err
+    assert "  file  (1.50 MB)" in receiver.err
     receiver.type("y\r").ends(0)
     sender.ends(0)
     assert sha256(tmp_path / "in" / "file") == sha256(source)

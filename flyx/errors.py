@@ -94,6 +94,22 @@ def without_controls(text: str) -> str:
     return "".join(c if c == "\\" else _printable_character(c) for c in text)
 
 
+_UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
+
+
+def size_text(size: int) -> str:
+    """Return a size in bytes as people write it: three digits, in powers of 1,000, such as 12.3 MB."""
+    if size < 1000:
+        return "1 byte" if size == 1 else f"{size} bytes"
+    value, units = size / 1000, iter(_UNITS)
+    unit = next(units)
+    # What is rounded to 1,000 is 1 of the next unit.
+    while value >= 999.5 and unit != _UNITS[-1]:
+        value, unit = value / 1000, next(units)
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:,.{digits}f} {unit}"
+
+
 def _printable_character(character: str) -> str:
     if character == "\\":
         return "\\\\"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyx import errors
-from flyx.errors import FlyxError, UnsafeName, printable
+from flyx.errors import FlyxError, UnsafeName, printable, size_text
 
 
 def all_errors() -> list[type[FlyxError]]:
@@ -92,3 +92,26 @@ def test_the_middle_of_a_very_long_name_is_left_out() -> None:
 def test_a_hint_of_the_moment_replaces_the_usual_one() -> None:
     assert UnsafeName(name="x", reason="y", hint="do this").hint == "do this"
     assert UnsafeName(name="x", reason="y").hint == UnsafeName.hint
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1.00 kB"),
+        (9_994, "9.99 kB"),
+        (9_995, "10.0 kB"),
+        (12_345_678, "12.3 MB"),
+        (99_949_999, "99.9 MB"),
+        (99_950_000, "100 MB"),
+        (999_499_999, "999 MB"),
+        (999_500_000, "1.00 GB"),
+        (1_050_000_000, "1.05 GB"),
+        (2 * 10**12, "2.00 TB"),
+        (5 * 10**21, "5,000 EB"),
+    ],
+)
+def test_sizes_are_shown_to_three_digits_in_powers_of_a_thousand(size: int, shown: str) -> None:
+    assert size_text(size) == shown

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flyx.cli.config import by_parameter, load_config, mistakes_in, options_by_command
+from flyx.cli.config import by_parameter, known_config_path, load_config, mistakes_in, options_by_command
 from flyx.cli.config_template import default_text, template, toml_text
 from flyx.cli.options import Json
 from flyx.cli.output import report_error, report_line, report_question, write_data, write_event

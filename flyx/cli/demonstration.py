@@ -16,8 +16,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from flyx.cli.output import report_line, size_text, write_data
-from flyx.errors import CorruptData, FlyxError, printable
+from flyx.cli.output import report_line, write_data
+from flyx.errors import CorruptData, FlyxError, printable, size_text
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from flyx.cli.output import files_text, size_text
-from flyx.errors import printable
+from flyx.cli.output import files_text
+from flyx.errors import printable, size_text
 
 if TYPE_CHECKING:
     from flyx.transfer.manifest import Entry, Manifest

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, Self, assert_never, cast
 
 from flyx.cli.screen import screen
 from flyx.cli.streams import ConsoleFile, write_bytes
-from flyx.errors import FlyxError, StorageError, printable, without_controls
+from flyx.errors import FlyxError, StorageError, printable, size_text, without_controls
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -284,13 +284,6 @@ def _attempts_fields(attempts: Attempts) -> dict[str, Any]:
             {"url": server.url, "outcome": server.outcome, "code": server.code} for server in attempts.servers
         ],
     }
-
-
-def size_text(size: int) -> str:
-    """Return a size in bytes as people write it, in powers of 1,000."""
-    from rich.filesize import decimal
-
-    return decimal(size)
 
 
 def files_text(files: int, directories: int, size: int) -> str:

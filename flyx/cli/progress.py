@@ -30,13 +30,12 @@ from flyx.cli.output import (
     make_console,
     path_text,
     report_line,
-    size_text,
     write_data,
 )
 from flyx.client import events as e
 from flyx.client.codes import receive_command
 from flyx.client.limits import Limit
-from flyx.errors import printable, without_controls
+from flyx.errors import printable, size_text, without_controls
 from flyx.rtc.attempts import progress_text
 from flyx.transfer.manifest import Manifest
 

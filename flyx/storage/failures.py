@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from flyx.errors import FlyxError, NoSpace, StorageError
+from flyx.errors import FlyxError, NoSpace, StorageError, size_text
 
 _OTHER_FILESYSTEM = "it is on another filesystem than the output directory, so a file cannot be moved there"
 
@@ -59,14 +59,3 @@ def free_space(directory: Path) -> int | None:
         return None
     # Some network and FUSE filesystems report zero for everything.
     return status.f_bavail * status.f_frsize if status.f_blocks else None
-
-
-def size_text(count: int) -> str:
-    """Bytes in decimal units, as the rest of flyx counts them."""
-    if count < 1000:
-        return f"{count} B"
-    value, units = count / 1000, ["TB", "GB", "MB", "kB"]
-    while value >= 999.95 and len(units) > 1:
-        value /= 1000
-        units.pop()
-    return f"{value:.1f} {units[-1]}"

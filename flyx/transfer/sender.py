@@ -394,8 +394,6 @@ class Sender(Session):
             self._reading_offset = 0
 
     def _pack(self, block: BlockRead) -> None:
-        if block.hole:
-            block = BlockRead(block.request, bytes(block.request.length), block.digest)
         file, offset = block.request.file, block.request.offset
         if digests := self._have.pop(file, None):
             if digests[-DIGEST_SIZE:] != block.digest:

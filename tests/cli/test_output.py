@@ -96,7 +96,7 @@ def test_the_summary_tells_what_has_limited_most_of_the_transfer(capfd: pytest.C
         reporter(events.TransferDone(2, 1, 1000, 1.0, "00" * 32))
     first, second = capfd.readouterr().err.splitlines()
     assert first.endswith("(limited by the network, 20.0 ms there and back, 10.00% sent again)")
-    assert second.endswith("1.0 kB/s")
+    assert second.endswith("1.00 kB/s")
 
 
 def test_the_list_above_has_every_event() -> None:

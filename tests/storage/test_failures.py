@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flyx.errors import NoSpace, StorageError
-from flyx.storage.failures import free_space, no_space, storage_error, write_error
+from flyx.storage.failures import free_space, storage_error, write_error
 from flyx.storage.writer import Destination
 from tests.storage.support import Offer, failure, mounted
 
@@ -60,20 +60,3 @@ def test_a_filesystem_without_room_for_more_files_is_named(tmp_path: Path) -> No
 def test_a_directory_that_is_gone_has_no_known_space(tmp_path: Path) -> None:
     assert free_space(tmp_path / "gone") is None
     assert (free_space(tmp_path) or 0) > 0
-
-
-@pytest.mark.parametrize(
-    ("size", "shown"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (999_949, "999.9 kB"),
-        (999_950, "1.0 MB"),
-        (1_500_000_000, "1.5 GB"),
-        (2 * 10**12, "2.0 TB"),
-        (5 * 10**15, "5000.0 TB"),
-    ],
-)
-def test_sizes_are_shown_in_decimal_units(size: int, shown: str) -> None:
-    assert no_space(Path("out"), size, 0).fields["needed"] == shown

@@ -506,7 +506,7 @@ def test_a_full_disk_is_found_out_before_anything_is_written(tmp_path: Path) -> 
     with mounted(disk, "size=1m"), Destination(disk / "out") as destination:
         error = failure(destination.apply([PlanTree(("f",), 2_500_000)]))
         assert isinstance(error, NoSpace)
-        assert str(error) == f"Not enough space in {disk / 'out'}: 2.5 MB needed, 1.0 MB free."
+        assert str(error) == f"Not enough space in {disk / 'out'}: 2.50 MB needed, 1.05 MB free."
         assert names_in(disk) == set()
 
 
@@ -519,7 +519,7 @@ def test_a_disk_that_fills_up_meanwhile_is_a_clear_error_and_keeps_what_was_save
             (disk / "other").write_bytes(b"x" * 800_000)
             error = failure(destination.apply(offer.writes("f")))
             assert isinstance(error, NoSpace)
-            assert "900.0 kB needed" in str(error)
+            assert "900 kB needed" in str(error)
         assert saved_in(disk) == {"done", "other"}
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flyx.client.doctor.finding import Finding, State
+from flyx.errors import size_text
 from flyx.net.dnssd import interfaces
 from flyx.net.loop import create_udp_endpoint
 from flyx.net.udp import Address
-from flyx.storage.failures import size_text
 
 Result = TypeVar("Result")
 
