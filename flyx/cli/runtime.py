@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 
 from flyx.cli.signals import signals_taken_by
 
+# For many receivers at once, each with sockets and a file, where macOS begins with 256 and Linux with 1,024.
+_FILES = 65_536
+
 Result = TypeVar("Result")
 
 
@@ -20,10 +23,11 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     Raises:
         KeyboardInterrupt: a signal ended it.
     """
-    from flyx.net.loop import calm_allocator, calm_collector, new_event_loop
+    from flyx.net.loop import calm_allocator, calm_collector, new_event_loop, raise_file_limit
 
     calm_collector()
     calm_allocator()
+    raise_file_limit(_FILES)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_cancelled_by_signals(work))
 

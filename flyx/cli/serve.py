@@ -254,8 +254,7 @@ def _start(
     """Run one server until a signal ends it, or the end of the channel."""
     import asyncio
 
-    from flyx.net.loop import calm_collector, new_event_loop
-    from flyx.server.listener import raise_file_limit
+    from flyx.net.loop import calm_collector, new_event_loop, raise_file_limit
 
     _configure_logging(log_level, as_json=log_json)
     raise_file_limit()

@@ -50,6 +50,26 @@ def calm_allocator() -> None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT)
 
 
+def raise_file_limit(enough: int | None = None) -> None:
+    """Let this process have more files and sockets open, if it may have few.
+
+    Args:
+        enough: how many it needs; None: as many as the system allows.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    wanted = hard if enough is None else enough if hard == unlimited else min(enough, hard)
+    if soft == unlimited or (wanted != unlimited and soft >= wanted):
+        return
+    # Where "as many as it likes" is more than it can have, what there was stays.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def with_udp_endpoints(base: Any) -> Callable[[], asyncio.AbstractEventLoop]:
     """Return a subclass of an event loop: datagram endpoints that only have a local address are ours.
 

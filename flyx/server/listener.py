@@ -206,19 +206,6 @@ def _is_not_a_clients_fault(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(_CLIENTS_FAULTS)
 
 
-def raise_file_limit() -> None:
-    """Let this process have as many files and sockets open as the system allows."""
-    try:
-        import resource
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        # Where "as many as it likes" is more than it can have, what there was stays.
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def affordable_connections(wanted: int) -> int:
     """Return wanted, or less if this process may not have so many files open; 0 stands for no limit in both.
 

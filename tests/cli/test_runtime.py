@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 
 import pytest
@@ -76,3 +77,22 @@ def test_a_signal_that_comes_twice_at_once_is_one() -> None:
             assert process.stdout.read() == "told peers\n"
         finally:
             process.kill()
+
+
+def test_a_command_may_have_more_files_open_than_its_shell_allows() -> None:
+    program = """
+    import resource
+    from flyx.cli.runtime import run
+
+    async def work():
+        print(resource.getrlimit(resource.RLIMIT_NOFILE))
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    run(work())
+    print((65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536), hard))
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert ran.stderr == ""
+    has, expected = ran.stdout.splitlines()
+    assert has == expected
