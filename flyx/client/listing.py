@@ -58,8 +58,8 @@ class Lists:
         self._making: asyncio.Task[Listed] | None = None
         # Read by the thread that makes one.
         self._stop = threading.Event()
-        # How many entries that has found.
-        self._count = 0
+        # How many entries that has found, until it has been told; then 0.
+        self._news = 0
 
     async def current(self, tell: Callable[[events.Event], None]) -> Listed:
         """Return a list made now, or a moment ago; the last one if nothing has changed since.
@@ -101,13 +101,14 @@ class Lists:
 
     async def _list(self, tell: Callable[[events.Event], None]) -> Listed:
         """Make a list on a thread, and tell how far it is."""
-        told = self._count = 0
+        self._news = 0
         work = asyncio.get_running_loop().run_in_executor(self._disk, self._list_blocking, self.last)
         try:
             while not (await asyncio.wait({work}, timeout=NEWS_INTERVAL))[0]:
-                if self._count > told:
-                    told = self._count
-                    tell(events.Listing(told))
+                count, self._news = self._news, 0
+                # The same number again says that it works on those.
+                if count:
+                    tell(events.Listing(count))
             return work.result()
         finally:
             work.cancel()
@@ -117,7 +118,7 @@ class Lists:
         return last if last and found.is_same_as(last.found) else Listed(found, BlockDigests(found))
 
     def _note(self, count: int) -> None:
-        self._count = count
+        self._news = count
         if self._stop.is_set():
             raise _Stopped
 
