@@ -86,7 +86,7 @@ def test_words_of_ones_own_are_the_code(flyx: Flyx, tmp_path: Path, source: Path
 
 def test_weak_words_and_contradictions_are_usage_errors(flyx: Flyx, source: Path) -> None:
     flyx.start("send", "--code", "aaaa", source).complains(
-        2, "this code would be easy to guess", "take at least"
+        2, "--code cannot be used: this code would be easy to guess", "take at least"
     )
     flyx.start("send", "--open", "--words", "3", source).complains(2, "--words, --code and --open exclude")
     flyx.start("receive", "--yes", "K7M2").complains(2, "the room code has 4 characters", "a code looks like")
@@ -218,7 +218,7 @@ def test_three_wrong_tries_close_the_room_on_both_sides(flyx: Flyx, tmp_path: Pa
         guessers.append(guesser)
         sender.event("peer", peer=n + 1, state="failed", code=error)
     sender.fails(5, "too_many_tries")
-    assert "Wrong words were given 3 times: the room is closed." in sender.event("error")["message"]
+    assert "Wrong words were given 3 times: the code has stopped working." in sender.event("error")["message"]
     assert ["After 2 more wrong tries" in sender.named("notice")[0]["message"]] == [True]
     knows_nothing(*guessers)
     assert not (tmp_path / "in").exists()
@@ -231,7 +231,7 @@ def test_wrong_words_are_told_in_words_on_both_sides(flyx: Flyx, source: Path) -
     receiver = flyx.start("receive", "--server", flyx.server, "--yes", f"{room}-{WRONG}")
     receiver.complains(5, "Pairing failed: the words of the two sides do not match.", "check each word")
     sender.says("Receiver 1: Pairing failed: the words of the two sides do not match. The code is still good")
-    sender.says("After 2 more wrong tries the room will be closed.")
+    sender.says("After 2 more wrong tries the code stops working.")
 
 
 def test_guessers_do_not_end_what_is_being_sent(flyx: Flyx, tmp_path: Path) -> None:

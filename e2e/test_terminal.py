@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def test_the_question_lists_what_is_offered_and_only_yes_is_consent(flyx: Flyx, 
     sender.ends(0)
     assert sha256(tmp_path / "in" / "file") == sha256(source)
     told = [event["message"] for event in sender.named("peer") if event["state"] == "failed"]
-    assert told == ["The other side refused the transfer: The transfer was declined."] * 5
+    assert told == ["The transfer was declined."] * 5
 
 
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "utf-8:surrogateescape", "ascii:strict"])
@@ -169,6 +170,14 @@ def test_a_sender_is_told_when_the_question_is_interrupted(flyx: Flyx, tmp_path:
     receiver.says(QUESTION).type("\x03").ends(130)
     assert sender.event("peer", state="failed")["code"] == "interrupted"
     assert not (tmp_path / "in").exists()
+
+
+def test_nothing_is_said_to_be_kept_where_nothing_has_arrived(flyx: Flyx, tmp_path: Path) -> None:
+    sender = flyx.send(write_random(tmp_path / "file", 1000))
+    receiver = flyx.terminal("receive", "--server", flyx.server, "-o", "in", sender.code()).says(QUESTION)
+    sender.send_signal(signal.SIGINT).ends(130)
+    assert "The transfer was interrupted: the sender stopped it" in receiver.ends(6).err
+    assert "is kept" not in receiver.err
 
 
 def test_bars_on_a_terminal_leave_the_code_and_the_paths_readable(flyx: Flyx, tmp_path: Path) -> None:

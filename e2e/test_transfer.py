@@ -213,7 +213,7 @@ def test_three_receivers_at_once_each_get_everything(flyx: Flyx, tmp_path: Path)
         assert snapshot(tmp_path / f"in-{n}" / "tree") == snapshot(tree)
     sender.ends(0)
     assert sorted(event["peer"] for event in sender.named("done")) == [1, 2, 3]
-    digests = {process.event("done")["sha256"] for process in (sender, *receivers)}
+    digests = {process.event("done")["digest"] for process in (sender, *receivers)}
     assert len(digests) == 1
 
 
@@ -333,8 +333,8 @@ def test_json_tells_events_in_order_on_both_ends(flyx: Flyx, tmp_path: Path) -> 
     assert sender.events[-1]["state"] == "done"
     assert sender.event("room")["room_id"] == receiver.event("room")["room_id"] == code[:6]
     assert "code" not in receiver.event("room")
-    for field in ("manifest_id", "sha256"):
-        name = "done" if field == "sha256" else "manifest"
+    for field in ("manifest_id", "digest"):
+        name = "done" if field == "digest" else "manifest"
         assert sender.event(name)[field] == receiver.event(name)[field]
     assert [event["saved_as"] for event in receiver.named("file")] == [
         str(tmp_path / "in" / "tree" / name) for name in ("one", "two")

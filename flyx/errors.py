@@ -121,7 +121,7 @@ def _printable_character(character: str) -> str:
 
 
 # Up to the @: what has a scheme before it, or a colon that begins no port.
-_CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/?#@]*|[^\s/?#:@]*:(?!\d{1,5}(?:[/?#]|$))\S*)@")
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/?#@]*|[^\s/?#:@[]*:(?!\d{1,5}(?:[/?#]|$))\S*)@")
 
 
 def without_credentials(text: str) -> str:
@@ -132,6 +132,10 @@ def without_credentials(text: str) -> str:
 def _shortened(text: str) -> str:
     """Leave the middle out of what is longer than a message should be: names of a stranger may be."""
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN // 2]}…{text[-MAX_SHOWN // 2 :]}"
+
+
+ASK_FOR_ANOTHER = "ask the sender for a new code"
+"""What a receiver can do about a code that is good no more; it runs no `flyx send` itself."""
 
 
 class FlyxError(Exception):
@@ -247,6 +251,7 @@ class SenderGone(RoomLost):
     """The program that served the room has ended, and nothing listens there any more."""
 
     code = "sender_gone"
+    hint = ASK_FOR_ANOTHER
 
 
 class ServerRefused(SignalingError):
@@ -267,7 +272,7 @@ class PeerUnreachable(FlyxError):
 
     code = "peer_unreachable"
     exit_status = EXIT_NO_PATH
-    hint = "a firewall between the two may block UDP; try from another network"
+    hint = "try again; `flyx doctor` on either side shows what its network lets through"
 
 
 class NoRelay(FlyxError):
@@ -300,7 +305,7 @@ class WrongWords(PairingFailed):
 
 
 class TooManyTries(PairingFailed):
-    """Wrong words were given {tries} times: the room is closed."""
+    """Wrong words were given {tries} times: the code has stopped working."""
 
     code = "too_many_tries"
     closes_room = True
@@ -308,7 +313,7 @@ class TooManyTries(PairingFailed):
 
 
 class TooManyUnfinished(PairingFailed):
-    """{count} times in a row a receiver began to pair and did not finish: the room is closed."""
+    """{count} times in a row a receiver began to pair and did not finish: the code has stopped working."""
 
     code = "too_many_unfinished"
     closes_room = True
@@ -355,7 +360,7 @@ class TransferInterrupted(FlyxError):
 
     code = "interrupted"
     exit_status = EXIT_INTERRUPTED
-    hint = "what has arrived is kept; receive into the same directory again to go on from there"
+    hint: str | None = "what has arrived is kept; receive into the same directory again to go on from there"
 
 
 class ConnectionLost(TransferInterrupted):
@@ -366,7 +371,7 @@ class ConnectionLost(TransferInterrupted):
 
 
 class TransferRefused(FlyxError):
-    """The other side refused the transfer: {reason}"""
+    """The transfer was refused: {reason}"""
 
     code = "refused"
     exit_status = EXIT_REFUSED
@@ -393,11 +398,18 @@ class UnverifiedSender(TransferRefused):
 
 
 class DestinationExists(TransferRefused):
-    """{path} already exists{others}."""
+    """{path}{others} already {exist}."""
 
     code = "destination_exists"
     for_peer = "something of the same name is already there"
     hint = "add --overwrite to replace it or --rename to keep both, or choose another directory with -o"
+
+    def __init__(self, *, hint: str | None = None, **fields: object) -> None:
+        """Args:
+        hint: as of any error.
+        fields: path: the first of them; others: empty, or " and 4 more".
+        """
+        super().__init__(hint=hint, **fields | {"exist": "exist" if fields.get("others") else "exists"})
 
 
 class UnsafeName(TransferRefused):
@@ -433,7 +445,7 @@ class StorageError(FlyxError):
     """Cannot {action} {path}: {reason}"""
 
     code = "storage_error"
-    for_peer = "its disk failed"
+    for_peer = "it could not read or write where it wanted to"
 
 
 class CorruptData(FlyxError):
@@ -461,13 +473,33 @@ def as_flyx_error(error: BaseException) -> FlyxError:
     """
     if isinstance(error, FlyxError):
         return error
-    known: FlyxError
-    if isinstance(error, OSError):
-        hint = "raise the limit of open files (`ulimit -n`)" if error.errno in _OUT_OF_DESCRIPTORS else None
-        known = SystemFailure(reason=error.strerror or str(error) or type(error).__name__, hint=hint)
-    elif isinstance(error, MemoryError):
-        known = SystemFailure(reason="it is out of memory")
-    else:
-        known = LocalProtocolError(reason=f"{type(error).__name__}: {error}")
+    known = _of_surroundings(error) or LocalProtocolError(reason=f"{type(error).__name__}: {error}")
     known.__cause__ = error
     return known
+
+
+def _of_surroundings(error: BaseException) -> FlyxError | None:
+    """Return what has failed around us; None if nothing has, as far as can be seen."""
+    match error:
+        case OSError(errno=number) if number in _OUT_OF_DESCRIPTORS:
+            hint = "raise the limit of open files (`ulimit -n`)"
+            return SystemFailure(reason=str(error.strerror), hint=hint)
+        case OSError():
+            reason = error.strerror or str(error) or type(error).__name__
+            at = f" ({error.filename})" if error.filename is not None else ""
+            return SystemFailure(reason=f"{reason}{at}")
+        case MemoryError():
+            return SystemFailure(reason="it is out of memory")
+        case RuntimeError() if "start new thread" in str(error):
+            hint = "raise the limit of processes (`ulimit -u`), or of the container"
+            return SystemFailure(reason="it lets us start no more threads", hint=hint)
+        case RuntimeError() if "home directory" in str(error):
+            return SystemFailure(reason="it does not say where your home is", hint="set the variable HOME")
+        case ImportError():
+            hint = "install flyx anew"
+            return SystemFailure(reason=f"a part of flyx is missing or damaged: {error}", hint=hint)
+        case UnicodeError():
+            hint = "set LC_ALL=C.UTF-8, or another encoding that has all characters"
+            return SystemFailure(reason=f"its encoding has no such text: {error}", hint=hint)
+        case _:
+            return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import re
 import unicodedata
@@ -11,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyx import errors
-from flyx.errors import FlyxError, UnsafeName, printable, size_text
+from flyx.errors import (
+    DestinationExists,
+    FlyxError,
+    InputError,
+    LocalProtocolError,
+    SystemFailure,
+    UnsafeName,
+    as_flyx_error,
+    printable,
+    size_text,
+    without_credentials,
+)
 
 
 def all_errors() -> list[type[FlyxError]]:
@@ -115,3 +127,58 @@ def test_a_hint_of_the_moment_replaces_the_usual_one() -> None:
 )
 def test_sizes_are_shown_to_three_digits_in_powers_of_a_thousand(size: int, shown: str) -> None:
     assert size_text(size) == shown
+
+
+def test_one_name_exists_and_several_exist() -> None:
+    assert (
+        str(DestinationExists(path="img1.jpg", others=" and 4 more")) == "img1.jpg and 4 more already exist."
+    )
+    assert str(DestinationExists(path="img1.jpg", others="")) == "img1.jpg already exists."
+
+
+def test_what_the_surroundings_did_is_no_mistake_of_ours() -> None:
+    failures = [
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files", "ulimit -n"),
+        (OSError(errno.EACCES, "Permission denied", "/x"), "Permission denied (/x)", ""),
+        (RuntimeError("can't start new thread"), "no more threads", "ulimit -u"),
+        (RuntimeError("Could not determine home directory."), "home", "HOME"),
+        (
+            ModuleNotFoundError("No module named 'h11'"),
+            "missing or damaged: No module named 'h11'",
+            "install",
+        ),
+        (UnicodeEncodeError("ascii", "ü", 0, 1, "ordinal not in range(128)"), "encoding", "LC_ALL"),
+        (MemoryError(), "out of memory", ""),
+    ]
+    for failure, told, hint in failures:
+        error = as_flyx_error(failure)
+        assert isinstance(error, SystemFailure)
+        assert told in str(error)
+        assert hint in (error.hint or "")
+        assert error.__cause__ is failure
+    for mistake in (RuntimeError("x"), KeyError("x"), TypeError("x")):
+        assert isinstance(as_flyx_error(mistake), LocalProtocolError)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ws://me:s3cret@host:80/x", "ws://host:80/x"),
+        ("http://me:s3/cret@host", "http://host"),
+        ("http://me:s3#c?ret@host/", "http://host/"),
+        ("https://s3cret@host", "https://host"),
+        ("at ws://me:s3cret@a and ws://b", "at ws://a and ws://b"),
+        ("https://host:80/a@b", "https://host:80/a@b"),
+        ("https://host/a@b", "https://host/a@b"),
+        ("ws://[::1]:80/@", "ws://[::1]:80/@"),
+        ("me@host", "me@host"),
+    ],
+)
+def test_names_and_passwords_in_urls_are_left_out(text: str, shown: str) -> None:
+    assert without_credentials(text) == shown
+    assert str(InputError(reason=text)) == shown
+
+
+@given(st.from_regex(r"[^\s/?#@:]{1,9}:(?!\d)[^\s@]{1,9}", fullmatch=True))
+def test_no_part_of_a_password_is_left(credentials: str) -> None:
+    assert without_credentials(f"ws://{credentials}@flyx.example.org/") == "ws://flyx.example.org/"

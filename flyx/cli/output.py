@@ -250,16 +250,16 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             return "resume", {"peer": peer, "files": files, "bytes": size}
         case e.Progress(peer=peer, bytes=done, total=total):
             return "progress", {"peer": peer, "bytes": done, "total": total}
-        case e.FileFinished(peer=peer, path=path, saved_as=saved_as, sha256=sha256):
-            saved = {} if saved_as is None else {"saved_as": saved_as, "sha256": sha256}
+        case e.FileFinished(peer=peer, path=path, saved_as=saved_as, sha256=digest):
+            saved = {} if saved_as is None else {"saved_as": saved_as, "digest": digest}
             return "file", {"peer": peer, "path": path, **saved}
         case e.FileLost(peer=peer, path=path, reason=reason):
             return "file", {"peer": peer, "path": path, "error": reason}
         case e.TransferDone(
-            peer=peer, files=files, bytes=size, seconds=seconds, sha256=sha256, resumed=there, missing=missing
+            peer=peer, files=files, bytes=size, seconds=seconds, sha256=digest, resumed=there, missing=missing
         ):
             amounts = {"files": files, "bytes": size, "resumed": there, "missing": missing}
-            return "done", {"peer": peer, **amounts, "seconds": round(seconds, 3), "sha256": sha256}
+            return "done", {"peer": peer, **amounts, "seconds": round(seconds, 3), "digest": digest}
         case e.Notice(message=message):
             return "notice", {"message": message}
         case _:

@@ -35,7 +35,7 @@ from flyx.cli.output import (
 from flyx.client import events as e
 from flyx.client.codes import receive_command
 from flyx.client.limits import Limit
-from flyx.errors import printable, size_text, without_controls
+from flyx.errors import Declined, printable, size_text, without_controls
 from flyx.rtc.attempts import progress_text
 from flyx.transfer.manifest import Manifest
 
@@ -142,8 +142,9 @@ class HumanReporter:
                 self._remove_bar(peer)
                 # What closes the room is the last word of the program as well.
                 if error is not None and not error.closes_room:
-                    reason = str(error).rstrip(".")
-                    self.line(f"{self._name(peer)}: {reason}. The code is still good for another try.")
+                    reason = " declined" if isinstance(error, Declined) else f": {str(error).rstrip('.')}"
+                    again = " The code is still good for another try." if event.code_is_good else ""
+                    self.line(f"{self._name(peer)}{reason}.{again}")
             case e.Listing(entries=entries):
                 self._list(entries)
             case e.ManifestKnown(manifest=manifest):

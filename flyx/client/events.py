@@ -111,10 +111,16 @@ class PeerLost:
 
 @dataclass(frozen=True, slots=True)
 class PeerEnded:
-    """The transfer with this peer is over; `error` says why when it did not succeed."""
+    """The transfer with this peer is over.
+
+    Attributes:
+        error: why it did not succeed; None if it did.
+        code_is_good: a receiver that tries again is served.
+    """
 
     peer: int
     error: FlyxError | None
+    code_is_good: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from flyx.errors import (
     PairingFailed,
     PeerUnreachable,
     SignalingError,
+    TransferInterrupted,
     TransferRefused,
     UnverifiedSender,
 )
@@ -173,6 +174,8 @@ class ReceiveSession:
         self.has_given_words = False
         # Of the connection that there is, or the last one that there was.
         self._driver: ReceiveDriver | None = None
+        # Something has arrived that a later try can go on with.
+        self._keeps = False
         # Of this computer, when the last connection was begun.
         self._networks: frozenset[str] = frozenset()
 
@@ -192,6 +195,11 @@ class ReceiveSession:
                         except FlyxError as error:
                             if self._reception.failed(error, time.monotonic()):
                                 self._lost(error)
+        except TransferInterrupted as error:
+            if not self._keeps:
+                # There is nothing to go on from.
+                error.hint = None
+            raise
         finally:
             listener.cancel()
             await asyncio.gather(listener, return_exceptions=True)
@@ -236,6 +244,7 @@ class ReceiveSession:
                 self._on_event(events.Notice(_KEPT))
             raise
         finally:
+            self._keeps = self._keeps or destination.keeps
             await link.close()
 
     def _make_driver(self, wiring: Wiring, destination: Destination) -> ReceiveDriver:

@@ -469,10 +469,11 @@ class SendSession:
 
     def _unserved(self, receiver: Receiver, error: FlyxError) -> None:
         self._roster.fail(receiver, error)
-        self._on_event(events.PeerEnded(receiver.number, error))
+        closes = self._closed is not None or error.closes_room or self._roster.is_complete
+        self._on_event(events.PeerEnded(receiver.number, error, code_is_good=not closes))
         if isinstance(error, WrongWords):
             left = self._gate.tries_left
             tries = "1 more wrong try" if left == 1 else f"{left} more wrong tries"
-            self._on_event(events.Notice(f"Wrong words were given. After {tries} the room will be closed."))
+            self._on_event(events.Notice(f"Wrong words were given. After {tries} the code stops working."))
         if error.closes_room:
             self._close(error)

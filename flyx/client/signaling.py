@@ -31,6 +31,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from flyx.client.server_messages import check_ice_servers, check_joined, check_message
 from flyx.client.websocket import PING_TIMEOUT, open_websocket, unreachable, wanted_pause, websocket_url
 from flyx.errors import (
+    ASK_FOR_ANOTHER,
     FlyxError,
     NoSuchRoom,
     RemoteProtocolError,
@@ -412,7 +413,8 @@ class Signaling:
         try:
             await self._enter()
         except NoSuchRoom as error:
-            raise RoomLost(reason=self._why_forgotten()) from error
+            hint = ASK_FOR_ANOTHER if self._role is Role.RECEIVER else None
+            raise RoomLost(reason=self._why_forgotten(), hint=hint) from error
         return Restored(recovered=False, rejoined=True)
 
     def _why_forgotten(self) -> str:
@@ -557,7 +559,8 @@ class Signaling:
         if meaning is None or meaning.retry:
             return _TryAgain(ServerClosed(reason=reason))
         if code == CloseCode.ROOM_CLOSED:
-            return ServerClosed(reason=reason)
+            hint = ASK_FOR_ANOTHER if self._role is Role.RECEIVER else "run `flyx send` again, for a new code"
+            return ServerClosed(reason=reason, hint=hint)
         return ServerRefused(reason=reason)
 
 

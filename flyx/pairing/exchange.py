@@ -34,6 +34,7 @@ from enum import Enum, auto
 from typing import ClassVar
 
 from flyx.errors import (
+    ASK_FOR_ANOTHER,
     ConnectionMismatch,
     FlyxError,
     InputError,
@@ -547,9 +548,9 @@ def _error_of_reject(reject: Reject, hearer: Role) -> FlyxError:
         case WrongWords.code if believes:
             return WrongWords()
         case TooManyTries.code if believes:
-            return TooManyTries(tries=MAX_TRIES)
+            return TooManyTries(tries=MAX_TRIES, hint=ASK_FOR_ANOTHER)
         case TooManyUnfinished.code if believes:
-            return TooManyUnfinished(count=MAX_UNFINISHED)
+            return TooManyUnfinished(count=MAX_UNFINISHED, hint=ASK_FOR_ANOTHER)
         case ConnectionMismatch.code if believes:
             return ConnectionMismatch()
         case TransferInterrupted.code:
@@ -559,6 +560,6 @@ def _error_of_reject(reject: Reject, hearer: Role) -> FlyxError:
         case PairingTimedOut.code:
             return PairingFailed(reason=f"the {speaker} waited too long for this side")
         case InputError.code:
-            return PairingFailed(reason=f"the {speaker} has no words for it")
+            return PairingFailed(reason=f"the {speaker} typed an incomplete code")
         case _:
             return PairingFailed(reason=f"the {speaker} ended it ({reject.reason})")

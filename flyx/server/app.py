@@ -113,7 +113,9 @@ class Server:
         wanted = config.limits.max_connections
         affordable = affordable_connections(wanted)
         if affordable != wanted:
-            log.info("fewer connections, for want of open files", wanted=wanted, limit=affordable)
+            asked = f"{wanted:,} were" if wanted else "no limit was"
+            text = f"allows {affordable:,} connections (open-file limit); {asked} asked for"
+            log.info(text)
         self.config = replace(config, limits=replace(config.limits, max_connections=affordable))
         # Set from start() on: port is the real one, whatever was asked for.
         self.port = 0
@@ -182,8 +184,12 @@ class Server:
         self._chores.append(asyncio.create_task(self._hub.metrics.watch_loop()))
         await self._listener.ready.wait()
         log.info("listening", url=self.listening_url, version=__version__)
-        for url in reachable_urls(self.config.host, self.port, secure=self._secure):
-            log.info("others may reach this server", url=url)
+        if urls := reachable_urls(self.config.host, self.port, secure=self._secure):
+            # A certificate is for a name, which others may not know otherwise.
+            name, *addresses = urls
+            url = name if self._secure or not addresses else addresses[0]
+            text = f"on other computers: export FLYX_SERVER={url}"
+            log.info(text)
 
     async def _provide_test_room(self) -> None:
         try:

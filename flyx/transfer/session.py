@@ -16,8 +16,10 @@ from dataclasses import dataclass
 
 from flyx.errors import (
     ConnectionLost,
+    Declined,
     FlyxError,
     RemoteProtocolError,
+    StorageError,
     TransferInterrupted,
     TransferRefused,
 )
@@ -270,7 +272,6 @@ class Session(ABC):
 _REFUSALS = frozenset(
     {
         "refused",
-        "declined",
         "consent_needed",
         "unverified_sender",
         "destination_exists",
@@ -284,6 +285,11 @@ def error_of_cancel(message: Cancel, peer: str) -> FlyxError:
     """Return the error that a cancel of the other side is for us."""
     if message.code == TransferInterrupted.code:
         return TransferInterrupted(reason=f"the {peer} stopped it")
+    if message.code == Declined.code:
+        return Declined()
     if message.code in _REFUSALS:
         return TransferRefused(reason=message.message)
+    if message.code == StorageError.code:
+        verb = "write" if peer == "receiver" else "read"
+        return TransferInterrupted(reason=f"the {peer} could not {verb} where it wanted to")
     return TransferInterrupted(reason=f"the {peer} reported: {message.message}")

@@ -13,7 +13,7 @@ from flyx.cli.output import JsonReporter, QuietReporter, event_fields, files_tex
 from flyx.cli.progress import HumanReporter, _FilesByOffset
 from flyx.client import events
 from flyx.client.limits import Limit
-from flyx.errors import ConnectionLost, Declined, InputError, NoSuchRoom
+from flyx.errors import ConnectionLost, Declined, InputError, NoSpace, NoSuchRoom, TooManyTries
 from flyx.rtc.attempts import Attempts, PairAttempt, PairState, ServerAttempt
 from flyx.rtc.peer import CandidatePair
 from tests.cli.screen import on_terminal
@@ -249,3 +249,27 @@ def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("ended", "told"),
+    [
+        (
+            events.PeerEnded(1, Declined(), True),
+            "Receiver 1 declined. The code is still good for another try.",
+        ),
+        (events.PeerEnded(2, Declined()), "Receiver 2 declined."),
+        (
+            events.PeerEnded(3, NoSpace(directory="d", needed="2 B", free="1 B")),
+            "Receiver 3: Not enough space in d: 2 B needed, 1 B free.",
+        ),
+        # The program ends with these very words.
+        (events.PeerEnded(4, TooManyTries(tries=3)), ""),
+    ],
+)
+def test_a_receiver_that_fails_is_told_of_and_a_code_called_good_if_it_is(
+    ended: events.PeerEnded, told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with HumanReporter(sending=True, bars=False) as reporter:
+        reporter(ended)
+    assert capfd.readouterr().err == (f"{told}\n" if told else "")

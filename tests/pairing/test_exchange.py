@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from flyx.errors import (
     ConnectionMismatch,
     FlyxError,
+    InputError,
     LocalProtocolError,
     MissingFeature,
     NoWordsAsked,
@@ -602,3 +603,19 @@ def test_a_room_and_its_fingerprints_cannot_trade_bytes() -> None:
     one = Binding(ROOM + "s", {Role.SENDER: b"s" * 31, Role.RECEIVER: b"r" * 32})
     said = dict.fromkeys(Role, b"x")
     assert keys.connection_transcript(BINDING, said, b"x") != keys.connection_transcript(one, said, b"x")
+
+
+@pytest.mark.parametrize("reason", ["too_many_tries", "too_many_unfinished"])
+def test_a_receiver_is_told_to_ask_for_another_code_and_to_run_nothing(reason: str) -> None:
+    exchange = receiver()
+    exchange.receive(messages.serialize(Reject(reason=reason)), NOW)
+    error = getattr(exchange.next_event(), "error", None)
+    assert isinstance(error, PairingFailed)
+    assert error.hint == "ask the sender for a new code"
+
+
+def test_a_sender_hears_that_the_code_was_incomplete() -> None:
+    wire = run(Wire(sender(), receiver(), words=None))
+    wire.receiver.cancel(InputError(reason="the code has 2 words; 1 was given"))
+    wire.run()
+    assert str(wire.error(Role.SENDER)) == "Pairing failed: the receiver typed an incomplete code"

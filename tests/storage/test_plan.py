@@ -139,7 +139,7 @@ def test_refuse_names_the_first_file_in_the_way_and_counts_the_others(out: Path)
         (out / name).write_bytes(b"mine")
     error = refusal(out, {"x": b"", "b": b"", "a": b"", "c": b""}, REFUSE)
     assert isinstance(error, DestinationExists)
-    assert str(error) == f"{out / 'b'} already exists and 2 more."
+    assert str(error) == f"{out / 'b'} and 2 more already exist."
     assert str(refusal(out, {"c": b""}, REFUSE)) == f"{out / 'c'} already exists."
 
 

@@ -386,7 +386,7 @@ def test_a_receiver_that_answers_before_anything_is_offered_ends_the_transfer() 
 
 @pytest.mark.parametrize("machine", machines(), ids=["receiver", "sender"])
 def test_text_of_a_cancel_cannot_steer_a_terminal(machine: Receiver | Sender) -> None:
-    control(machine, messages.Cancel(code="declined", message="\x1b[2J\u202egone"))
+    control(machine, messages.Cancel(code="refused", message="\x1b[2J\u202egone"))
     assert str(error_of(machine)).isprintable()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flyx.errors import ConnectionLost
+from flyx.errors import ConnectionLost, Declined, StorageError, TransferInterrupted, TransferRefused
 from flyx.transfer import messages
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.sender import Sender
@@ -19,6 +19,7 @@ from flyx.transfer.session import (
     STANDSTILL_COUNTS,
     Failed,
     RoundTrip,
+    error_of_cancel,
 )
 from tests.simulator import manifest_of
 
@@ -212,3 +213,28 @@ def test_the_load_of_a_machine_explains_no_loss(machine: Receiver | Sender, late
     reason = why_lost(machine)
     assert reason is not None
     assert not reason.startswith("this computer slept")
+
+
+@pytest.mark.parametrize(
+    ("code", "peer", "told"),
+    [
+        ("declined", "receiver", Declined()),
+        ("no_space", "receiver", TransferRefused(reason="told")),
+        ("storage_error", "receiver", "the receiver could not write where it wanted to"),
+        ("storage_error", "sender", "the sender could not read where it wanted to"),
+        ("interrupted", "sender", "the sender stopped it"),
+        ("anything", "sender", "the sender reported: told"),
+    ],
+)
+def test_what_ended_the_other_side_is_told_as_what_it_did(
+    code: str, peer: str, told: str | TransferRefused
+) -> None:
+    error = error_of_cancel(messages.Cancel(code=code, message="told"), peer)
+    expected = TransferInterrupted(reason=told) if isinstance(told, str) else told
+    assert (type(error), str(error)) == (type(expected), str(expected))
+
+
+def test_what_the_disk_refused_names_no_path_to_the_other_side(machine: Receiver | Sender) -> None:
+    machine.cancel(StorageError(action="write", path="/home/me/x", reason="Permission denied"))
+    while (said := machine.next_control()) is not None:
+        assert "/home" not in said
