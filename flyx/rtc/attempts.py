@@ -142,6 +142,8 @@ def failure_hint(attempts: Attempts, *, refuses_relays: bool = False) -> str:
     """Return what to do when there is no connection, of which the person may have refused all relays."""
     relays = [server for server in attempts.servers if server.kind == "turn"]
     doctor = "`flyx doctor` on either side shows what its network lets through"
+    if attempts.pairs and all(map(_is_on_link, attempts.pairs)):
+        return f"the two share no addresses but link-local ones: are both in a network? {doctor}"
     if refuses_relays:
         return f"a relay may help where a firewall blocks UDP: leave out --no-relay; {doctor}"
     if not relays:
@@ -204,7 +206,7 @@ def _pairs_told(attempts: Attempts) -> list[str]:
 
 
 def _result(pairs: list[PairAttempt]) -> str:
-    families = " and ".join(f"IPv{family}" for family in sorted({pair.family for pair in pairs}))
+    families = " and ".join(sorted({_family(pair) for pair in pairs}))
     tried = f" ({_counted(len(pairs), 'pair', 'pairs')} of addresses, {families})"
     if pairs[0].tunnelled:
         tried = ""
@@ -213,6 +215,15 @@ def _result(pairs: list[PairAttempt]) -> str:
     if all(pair.state in (PairState.FROZEN, PairState.WAITING) for pair in pairs):
         return f"was not tried yet{tried}"
     return f"got no answer{tried}"
+
+
+def _family(pair: PairAttempt) -> str:
+    return f"link-local IPv{pair.family}" if _is_on_link(pair) else f"IPv{pair.family}"
+
+
+def _is_on_link(pair: PairAttempt) -> bool:
+    """Whether a pair leads no further than the link between the two, if there is one: RFC 4291, RFC 3927."""
+    return pair.local_address.lower().startswith(("fe80:", "[fe80:", "169.254."))
 
 
 def _failures_told(attempts: Attempts) -> list[str]:

@@ -218,3 +218,16 @@ def test_no_relay_that_failed_is_left_out_and_no_address_told(
                 assert f"{host} {NO_ANSWER}" not in text
                 assert f"{host} was not needed" not in text
     assert len(log_lines(attempts)) == len(pairs) + len(servers)
+
+
+def test_addresses_of_a_link_alone_are_told_as_that_and_blame_no_firewall() -> None:
+    pairs = [
+        PairAttempt("host", "host", 6, PairState.FAILED, "[fe80::1%eth0]:1", "[fe80::2]:1"),
+        PairAttempt("host", "host", 4, PairState.FAILED, "169.254.1.1:1", "169.254.1.2:1"),
+    ]
+    attempts = Attempts(tuple(pairs), (), 2)
+    told = failure_text(attempts, "it failed")
+    assert "(2 pairs of addresses, link-local IPv4 and link-local IPv6)" in told
+    assert "firewall" not in failure_hint(attempts)
+    others = PairAttempt("host", "host", 6, PairState.FAILED, "[2001:db8::1]:1", "[2001:db8::2]:1")
+    assert "firewall" in failure_hint(Attempts((*pairs, others), (), 3))
