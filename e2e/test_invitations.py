@@ -27,6 +27,17 @@ def test_the_line_that_a_sender_prints_is_all_that_a_receiver_needs(flyx: Flyx, 
         assert "s3cret" not in sender.out + sender.err + receiver.out + receiver.err
 
 
+def test_credentials_of_a_server_are_in_no_event(flyx: Flyx, tmp_path: Path) -> None:
+    server = ("--json", "--server", flyx.server.replace("://", "://me:s3cret@"))
+    sender = flyx.start("send", *server, write_random(tmp_path / "file", 1000))
+    receiver = flyx.start("--debug", "receive", *server, "--yes", "-o", "in", sender.code()).ends(EXIT_DONE)
+    sender.ends(EXIT_DONE)
+    doctor = flyx.start("doctor", *server)
+    assert doctor.event("finding", lambda each: each["name"] == "server")["state"] == "ok"
+    for process in (sender, receiver, doctor):
+        assert "s3cret" not in process.out + process.err, process
+
+
 def test_a_terminal_is_asked_for_the_code_until_it_is_one(flyx: Flyx, tmp_path: Path) -> None:
     source = write_random(tmp_path / "file", 1000)
     sender = flyx.send(source)

@@ -116,7 +116,7 @@ def test_who_is_asked_may_think_longer_than_mappings_last(
     laboratory.build(case)
     sender = laboratory.send(case)
     receiver = laboratory.ask(case, sender.code())
-    receiver.says("[y/n]")
+    receiver.says("[y/N]")
     time.sleep(120.0)
     began = time.time()
     receiver.type("y\n")

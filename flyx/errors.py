@@ -387,6 +387,7 @@ class ConsentNeeded(TransferRefused):
     """Nobody can be asked whether to accept these files: standard input is not a terminal."""
 
     code = "consent_needed"
+    for_peer = "nobody is there to accept it"
     hint = "add --yes to accept whatever is offered"
 
 
@@ -394,6 +395,7 @@ class UnverifiedSender(TransferRefused):
     """The sender asks for no words, so that nothing but the server says who it is."""
 
     code = "unverified_sender"
+    for_peer = "the code has no words, and the server is not trusted there"
     hint = "ask the sender for its whole code; if it runs `flyx send --open`, --open trusts the server"
 
 
@@ -431,7 +433,7 @@ class FilesFailed(FlyxError):
     """{failed} of {total} files could not be delivered; the first: {path} ({reason})."""
 
     code = "files_failed"
-    hint = "the other files are complete"
+    hint = "the other files are complete; the missing ones have to be sent again"
 
 
 class NothingToSend(FlyxError):

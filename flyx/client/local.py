@@ -102,7 +102,7 @@ class Room:
     """A room that we are in.
 
     Attributes:
-        server: URL of its server. Of a room that we have made it is that for others, without credentials.
+        server: URL of its server, without credentials; of a room that we have made, as others reach it.
         local: Nobody has set that server up: the sender serves itself.
         pass_on: Others do not find the room without that URL.
         here_only: Nobody but this computer reaches the server.
@@ -257,7 +257,7 @@ async def find_rooms(
     if not local:
         assert server is not None
         async with Signaling(server, room_id, Role.RECEIVER, hold=hold) as signaling:
-            yield Room(signaling, server, local=False)
+            yield Room(signaling, without_credentials(server), local=False)
         return
     # Senders, and sources of places, that were met: one may be found in several places.
     met: set[Hashable] = set()
@@ -270,7 +270,7 @@ async def find_rooms(
                 try:
                     signaling = await _enter(place, room_id, stack, hold)
                 except (NoSuchRoom, ServerUnreachable, TimeoutError) as error:
-                    logger.debug("%s is not at %s: %r", room_id, place.url, error)
+                    logger.debug("%s is not at %s: %r", room_id, without_credentials(place.url), error)
                     continue
                 except SignalingError as error:
                     failure = failure or error
@@ -280,7 +280,7 @@ async def find_rooms(
                     continue
                 met |= {place.source, *senders}
                 search.be_quiet()
-                yield Room(signaling, place.url, place.local)
+                yield Room(signaling, without_credentials(place.url), place.local)
     if not met:
         raise failure or RoomNotFound(room_id=room_id, where=search.where)
 

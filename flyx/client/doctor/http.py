@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from base64 import b64encode
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
 
 import h11
 
@@ -39,13 +40,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a signaling server is, as its URL says."""
+    """Where a signaling server is, as its URL says; credentials as "name:password"."""
 
     host: str
     port: int
     secure: bool
     authority: str
     path: str
+    credentials: str | None = field(default=None, repr=False)
 
     @property
     def proxy(self) -> Proxy | None:
@@ -70,7 +72,10 @@ def origin_of(server: str) -> Origin:
     authority = parts.netloc.rpartition("@")[2].replace(f"[{host}]", f"[{host.partition('%')[0]}]")
     if not authority.isascii():
         authority = authority.encode("idna").decode()
-    return Origin(host, port, parts.scheme == "wss", authority, parts.path)
+    credentials = None
+    if parts.username is not None:
+        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return Origin(host, port, parts.scheme == "wss", authority, parts.path, credentials)
 
 
 async def get(origin: Origin, path: str, *, direct: bool = False) -> Reply:
@@ -104,6 +109,8 @@ async def _exchange(
     loop = asyncio.get_running_loop()
     connection = h11.Connection(h11.CLIENT)
     headers = [("Host", origin.authority), ("Accept", "application/json"), ("Connection", "close")]
+    if origin.credentials is not None:
+        headers.append(("Authorization", f"Basic {b64encode(origin.credentials.encode()).decode()}"))
     request = connection.send(h11.Request(method="GET", target=path, headers=headers))
     end = connection.send(h11.EndOfMessage())
     begun = loop.time()
