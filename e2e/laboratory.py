@@ -511,9 +511,12 @@ def _code(sender: FlyxProcess) -> str | None:
     """Wait for the code of a sender, or for its end."""
     try:
         return sender.code()
-    except AssertionError:
-        if sender.process.poll() is None:
-            raise
+    except AssertionError as error:
+        # Its output may have ended a moment before it has.
+        try:
+            sender.process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            raise error from None
         return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -172,6 +172,7 @@ async def _ask_code() -> Invitation:
 
 def _ask_words(room_id: str) -> AskWords:
     """Return what asks the person for the words of a code, until they can be right."""
+    from flyx.client.codes import parse_invitation
     from flyx.pairing.words import password_of, resolve_words, split_words
 
     async def ask(count: int) -> tuple[str, ...]:
@@ -184,9 +185,10 @@ def _ask_words(room_id: str) -> AskWords:
                 report_line("That is no text in the encoding of this terminal")
                 continue
             typed = split_words(line)
-            if typed[:1] == (room_id.casefold(),):
-                # Somebody may well type the whole code here.
-                typed = typed[1:]
+            # Somebody may well type or paste the whole code here.
+            with suppress(InputError):
+                if (whole := parse_invitation(line)).room_id == room_id:
+                    typed = whole.words
             if not count and typed:
                 return typed
             try:

@@ -25,9 +25,12 @@ _PART = re.compile(r"\S+")
 # Chats make one long dash of two, and quotation marks of their own.
 _DASHES = "[-\u2010-\u2015\u2212]{1,2}"
 _QUOTES = "\"'`<>\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
-# Lines above it, a prompt, and where the program is may come before the command.
-_COMMAND = re.compile(r"(?is)(?:.*\n)?[^\w\n]*(?:\S*[/\\])?flyx\s+(?:receive|recv|rx)(?:\s+|$)")
+# Lines above it, a prompt, what runs the program, and where that is may come before the command.
+_COMMAND = re.compile(
+    r"(?is)(?:.*\n)?[^\w\n]*(?:\S+[ \t]+){0,3}(?:\S*[/\\])?flyx(?:\.exe)?\s+(?:receive|recv|rx)(?:\s+|$)"
+)
 _SERVER = re.compile(rf"(?i)(?<!\S){_DASHES}server(?:\s+|=)[{_QUOTES}]*([^\s{_QUOTES}]+)[{_QUOTES}]*")
+_VARIABLE = re.compile(rf"(?<!\S)FLYX_SERVER=[{_QUOTES}]*([^\s{_QUOTES}]+)")
 _OPTION = re.compile(r"(?i)(?<!\S)(?:(?:--|[\u2010-\u2015])[a-z]|-[a-z](?=\s))")
 _URL = re.compile(rf"(?i)(?:https?|wss?)://[^\s{_QUOTES}]+")
 
@@ -57,6 +60,8 @@ def parse_invitation(text: str) -> Invitation:
     text = without_invisible(text)
     server = None
     if command := _COMMAND.match(text):
+        if variable := _VARIABLE.search(command[0]):
+            server = variable[1]
         text = text[command.end() :]
         if option := _SERVER.search(text):
             server = option[1]

@@ -73,6 +73,11 @@ WITH_SERVER = {
         "Sending a (1 file, 1 kB)\nOn the other computer, run:\n"
         "flyx recv --server wss://flyx.example.org K7M2QX-lemon-otter"
     ),
+    "the command and a variable": "$ FLYX_SERVER='wss://flyx.example.org' flyx receive K7M2QX-lemon-otter",
+    "the command and what runs it": (
+        "> py -m flyx receive --server wss://flyx.example.org K7M2QX-lemon-otter"
+    ),
+    "the command of a path": r"C:\bin\flyx.exe receive --server wss://flyx.example.org K7M2QX-lemon-otter",
     "the command with a URL": ".venv/bin/flyx rx https://flyx.example.org/#K7M2QX-lemon-otter",
     "the command and invisible marks": (
         "flyx receive --server wss://fl\u200byx.example.org \ufeffK7M2QX-lemon-otter"
