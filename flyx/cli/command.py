@@ -67,7 +67,9 @@ class FlyxCommand(TyperCommand):
                 error.fields["reason"] = f"{error.fields['reason']} ({places})"
             raise
         except ServerUnreachable as error:
-            if (place := place_of(ctx, "server")) is not None:
+            place = place_of(ctx, "server")
+            # A code may have named another one.
+            if place is not None and error.fields["url"] == _url_of(ctx.params["server"]):
                 error.hint = f"{place} names this server" + (f"; {error.hint}" if error.hint else "")
             raise
 
@@ -79,3 +81,9 @@ class FlyxCommand(TyperCommand):
                 pattern = rf"(?<![\w-]){re.escape(option)}(?![\w-])"
                 if place is not None and option.startswith("--") and re.search(pattern, text):
                     yield option, place
+
+
+def _url_of(server: str) -> str:
+    from flyx.client.websocket import websocket_url
+
+    return websocket_url(server)

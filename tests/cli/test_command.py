@@ -75,6 +75,21 @@ def test_a_bad_code_names_its_variable(
     assert "the variable FLYX_CODE cannot be used" in complaint(capfd, "receive")
 
 
+def test_a_server_out_of_reach_is_told_with_who_named_it(
+    file: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hint(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as caught:
+            app(["receive", "--yes", *arguments])
+        assert caught.value.code == 3
+        return capfd.readouterr().err.splitlines()[-1]
+
+    monkeypatch.setenv("FLYX_SERVER", "http://127.0.0.1:9/")
+    assert hint("K7M2QX-lemon-otter").startswith("hint: the variable FLYX_SERVER names this server; ")
+    for named in (["ws://127.0.0.1:19/#K7M2QX"], ["K7M2QX", "--server", "ws://127.0.0.1:19"]):
+        assert hint(*named).startswith("hint: start one with")
+
+
 @pytest.mark.parametrize(
     ("variable", "command"),
     [
