@@ -519,7 +519,8 @@ def test_a_file_that_vanishes_before_its_turn_is_named_on_both_ends(flyx: Flyx, 
             "1 of 3 files could not be delivered; the first: vanishing (it vanished while it was sent).",
             "the other files are complete",
         )
-        assert "warning: vanishing: it vanished while it was sent" in process.err
+        assert " 2 of 3 files, 1.00 MB " in process.err
+        assert "Left out:\n  vanishing: it vanished while it was sent\n" in process.err
     assert receiver.out == "in/first\nin/last\n"
     assert names_in(tmp_path / "in") == ["first", "last"]
     for source in (first, last):

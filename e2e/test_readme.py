@@ -20,7 +20,7 @@ README = Path(__file__).parents[1] / "README.md"
 VARYING = [
     (re.compile(r"(?<=flyx receive )\S+|(?<=^Joined )\w+"), "CODE"),
     (re.compile(r"ws://\S+"), "URL"),
-    (re.compile(r"(?<=Save into )\S+(?=\?)"), "DIRECTORY"),
+    (re.compile(r"(?<=Save into )\S+(?=\?)|(?<= into )\S+(?= in )"), "DIRECTORY"),
     (re.compile(r"\(\w+ to \w+, "), "(PATH, "),
     (re.compile(r"[\d.]+ (?=ms|s,|s$|[kMG]?B/s|bytes/s)"), "N "),
     (re.compile(r"[kM]?B/s"), "MB/s"),

@@ -127,8 +127,10 @@ def token_of(option: str, text: str | None) -> str | None:
     return token
 
 
-def make_reporter(*, sending: bool, quiet: bool, bars: bool, as_json: bool) -> Reporter:
-    """Return the reporter that the person asked for."""
+def make_reporter(
+    *, sending: bool, quiet: bool, bars: bool, as_json: bool, directory: Path | None = None
+) -> Reporter:
+    """Return the reporter that the person asked for; `directory` is what a receiver saves into."""
     if quiet and as_json:
         raise InputError(reason="--quiet and --json exclude each other")
     if as_json:
@@ -137,4 +139,4 @@ def make_reporter(*, sending: bool, quiet: bool, bars: bool, as_json: bool) -> R
         return QuietReporter()
     from flyx.cli.progress import HumanReporter
 
-    return HumanReporter(sending=sending, bars=bars)
+    return HumanReporter(sending=sending, bars=bars, directory=directory)

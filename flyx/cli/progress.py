@@ -1,30 +1,25 @@
-"""Progress for people: bars on a terminal, plain lines elsewhere.
+"""Progress for people: bars on a terminal, plain lines elsewhere, and what it came to.
 
-A sender shows one line for each receiver; a receiver shows the whole transfer and the file under way.
+A sender shows one row for each receiver, a receiver the whole transfer; below a single row stands the file
+under way. Rows are drawn by the clock, a few times a second, never by what happens: 20,000 files a second
+cost no more than one.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
+import time
 from bisect import bisect_right
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from pathlib import Path
 from typing import Self
 
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.status import Status
-from rich.text import Text
-
+from flyx.cli.bars import Current, Row, draw, glyphs_for, percentage
 from flyx.cli.output import (
     files_text,
     make_console,
@@ -32,210 +27,356 @@ from flyx.cli.output import (
     report_line,
     write_data,
 )
+from flyx.cli.pace import Pace
+from flyx.cli.screen import screen
+from flyx.cli.terminal import screen_size
 from flyx.client import events as e
 from flyx.client.codes import receive_command
 from flyx.client.limits import Limit
-from flyx.errors import Declined, printable, size_text, without_controls
+from flyx.errors import Declined, FilesFailed, printable, size_text
 from flyx.rtc.attempts import progress_text
+from flyx.rtc.peer import CandidatePair
 from flyx.transfer.manifest import Manifest
 
-NAME_WIDTH = 32
-"""Columns for the name before a bar, at most."""
+NAMED = 10
+"""Saved files, and those left out, that are named on a terminal or to a person. JSON has all of them."""
+
+FRAME = 0.2
+"""Seconds between two drawings."""
+
+STOOD_STILL = 1.0
+"""Seconds that a drawing may be late. Later, this program was stopped (Ctrl-Z), and nothing can be said of
+that time."""
+
+ALIVE = 1000
+"""Bytes a second that are more than two ends say to each other about a transfer that does not go on."""
+
+LARGE = 8_000_000
+"""Bytes of a file of which it is told how much is done."""
 
 _ELSEWHERE = (
     "(from elsewhere: run `flyx serve` on a computer that both reach, and add --server with its URL on both)"
 )
 
-NARROW = 72
-"""Columns of a terminal that are too few for a bar and all the figures beside it."""
 
-WIDE = 130
-"""Columns that are enough for what limits the transfer as well."""
+@dataclass(slots=True)
+class _Transfer:
+    """What is known of the transfer with one peer.
+
+    Attributes:
+        pace: None before the first progress.
+        begun: when that was.
+        path: in use, or used last.
+        is_connected: whether it is in use.
+        lost_since: when the connection was lost that is being made anew.
+        files: that are complete.
+        left_out: how many files could not be delivered, and lines for the first of them.
+        condition: the last one.
+        limits: for how many seconds each limit was the one.
+    """
+
+    pace: Pace | None = None
+    begun: float = 0.0
+    path: CandidatePair | None = None
+    is_connected: bool = False
+    lost_since: float | None = None
+    files: int = 0
+    left_out: int = 0
+    left_out_lines: list[str] = field(default_factory=list)
+    condition: e.Condition | None = None
+    limits: Counter[Limit | None] = field(default_factory=Counter)
 
 
 class HumanReporter:
     """Renders events for a person at a terminal, or for a log."""
 
-    def __init__(self, *, sending: bool, bars: bool) -> None:
+    def __init__(
+        self,
+        *,
+        sending: bool,
+        bars: bool,
+        directory: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Args:
         sending: which end we are.
         bars: whether to show bars where there is a terminal.
+        directory: what a receiver saves into.
+        clock: returns monotonic seconds.
         """
         self._sending = sending
-        self._bars_wanted = bars
+        self._directory = directory
+        self._clock = clock
+        self._bars_shown = bars and _can_draw()
         self._console = make_console()
-        self._live: Progress | None = None
-        # How far a sender is with its list, until anything else happens.
-        self._listing: Status | None = None
-        # Bars by peer, and the bar of the file under way.
-        self._bars: dict[int, TaskID] = {}
-        self._file_bar: TaskID | None = None
+        self._glyphs = glyphs_for(sys.stderr.encoding or "ascii")
+        self._transfers: dict[int, _Transfer] = {}
         self._files: _FilesByOffset | None = None
-        # Peers that are connected, and how the transfer with each was seen to go last.
-        self._connected: set[int] = set()
-        self._conditions: dict[int, e.Condition] = {}
-        # For how many seconds each limit was the one.
-        self._limits: dict[int, Counter[Limit | None]] = {}
+        # Named on a terminal, so far.
+        self._saved = 0
+        # A line tells how far a sender is with its list, until anything else happens.
+        self._is_listing = False
+        self._next: asyncio.TimerHandle | None = None
+        self._drawn: float | None = None
 
     def __enter__(self) -> Self:
-        if self._bars_wanted and self._console.is_terminal:
-            wide, very_wide = self._console.width >= NARROW, self._console.width >= WIDE
-            self._live = Progress(
-                TextColumn("{task.description}", markup=False),
-                *([BarColumn()] if wide else []),
-                TaskProgressColumn(),
-                *([DownloadColumn()] if wide else []),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-                *([TextColumn("{task.fields[limit]}", markup=False)] if very_wide else []),
-                console=self._console,
-                transient=True,
-            )
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._listing:
-            self._listing.stop()
-        self.pause()
-
-    def pause(self) -> None:
-        """Take the bars off the screen until the next progress."""
-        if self._live:
-            self._live.stop()
-
-    def line(self, text: str) -> None:
-        """Write one line for people, above the bars."""
-        if self._live and self._bars:
-            self._console.print(Text(without_controls(text)), soft_wrap=True)
-        else:
-            report_line(text)
+        if self._next:
+            self._next.cancel()
+        screen.hide()
+        for peer in list(self._transfers):
+            # It has ended in the middle, or without all files.
+            self._tell_left_out(peer)
 
     def __call__(self, event: e.Event) -> None:
         """Render one event."""
-        if self._listing and not isinstance(event, e.Listing):
-            self._listing.stop()
-            self._listing = None
+        if self._is_listing and not isinstance(event, e.Listing):
+            self._is_listing = False
+            screen.hide()
         match event:
             case e.RoomOpened(code=code, server=server, pass_on=pass_on):
-                self.line(f"On {_where(event)}, run:")
+                report_line(f"On {_where(event)}, run:")
                 write_data(receive_command(code, server if pass_on else None))
                 if event.local:
-                    self.line(_ELSEWHERE)
+                    report_line(_ELSEWHERE)
             case e.RoomJoined(room_id=room_id):
-                self.line(f"Joined {room_id}, waiting for the sender to connect")
+                report_line(f"Joined {room_id}, waiting for the sender to connect")
             case e.Connecting(peer=peer, attempts=attempts):
-                self.line(f"{self._name(peer)}: not connected yet. {printable(progress_text(attempts))}")
+                report_line(f"{self._name(peer)}: not connected yet. {printable(progress_text(attempts))}")
             case e.PeerConnected(peer=peer, path=path, rtt=rtt):
-                # The type of a remote candidate is what the peer says it is.
-                kinds = f"{printable(path.local)} to {printable(path.remote)}"
-                verb = "goes on" if peer in self._connected else "connected"
-                self._connected.add(peer)
-                self.line(f"{self._name(peer)}: {verb} {path_text(path)} ({kinds}, {rtt * 1000:.1f} ms)")
-            case e.Condition(peer=peer):
+                self._connected(peer, path, rtt)
+            case e.Condition():
                 self._condition(event)
             case e.PeerLost(peer=peer, error=lost):
-                self._connected.discard(peer)
-                # It would stand still, and go on telling of a speed.
-                self._remove_bar(peer)
-                self.line(f"{self._name(peer)}: {str(lost).rstrip('.')}. Trying to connect again.")
+                self._lost(peer)
+                report_line(f"{self._name(peer)}: {str(lost).rstrip('.')}. Trying to connect again.")
             case e.PeerEnded(peer=peer, error=error):
-                self._remove_bar(peer)
+                self._tell_left_out(peer)
+                self._transfers.pop(peer, None)
                 # What closes the room is the last word of the program as well.
-                if error is not None and not error.closes_room:
+                if error is not None and not error.closes_room and not isinstance(error, FilesFailed):
                     reason = " declined" if isinstance(error, Declined) else f": {str(error).rstrip('.')}"
                     again = " The code is still good for another try." if event.code_is_good else ""
-                    self.line(f"{self._name(peer)}{reason}.{again}")
+                    report_line(f"{self._name(peer)}{reason}.{again}")
             case e.Listing(entries=entries):
                 self._list(entries)
             case e.ManifestKnown(manifest=manifest):
                 self._know(manifest)
             case e.Resuming(peer=peer, files=files, bytes=size):
-                there = files_text(files, 0, size) if files else size_text(size)
-                who = f"Receiver {peer} has" if self._sending else "Here already"
-                self.line(f"{who} from an earlier try: {there}")
-            case e.Progress(peer=peer, bytes=done, total=total):
-                self._advance(peer, done, total)
-            case e.FileFinished(saved_as=str(path)):
-                self._saved(path)
-            case e.FileLost(path=path, reason=reason):
-                self.line(f"warning: {printable(path)}: {printable(reason)}")
+                self._resume(peer, files, size)
+            case e.Progress(peer=peer, bytes=done, total=total, arrived=arrived):
+                self._advance(peer, done + arrived, total)
+            case e.FileFinished(peer=peer, saved_as=saved_as):
+                self._transfer(peer).files += 1
+                if saved_as is not None:
+                    self._tell_saved(saved_as)
+            case e.FileLost(peer=peer, path=path, reason=reason):
+                self._leave_out(peer, f"{printable(path)}: {printable(reason)}")
             case e.TransferDone(peer=peer, files=files, bytes=size, seconds=seconds, resumed=there):
                 self._done(peer, files, size, seconds, there)
             case e.Notice(message=message):
-                self.line(printable(message))
-            case e.PeerJoined() | e.PeerPaired() | e.FileFinished():
+                report_line(printable(message))
+            case e.PeerJoined() | e.PeerPaired():
                 pass
+
+    def _list(self, entries: int) -> None:
+        if self._bars_shown and self._next is None:
+            text = f"{entries:,} files and directories found"[: screen_size().columns - 1]
+            screen.show([(text, len(text))])
+            self._is_listing = True
+
+    def draw(self) -> None:
+        """Draw how far the transfers are now."""
+        now = self._clock()
+        if self._drawn is not None and (late := now - self._drawn - FRAME) > STOOD_STILL:
+            for transfer in self._transfers.values():
+                if transfer.pace:
+                    transfer.pace.skip(late)
+        self._drawn = now
+        rows = [row for peer in sorted(self._transfers) if (row := self._row(peer, now))]
+        if not rows:
+            screen.hide()
+            return
+        columns, lines = screen_size()
+        drawn = draw(rows, self._current(), columns, lines, self._glyphs)
+        with self._console.capture() as capture:
+            for line in drawn:
+                self._console.print(line, soft_wrap=True)
+        screen.show(list(zip(capture.get().split("\n"), [line.cell_len for line in drawn], strict=False)))
+
+    def _draw_again(self) -> None:
+        """Draw, and go on doing so while there is something to show."""
+        self._next = None
+        self.draw()
+        if self._bars_shown and any(transfer.pace for transfer in self._transfers.values()):
+            self._next = asyncio.get_running_loop().call_later(FRAME, self._draw_again)
 
     def _name(self, peer: int) -> str:
         return f"Receiver {peer}" if self._sending else "Sender"
 
-    def _list(self, entries: int) -> None:
-        if self._live and not self._bars:
-            text = f"{entries:,} files and directories found"
-            if self._listing is None:
-                self._listing = self._console.status(text)
-                self._listing.start()
-            self._listing.update(text)
+    def _transfer(self, peer: int) -> _Transfer:
+        return self._transfers.setdefault(peer, _Transfer())
 
     def _know(self, manifest: Manifest) -> None:
+        if manifest.file_count > 1:
+            self._files = _FilesByOffset(manifest)
         if self._sending:
             directories = manifest.entries.directory_count
             roots = ", ".join(printable(root) for root in manifest.roots[:3])
             more = f" and {len(manifest.roots) - 3} more" if len(manifest.roots) > 3 else ""
             amount = files_text(manifest.file_count, directories, manifest.total_bytes)
-            self.line(f"Sending {roots}{more} ({amount})")
-        elif manifest.file_count > 1:
-            self._files = _FilesByOffset(manifest)
+            report_line(f"Sending {roots}{more} ({amount})")
+
+    def _connected(self, peer: int, path: CandidatePair, rtt: float) -> None:
+        transfer = self._transfer(peer)
+        verb = "goes on" if transfer.is_connected else "connected"
+        transfer.path, transfer.is_connected, transfer.lost_since = path, True, None
+        if transfer.pace:
+            transfer.pace.moving(self._clock())
+        # The type of a remote candidate is what the peer says it is.
+        kinds = f"{printable(path.local)} to {printable(path.remote)}"
+        report_line(f"{self._name(peer)}: {verb} {path_text(path)} ({kinds}, {rtt * 1000:.1f} ms)")
+
+    def _lost(self, peer: int) -> None:
+        transfer = self._transfer(peer)
+        transfer.is_connected, transfer.lost_since = False, self._clock()
+        if transfer.pace:
+            # It is counted in again when there is another connection.
+            transfer.pace.there_before(transfer.pace.done)
+
+    def _resume(self, peer: int, files: int, size: int) -> None:
+        transfer = self._transfer(peer)
+        if transfer.pace is None:
+            self._begin(transfer, 0, size)
+        assert transfer.pace is not None
+        transfer.pace.there_before(size)
+        there = files_text(files, 0, size) if files else size_text(size)
+        who = f"Receiver {peer} has" if self._sending else "Here already"
+        report_line(f"{who} from an earlier try: {there}")
+
+    def _begin(self, transfer: _Transfer, done: int, total: int) -> None:
+        transfer.begun = self._clock()
+        transfer.pace = Pace(done, total, transfer.begun)
 
     def _advance(self, peer: int, done: int, total: int) -> None:
-        if not self._live:
-            return
-        if peer not in self._bars:
-            name = self._name(peer) if self._sending else "All files"
+        transfer = self._transfer(peer)
+        if transfer.pace is None:
             # What was there before is no speed.
-            self._bars[peer] = self._live.add_task(name, total=total, completed=done, limit="")
-        self._live.start()
-        self._live.update(self._bars[peer], completed=done, total=total)
-        if self._files:
-            name, file_done, size = self._files.at(done)
-            if self._file_bar is None:
-                self._file_bar = self._live.add_task("", total=size, limit="")
-            shown = _shortened(printable(name), min(NAME_WIDTH, self._console.width // 3))
-            self._live.update(self._file_bar, description=shown, completed=file_done, total=size)
+            self._begin(transfer, done, total)
+        else:
+            transfer.pace.advance(done, total, self._clock())
+        if self._bars_shown and self._next is None:
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                # No clock but ours: whoever has given it draws.
+                return
+            self._draw_again()
 
     def _condition(self, condition: e.Condition) -> None:
-        self._conditions[condition.peer] = condition
-        self._limits.setdefault(condition.peer, Counter())[condition.limit] += 1
-        if self._live and condition.peer in self._bars:
-            limit = f"limited by the {condition.limit}" if condition.limit else ""
-            self._live.update(self._bars[condition.peer], limit=limit)
+        transfer = self._transfer(condition.peer)
+        before, transfer.condition = transfer.condition, condition
+        transfer.limits[condition.limit] += 1
+        # At a sender, a block counts when all of it is verified: on a slow link that is seldom.
+        if transfer.pace and before and condition.delivered - before.delivered >= ALIVE and self._sending:
+            transfer.pace.moving(self._clock())
 
-    def _remove_bar(self, peer: int) -> None:
-        if self._live and peer in self._bars:
-            self._live.remove_task(self._bars.pop(peer))
-            if not self._bars:
-                self.pause()
-
-    def _saved(self, path: str) -> None:
-        if self._live and self._bars and sys.stdout.isatty():
-            # The same screen: it must go above the bars.
-            self.line(path)
+    def _row(self, peer: int, now: float) -> Row | None:
+        transfer = self._transfers[peer]
+        if (pace := transfer.pace) is None:
+            return None
+        speed, stalled, left = pace.speed(now), pace.stalled(now), pace.remaining(now)
+        if transfer.lost_since is not None:
+            words, stalled = f"no connection for {now - transfer.lost_since:.0f} s", 0.0
+        elif stalled is not None:
+            words = f"stalled for {duration_text(stalled)}"
         else:
+            words = f"{size_text(round(speed))}/s" if speed is not None else ""
+        return Row(
+            self._name(peer) if self._sending else "All files" if self._files else "Received",
+            pace.done,
+            pace.total,
+            words,
+            stalled is not None,
+            f"{clock_text(left)} left" if left is not None and stalled is None else "",
+            route_text(transfer.path) if transfer.path else "",
+            f"limited by the {transfer.condition.limit}"
+            if transfer.condition and transfer.condition.limit and stalled is None
+            else "",
+        )
+
+    def _current(self) -> Current | None:
+        """The file under way, where there is one transfer of several files."""
+        under_way = [transfer for transfer in self._transfers.values() if transfer.pace]
+        if self._files is None or len(under_way) != 1:
+            return None
+        (transfer,) = under_way
+        assert transfer.pace is not None
+        name, done, size = self._files.at(transfer.pace.done)
+        part = f" ({percentage(done, size)})" if size >= LARGE else ""
+        return Current(transfer.files, self._files.count, f"{printable(name)}{part}" if name else "")
+
+    def _tell_saved(self, path: str) -> None:
+        if not sys.stdout.isatty():
+            write_data(path)
+        elif self._files is None or self._files.count <= NAMED:
+            # More of them would only hide the rest; the last line says where they are.
             write_data(path)
 
+    def _leave_out(self, peer: int, line: str) -> None:
+        transfer = self._transfer(peer)
+        transfer.left_out += 1
+        if len(transfer.left_out_lines) < NAMED:
+            transfer.left_out_lines.append(line)
+
     def _done(self, peer: int, files: int, size: int, seconds: float, resumed: int) -> None:
-        moved = size - resumed
-        speed = f", {size_text(round(moved / seconds))}/s" if seconds > 0.001 and moved > 0 else ""
-        # Its bar may not have been drawn since the beginning.
-        self._remove_bar(peer)
-        amount = f"{files_text(files, 0, size)} in {seconds:.1f} s{speed}"
-        if condition := self._conditions.pop(peer, None):
-            ((limit, _),) = self._limits.pop(peer).most_common(1)
-            amount += condition_text(replace(condition, limit=limit))
-        if self._sending:
-            self.line(f"Receiver {peer} has everything: {amount}")
-        else:
-            self.line(f"Received {amount}")
+        self._summarise(peer, files, size, seconds, size - resumed)
+        self._transfers.pop(peer, None)
+
+    def _tell_left_out(self, peer: int) -> None:
+        """Tell what a transfer has come to that has not delivered all files."""
+        transfer = self._transfer(peer)
+        if transfer.left_out:
+            done = transfer.pace.done if transfer.pace else 0
+            seconds = self._clock() - transfer.begun if transfer.pace else 0.0
+            self._summarise(peer, transfer.files, done, seconds, done)
+            transfer.left_out = 0
+
+    def _summarise(self, peer: int, files: int, size: int, seconds: float, moved: int) -> None:
+        """Tell what a transfer has come to, and what was left out.
+
+        Args:
+            files: that are complete.
+            size: bytes in these.
+            seconds: that it took.
+            moved: bytes of these that were moved now.
+        """
+        transfer = self._transfer(peer)
+        # Of what is shown, the row of this one is no part any more.
+        transfer.pace = None
+        amount = files_text(files, 0, size)
+        if transfer.left_out:
+            amount = f"{files:,} of {files + transfer.left_out:,} files, {size_text(size)}"
+        if self._directory is not None:
+            amount += f" into {printable(_absolute(self._directory))}"
+        amount += f" in {duration_text(seconds, exact=True)}"
+        if seconds > 0.001 and moved > 0:
+            amount += f", {size_text(round(moved / seconds))}/s"
+        if transfer.path:
+            amount += f", {_way(transfer.path)}"
+        if transfer.condition:
+            ((limit, _),) = transfer.limits.most_common(1)
+            amount += condition_text(replace(transfer.condition, limit=limit))
+        verb = f"Receiver {peer} has {'' if transfer.left_out else 'everything: '}"
+        report_line(f"{verb if self._sending else 'Received '}{amount}")
+        if transfer.left_out:
+            report_line("Left out:")
+            for line in transfer.left_out_lines:
+                report_line(f"  {line}")
+            if more := transfer.left_out - len(transfer.left_out_lines):
+                report_line(f"  and {more:,} more")
 
 
 def _where(room: e.RoomOpened) -> str:
@@ -262,6 +403,7 @@ class _FilesByOffset:
     """Finds the file that stands at an offset of the whole transfer: files come in the manifest's order."""
 
     def __init__(self, manifest: Manifest) -> None:
+        self.count = manifest.file_count
         self._entries = [entry for entry in manifest.entries if entry.size]
         self._ends = list(accumulate(entry.size for entry in self._entries))
 
@@ -274,6 +416,49 @@ class _FilesByOffset:
         return entry.path, offset - (self._ends[index] - entry.size), entry.size
 
 
-def _shortened(name: str, width: int) -> str:
-    """Keep the end of a long name: that is where files differ."""
-    return name if len(name) <= width else "…" + name[-width + 1 :]
+def route_text(path: CandidatePair) -> str:
+    """Say in a word or two which way the bytes take."""
+    if path.tunnelled:
+        return "through the server"
+    return "relayed" if "relay" in (path.local, path.remote) else "direct"
+
+
+def _absolute(directory: Path) -> str:
+    """Return where a directory is, as the question says it."""
+    try:
+        return str(directory.resolve())
+    except OSError:
+        # The current directory is gone.
+        return str(directory)
+
+
+def _way(path: CandidatePair) -> str:
+    return "through the signaling server" if path.tunnelled else path_text(path)
+
+
+def duration_text(seconds: float, *, exact: bool = False) -> str:
+    """Return a time that has passed, such as 7 s, 2 min 5 s or 3 h 20 min; `exact`: a short one to 0.1 s."""
+    if exact and seconds < 100:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def clock_text(seconds: float) -> str:
+    """Return a time that is left, such as 0:07, 12:34, 1:23:45 or 3 days."""
+    whole = round(seconds)
+    if whole >= 2 * 86_400:
+        return f"{whole // 86_400:,} days"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02}"
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _can_draw() -> bool:
+    """Whether standard error is a terminal that moves its cursor."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")

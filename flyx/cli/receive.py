@@ -100,7 +100,9 @@ def receive(
     from flyx.client.receive import receive as receive_files
     from flyx.storage.writer import ExistingPolicy
 
-    with make_reporter(sending=False, quiet=quiet, bars=not no_progress, as_json=as_json) as reporter:
+    with make_reporter(
+        sending=False, quiet=quiet, bars=not no_progress, as_json=as_json, directory=output
+    ) as reporter:
         invitation = _invitation(" ".join(code or ()), place_of(context, "code"))
         meeting = meeting_of(context, server, local, invitation.server)
         trust(tls_ca)

@@ -283,8 +283,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         """What keeps the transfer from being faster, by how we have spent our time."""
 
     @abstractmethod
-    def progress(self) -> tuple[int, int]:
-        """File bytes verified at the receiver, and in all."""
+    def progress(self) -> tuple[int, int, int]:
+        """File bytes verified at the receiver, in all, and those that have come and are not verified."""
 
     @abstractmethod
     def next_data(self) -> bytes | None:

@@ -148,11 +148,16 @@ class Resuming:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Verified bytes at the receiver so far, of `total`. At most a few a second."""
+    """Verified bytes at the receiver so far, of `total`. At most a few a second.
+
+    Attributes:
+        arrived: bytes besides these that have come to the receiver and are not verified; 0 at a sender.
+    """
 
     peer: int
     bytes: int
     total: int
+    arrived: int = 0
 
 
 @dataclass(frozen=True, slots=True)

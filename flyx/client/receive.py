@@ -414,8 +414,8 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
     def limit_of(self, shares: Shares) -> Limit | None:
         return receivers_limit(shares)
 
-    def progress(self) -> tuple[int, int]:
-        return self.machine.bytes_written, self.machine.expected_bytes
+    def progress(self) -> tuple[int, int, int]:
+        return self.machine.bytes_written, self.machine.expected_bytes, self.machine.bytes_held
 
     def handle_event(self, event: object) -> None:
         match event:

@@ -208,8 +208,8 @@ class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed
     def limit_of(self, shares: Shares) -> Limit | None:
         return senders_limit(shares)
 
-    def progress(self) -> tuple[int, int]:
-        return self.machine.bytes_confirmed, self.machine.expected_bytes
+    def progress(self) -> tuple[int, int, int]:
+        return self.machine.bytes_confirmed, self.machine.expected_bytes, 0
 
     def handle_event(self, event: object) -> None:
         entries = self.machine.manifest.entries

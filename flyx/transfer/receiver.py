@@ -197,7 +197,7 @@ class Receiver(Session):
         self._inbox = FileInbox(self._entries)
         # Data bytes received, those of them that the disk has not taken yet, and what was granted.
         self._data_received = 0
-        self._held = 0
+        self.bytes_held = 0
         self._granted = 0
         self.bytes_written = 0
         self._transfer_digest = TransferDigest()
@@ -458,7 +458,7 @@ class Receiver(Session):
         self._emit(FileReceived(file, found.path, found.digest.hex()))
 
     def _grant_credit(self) -> None:
-        granted = self._data_received - self._held + WINDOW
+        granted = self._data_received - self.bytes_held + WINDOW
         if granted >= self._granted + CREDIT_STEP:
             self._granted = granted
             self._outgoing.append(Credit(bytes=granted, written=self.bytes_written))
@@ -474,7 +474,7 @@ class Receiver(Session):
                 if dropped := inbox.data(frame):
                     self.bytes_written -= dropped
                     self._operations.append(RestartFile(frame.file))
-                self._held += len(frame.payload)
+                self.bytes_held += len(frame.payload)
             case FrameKind.BLOCK_END:
                 self._operations.append(inbox.block_end(frame))
             case FrameKind.HOLE:
@@ -487,7 +487,7 @@ class Receiver(Session):
                 self._finishing.append((frame.file, inbox.file_end(frame)))
                 self._operations.append(FinishFile(frame.file))
             case FrameKind.FILE_FAILED:
-                self._held -= inbox.abandon(frame)
+                self.bytes_held -= inbox.abandon(frame)
                 code = bytes(frame.payload).decode("ascii", "replace")
                 self._emit(EntryLeftOut(frame.file, code if code in REASONS else UNREADABLE))
                 self._operations.append(DiscardFile(frame.file))
@@ -505,7 +505,7 @@ class Receiver(Session):
             case FileRestarted():
                 pass
             case BlockWritten(length=length, hole=hole):
-                self._held -= 0 if hole else length
+                self.bytes_held -= 0 if hole else length
                 self.bytes_written += length
                 self._grant_credit()
             case FileSaved(file=file, path=path):

@@ -15,8 +15,10 @@ import pytest
 
 from flyx.cli import streams
 
-# What is written for bars: the cursor hidden and shown, lines cleared, the cursor up, colours.
-OF_BARS = re.compile(r"\x1b\[\?25[hl]|\x1b\[[02]?[JK]|\x1b\[[0-9]*A|\x1b\[[0-9;]*m|\r")
+# What is written for bars: lines cleared, the cursor up, colours.
+OF_BARS = re.compile(r"\x1b\[[JK]|\x1b\[[0-9]*A|\x1b\[[0-9;]*m|\r")
+
+_PATIENCE = 30.0
 
 
 class Screen:
@@ -28,10 +30,29 @@ class Screen:
         """
         self.raw = b""
         self._inside = inside
+        # Of what is read.
+        self._news = threading.Condition()
+        self._marks = 0
 
     def resize(self, columns: int, rows: int) -> None:
         """Make the terminal as wide and high as that."""
         termios.tcsetwinsize(self._inside, (rows, columns))
+
+    def take(self, chunk: bytes) -> None:
+        """This has been read."""
+        with self._news:
+            self.raw += chunk
+            self._news.notify_all()
+
+    def settle(self) -> None:
+        """Wait until all that was written so far has been read."""
+        streams.flush()
+        with self._news:
+            self._marks += 1
+            mark = b"\x1b]%d\x07" % self._marks
+            os.write(self._inside, mark)
+            assert self._news.wait_for(lambda: self.raw.endswith(mark), _PATIENCE), self.raw[-1000:]
+            self.raw = self.raw.removesuffix(mark)
 
     @property
     def text(self) -> str:
@@ -49,7 +70,7 @@ def on_terminal() -> Iterator[Screen]:
     def read() -> None:
         try:
             while chunk := os.read(outside, 1 << 16):
-                screen.raw += chunk
+                screen.take(chunk)
         except OSError:
             # The end, once nobody has the other side.
             pass

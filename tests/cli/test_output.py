@@ -224,6 +224,7 @@ def test_bars_show_the_whole_and_the_file() -> None:
     ):
         reporter(events.ManifestKnown(MANIFEST))
         reporter(events.Progress(1, 12, 15))
+        reporter.draw()
     shown = screen.text
     assert "All files" in shown
     assert "d/two" in shown

@@ -1,88 +1,272 @@
-"""Bars, on a terminal that is none: FORCE_COLOR has rich take standard error for one."""
+"""What a person sees of a transfer, on a real terminal and by a clock that is given."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from flyx.cli.progress import HumanReporter
+from flyx.cli.progress import NAMED, HumanReporter, clock_text, duration_text, route_text
 from flyx.client import events
-from flyx.errors import ConnectionLost
+from flyx.client.limits import Limit
+from flyx.errors import ConnectionLost, FilesFailed
+from flyx.rtc.peer import CandidatePair
 from flyx.transfer.manifest import Entry, EntryKind, Manifest
+from tests.cli.screen import Screen, on_terminal
 
-BAR = "\u2501"
-NAME = "a-file-with-a-name-that-is-long-enough-to-be-cut.bin"
+MB = 1_000_000
 LOST = ConnectionLost(reason="nothing was heard from the sender for 20 s")
+INTO = Path("in").resolve()
+DIRECT = CandidatePair("host", "host", is_local=True)
 
 
-@pytest.fixture(params=[100, 40])
-def columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", str(request.param))
-    return int(request.param)
+class Clock:
+    """Monotonic seconds, as told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Watched:
+    """A reporter on a terminal, and what is drawn on it."""
+
+    def __init__(self, terminal: Screen, clock: Clock, reporter: HumanReporter) -> None:
+        self.terminal = terminal
+        self.clock = clock
+        self.report = reporter
+
+    def after(self, seconds: float, *told: events.Event) -> list[str]:
+        """Tell these, and draw five times a second; return the lines of the last drawing."""
+        for event in told:
+            self.report(event)
+        for _ in range(round(seconds * 5)):
+            self.clock.now += 0.2
+            self.report.draw()
+        return self.drawn()
+
+    def drawn(self) -> list[str]:
+        """Draw; return the lines."""
+        self.terminal.settle()
+        before = len(self.terminal.text)
+        self.report.draw()
+        self.terminal.settle()
+        return self.terminal.text[before:].splitlines()
+
+
+def files(*names: str, size: int = 10 * MB) -> Manifest:
+    return Manifest([Entry(name, EntryKind.FILE, size, 0o644, 0) for name in names])
 
 
 @contextmanager
-def receiving() -> Iterator[tuple[HumanReporter, io.StringIO]]:
-    """A reporter in the middle of a transfer of two files, and what it writes."""
-    written = io.StringIO()
-    with redirect_stderr(written), HumanReporter(sending=False, bars=True) as reporter:
-        entries = [Entry(name, EntryKind.FILE, 10**12, 0o644, 0) for name in (NAME, "other")]
-        reporter(events.ManifestKnown(Manifest(entries)))
-        reporter(events.Progress(1, 123 * 10**9, 2 * 10**12))
-        reporter(events.Progress(1, 456 * 10**9, 2 * 10**12))
-        yield reporter, written
+def watched(*, sending: bool = False, bars: bool = True) -> Iterator[Watched]:
+    clock = Clock()
+    with (
+        on_terminal() as terminal,
+        HumanReporter(
+            sending=sending, bars=bars, directory=None if sending else Path("in"), clock=clock
+        ) as r,
+    ):
+        yield Watched(terminal, clock, r)
 
 
-def test_what_does_not_fit_a_narrow_terminal_is_left_out(columns: int) -> None:
-    with receiving() as (_, written):
-        pass
-    shown = written.getvalue()
-    assert (BAR in shown) == (columns == 100)
-    # The last frame has a line for each bar, neither of them broken.
-    frame = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.split("\x1b[1A\x1b[2K")[1]).splitlines()
-    assert [0 < len(line.rstrip()) <= columns for line in frame] == [True, True, False]
-    assert frame[0].startswith("All files")
-    assert "be-cut.bin" in frame[1]
-    assert ["23%" in frame[0], "46%" in frame[1]] == [True, True]
+def progress(done: int, total: int = 100 * MB, peer: int = 1, arrived: int = 0) -> events.Progress:
+    return events.Progress(peer, done, total, arrived)
 
 
-def test_a_lost_connection_has_no_bar(columns: int) -> None:
-    with receiving() as (reporter, written):
-        before = len(written.getvalue())
-        reporter(events.PeerLost(1, LOST))
-        shown = written.getvalue()[before:]
-        assert shown.endswith("for 20 s. Trying to connect again.\n")
-        assert "All files" not in shown
-        reporter(events.Progress(1, 500 * 10**9, 2 * 10**12))
-    assert "25%" in written.getvalue()
+def test_speed_and_time_left_are_told_and_then_that_it_has_stalled_for_how_long() -> None:
+    with watched() as screen:
+        screen.after(1, events.PeerConnected(1, DIRECT, 0.001), progress(0))
+        for second in range(1, 5):
+            (row,) = screen.after(1, progress(second * MB))
+        assert "Received" in row
+        assert "4%" in row
+        assert "0.8 MB/s" in row or "800 kB/s" in row
+        assert "2:00 left" in row
+        assert row.endswith("direct")
+        (row,) = screen.after(7)
+        assert "stalled for 8 s" in row
+        assert "B/s" not in row
+        assert "left" not in row
+        # What has come and is not verified moves, too.
+        (row,) = screen.after(1, progress(4 * MB, arrived=500_000))
+        assert "stalled" not in row
 
 
-def listed(*, bars: bool) -> str:
-    """What is written while a sender lists, and of the next event."""
-    written = io.StringIO()
-    with redirect_stderr(written), HumanReporter(sending=True, bars=bars) as reporter:
-        reporter(events.Listing(1_000))
-        reporter(events.Listing(123_456))
-        reporter(events.Notice("tree/fifo is left out"))
-        return written.getvalue()
+def test_a_lost_connection_is_told_for_how_long_in_the_place_of_a_speed() -> None:
+    with watched() as screen:
+        screen.after(2, progress(0))
+        screen.after(2, progress(20 * MB))
+        screen.report(events.PeerLost(1, LOST))
+        (row,) = screen.after(9)
+        assert "no connection for 9 s" in row
+        assert "B/s" not in row
+        screen.report(events.PeerConnected(1, DIRECT, 0.001))
+        # The other end counts from the beginning, with what is there.
+        screen.after(0.4, progress(0))
+        (row,) = screen.after(0.6, progress(20 * MB))
+        assert "no connection" not in row
+        assert "B/s" not in row
+    assert "20 s. Trying to connect again.\n" in screen.terminal.text
 
 
-@pytest.mark.usefixtures("columns")
+def test_time_for_which_the_program_was_stopped_is_no_stall() -> None:
+    with watched() as screen:
+        screen.after(1, progress(0))
+        for second in range(1, 5):
+            screen.after(1, progress(second * MB))
+        screen.clock.now += 3600
+        (row,) = screen.drawn()
+        assert "stalled" not in row
+        assert "kB/s" in row
+
+
+def test_a_sender_sees_each_receiver_by_its_number_and_no_more_than_fit() -> None:
+    with watched(sending=True) as screen:
+        for peer in range(1, 101):
+            path = CandidatePair("relay", "host") if peer == 2 else DIRECT
+            screen.report(events.PeerConnected(peer, path, 0.001))
+            screen.report(progress(peer * MB // 10, peer=peer))
+        rows = screen.after(1)
+        assert len(rows) == 12
+        assert rows[0].startswith("Receiver 1 ")
+        assert rows[0].endswith("direct")
+        assert rows[1].endswith("relayed")
+        assert rows[11].startswith("89 more")
+
+
+def test_a_receiver_sees_how_many_files_are_complete_and_which_one_comes() -> None:
+    with watched() as screen:
+        screen.report(events.ManifestKnown(files("a/one.bin", "a/two.bin")))
+        screen.report(progress(0, 20 * MB))
+        screen.report(events.FileFinished(1, "a/one.bin", "in/a/one.bin", "00" * 32))
+        rows = screen.after(1, progress(15 * MB, 20 * MB))
+        assert rows[0].startswith("All files")
+        assert rows[1] == "1 of 2 files  a/two.bin (50%)"
+
+
+def test_a_terminal_that_is_made_narrower_shows_less_and_breaks_no_line() -> None:
+    with watched() as screen:
+        screen.report(events.ManifestKnown(files("one", "two")))
+        screen.report(events.PeerConnected(1, DIRECT, 0.001))
+        screen.after(1, progress(0, 20 * MB))
+        for columns in (80, 40, 20, 8, 80):
+            screen.terminal.resize(columns, 24)
+            rows = screen.after(1, progress(columns * 10_000, 20 * MB))
+            assert all(0 < len(row) < columns for row in rows), rows
+
+
+@pytest.mark.parametrize("bars", [True, False])
+def test_few_saved_files_are_named_on_a_terminal_and_of_many_none(bars: bool) -> None:
+    for count in (NAMED, NAMED + 1):
+        names = [f"file-{n}" for n in range(count)]
+        with watched(bars=bars) as screen:
+            screen.report(events.ManifestKnown(files(*names)))
+            for name in names:
+                screen.report(events.FileFinished(1, name, f"in/{name}", "00" * 32))
+            screen.report(events.TransferDone(1, count, count * MB, 2.0, "00" * 32))
+        shown = screen.terminal.text
+        assert shown.count("in/file-") == (count if count == NAMED else 0)
+        assert f"Received {count} files, {count}.0 MB into {INTO} in 2.0 s, " in shown
+
+
+def test_a_pipe_gets_each_path(capfd: pytest.CaptureFixture[str]) -> None:
+    names = [f"file-{n}" for n in range(3 * NAMED)]
+    with HumanReporter(sending=False, bars=True, directory=Path("in")) as report:
+        report(events.ManifestKnown(files(*names)))
+        for name in names:
+            report(events.FileFinished(1, name, f"in/{name}", "00" * 32))
+    assert capfd.readouterr().out.splitlines() == [f"in/{name}" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("sending", "expected"),
+    [
+        (False, f"Received 1 file, 30.0 MB into {INTO} in 2.0 s, 10.0 MB/s, through a relay"),
+        (True, "Receiver 1 has everything: 1 file, 30.0 MB in 2.0 s, 10.0 MB/s, through a relay"),
+    ],
+)
+def test_the_last_line_sums_it_up(sending: bool, expected: str, capfd: pytest.CaptureFixture[str]) -> None:
+    directory = None if sending else Path("in/.")
+    with HumanReporter(sending=sending, bars=True, directory=directory) as report:
+        report(events.PeerConnected(1, CandidatePair("relay", "srflx"), 0.020))
+        report(events.Condition(1, Limit.NETWORK, 0.02, 900, 100))
+        report(events.TransferDone(1, 1, 30 * MB, 2.0, "00" * 32, resumed=10 * MB))
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        f"{expected} (limited by the network, 20.0 ms there and back, 10.00% sent again)"
+    )
+
+
+@pytest.mark.parametrize("sending", [False, True])
+def test_what_was_left_out_is_named_at_the_end_ten_and_the_number_of_the_others(
+    sending: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    with HumanReporter(
+        sending=sending, bars=True, directory=None if sending else Path("in"), clock=clock
+    ) as report:
+        report(progress(0, 5 * MB))
+        for n in range(1244):
+            report(events.FileLost(1, f"gone\x1b-{n}", "it vanished while it was sent"))
+        assert not capfd.readouterr().err
+        for name in ("one", "two"):
+            report(events.FileFinished(1, name, None if sending else f"in/{name}", None))
+        clock.now += 2.0
+        report(progress(5 * MB, 5 * MB))
+        if sending:
+            report(events.PeerEnded(1, FilesFailed(failed=1244, total=1246, path="x", reason="y")))
+    lines = capfd.readouterr().err.splitlines()
+    who = "Receiver 1 has" if sending else "Received"
+    where = "" if sending else f" into {INTO}"
+    assert lines[0] == f"{who} 2 of 1,246 files, 5.00 MB{where} in 2.0 s, 2.50 MB/s"
+    assert lines[1] == "Left out:"
+    assert lines[2] == r"  gone\x1b-0: it vanished while it was sent"
+    assert len(lines) == 2 + NAMED + 1
+    assert lines[-1] == "  and 1,234 more"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "passed", "left"),
+    [
+        (0.26, "0 s", "0:00"),
+        (7.2, "7 s", "0:07"),
+        (125, "2 min 5 s", "2:05"),
+        (12_000, "3 h 20 min", "3:20:00"),
+        (10**6, "277 h 46 min", "11 days"),
+    ],
+)
+def test_times_are_written_for_people(seconds: float, passed: str, left: str) -> None:
+    assert duration_text(seconds) == passed
+    assert clock_text(seconds) == left
+
+
 def test_a_list_that_takes_its_time_is_one_line_that_changes_and_goes() -> None:
-    shown, _, after = listed(bars=True).partition("123,456 files and directories found")
-    assert shown
-    # The line is cleared before anything else is written.
-    cleared, _, line = after.rpartition("\x1b[2K")
-    assert cleared
-    assert line.endswith("tree/fifo is left out\n")
+    with watched(sending=True) as screen:
+        for entries in (1_000, 123_456):
+            screen.report(events.Listing(entries))
+            screen.terminal.settle()
+        assert screen.terminal.text.endswith("123,456 files and directories found")
+        before = len(screen.terminal.raw)
+        screen.report(events.Notice("tree/fifo is left out"))
+        screen.terminal.settle()
+        # It is cleared before anything else is written.
+        after = screen.terminal.raw[before:]
+        assert b"\x1b[J" in after.partition(b"tree")[0]
+        assert after.endswith(b"tree/fifo is left out\r\n")
 
 
-@pytest.mark.usefixtures("columns")
 def test_nothing_is_written_of_a_list_where_lines_are_to_stay() -> None:
-    assert listed(bars=False) == "tree/fifo is left out\n"
+    with watched(sending=True, bars=False) as screen:
+        screen.report(events.Listing(1_000))
+        screen.terminal.settle()
+        assert screen.terminal.text == ""
+
+
+def test_the_way_is_told_in_a_word() -> None:
+    assert route_text(DIRECT) == "direct"
+    assert route_text(CandidatePair("srflx", "relay")) == "relayed"
+    assert route_text(CandidatePair("host", "host", True)) == "through the server"
