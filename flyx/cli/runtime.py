@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from flyx.cli.signals import signals_taken_by
+from flyx.cli.screen import screen
+from flyx.cli.signals import ENDING_ON_TERMINAL, signals_taken_by, stops_prepared_by
 
 # For many receivers at once, each with sockets and a file, where macOS begins with 256 and Linux with 1,024.
 _FILES = 65_536
@@ -17,8 +18,8 @@ Result = TypeVar("Result")
 def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Run work to its end, and return what it returns.
 
-    The first SIGINT or SIGTERM cancels it, so that it can tell its peers; a second one ends the process,
-    whatever the event loop does.
+    The first SIGINT, SIGTERM or SIGHUP (the terminal has been closed) cancels it, so that it can tell its
+    peers; a second one ends the process, whatever the event loop does.
 
     Raises:
         KeyboardInterrupt: a signal ended it.
@@ -45,7 +46,10 @@ async def _cancelled_by_signals(work: Coroutine[Any, Any, Result]) -> Result:
         loop.call_soon_threadsafe(task.cancel)
         return True
 
-    with signals_taken_by(take):
+    with (
+        signals_taken_by(take, ENDING_ON_TERMINAL),
+        stops_prepared_by(loop.call_soon_threadsafe, screen.leave, screen.come_back),
+    ):
         try:
             return await task
         except asyncio.CancelledError:

@@ -28,7 +28,8 @@ class Screen:
     """Standard error, whichever that is at the time."""
 
     def __init__(self) -> None:
-        # The lines that change, as they stand on the screen; the cursor is at the end of the last one.
+        # The lines that change, as they stand on the screen. The cursor is at the beginning of the last one,
+        # so that what the terminal shows of keys (^C, ^Z) breaks none of them.
         self._shown: Sequence[Line] = ()
         # What stands before the place where a person types, and whether that line is not at its end.
         self._question = ""
@@ -95,14 +96,14 @@ class Screen:
             return ""
         # A terminal that has become narrower has broken lines; one that has become wider has joined them.
         columns = screen_size().columns
-        rows = sum(max(1, -(-width // columns)) for _, width in self._shown)
-        return "\r" + (f"\x1b[{rows - 1}A" if rows > 1 else "")
+        above = sum(max(1, -(-width // columns)) for _, width in self._shown[:-1])
+        return "\r" + (f"\x1b[{above}A" if above else "")
 
     def _end(self) -> str:
         """What draws the lines that change, from their beginning on."""
         if not self._shown:
             return ""
-        return "\n".join(f"{text}{_END_LINE}" for text, _ in self._shown) + _END_SCREEN
+        return "\n".join(f"{text}{_END_LINE}" for text, _ in self._shown) + _END_SCREEN + "\r"
 
 
 screen = Screen()

@@ -21,9 +21,9 @@ def test_lines_that_stay_go_above_those_that_change() -> None:
         screen.hide()
     assert terminal.raw.decode().split("\x1b[J") == [
         "one\x1b[K\r\ntwo\x1b[K",
-        "\r\x1b[1Astays\x1b[K\r\none\x1b[K\r\ntwo\x1b[K",
-        "\r\x1b[1Athree\x1b[K",
-        "\r",
+        "\r\r\x1b[1Astays\x1b[K\r\none\x1b[K\r\ntwo\x1b[K",
+        "\r\r\x1b[1Athree\x1b[K",
+        "\r\r",
         "",
     ]
 
@@ -43,7 +43,7 @@ def test_an_error_takes_the_lines_that_change_off_the_screen() -> None:
         screen.show([("a bar", 5)])
         flush()
         screen.line("error: lost", last=True)
-    assert terminal.raw.decode() == "a bar\x1b[K\x1b[J\r\x1b[J\rerror: lost\r\n"
+    assert terminal.raw.decode() == "a bar\x1b[K\x1b[J\r\r\x1b[J\rerror: lost\r\n"
 
 
 def test_a_question_is_asked_again_below_what_is_told_meanwhile() -> None:
@@ -58,7 +58,7 @@ def test_a_question_is_asked_again_below_what_is_told_meanwhile() -> None:
     assert terminal.raw.decode() == ("Save? [y/N] \r\nThe server is out of reach\r\nSave? [y/N] Received\r\n")
 
 
-@pytest.mark.parametrize(("columns", "rows"), [(100, 2), (50, 4), (30, 8), (200, 2)])
+@pytest.mark.parametrize(("columns", "rows"), [(100, 1), (50, 2), (30, 4), (200, 1)])
 def test_lines_that_a_narrower_terminal_has_broken_are_taken_off_as_a_whole(columns: int, rows: int) -> None:
     with on_terminal() as terminal:
         screen = Screen()
@@ -67,4 +67,4 @@ def test_lines_that_a_narrower_terminal_has_broken_are_taken_off_as_a_whole(colu
         before = len(terminal.raw)
         terminal.resize(columns, 24)
         screen.hide()
-    assert terminal.raw[-20:].decode().endswith(f"\r\x1b[{rows - 1}A\x1b[J"), before
+    assert terminal.raw[-20:].decode().endswith(f"\r\x1b[{rows}A\x1b[J"), before
