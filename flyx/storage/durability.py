@@ -33,10 +33,11 @@ import errno
 import os
 import platform
 import re
+import resource
 from collections.abc import Callable, Iterable
 
 GROUP = 64
-"""Files to save together."""
+"""Files to save together, if as many may be open."""
 
 # Of filesystems that know no sync, or none of directories: what they store, they store when they like.
 _NO_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -55,6 +56,8 @@ class Durability:
 
     def __init__(self) -> None:
         self.failed = False
+        # Set when first asked.
+        self._served: bool | None = None
 
     def sync(self, handles: Iterable[int], count: int = 1) -> None:
         """Make files or directories durable, all on one filesystem.
@@ -71,10 +74,17 @@ class Durability:
         together = count >= _FEW and _syncfs is not None
         handle = None
         for handle in handles:
+            together = together and not self._is_served(handle)
             if not together:
                 self._once(os.fsync, handle)
         if together and _syncfs is not None and handle is not None:
             self._once(_syncfs, handle)
+
+    def _is_served(self, handle: int) -> bool:
+        """Whether a program serves the filesystem (FUSE): Linux does not tell it of a syncfs."""
+        if self._served is None:
+            self._served = _filesystem_type(handle) == _FUSE
+        return self._served
 
     def _once(self, call: Callable[[int], None], handle: int) -> None:
         try:
@@ -89,6 +99,30 @@ class Durability:
         """Raise OSError if a sync has failed: nothing may be vouched for any more."""
         if self.failed:
             raise OSError(errno.EIO, "the disk has failed to store what was written before")
+
+
+def group_size() -> int:
+    """Return how many files to save together: GROUP, or fewer where this process may open few."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return GROUP
+    # Half of what is left is for all else that a transfer opens meanwhile.
+    return max(1, min(GROUP, (limit - len(os.listdir("/dev/fd"))) // 2))
+
+
+# FUSE_SUPER_MAGIC of Linux.
+_FUSE = 0x65735546
+
+
+def _filesystem_type(handle: int) -> int | None:
+    """Return what Linux calls the type of a filesystem (statfs(2)); None elsewhere, or if it does not say."""
+    if platform.system() != "Linux":
+        return None
+    # Longer than a struct statfs of any architecture, which begins with the type.
+    status = ctypes.create_string_buffer(512)
+    if ctypes.CDLL(None, use_errno=True).fstatfs(handle, status) != 0:
+        return None
+    return ctypes.c_long.from_buffer(status).value
 
 
 def _find_syncfs() -> Callable[[int], None] | None:

@@ -24,7 +24,7 @@ from typing import assert_never
 
 from flyx.errors import CorruptData, DestinationExists, FlyxError, LocalProtocolError
 from flyx.storage.attributes import set_attributes
-from flyx.storage.durability import GROUP, Durability
+from flyx.storage.durability import Durability, group_size
 from flyx.storage.failures import write_error
 from flyx.storage.journal import Identity, Saved
 from flyx.storage.link_maker import LinkMaker
@@ -72,6 +72,10 @@ _REFUSALS = {
     errno.EPERM: left_out.NOT_WRITTEN,
 }
 
+# For the journal, and the directories on the way to a name.
+_SPARE = 4
+_TOO_MANY_OPEN = {errno.EMFILE, errno.ENFILE}
+
 
 @dataclass(frozen=True, slots=True)
 class _Finishing:
@@ -115,8 +119,12 @@ class Destination:
         # Files that have another name than planned, and those that will have none.
         self._elsewhere: dict[int, Parts] = {}
         self._missing: set[int] = set()
-        # Files of the current batch that are complete, in order, at most GROUP.
+        # How many files are saved together.
+        self._group = group_size()
+        # Files of the current batch that are complete, in order, at most so many.
         self._finishing: list[_Finishing] = []
+        # Descriptors that are kept for when there are no more: a group needs some to be saved.
+        self._spare: list[int] = []
         self._lock = threading.Lock()
         self._ended = False
         # Set by abandon(): whether there is something that a later run can go on with.
@@ -144,6 +152,7 @@ class Destination:
         with self._lock:
             if not self._ended:
                 self._ended = True
+                self._free_spare()
                 for finishing in self._finishing:
                     with suppress(OSError):
                         os.close(finishing.handle)
@@ -154,8 +163,8 @@ class Destination:
     def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Carry out operations in order, and return what came of each.
 
-        FinishFiles are saved together, at the end of the batch or every GROUP files: the more of
-        them a batch holds, the cheaper each is.
+        FinishFiles are saved together, at the end of the batch or every durability.GROUP files: the
+        more of them a batch holds, the cheaper each is.
 
         Returns:
             One outcome for each operation, or fewer, the last of which is OperationFailed. Operations after
@@ -175,10 +184,20 @@ class Destination:
         failure: FlyxError | None = None
         for operation in operations:
             together = isinstance(operation, (FinishFile, WriteBlock))
-            if (not together or len(self._finishing) == GROUP) and not self._save(outcomes):
+            if (not together or len(self._finishing) >= self._group) and not self._save(outcomes):
                 return outcomes
             try:
-                outcomes.append(self._carry_out(operation, len(outcomes)))
+                try:
+                    outcomes.append(self._carry_out(operation, len(outcomes)))
+                except OSError as error:
+                    if error.errno not in _TOO_MANY_OPEN or not self._finishing:
+                        raise
+                    # The files that wait to be saved are open; there cannot be as many.
+                    self._group = max(1, len(self._finishing) // 2)
+                    self._free_spare()
+                    if not self._save(outcomes):
+                        return outcomes
+                    outcomes.append(self._carry_out(operation, len(outcomes)))
             except OSError as error:
                 failure = self._translated(error, operation)
             except FlyxError as error:
@@ -284,7 +303,15 @@ class Destination:
         except BaseException:
             os.close(handle)
             raise
+        with suppress(OSError):
+            while len(self._spare) < _SPARE:
+                self._spare.append(os.dup(self._tree.base))
         return _Finishing(file, handle, position, self._partials.digest_of(file))
+
+    def _free_spare(self) -> None:
+        while self._spare:
+            with suppress(OSError):
+                os.close(self._spare.pop())
 
     def _save(self, outcomes: list[Outcome]) -> bool:
         """Make the files that wait durable, name them, make the names durable; return whether it worked.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,3 +105,15 @@ def test_a_handle_that_cannot_be_had_is_no_failed_sync(monkeypatch: pytest.Monke
     with pytest.raises(FileNotFoundError):
         kept.sync(handles(), 2)
     assert not kept.failed
+
+
+def test_a_group_has_room_among_the_files_that_may_be_open() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = len(os.listdir("/dev/fd"))
+    assert durability.group_size() == durability.GROUP
+    try:
+        for spare, size in ((41, 20), (11, 5), (1, 1), (1000, durability.GROUP)):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + spare, hard))
+            assert durability.group_size() == size
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

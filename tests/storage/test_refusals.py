@@ -13,7 +13,7 @@ import pytest
 from flyx.storage.writer import Destination
 from flyx.transfer.disk import EntriesPlanned, FinishTree, Held, RestartFile
 from flyx.transfer.manifest import BLOCK_SIZE
-from tests.storage.support import MTIME_US, Offer, failure, names_in, succeed
+from tests.storage.support import MTIME_US, Offer, failure, names_in, saved_paths, succeed
 
 TREE: dict[str, bytes | None] = {"d": None, "d/a": b"a", "d/b": os.urandom(BLOCK_SIZE + 1)}
 
@@ -169,3 +169,20 @@ def test_a_file_that_is_refused_when_all_is_closed_costs_no_more_than_itself(
         succeed(destination, offer.plan())
         succeed(destination, [RestartFile(2), *offer.files(), FinishTree()])
     assert names_in(tmp_path) == set(TREE)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
+def test_files_are_saved_in_smaller_groups_if_fewer_can_be_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    offer = Offer({f"f{number}": b"x" for number in range(200)})
+    already = len(os.listdir("/dev/fd"))
+    refused = refuse(monkeypatch, "open", code, lambda *args, **kwargs: open_files() > already + 20)
+    with Destination(tmp_path) as destination:
+        outcomes = succeed(destination, offer.everything())
+    assert len(saved_paths(outcomes)) == len(names_in(tmp_path)) == 200
+    assert len(refused) in {1, 2}
+
+
+def open_files() -> int:
+    return len(os.listdir("/dev/fd"))
