@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typer import BadParameter
 from typer.core import TyperCommand
 
-from flyx.cli.environment import at_home
-from flyx.cli.settings import bad_value, place_of, source_of
+from flyx.cli.settings import bad_value, place_of, settle
 from flyx.errors import InputError, ServerUnreachable
 
 if TYPE_CHECKING:
-    from typer._click import Context, Parameter
-
-# What opens a server, or closes it to others: no value must not pass for none wanted.
-_TOKENS = frozenset({"--api-token", "--admin-token", "--metrics-token", "--turn-secret"})
+    from typer._click import Context
 
 
 class FlyxCommand(TyperCommand):
@@ -38,19 +32,8 @@ class FlyxCommand(TyperCommand):
                 raise
             raise told from error
         for parameter in self.params:
-            self._check(ctx, parameter)
+            settle(ctx, parameter)
         return rest
-
-    def _check(self, ctx: Context, parameter: Parameter) -> None:
-        name = str(parameter.name)
-        variable = parameter.envvar
-        if _TOKENS.intersection(parameter.opts) and isinstance(variable, str):
-            on_command_line = source_of(ctx, name) == "COMMANDLINE"
-            if not on_command_line and os.environ.get(variable) == "":
-                hint = "unset it if none is wanted"
-                raise InputError(reason=f"the variable {variable} is empty, which is no token", hint=hint)
-        if isinstance(value := ctx.params.get(name), Path) and place_of(ctx, name) is not None:
-            ctx.params[name] = at_home(value)
 
     def invoke(self, ctx: Context) -> Any:
         """Run the command.

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flyx.cli.config import by_parameter, known_config_path, load_config, mistakes_in, options_by_command
+from flyx.cli.config import (
+    by_parameter,
+    config_path,
+    known_config_path,
+    load_config,
+    mistakes_in,
+    options_by_command,
+)
 from flyx.cli.config_template import default_text, template, toml_text
 from flyx.cli.options import Json
 from flyx.cli.output import report_error, report_line, report_question, write_data, write_event
@@ -83,8 +90,9 @@ def show(
     defaults = by_parameter(tables, commands)
     root = context.find_root()
     if not as_json:
-        there = "" if os.path.exists(known_config_path()) else " (not there)"
-        write_data(without_controls(f"Configuration file: {known_config_path()}{there}"))
+        file = config_path()
+        there = "" if file is not None and os.path.exists(file) else " (not there)"
+        write_data(without_controls(f"Configuration file: {file or 'none without a home'}{there}"))
     shown: list[tuple[str | None, Command, Mapping[str, Any]]] = [(None, root.command, {})]
     shown += [(name, commands[name], defaults.get(name, {})) for name in names]
     for name, described, values in shown:

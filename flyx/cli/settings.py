@@ -17,11 +17,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flyx.cli.config import known_config_path, without_secrets
+from flyx.cli.environment import at_home
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, Parameter
 
+
+# What opens a server, or closes it to others: no value must not pass for none wanted.
+_TOKENS = frozenset({"--api-token", "--admin-token", "--metrics-token", "--turn-secret"})
 
 # Who can have set an option, by Typer's names.
 _SOURCES = {"DEFAULT_MAP": "file", "ENVIRONMENT": "environment"}
@@ -67,8 +71,9 @@ def settings_of(root: Context, name: str, command: Command, defaults: Mapping[st
 def _setting(context: Context, parameter: Parameter) -> Setting:
     option = option_name(parameter)
     try:
-        value, _ = parameter.handle_parse_result(context, {}, [])
-        mistake = None
+        parameter.handle_parse_result(context, {}, [])
+        settle(context, parameter)
+        value, mistake = context.params[parameter.name], None
     except typer.BadParameter as error:
         value, _ = parameter.consume_value(context, {})
         mistake = bad_value(error)
@@ -78,6 +83,22 @@ def _setting(context: Context, parameter: Parameter) -> Setting:
     source = _SOURCES.get(source_of(context, str(parameter.name)), "default")
     shown = without_secrets(option, _plain(value))
     return Setting(option, parameter, shown, source, _place(source, parameter), mistake)
+
+
+def settle(context: Context, parameter: Parameter) -> None:
+    """Make of a parameter that was read what its command uses.
+
+    Raises:
+        InputError: It cannot be used.
+    """
+    name, variable = str(parameter.name), parameter.envvar
+    if _TOKENS.intersection(parameter.opts) and isinstance(variable, str):
+        on_command_line = source_of(context, name) == "COMMANDLINE"
+        if not on_command_line and os.environ.get(variable) == "":
+            hint = "unset it if none is wanted"
+            raise InputError(reason=f"the variable {variable} is empty, which is no token", hint=hint)
+    if isinstance(value := context.params.get(name), Path) and place_of(context, name) is not None:
+        context.params[name] = at_home(value)
 
 
 def option_name(parameter: Parameter) -> str:

@@ -176,6 +176,34 @@ def test_a_bad_value_is_told_with_its_place_and_does_not_stop_the_rest(
     assert '"tcp" (cannot be used)' in rows["port"]
 
 
+def test_a_home_and_an_empty_token_are_what_the_command_takes_them_for(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("FLYX_OUTPUT", "~/Downloads")
+    assert shown(capfd)["receive", "output"]["value"] == "/home/me/Downloads"
+    monkeypatch.setenv("FLYX_ADMIN_TOKEN", "")
+    run("config", "show", status=2)
+    assert "error: the variable FLYX_ADMIN_TOKEN is empty" in capfd.readouterr().err
+
+
+def test_without_a_home_there_is_no_file_and_all_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def nowhere(name: str) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("platformdirs.user_config_path", nowhere)
+    run("config", "show", "demo")
+    out, err = capfd.readouterr()
+    assert not err
+    assert out.startswith("Configuration file: none without a home")
+    assert '"100MB"' in out
+    for command in ("path", "edit"):
+        run("config", command, status=2)
+        assert "error: this user has no home, and so no configuration file" in capfd.readouterr().err
+
+
 MISTAKES = [
     ("[send]\nrecievers = 4\n", "sets recievers, which is no option of send", "write receivers"),
     ("[send]\nas_json = true\n", "sets as_json, which is no option of send", "write json"),
