@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flyx.errors import FilesFailed
+from flyx.transfer.left_out import BY_NAME, reason
+
+_ABOUT_NAMES = "the other files are complete; `flyx receive --names` can take more, or save under other names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,7 @@ class Confirmation:
         bytes: in these.
         sha256: the transfer's digest in hex; both ends have computed it.
         missing: how many entries the receiver does not have.
-        first_missing: path and reason of the first of them.
+        first_missing: path of the first of them, and why (a code of left_out.py).
     """
 
     files: int
@@ -30,6 +33,7 @@ class Confirmation:
         """What to tell of the missing entries; None if there are none."""
         if not self.missing:
             return None
-        path, reason = self.first_missing
+        path, code = self.first_missing
         total = self.files + self.missing
-        return FilesFailed(failed=self.missing, total=total, path=path, reason=reason)
+        hint = _ABOUT_NAMES if code in BY_NAME else None
+        return FilesFailed(hint=hint, failed=self.missing, total=total, path=path, reason=reason(code))

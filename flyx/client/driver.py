@@ -113,7 +113,7 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self._next_condition = 0.0
         # The path that was told last.
         self._path: CandidatePair | None = None
-        # How many entries the receiver does not have; path and reason of the first of them.
+        # How many entries the receiver does not have; path and code of the first of them.
         self._missing = 0
         self._first_missing = "", ""
 
@@ -236,7 +236,7 @@ class Driver(ABC, Generic[Machine, Work, Result]):
     def count_missing(self, count: int, path: str, code: str) -> None:
         """The receiver will not have so many entries, this one and others."""
         if not self._missing:
-            self._first_missing = path, reason(code)
+            self._first_missing = path, code
         self._missing += count
 
     def _is_news(self, index: int, fate: int) -> bool:

@@ -64,6 +64,9 @@ def reason(code: str) -> str:
 BY_NATURE = frozenset({SPECIAL, STATE, LINK_SKIPPED, LINK_OUTSIDE})
 """Reasons that are no failure: what is left out for one of them is not meant to be sent at all."""
 
+BY_NAME = frozenset({CONTROLS, NOT_HERE, SAME_NAME})
+"""Reasons that another name takes away."""
+
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:

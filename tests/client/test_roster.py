@@ -85,9 +85,9 @@ def test_a_receiver_that_failed_may_come_again_as_another() -> None:
 
 def test_a_confirmation_with_missing_entries_tells_the_first_of_them() -> None:
     assert CONFIRMED.error is None
-    error = Confirmation(1, 7, DIGEST, 2, ("a", "it vanished")).error
+    error = Confirmation(1, 7, DIGEST, 2, ("a", "file_vanished")).error
     assert isinstance(error, FilesFailed)
-    assert error.fields == {"failed": 2, "total": 3, "path": "a", "reason": "it vanished"}
+    assert error.fields == {"failed": 2, "total": 3, "path": "a", "reason": "it vanished while it was sent"}
 
 
 class RosterMachine(RuleBasedStateMachine):
