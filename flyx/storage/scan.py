@@ -48,6 +48,7 @@ from flyx.transfer.manifest import (
     EntryKind,
     Manifest,
     path_bytes,
+    path_of_bytes,
 )
 from flyx.transfer.names import (
     MAX_DEPTH,
@@ -199,7 +200,8 @@ class _LeftOutList:
         self._counts[by_nature] += 1
         named = self._others if by_nature else self._failures
         if len(named) < MAX_TOLD:
-            named.append((path, code))
+            # Of one that is too long, as much as a path can be.
+            named.append((path_of_bytes(path_bytes(path)[:MAX_PATH_BYTES]), code))
 
     def value(self) -> LeftOut:
         named = (*self._failures, *self._others)[:MAX_TOLD]
@@ -283,7 +285,7 @@ class _Scanner:
         name = os.path.basename(os.path.normpath(path))
         if name in {"", ".", ".."}:
             raise InputError(reason=reason)
-        # The name may be any, of any length.
+        # What was named may be of any length.
         name = name[:MAX_PART_BYTES]
         self._faults[name] = reason
         self._left_out.add(name, code)

@@ -286,6 +286,8 @@ def test_names_too_deep_or_long_for_any_receiver_are_left_out_and_the_rest_is_se
     assert "tree/sub/deep/zero" in paths_of(found)
     assert set(left_out_of(found).values()) == {NAME_TOO_LONG}
     assert found.manifest.left_out.failures == 2
+    # Receivers are told of it by no more than a path can be.
+    assert max(len(os.fsencode(path)) for path in left_out_of(found)) == MAX_PATH_BYTES
 
 
 def test_a_symbolic_link_that_the_person_names_is_followed(tree: Path) -> None:
