@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from e2e.processes import DEADLINE, Flyx, sha256, write_random
+from e2e.processes import DEADLINE, Flyx, need, sha256, write_random
 
 CLOSED = [closed for count in (1, 2, 3) for closed in combinations((0, 1, 2), count)]
 """Each choice of standard streams that a process is started without."""
@@ -132,6 +132,21 @@ def test_wherever_it_is_started_the_tree_arrives(
     assert ended.returncode == 0, ended
     assert "Traceback" not in ended.stderr
     assert "Received 1 file" in ended.stderr
+    assert sha256(into / source.name) == sha256(source)
+    sender.ends(0)
+
+
+def test_names_are_bytes_whatever_encoding_a_locale_has(flyx: Flyx, tmp_path: Path) -> None:
+    made = subprocess.run(
+        ["sh", "-c", "localedef -i en_US -f ISO-8859-1 ./en_US.ISO-8859-1"], cwd=tmp_path, capture_output=True
+    )
+    need("a locale of ISO-8859-1", made.returncode == 0, in_ci=False)
+    locale = {"LOCPATH": str(tmp_path), "LC_ALL": "en_US.ISO-8859-1"}
+    source = write_random(tmp_path / "Gr\u00fc\u00dfe-\u65e5\u672c.bin", 10_000)
+    sender = flyx.start("send", "--json", "--server", flyx.server, source, **locale)
+    into = tmp_path / "in"
+    ended = run(flyx, "receive", "--server", flyx.server, "-y", "-o", into, sender.code(), **locale)
+    assert ended.returncode == 0, ended
     assert sha256(into / source.name) == sha256(source)
     sender.ends(0)
 

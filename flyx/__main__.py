@@ -8,6 +8,7 @@ def main() -> None:
     """The console script."""
     try:
         _open_standard_streams()
+        _take_names_as_utf8()
         import gc
 
         # Little of what a program loads is garbage, and to look for it is a tenth of the time to start.
@@ -46,6 +47,23 @@ def _open_standard_streams() -> None:
             mode = "w" if descriptor else "r"
             file = open(descriptor, mode, encoding="utf-8", errors="replace", closefd=False)
             setattr(sys, name, file)
+
+
+def _take_names_as_utf8() -> None:
+    """Start again if names of files are taken for text of an old locale (`LANG=xx_YY.ISO-8859-1`).
+
+    They are bytes, and UTF-8 everywhere: in another encoding not every name could be made that comes from
+    elsewhere. What is shown keeps the encoding of the locale, with escapes for what it lacks.
+    """
+    import os
+    import sys
+
+    encoding = sys.getfilesystemencoding()
+    if encoding == "utf-8" or "PYTHONUTF8" in os.environ:
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    os.environ.setdefault("PYTHONIOENCODING", f"{encoding}:backslashreplace")
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - what we were started by
 
 
 if __name__ == "__main__":
