@@ -19,6 +19,7 @@ from flyx.storage.writer import Destination
 from flyx.transfer.disk import (
     BlockRead,
     BlockRequest,
+    EntriesPlanned,
     FileSaved,
     FinishFile,
     FinishTree,
@@ -121,16 +122,17 @@ def transfer(found: Scan, destination: Destination) -> list[str]:
     """Move what was scanned to a destination, as the two machines would; return the paths it was saved as."""
     manifest = found.manifest
     reader = SourceReader(found)
-    operations: list[Operation] = [
-        PlanTree(manifest.roots, manifest.total_bytes),
-        PlanEntries(0, manifest.entries),
-    ]
-    for block in reader.read(block_requests(manifest)):
+    plan = PlanTree(manifest.roots, manifest.total_bytes, hole_bytes=manifest.hole_bytes)
+    planned = succeed(destination, [plan, PlanEntries(0, manifest.entries)])[-1]
+    assert isinstance(planned, EntriesPlanned)
+    absent = {index for index, _ in planned.left_out}
+    operations: list[Operation] = []
+    for block in reader.read([r for r in block_requests(manifest) if r.file not in absent]):
         assert isinstance(block, BlockRead)
         request = block.request
         if request.length:
-            data = bytes(request.length) if block.hole else block.data
-            operations.append(WriteBlock(request.file, request.offset, [data], block.digest))
+            data = () if block.hole else [block.data]
+            operations.append(WriteBlock(request.file, request.offset, data, block.digest, hole=block.hole))
         if request.offset + request.length == manifest.entries[request.file].size:
             operations.append(FinishFile(request.file))
     reader.close()
