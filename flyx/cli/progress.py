@@ -55,7 +55,7 @@ LARGE = 8_000_000
 """Bytes of a file of which it is told how much is done."""
 
 _ELSEWHERE = (
-    "(from elsewhere: run `flyx serve` on a computer that both reach, and add --server with its URL on both)"
+    "(from elsewhere: run `flyx serve` on a computer that both reach, and send with --server and its URL)"
 )
 
 
