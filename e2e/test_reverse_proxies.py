@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,9 +80,14 @@ def processes(hosts: tuple[Host, Host]) -> Iterator[list[FlyxProcess]]:
         assert not process.crashed, process
 
 
+# Seconds for which a sender waits for its receiver: the longer, by more than any idle timeout.
+IDLE = [0, pytest.param(75, marks=pytest.mark.soak)]
+
+
+@pytest.mark.parametrize("idle", IDLE)
 @pytest.mark.parametrize("proxy", COMMANDS)
 def test_a_file_passes_by_way_of_a_proxy(
-    proxy: str, hosts: tuple[Host, Host], processes: list[FlyxProcess], tmp_path: Path
+    proxy: str, idle: int, hosts: tuple[Host, Host], processes: list[FlyxProcess], tmp_path: Path
 ) -> None:
     here, elsewhere = hosts
     program = COMMANDS[proxy].split()[0]
@@ -105,6 +111,8 @@ def test_a_file_passes_by_way_of_a_proxy(
     sender = start(here, "send", "--server", f"http://{NAME}", "--tls-ca", authority, source)
     sender.code()
     assert sender.out.startswith(f"flyx receive --server http://{NAME} ")
+    time.sleep(idle)
+    assert "out of reach" not in sender.err
     receiver = start(
         elsewhere, *sender.out.split()[1:], "--tls-ca", authority, "--yes", "-o", tmp_path / "in"
     )
