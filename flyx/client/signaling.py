@@ -84,6 +84,11 @@ loss: a server that makes us speak and does not read fills no memory."""
 MIN_REFRESH_PAUSE = 1.0
 """Seconds between two requests for newer ICE servers, however short their credentials are good."""
 
+EAGER_TIME = 15.0
+"""Seconds after a change of this computer's network in which pauses do not grow: a new router may not answer
+at first. Linux asks for it (ARP) in the name of what is to be sent first; if that is something from an old
+address, a strict router says nothing, and after 3 s all that is to be sent fails."""
+
 # RFC 6455 §7.4.1. Not a goodbye, which 1000 would be.
 _GOING_AWAY = 1001
 
@@ -209,6 +214,8 @@ class Signaling:
         # When we were there last, by the clock that goes on in sleep; None while the connection is there.
         self._away_since: float | None = None
         self._tries = 0
+        # When the network changed last, as far as we know.
+        self._changed_at = -EAGER_TIME
         # The last fatal error that the server told: it explains the close that follows.
         self._told: str | None = None
         # Receivers that have paired, for as long as they are in the room: the server keeps their places.
@@ -359,6 +366,9 @@ class Signaling:
                 left = self._lost_at + limit - time.monotonic()
                 if left <= failed.pause:
                     raise failed.error from failed.__cause__
+                if time.monotonic() < self._changed_at + EAGER_TIME:
+                    # It is our network that is to blame, and no server's other clients come at the same time.
+                    self._tries = 0
                 pause = failed.pause + self._patience.pause(self._tries)
 
     async def _go_back_unless_hurried(self) -> Restored:
@@ -388,6 +398,9 @@ class Signaling:
             self._part("this computer slept, or this program was stopped")
         elif self._route is not None and self._route.look() is not RouteState.SAME:
             self._part("the network of this computer has changed")
+        else:
+            return
+        self._changed_at = time.monotonic()
 
     def begin_anew(self) -> None:
         """Have our peers begin anew with us: Restored(recovered=False) follows, once the server is there."""

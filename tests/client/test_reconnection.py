@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -392,6 +393,36 @@ async def test_a_change_of_the_network_ends_a_pause(server: Server, change: Move
             sender.network_changed(change)
             async with asyncio.timeout(10.0):
                 assert await returning == Restored(recovered=True)
+
+
+@dataclass(frozen=True)
+class Counting(Patience):
+    """Does not wait, but notes after how many tries it is asked to."""
+
+    tries: list[int] = field(default_factory=list)
+
+    def pause(self, tries: int) -> float:
+        self.tries.append(tries)
+        return 0.0
+
+
+@pytest.mark.parametrize("moves", [False, True])
+async def test_after_a_change_of_the_network_pauses_do_not_grow_for_a_while(
+    server: Server, moves: bool
+) -> None:
+    patience = Counting()
+    async with network(server.port) as net:
+        async with Signaling(net.url, None, Role.SENDER, patience=patience) as sender:
+            net.down = True
+            net.cut()
+            assert isinstance(await sender.receive(), Interrupted)
+            if moves:
+                sender.network_changed(Moved())
+            returning = asyncio.create_task(sender.receive())
+            await until(lambda: len(patience.tries) > 5)
+            net.down = False
+            assert await returning == Restored(recovered=True)
+    assert patience.tries[:5] == ([0] * 5 if moves else list(range(5)))
 
 
 async def test_after_sleep_the_connection_is_made_anew_and_nothing_is_lost(server: Server) -> None:
