@@ -21,7 +21,8 @@ ROW = "network"
 def signaling_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One `flyx serve` for all tests that do nothing to it; its end is checked, too."""
     home = tmp_path_factory.mktemp("server")
-    server = Server(clean_environment(home), home)
+    # Who is killed has gone for good; others need not wait for the default of 30 s to hear of it.
+    server = Server(clean_environment(home), home, "--grace", "5")
     yield server
     try:
         server.send_signal(signal.SIGTERM).ends(0)

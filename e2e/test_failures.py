@@ -162,7 +162,8 @@ def test_a_receiver_that_waits_can_be_interrupted(flyx: Flyx, tmp_path: Path) ->
     code = sender.code()
     served = flyx.receive(code, tmp_path / "served").mid_transfer().stop()
     waiting = flyx.receive(code, tmp_path / "waiting")
-    sender.event("peer", peer=2, state="joined")
+    for side, number in ((sender, 2), (waiting, 1)):
+        side.event("peer", peer=number, state="joined")
     waiting.send_signal(signal.SIGINT).ends(130)
     sender.event("peer", peer=2, state="failed")
     served.resume().ends(0)

@@ -118,7 +118,8 @@ LAST_RESORT = ("--relay", "2MB")
 @pytest.mark.parametrize(
     ("sender", "receiver"),
     [
-        ("symmetric", "symmetric"),
+        # What has no other way is tried each time by test_relay.py.
+        pytest.param("symmetric", "symmetric", marks=SOAK),
         pytest.param("UDP dropped", "port-restricted", marks=SOAK),
         pytest.param("UDP dropped", "UDP rejected", marks=SOAK),
         pytest.param("port-restricted", "only 80 and 443", marks=SOAK),
@@ -148,10 +149,10 @@ def test_without_udp_a_relay_over_tcp_or_tls_is_the_path(
     judge(Case(name, *ends, turn=(UDP_RELAY, relay), path="relay"))
 
 
-@pytest.mark.parametrize(
-    "blocked_end", ["sender", pytest.param("receiver", marks=SOAK), pytest.param("both", marks=SOAK)]
-)
-@pytest.mark.parametrize("round_trip", [pytest.param(20, marks=SOAK), 100, pytest.param(300, marks=SOAK)])
+# Tried each time by test_turn.py.
+@SOAK
+@pytest.mark.parametrize("blocked_end", ["sender", "receiver", "both"])
+@pytest.mark.parametrize("round_trip", [20, 100, 300])
 def test_a_relay_that_is_far_away_is_waited_for(judge: Judge, round_trip: int, blocked_end: str) -> None:
     far = Site(PORT_RESTRICTED, firewall=Firewall(udp="drop"), round_trip=round_trip)
     ends = {"sender": (far, HOME), "receiver": (HOME, far), "both": (far, far)}[blocked_end]
@@ -163,7 +164,8 @@ def test_a_relay_that_is_far_away_is_waited_for(judge: Judge, round_trip: int, b
     ("end", "relay"),
     [
         ("sender", TCP_RELAY),
-        ("receiver", TLS_RELAY),
+        # Over TLS it is tried each time by test_turn.py.
+        pytest.param("receiver", TLS_RELAY, marks=SOAK),
         pytest.param("sender", TLS_RELAY, marks=SOAK),
         pytest.param("receiver", TCP_RELAY, marks=SOAK),
         pytest.param("both", TCP_RELAY, marks=SOAK),

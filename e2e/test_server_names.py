@@ -228,7 +228,8 @@ def test_addresses_that_are_all_dead_are_told_of(networks: Networks, send: Send)
 
 def test_name_servers_that_are_silent_at_first_are_waited_for(networks: Networks, send: Send) -> None:
     networks.serve()
-    answers = threading.Timer(15.0, networks.hosts, [SERVER])
+    # Longer than the resolver waits for its first question.
+    answers = threading.Timer(8.0, networks.hosts, [SERVER])
     answers.start()
     try:
         send().code()

@@ -57,7 +57,7 @@ class Storage:
         subprocess.run(["mount", "-o", "loop", self.image, self.mount], check=True)
 
 
-@pytest.fixture(params=COMMANDS)
+@pytest.fixture
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     command, package = COMMANDS[request.param]
     need(f"{command}, of the package {package}", shutil.which(command) is not None)
@@ -128,7 +128,19 @@ def deliver(flyx: Flyx, source: Path, storage: Storage, stored: int) -> None:
     storage.mount_anew()
 
 
-@pytest.mark.parametrize("stored", [0, 15 * MB])
+# Each time, each filesystem once, and one in the middle of a file.
+@pytest.mark.parametrize(
+    ("storage", "stored"),
+    [
+        ("ext4", 0),
+        ("xfs", 0),
+        ("btrfs", 0),
+        pytest.param("ext4", 15 * MB, marks=pytest.mark.soak),
+        pytest.param("xfs", 15 * MB, marks=pytest.mark.soak),
+        ("btrfs", 15 * MB),
+    ],
+    indirect=["storage"],
+)
 def test_a_file_whose_sync_failed_is_delivered_as_it_was_sent(
     flyx: Flyx, tmp_path: Path, storage: Storage, stored: int
 ) -> None:
@@ -137,6 +149,11 @@ def test_a_file_whose_sync_failed_is_delivered_as_it_was_sent(
     assert sha256(storage.mount / "in" / "file") == sha256(source)
 
 
+@pytest.mark.parametrize(
+    "storage",
+    ["ext4", *(pytest.param(each, marks=pytest.mark.soak) for each in ("xfs", "btrfs"))],
+    indirect=True,
+)
 def test_files_whose_common_sync_failed_are_delivered_as_they_were_sent(
     flyx: Flyx, tmp_path: Path, storage: Storage
 ) -> None:

@@ -166,8 +166,15 @@ class Away:
         return sender, receiver
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.15])
-@pytest.mark.parametrize(("scheme", "port"), [("turn", TURN_PORT), ("turns", TLS_PORT)])
+@pytest.mark.parametrize(
+    ("scheme", "port", "delay"),
+    [
+        ("turn", TURN_PORT, 0.0),
+        pytest.param("turn", TURN_PORT, 0.15, marks=pytest.mark.soak),
+        pytest.param("turns", TLS_PORT, 0.0, marks=pytest.mark.soak),
+        ("turns", TLS_PORT, 0.15),
+    ],
+)
 def test_where_udp_is_blocked_a_relay_is_reached_by_tcp_or_tls_however_far_it_is(
     away: Away, tmp_path: Path, scheme: str, port: int, delay: float
 ) -> None:
@@ -208,20 +215,21 @@ def test_a_sender_that_waited_longer_than_its_credentials_are_good_finds_a_relay
     assert sha256(tmp_path / "in" / "sent.bin") == sha256(source)
 
 
+@pytest.mark.parametrize("restarts", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_a_long_relayed_transfer_outlives_its_credentials_and_restarts_of_its_relay(
-    away: Away, tmp_path: Path
+    away: Away, tmp_path: Path, restarts: int
 ) -> None:
     """Ten hours with credentials of one, in seconds."""
     relay = away.relay("--stale-nonce=2", "--max-allocate-lifetime=4")
     away.serve(f"turn:{MIDDLE}:{TURN_PORT}", ttl=TTL)
     away.edge.limit(16)
-    source = write_random(tmp_path / "sent.bin", 12 * 10**6)
+    source = write_random(tmp_path / "sent.bin", (restarts + 1) * 4 * 10**6)
     sender = away.flyx("sender", "send", source)
     began = time.monotonic()
     code = str(sender.event("room")["code"])
     receiver = away.flyx("receiver", "receive", "--yes", "-o", tmp_path / "in", code)
-    for megabytes in (4, 8):
-        wanted = megabytes * 10**6
+    for number in range(restarts):
+        wanted = (number + 1) * 4 * 10**6
         receiver.event("progress", lambda event, wanted=wanted: event["bytes"] > wanted)
         assert time.monotonic() - began > TTL
         relay.kill()
@@ -230,7 +238,7 @@ def test_a_long_relayed_transfer_outlives_its_credentials_and_restarts_of_its_re
     sender.ends(0)
     assert sha256(tmp_path / "in" / "sent.bin") == sha256(source)
     for side in (sender, receiver):
-        assert ["relay" in path for path in paths(side)] == [True, True, True]
+        assert ["relay" in path for path in paths(side)] == [True] * (restarts + 1)
 
 
 def test_addresses_are_hidden_behind_a_relay_where_there_is_a_direct_path(away: Away, tmp_path: Path) -> None:
