@@ -190,8 +190,8 @@ def test_bars_on_a_terminal_leave_the_code_and_the_paths_readable(flyx: Flyx, tm
     code = sender.code()
     receiver = flyx.terminal("receive", "--server", flyx.server, "--yes", "-o", "in", code).ends(0)
     sender.ends(0)
-    for process, bar in ((sender, "Receiver 1"), (receiver, "All files")):
-        assert re.search(rf"{bar} .*{BAR}", process.err), process
+    for process, bar in ((sender, "Receiver 1"), (receiver, "Received")):
+        assert re.search(rf"{bar} .*({BAR}|{EMPTY})", process.err), process
         assert COLOUR.search(process.err), process
         # The cursor was never hidden, and the bars are gone.
         assert "\x1b[?25l" not in process.err, process
@@ -286,3 +286,24 @@ def test_a_terminal_that_is_stopped_holds_up_nothing(flyx: Flyx, tmp_path: Path)
     assert sha256(tmp_path / "in" / "file") == sha256(source)
     assert "Received" not in receiver.err
     receiver.type(START).says("Received 1 file").ends(0)
+
+
+def test_of_many_files_a_terminal_is_shown_how_many_and_a_pipe_gets_each(flyx: Flyx, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for n in range(1000):
+        write_sparse(tree / f"{n // 100}" / f"{n:04}", 10)
+    sender = flyx.send("--receivers", "2", tree)
+    code = sender.code()
+    common = ["receive", "--server", flyx.server, "--yes", "-o"]
+    piped = flyx.terminal(*common, "piped", code, pipe_stdout=True)
+    shown = flyx.terminal(*common, "shown", code)
+    for receiver, into in ((piped, "piped"), (shown, "shown")):
+        receiver.ends(0)
+        assert f"Received 1,000 files, 10.0 kB into {tmp_path}/{into} in " in receiver.err
+        # A few drawings a second, however many files there are.
+        assert len(receiver.err) < 30_000
+        assert f"\n{into}/" not in receiver.err
+    sender.ends(0)
+    saved = [str(path.relative_to(tmp_path)) for path in (tmp_path / "piped").rglob("*") if path.is_file()]
+    assert sorted(piped.out.splitlines()) == sorted(saved)
+    assert len(saved) == 1000

@@ -112,8 +112,9 @@ class HumanReporter:
         self._glyphs = glyphs_for(sys.stderr.encoding or "ascii")
         self._transfers: dict[int, _Transfer] = {}
         self._files: _FilesByOffset | None = None
-        # Named on a terminal, so far.
-        self._saved = 0
+        self._files_known = False
+        # Saved files that a terminal is shown if there are no more of them.
+        self._saved: list[str] = []
         # A line tells how far a sender is with its list, until anything else happens.
         self._is_listing = False
         self._next: asyncio.TimerHandle | None = None
@@ -126,6 +127,7 @@ class HumanReporter:
         if self._next:
             self._next.cancel()
         screen.hide()
+        self._name_saved()
         for peer in list(self._transfers):
             # It has ended in the middle, or without all files.
             self._tell_left_out(peer)
@@ -220,6 +222,7 @@ class HumanReporter:
         return self._transfers.setdefault(peer, _Transfer())
 
     def _know(self, manifest: Manifest) -> None:
+        self._files_known = True
         if manifest.file_count > 1:
             self._files = _FilesByOffset(manifest)
         if self._sending:
@@ -295,7 +298,7 @@ class HumanReporter:
         else:
             words = f"{size_text(round(speed))}/s" if speed is not None else ""
         return Row(
-            self._name(peer) if self._sending else "All files" if self._files else "Received",
+            self._name(peer) if self._sending else "Received",
             pace.done,
             pace.total,
             words,
@@ -321,9 +324,21 @@ class HumanReporter:
     def _tell_saved(self, path: str) -> None:
         if not sys.stdout.isatty():
             write_data(path)
-        elif self._files is None or self._files.count <= NAMED:
-            # More of them would only hide the rest; the last line says where they are.
-            write_data(path)
+            return
+        # More would only hide the rest: the last line says where they are. Files may come before it is known
+        # how many there are.
+        if len(self._saved) <= NAMED:
+            self._saved.append(path)
+        if self._files_known:
+            self._name_saved()
+
+    def _name_saved(self) -> None:
+        """Name the files that are saved, if they are few."""
+        few = self._files.count <= NAMED if self._files else len(self._saved) <= NAMED
+        if few:
+            for path in self._saved:
+                write_data(path)
+            self._saved.clear()
 
     def _leave_out(self, peer: int, line: str) -> None:
         transfer = self._transfer(peer)
@@ -353,6 +368,7 @@ class HumanReporter:
             seconds: that it took.
             moved: bytes of these that were moved now.
         """
+        self._name_saved()
         transfer = self._transfer(peer)
         # Of what is shown, the row of this one is no part any more.
         transfer.pace = None

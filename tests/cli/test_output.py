@@ -226,7 +226,8 @@ def test_bars_show_the_whole_and_the_file() -> None:
         reporter(events.Progress(1, 12, 15))
         reporter.draw()
     shown = screen.text
-    assert "All files" in shown
+    assert "1 of 3 files" not in shown
+    assert "0 of 3 files" in shown
     assert "d/two" in shown
 
 

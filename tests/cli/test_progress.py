@@ -145,7 +145,7 @@ def test_a_receiver_sees_how_many_files_are_complete_and_which_one_comes() -> No
         screen.report(progress(0, 20 * MB))
         screen.report(events.FileFinished(1, "a/one.bin", "in/a/one.bin", "00" * 32))
         rows = screen.after(1, progress(15 * MB, 20 * MB))
-        assert rows[0].startswith("All files")
+        assert rows[0].startswith("Received ")
         assert rows[1] == "1 of 2 files  a/two.bin (50%)"
 
 
@@ -158,6 +158,19 @@ def test_a_terminal_that_is_made_narrower_shows_less_and_breaks_no_line() -> Non
             screen.terminal.resize(columns, 24)
             rows = screen.after(1, progress(columns * 10_000, 20 * MB))
             assert all(0 < len(row) < columns for row in rows), rows
+
+
+def test_files_that_are_saved_before_it_is_known_how_many_there_are_are_named_if_they_are_few() -> None:
+    for count in (NAMED, NAMED + 1):
+        names = [f"file-{n}" for n in range(count)]
+        with watched() as screen:
+            for name in names[:5]:
+                screen.report(events.FileFinished(1, name, f"in/{name}", "00" * 32))
+            screen.report(events.ManifestKnown(files(*names)))
+            for name in names[5:]:
+                screen.report(events.FileFinished(1, name, f"in/{name}", "00" * 32))
+        named = [line for line in screen.terminal.text.splitlines() if line.startswith("in/")]
+        assert named == ([f"in/{name}" for name in names] if count == NAMED else [])
 
 
 @pytest.mark.parametrize("bars", [True, False])
