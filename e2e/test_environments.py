@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -91,6 +92,22 @@ def test_without_standard_streams_every_command_ends_as_with_them(
         assert "Traceback" not in ended.stderr, ended
         if status == 3 and 2 not in closed:
             assert ended.stderr.splitlines()[-2].startswith("error: Cannot reach the signaling server")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["send", "--help"]], ids=" ".join)
+def test_help_that_cannot_be_written_is_an_error(flyx: Flyx, arguments: list[str]) -> None:
+    need("/dev/full", Path("/dev/full").exists())
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "flyx", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=flyx.environment,
+            text=True,
+            timeout=DEADLINE,
+        )
+    assert ended.returncode == 1
+    assert re.fullmatch("error: .*: No space left on device\n", ended.stderr), ended
 
 
 def test_a_server_runs_without_standard_streams(flyx: Flyx) -> None:

@@ -6,7 +6,6 @@ Nothing heavy is imported here or at the top of a command's module: `flyx --help
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -25,7 +24,7 @@ from flyx.cli.help import help_
 from flyx.cli.receive import receive
 from flyx.cli.send import send
 from flyx.cli.serve import serve
-from flyx.errors import EXIT_CTRL_C, FlyxError, as_flyx_error
+from flyx.errors import EXIT_CTRL_C, FlyxError, StorageError, as_flyx_error
 
 if TYPE_CHECKING:
     from typer._click import Command, Context
@@ -41,10 +40,18 @@ _debug = False
 class _FlyxGroup(TyperGroup):
     """Runs a command and turns whatever goes wrong into `error: …`, `hint: …` and an exit status."""
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    def main(self, *args: Any, **options: Any) -> Any:
         if completion.VARIABLE in os.environ:
             completion.register()
-        return super().main(*args, **kwargs)
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            # What --help or --version say: no command has begun.
+            output.abandon_output()
+            reason = error.strerror or str(error)
+            raise SystemExit(
+                _ended(StorageError(action="write to", path="standard output", reason=reason)).exit_code
+            ) from None
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         if args in (["--install-completion"], ["--show-completion"]) and not ctx.resilient_parsing:
@@ -61,8 +68,8 @@ class _FlyxGroup(TyperGroup):
             output.report_interrupt()
             raise typer.Exit(EXIT_CTRL_C) from None
         except BrokenPipeError:
-            # Whoever read our output has left, as it may. Python's own flush at exit would complain of it.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # Whoever read our output has left, as it may.
+            output.abandon_output()
             raise typer.Exit(1) from None
         except Exception as error:
             if isinstance(error, typer.Exit) or type(error).__module__.startswith("typer"):

@@ -90,12 +90,16 @@ def write_data(text: str) -> None:
             error = BrokenPipeError(error.errno, error.strerror)
         global _json_errors
         _json_errors = False
-        # What is still in the buffer must not fail once more at the exit, where Python would complain of it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_output()
         if isinstance(error, BrokenPipeError):
             raise error
         reason = error.strerror or str(error)
         raise StorageError(action="write to", path="standard output", reason=reason) from error
+
+
+def abandon_output() -> None:
+    """Write to standard output no more: what is in its buffer must not fail again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def write_event(name: str, /, **fields: Any) -> None:
