@@ -11,6 +11,7 @@ import typer
 from flyx.cli.meeting import DEFAULT_SERVER, Server, TlsCa, named_server, trust
 from flyx.cli.options import Json, read_secret, token_of
 from flyx.cli.output import make_console, write_event
+from flyx.cli.screen import can_draw, screen
 from flyx.errors import EXIT_FAILED, printable
 
 if TYPE_CHECKING:
@@ -86,11 +87,18 @@ def doctor(
         write_event("examined", **counts, seconds=round(time.monotonic() - begun, 3))
     else:
         console = make_console(stderr=False)
-        with make_console().status("Examining the server, the network and this computer"):
+        if can_draw():
+            screen.show([(_EXAMINING, len(_EXAMINING))])
+        try:
             run(examine(examination, take))
+        finally:
+            screen.hide()
         show(findings, ORDER, console)
     if any(finding.state is State.FAILING for finding in findings):
         raise typer.Exit(EXIT_FAILED)
+
+
+_EXAMINING = "Examining the server, the network and this computer"
 
 
 def finding_fields(finding: Finding) -> dict[str, Any]:

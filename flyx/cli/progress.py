@@ -8,7 +8,6 @@ cost no more than one.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from bisect import bisect_right
@@ -28,7 +27,7 @@ from flyx.cli.output import (
     write_data,
 )
 from flyx.cli.pace import Pace
-from flyx.cli.screen import screen
+from flyx.cli.screen import can_draw, screen
 from flyx.cli.terminal import screen_size
 from flyx.client import events as e
 from flyx.client.codes import receive_command
@@ -107,7 +106,7 @@ class HumanReporter:
         self._sending = sending
         self._directory = directory
         self._clock = clock
-        self._bars_shown = bars and _can_draw()
+        self._bars_shown = bars and can_draw()
         self._console = make_console()
         self._glyphs = glyphs_for(sys.stderr.encoding or "ascii")
         self._transfers: dict[int, _Transfer] = {}
@@ -473,8 +472,3 @@ def clock_text(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes}:{rest:02}"
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-
-
-def _can_draw() -> bool:
-    """Whether standard error is a terminal that moves its cursor."""
-    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")

@@ -110,6 +110,11 @@ screen = Screen()
 """The only one: a process has one standard error."""
 
 
+def can_draw() -> bool:
+    """Whether standard error is a terminal that moves its cursor."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+
+
 def _in_foreground() -> bool:
     """Whether the terminal is ours: a job in the background draws nothing over what another shows."""
     try:
