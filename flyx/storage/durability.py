@@ -35,6 +35,7 @@ import platform
 import re
 import resource
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 GROUP = 64
 """Files to save together, if as many may be open."""
@@ -60,7 +61,7 @@ class Durability:
         self._served: bool | None = None
 
     def sync(self, handles: Iterable[int], count: int = 1) -> None:
-        """Make files or directories durable, all on one filesystem.
+        """Make files or directories durable.
 
         Args:
             handles: open descriptors; each is done with before the next is asked for, and all are asked for.
@@ -71,17 +72,24 @@ class Durability:
                 failed before: then this one tries nothing.
         """
         self.check()
-        together = count >= _FEW and _syncfs is not None
-        handle = None
-        for handle in handles:
-            together = together and not self._is_served(handle)
-            if not together:
-                self._once(os.fsync, handle)
-        if together and _syncfs is not None and handle is not None:
-            self._once(_syncfs, handle)
+        # Those on the filesystem of the first are synced together, at the end: it needs a handle then.
+        kept = device = None
+        try:
+            for handle in handles:
+                if kept is None and count >= _FEW and _syncfs is not None and not self._is_served(handle):
+                    with suppress(OSError):
+                        device = os.fstat(handle).st_dev
+                        kept = os.dup(handle)
+                if kept is None or os.fstat(handle).st_dev != device:
+                    self._once(os.fsync, handle)
+            if kept is not None and _syncfs is not None:
+                self._once(_syncfs, kept)
+        finally:
+            if kept is not None:
+                os.close(kept)
 
     def _is_served(self, handle: int) -> bool:
-        """Whether a program serves the filesystem (FUSE): Linux does not tell it of a syncfs."""
+        """Whether a program serves the output directory's filesystem (FUSE): no syncfs gets there."""
         if self._served is None:
             self._served = _filesystem_type(handle) == _FUSE
         return self._served

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from flyx.errors import FlyxError, NoSpace, StorageError, size_text
 
-_OTHER_FILESYSTEM = "it is on another filesystem than the output directory, so a file cannot be moved there"
-
 
 def storage_error(error: OSError, action: str, path: str | Path) -> StorageError:
     """Return the error to show when `action` on `path` failed: "Cannot read notes.txt: Permission denied"."""
-    reason = _OTHER_FILESYSTEM if error.errno == errno.EXDEV else error.strerror or str(error)
-    return StorageError(action=action, path=str(path), reason=reason)
+    return StorageError(action=action, path=str(path), reason=error.strerror or str(error))
 
 
-def write_error(error: OSError, action: str, path: str | Path, directory: Path, missing: int) -> FlyxError:
+def write_error(
+    error: OSError, action: str, path: str | Path, directory: Path, missing: int, size: int | None = None
+) -> FlyxError:
     """Return the error to show when something below the output directory could not be written.
 
     Args:
@@ -26,7 +26,11 @@ def write_error(error: OSError, action: str, path: str | Path, directory: Path, 
         path: what it was done to.
         directory: the output directory.
         missing: bytes of the transfer that are not on the disk yet.
+        size: bytes of a file that was to be given its name: if another filesystem is mounted there, it needs
+            room for all of it.
     """
+    if size is not None and _is_elsewhere(Path(path).parent, directory):
+        directory, missing = Path(path).parent, size
     if error.errno == errno.EDQUOT:
         return no_space(
             directory, missing, 0, hint="your disk quota is used up; free some space, or ask for more"
@@ -35,6 +39,13 @@ def write_error(error: OSError, action: str, path: str | Path, directory: Path, 
         free = free_space(directory) or 0
         return no_space(directory, missing, free, hint=_other_shortage(directory) if free > missing else None)
     return storage_error(error, action, path)
+
+
+def _is_elsewhere(one: Path, other: Path) -> bool:
+    """Whether two directories are on different filesystems."""
+    with suppress(OSError):
+        return one.stat().st_dev != other.stat().st_dev
+    return False
 
 
 def no_space(directory: Path, needed: int, free: int, hint: str | None = None) -> NoSpace:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flyx.errors import DestinationExists
+from flyx.storage.copying import copied
 from flyx.transfer.names import STATE_DIRECTORY
 
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -289,11 +290,13 @@ class Tree:
                 )
             except FileExistsError:
                 raise
-            except OSError:
+            except OSError as error:
+                if error.errno == errno.EXDEV:
+                    self._place_copy(source, directory, name)
+                    return
                 # Where there are no hard links, filesystems say so in many ways: EPERM (FAT), EOPNOTSUPP,
                 # ENOSYS, EACCES (Android), ERANGE (CryFS), EIO (rclone). If the true reason is another, what
                 # follows says so, too.
-                pass
             else:
                 os.unlink(source_name, dir_fd=source_directory)
                 return
@@ -302,14 +305,24 @@ class Tree:
 
     def _place_without_link(self, source: tuple[int, str], directory: int, name: str) -> None:
         """Reserve the name with an empty file, then replace that; a kill between the two leaves it."""
-        source_directory, source_name = source
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         os.close(os.open(name, flags, 0o600, dir_fd=directory))
         try:
-            os.replace(source_name, name, src_dir_fd=source_directory, dst_dir_fd=directory)
+            self.replace(source, directory, name)
         except OSError:
             os.unlink(name, dir_fd=directory)
             raise
+
+    def _place_copy(self, source: tuple[int, str], directory: int, name: str) -> None:
+        """Place a file where another filesystem is mounted below the output directory."""
+        with copied(source, directory) as copy:
+            try:
+                os.link(copy, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+            except FileExistsError:
+                raise
+            except OSError:
+                self._place_without_link((directory, copy), directory, name)
+        os.unlink(source[1], dir_fd=source[0])
 
     def replace(self, source: tuple[int, str], directory: int, name: str) -> None:
         """Give a finished file its name, in place of another file.
@@ -319,4 +332,11 @@ class Tree:
         Raises:
             IsADirectoryError: the name is that of a directory.
         """
-        os.replace(source[1], name, src_dir_fd=source[0], dst_dir_fd=directory)
+        try:
+            os.replace(source[1], name, src_dir_fd=source[0], dst_dir_fd=directory)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            with copied(source, directory) as copy:
+                os.replace(copy, name, src_dir_fd=directory, dst_dir_fd=directory)
+            os.unlink(source[1], dir_fd=source[0])

@@ -248,7 +248,8 @@ class Destination:
         actions = {WriteBlock: "write", FinishFile: "save", DiscardFile: "remove", RestartFile: "remove"}
         action = actions.get(type(operation), "use")
         missing = (self._plan.total_bytes or 0) - self._bytes_written
-        return write_error(error, action, path, directory, missing)
+        size = self._plan.entry(operation.file).size if isinstance(operation, FinishFile) else None
+        return write_error(error, action, path, directory, missing, size)
 
     def _target(self, file: int) -> Parts:
         return self._plan.target(tuple(self._plan.entry(file).path.split("/")))

@@ -11,6 +11,16 @@ from pathlib import Path
 import pytest
 
 from flyx.storage import durability
+from tests.storage.support import mounted
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[list[int]]:
+    """The handles of 64 files."""
+    handles = [os.open(tmp_path / str(number), os.O_CREAT | os.O_RDWR) for number in range(64)]
+    yield handles
+    for handle in handles:
+        os.close(handle)
 
 
 class FakeDisk:
@@ -23,30 +33,52 @@ class FakeDisk:
         monkeypatch.setattr(durability, "_syncfs", self.filesystems.append if syncfs else None)
 
 
-def test_a_few_files_are_synced_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_files_are_synced_one_by_one(monkeypatch: pytest.MonkeyPatch, files: list[int]) -> None:
     disk = FakeDisk(monkeypatch, syncfs=True)
-    durability.Durability().sync([3, 4, 5], 3)
-    assert (disk.files, disk.filesystems) == ([3, 4, 5], [])
+    durability.Durability().sync(files[:3], 3)
+    assert (disk.files, disk.filesystems) == (files[:3], [])
 
 
-def test_a_group_is_synced_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_is_synced_at_once(monkeypatch: pytest.MonkeyPatch, files: list[int]) -> None:
     disk = FakeDisk(monkeypatch, syncfs=True)
     asked_for = []
 
     def handles() -> Iterator[int]:
-        for handle in range(3, 67):
+        for handle in files:
             asked_for.append(handle)
             yield handle
 
     durability.Durability().sync(handles(), 64)
     assert (disk.files, len(disk.filesystems)) == ([], 1)
-    assert asked_for == list(range(3, 67))
+    assert asked_for == files
 
 
-def test_without_syncfs_a_group_is_synced_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_syncfs_a_group_is_synced_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, files: list[int]
+) -> None:
     disk = FakeDisk(monkeypatch, syncfs=False)
-    durability.Durability().sync(range(3, 67), 64)
-    assert disk.files == list(range(3, 67))
+    durability.Durability().sync(files, 64)
+    assert disk.files == files
+
+
+def test_what_a_program_serves_is_synced_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, files: list[int]
+) -> None:
+    disk = FakeDisk(monkeypatch, syncfs=True)
+    monkeypatch.setattr(durability, "_filesystem_type", lambda handle: durability._FUSE)
+    durability.Durability().sync(files, 64)
+    assert (disk.files, disk.filesystems) == (files, [])
+
+
+def test_what_is_on_another_filesystem_is_synced_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[int]
+) -> None:
+    disk = FakeDisk(monkeypatch, syncfs=True)
+    with mounted(tmp_path / "other", "size=1m"):
+        other = os.open(tmp_path / "other", os.O_RDONLY)
+        durability.Durability().sync([*files, other], 65)
+        os.close(other)
+    assert (disk.files, len(disk.filesystems)) == ([other], 1)
 
 
 def test_nothing_to_sync_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +107,9 @@ def test_the_systems_syncfs_reports_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 64])
-def test_after_a_failure_nothing_is_synced(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def test_after_a_failure_nothing_is_synced(
+    monkeypatch: pytest.MonkeyPatch, files: list[int], count: int
+) -> None:
     disk = FakeDisk(monkeypatch, syncfs=True)
     kept = durability.Durability()
     with monkeypatch.context() as failing:
@@ -86,11 +120,11 @@ def test_after_a_failure_nothing_is_synced(monkeypatch: pytest.MonkeyPatch, coun
         failing.setattr(os, "fsync", fail)
         failing.setattr(durability, "_syncfs", fail)
         with pytest.raises(OSError, match="No space left"):
-            kept.sync(range(3, 3 + count), count)
+            kept.sync(files[:count], count)
     assert kept.failed
     for again in (1, 64):
         with pytest.raises(OSError, match="failed to store"):
-            kept.sync(range(3, 3 + again), again)
+            kept.sync(files[:again], again)
     assert (disk.files, disk.filesystems) == ([], [])
 
 

@@ -544,14 +544,6 @@ def test_a_read_only_disk_is_found_out_before_anything_is_written(tmp_path: Path
     assert str(error) == f"Cannot write to {disk}: the filesystem is read-only"
 
 
-def test_a_filesystem_mounted_inside_the_tree_is_a_clear_error(tmp_path: Path, out: Path) -> None:
-    with mounted(out / "d", "size=1m"), Destination(out) as destination:
-        error = failure(destination.apply(Offer({"d": None, "d/f": b"x"}).everything()))
-        assert isinstance(error, StorageError)
-        assert str(error).startswith(f"Cannot save {out / 'd' / 'f'}: it is on another filesystem")
-        assert names_in(out / "d") == set()
-
-
 def test_a_file_that_the_system_will_not_let_grow_is_a_clear_error(out: Path) -> None:
     # In a process of its own: a limit that even root meets, on every filesystem.
     program = """
