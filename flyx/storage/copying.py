@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from flyx.storage.durability import Durability
 from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.names import STATE_DIRECTORY
 
@@ -26,12 +27,13 @@ _ZEROS = bytes(BLOCK_SIZE)
 
 
 @contextmanager
-def copied(source: tuple[int, str], directory: int) -> Iterator[str]:
+def copied(source: tuple[int, str], directory: int, durability: Durability) -> Iterator[str]:
     """Copy a file, with its mode and time, and make that durable; remove what is left of it at the end.
 
     Args:
         source: the directory that the file is in, and its name there.
         directory: the handle of the directory for the copy.
+        durability: of the transfer.
 
     Yields:
         The name of the copy there: ours, to be given another.
@@ -44,7 +46,7 @@ def copied(source: tuple[int, str], directory: int) -> Iterator[str]:
     try:
         with _new_file(name, directory) as copy:
             _copy(original, copy)
-            os.fsync(copy)
+            durability.sync([copy])
             if not os.fstat(copy).st_nlink:
                 os.link(f"/proc/self/fd/{copy}", name, dst_dir_fd=directory, follow_symlinks=True)
         yield name

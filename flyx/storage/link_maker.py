@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 
-from flyx.storage.attributes import set_attributes
+from flyx.storage.copying import copied
 from flyx.storage.durability import Durability
 from flyx.storage.partial import Partials
 from flyx.storage.plan import Plan
@@ -30,9 +30,6 @@ _NO_LINKS = {
     errno.EMLINK,
     errno.EXDEV,
 }
-
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class LinkMaker:
@@ -116,6 +113,14 @@ class LinkMaker:
             link(*spare)
             self._tree.replace(spare, directory, name)
 
+        def place_copy(directory: int, name: str) -> None:
+            with copied(file, directory, self._durability) as copy:
+                self._tree.place((directory, copy), directory, name)
+
+        def replace_copy(directory: int, name: str) -> None:
+            with copied(file, directory, self._durability) as copy:
+                self._tree.replace((directory, copy), directory, name)
+
         try:
             made = self._give_name(parts, link, replace)
         except FileExistsError:
@@ -123,29 +128,5 @@ class LinkMaker:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            copy = self._copy(file)
-            made = self._give_name(
-                parts,
-                lambda directory, name: self._tree.place(copy, directory, name),
-                lambda directory, name: self._tree.replace(copy, directory, name),
-            )
+            made = self._give_name(parts, place_copy, replace_copy)
         self.directories.add(made[:-1])
-
-    def _copy(self, file: tuple[int, str]) -> tuple[int, str]:
-        """Copy a file that was saved, with its mode and time; return where the copy is. It is durable."""
-        spare = self._partials.spare()
-        source = os.open(file[1], _READ, dir_fd=file[0])
-        try:
-            copy = os.open(spare[1], _NEW, 0o600, dir_fd=spare[0])
-            try:
-                while piece := os.read(source, 1 << 20):
-                    while piece:
-                        piece = piece[os.write(copy, piece) :]
-                status = os.fstat(source)
-                set_attributes(copy, stat.S_IMODE(status.st_mode), status.st_mtime_ns // 1000)
-                self._durability.sync([copy])
-            finally:
-                os.close(copy)
-        finally:
-            os.close(source)
-        return spare

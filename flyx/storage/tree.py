@@ -19,6 +19,7 @@ from pathlib import Path
 
 from flyx.errors import DestinationExists
 from flyx.storage.copying import copied
+from flyx.storage.durability import Durability
 from flyx.transfer.names import STATE_DIRECTORY
 
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -65,8 +66,13 @@ class Tree:
     Methods raise OSError as the system does, and DestinationExists for what can never be written over.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, durability: Durability) -> None:
+        """Args:
+        directory: the output directory, which need not exist.
+        durability: of the transfer.
+        """
         self.directory = directory
+        self._durability = durability
         # Directories that this transfer made, below the output directory.
         self.made: set[Parts] = set()
         # Those of them whose names may not be durable yet.
@@ -315,7 +321,7 @@ class Tree:
 
     def _place_copy(self, source: tuple[int, str], directory: int, name: str) -> None:
         """Place a file where another filesystem is mounted below the output directory."""
-        with copied(source, directory) as copy:
+        with copied(source, directory, self._durability) as copy:
             try:
                 os.link(copy, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
             except FileExistsError:
@@ -337,6 +343,6 @@ class Tree:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            with copied(source, directory) as copy:
+            with copied(source, directory, self._durability) as copy:
                 os.replace(copy, name, src_dir_fd=directory, dst_dir_fd=directory)
             os.unlink(source[1], dir_fd=source[0])

@@ -109,9 +109,9 @@ class Destination:
             names: what to do about names that cannot be had here.
         """
         self._existing = existing
-        self._tree = Tree(directory)
-        self._plan = Plan(self._tree, existing, names)
         self._durability = Durability()
+        self._tree = Tree(directory, self._durability)
+        self._plan = Plan(self._tree, existing, names)
         # Set by abandon(), before it waits for the batch.
         self._given_up = threading.Event()
         self._partials = Partials(self._tree, self._durability, self._given_up)

@@ -44,7 +44,7 @@ def known(records: list[Record]) -> list[Record]:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Iterator[Tree]:
-    tree = Tree(tmp_path)
+    tree = Tree(tmp_path, Durability())
     tree.open()
     yield tree
     tree.close()

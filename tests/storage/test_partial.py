@@ -33,7 +33,7 @@ def begun(tree: Tree) -> Partials:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Iterator[Tree]:
-    tree = Tree(tmp_path)
+    tree = Tree(tmp_path, Durability())
     tree.open()
     yield tree
     tree.close()

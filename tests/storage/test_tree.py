@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flyx.errors import DestinationExists
+from flyx.storage.durability import Durability
 from flyx.storage.tree import Tree
 from flyx.storage.writer import Destination
 from flyx.transfer import left_out
@@ -19,7 +20,7 @@ from tests.storage.support import Offer, failure, names_in, saved_in, snapshot, 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Iterator[Tree]:
-    tree = Tree(tmp_path / "out")
+    tree = Tree(tmp_path / "out", Durability())
     tree.open_or_make()
     yield tree
     tree.close()
