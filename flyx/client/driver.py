@@ -166,6 +166,7 @@ class Driver(ABC, Generic[Machine, Work, Result]):
             case Moved() if self._route is not None:
                 match self._route.look():
                     case RouteState.GONE:
+                        self._connection.fall_silent()
                         self.machine.path_gone("the network of this computer has changed")
                     case RouteState.BACK:
                         self.machine.check_path(now, "this computer had no network")

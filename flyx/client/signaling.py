@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import struct
 import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from socket import SO_LINGER, SOL_SOCKET
 from types import TracebackType
 from typing import Self, assert_never
 from urllib.parse import urlsplit
@@ -86,7 +88,7 @@ MIN_REFRESH_PAUSE = 1.0
 
 EAGER_TIME = 15.0
 """Seconds after a change of this computer's network in which pauses do not grow: a new router may not answer
-at first. Linux asks for it (ARP) in the name of what is to be sent first; if that is something from an old
+at first. Linux asks for it (ARP) in the name of what was to be sent last; if that was something from an old
 address, a strict router says nothing, and after 3 s all that is to be sent fails."""
 
 # RFC 6455 §7.4.1. Not a goodbye, which 1000 would be.
@@ -397,7 +399,8 @@ class Signaling:
         elif slept_long:
             self._part("this computer slept, or this program was stopped")
         elif self._route is not None and self._route.look() is not RouteState.SAME:
-            self._part("the network of this computer has changed")
+            # A FIN would be sent again and again from an address that is not the way out any more.
+            self._part("the network of this computer has changed", silently=True)
         else:
             return
         self._changed_at = time.monotonic()
@@ -408,12 +411,15 @@ class Signaling:
         self._overflowed = True
         self._part("a new connection is asked for")
 
-    def _part(self, reason: str) -> None:
+    def _part(self, reason: str, *, silently: bool = False) -> None:
         """Give the connection up, for this reason, and come back at once over another one."""
         self._hurry.set()
         if self._socket is not None and self._socket is not self._parted:
             self._told, self._parted = reason, self._socket
-            self._parting = asyncio.create_task(_close_soon(self._socket))
+            if silently:
+                _reset(self._socket)
+            else:
+                self._parting = asyncio.create_task(_close_soon(self._socket))
 
     async def _go_back(self) -> Restored:
         """Take our place again, or a new one if it is gone and there is one."""
@@ -575,6 +581,14 @@ class Signaling:
             hint = ASK_FOR_ANOTHER if self._role is Role.RECEIVER else "run `flyx send` again, for a new code"
             return ServerClosed(reason=reason, hint=hint)
         return ServerRefused(reason=reason)
+
+
+def _reset(socket: ClientConnection) -> None:
+    """End a connection by a single packet, whether it arrives or not (RST)."""
+    connection = socket.transport.get_extra_info("socket")
+    with suppress(AttributeError, OSError):
+        connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+    socket.transport.abort()
 
 
 async def _close_soon(socket: ClientConnection) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import struct
 import sys
@@ -62,6 +63,9 @@ Four times as many bytes cost as much CPU, but a peer that waits for acknowledge
 
 SEND_QUEUE_SIZE = 1 << 20
 """Bytes that wait for a full socket buffer. What would be more is dropped, as the network would drop it."""
+
+KEPT_TIME = 10.0
+"""Seconds for which a socket outlives its transport, if that was told to fall silent."""
 
 SOCKET_BUFFER_SIZE = 8 << 20
 """Bytes asked of the kernel each way: 8 ms of a loopback transfer while Python is busy elsewhere."""
@@ -175,6 +179,8 @@ class UdpTransport(asyncio.DatagramTransport):
         self._blocked = False
         self._closing = False
         self._closed = False
+        # What is sent is dropped, and the socket outlives this.
+        self._silent = False
         self.set_protocol(protocol)
         protocol.connection_made(self)
         if not self._closing:
@@ -207,7 +213,7 @@ class UdpTransport(asyncio.DatagramTransport):
         """
         if addr is None:
             raise ValueError("this socket is not connected")
-        if self._closing or not self._has_room(len(data)):
+        if self._closing or self._silent or not self._has_room(len(data)):
             return
         datagram = bytes(data)
         last = self._queue[-1] if self._queue else None
@@ -260,13 +266,22 @@ class UdpTransport(asyncio.DatagramTransport):
         if self._never_fragments:
             _discover_mtu(self._sock, PMTUDISC_DONT if allowed else PMTUDISC_PROBE)
 
+    def fall_silent(self) -> None:
+        """Send nothing more, not even what is queued. The socket stays open for KEPT_TIME after the end."""
+        self._silent = True
+        self._queue.clear()
+        self._queued = 0
+        if self._blocked:
+            self._blocked = False
+            self._loop.remove_writer(self._fd)
+
     def send_run(self, run: Buffer, segment_size: int, address: Address) -> None:
         """Send datagrams of segment_size bytes each, the last one of 1 to segment_size, back to back.
 
         Unlike sendto() this sends at once; the buffer may be reused when it returns. Where the socket is full
         the rest waits, up to SEND_QUEUE_SIZE, as with sendto().
         """
-        if self._closing:
+        if self._closing or self._silent:
             return
         if self._queue and not self._blocked:
             self._flush()
@@ -426,7 +441,13 @@ class UdpTransport(asyncio.DatagramTransport):
         self._closed = True
         if self._blocked:
             self._loop.remove_writer(self._fd)
-        self._sock.close()
+        if self._silent:
+            with contextlib.suppress(OSError):
+                # What comes is dropped.
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+            self._loop.call_later(KEPT_TIME, os.close, self._sock.detach())
+        else:
+            self._sock.close()
         self._protocol.connection_lost(None)
 
 

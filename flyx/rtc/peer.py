@@ -341,6 +341,16 @@ class PeerConnection:
         TURN server, of a tunnel's server or of a proxy; None if there is no path, or they are not known."""
         return dtls.socket_addresses(self._pc)
 
+    def fall_silent(self) -> None:
+        """Send nothing more: the network of this computer has changed, and our addresses are not the way out.
+
+        What is still sent goes out by the new way, where Linux asks for the new router in the name of the
+        last packet that waits for it (ARP). A strict router does not answer for an address of another
+        network, and nothing of ours leaves until such packets cease. The kernel's own answers to what still
+        comes for closed sockets (ICMP) are such packets: the sockets outlive close() for a while.
+        """
+        dtls.fall_silent(self._pc)
+
     def _unreachable(self, reason: str) -> FlyxError:
         """Return the error that says what was tried; addresses are for --debug alone."""
         attempts = self.attempts()

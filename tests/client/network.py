@@ -23,6 +23,8 @@ class Network:
         self.mute = False
         # How many.
         self.swallowed = 0
+        # Connections that ended with a reset.
+        self.resets = 0
         # New connections are refused.
         self.down = False
         self._writers: set[asyncio.StreamWriter] = set()
@@ -56,6 +58,7 @@ class Network:
                     writer.write(data)
             writer.close()
         except OSError:
+            self.resets += 1
             writer.transport.abort()
 
     async def has_swallowed(self, *messages: Message) -> None:

@@ -49,12 +49,16 @@ class FakeConnection:
 
     def __init__(self) -> None:
         self.local: tuple[Any, ...] = ("127.0.0.1", 4000)
+        self.is_silent = False
 
     def path(self) -> None:
         return None
 
     def ends(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         return self.local, ("127.0.0.1", 5000)
+
+    def fall_silent(self) -> None:
+        self.is_silent = True
 
 
 class StuckDestination(Destination):
@@ -141,5 +145,6 @@ async def test_a_path_whose_address_is_gone_is_given_up_at_once(scene: Scene) ->
         with pytest.raises(ConnectionLost) as caught:
             await running
     assert "the network of this computer has changed" in str(caught.value)
-    # The other side need not have noticed.
+    # The other side need not have noticed, and may go on sending.
     assert not scene.driver.was_closed
+    assert scene.connection.is_silent

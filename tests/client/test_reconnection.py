@@ -12,6 +12,7 @@ import pytest
 
 from flyx.client.signaling import Interrupted, Patience, Restored, Signaling
 from flyx.errors import RoomLost, ServerRefused, ServerUnreachable
+from flyx.net import changes
 from flyx.net.changes import Moved, Slept
 from flyx.server.app import Server
 from flyx.signaling.messages import (
@@ -436,6 +437,21 @@ async def test_after_sleep_the_connection_is_made_anew_and_nothing_is_lost(serve
         assert "slept" in str(await sender.receive())
         assert await sender.receive() == Restored(recovered=True)
         assert sdp(await skip_presence(receiver)) == "swallowed"
+
+
+async def test_a_connection_whose_address_is_gone_ends_with_one_packet(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sent again and again from there may keep all else from leaving: see rtc.peer.fall_silent()."""
+    async with network(server.port) as net, met(server, net, patience=PATIENT) as (sender, receiver):
+        monkeypatch.setattr(changes, "is_ours", lambda _: False)
+        sender.network_changed(Moved())
+        monkeypatch.undo()
+        assert "the network of this computer has changed" in str(await sender.receive())
+        assert await sender.receive() == Restored(recovered=True)
+        sender.post(offer("still here"))
+        assert sdp(await skip_presence(receiver)) == "still here"
+        assert net.resets == 1
 
 
 async def test_a_change_that_does_not_concern_the_server_changes_nothing(server: Server) -> None:

@@ -456,6 +456,24 @@ def test_closing_sends_what_waits_first(run: Run, tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_a_transport_that_has_fallen_silent_sends_not_even_what_waits(run: Run, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        full = Full(tmp_path)
+        full.send(b"waits")
+        full.transport.fall_silent()
+        full.send(b"too late")
+        assert full.transport.get_write_buffer_size() == 0
+        full.transport.close()
+        await full.protocol.until(lambda: bool(full.protocol.ends))
+        # The last that the socket did not take, and these two, are gone.
+        assert await full.read(len(full.sent) - 3) == full.sent[:-3]
+        with pytest.raises(BlockingIOError):
+            full.reader.recv(100)
+        await full.close()
+
+    run(scenario())
+
+
 def test_aborting_sends_nothing_more(run: Run, tmp_path: Path) -> None:
     async def scenario() -> None:
         full = Full(tmp_path)

@@ -13,6 +13,9 @@ import pytest
 from aioice import stun
 
 from flyx.errors import PeerUnreachable, RemoteProtocolError, TransferInterrupted
+from flyx.net import udp
+from flyx.net.interfaces import Address, udp_socket
+from flyx.net.loop import new_event_loop
 from flyx.rtc import description, peer, relays
 from flyx.rtc.peer import Channel, IceCandidateInit, PeerConnection
 from flyx.rtc.seam import ice
@@ -64,6 +67,42 @@ def listen(channel: Channel) -> Ear:
     ear = Ear()
     channel.listen(ear)
     return ear
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_of_a_connection_that_has_fallen_silent_not_even_the_kernel_answers_for_a_while(
+    silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(udp, "KEPT_TIME", 0.5)
+
+    async def scenario() -> None:
+        async with pair() as (left, right):
+            await asyncio.gather(left.connected(), right.connected())
+            ends = left.ends()
+            assert ends is not None
+            if silent:
+                left.fall_silent()
+            await left.close()
+            assert is_refused(ends[0]) is not silent
+            # The time is the condition here.
+            await asyncio.sleep(2 * udp.KEPT_TIME if silent else 0)
+            assert is_refused(ends[0])
+
+    # With sockets of ours.
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(scenario())
+
+
+def is_refused(address: Address) -> bool:
+    """Whether the kernel says by ICMP that nobody listens there, which it tells at once on this machine."""
+    with udp_socket(address) as probe:
+        probe.connect(address)
+        try:
+            for _ in range(2):
+                probe.send(b"still coming")
+        except ConnectionRefusedError:
+            return True
+        return False
 
 
 async def test_messages_go_both_ways_on_both_channels() -> None:

@@ -12,6 +12,7 @@ from aiortc import RTCDtlsTransport, RTCPeerConnection
 from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
 
+from flyx.net.udp import UdpTransport
 from flyx.rtc.seam.connection import COMPONENT, IceConnection
 from flyx.rtc.seam.ice import connection_below, connection_of
 from flyx.rtc.seam.relayed import RelayTransport
@@ -107,6 +108,13 @@ def heard(dtls: RTCDtlsTransport) -> None:
 def datagram_protocols(dtls: RTCDtlsTransport) -> list[asyncio.DatagramProtocol]:
     """Return what takes the datagrams of each local candidate: STUN is answered there, the rest queued."""
     return list(connection_below(dtls)._protocols)
+
+
+def fall_silent(pc: RTCPeerConnection) -> None:
+    """Have the UDP sockets of a connection send nothing more, and outlive it for a while."""
+    for protocol in connection_of(pc)._protocols:
+        if isinstance(protocol.transport, UdpTransport):
+            protocol.transport.fall_silent()
 
 
 def redirect_datagrams(protocol: asyncio.DatagramProtocol, receiver: asyncio.DatagramProtocol) -> None:
