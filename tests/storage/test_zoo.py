@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +24,8 @@ from flyx.transfer.names import is_state_directory, link_stays_inside
 from tests.effort import share
 from tests.storage.support import block_requests
 from tests.storage.zoo import TREES, Tree
+
+NOBODY = 65534
 
 # What an entry is: kind, mode, time, and its content, its target or the path of its first name.
 Row = tuple[EntryKind, int, int, object]
@@ -65,15 +70,21 @@ class OnDisk:
         self._visit(self._root)
 
     def _visit(self, path: str) -> None:
+        if is_state_directory(os.path.basename(path)):
+            self.left_out[path] = STATE
+            return
         place = os.path.join(self._above, path)
-        status = os.lstat(place)
+        try:
+            status = os.lstat(place)
+        except PermissionError:
+            # The directory can be listed, and no more.
+            self.left_out[path] = UNREADABLE
+            return
         readable = os.access(place, os.R_OK) if not stat.S_ISLNK(status.st_mode) else True
         mtime_us = max(-MAX_MTIME_US, min(status.st_mtime_ns // 1000, MAX_MTIME_US))
         mode = stat.S_IMODE(status.st_mode)
         target = os.readlink(place) if stat.S_ISLNK(status.st_mode) else ""
-        if is_state_directory(os.path.basename(path)):
-            self.left_out[path] = STATE
-        elif stat.S_ISFIFO(status.st_mode):
+        if stat.S_ISFIFO(status.st_mode):
             self.left_out[path] = SPECIAL
         elif target and self._links is Links.SKIP:
             self.left_out[path] = LINK_SKIPPED
@@ -97,9 +108,7 @@ class OnDisk:
 @given(TREES, st.sampled_from([Links.KEEP, Links.SKIP]))
 @settings(max_examples=share(200))
 def test_every_entry_of_a_tree_is_listed_and_read_as_it_is(tree: Tree, links: Links) -> None:
-    with TemporaryDirectory() as directory:
-        root = Path(directory) / "tree"
-        tree.build(root)
+    with tree.built() as root:
         found = scan([root], links)
         there = OnDisk(root, links)
         assert rows_of(found) == there.rows
@@ -111,15 +120,37 @@ def test_every_entry_of_a_tree_is_listed_and_read_as_it_is(tree: Tree, links: Li
 @given(TREES)
 @settings(max_examples=share(200))
 def test_what_links_lead_to_is_read_through_them_and_loops_end(tree: Tree) -> None:
-    with TemporaryDirectory() as directory:
-        # So deep that no link leads out of the temporary directory.
-        root = Path(directory, *"12345", "tree")
-        os.makedirs(root.parent)
-        Tree([thing for thing in tree.things if not thing.target.startswith(b"/")]).build(root)
-        rows = rows_of(scan([root], Links.FOLLOW))
-        for path, (kind, _, _, content) in rows.items():
+    # Those that are absolute could lead to all there is on this machine.
+    with Tree([thing for thing in tree.things if not thing.target.startswith(b"/")]).built() as root:
+        for path, (kind, _, _, content) in rows_of(scan([root], Links.FOLLOW)).items():
             assert kind is not EntryKind.SYMBOLIC_LINK
             if kind is EntryKind.FILE:
                 assert content == Path(root.parent, path).read_bytes()
             elif kind is EntryKind.HARD_LINK:
                 assert os.path.samefile(Path(root.parent, path), Path(root.parent, str(content)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="is what the others are, but for root")
+def test_so_it_is_for_an_ordinary_user_whom_permissions_bind() -> None:
+    with TemporaryDirectory() as home:
+        os.chown(home, NOBODY, NOBODY)
+        ran = subprocess.run(
+            [sys.executable, "-m", "tests.storage.test_zoo"],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": home},
+            capture_output=True,
+            text=True,
+        )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def _as_nobody() -> None:
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    test_every_entry_of_a_tree_is_listed_and_read_as_it_is()
+    test_what_links_lead_to_is_read_through_them_and_loops_end()
+
+
+if __name__ == "__main__":
+    _as_nobody()

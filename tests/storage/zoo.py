@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hypothesis import strategies as st
 
@@ -44,6 +46,20 @@ class Tree:
     """Things to be put below a directory."""
 
     things: list[Thing] = field(default_factory=list)
+
+    @contextmanager
+    def built(self) -> Iterator[Path]:
+        """Make the tree in a temporary directory, so deep in it that no relative link leads out."""
+        with TemporaryDirectory() as directory:
+            root = Path(directory, *"12345", "tree")
+            os.makedirs(root.parent)
+            self.build(root)
+            yield root
+            # An ordinary user cannot remove what is in directories that forbid it.
+            for way, directories, _ in os.walk(root):
+                for name in directories:
+                    if not os.path.islink(f"{way}/{name}"):
+                        os.chmod(f"{way}/{name}", 0o700)
 
     def build(self, root: Path) -> None:
         """Make the tree. What the system or the filesystem cannot have is not made."""
