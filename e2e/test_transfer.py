@@ -7,6 +7,8 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
+
 from e2e.processes import (
     CODE,
     LONG,
@@ -162,6 +164,27 @@ def test_a_symbolic_link_is_followed_when_named_and_left_out_where_it_leads_out(
     assert names_in(tmp_path / "in" / "tree") == ["kept"]
     assert sha256(tmp_path / "in" / "target.bin") == sha256(target)
     assert "leads out of what is sent" in sender.event("notice")["message"]
+
+
+@pytest.mark.parametrize(
+    ("links", "arrives"), [("follow", ["kept", "out", "to-kept"]), ("skip", ["kept"])], ids=["follow", "skip"]
+)
+def test_what_symbolic_links_lead_to_is_sent_in_their_place_or_not_at_all(
+    flyx: Flyx, tmp_path: Path, links: str, arrives: list[str]
+) -> None:
+    outside = write_random(tmp_path / "outside", 100)
+    tree = tmp_path / "tree"
+    kept = write_random(tree / "kept", 5)
+    (tree / "to-kept").symlink_to("kept")
+    (tree / "out").symlink_to(outside)
+    sender = flyx.send(tree, "--links", links)
+    flyx.receive(sender.code(), tmp_path / "in").ends(0)
+    sender.ends(0)
+    assert names_in(tmp_path / "in" / "tree") == arrives
+    assert not any(path.is_symlink() for path in (tmp_path / "in" / "tree").iterdir())
+    assert sha256(tmp_path / "in" / "tree" / "kept") == sha256(kept)
+    if links == "follow":
+        assert sha256(tmp_path / "in" / "tree" / "out") == sha256(outside)
 
 
 # Where it goes.
