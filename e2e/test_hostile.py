@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 
 from e2e.peers.liar import BEGINNING, DAWDLING, OTHER_VERSION, RECEIVER_LIES
-from e2e.processes import Flyx, FlyxProcess, Liar, names_in, sha256, snapshot, write_random, write_sparse
+from e2e.processes import (
+    Flyx,
+    FlyxProcess,
+    Liar,
+    names_in,
+    sha256,
+    snapshot,
+    write_random,
+    write_thin,
+)
 from flyx.pairing.tries import MAX_UNFINISHED
 from flyx.transfer.manifest import MAX_PATHS_SIZE
 
@@ -49,8 +58,6 @@ def prepared(tmp_path: Path) -> Path:
     [
         (["../escape"], "unsafe_name"),
         (["ok/", "ok/../../escape"], "unsafe_name"),
-        ([".flyx/", ".flyx/journal"], "unsafe_name"),
-        (["\x1b[2J\x1b[31mred"], "unsafe_name"),
         (["one", "one/two"], "unsafe_name"),
         (["link/", "link/new"], "destination_exists"),
         (["precious"], "destination_exists"),
@@ -70,6 +77,21 @@ def test_a_path_that_leads_elsewhere_is_refused_and_nothing_is_touched(
     assert receiver.out == ""
     assert "\x1b" not in receiver.err
     assert "\u202e" not in receiver.err
+
+
+@pytest.mark.parametrize("path", [[".flyx/", ".flyx/journal"], ["\x1b[2J\x1b[31mred"]], ids=repr)
+def test_a_name_that_is_ours_or_steers_a_terminal_is_left_out_and_shown_escaped(
+    flyx: Flyx, tmp_path: Path, prepared: Path, liar: Start, path: list[str]
+) -> None:
+    before = snapshot(tmp_path)
+    sender = liar("sender", "paths:" + json.dumps(path))
+    words = str(sender.says()["code"])
+    receiver = flyx.start("receive", "--server", flyx.server, "--yes", "-o", prepared, words)
+    receiver.ends(1)
+    assert snapshot(tmp_path) == before
+    assert receiver.out == ""
+    assert "Left out:" in receiver.err
+    assert "\x1b" not in receiver.err
 
 
 @pytest.mark.parametrize(
@@ -153,7 +175,7 @@ def test_receivers_that_lie_are_told_so_and_the_sender_goes_on(
 def test_a_receiver_that_takes_without_end_and_reads_nothing_fills_no_memory_and_slows_nobody(
     flyx: Flyx, tmp_path: Path, liar: Start
 ) -> None:
-    source = write_sparse(tmp_path / "file", 600_000_000)
+    source = write_thin(tmp_path / "file", 600_000_000)
     sender = flyx.send("--receivers", "2", source)
     code = sender.code()
     hostile = liar("receiver", "stands still", code)

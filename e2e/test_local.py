@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from e2e.network import Network
-from e2e.processes import LONG, Flyx, FlyxProcess, need, sha256, write_random, write_sparse
+from e2e.processes import LONG, Flyx, FlyxProcess, need, sha256, write_random, write_thin
 from flyx.signaling.local import LOCAL_PORTS
 
 ROOT = Path(__file__).parents[1]
@@ -327,7 +327,7 @@ def test_a_port_5353_that_another_program_keeps_is_told_and_the_own_computer_doe
 
 def test_a_sender_that_is_killed_ends_its_receivers_soon(scene: Scene) -> None:
     scene.hosts["left"].limit(50)
-    sender = scene.start("left", "send", "--json", write_sparse(scene.file.with_name("large"), LONG))
+    sender = scene.start("left", "send", "--json", write_thin(scene.file.with_name("large"), LONG))
     receiver = scene.receive("right", sender.code())
     receiver.mid_transfer()
     sender.kill()

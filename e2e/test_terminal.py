@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.processes import Flyx, names_in, sha256, write_random, write_sparse
+from e2e.processes import Flyx, names_in, sha256, write_random, write_sparse, write_thin
 
 MB = 1_000_000
 
@@ -219,7 +219,7 @@ def test_bars_do_not_touch_a_standard_output_that_is_elsewhere(flyx: Flyx, tmp_p
 
 
 def test_no_color_means_no_colour(flyx: Flyx, tmp_path: Path) -> None:
-    source = write_sparse(tmp_path / "file", ENDLESS)
+    source = write_thin(tmp_path / "file", ENDLESS)
     sender = flyx.terminal("send", "--server", flyx.server, source, NO_COLOR="1")
     code = sender.code()
     receiver = flyx.terminal("receive", "--server", flyx.server, "-y", "-o", "in", code, NO_COLOR="1")
@@ -258,7 +258,7 @@ def test_ctrl_c_typed_at_a_sender_that_waits_ends_it(flyx: Flyx, tmp_path: Path)
 def test_ctrl_c_typed_in_the_middle_ends_one_and_tells_the_other(
     flyx: Flyx, tmp_path: Path, who: str
 ) -> None:
-    source = write_sparse(tmp_path / "file", ENDLESS)
+    source = write_thin(tmp_path / "file", ENDLESS)
     sender = flyx.terminal("send", "--server", flyx.server, source)
     receiver = flyx.terminal("receive", "--server", flyx.server, "--yes", "-o", "in", sender.code())
     for process in (sender, receiver):
