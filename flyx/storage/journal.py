@@ -6,6 +6,8 @@ Names are those of the manifest, where a byte that is not UTF-8 is half a surrog
     flyx    version, manifest id, digest of the roots, first root, time: always the first line
     name    root, the name it was given here
     made    a directory that the transfer made, by its parts
+    opened  a directory that was there, by its parts, and its mode, which it gets back: it was closed to its
+            owner, and is not while the transfer goes on
     file    number, path, size, mtime_us, inode: a partial file
     blocks  number, index of the first, their SHA-256 in one string: these blocks are durable in it
     drop    number: the partial file counts no more
@@ -155,6 +157,7 @@ class Contents:
         self.doubted = False
         self.names: dict[str, str] = {}
         self.made: set[Parts] = set()
+        self.opened_up: dict[Parts, int] = {}
         # Partial files by their number, and saved ones by their path in the manifest.
         self.begun: dict[int, Begun] = {}
         self.saved: dict[str, Saved] = {}
@@ -170,6 +173,8 @@ class Contents:
                 self.names[root] = name
             case ["made", [*parts]] if _stay_below(parts):
                 self.made.add(tuple(parts))
+            case ["opened", [*parts], int(mode)] if _stay_below(parts) and 0 <= mode <= 0o7777:
+                self.opened_up[tuple(parts)] = mode
             case ["file", int(number), str(path), int(size), int(mtime_us), int(inode)] if (
                 number not in self.begun and size >= 0
             ):
@@ -209,6 +214,8 @@ class Contents:
             yield ["name", root, name]
         for parts in self.made:
             yield ["made", list(parts)]
+        for parts, mode in self.opened_up.items():
+            yield opened_record(parts, mode)
         for number, begun in self.begun.items():
             yield begun_record(number, begun.identity, begun.inode)
             step = _BLOCKS_IN_RECORD * DIGEST_SIZE
@@ -237,6 +244,11 @@ def _stay_below(parts: Sequence[object]) -> bool:
         isinstance(part, str) and part not in {"", ".", ".."} and not {"/", "\0"} & set(part)
         for part in parts
     )
+
+
+def opened_record(parts: Parts, mode: int) -> Record:
+    """The record of a directory that is to get its mode back."""
+    return ["opened", list(parts), mode]
 
 
 def begun_record(number: int, identity: Identity, inode: int) -> Record:

@@ -106,6 +106,7 @@ class Partials:
         self.permitted = 0
         # Directories that the journal has.
         self._recorded_made: set[Parts] = set()
+        self._recorded_opened_up: set[Parts] = set()
         self._recorded_names: dict[str, str] = {}
         self._next_checkpoint = time.monotonic() + CHECKPOINT_INTERVAL
 
@@ -132,6 +133,8 @@ class Partials:
         self._next_number = max(found.begun, default=-1) + 1
         found.heading = self._heading
         self._recorded_made = set(found.made)
+        self._recorded_opened_up = set(found.opened_up)
+        self._tree.opened_up |= found.opened_up
         self._tree.made |= found.made
         self._tree.unsynced |= found.made
         self._recorded_names = dict(found.names)
@@ -334,12 +337,21 @@ class Partials:
         self._has_saved = True
         return self._writer().handle
 
-    def record_made(self) -> bool:
-        """Record the directories that were made since the last time; return whether there were any."""
-        if new := self._tree.made - self._recorded_made:
-            self._writer().append(["made", list(parts)] for parts in sorted(new))
-            self._recorded_made |= new
-        return bool(new)
+    def record_directories(self) -> bool:
+        """Record what was done to directories since the last time; return whether that was anything.
+
+        That is, which were made, and which get their modes back at the end.
+        """
+        made = self._tree.made - self._recorded_made
+        opened_up = self._tree.opened_up.keys() - self._recorded_opened_up
+        if not made and not opened_up:
+            return False
+        modes = self._tree.opened_up
+        self._writer().append(journal.opened_record(parts, modes[parts]) for parts in sorted(opened_up))
+        self._writer().append(["made", list(parts)] for parts in sorted(made))
+        self._recorded_made |= made
+        self._recorded_opened_up |= opened_up
+        return True
 
     def forget(self, file: int) -> None:
         """A file has its final name."""
@@ -394,7 +406,7 @@ class Partials:
                 self.checkpoint()
         with suppress(OSError):
             if self._journal is not None:
-                self.record_made()
+                self.record_directories()
 
     def _give_last_block_back(self) -> None:
         self._durability.check()

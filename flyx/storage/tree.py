@@ -27,6 +27,8 @@ OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 _PROBE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A handle that only stands for a place in the tree, and needs no right to read what is there.
+_PATH = getattr(os, "O_PATH", 0)
 
 Parts = tuple[str, ...]
 """A path below the output directory; () is the output directory."""
@@ -77,6 +79,9 @@ class Tree:
         self.made: set[Parts] = set()
         # Those of them whose names may not be durable yet.
         self.unsynced: set[Parts] = set()
+        # Directories that were there, closed to their owner, and are open until close(): the modes that they
+        # get back.
+        self.opened_up: dict[Parts, int] = {}
         # Set while the output directory is open.
         self._base: int | None = None
         # The output directory and those above it, as far as this transfer made them; outermost first.
@@ -124,7 +129,11 @@ class Tree:
             self._recent = None
 
     def close(self) -> None:
-        """Close all handles; remove the output directory again if this transfer made it and left it empty."""
+        """Put things back as they were: the modes of directories that were opened up; the output directory
+        away, if this transfer made it and left it empty. Close all handles.
+        """
+        if self._base is not None:
+            self.close_again()
         self.release()
         if self._base is not None:
             os.close(self._base)
@@ -227,6 +236,9 @@ class Tree:
 
     def _enter(self, above: int, parts: Parts, name: str, missing: Callable[[int], int] | None) -> int:
         try:
+            return self._let_in(parts, open_directory(name, above), to_write=missing is not None)
+        except PermissionError:
+            self._unlock(parts, name, above)
             return open_directory(name, above)
         except NotADirectoryError:
             raise self.in_the_way(parts) from None
@@ -240,6 +252,52 @@ class Tree:
             return open_directory(name, above)
         except NotADirectoryError:
             raise self.in_the_way(parts) from None
+
+    # Directories of this user that are closed to the user, such as those of a tree that is read-only.
+
+    def _let_in(self, parts: Parts, handle: int, *, to_write: bool) -> int:
+        """Make sure that a directory which can be read lets us in; return its handle."""
+        needed = stat.S_IWUSR | stat.S_IXUSR if to_write else stat.S_IXUSR
+        user = os.geteuid()
+        if user != 0:
+            status = os.fstat(handle)
+            if status.st_uid == user and status.st_mode & needed != needed:
+                with suppress(OSError):
+                    self._open_up(parts, handle, status)
+        return handle
+
+    def _unlock(self, parts: Parts, name: str, above: int) -> None:
+        """Open a directory up that cannot be read.
+
+        Raises:
+            PermissionError: it is not ours, or it is no directory.
+        """
+        handle = os.open(name, _DIRECTORY | _PATH, dir_fd=above)
+        try:
+            status = os.fstat(handle)
+            if not _PATH or status.st_uid != os.geteuid():
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            # A handle that is only a place in the tree takes no fchmod(2).
+            self._open_up(parts, f"/proc/self/fd/{handle}", status)
+        finally:
+            os.close(handle)
+
+    def _open_up(self, parts: Parts, directory: int | str, status: os.stat_result) -> None:
+        mode = stat.S_IMODE(status.st_mode)
+        os.chmod(directory, mode | stat.S_IRWXU)
+        self.opened_up.setdefault(parts, mode)
+
+    def close_again(self) -> None:
+        """Give the directories that were opened up their modes back, the deepest first."""
+        user = os.geteuid()
+        for parts in sorted(self.opened_up, key=len, reverse=True):
+            mode = self.opened_up[parts]
+            with suppress(OSError, DestinationExists):
+                handle = self.handle(parts)
+                status = os.fstat(handle)
+                if (status.st_uid, stat.S_IMODE(status.st_mode)) == (user, mode | stat.S_IRWXU):
+                    os.fchmod(handle, mode)
+        self.opened_up.clear()
 
     def make_root(self, name: str, mode: int) -> bool:
         """Make a directory at the top; return False if something has its name."""

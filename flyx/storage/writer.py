@@ -328,7 +328,7 @@ class Destination:
             journal = self._record(group)
             self._durability.sync((*(finishing.handle for finishing in group), journal), len(group) + 1)
             recorded = self._name_all(group, outcomes, named)
-            recorded |= self._partials.record_made()
+            recorded |= self._partials.record_directories()
             self._sync_names({parts for _, parts in named}, [journal] if recorded else [])
         except (OSError, FlyxError) as error:
             if self._durability.failed:
@@ -541,6 +541,7 @@ class Destination:
             if self._durability.failed:
                 self._tree.unmake()
             raise
+        self._tree.close_again()
         self._partials.remove()
         return refused
 

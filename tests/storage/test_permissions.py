@@ -30,15 +30,16 @@ def home() -> Iterator[Path]:
 # Imports everything first: an ordinary user may be unable to read root's Python.
 PREAMBLE = f"""
 import os
+import shutil
 from itertools import product
 from pathlib import Path
 
 from flyx.errors import InputError, StorageError
 from flyx.storage import partial
 from flyx.storage.scan import scan
-from flyx.storage.writer import Destination
+from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.disk import FinishFile, FinishTree, Held, PlanEntries, PlanTree
-from flyx.transfer.manifest import BLOCK_SIZE
+from flyx.transfer.manifest import BLOCK_SIZE, Manifest
 from tests.effort import some
 from tests.storage.support import Offer, directory_entry, failure, file_entry, saved_in, succeed
 
@@ -129,7 +130,7 @@ def test_a_directory_that_may_not_be_written_is_found_before_anything_is_receive
     assert printed == ["Cannot write to closed: permission denied"] * 2
 
 
-def test_a_directory_that_becomes_closed_meanwhile_does_not_stop_the_others(home: Path) -> None:
+def test_a_directory_that_becomes_closed_meanwhile_is_written_to_and_closed_again(home: Path) -> None:
     printed = run(
         home,
         """
@@ -137,12 +138,26 @@ def test_a_directory_that_becomes_closed_meanwhile_does_not_stop_the_others(home
         with Destination(Path("out")) as destination:
             succeed(destination, [*offer.plan(), *offer.writes("d/f"), offer.finish("d/f")])
             os.chmod("out/d", 0o555)
-            print(destination.apply([*offer.writes("d/g"), offer.finish("d/g")])[-1])
-        os.chmod("out/d", 0o755)
-        print(sorted(saved_in(Path("out"))))
+            succeed(destination, [*offer.writes("d/g"), offer.finish("d/g")])
+        print(oct(os.stat("out/d").st_mode & 0o777), sorted(saved_in(Path("out"))))
         """,
     )
-    assert printed == ["FileRefused(file=2, code='not_written')", "['d', 'd/f']"]
+    assert printed == ["0o555 ['d', 'd/f', 'd/g']"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two users")
+def test_a_directory_of_another_user_does_not_stop_the_others(home: Path) -> None:
+    (home / "d").mkdir(mode=0o755)
+    printed = run(
+        home,
+        """
+        offer = Offer({"d": None, "d/f": b"x"})
+        with Destination(Path(".")) as destination:
+            print(destination.apply(offer.everything())[-2])
+        """,
+    )
+    assert printed == ["FileRefused(file=1, code='not_written')"]
+    assert list((home / "d").iterdir()) == []
 
 
 def test_a_saved_file_that_its_owner_may_not_read_is_known_again(home: Path) -> None:
@@ -226,3 +241,108 @@ def test_a_run_killed_at_any_call_of_a_save_is_gone_on_with_whatever_the_mode_of
         """,
     )
     assert said == []
+
+
+READ_ONLY = """
+modes = {"t": 0o555, "t/a": 0o500, "t/a/b": 0o000, "t/c": 0o600, "t/d": 0o300}
+
+def offer(content):
+    contents = {path: None for path in modes} | {f"{path}/f": content for path in modes}
+    offer = Offer(contents, mode=0o444)
+    for index, (path, mode) in enumerate(modes.items()):
+        offer.entries[index] = directory_entry(path, mode=mode)
+    offer.manifest = Manifest(offer.entries)
+    return offer
+
+def receive(content, stop=None):
+    with Destination(Path("out"), ExistingPolicy.OVERWRITE) as destination:
+        succeed(destination, [*offer(content).plan(), *offer(content).files(), FinishTree()][:stop])
+
+def modes_now():
+    found = {}
+    def look(path):
+        mode = os.stat(path).st_mode & 0o777
+        if os.path.isdir(path):
+            os.chmod(path, 0o700)
+            found[path[4:]] = mode
+            for name in sorted(os.listdir(path)):
+                look(f"{path}/{name}")
+            os.chmod(path, mode)
+    look("out/t")
+    return found
+"""
+
+
+def test_a_tree_of_closed_directories_arrives_again_and_they_are_closed_again(home: Path) -> None:
+    printed = run(
+        home,
+        READ_ONLY
+        + """
+receive(b"1")
+assert modes_now() == modes, modes_now()
+receive(b"2")
+assert modes_now() == modes, modes_now()
+os.system("chmod -R u+rwx out")
+print({path.read_bytes() for path in Path("out").rglob("f")}, len(list(Path("out").rglob("f"))))
+""",
+    )
+    assert printed == ["{b'2'} 5"]
+
+
+def test_directories_that_were_opened_up_are_closed_again_however_the_transfer_ends(home: Path) -> None:
+    printed = run(
+        home,
+        READ_ONLY
+        + """
+receive(b"1")
+for stop in range(2, 15):
+    receive(b"2", stop)
+    # Only the directories go on.
+    shutil.rmtree("out/.flyx", ignore_errors=True)
+    assert modes_now() == modes, (stop, modes_now())
+def fail():
+    with Destination(Path("out"), ExistingPolicy.OVERWRITE) as destination:
+        succeed(destination, [*offer(b"3").plan(), *offer(b"3").files()])
+        raise KeyboardInterrupt
+try:
+    fail()
+except KeyboardInterrupt:
+    print("interrupted")
+assert modes_now() == modes, modes_now()
+""",
+    )
+    assert printed == ["interrupted"]
+
+
+def test_after_a_kill_the_next_run_closes_what_was_opened_up(home: Path) -> None:
+    printed = run(
+        home,
+        READ_ONLY
+        + """
+receive(b"1")
+if os.fork() == 0:
+    destination = Destination(Path("out"), ExistingPolicy.OVERWRITE)
+    succeed(destination, [*offer(b"2").plan(), *offer(b"2").files()[:8]])
+    os._exit(0)
+os.wait()
+print(modes_now() == modes)
+receive(b"2")
+assert modes_now() == modes, modes_now()
+""",
+    )
+    assert printed == ["False"]
+
+
+def test_a_directory_that_its_owner_closed_meanwhile_or_that_is_anothers_is_left_as_it_is(home: Path) -> None:
+    printed = run(
+        home,
+        READ_ONLY
+        + """
+receive(b"1")
+with Destination(Path("out"), ExistingPolicy.OVERWRITE) as destination:
+    succeed(destination, [*offer(b"2").plan(), *offer(b"2").files()])
+    os.chmod("out/t/a", 0o711)
+print(oct(os.stat("out/t/a").st_mode & 0o777))
+""",
+    )
+    assert printed == ["0o711"]
