@@ -27,7 +27,7 @@ from flyx.storage.durability import Durability
 from flyx.storage.journal import Heading, Identity, Journal, Record, Saved
 from flyx.storage.remains import Remains, open_part, part_name
 from flyx.storage.state import StateDirectory
-from flyx.storage.tree import Parts, Tree, names_in
+from flyx.storage.tree import Parts, Tree, make_file, names_in
 from flyx.transfer.disk import Changed, Held, Kept
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, block_digest
 from flyx.transfer.names import STATE_DIRECTORY
@@ -495,9 +495,8 @@ class Partials:
 
     def _probe(self, own: StateDirectory) -> int:
         """Ask the kernel what mode a new file gets: to read the umask is to change it, for all threads."""
-        handle = os.open("probe", _NEW, 0o777, dir_fd=own.handle)
         try:
-            return os.fstat(handle).st_mode & 0o777
+            return make_file("probe", 0o777, own.handle).st_mode & 0o777
         finally:
-            os.close(handle)
-            os.unlink("probe", dir_fd=own.handle)
+            with suppress(OSError):
+                os.unlink("probe", dir_fd=own.handle)

@@ -23,7 +23,7 @@ from functools import cached_property, lru_cache
 from itertools import starmap
 from types import TracebackType
 
-from flyx.storage.tree import names_in, open_directory
+from flyx.storage.tree import make_file, names_in, open_directory
 from flyx.transfer.manifest import can_be_on_disk, path_bytes
 from flyx.transfer.names import STATE_DIRECTORY
 
@@ -32,8 +32,6 @@ USUAL_LENGTH = 255
 
 # Names that are no longer are not tried: what encrypts names (eCryptfs, EncFS) has the least room, 143 bytes.
 _SHORT = 120
-
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # What Windows does not take in a name, and what begins there with the name of a device.
 _ODD = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
@@ -132,7 +130,7 @@ class NameProbe:
         if own is None:
             return True
         try:
-            _make(name, own)
+            make_file(name, 0o600, own)
             return name in names_in(own)
         except OSError:
             # It is for the name only if others are still possible.
@@ -147,7 +145,7 @@ class NameProbe:
         if own is None:
             return True
         try:
-            _make(name, own)
+            make_file(name, 0o600, own)
             os.stat(other, dir_fd=own, follow_symlinks=False)
         except OSError:
             # Either it is not there, or no file can have the first name and be taken for another.
@@ -178,7 +176,7 @@ class NameProbe:
     def _works(self, own: int) -> bool:
         """Whether files can be made in an empty directory at all; if not, nothing is tried any more."""
         try:
-            _make("flyx", own)
+            make_file("flyx", 0o600, own)
             # Where others may rename what is ours, one could have put another directory in its place.
             works = names_in(own) == ["flyx"]
             os.unlink("flyx", dir_fd=own)
@@ -186,10 +184,6 @@ class NameProbe:
             works = False
         self._failed = not works
         return works
-
-
-def _make(name: str, directory: int) -> None:
-    os.close(os.open(name, _CREATE, 0o600, dir_fd=directory))
 
 
 def _clear(directory: int) -> None:

@@ -25,7 +25,7 @@ from flyx.transfer.names import STATE_DIRECTORY
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
-_PROBE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A handle that only stands for a place in the tree, and needs no right to read what is there.
 _PATH = getattr(os, "O_PATH", 0)
@@ -58,6 +58,27 @@ def names_in(directory: int) -> list[str]:
         return []  # The directory has been removed.
     try:
         return os.listdir(handle)
+    finally:
+        os.close(handle)
+
+
+def make_file(name: str, mode: int, directory: int) -> os.stat_result:
+    """Make a file with something in it, to be removed or replaced; return its status.
+
+    What is in it is what has rclone store it at once. An empty file it stores some time after it was closed:
+    also when it has been removed, and over another file of its name.
+
+    Raises:
+        FileExistsError: something has this name.
+    """
+    handle = os.open(name, _NEW, mode, dir_fd=directory)
+    try:
+        os.write(handle, b"flyx")
+        return os.fstat(handle)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(name, dir_fd=directory)
+        raise
     finally:
         os.close(handle)
 
@@ -173,11 +194,9 @@ class Tree:
         """
         if self._probed is None:
             name = f"{STATE_DIRECTORY}-{secrets.token_hex(8)}"
-            handle = os.open(name, _PROBE, 0o600, dir_fd=self.base)
             try:
-                self._probed = os.fstat(handle)
+                self._probed = make_file(name, 0o600, self.base)
             finally:
-                os.close(handle)
                 with suppress(OSError):
                     os.unlink(name, dir_fd=self.base)
         return self._probed
@@ -368,9 +387,8 @@ class Tree:
         self._has_links = False
 
     def _place_without_link(self, source: tuple[int, str], directory: int, name: str) -> None:
-        """Reserve the name with an empty file, then replace that; a kill between the two leaves it."""
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(name, flags, 0o600, dir_fd=directory))
+        """Reserve the name with a file, then replace that; a kill between the two leaves it."""
+        make_file(name, 0o600, directory)
         try:
             self.replace(source, directory, name)
         except OSError:

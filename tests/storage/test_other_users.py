@@ -71,6 +71,7 @@ def start(user: int, directory: Path, program: str) -> subprocess.Popen[str]:
         [sys.executable, "-c", PREAMBLE.replace("USER", str(user)) + textwrap.dedent(program)],
         cwd=directory,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -97,6 +98,34 @@ def test_two_users_each_leave_and_complete_a_transfer_in_one_directory(shared: P
     assert run(VICTIM, shared, "print(held('b'), held('c'))") == ["[1] [1]"]
     run(VICTIM, shared, "complete('b'); complete('c')")
     assert sorted(os.listdir(shared)) == ["a", "b", "c"]
+
+
+def test_two_users_receive_into_one_directory_at_the_same_time(shared: Path) -> None:
+    names = {VICTIM: "v", OTHER: "o"}
+    receivers = [
+        start(
+            user,
+            shared,
+            f"""
+            print("ready", flush=True)
+            sys.stdin.readline()
+            for number in range(50):
+                complete(f"{name}{{number}}")
+            """,
+        )
+        for user, name in names.items()
+    ]
+    for receiver in receivers:
+        assert receiver.stdout is not None
+        assert receiver.stdout.readline() == "ready\n"
+    for receiver in receivers:
+        assert receiver.communicate("go\n", timeout=60) == ("", "")
+    assert sorted(os.listdir(shared)) == sorted(f"{name}{n}" for name in names.values() for n in range(50))
+    for user, name in names.items():
+        for number in range(50):
+            path = shared / f"{name}{number}"
+            assert path.stat().st_uid == user
+            assert path.read_bytes() == f"{name}{number}".encode() * (1 << 21)
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o777])
