@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from e2e.mounts import FILESYSTEMS, Filesystem
@@ -170,3 +171,15 @@ def test_the_probe_knows_which_names_a_filesystem_has(disk: Disk) -> None:
     assert held == kept
     (disk.directory / "a").touch()
     assert case == (not (disk.directory / "A").exists()) == (not disk.kind.folds_case)
+
+
+@pytest.mark.parametrize("count", [2_000, pytest.param(20_000, marks=pytest.mark.soak)])
+def test_a_receiver_that_may_open_few_files_receives_many(flyx: Flyx, tmp_path: Path, count: int) -> None:
+    for number in range(count):
+        write_random(tmp_path / "tree" / str(number % 50) / str(number), 10)
+    sender = flyx.send(tmp_path / "tree")
+    receiver = flyx.receive(sender.code(), tmp_path / "in")
+    psutil.Process(receiver.process.pid).rlimit(psutil.RLIMIT_NOFILE, (64, 64))
+    receiver.ends(0, within=300)
+    sender.ends(0)
+    assert contents(tmp_path / "in" / "tree") == contents(tmp_path / "tree")
