@@ -283,30 +283,23 @@ class Laboratory:
         """The network of a host's own site."""
         return self._lans[name]
 
-    def second_way(self, name: str, device: str, lan: str, *, tunnel: bool = False) -> None:
+    def second_way(self, name: str, device: str, lan: str) -> None:
         """Give a host another way to the internet, which it prefers: through a router and a NAT of its own.
 
         Args:
             name: of the host.
             device: its new interface.
             lan: the first three numbers of the addresses there.
-            tunnel: it is one of a VPN: it leads to one other end, and nobody is asked for it by ARP.
         """
         number = next(self._numbers)
         switch, inside, outside = self.network.switch(), [f"{lan}.1/24"], [f"192.0.2.{number}/24"]
         at = f"{device}-{name}"
         via = ELSEWHERE[:1]
-        router = self.network.router(at, switch, inside, self.internet, outside, via=via, nat=PORT_RESTRICTED)
+        self.network.router(at, switch, inside, self.internet, outside, via=via, nat=PORT_RESTRICTED)
         host = self.hosts[name]
         # The first one is not gone, but no longer the best.
         host.address(host.addresses["eth0"], metric=600)
-        host.plug(switch, f"{lan}.2/24", device=device)
-        if tunnel:
-            at_end = router.run("cat", "/sys/class/net/inside/address").strip()
-            host.run(
-                "ip", "neigh", "replace", f"{lan}.1", "lladdr", at_end, "dev", device, "nud", "permanent"
-            )
-        host.run("ip", "route", "add", "default", "via", f"{lan}.1", "dev", device)
+        host.plug(switch, f"{lan}.2/24", device=device, via=f"{lan}.1")
 
     def stand(self, name: str, *addresses: str, switch: Switch) -> Host:
         """Make a host in a network that leads nowhere."""

@@ -141,7 +141,7 @@ def wifi_becomes_cable(laboratory: Laboratory, who: str) -> None:
 
 def vpn_comes_up(laboratory: Laboratory, who: str) -> None:
     """Everything goes through it from now on; what comes with another address is dropped there."""
-    laboratory.second_way(who, "tun0", "10.66.1", tunnel=True)
+    laboratory.second_way(who, "tun0", "10.66.1")
 
 
 def better_network_appears(laboratory: Laboratory, who: str) -> None:
