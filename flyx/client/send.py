@@ -404,6 +404,13 @@ class SendSession:
                 while True:
                     if lost and (self._room_gone or peer.has_left):
                         raise PeerUnreachable(reason="the room or the receiver is gone")
+                    if lost and not self._signaling.there.is_set():
+                        # Nobody would hear of an offer; and what asks STUN servers meanwhile, from whatever
+                        # address, may keep us from the server: see PeerConnection.fall_silent().
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(RECONNECT_PAUSE):
+                                await self._signaling.there.wait()
+                        continue
                     link = Link(
                         self._signaling,
                         receiver.client_id,

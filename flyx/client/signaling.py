@@ -195,6 +195,8 @@ class Signaling:
         # What connections may ask; its credentials are never older than half of what they are good for.
         self.ice_servers: tuple[IceServer, ...] = ()
         self._refresh: asyncio.TimerHandle | None = None
+        # Set while we are connected to the server.
+        self.there = asyncio.Event()
         # None while the connection is lost.
         self._socket: ClientConnection | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -416,6 +418,7 @@ class Signaling:
         self._hurry.set()
         if self._socket is not None and self._socket is not self._parted:
             self._told, self._parted = reason, self._socket
+            self.there.clear()
             if silently:
                 _reset(self._socket)
             else:
@@ -519,11 +522,13 @@ class Signaling:
         # Through a proxy that is spoken to by TLS it is not a network's: then nothing can be watched.
         self._route = Route(*ends) if all(isinstance(end, tuple) for end in ends) else None
         self._take_ice_servers(joined.ice_servers, joined.ice_servers_ttl)
+        self.there.set()
         self._writer = asyncio.create_task(self._write(socket))
 
     async def _drop_socket(self) -> None:
         socket, writer = self._socket, self._writer
         self._socket = self._writer = None
+        self.there.clear()
         # Those of the next `joined` are new.
         self._take_ice_servers(self.ice_servers, None)
         if writer is not None:

@@ -454,6 +454,20 @@ async def test_a_connection_whose_address_is_gone_ends_with_one_packet(
         assert net.resets == 1
 
 
+async def test_it_is_known_whether_the_server_is_there(server: Server) -> None:
+    async with network(server.port) as net, met(server, net) as (sender, _):
+        assert sender.there.is_set()
+        sender.network_changed(Slept(90.0))
+        # Before anybody has received that.
+        assert not sender.there.is_set()
+        for end in (lambda: None, net.cut):
+            end()
+            assert isinstance(await sender.receive(), Interrupted)
+            assert not sender.there.is_set()
+            assert await sender.receive() == Restored(recovered=True)
+            assert sender.there.is_set()
+
+
 async def test_a_change_that_does_not_concern_the_server_changes_nothing(server: Server) -> None:
     async with network(server.port) as net, met(server, net) as (sender, receiver):
         for change in (Moved(), Slept(3.0)):
