@@ -220,7 +220,7 @@ def test_an_absent_server_is_named_with_what_to_do(flyx: Flyx, tmp_path: Path) -
 @pytest.mark.parametrize("server", ["ftp://example.org", "ws://", "ws://host:port"])
 def test_a_server_that_is_no_url_is_a_usage_error(flyx: Flyx, tmp_path: Path, server: str) -> None:
     flyx.start("send", "--server", server, write_random(tmp_path / "file", 1)).complains(
-        2, server, "write it"
+        2, f"--server cannot be used: {server} is not the URL", "write it"
     )
 
 

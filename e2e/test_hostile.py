@@ -145,7 +145,10 @@ def test_a_flood_is_stopped_before_it_fills_the_memory(
     receiver.fails(1, "protocol_error")
     assert sender.says() == {"heard": "cancel", "code": "protocol_error"}
     assert 0 < most < limit
-    assert snapshot(tmp_path) == before
+    after = snapshot(tmp_path)
+    # Whether long names can be had is tried in a directory that is gone again.
+    assert after.pop("in")[:2] == before.pop("in")[:2]
+    assert after == before
 
 
 # Receivers.
