@@ -305,7 +305,7 @@ class Terminal(FlyxProcess):
         self._terminal, inside = pty.openpty()
         termios.tcsetwinsize(inside, (24, 100))
         process = subprocess.Popen(
-            [sys.executable, "-c", _TAKE_TERMINAL, *command],
+            [sys.executable, "-c", TAKE_TERMINAL, *command],
             stdin=inside,
             stdout=subprocess.PIPE if self._pipe_stdout else inside,
             stderr=inside,
@@ -331,7 +331,7 @@ class Terminal(FlyxProcess):
             self._terminal = -1
 
 
-_TAKE_TERMINAL = """
+TAKE_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
