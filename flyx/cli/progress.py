@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -35,6 +34,7 @@ from flyx.client.limits import Limit
 from flyx.errors import Declined, FilesFailed, printable, size_text
 from flyx.rtc.attempts import progress_text
 from flyx.rtc.peer import CandidatePair
+from flyx.transfer.left_out import BY_NATURE, reason
 from flyx.transfer.manifest import Manifest
 
 NAMED = 10
@@ -49,6 +49,9 @@ that time."""
 
 ALIVE = 1000
 """Bytes a second that are more than two ends say to each other about a transfer that does not go on."""
+
+MOST_FILES = 10_000
+"""Files that are passed over at one drawing, to find the one under way."""
 
 LARGE = 8_000_000
 """Bytes of a file of which it is told how much is done."""
@@ -112,6 +115,8 @@ class HumanReporter:
         self._transfers: dict[int, _Transfer] = {}
         self._files: _FilesByOffset | None = None
         self._files_known = False
+        # The first of what the sender could not list.
+        self._not_listed: list[str] = []
         # Saved files that a terminal is shown if there are no more of them.
         self._saved: list[str] = []
         # A line tells how far a sender is with its list, until anything else happens.
@@ -175,8 +180,8 @@ class HumanReporter:
                     self._tell_saved(saved_as)
             case e.FileLost(peer=peer, path=path, reason=reason):
                 self._leave_out(peer, f"{printable(path)}: {printable(reason)}")
-            case e.TransferDone(peer=peer, files=files, bytes=size, seconds=seconds, resumed=there):
-                self._done(peer, files, size, seconds, there)
+            case e.TransferDone(peer=peer):
+                self._done(event)
             case e.Notice(message=message):
                 report_line(printable(message))
             case e.PeerJoined() | e.PeerPaired():
@@ -222,8 +227,13 @@ class HumanReporter:
 
     def _know(self, manifest: Manifest) -> None:
         self._files_known = True
-        if manifest.file_count > 1:
-            self._files = _FilesByOffset(manifest)
+        self._files = _FilesByOffset(manifest) if manifest.file_count > 1 else None
+        failures = (
+            f"{printable(path)}: {reason(code)}"
+            for path, code in manifest.left_out.named
+            if code not in BY_NATURE
+        )
+        self._not_listed = list(islice(failures, NAMED))
         if self._sending:
             directories = manifest.entries.directory_count
             roots = ", ".join(printable(root) for root in manifest.roots[:3])
@@ -345,9 +355,11 @@ class HumanReporter:
         if len(transfer.left_out_lines) < NAMED:
             transfer.left_out_lines.append(line)
 
-    def _done(self, peer: int, files: int, size: int, seconds: float, resumed: int) -> None:
-        self._summarise(peer, files, size, seconds, size - resumed)
-        self._transfers.pop(peer, None)
+    def _done(self, done: e.TransferDone) -> None:
+        # Of what a sender could not list, there are no events.
+        self._transfer(done.peer).left_out = done.missing
+        self._summarise(done.peer, done.files, done.bytes, done.seconds, done.bytes - done.resumed)
+        del self._transfers[done.peer]
 
     def _tell_left_out(self, peer: int) -> None:
         """Tell what a transfer has come to that has not delivered all files."""
@@ -387,10 +399,15 @@ class HumanReporter:
         verb = f"Receiver {peer} has {'' if transfer.left_out else 'everything: '}"
         report_line(f"{verb if self._sending else 'Received '}{amount}")
         if transfer.left_out:
+            lines = [*transfer.left_out_lines, *self._not_listed][:NAMED]
+            if not lines:
+                # The other side has not named them.
+                report_line(f"Left out: {transfer.left_out:,} of them")
+                return
             report_line("Left out:")
-            for line in transfer.left_out_lines:
+            for line in lines:
                 report_line(f"  {line}")
-            if more := transfer.left_out - len(transfer.left_out_lines):
+            if more := transfer.left_out - len(lines):
                 report_line(f"  and {more:,} more")
 
 
@@ -415,20 +432,37 @@ def condition_text(condition: e.Condition) -> str:
 
 
 class _FilesByOffset:
-    """Finds the file that stands at an offset of the whole transfer: files come in the manifest's order."""
+    """Finds the file that stands at an offset of the whole transfer: files come in the manifest's order.
+
+    It goes along with the transfer, so that a million files cost no memory and no time at once.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
         self.count = manifest.file_count
-        self._entries = [entry for entry in manifest.entries if entry.size]
-        self._ends = list(accumulate(entry.size for entry in self._entries))
+        self._entries = manifest.entries
+        self._rewind()
+
+    def _rewind(self) -> None:
+        # The next entry; the last one before it that has bytes, and where it begins and ends.
+        self._next = 0
+        self._path, self._start, self._end = "", 0, 0
 
     def at(self, offset: int) -> tuple[str, int, int]:
-        """Return path, bytes done and size of the file at offset, the last one at the end of all."""
-        if not self._entries:
+        """Return path, bytes done and size of the file at offset, the last one at the end of all.
+
+        The path is empty while the way there is too long to be gone at once.
+        """
+        if offset < self._start:
+            self._rewind()
+        last = min(len(self._entries), self._next + MOST_FILES)
+        while offset >= self._end and self._next < last:
+            entry = self._entries[self._next]
+            self._next += 1
+            if entry.size:
+                self._path, self._start, self._end = entry.path, self._end, self._end + entry.size
+        if offset > self._end:
             return "", 0, 0
-        index = min(bisect_right(self._ends, offset), len(self._entries) - 1)
-        entry = self._entries[index]
-        return entry.path, offset - (self._ends[index] - entry.size), entry.size
+        return self._path, offset - self._start, self._end - self._start
 
 
 def route_text(path: CandidatePair) -> str:

@@ -125,7 +125,7 @@ def test_no_event_steers_a_pipe_or_a_file(
         assert_tame(out)
         # Each of these is one line at most, but for the sender's introduction of its code, and the sum of a
         # transfer that has left something out.
-        most = {events.RoomOpened: 2, events.FileLost: 3}.get(type(event), 1)
+        most = {events.RoomOpened: 2, events.FileLost: 3, events.TransferDone: 2}.get(type(event), 1)
         assert_tame(err, lines=min(most, err.count("\n")))
         assert out.count("\n") <= 1
         if reporter == "json":

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from flyx.cli.progress import NAMED, HumanReporter, clock_text, duration_text, route_text
+from flyx.cli.progress import NAMED, HumanReporter, _FilesByOffset, clock_text, duration_text, route_text
 from flyx.client import events
 from flyx.client.limits import Limit
 from flyx.errors import ConnectionLost, FilesFailed
 from flyx.rtc.peer import CandidatePair
+from flyx.transfer import left_out
 from flyx.transfer.manifest import Entry, EntryKind, Manifest
 from tests.cli.screen import Screen, on_terminal
 
@@ -240,6 +241,36 @@ def test_what_was_left_out_is_named_at_the_end_ten_and_the_number_of_the_others(
     assert lines[2] == r"  gone\x1b-0: it vanished while it was sent"
     assert len(lines) == 2 + NAMED + 1
     assert lines[-1] == "  and 1,234 more"
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_what_the_sender_could_not_list_is_named_at_the_end_as_well(
+    count: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failures = tuple((f"locked\x1b-{n}", left_out.UNREADABLE) for n in range(count))
+    named = (*failures, ("a link", left_out.LINK_SKIPPED))
+    entries = files("one").entries
+    offered = Manifest(entries, left_out=left_out.LeftOut(named, failures=count, others=1))
+    with HumanReporter(sending=False, bars=True, directory=Path("in")) as report:
+        report(events.ManifestKnown(offered))
+        report(events.FileFinished(1, "one", "in/one", None))
+        report(events.TransferDone(1, 1, MB, 2.0, "00" * 32, missing=count))
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0].startswith(f"Received 1 of {count + 1} files, 1.00 MB into ")
+    assert lines[1:3] == ["Left out:", r"  locked\x1b-0: it could not be read"]
+    assert lines[3:] == ([] if count == 1 else [*lines[3:12], "  and 2 more"])
+
+
+def test_a_million_files_are_passed_over_bit_by_bit() -> None:
+    found = _FilesByOffset(files(*(f"file-{n:05}" for n in range(30_000)), size=2))
+    # It is not gone to at once.
+    assert found.at(50_000) == ("", 0, 0)
+    assert found.at(50_000) == ("", 0, 0)
+    assert found.at(50_001) == ("file-25000", 1, 2)
+    assert found.at(59_999) == ("file-29999", 1, 2)
+    assert found.at(60_000) == ("file-29999", 2, 2)
+    # Something was begun anew.
+    assert found.at(3) == ("file-00001", 1, 2)
 
 
 @pytest.mark.parametrize(
