@@ -20,7 +20,7 @@ from flyx.cli import serve_nodes as nodes
 from flyx.cli import serve_options as options
 from flyx.cli import turn_options as relays
 from flyx.cli.options import check_standard_input, token_of
-from flyx.cli.signals import signals_taken_by
+from flyx.cli.signals import ENDING, ENDING_ON_TERMINAL, signals_taken_by
 from flyx.cli.streams import ConsoleFile
 from flyx.errors import InputError
 
@@ -315,13 +315,15 @@ async def _serve(
         loop.remove_reader(descriptor)
         lifetime.take(signal.SIGTERM)
 
+    numbers: tuple[signal.Signals, ...] = ENDING_ON_TERMINAL
     if config.tls is not None and hasattr(signal, "SIGHUP"):
+        numbers = ENDING
         # signal.signal, because loop.add_signal_handler is not there on every platform.
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(server.reload_certificate))
     if channel is not None:
         # Nobody ever says anything on it: it is readable when whoever holds the other end is gone.
         loop.add_reader(channel.fileno(), hang_up, channel.fileno())
-    with signals_taken_by(lifetime.take):
+    with signals_taken_by(lifetime.take, numbers):
         async with server:
             announce(server.listening_url)
             await lifetime.served.wait()

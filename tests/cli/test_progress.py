@@ -98,6 +98,19 @@ def test_speed_and_time_left_are_told_and_then_that_it_has_stalled_for_how_long(
         assert "stalled" not in row
 
 
+def test_a_sender_tells_of_no_stall_while_the_receiver_acknowledges() -> None:
+    with watched(sending=True) as screen:
+        screen.after(1, progress(0))
+        for second in range(1, 15):
+            # A block is verified when all of it is there, which takes a minute.
+            (row,) = screen.after(1, events.Condition(1, None, 0.02, second * 20_000, 0))
+        assert "stalled" not in row
+        for second in range(1, 5):
+            # What the two say to each other all the time is no progress.
+            (row,) = screen.after(1, events.Condition(1, None, 0.02, 280_000 + second * 100, 0))
+        assert "stalled for 5 s" in row
+
+
 def test_a_lost_connection_is_told_for_how_long_in_the_place_of_a_speed() -> None:
     with watched() as screen:
         screen.after(2, progress(0))

@@ -124,6 +124,14 @@ def test_a_third_signal_ends_a_server_whose_drain_does_not_end(stuck: str) -> No
         assert process.wait(timeout=20) == -signal.SIGINT
 
 
+def test_a_server_whose_terminal_is_closed_stops_in_order() -> None:
+    with stuck_server("stop", "raise SystemExit(42)") as process:
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "stuck\n"
+        assert process.wait(timeout=20) == 42
+
+
 def test_a_signal_that_comes_twice_at_once_does_not_end_the_drain_and_a_second_one_does() -> None:
     with stuck_server("drain", "await asyncio.sleep(1000)") as process:
         for _ in range(5):
