@@ -60,11 +60,23 @@ def served(command: list[str | Path], directory: Path, password: str = "") -> It
             time.sleep(0.01)
         yield
     finally:
-        subprocess.run(["umount", directory], check=False)
+        _unmount(directory)
         try:
             server.wait(DEADLINE)
         finally:
             server.kill()
+
+
+def _unmount(directory: Path) -> None:
+    """Unmount a filesystem when nobody uses it any more; in the end, although somebody does."""
+    deadline = time.monotonic() + DEADLINE
+    while subprocess.run(["umount", directory], capture_output=True, check=False).returncode:
+        if not os.path.ismount(directory):
+            return
+        if time.monotonic() > deadline:
+            subprocess.run(["umount", "-l", directory], check=False)
+            return
+        time.sleep(0.05)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ from e2e.mounts import FILESYSTEMS, Filesystem
 from e2e.processes import Flyx, FlyxProcess, names_in, sha256, write_random
 from flyx.storage.probe import NameProbe
 
+# CryFS takes five minutes for a tree and a second try.
+pytestmark = pytest.mark.timeout(600)
+
 MB = 1_000_000
 
 LARGE = 200 * MB
@@ -28,8 +31,8 @@ LARGE = 200 * MB
 
 # Those that take a minute, or a hundred megabytes to install, and those that other tests are run on, too.
 SLOW = {"CryFS", "rclone", "rclone, with a cache", "xfs", "btrfs"}
-# Those that forget what is not uploaded when the receiver dies.
-WHOLE_FILES_ONLY = {"rclone"}
+# Those that upload whole files, some time after they were closed.
+LATE = {"rclone", "rclone, with a cache"}
 
 each_filesystem = pytest.mark.parametrize(
     "disk",
@@ -135,9 +138,10 @@ def test_a_second_try_goes_on_with_what_the_first_has_saved(
     again = complete(flyx, sender, disk.directory)
     # All before the large file; of that, what had been recorded.
     assert again.event("resume")["files"] == 200
-    if disk.name not in WHOLE_FILES_ONLY and number == signal.SIGINT:
+    if disk.name not in LATE and number == signal.SIGINT:
         assert again.event("done")["resumed"] > LARGE // 4
-    assert names_in(disk.directory) == ["tree"]
+    # What rclone was still to upload when it was renamed can stay there under its old name.
+    assert names_in(disk.directory) == ["tree"] or disk.name in LATE
     disk.mount_anew()
     assert contents(disk.directory / "tree") == contents(tree)
     assert times(disk.directory / "tree") == times(tree)
