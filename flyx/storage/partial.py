@@ -201,6 +201,11 @@ class Partials:
             return None
         return Held(file, bytes(begun.digests))
 
+    def kept_at(self, entry: Entry) -> Parts:
+        """Where a file is that find() has said is Kept."""
+        assert self._remains is not None
+        return self._remains.contents.saved[entry.path].parts
+
     def _give_up(self, file: int, remains: Remains) -> None:
         """What was found of a file is of no use."""
         if self._prepared:

@@ -271,6 +271,10 @@ class Destination:
         kept = {one.file for one in found if isinstance(one, Kept)}
         below, left_out = self._plan.extend(first, entries, kept)
         absent = {index for index, _ in left_out}
+        for file in kept - absent:
+            entry = entries[file - first]
+            if (parts := self._partials.kept_at(entry)) != self._target(file):
+                self._elsewhere[file] = parts
         return EntriesPlanned(below, tuple(one for one in found if one.file not in absent), left_out)
 
     # Files.
