@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 
+from flyx.errors import DestinationExists
 from flyx.storage.copying import copied
 from flyx.storage.durability import Durability
 from flyx.storage.partial import Partials
@@ -100,6 +101,10 @@ class LinkMaker:
         above = os.dup(self._tree.handle(file[:-1]))
         try:
             self._name_again((above, file[-1]), parts)
+        except DestinationExists:
+            # An earlier run may have left a copy there.
+            if not self._tree.are_alike(self._plan.target(parts), file):
+                raise
         finally:
             os.close(above)
         return None

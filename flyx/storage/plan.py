@@ -239,13 +239,12 @@ class Plan:
             taken.append(target)
 
     def _is_made(self, entry: Entry, target: Parts) -> bool:
-        """Whether a link is there already, made by an earlier run."""
+        """Whether a link, or the copy that is in place of a hard one, is there from an earlier run."""
         if entry.kind is EntryKind.SYMBOLIC_LINK:
             return self._tree.target_of(target) == entry.target
         if entry.kind is EntryKind.HARD_LINK:
             file = self.target(tuple(self._entries.path(entry.same_as).split("/")))
-            status, other = self._tree.status(target), self._tree.status(file)
-            return status is not None and other is not None and os.path.samestat(status, other)
+            return self._tree.are_alike(target, file)
         return False
 
     def choose_name(self, root: str, *, is_directory: bool) -> None:

@@ -16,16 +16,19 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from flyx.errors import DestinationExists
 from flyx.storage.copying import copied
 from flyx.storage.durability import Durability
+from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.names import STATE_DIRECTORY
 
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A handle that only stands for a place in the tree, and needs no right to read what is there.
 _PATH = getattr(os, "O_PATH", 0)
@@ -217,6 +220,25 @@ class Tree:
         with suppress(OSError):
             return os.readlink(parts[-1], dir_fd=self.handle(parts[:-1]))
         return None
+
+    def are_alike(self, one: Parts, other: Parts) -> bool:
+        """Whether two names are those of one file, or one is of a copy of the other: content and time."""
+        first, second = self.status(one), self.status(other)
+        if first is None or second is None or os.path.samestat(first, second):
+            return first is not None and second is not None
+        if not (stat.S_ISREG(first.st_mode) and stat.S_ISREG(second.st_mode)):
+            return False
+        if (first.st_size, first.st_mtime_ns) != (second.st_size, second.st_mtime_ns):
+            return False
+        with suppress(OSError), self._reading(one) as first_file, self._reading(other) as second_file:
+            while block := first_file.read(BLOCK_SIZE):
+                if block != second_file.read(BLOCK_SIZE):
+                    return False
+            return not second_file.read(1)
+        return False
+
+    def _reading(self, parts: Parts) -> BinaryIO:
+        return open(os.open(parts[-1], _READ, dir_fd=self.handle(parts[:-1])), "rb", buffering=0)
 
     @property
     def nearest(self) -> Path:

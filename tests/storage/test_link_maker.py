@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
+import pytest
+
+from flyx.errors import DestinationExists
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.disk import (
     EntriesPlanned,
@@ -17,6 +22,7 @@ from flyx.transfer.disk import (
 )
 from flyx.transfer.manifest import Entry, EntryKind, Manifest
 from tests.storage.support import MTIME_US, directory_entry, file_entry, succeed, write_block
+from tests.storage.test_refusals import refuse
 
 CONTENT = b"content"
 ENTRIES = [
@@ -42,6 +48,15 @@ def finish(destination: Destination) -> tuple[tuple[int, str], ...]:
     return finished.left_out
 
 
+def receive(out: Path, existing: ExistingPolicy = ExistingPolicy.REFUSE) -> tuple[tuple[int, str], ...]:
+    """Receive what has not been kept; return what is left out in the end."""
+    with Destination(out, existing) as destination:
+        kept = plan(destination).found
+        if not kept:
+            succeed(destination, FILE)
+        return finish(destination)
+
+
 def test_a_file_that_an_earlier_run_saved_under_another_name_is_what_gets_the_second_name(
     tmp_path: Path,
 ) -> None:
@@ -58,3 +73,41 @@ def test_a_file_that_an_earlier_run_saved_under_another_name_is_what_gets_the_se
     assert (tmp_path / "file").read_bytes() == b"mine"
     assert (tmp_path / "file").stat().st_nlink == 1
     assert (tmp_path / "hard").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o200, 0])
+@pytest.mark.parametrize("existing", [ExistingPolicy.REFUSE, ExistingPolicy.OVERWRITE])
+def test_a_filesystem_without_hard_links_has_a_copy_also_when_it_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: ExistingPolicy, mode: int
+) -> None:
+    refuse(monkeypatch, "link", errno.EPERM)
+    with monkeypatch.context() as patch:
+        # The disk fills up while directories are given their times.
+        refuse(patch, "utime", errno.ENOSPC, lambda *args, **kwargs: os.path.isdir(args[0]))
+        with Destination(tmp_path, existing) as destination:
+            plan(destination)
+            succeed(destination, FILE)
+            destination.apply([FinishTree()])
+    assert (tmp_path / "d" / "hard").read_bytes() == CONTENT
+    assert receive(tmp_path, existing) == ()
+    assert (tmp_path / "d" / "hard").read_bytes() == CONTENT
+    assert (tmp_path / "d" / "hard").stat().st_mtime_ns == MTIME_US * 1000
+
+
+def test_files_that_are_replaced_have_their_other_names_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert receive(tmp_path, ExistingPolicy.OVERWRITE) == ()
+        assert (tmp_path / "d" / "file").stat().st_nlink == 2
+        assert (tmp_path / "d" / "file").samefile(tmp_path / "d" / "hard")
+
+
+def test_another_file_of_the_same_size_and_time_is_no_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, "link", errno.EPERM)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "hard").write_bytes(b"CONTENT")
+    os.utime(tmp_path / "d" / "hard", ns=(0, MTIME_US * 1000))
+    with Destination(tmp_path) as destination, pytest.raises(DestinationExists, match="hard"):
+        plan(destination)
+    assert (tmp_path / "d" / "hard").read_bytes() == b"CONTENT"
