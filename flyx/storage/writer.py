@@ -70,6 +70,9 @@ _REFUSALS = {
     errno.ELOOP: left_out.IN_THE_WAY,
     errno.EACCES: left_out.NOT_WRITTEN,
     errno.EPERM: left_out.NOT_WRITTEN,
+    # Of a mount below the output directory, and of a directory that has as many as can be.
+    errno.EROFS: left_out.NOT_WRITTEN,
+    errno.EMLINK: left_out.NOT_WRITTEN,
 }
 
 # For the journal, and the directories on the way to a name.
@@ -119,6 +122,8 @@ class Destination:
         # Files that have another name than planned, and those that will have none.
         self._elsewhere: dict[int, Parts] = {}
         self._missing: set[int] = set()
+        # Files of which a part came that the filesystem cannot have: what else comes of them is dropped.
+        self._too_large: set[int] = set()
         # How many files are saved together.
         self._group = group_size()
         # Files of the current batch that are complete, in order, at most so many.
@@ -221,18 +226,19 @@ class Destination:
                 return self._plan_entries(first, entries)
             case WriteBlock():
                 return self._write(operation)
+            case FinishFile(file=file) if file in self._too_large:
+                return self._refuse(file, left_out.TOO_LARGE_HERE)
             case FinishFile(file=file):
                 self._finishing.append(self._complete(file, position))
                 # Its name is known when the group is saved.
                 return FileSaved(file, "")
             case DiscardFile(file=file):
                 self._missing.add(file)
-                self._bytes_written -= self._partials.written(file)
-                self._partials.discard(file)
+                self._discard(file)
                 return FileDiscarded(file)
             case RestartFile(file=file):
-                self._bytes_written -= self._partials.written(file)
-                self._partials.discard(file)
+                self._too_large.discard(file)
+                self._discard(file)
                 return FileRestarted(file)
             case FinishTree():
                 return TreeFinished(tuple(self._finish_tree()))
@@ -283,17 +289,31 @@ class Destination:
         entry = self._plan.entry(block.file)
         data = None if block.hole else self._partials.gather(block.parts)
         length = min(BLOCK_SIZE, entry.size - block.offset) if data is None else len(data)
-        if block.offset != self._partials.written(block.file) or block.offset + length > entry.size:
+        too_large = block.file in self._too_large
+        is_next = too_large or block.offset == self._partials.written(block.file)
+        if not is_next or block.offset + length > entry.size:
             raise LocalProtocolError(reason=f"a block of {entry.path} out of sequence")
         if (hole_digest(length) if data is None else block_digest(data)) != block.digest:
             raise CorruptData(path=self._tree.shown(self._target(block.file)))
         self._tree.open_or_make()
-        if data is None:
-            self._partials.append_hole(block.file, entry, length, block.digest)
-        else:
-            self._partials.append(block.file, entry, data, block.digest)
-        self._bytes_written += length
+        if not too_large:
+            try:
+                if data is None:
+                    self._partials.append_hole(block.file, entry, length, block.digest)
+                else:
+                    self._partials.append(block.file, entry, data, block.digest)
+                self._bytes_written += length
+            except OSError as error:
+                if error.errno != errno.EFBIG:
+                    raise
+                self._too_large.add(block.file)
+                self._discard(block.file)
         return BlockWritten(block.file, block.offset, length, hole=block.hole)
+
+    def _discard(self, file: int) -> None:
+        """Remove what has been written of a file."""
+        self._bytes_written -= self._partials.written(file)
+        self._partials.discard(file)
 
     def _complete(self, file: int, position: int) -> _Finishing:
         """Give a file that is all written its mode and time."""
@@ -443,8 +463,7 @@ class Destination:
     def _refuse(self, file: int, code: str) -> FileRefused:
         """A file cannot have its name: nothing is kept of it."""
         self._missing.add(file)
-        self._bytes_written -= self._partials.written(file)
-        self._partials.discard(file)
+        self._discard(file)
         return FileRefused(file, code)
 
     def _name(self, file: int) -> Parts:

@@ -33,6 +33,7 @@ NO_LINKS = "links_not_possible"
 NO_FILE = "file_left_out"
 IN_THE_WAY = "in_the_way"
 NOT_WRITTEN = "not_written"
+TOO_LARGE_HERE = "too_large_here"
 
 REASONS = {
     UNREADABLE: "it could not be read",
@@ -52,6 +53,7 @@ REASONS = {
     NO_FILE: "the file that it is another name of was left out",
     IN_THE_WAY: "the receiver has something else under its name",
     NOT_WRITTEN: "the receiver could not write it",
+    TOO_LARGE_HERE: "it is larger than a file can be on the receiver's filesystem",
 }
 """The words for each code: why an entry is not at the receiver."""
 

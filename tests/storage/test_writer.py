@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
-import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -542,28 +540,6 @@ def test_a_read_only_disk_is_found_out_before_anything_is_written(tmp_path: Path
         error = failure(Destination(disk).apply([PlanTree(("f",), 1)]))
     assert isinstance(error, StorageError)
     assert str(error) == f"Cannot write to {disk}: the filesystem is read-only"
-
-
-def test_a_file_that_the_system_will_not_let_grow_is_a_clear_error(out: Path) -> None:
-    # In a process of its own: a limit that even root meets, on every filesystem.
-    program = """
-        import resource, sys
-        from pathlib import Path
-        from flyx.storage.writer import Destination
-        from tests.storage.support import Offer, failure
-
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-        with Destination(Path(sys.argv[1])) as destination:
-            print(failure(destination.apply(Offer({"f": b"x" * 5000}).everything())))
-    """
-    ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), str(out)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    assert (ran.stdout.strip(), ran.stderr) == (f"Cannot write {out / 'f'}: File too large", "")
-    assert names_in(out) == set()
 
 
 def test_a_quota_is_named_as_such(
