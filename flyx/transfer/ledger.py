@@ -91,16 +91,15 @@ class NameLedger:
             if there & (_DIRECTORY | _LISTED) != _DIRECTORY or not is_directory:
                 self._refuse(path, name, there, is_directory)
             self._names[key] = self._added << _FLAG_BITS | there & _LEFT_OUT | _LISTED | _DIRECTORY
-            return self._fault(above, name) if there & _LEFT_OUT else None
-        if there is not None:
-            code: str | None = left_out.SAME_NAME
-            key = _exact_key(above, name)
-        else:
-            code = self._fault(above, name)
-        return self._settle(above, key, path, name, code, kind | _LISTED)
+            return (self._fault(above, name) or left_out.SAME_NAME) if there & _LEFT_OUT else None
+        return self._settle(above, key, path, name, there is not None, kind | _LISTED)
 
-    def _settle(self, above: int, key: int, path: str, name: str, code: str | None, flags: int) -> str | None:
-        """Take note of a name, changed if it has to be; return why it is left out."""
+    def _settle(self, above: int, key: int, path: str, name: str, is_taken: bool, flags: int) -> str | None:
+        """Take note of a new name, changed if it has to be; return why it is left out.
+
+        `is_taken`: the filesystem takes it for another one that is there.
+        """
+        code = left_out.SAME_NAME if is_taken else self._fault(above, name)
         if code and above != _TOP and self._judge.policy is NamePolicy.SAFE:
             for local in self._judge.changed(name, is_directory=bool(flags & _DIRECTORY)):
                 place = _key(above, local)
@@ -130,10 +129,10 @@ class NameLedger:
         above, offset = _TOP, 0
         for part in directories:
             key, there, exact = self._find(above, part, offset)
-            if there is None:
-                if self._settle(above, key, path, part, self._fault(above, part), _DIRECTORY):
+            if there is None or not exact:
+                if self._settle(above, key, path, part, there is not None, _DIRECTORY):
                     return None
-            elif not exact or there & _LEFT_OUT:
+            elif there & _LEFT_OUT:
                 return None
             elif not there & _DIRECTORY:
                 self._refuse(path, part, there, is_directory=True)
@@ -157,11 +156,11 @@ class NameLedger:
         if at_exact is not None and self._is_at(offset, name, at_exact):
             return exact_key, at_exact, True
         if there & _RESERVED:
-            return key, there, False
+            return exact_key, there, False
         other = self._entries.part(there >> _FLAG_BITS, offset)
         if there & _LEFT_OUT or not self._judge.are_one(name, other):
             return exact_key, None, False
-        return key, there, False
+        return exact_key, there, False
 
     def _put(self, key: int, flags: int, path: str) -> None:
         if len(self._names) >= MAX_ENTRIES:

@@ -153,6 +153,7 @@ ENTRIES = st.lists(st.tuples(PATHS, st.booleans()), max_size=14)
 @example([("a/b", False), ("a", True), ("A/b", False)], APPLE, NamePolicy.SKIP)
 @example([("é/x", False), ("é", True), ("e\u0301", True)], APPLE, NamePolicy.SAFE)
 @example([("a_", False), ("a:", False), ("A_", False)], WINDOWS, NamePolicy.SAFE)
+@example([("a", False), ("A/a", False)], WINDOWS, NamePolicy.SAFE)
 def test_what_is_not_left_out_can_be_there_side_by_side(
     entries: list[tuple[str, bool]], disk: FakeNames, policy: NamePolicy
 ) -> None:
