@@ -15,11 +15,12 @@ This module is pure: it never looks at a disk, and it trusts no other module to 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Container, Iterator
 from enum import StrEnum
-from itertools import count
+from itertools import chain, count
 from typing import Protocol
 
 from flyx.errors import UnsafeName
@@ -65,6 +66,9 @@ _ODD = re.compile(r'[<>:"|?*\\]')
 
 # Windows finds the device whatever the case, the extension, and the spaces between the two.
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]) *(?:[.:]|$)", re.IGNORECASE)
+
+# How many of the names that would become one get small numbers.
+_FEW = 10
 
 # The extension of a name: ".jpg", ".tar.gz"; not "." or ".bashrc", which are all name.
 _STEM_AND_EXTENSION = re.compile(r"(.+?)((?:\.tar)?\.\w{1,16})?", re.DOTALL)
@@ -226,13 +230,15 @@ class NameJudge:
         if _DEVICE.match(safe) or is_state_directory(safe):
             safe = f"_{safe}"
         safe = shortened(safe, is_directory=is_directory)
-        for candidate in (safe, *(numbered(safe, n, is_directory=is_directory) for n in range(1, 100))):
-            if self.fault(candidate) is None:
-                yield candidate
         # Filesystems that keep no long names (eCryptfs: 143 bytes), or no letters but ASCII.
         short = re.sub("[^A-Za-z0-9._-]", "_", safe)[:64].rstrip(".") or "_"
-        for n in count(100):
-            yield numbered(short, n, is_directory=is_directory)
+        # Of many that would become one, each begins to count where no other does.
+        own = int.from_bytes(hashlib.sha256(path_bytes(name)).digest()[:5])
+        for n in chain(range(_FEW), count(own)):
+            candidate = numbered(safe, n, is_directory=is_directory) if n else safe
+            yield (
+                candidate if self.fault(candidate) is None else numbered(short, n, is_directory=is_directory)
+            )
 
 
 def _without_halves(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from itertools import islice, product
 from types import FrameType
 
 import pytest
@@ -329,3 +330,21 @@ class TreeDirectory:
     def _is_out(self, name: str) -> bool:
         child = self.children[name]
         return name in self.faults or (isinstance(child, TreeDirectory) and child.left_out)
+
+
+def test_names_that_would_all_become_one_cost_no_more_the_more_they_are() -> None:
+    asked: list[str] = []
+
+    class Counting(FakeNames):
+        def holds(self, name: str) -> bool:
+            asked.append(name)
+            return super().holds(name)
+
+    listing = Listing(Counting(WINDOWS.refused), NamePolicy.SAFE)
+    names = ["".join(name) for name in islice(product('<>:"|?*\\', repeat=5), 2_000)]
+    for name in names:
+        listing.add(name)
+    assert len(asked) < 20 * len(names)
+    local = [listing.local(name) for name in names]
+    assert local[:3] == ["_____", "_____ (1)", "_____ (2)"]
+    assert len(set(local)) == len(names)
