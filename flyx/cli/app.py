@@ -24,6 +24,7 @@ from flyx.cli.help import help_
 from flyx.cli.receive import receive
 from flyx.cli.send import send
 from flyx.cli.serve import serve
+from flyx.cli.settings import usage_error
 from flyx.errors import EXIT_CTRL_C, FlyxError, StorageError, as_flyx_error
 
 if TYPE_CHECKING:
@@ -56,7 +57,12 @@ class _FlyxGroup(TyperGroup):
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         if args in (["--install-completion"], ["--show-completion"]) and not ctx.resilient_parsing:
             args = [*args, _told(completion.running_shell)]
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            if ctx.resilient_parsing or _is_help(error):
+                raise
+            raise _ended(usage_error(error, ctx)) from None
 
     def invoke(self, ctx: Context) -> Any:
         try:
@@ -71,9 +77,13 @@ class _FlyxGroup(TyperGroup):
             # Whoever read our output has left, as it may.
             output.abandon_output()
             raise typer.Exit(1) from None
-        except Exception as error:
-            if isinstance(error, typer.Exit) or type(error).__module__.startswith("typer"):
+        except typer.TyperException as error:
+            if _is_help(error):
                 raise
+            raise _ended(usage_error(error, ctx)) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
             raise _ended(as_flyx_error(error), error) from None
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
@@ -90,6 +100,11 @@ def _ended(failure: FlyxError, error: BaseException | None = None) -> typer.Exit
         output.report_traceback(error or failure)
     output.report_error(failure)
     return typer.Exit(failure.exit_status)
+
+
+def _is_help(error: typer.TyperException) -> bool:
+    """Tell whether this is no error, but what a group of commands says of itself if none is named."""
+    return error.message.startswith("Usage: ")
 
 
 def _told(act: Callable[[], Result]) -> Result:

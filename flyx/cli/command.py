@@ -1,15 +1,17 @@
-"""What each command does with its options before and after they are used: say where a bad value came from."""
+"""What each command does with its options before and after they are used: say which cannot be, and whence."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from typer import BadParameter
+import typer
 from typer.core import TyperCommand
 
-from flyx.cli.settings import bad_value, place_of, settle
+from flyx.cli.output import errors_as_events
+from flyx.cli.settings import place_of, settle, usage_error
 from flyx.errors import InputError, ServerUnreachable
 
 if TYPE_CHECKING:
@@ -17,20 +19,24 @@ if TYPE_CHECKING:
 
 
 class FlyxCommand(TyperCommand):
-    """A command that tells a bad value with where it came from: a variable, or the configuration file."""
+    """A command that tells what it cannot use, and which variable or file has set it."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Read the options.
 
         Raises:
-            InputError: One that stands elsewhere than on the command line cannot be used.
+            InputError: They cannot be used.
         """
+        # What is parsed is taken out of args.
+        given = list(args)
         try:
             rest = super().parse_args(ctx, args)
-        except BadParameter as error:
-            if (told := bad_value(error)) is None:
+        except typer.TyperException as error:
+            if ctx.resilient_parsing:
                 raise
-            raise told from error
+            if self._is_for_programs(ctx, given):
+                errors_as_events()
+            raise usage_error(error, ctx) from error
         for parameter in self.params:
             settle(ctx, parameter)
         return rest
@@ -44,10 +50,8 @@ class FlyxCommand(TyperCommand):
         try:
             return super().invoke(ctx)
         except InputError as error:
-            said = f"{error.fields.get('reason')} {error.hint or ''}"
-            places = ", ".join(f"{option} is set by {place}" for option, place in self._named_in(ctx, said))
-            if places and "reason" in error.fields:
-                error.fields["reason"] = f"{error.fields['reason']} ({places})"
+            if "reason" in error.fields:
+                error.fields["reason"] = self._with_places(ctx, str(error.fields["reason"]), error.hint)
             raise
         except ServerUnreachable as error:
             place = place_of(ctx, "server")
@@ -55,6 +59,25 @@ class FlyxCommand(TyperCommand):
             if place is not None and error.fields["url"] == _url_of(ctx.params["server"]):
                 error.hint = f"{place} names this server" + (f"; {error.hint}" if error.hint else "")
             raise
+
+    def _is_for_programs(self, ctx: Context, args: list[str]) -> bool:
+        """Tell whether --json is set, wherever: a program reads what is said."""
+        parameter = next((each for each in self.params if each.name == "as_json"), None)
+        if parameter is None:
+            return False
+        with suppress(typer.TyperException):
+            parameter.handle_parse_result(ctx, {"as_json": True} if "--json" in args else {}, [])
+        return bool(ctx.params.get("as_json"))
+
+    def _with_places(self, ctx: Context, reason: str, hint: str | None) -> str:
+        """Return why an option cannot be used, with where those that it names are set."""
+        places = []
+        for option, place in self._named_in(ctx, f"{reason} {hint or ''}"):
+            if reason.startswith(f"{option} cannot be used: "):
+                reason = reason.replace(option, place, 1)
+            else:
+                places.append(f"{option} is set by {place.rstrip(',')}")
+        return f"{reason} ({', '.join(places)})" if places else reason
 
     def _named_in(self, ctx: Context, text: str) -> Iterator[tuple[str, str]]:
         """Yield the options that a text names, and where they are set, if not on the command line."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from flyx.rtc.attempts import Attempts
     from flyx.rtc.peer import CandidatePair
 
-# Whether errors go to standard output as events; set by JsonReporter.
+# Whether errors go to standard output as events.
 _json_errors = False
 
 
@@ -121,6 +121,12 @@ def report_error(error: FlyxError) -> None:
         report_line(f"hint: {error.hint}")
 
 
+def errors_as_events() -> None:
+    """Have errors go to standard output as events, where a program reads them."""
+    global _json_errors
+    _json_errors = True
+
+
 def report_traceback(error: BaseException) -> None:
     """Show where an error comes from."""
     for line in _traceback_lines("".join(traceback.format_exception(error))):
@@ -194,9 +200,8 @@ class JsonReporter:
     """One event a line on standard output, nothing on standard error."""
 
     def __init__(self) -> None:
-        # Also for the errors that come before and after the events.
-        global _json_errors
-        _json_errors = True
+        # Also those that come before and after the events.
+        errors_as_events()
 
     def __enter__(self) -> Self:
         return self

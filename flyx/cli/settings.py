@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,12 +136,40 @@ def bad_values_of_file(
                 yield _bad_value_of_file(name, parameter, error)
 
 
-def bad_value(error: typer.BadParameter) -> InputError | None:
-    """Say of a value that a command cannot use where it comes from; None if it is the command line's."""
+def bad_value(error: typer.BadParameter) -> InputError:
+    """Say of a value that a command cannot use what is wrong with it, and where it comes from."""
     context, parameter = error.ctx, error.param
-    if context is None or parameter is None or (place := place_of(context, str(parameter.name))) is None:
-        return None
+    if context is None or parameter is None:
+        return InputError(reason=_why(error))
+    place = place_of(context, str(parameter.name)) or _as_typed(parameter)
     return InputError(reason=f"{place} cannot be used: {_why(error)}")
+
+
+def usage_error(error: typer.TyperException, context: Context) -> InputError:
+    """Say what is wrong with a command line that no command can use.
+
+    Args:
+        error: What Typer has raised.
+        context: Of the command, or of the group of it if that is not known.
+    """
+    context = getattr(error, "ctx", None) or context
+    hint = f"`{context.command_path} --help` tells what it takes"
+    wrong, parameter = getattr(error, "option_name", None), getattr(error, "param", None)
+    if isinstance(error, typer.BadParameter) and error.message:
+        return bad_value(error)
+    if parameter is not None:
+        return InputError(reason=f"{_as_typed(parameter)} is missing", hint=hint)
+    if wrong is not None and hasattr(error, "possibilities"):
+        nearest = get_close_matches(wrong, error.possibilities or (), 1)
+        hint = f"write {nearest[0]}" if nearest else hint
+        return InputError(reason=f"there is no option {wrong}", hint=hint)
+    return InputError(reason=_in_a_clause(error.message), hint=hint)
+
+
+def _as_typed(parameter: Parameter) -> str:
+    """Return what a parameter is called on the command line."""
+    name = option_name(parameter)
+    return f"--{name}" if f"--{name}" in parameter.opts else name
 
 
 def _bad_value_of_file(command: str, parameter: Parameter, error: typer.BadParameter) -> InputError:
@@ -149,8 +178,27 @@ def _bad_value_of_file(command: str, parameter: Parameter, error: typer.BadParam
 
 
 def _why(error: typer.BadParameter) -> str:
-    message = error.message.removeprefix("Value error, ").rstrip(".")
-    return message[:1].lower() + message[1:]
+    """Return what is wrong with a value, as a clause."""
+    errors = getattr(error.__cause__, "errors", None)
+    first: dict[str, Any] = errors()[0] if callable(errors) else {"type": ""}
+    match first["type"]:
+        case "int_parsing" | "int_type" | "int_from_float":
+            return f"{first['input']} is no whole number"
+        case "float_parsing" | "float_type":
+            return f"{first['input']} is no number"
+        case "bool_parsing" | "bool_type":
+            return f"{first['input']} is neither true nor false"
+        case "greater_than_equal":
+            return f"{first['input']} is less than {first['ctx']['ge']:g}"
+        case "less_than_equal":
+            return f"{first['input']} is more than {first['ctx']['le']:g}"
+        case _:
+            return _in_a_clause(error.message.removeprefix("Value error, "))
+
+
+def _in_a_clause(sentence: str) -> str:
+    sentence = sentence.rstrip(".")
+    return sentence[:1].lower() + sentence[1:]
 
 
 def _place(source: str, parameter: Parameter) -> str | None:

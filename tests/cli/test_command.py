@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,88 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(CONFIG_VARIABLE, str(path))
     monkeypatch.setenv("HOME", str(tmp_path))
     return path
+
+
+USAGE = {
+    "send": ("PATH is missing", "`flyx send --help` tells what it takes"),
+    "send ''": ("PATH cannot be used: a path is empty. Is a variable in the command not set?", None),
+    "send x --recievers 3": ("there is no option --recievers", "write --receivers"),
+    "send x --zzz": ("there is no option --zzz", "`flyx send --help` tells what it takes"),
+    "send x --words": ("option '--words' requires an argument", "`flyx send --help` tells what it takes"),
+    "send x -n many": ("--receivers cannot be used: many is no whole number", None),
+    "send x --wait soon": ("--wait cannot be used: soon is no number", None),
+    "send x --words 1": ("--words cannot be used: 1 is less than 2", None),
+    "send x --words 9": ("--words cannot be used: 9 is more than 8", None),
+    "send x --links all": ("--links cannot be used: 'all' is not one of 'keep', 'follow', 'skip'", None),
+    "demo x y": ("got unexpected extra argument(s) (y)", "`flyx demo --help` tells what it takes"),
+    "sned x": ("no such command 'sned'. Did you mean 'send'?", "`flyx --help` tells what it takes"),
+    "--zzz": ("there is no option --zzz", "`flyx --help` tells what it takes"),
+    "config shwo": (
+        "no such command 'shwo'. Did you mean 'show'?",
+        "`flyx config --help` tells what it takes",
+    ),
+    "--show-completion tcsh": (
+        "--show-completion cannot be used: 'tcsh' is not one of 'bash', 'zsh', 'fish', 'powershell'",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("typed", USAGE)
+def test_a_wrong_command_line_is_told_like_any_other_error(
+    typed: str, file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        app(shlex.split(typed), prog_name="flyx")
+    assert caught.value.code == 2
+    reason, hint = USAGE[typed]
+    expected = [f"error: {reason}", *([f"hint: {hint}"] if hint else [])]
+    assert capfd.readouterr().err.splitlines() == expected
+
+
+@pytest.mark.parametrize("how", ["--json", "FLYX_JSON", "json = true"])
+@pytest.mark.parametrize("typed", ["send", "send x --words 1", "send x --zzz"])
+def test_a_wrong_command_line_is_an_event_for_who_reads_events(
+    typed: str,
+    how: str,
+    file: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if how.startswith("FLYX"):
+        monkeypatch.setenv(how, "1")
+    elif not how.startswith("--"):
+        file.write_text(f"[send]\n{how}\n")
+    with pytest.raises(SystemExit) as caught:
+        app([*typed.split(), *([how] if how.startswith("--") else [])])
+    assert caught.value.code == 2
+    told = capfd.readouterr()
+    assert json.loads(told.out)["code"] == "bad_input"
+    assert not told.err
+
+
+def test_a_wrong_variable_of_flyx_itself_is_told_by_its_name(
+    file: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYX_DEBUG", "maybe")
+    expected = "error: the variable FLYX_DEBUG cannot be used: maybe is neither true nor false"
+    assert complaint(capfd, "config", "path") == expected
+
+
+def test_a_bad_value_is_told_with_its_place_in_one_form(
+    file: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text('[send]\nserver = "ftp://x"\n')
+    not_one = "cannot be used: ftp://x is not the URL of a signaling server"
+    assert complaint(capfd, "send", "x") == f"error: `server` of [send] in {file}, line 2, {not_one}"
+    monkeypatch.setenv("FLYX_SERVER", "ftp://x")
+    assert complaint(capfd, "send", "x") == f"error: the variable FLYX_SERVER {not_one}"
+    assert complaint(capfd, "send", "x", "--server", "ftp://x") == f"error: --server {not_one}"
+    file.write_text("[receive]\noverwrite = true\n")
+    monkeypatch.setenv("FLYX_SERVER", "")
+    told = complaint(capfd, "receive", "K7M2QX", "--yes", "--rename")
+    exclude = "--overwrite and --rename exclude each other"
+    assert told == f"error: {exclude} (--overwrite is set by `overwrite` of [receive] in {file}, line 2)"
 
 
 def complaint(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:

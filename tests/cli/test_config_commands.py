@@ -214,7 +214,7 @@ MISTAKES = [
     ("[send]\nserver = ['ws://x']\n", "sets server of send to a list, where one value should be", ""),
     ("[send]\nserver = {x = 1}\n", "sets server of send to what is neither text nor a number", ""),
     ("[send]\nreceivers = true\n", "sets receivers of send to true or false, where a value should be", ""),
-    ("[send]\nreceivers = 'x'\n", "line 2, cannot be used: input should be a valid int", ""),
+    ("[send]\nreceivers = 'x'\n", "line 2, cannot be used: x is no whole number", ""),
     ("[send]\ncongestion = 'x'\n", "line 2, cannot be used: 'x' is not one of 'bbr'", ""),
 ]
 
