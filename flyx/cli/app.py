@@ -130,7 +130,7 @@ app = typer.Typer(
 for command in (send, receive, serve, demo, doctor):
     app.command(cls=FlyxCommand)(command)
 app.add_typer(config)
-app.command("help")(help_)
+app.command("help", cls=FlyxCommand)(help_)
 
 
 def _print_version(context: typer.Context, value: bool) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperArgument, TyperCommand
 
 from flyx.cli.output import errors_as_events
 from flyx.cli.settings import place_of, settle, usage_error
@@ -18,8 +18,27 @@ if TYPE_CHECKING:
     from typer._click import Context
 
 
+class _Argument(TyperArgument):
+    """An argument whose help tells no type of Python: its name says what it is."""
+
+    def display_type_rich(self, ctx: Context) -> str | None:
+        return None
+
+
 class FlyxCommand(TyperCommand):
     """A command that tells what it cannot use, and which variable or file has set it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for parameter in self.params:
+            if isinstance(parameter, TyperArgument):
+                parameter.__class__ = _Argument
+
+    def collect_usage_pieces(self, ctx: Context) -> list[str]:
+        """Return what stands in the usage after the command, arguments as PATH and not as {PATH}."""
+        return [
+            piece.translate({ord("{"): None, ord("}"): None}) for piece in super().collect_usage_pieces(ctx)
+        ]
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Read the options.

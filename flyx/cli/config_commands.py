@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flyx.cli.command import FlyxCommand
 from flyx.cli.config import (
     by_parameter,
     config_path,
@@ -47,7 +48,7 @@ def _commands(context: Context) -> Mapping[str, Command]:
     return commands
 
 
-@config.command()
+@config.command(cls=FlyxCommand)
 def path() -> None:
     """Print where the configuration file is looked for
 
@@ -60,7 +61,7 @@ def _names(context: typer.Context) -> list[str]:
     return [name for name in options_by_command(_commands(context)) if not _commands(context)[name].hidden]
 
 
-@config.command()
+@config.command(cls=FlyxCommand)
 def show(
     context: typer.Context,
     command: Annotated[
@@ -149,7 +150,7 @@ def _value_text(setting: Setting) -> str:
     return f"{toml_text(setting.value)}{'' if setting.mistake is None else ' (cannot be used)'}"
 
 
-@config.command()
+@config.command(cls=FlyxCommand)
 def edit(context: typer.Context) -> None:
     """Open the configuration file in your editor, and check it
 

@@ -117,6 +117,27 @@ def complaint(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
     return next(line for line in capfd.readouterr().err.splitlines() if line.startswith("error: "))
 
 
+@pytest.mark.parametrize(
+    ("command", "usage", "argument"),
+    [
+        ("send", "[OPTIONS] PATH...", "PATH  Files"),
+        ("receive", "[OPTIONS] [CODE]...", "CODE  Code"),
+        ("demo", "[OPTIONS] [PATH]", "PATH  "),
+        ("doctor", "[OPTIONS] [CODE]", "CODE  "),
+        ("help", "[OPTIONS] [TOPIC]", "TOPIC  "),
+        ("config show", "[OPTIONS] [COMMAND]", "COMMAND  "),
+    ],
+)
+def test_the_help_shows_arguments_as_people_write_them(
+    command: str, usage: str, argument: str, file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        app([*command.split(), "--help"], prog_name="flyx")
+    shown = capfd.readouterr().out.splitlines()
+    assert shown[0] == f"Usage: flyx {command} {usage}"
+    assert any(line.startswith(f"  {argument}") for line in shown)
+
+
 BAD = {
     "FLYX_RECEIVERS": ("send", "receivers", "many"),
     "FLYX_WAIT": ("send", "wait", "-1"),
