@@ -422,7 +422,7 @@ class UnsafeName(TransferRefused):
 
 
 class NoSpace(TransferRefused):
-    """Not enough space in {directory}: {needed} needed, {free} free."""
+    """Not enough space in {directory}: {shortage}."""
 
     code = "no_space"
     for_peer = "there is not enough space"

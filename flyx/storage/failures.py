@@ -32,12 +32,11 @@ def write_error(
     if size is not None and _is_elsewhere(Path(path).parent, directory):
         directory, missing = Path(path).parent, size
     if error.errno == errno.EDQUOT:
-        return no_space(
-            directory, missing, 0, hint="your disk quota is used up; free some space, or ask for more"
-        )
+        hint = "free some space, or ask for more"
+        return NoSpace(directory=str(directory), shortage="your disk quota is used up", hint=hint)
     if error.errno == errno.ENOSPC:
         free = free_space(directory) or 0
-        return no_space(directory, missing, free, hint=_other_shortage(directory) if free > missing else None)
+        return no_space(directory, missing, free) if free <= missing else _other_shortage(directory)
     return storage_error(error, action, path)
 
 
@@ -48,18 +47,23 @@ def _is_elsewhere(one: Path, other: Path) -> bool:
     return False
 
 
-def no_space(directory: Path, needed: int, free: int, hint: str | None = None) -> NoSpace:
+def no_space(directory: Path, needed: int, free: int) -> NoSpace:
     """Return the error that says how much is needed and how much is there."""
-    return NoSpace(directory=str(directory), needed=size_text(needed), free=size_text(free), hint=hint)
+    shortage = f"{size_text(needed)} needed, {size_text(free)} free"
+    return NoSpace(directory=str(directory), shortage=shortage)
 
 
-def _other_shortage(directory: Path) -> str:
-    """What a filesystem that has bytes lacks."""
+def _other_shortage(directory: Path) -> NoSpace:
+    """Return the error that says what a filesystem that has bytes lacks."""
     # XFS, which makes inodes of free bytes, has none either when it has no bytes. FAT and btrfs count none.
     status = os.statvfs(directory)
     if status.f_files and not status.f_favail:
-        return "the filesystem has no room for more files (inodes), though it has for more bytes; remove some"
-    return "the storage that the filesystem lies on is full, though the filesystem is not; enlarge it"
+        shortage = "its filesystem has no room for more files (inodes)"
+        hint = "remove some files there, or choose another directory with -o"
+    else:
+        shortage = "the storage that its filesystem lies on is full, though the filesystem is not"
+        hint = "enlarge it, or choose another directory with -o"
+    return NoSpace(directory=str(directory), shortage=shortage, hint=hint)
 
 
 def free_space(directory: Path) -> int | None:

@@ -262,7 +262,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         ),
         (events.PeerEnded(2, Declined()), "Receiver 2 declined."),
         (
-            events.PeerEnded(3, NoSpace(directory="d", needed="2 B", free="1 B")),
+            events.PeerEnded(3, NoSpace(directory="d", shortage="2 B needed, 1 B free")),
             "Receiver 3: Not enough space in d: 2 B needed, 1 B free.",
         ),
         # The program ends with these very words.

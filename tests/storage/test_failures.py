@@ -41,9 +41,15 @@ def test_storage_that_is_full_below_a_filesystem_that_is_not_is_named(tmp_path: 
     below, full = (
         write_error(os_error(errno.ENOSPC), "save", "f", tmp_path, missing) for missing in (0, 1 << 60)
     )
-    assert below.hint is not None
-    assert below.hint.startswith("the storage that the filesystem lies on is full")
+    lies_on = "the storage that its filesystem lies on is full, though the filesystem is not"
+    assert str(below) == f"Not enough space in {tmp_path}: {lies_on}."
+    assert "needed" in str(full)
     assert full.hint == NoSpace.hint
+
+
+def test_a_quota_that_is_used_up_is_told_without_sizes_that_nobody_knows(tmp_path: Path) -> None:
+    error = write_error(os_error(errno.EDQUOT), "save", "f", tmp_path, 1)
+    assert str(error) == f"Not enough space in {tmp_path}: your disk quota is used up."
 
 
 def test_a_filesystem_without_room_for_more_files_is_named(tmp_path: Path) -> None:
@@ -53,8 +59,8 @@ def test_a_filesystem_without_room_for_more_files_is_named(tmp_path: Path) -> No
         with Destination(tmp_path / "disk") as destination:
             error = failure(destination.apply(offer.everything()))
         assert isinstance(error, NoSpace)
-        assert error.hint is not None
-        assert error.hint.startswith("the filesystem has no room for more files (inodes)")
+        there = f"Not enough space in {tmp_path / 'disk'}"
+        assert str(error) == f"{there}: its filesystem has no room for more files (inodes)."
 
 
 def test_a_directory_that_is_gone_has_no_known_space(tmp_path: Path) -> None:

@@ -555,7 +555,7 @@ def test_a_quota_is_named_as_such(
     monkeypatch.setattr(os, "pwrite", refuse)
     error = failure(destination.apply(Offer({"f": b"x"}).everything()))
     assert isinstance(error, NoSpace)
-    assert "quota" in (error.hint or "")
+    assert "quota" in str(error)
 
 
 def test_a_disk_that_cannot_keep_a_file_saves_none_of_its_group(
