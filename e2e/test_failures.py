@@ -527,11 +527,11 @@ def test_a_file_that_vanishes_before_its_turn_is_named_on_both_ends(flyx: Flyx, 
     for process in (receiver, sender):
         process.complains(
             1,
-            "1 of 3 files could not be delivered; the first: vanishing (it vanished while it was sent).",
+            "1 of 3 files could not be delivered; the first: vanishing (it was not there to be sent).",
             "the other files are complete",
         )
         assert " 2 of 3 files, 1.00 MB " in process.err
-        assert "Left out:\n  vanishing: it vanished while it was sent\n" in process.err
+        assert "Left out:\n  vanishing: it was not there to be sent\n" in process.err
     assert receiver.out == "in/first\nin/last\n"
     assert names_in(tmp_path / "in") == ["first", "last"]
     for source in (first, last):

@@ -38,7 +38,7 @@ TOO_LARGE_HERE = "too_large_here"
 REASONS = {
     UNREADABLE: "it could not be read",
     CHANGED: "it changed while it was sent",
-    VANISHED: "it vanished while it was sent",
+    VANISHED: "it was not there to be sent",
     NAME_TOO_LONG: "its path is too long or too deep",
     TOO_LARGE: "it is too large",
     SPECIAL: "it is a device, FIFO or socket",

@@ -87,7 +87,7 @@ def test_a_confirmation_with_missing_entries_tells_the_first_of_them() -> None:
     assert CONFIRMED.error is None
     error = Confirmation(1, 7, DIGEST, 2, ("a", "file_vanished")).error
     assert isinstance(error, FilesFailed)
-    assert error.fields == {"failed": 2, "total": 3, "path": "a", "reason": "it vanished while it was sent"}
+    assert error.fields == {"failed": 2, "total": 3, "path": "a", "reason": "it was not there to be sent"}
 
 
 class RosterMachine(RuleBasedStateMachine):
