@@ -75,6 +75,19 @@ def websocket_url(server: str) -> str:
     return urlunsplit((scheme, netloc, parts.path.rstrip("/"), "", ""))
 
 
+class _RedirectedError(WebSocketException):
+    """Where a server has redirected us, there is no connection."""
+
+    def __init__(self, url: str, error: Exception) -> None:
+        """Args:
+        url: of the other server, with path and query.
+        error: why there is none.
+        """
+        super().__init__(str(error))
+        self.url = url
+        self.error = error
+
+
 async def open_websocket(url: str, headers: Mapping[str, str], *, direct: bool = False) -> ClientConnection:
     """Connect to a signaling server, wherever it redirects us.
 
@@ -89,11 +102,14 @@ async def open_websocket(url: str, headers: Mapping[str, str], *, direct: bool =
         InputError: the environment names a proxy that is none.
         OSError, WebSocketException: there is no connection; unreachable() says why.
     """
+    asked = url
     for _ in range(MAX_REDIRECTS):
         try:
             return await _open(url, headers, direct=direct)
-        except InvalidStatus as refusal:
-            target = _redirected(url, refusal)
+        except (OSError, WebSocketException) as error:
+            target = _redirected(url, error) if isinstance(error, InvalidStatus) else None
+            if target is None and url != asked:
+                raise _RedirectedError(url, error) from error
             if target is None:
                 raise
             if urlsplit(target).hostname != urlsplit(url).hostname:
@@ -160,6 +176,10 @@ def unreachable(url: str, error: Exception) -> ServerUnreachable:
     """
     hint = None
     match error:
+        case _RedirectedError():
+            place = urlunsplit(urlsplit(error.url)._replace(path="", query=""))
+            there = unreachable(place, error.error)
+            reason, hint = f"it sends us on to {place}: {there.fields['reason']}", there.hint
         case ProxyError():
             reason, hint = str(error), error.hint
         case ConnectError():
@@ -183,6 +203,8 @@ def unreachable(url: str, error: Exception) -> ServerUnreachable:
             reason = f"its certificate {fault}"
         case ssl.SSLError():
             reason = "it does not speak TLS; with ws:// or http:// it may answer"
+        case InvalidMessage() if "HTTP/1.0" in str(error.__cause__):
+            reason, hint = f"{_NOT_FLYX} (it answers with HTTP/1.0)", _UPGRADE_HINT
         case InvalidMessage() if url.startswith("wss:"):
             reason = "it does not answer as a web server"
         case InvalidMessage():
@@ -197,7 +219,7 @@ def unreachable(url: str, error: Exception) -> ServerUnreachable:
 
 
 _NOT_FLYX = "it is no flyx server, or a proxy in between does not pass WebSockets"
-_UPGRADE_HINT = "the proxy has to pass the headers Upgrade and Connection on: see `Behind a proxy` in README"
+_UPGRADE_HINT = "the proxy has to pass the headers Upgrade and Connection on: see `flyx help serving`"
 
 
 def _refusal(url: str, response: Response) -> tuple[str, str | None]:
@@ -225,6 +247,8 @@ def _refusal(url: str, response: Response) -> tuple[str, str | None]:
 
 def wanted_pause(error: Exception) -> float:
     """Return the seconds that a server which refuses connections asks us to wait."""
+    if isinstance(error, _RedirectedError):
+        return wanted_pause(error.error)
     if isinstance(error, InvalidStatus):
         text = error.response.headers.get("Retry-After", "")
         if text.isascii() and text.isdigit():

@@ -214,6 +214,39 @@ async def test_a_redirection_to_nowhere_is_an_error(location: str) -> None:
             await join(f"ws://127.0.0.1:{next(iter(other.sockets)).getsockname()[1]}")
 
 
+@pytest.mark.parametrize(
+    ("location", "why"),
+    [
+        ("https://hidden.invalid/ws", "wss://hidden.invalid: its name does not exist"),
+        ("http://127.0.0.1:9", "ws://127.0.0.1:9: nothing listens there"),
+    ],
+)
+async def test_of_a_redirection_that_fails_its_target_is_named(location: str, why: str) -> None:
+    async with redirecting(location) as other:
+        with pytest.raises(ServerUnreachable) as caught:
+            await join(url := f"ws://127.0.0.1:{next(iter(other.sockets)).getsockname()[1]}")
+    assert str(caught.value) == f"Cannot reach the signaling server {url}: it sends us on to {why}"
+
+
+async def test_what_answers_where_a_redirection_leads_is_told_as_what_it_is() -> None:
+    async with redirecting("", status=404) as target:
+        there = f"ws://127.0.0.1:{next(iter(target.sockets)).getsockname()[1]}"
+        async with redirecting(f"{there}/ws?role=receiver") as other:
+            url = f"ws://127.0.0.1:{next(iter(other.sockets)).getsockname()[1]}"
+            with pytest.raises(ServerUnreachable, match=f"sends us on to {there}: it is no flyx server"):
+                await join(url)
+
+
+async def test_a_web_server_of_an_older_http_is_told_as_no_flyx_server() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with serving(answer) as port:
+        with pytest.raises(ServerUnreachable, match="no flyx server, or a proxy in between"):
+            await join(f"ws://127.0.0.1:{port}")
+
+
 async def test_redirections_without_end_are_an_error() -> None:
     seen: list[Request] = []
     async with redirecting("/round", seen=seen) as other:
