@@ -30,7 +30,7 @@ _COMMAND = re.compile(
     r"(?is)(?:.*\n)?[^\w\n]*(?:\S+[ \t]+){0,3}(?:\S*[/\\])?flyx(?:\.exe)?\s+(?:receive|recv|rx)(?:\s+|$)"
 )
 _SERVER = re.compile(rf"(?i)(?<!\S){_DASHES}server(?:\s+|=)[{_QUOTES}]*([^\s{_QUOTES}]+)[{_QUOTES}]*")
-_VARIABLE = re.compile(rf"(?<!\S)FLYX_SERVER=[{_QUOTES}]*([^\s{_QUOTES}]+)")
+_VARIABLE = re.compile(rf"(?<!\S)FLYX_SERVER=[{_QUOTES}]*([^\s;{_QUOTES}]+)")
 _OPTION = re.compile(r"(?i)(?<!\S)(?:(?:--|[\u2010-\u2015])[a-z]|-[a-z](?=\s))")
 _URL = re.compile(rf"(?i)(?:https?|wss?)://[^\s{_QUOTES}]+")
 

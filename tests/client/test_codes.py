@@ -74,6 +74,9 @@ WITH_SERVER = {
         "flyx recv --server wss://flyx.example.org K7M2QX-lemon-otter"
     ),
     "the command and a variable": "$ FLYX_SERVER='wss://flyx.example.org' flyx receive K7M2QX-lemon-otter",
+    "the command after a variable": (
+        "export FLYX_SERVER=wss://flyx.example.org; flyx receive K7M2QX-lemon-otter"
+    ),
     "the command and what runs it": (
         "> py -m flyx receive --server wss://flyx.example.org K7M2QX-lemon-otter"
     ),
