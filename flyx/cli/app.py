@@ -98,8 +98,19 @@ def _ended(failure: FlyxError, error: BaseException | None = None) -> typer.Exit
     """Report why the program ends, and return what ends it; error is what failed, if it is not the same."""
     if _debug:
         output.report_traceback(error or failure)
+    if failure.hint is None and _is_nowhere():
+        failure.hint = "the directory that you are in has been removed; change to another one"
     output.report_error(failure)
     return typer.Exit(failure.exit_status)
+
+
+def _is_nowhere() -> bool:
+    """Tell whether the current directory has been removed: no relative path leads anywhere."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _is_help(error: typer.TyperException) -> bool:

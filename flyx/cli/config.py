@@ -76,7 +76,8 @@ def load_config() -> dict[str, Any]:
             raise InputError(reason=f"there is no configuration file {path}") from None
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(reason=f"cannot read the configuration file {path}: {error}") from error
+        reason = "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise InputError(reason=f"cannot read the configuration file {path}: {reason}") from error
     import tomllib
 
     try:

@@ -85,6 +85,18 @@ def test_a_wrong_command_line_is_an_event_for_who_reads_events(
     assert not told.err
 
 
+def test_where_the_directory_is_gone_that_is_the_hint(
+    file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(SystemExit):
+        app(["send", "x"])
+    hint = "hint: the directory that you are in has been removed; change to another one"
+    assert capfd.readouterr().err.splitlines() == ["error: there is no file or directory x", hint]
+
+
 def test_a_wrong_variable_of_flyx_itself_is_told_by_its_name(
     file: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,7 +59,14 @@ def test_a_file_that_cannot_be_meant_is_named(file: Path, text: str) -> None:
 
 def test_a_file_that_is_no_text_is_named(file: Path) -> None:
     file.write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match=r"config\.toml"):
+    with pytest.raises(InputError, match=r"config\.toml: it is no text in UTF-8$"):
+        load_config()
+
+
+def test_a_directory_in_the_place_of_the_file_is_named_once(file: Path) -> None:
+    file.unlink(missing_ok=True)
+    file.mkdir()
+    with pytest.raises(InputError, match=r"config\.toml: Is a directory$"):
         load_config()
 
 
