@@ -103,6 +103,33 @@ def test_a_tree_arrives_byte_for_byte_but_for_what_steers_a_terminal(flyx: Flyx,
     assert usual.event("done")["digest"] == sender.event("done", peer=2)["digest"]
 
 
+def test_what_is_excluded_is_not_sent_and_is_no_failure(flyx: Flyx, tmp_path: Path) -> None:
+    make_tree(tmp_path / "tree")
+    (tmp_path / "tree" / ".gitignore").write_text("/net\n*.h\n")
+    (tmp_path / "tree" / "drivers" / ".gitignore").write_text("!*.h\n/gpu/drm/\n")
+    (tmp_path / "tree" / "drivers" / "kept.h").touch()
+    (tmp_path / "patterns").write_text("# what steers a terminal\nIcon*\nphoto*\n!kept\n")
+    patterns = ["--exclude", "sparse", "--exclude", "/include", "--exclude", "fifo", "--exclude", "outside"]
+    options = ["--gitignore", "--exclude-from", str(tmp_path / "patterns"), *patterns]
+    sender = flyx.send(tmp_path / "tree", *options)
+    receiver = flyx.receive(sender.code(), tmp_path / "in").ends(EXIT_DONE)
+    sender.ends(EXIT_DONE)
+    # net, include, drm, sparse, fifo, outside, and two that steer a terminal
+    (notice,) = sender.named("notice")
+    assert notice["message"] == "8 files and directories are excluded"
+    wanted = {
+        path: thing
+        for path, thing in shape(tmp_path / "tree").items()
+        if not path.startswith(
+            ("net", "include", "drivers/gpu/drm", "sparse", "fifo", "outside", "Icon", "photo")
+        )
+    }
+    assert "drivers/kept.h" in wanted
+    assert shape(tmp_path / "in" / "tree") == wanted
+    assert receiver.event("done")["missing"] == 0
+    assert sender.event("manifest")["files"] == receiver.event("manifest")["files"]
+
+
 def test_what_a_filesystem_cannot_have_is_left_out_or_saved_under_another_name(
     flyx: Flyx, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flyx.cli.exclusion_options import Exclude, ExcludeFrom, Gitignore, exclusions_of
 from flyx.cli.meeting import Local, Server, TlsCa, meeting_of, trust
 from flyx.cli.options import (
     DEFAULT_RECONNECT,
@@ -124,6 +125,9 @@ def send(
             help="Symbolic links inside directories: keep those that stay inside, follow, or skip",
         ),
     ] = Links.KEEP,
+    exclude: Exclude = None,
+    exclude_from: ExcludeFrom = None,
+    gitignore: Gitignore = False,
     congestion: Annotated[
         Congestion,
         typer.Option("--congestion", envvar="FLYX_CONGESTION", help="Congestion control of what is sent"),
@@ -175,6 +179,7 @@ def send(
             _serve if meeting.local else None,
             connection_options_of(relay_only, no_relay, ice_server, bind),
             links,
+            exclusions_of(exclude, exclude_from, gitignore),
         )
         run(send_files(options, reporter))
 

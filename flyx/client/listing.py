@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from flyx.client import events
+from flyx.storage.exclusions import NOTHING_EXCLUDED, Exclusions
 from flyx.storage.links import Links
 from flyx.storage.reader import BlockDigests
 from flyx.storage.scan import NEWS_INTERVAL, Scan, scan
@@ -41,14 +42,22 @@ class _Stopped(Exception):
 class Lists:
     """Makes the lists of a sender."""
 
-    def __init__(self, paths: Sequence[Path], links: Links, disk: Executor) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        links: Links,
+        disk: Executor,
+        exclusions: Exclusions = NOTHING_EXCLUDED,
+    ) -> None:
         """Args:
         paths: what the person named.
         links: what becomes of symbolic links inside directories.
         disk: runs the scans, one at a time.
+        exclusions: what the person wants left out.
         """
         self._paths = paths
         self._links = links
+        self._exclusions = exclusions
         self._disk = disk
         # The newest, when it was made, and how many seconds that took.
         self.last: Listed | None = None
@@ -114,7 +123,7 @@ class Lists:
             work.cancel()
 
     def _list_blocking(self, last: Listed | None) -> Listed:
-        found = scan(self._paths, self._links, self._note)
+        found = scan(self._paths, self._links, self._note, self._exclusions)
         return last if last and found.is_same_as(last.found) else Listed(found, BlockDigests(found))
 
     def _note(self, count: int) -> None:
@@ -137,4 +146,7 @@ def _tell_list(found: Scan, tell: Callable[[events.Event], None]) -> None:
     more = left_out.failures + left_out.others - MAX_LEFT_OUT_SHOWN
     if more > 0:
         tell(events.Notice(f"{more:,} more are left out"))
+    if found.excluded:
+        what = "file or directory is" if found.excluded == 1 else "files and directories are"
+        tell(events.Notice(f"{found.excluded:,} {what} excluded"))
     tell(events.ManifestKnown(found.manifest))

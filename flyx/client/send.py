@@ -44,6 +44,7 @@ from flyx.net.changes import Change, NetworkWatch
 from flyx.pairing.exchange import Code
 from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Answer, Disconnect, IceCandidate, Join, Message, Role
+from flyx.storage.exclusions import NOTHING_EXCLUDED, Exclusions
 from flyx.storage.links import Links
 from flyx.storage.reader import SourceReader
 
@@ -75,6 +76,7 @@ class SendOptions:
         reconnect: seconds for which a lost connection to a receiver is tried to be made anew; 0 for not.
         connections: what the person allows them.
         links: what becomes of symbolic links inside directories.
+        exclusions: what is not sent of what is in the paths.
     """
 
     server: str | None
@@ -88,6 +90,7 @@ class SendOptions:
     serve: Serve | None = None
     connections: ConnectionOptions = ANY_CONNECTION
     links: Links = Links.KEEP
+    exclusions: Exclusions = NOTHING_EXCLUDED
 
 
 async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -98,7 +101,7 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
     """
     with (
         ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="flyx-read") as disk,
-        contextlib.closing(Lists(options.paths, options.links, disk)) as lists,
+        contextlib.closing(Lists(options.paths, options.links, disk, options.exclusions)) as lists,
     ):
         await lists.current(on_event)
         room = make_room(options.server, options.serve, options.api_token, on_event, hold=options.reconnect)

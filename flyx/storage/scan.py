@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flyx.errors import InputError
+from flyx.storage.exclusions import NOTHING_EXCLUDED, Excluder, Exclusions
 from flyx.storage.failures import storage_error
 from flyx.storage.holes import bytes_in_holes, may_have_holes
 from flyx.storage.links import Links
@@ -141,11 +142,14 @@ class Scan:
         sources: where they come from.
         faults: what is wrong with paths that were named and are left out: a clause, by the name that each
             would have been sent under.
+        excluded: how many files and directories are excluded, as the person wants; what is in such a
+            directory is not counted.
     """
 
     manifest: Manifest
     sources: Sources
     faults: dict[str, str]
+    excluded: int
 
     def is_same_as(self, earlier: Scan) -> bool:
         """Whether all that is sent and left out is as it was, to the exact time of each entry."""
@@ -165,6 +169,7 @@ def scan(
     paths: Sequence[str | os.PathLike[str]],
     links: Links = Links.KEEP,
     on_news: Callable[[int], None] | None = None,
+    exclusions: Exclusions = NOTHING_EXCLUDED,
 ) -> Scan:
     """List files and directories, with all that is in the directories, in an order that never varies.
 
@@ -176,12 +181,13 @@ def scan(
         links: what becomes of symbolic links inside directories.
         on_news: called at most every NEWS_INTERVAL with how many entries have been found; what it raises ends
             the scan.
+        exclusions: what is passed over as if it were not there.
 
     Raises:
-        InputError: nothing of it can be sent, two paths would have one name, or it is too much: the person
-            has to name something else.
+        InputError: nothing of it can be sent, two paths would have one name, it is too much, or a .gitignore
+            file that is to be heeded cannot be read: the person has to name something else.
     """
-    scanner = _Scanner(links, on_news)
+    scanner = _Scanner(links, on_news, exclusions)
     for path in paths:
         scanner.name(os.fsdecode(path))
     return scanner.scan()
@@ -209,8 +215,10 @@ class _LeftOutList:
 
 
 class _Scanner:
-    def __init__(self, links: Links, on_news: Callable[[int], None] | None) -> None:
+    def __init__(self, links: Links, on_news: Callable[[int], None] | None, exclusions: Exclusions) -> None:
         self._links = links
+        self._excluder = Excluder(exclusions) if exclusions else None
+        self._excluded = 0
         self._on_news = on_news
         self._next_news = time.monotonic() + NEWS_INTERVAL
         self._found = 0
@@ -269,16 +277,29 @@ class _Scanner:
             raise InputError(
                 reason=_listed(self._mistakes), hint="rename one of them, or send them one after the other"
             )
+        self._exclude_roots()
         for name, (given, path) in self._roots.items():
             self._sources.add_root(name, path)
             if code := self._add(path, name):
                 self._faults[name] = f"{given} cannot be sent: {REASONS[code]}"
         left_out = self._left_out.value()
         manifest = Manifest(self._entries, hole_bytes=self._hole_bytes, left_out=left_out)
-        found = Scan(manifest, self._sources, self._faults)
+        found = Scan(manifest, self._sources, self._faults, self._excluded)
         if not self._entries:
-            raise InputError(reason=_listed([*found.left_out_texts()]) or "there is nothing to send")
+            faults = [*found.left_out_texts()]
+            if self._excluded and not faults:
+                raise InputError(reason="all that was named is excluded", hint=_ALL_EXCLUDED)
+            raise InputError(reason=_listed(faults) or "there is nothing to send")
         return found
+
+    def _exclude_roots(self) -> None:
+        """Pass over what was named and is excluded."""
+        if self._excluder is None:
+            return
+        for name, (_, path) in list(self._roots.items()):
+            if self._excluder.excludes_root(name, is_directory=os.path.isdir(path)):
+                del self._roots[name]
+                self._excluded += 1
 
     def _fault(self, path: str, reason: str, code: str) -> None:
         """A path that was named cannot be sent."""
@@ -340,10 +361,27 @@ class _Scanner:
         self._append(Entry(name, EntryKind.DIRECTORY, 0, *_mode_and_time(status)), status)
         if self._links is Links.FOLLOW:
             self._above.add(place)
+        if self._excluder:
+            self._excluder.enter(path, name)
         for part in inside:
-            self._add(f"{path}/{part}", f"{name}/{part}")
+            if self._excluder and self._is_excluded(self._excluder, f"{path}/{part}", f"{name}/{part}"):
+                self._excluded += 1
+            else:
+                self._add(f"{path}/{part}", f"{name}/{part}")
+        if self._excluder:
+            self._excluder.leave()
         self._above.discard(place)
         return None
+
+    def _is_excluded(self, excluder: Excluder, path: str, name: str) -> bool:
+        """Whether what is at a path inside a directory is excluded, could it be sent or not."""
+        self._tell_news()
+        try:
+            status = os.stat(path) if self._links is Links.FOLLOW else os.lstat(path)
+            is_directory = stat.S_ISDIR(status.st_mode)
+        except OSError:
+            is_directory = False
+        return excluder.excludes(name, is_directory=is_directory)
 
     def _list(self, path: str) -> Iterable[str]:
         """Return the names in a directory in order: of their bytes, which take less memory than strings."""
@@ -427,6 +465,8 @@ class _Scanner:
             self._next_news = now + NEWS_INTERVAL
             self._on_news(self._found)
 
+
+_ALL_EXCLUDED = "a pattern without a slash, such as *, excludes what is named as well"
 
 _TOO_MANY = "put them into an archive and send that"
 

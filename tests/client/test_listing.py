@@ -17,7 +17,9 @@ from flyx.client import events, listing
 from flyx.client.listing import Lists
 from flyx.errors import InputError
 from flyx.storage import scan as scanning
+from flyx.storage.exclusions import Exclusions
 from flyx.storage.links import Links
+from flyx.transfer.patterns import Patterns
 
 
 @pytest.fixture
@@ -143,6 +145,24 @@ async def test_what_is_left_out_is_named_up_to_a_limit_and_counted(
     messages = [event.message for event in told if isinstance(event, events.Notice)]
     assert messages[0] == "tree/fifo 00 is left out: it is a device, FIFO or socket"
     assert messages[10:] == ["3 more are left out"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["1.tmp"], "1 file or directory is excluded"),
+        ([f"{n}.tmp" for n in range(1200)], "1,200 files and directories are excluded"),
+    ],
+)
+async def test_how_much_is_excluded_is_told_once(
+    tree: Path, disk: ThreadPoolExecutor, told: Told, names: list[str], expected: str
+) -> None:
+    for name in names:
+        (tree / name).touch()
+    with closing(Lists([tree], Links.KEEP, disk, Exclusions(Patterns(["*.tmp"])))) as lists:
+        await lists.current(told.append)
+        await lists.current(told.append)
+    assert told.of(events.Notice) == [events.Notice(expected)]
 
 
 class Slow:
