@@ -509,7 +509,7 @@ def test_a_file_that_changes_while_it_is_sent_is_not_delivered_but_the_others_ar
             "1 of 3 files could not be delivered; the first: changing (it changed while it was sent)"
         )
         assert process.event("file", path="changing")["error"] == "it changed while it was sent"
-        assert process.named("done") == []
+        assert process.event("done")["missing"] == 1
     assert names_in(target) == ["after", "before"]
     for source in (before, after):
         assert snapshot(target / source.name) == snapshot(source)
@@ -561,8 +561,9 @@ def test_what_is_not_there_is_a_usage_error_before_any_server_is_asked(flyx: Fly
 def test_what_is_not_there_is_named_and_the_rest_is_sent(flyx: Flyx, tmp_path: Path) -> None:
     there = write_random(tmp_path / "there", 1)
     sender = flyx.send(there, "missing\x1b[31m")
-    flyx.receive(sender.code(), tmp_path / "in").ends(0)
-    sender.event("done")
+    receiver = flyx.receive(sender.code(), tmp_path / "in").ends(1)
+    sender.ends(1)
+    assert [end.event("done")["missing"] for end in (sender, receiver)] == [1, 1]
     assert sender.event("notice")["message"] == "there is no file or directory missing\x1b[31m"
     assert names_in(tmp_path / "in") == ["there"]
 

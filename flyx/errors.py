@@ -31,6 +31,7 @@
     │   └── ConnectionLost
     ├── TransferRefused           a person or a policy said no (exit 7)
     │   ├── Declined
+    │   ├── NothingWanted
     │   ├── ConsentNeeded
     │   ├── UnverifiedSender
     │   ├── DestinationExists
@@ -381,6 +382,14 @@ class Declined(TransferRefused):
     """The transfer was declined."""
 
     code = "declined"
+
+
+class NothingWanted(TransferRefused):
+    """Nothing of what the sender offers is wanted: --only matches none of it."""
+
+    code = "nothing_wanted"
+    for_peer = "it wants nothing of what is offered"
+    hint = "patterns are those of .gitignore, for paths as the sender has them: '*.jpg', photos/2024"
 
 
 class ConsentNeeded(TransferRefused):

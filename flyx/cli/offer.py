@@ -64,10 +64,16 @@ class Summary:
     left_out: int
 
 
-def summarize(manifest: Manifest) -> Summary:
-    """Return what to show of an offer before the question."""
+def summarize(manifest: Manifest, *, is_part: bool = False) -> Summary:
+    """Return what to show of an offer before the question.
+
+    Args:
+        manifest: what is offered, or what of it is wanted.
+        is_part: whether it is that.
+    """
     directories = manifest.entries.directory_count
-    lines = [f"The sender offers {files_text(manifest.file_count, directories, manifest.total_bytes)}:"]
+    amount = files_text(manifest.file_count, directories, manifest.total_bytes)
+    lines = [f"Wanted of what the sender offers: {amount}:" if is_part else f"The sender offers {amount}:"]
     lines += map(_entry_line, islice(manifest.entries, LISTED))
     if len(manifest.entries) <= LISTED:
         return Summary(lines, is_cut=False, left_out=0)

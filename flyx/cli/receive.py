@@ -75,6 +75,16 @@ def receive(
             "be had, or save under safe ones",
         ),
     ] = NamePolicy.SKIP,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            envvar="FLYX_ONLY",
+            metavar="PATTERN",
+            show_default=False,
+            help="Take only what a pattern matches, written as in .gitignore, or this path; may be repeated",
+        ),
+    ] = None,
     server: Server = None,
     local: Local = None,
     tls_ca: TlsCa = None,
@@ -99,6 +109,7 @@ def receive(
     from flyx.client.receive import ReceiveOptions
     from flyx.client.receive import receive as receive_files
     from flyx.storage.writer import ExistingPolicy
+    from flyx.transfer.selection import Selection
 
     with make_reporter(
         sending=False, quiet=quiet, bars=not no_progress, as_json=as_json, directory=output
@@ -111,8 +122,11 @@ def receive(
         existing = ExistingPolicy.OVERWRITE if overwrite else ExistingPolicy.REFUSE
         existing = ExistingPolicy.RENAME if rename else existing
         room_id = invitation.room_id
-        confirm = None if yes else _confirm(output)
-        unverified = _confirm_unverified(output, room_id) if sys.stdin.isatty() else None
+        if only and not all(pattern.strip() for pattern in only):
+            raise InputError(reason="a pattern of --only is empty", hint="is a variable in it not set?")
+        selection = Selection(only) if only else None
+        confirm = None if yes else _confirm(output, is_part=bool(only))
+        unverified = _confirm_unverified(output, room_id, is_part=bool(only)) if sys.stdin.isatty() else None
         ask = _ask_words(room_id) if sys.stdin.isatty() else None
         options = ReceiveOptions(
             meeting.server,
@@ -128,6 +142,7 @@ def receive(
             meeting.local,
             connection_options_of(relay_only, no_relay, ice_server, bind),
             names,
+            selection,
         )
         run(receive_files(options, reporter))
 
@@ -205,8 +220,8 @@ def _ask_words(room_id: str) -> AskWords:
     return ask
 
 
-def _confirm(directory: Path) -> Confirm:
-    """Return what asks the person.
+def _confirm(directory: Path, *, is_part: bool) -> Confirm:
+    """Return what asks the person about an offer, or a part of one.
 
     Raises:
         ConsentNeeded: there is nobody to ask.
@@ -217,12 +232,12 @@ def _confirm(directory: Path) -> Confirm:
     shown = printable(str(directory.resolve()))
 
     async def confirm(manifest: Manifest) -> bool:
-        return await _ask(manifest, f"Save into {shown}")
+        return await _ask(manifest, f"Save into {shown}", is_part=is_part)
 
     return confirm
 
 
-def _confirm_unverified(directory: Path, room_id: str) -> Confirm:
+def _confirm_unverified(directory: Path, room_id: str, *, is_part: bool) -> Confirm:
     """Return what asks the person, also with --yes, when nothing shows who the sender is."""
     shown = printable(str(directory.resolve()))
 
@@ -232,14 +247,14 @@ def _confirm_unverified(directory: Path, room_id: str) -> Confirm:
             f"or guesses {room_id}, can offer files under it. Say yes only if the sender runs "
             "`flyx send --open`, and you trust the server."
         )
-        return await _ask(manifest, f"Trust the server, and save into {shown}")
+        return await _ask(manifest, f"Trust the server, and save into {shown}", is_part=is_part)
 
     return confirm
 
 
-async def _ask(manifest: Manifest, question: str) -> bool:
-    """Show what is offered, and ask; only a clear yes is one, to what could be seen."""
-    summary = summarize(manifest)
+async def _ask(manifest: Manifest, question: str, *, is_part: bool) -> bool:
+    """Show what is offered, or wanted of that, and ask; only a clear yes is one, to what could be seen."""
+    summary = summarize(manifest, is_part=is_part)
     for line in summary.lines:
         report_line(line)
     could_be_seen = not summary.left_out

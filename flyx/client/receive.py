@@ -24,6 +24,7 @@ from flyx.errors import (
     FlyxError,
     InputError,
     LocalProtocolError,
+    NothingWanted,
     PairingFailed,
     PeerUnreachable,
     SignalingError,
@@ -52,6 +53,7 @@ from flyx.transfer.receiver import (
     Receiver,
     UnfinishedFound,
 )
+from flyx.transfer.selection import Selection
 from flyx.transfer.session import EntryLeftOut
 
 _SENDER = 1
@@ -80,6 +82,7 @@ class ReceiveOptions:
         local: look for the room on this computer and its network as well.
         connections: what the person allows them.
         names: what to do about names that cannot be had here.
+        selection: what is wanted of what is offered; None: all of it.
     """
 
     server: str | None
@@ -95,6 +98,7 @@ class ReceiveOptions:
     local: bool = False
     connections: ConnectionOptions = ANY_CONNECTION
     names: NamePolicy = NamePolicy.SKIP
+    selection: Selection | None = None
 
 
 async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -223,7 +227,8 @@ class ReceiveSession:
 
     async def _attempt(self, disk: Executor) -> Confirmation:
         """Connect and receive, until the connection is lost."""
-        destination = Destination(self._options.directory, self._options.existing, self._options.names)
+        options = self._options
+        destination = Destination(options.directory, options.existing, options.names, options.selection)
         link, channels = await self._connect()
         try:
             await self._pair(link, channels)
@@ -253,7 +258,7 @@ class ReceiveSession:
         confirm = options.confirm if believed else options.confirm_unverified or _refuse_unverified
         accepted = earlier.machine.accepted if earlier else None
         machine = Receiver(ask=confirm is not None, now=time.monotonic(), accepted=accepted)
-        self._driver = ReceiveDriver(machine, wiring, destination, confirm)
+        self._driver = ReceiveDriver(machine, wiring, destination, confirm, options.selection)
         if earlier:
             self._driver.go_on_after(earlier)
         return self._driver
@@ -375,11 +380,19 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
     """Drives a Receiver: its disk work is writing, and a person may have to be asked."""
 
     def __init__(
-        self, machine: Receiver, wiring: Wiring, destination: Destination, confirm: Confirm | None
+        self,
+        machine: Receiver,
+        wiring: Wiring,
+        destination: Destination,
+        confirm: Confirm | None,
+        selection: Selection | None = None,
     ) -> None:
         super().__init__(machine, wiring)
         self._destination = destination
         self._confirm = confirm
+        self._selection = selection
+        # What is wanted of what is offered, when all of that has been told.
+        self._wanted: Manifest | None = None
         self._asking: asyncio.Task[None] | None = None
 
     async def run(self) -> Confirmation:
@@ -419,13 +432,19 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
 
     def handle_event(self, event: object) -> None:
         match event:
+            case ManifestReceived(manifest=manifest) if not self._select(manifest).entries:
+                self.machine.cancel(NothingWanted())
             case Offered():
-                if self._confirm is None:
+                if self._confirm is None and self._selection is None:
                     self.begin()
             case ManifestReceived(question=True):
                 self._asking = asyncio.create_task(self._ask(event))
-            case ManifestReceived() if not self.goes_on:
-                self._tell(event)
+            case ManifestReceived():
+                if not self.goes_on:
+                    self._tell(event)
+                if self._selection:
+                    # How much that is, is known only now.
+                    self.begin()
             case UnfinishedFound(transfers=transfers) if not self.goes_on:
                 for transfer in transfers:
                     self.on_event(events.Notice(self._unfinished(transfer)))
@@ -436,16 +455,22 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
             case Received(files=files, bytes=size, sha256=sha256):
                 self._count_absent()
                 self.succeed(files, size, sha256)
-            case ManifestReceived() | UnfinishedFound():
+            case UnfinishedFound():
                 pass
             case _:
                 raise LocalProtocolError(reason=f"unknown event {event}")
 
+    def _select(self, offered: Manifest) -> Manifest:
+        """Find out what is wanted."""
+        self._wanted = self._selection.part_of(offered) if self._selection else offered
+        return self._wanted
+
     def _tell(self, received: ManifestReceived) -> None:
-        """Tell what is offered, what of it is here, and what the sender leaves out."""
+        """Tell what is offered and wanted, what of it is here, and what the sender leaves out of that."""
+        assert self._wanted is not None
         self.manifest_told = True
-        self.on_event(events.ManifestKnown(received.manifest))
-        for path, code in received.manifest.left_out.named:
+        self.on_event(events.ManifestKnown(self._wanted))
+        for path, code in self._wanted.left_out.named:
             if code in BY_NATURE:
                 self.on_event(events.Notice(f"{path} is left out: {reason(code)}"))
             else:
@@ -458,8 +483,8 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
 
     def _count_absent(self) -> None:
         """What the sender leaves out is missing as well."""
-        assert self.machine.manifest is not None
-        left_out = self.machine.manifest.left_out
+        assert self._wanted is not None
+        left_out = self._wanted.left_out
         if left_out.failures:
             self.count_missing(left_out.failures, *left_out.first_failure)
 
@@ -470,10 +495,11 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
 
     async def _ask(self, received: ManifestReceived) -> None:
         assert self._confirm is not None
+        assert self._wanted is not None
         await self.path_told()
         self._tell(received)
         try:
-            accepted = await self._confirm(received.manifest)
+            accepted = await self._confirm(self._wanted)
         except Exception as error:
             self.machine.cancel(failure_of(error, "the question"))
         else:

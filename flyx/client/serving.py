@@ -226,6 +226,9 @@ class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed
             case Delivered(files=files, bytes=size, sha256=sha256):
                 if (left_out := self.machine.manifest.left_out).failures:
                     self.count_missing(left_out.failures, *left_out.first_failure)
+                if self.unwanted:
+                    notice = f"Receiver {self.peer} did not want {self.unwanted:,} of the files and links"
+                    self.on_event(events.Notice(notice))
                 self.succeed(files, size, sha256)
             case _:
                 raise LocalProtocolError(reason=f"unknown event {event}")

@@ -24,6 +24,7 @@ from flyx.transfer import left_out
 from flyx.transfer.ledger import NameLedger
 from flyx.transfer.manifest import Entries, Entry, EntryKind
 from flyx.transfer.names import NameJudge, NamePolicy, check_path, fold, link_stays_inside, numbered
+from flyx.transfer.selection import Selection
 
 
 class ExistingPolicy(Enum):
@@ -42,20 +43,32 @@ class ExistingPolicy(Enum):
 class Plan:
     """The entries that may be written, and where."""
 
-    def __init__(self, tree: Tree, existing: ExistingPolicy, names: NamePolicy) -> None:
+    def __init__(
+        self, tree: Tree, existing: ExistingPolicy, names: NamePolicy, selection: Selection | None = None
+    ) -> None:
+        """Args:
+        selection: what is wanted of what is offered; None: all of it.
+        """
         self._tree = tree
         self._existing = existing
         self._name_policy = names
+        self._selection = selection
         # All planned so far, or being planned; set anew with the first.
         self._entries = Entries()
         # Entries that are planned, and whether more can be: what was refused is in the ledger all the same.
         self._planned = 0
         self._refused = False
         self._bytes = 0
-        # By entry: whether it is left out.
+        # By entry: whether it is left out, and whether it is a directory that is made only for others.
         self._absent = bytearray()
+        self._only_above = bytearray()
         # Set by begin().
         self.total_bytes: int | None = None
+        # Set by begin(): how much room there was, None if unknown, and how many bytes need none.
+        self._free: int | None = None
+        self._spared_bytes = 0
+        # Of the entries that are not wanted.
+        self._unwanted_bytes = 0
         # Set by begin(): the directory to try names in, what tries them, and what judges them; the ledger is
         # set anew with the first entries.
         self._place: int | None = None
@@ -88,9 +101,14 @@ class Plan:
             partials: what there is of the transfer from before.
 
         Returns:
-            Whether nothing can be in the way of any entry.
+            Whether nothing can be in the way of any entry, and all of them are wanted: else it matters to
+            know them all first.
         """
-        self._check_space(max(0, total_bytes - hole_bytes - partials.found_bytes))
+        self._check_place()
+        self._free = free_space(self._tree.nearest)
+        self._spared_bytes = hole_bytes + partials.found_bytes
+        if self._selection is None:
+            self._check_space(total_bytes)
         self._place = os.open(self._tree.nearest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._probe = NameProbe(self._place)
         self._judge = NameJudge(self._probe, self._name_policy)
@@ -103,7 +121,8 @@ class Plan:
         if self._existing is ExistingPolicy.RENAME:
             self._taken = {root for root in self._taken if not partials.is_ours(root)}
         self.total_bytes = total_bytes
-        return not self._taken or self._existing is ExistingPolicy.RENAME
+        nothing_in_the_way = not self._taken or self._existing is ExistingPolicy.RENAME
+        return nothing_in_the_way and self._selection is None
 
     def close(self) -> None:
         """Leave nothing behind. Any number of times."""
@@ -139,7 +158,7 @@ class Plan:
         assert self._judge is not None
         return any(self._judge.are_one(name, other) for other in self._spoken_for.get(fold(name), ()))
 
-    def _check_space(self, total_bytes: int) -> None:
+    def _check_place(self) -> None:
         directory, nearest = self._tree.directory, self._tree.nearest
         if not nearest.is_dir():
             raise StorageError(action="write to", path=str(directory), reason=f"{nearest} is not a directory")
@@ -147,9 +166,12 @@ class Plan:
             read_only = os.statvfs(nearest).f_flag & os.ST_RDONLY
             reason = "the filesystem is read-only" if read_only else "permission denied"
             raise StorageError(action="write to", path=str(nearest), reason=reason)
-        free = free_space(nearest)
-        if free is not None and free < total_bytes:
-            raise no_space(directory, total_bytes, free)
+
+    def _check_space(self, size: int) -> None:
+        """Make sure that there was room for so many bytes when the transfer began."""
+        needed = max(0, size - self._spared_bytes)
+        if self._free is not None and self._free < needed:
+            raise no_space(self._tree.directory, needed, self._free)
 
     def extend(
         self, first: int, entries: Sequence[Entry], kept: Container[int] = ()
@@ -178,14 +200,25 @@ class Plan:
         taken: list[Parts] = []
         absent: list[tuple[int, str]] = []
         for index, entry in enumerate(entries, first):
-            code = ledger.add(entry.path, entry.kind is EntryKind.DIRECTORY)
+            is_directory = entry.kind is EntryKind.DIRECTORY
+            code = ledger.add(entry.path, is_directory)
             self._check_announced(entry)
-            code = code or self._fault_of_link(entry)
+            is_wanted = self._selection is None or self._selection.wants(
+                entry.path, is_directory=is_directory
+            )
+            code = (code or self._fault_of_link(entry)) if is_wanted or is_directory else left_out.NOT_WANTED
             self._absent.append(code is not None)
-            if code:
+            self._only_above.append(not is_wanted)
+            if not is_wanted:
+                # Of a directory nothing is told: it may be made for what is in it.
+                self._unwanted_bytes += entry.size
+                absent += () if is_directory else [(index, left_out.NOT_WANTED)]
+            elif code:
                 absent.append((index, code))
             elif entry.root in self._taken and index not in kept:
                 self._meet(tuple(entry.path.split("/")), entry, taken)
+        if self._selection:
+            self._check_space(self._bytes - self._unwanted_bytes)
         if taken:
             others = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
             raise DestinationExists(path=self._tree.shown(taken[0]), others=others)
@@ -278,6 +311,15 @@ class Plan:
         assert self._ledger is not None
         index = self._ledger.listed(parts)
         return (0o777 if index is None else self._entries[index].mode & 0o777) | 0o700
+
+    @property
+    def wanted_bytes(self) -> int:
+        """Bytes in all entries that are wanted, as far as is known."""
+        return (self.total_bytes or 0) - self._unwanted_bytes
+
+    def is_only_above(self, directory: int) -> bool:
+        """Whether an entry is a directory that is wanted only if something in it is."""
+        return bool(self._only_above[directory])
 
     def directories(self) -> Iterator[tuple[int, Entry]]:
         """The directories that are entries, and their indexes, those above first."""

@@ -56,6 +56,7 @@ from flyx.transfer.disk import (
 )
 from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, block_digest, hole_digest
 from flyx.transfer.names import NamePolicy, numbered
+from flyx.transfer.selection import Selection
 
 __all__ = ["Destination", "ExistingPolicy"]
 
@@ -102,6 +103,7 @@ class Destination:
         directory: Path,
         existing: ExistingPolicy = ExistingPolicy.REFUSE,
         names: NamePolicy = NamePolicy.SKIP,
+        selection: Selection | None = None,
     ) -> None:
         """Touch nothing yet.
 
@@ -110,11 +112,12 @@ class Destination:
                 be a symbolic link; nothing below it is followed if it is one.
             existing: what to do about files that are there.
             names: what to do about names that cannot be had here.
+            selection: what is wanted of what is offered; None: all of it.
         """
         self._existing = existing
         self._durability = Durability()
         self._tree = Tree(directory, self._durability)
-        self._plan = Plan(self._tree, existing, names)
+        self._plan = Plan(self._tree, existing, names, selection)
         # Set by abandon(), before it waits for the batch.
         self._given_up = threading.Event()
         self._partials = Partials(self._tree, self._durability, self._given_up)
@@ -253,7 +256,7 @@ class Destination:
                 path = str(directory)
         actions = {WriteBlock: "write", FinishFile: "save", DiscardFile: "remove", RestartFile: "remove"}
         action = actions.get(type(operation), "use")
-        missing = (self._plan.total_bytes or 0) - self._bytes_written
+        missing = self._plan.wanted_bytes - self._bytes_written
         size = self._plan.entry(operation.file).size if isinstance(operation, FinishFile) else None
         return write_error(error, action, path, directory, missing, size)
 
@@ -530,6 +533,8 @@ class Destination:
         made: list[tuple[Parts, Entry]] = []
         for index, entry in self._plan.directories():
             parts = tuple(entry.path.split("/"))
+            if self._plan.is_only_above(index) and self._plan.target(parts) not in self._tree.made:
+                continue
             try:
                 self._directory(parts)
             except (OSError, DestinationExists) as error:

@@ -34,6 +34,7 @@ NO_FILE = "file_left_out"
 IN_THE_WAY = "in_the_way"
 NOT_WRITTEN = "not_written"
 TOO_LARGE_HERE = "too_large_here"
+NOT_WANTED = "not_wanted"
 
 REASONS = {
     UNREADABLE: "it could not be read",
@@ -54,6 +55,7 @@ REASONS = {
     IN_THE_WAY: "the receiver has something else under its name",
     NOT_WRITTEN: "the receiver could not write it",
     TOO_LARGE_HERE: "it is larger than a file can be on the receiver's filesystem",
+    NOT_WANTED: "the receiver does not want it",
 }
 """The words for each code: why an entry is not at the receiver."""
 
@@ -63,7 +65,7 @@ def reason(code: str) -> str:
     return REASONS.get(code, "it was left out")
 
 
-BY_NATURE = frozenset({SPECIAL, STATE, LINK_SKIPPED, LINK_OUTSIDE})
+BY_NATURE = frozenset({SPECIAL, STATE, LINK_SKIPPED, LINK_OUTSIDE, NOT_WANTED})
 """Reasons that are no failure: what is left out for one of them is not meant to be sent at all."""
 
 BY_NAME = frozenset({CONTROLS, NOT_HERE, SAME_NAME})

@@ -152,12 +152,32 @@ class Entries(Sequence[Entry]):
         self.file_count += entry.kind is EntryKind.FILE
         self.directory_count += entry.kind is EntryKind.DIRECTORY
         self.total_bytes += entry.size
-        root = entry.root
+        self._note_root(entry.root)
+
+    def _note_root(self, root: str) -> None:
         if root != self._last_root:
             self._last_root = root
             if root not in self._known_roots:
                 self._known_roots.add(root)
                 self.roots.append(root)
+
+    def only(self, indexes: Iterable[int]) -> Entries:
+        """Return some of the entries, in order. The id is that of all, as are the indexes in hard links."""
+        part = Entries()
+        part._id = self._id.copy()
+        for index in indexes:
+            path = self._paths[self._ends[index] : self._ends[index + 1]]
+            kind = self.kind(index)
+            part._paths += path
+            part._ends.append(len(part._paths))
+            part._sizes.append(self._sizes[index])
+            part._mtimes.append(self._mtimes[index])
+            part._modes.append(self._modes[index])
+            part.file_count += kind is EntryKind.FILE
+            part.directory_count += kind is EntryKind.DIRECTORY
+            part.total_bytes += self._sizes[index] if kind is EntryKind.FILE else 0
+            part._note_root(path_of_bytes(re.split(b"[/\\0]", path, maxsplit=1)[0]))
+        return part
 
     @property
     def id(self) -> str:

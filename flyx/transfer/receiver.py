@@ -43,7 +43,7 @@ from flyx.transfer.disk import (
 )
 from flyx.transfer.frames import Frame, FrameKind, parse_frames_untrusted
 from flyx.transfer.inbox import FileInbox
-from flyx.transfer.left_out import MAX_TOLD, REASONS, UNREADABLE, LeftOut
+from flyx.transfer.left_out import MAX_TOLD, NOT_WANTED, REASONS, UNREADABLE, LeftOut
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
     DIGEST_SIZE,
@@ -489,7 +489,9 @@ class Receiver(Session):
             case FrameKind.FILE_FAILED:
                 self.bytes_held -= inbox.abandon(frame)
                 code = bytes(frame.payload).decode("ascii", "replace")
-                self._emit(EntryLeftOut(frame.file, code if code in REASONS else UNREADABLE))
+                # What is not wanted is for us to say, and no failure.
+                known = code in REASONS and code != NOT_WANTED
+                self._emit(EntryLeftOut(frame.file, code if known else UNREADABLE))
                 self._operations.append(DiscardFile(frame.file))
 
     def _settle(self, outcome: Outcome, saved: list[int], refused: list[tuple[int, str]]) -> None:

@@ -273,6 +273,7 @@ _REFUSALS = frozenset(
     {
         "refused",
         "consent_needed",
+        "nothing_wanted",
         "unverified_sender",
         "destination_exists",
         "unsafe_name",

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flyx.errors import CorruptData, FlyxError, LocalProtocolError, RemoteProtocolError, TransferInterrupted
-from flyx.transfer import messages
+from flyx.transfer import left_out, messages
 from flyx.transfer.disk import BlockRead, PlanEntries
 from flyx.transfer.frames import FRAME_HEADER, FrameKind
 from flyx.transfer.manifest import BLOCK_SIZE, Manifest, RunningDigest, block_digest
 from flyx.transfer.receiver import WINDOW, Receiver
 from flyx.transfer.sender import Sender
-from flyx.transfer.session import SILENCE_LIMIT, Failed
+from flyx.transfer.session import SILENCE_LIMIT, EntryLeftOut, Failed
 from tests.effort import share
 from tests.simulator import MemoryDestination, MemorySource, manifest_of
 
@@ -439,3 +439,13 @@ def test_no_sequence_of_messages_breaks_a_sender(sequence: list[messages.Control
             pass
         while sender.next_event() is not None:
             pass
+
+
+def test_a_sender_cannot_say_that_a_file_it_lost_is_not_wanted() -> None:
+    receiver, destination = accepting_receiver()
+    receiver.receive_data(frame(FrameKind.FILE_FAILED, 1, 0, left_out.NOT_WANTED.encode()), NOW)
+    work(receiver, destination)
+    told = []
+    while (event := receiver.next_event()) is not None:
+        told += [event.code] if isinstance(event, EntryLeftOut) else []
+    assert told == [left_out.UNREADABLE]

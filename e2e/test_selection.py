@@ -1,0 +1,77 @@
+"""A receiver that takes a part of what is offered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from e2e.processes import Flyx
+from flyx.errors import EXIT_DONE, EXIT_REFUSED
+
+
+def make_photos(photos: Path) -> None:
+    for name in ["2023/a.jpg", "2024/b.jpg", "2024/b.raw", "2024/deep/c.jpg", "notes.txt"]:
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_bytes(name.encode() * 1000)
+    (photos / "empty").mkdir()
+
+
+def names_in(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+def test_only_what_is_wanted_arrives_and_the_rest_is_no_failure(flyx: Flyx, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    make_photos(photos)
+    sender = flyx.send(photos, "-n", "2")
+    code = sender.code()
+    part = flyx.receive(code, tmp_path / "part", "--only", "photos/2024", "--only", "!*.raw").ends(EXIT_DONE)
+    everything = flyx.receive(code, tmp_path / "all").ends(EXIT_DONE)
+    sender.ends(EXIT_DONE)
+    assert names_in(tmp_path / "part") == {"photos/2024/b.jpg", "photos/2024/deep/c.jpg"}
+    assert not (tmp_path / "part" / "photos" / "empty").exists()
+    size = sum((tmp_path / "part" / name).stat().st_size for name in names_in(tmp_path / "part"))
+    manifest = part.event("manifest")
+    assert (manifest["files"], manifest["directories"], manifest["bytes"]) == (2, 3, size)
+    assert manifest["manifest_id"] == sender.event("manifest")["manifest_id"]
+    for process, peer in [(part, 1), (sender, 1)]:
+        done = process.event("done", peer=peer)
+        assert (done["files"], done["bytes"], done["missing"]) == (2, size, 0)
+        assert not [event for event in process.named("file") if "error" in event]
+        assert {event["total"] for event in process.named("progress") if event["peer"] == peer} <= {size}
+    notices = [event["message"] for event in sender.named("notice")]
+    assert notices == ["Receiver 1 did not want 3 of the files and links"]
+    assert everything.event("done")["files"] == 5
+
+
+def test_a_selection_that_matches_nothing_is_told_on_both_sides(flyx: Flyx, tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos")
+    sender = flyx.send(tmp_path / "photos")
+    receiver = flyx.receive(sender.code(), tmp_path / "in", "--only", "*.png").ends(EXIT_REFUSED)
+    assert receiver.event("error")["code"] == "nothing_wanted"
+    assert "wants nothing" in sender.event("peer", state="failed")["message"]
+    assert not (tmp_path / "in").exists()
+
+
+def test_a_part_that_was_interrupted_or_taken_is_gone_on_with(flyx: Flyx, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    make_photos(photos)
+    sender = flyx.send(photos, "-n", "0")
+    code = sender.code()
+    flyx.receive(code, tmp_path / "in", "--only", "*.txt").ends(EXIT_DONE)
+    (tmp_path / "in" / "photos" / "notes.txt").write_text("mine")
+    # What is there, and not wanted, is not in the way.
+    flyx.receive(code, tmp_path / "in", "--only", "2024/").ends(EXIT_DONE)
+    assert (tmp_path / "in" / "photos" / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "in" / "photos" / "2024" / "b.raw").exists()
+
+
+def test_the_question_shows_what_is_wanted(flyx: Flyx, tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos")
+    sender = flyx.send(tmp_path / "photos")
+    arguments = ("receive", "--server", flyx.server, "-o", tmp_path / "in", "--only", "*.raw", sender.code())
+    receiver = flyx.terminal(*arguments)
+    receiver.says("Wanted of what the sender offers: 1 file, 10.0 kB:").says("photos/2024/b.raw")
+    receiver.says("? [y/N] ").type("y\r").ends(EXIT_DONE)
+    assert "notes.txt" not in receiver.out
+    sender.ends(EXIT_DONE)
+    assert names_in(tmp_path / "in") == {"photos/2024/b.raw"}
