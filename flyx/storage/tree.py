@@ -331,14 +331,15 @@ class Tree:
     def close_again(self) -> None:
         """Give the directories that were opened up their modes back, the deepest first."""
         user = os.geteuid()
-        for parts in sorted(self.opened_up, key=len, reverse=True):
-            mode = self.opened_up[parts]
+        # The way to one may need another one, above it, to be opened up anew.
+        while self.opened_up:
+            parts = max(self.opened_up, key=len)
             with suppress(OSError, DestinationExists):
                 handle = self.handle(parts)
-                status = os.fstat(handle)
+                status, mode = os.fstat(handle), self.opened_up[parts]
                 if (status.st_uid, stat.S_IMODE(status.st_mode)) == (user, mode | stat.S_IRWXU):
                     os.fchmod(handle, mode)
-        self.opened_up.clear()
+            del self.opened_up[parts]
 
     def make_root(self, name: str, mode: int) -> bool:
         """Make a directory at the top; return False if something has its name."""

@@ -244,7 +244,7 @@ def test_a_run_killed_at_any_call_of_a_save_is_gone_on_with_whatever_the_mode_of
 
 
 READ_ONLY = """
-modes = {"t": 0o555, "t/a": 0o500, "t/a/b": 0o000, "t/c": 0o600, "t/d": 0o300}
+modes = {"t": 0o555, "t/a": 0o500, "t/a/b": 0o000, "t/a/b/c": 0o555, "t/c": 0o600, "t/d": 0o300}
 
 def offer(content):
     contents = {path: None for path in modes} | {f"{path}/f": content for path in modes}
@@ -286,7 +286,7 @@ os.system("chmod -R u+rwx out")
 print({path.read_bytes() for path in Path("out").rglob("f")}, len(list(Path("out").rglob("f"))))
 """,
     )
-    assert printed == ["{b'2'} 5"]
+    assert printed == ["{b'2'} 6"]
 
 
 def test_directories_that_were_opened_up_are_closed_again_however_the_transfer_ends(home: Path) -> None:
@@ -322,7 +322,7 @@ def test_after_a_kill_the_next_run_closes_what_was_opened_up(home: Path) -> None
 receive(b"1")
 if os.fork() == 0:
     destination = Destination(Path("out"), ExistingPolicy.OVERWRITE)
-    succeed(destination, [*offer(b"2").plan(), *offer(b"2").files()[:8]])
+    succeed(destination, [*offer(b"2").plan(), *offer(b"2").files()[:10]])
     os._exit(0)
 os.wait()
 print(modes_now() == modes)
@@ -346,3 +346,31 @@ print(oct(os.stat("out/t/a").st_mode & 0o777))
 """,
     )
     assert printed == ["0o711"]
+
+
+def test_after_a_kill_while_modes_are_set_the_next_run_sets_all_of_them(home: Path) -> None:
+    printed = run(
+        home,
+        READ_ONLY
+        + """
+for left in range(1, 20):
+    if os.fork() == 0:
+        fchmod = os.fchmod
+        def counted(handle, mode):
+            global left
+            left -= 1
+            if left == 0:
+                os._exit(9)
+            fchmod(handle, mode)
+        os.fchmod = counted
+        receive(b"1")
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.wait()[1]) == 0:
+        break
+    receive(b"1")
+    assert modes_now() == modes, (left, modes_now())
+    os.system("chmod -R u+rwx out; rm -r out")
+print(left > 8)
+""",
+    )
+    assert printed == ["True"]
