@@ -79,6 +79,10 @@ CREDIT_STEP = WINDOW // 8
 PLANNED_AT_ONCE = 5_000
 """Entries from which on a PlanEntries grows no more while it waits for the disk."""
 
+OPERATIONS_AT_ONCE = 1_024
+"""Most operations that the disk gets at once. WINDOW has 300,000 of empty files, and 800,000 of holes: their
+outcomes would take as much memory again, and nobody would hear of one before all are done."""
+
 
 @dataclass(frozen=True, slots=True)
 class Offered:
@@ -270,12 +274,12 @@ class Receiver(Session):
             self.cancel(Declined())
 
     def next_operations(self) -> list[Operation]:
-        """Return what the disk is to do next; empty while an earlier batch is unanswered."""
+        """Return what the disk is to do next, a batch at a time; empty while an earlier one is unanswered."""
         if self._running or self._ended or not self._operations:
             return []
-        operations = list(self._operations)
-        self._operations.clear()
-        self._running = len(operations)
+        count = min(len(self._operations), OPERATIONS_AT_ONCE)
+        operations = [self._operations.popleft() for _ in range(count)]
+        self._running = count
         return operations
 
     def next_control(self) -> str | None:

@@ -12,9 +12,19 @@ from hypothesis import strategies as st
 
 from flyx.errors import CorruptData, FlyxError, LocalProtocolError, RemoteProtocolError, TransferInterrupted
 from flyx.transfer import left_out, messages
-from flyx.transfer.disk import BlockRead, PlanEntries
+from flyx.transfer.disk import (
+    BlockRead,
+    BlockWritten,
+    FileSaved,
+    FinishFile,
+    FinishTree,
+    Operation,
+    Outcome,
+    PlanEntries,
+    WriteBlock,
+)
 from flyx.transfer.frames import FRAME_HEADER, FrameKind
-from flyx.transfer.manifest import BLOCK_SIZE, Manifest, RunningDigest, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, RunningDigest, block_digest
 from flyx.transfer.receiver import WINDOW, Receiver
 from flyx.transfer.sender import Sender
 from flyx.transfer.session import SILENCE_LIMIT, EntryLeftOut, Failed
@@ -234,6 +244,32 @@ def test_few_operations_wait_however_small_the_pieces_of_a_manifest_are() -> Non
     assert len(planned) == 3
     assert [entry.path for one in planned for entry in one.entries] == [f"d/{n}" for n in range(12_000)]
     assert [one.first for one in planned] == [0, 5000, 10_000]
+
+
+@pytest.mark.parametrize("what", ["empty files", "holes"])
+def test_the_disk_gets_few_operations_at_once_however_small_they_are(what: str) -> None:
+    count = 5_000
+    if what == "holes":
+        entries = [Entry("f", EntryKind.FILE, count * BLOCK_SIZE, 0o644, 0)]
+        told = [frame(5, 0, at * BLOCK_SIZE, b"") for at in range(count)]
+    else:
+        entries = [Entry(f"f{n}", EntryKind.FILE, 0, 0o644, 0) for n in range(count)]
+        told = [frame(3, n, 0, RunningDigest().value()) for n in range(count)]
+    receiver, _ = accepting_receiver(Manifest(entries))
+    receiver.receive_data(b"".join(told), NOW)
+    done = 0
+    while (operations := receiver.next_operations()) and not isinstance(operations[0], FinishTree):
+        assert len(operations) < count / 4
+        done += len(operations)
+        receiver.operations_done([outcome_of(operation) for operation in operations], NOW)
+    assert done == count
+
+
+def outcome_of(operation: Operation) -> Outcome:
+    if isinstance(operation, WriteBlock):
+        return BlockWritten(operation.file, operation.offset, BLOCK_SIZE, hole=operation.hole)
+    assert isinstance(operation, FinishFile)
+    return FileSaved(operation.file, "")
 
 
 @pytest.mark.parametrize(
