@@ -321,6 +321,10 @@ class Plan:
         """Whether an entry is a directory that is wanted only if something in it is."""
         return bool(self._only_above[directory])
 
+    def directory(self, index: int) -> Entry:
+        """The entry of a directory that is planned."""
+        return self._entries[index]
+
     def directories(self) -> Iterator[tuple[int, Entry]]:
         """The directories that are entries, and their indexes, those above first."""
         indexes = self._indexes(EntryKind.DIRECTORY)

@@ -13,6 +13,7 @@ import errno
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -351,6 +352,8 @@ class Tree:
         return True
 
     def _made(self, parts: Parts) -> None:
+        # There may be very many: those in one directory share the strings of its path.
+        parts = (*map(sys.intern, parts[:-1]), parts[-1])
         self.made.add(parts)
         self.unsynced.add(parts)
 

@@ -14,6 +14,7 @@ import errno
 import os
 import stat
 import threading
+from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -530,7 +531,7 @@ class Destination:
         """Make what is missing but files; return what could not be made, and why."""
         self._tree.open_or_make()
         refused: list[tuple[int, str]] = []
-        made: list[tuple[Parts, Entry]] = []
+        made = array("L")
         for index, entry in self._plan.directories():
             parts = tuple(entry.path.split("/"))
             if self._plan.is_only_above(index) and self._plan.target(parts) not in self._tree.made:
@@ -544,7 +545,7 @@ class Destination:
                 continue
             # Directories that were there keep their modes and times: they are not the sender's.
             if self._plan.target(parts) in self._tree.made:
-                made.append((parts, entry))
+                made.append(index)
         links = LinkMaker(self._tree, self._plan, self._partials, self._durability, self._give_name)
         for index, entry in self._plan.links():
             is_hard = entry.kind is EntryKind.HARD_LINK
@@ -577,18 +578,19 @@ class Destination:
         """Where a file is that was saved, now or before."""
         return self._elsewhere.get(file) or self._target(file)
 
-    def _finished(self, made: list[tuple[Parts, Entry]], others: Collection[Parts]) -> Iterator[int]:
+    def _finished(self, made: Sequence[int], others: Collection[Parts]) -> Iterator[int]:
         """Give directories their modes and times; yield the handle of each, and of the output directory.
 
         Args:
-            made: directories that this transfer made, those above first, with their entries.
+            made: indexes of the directories that this transfer made, those above first.
             others: directories of names that may not be durable: an earlier run may not have lived to sync
                 those that it gave.
         """
         yield from self._there(others)
         # The deepest first: the mode of a directory may forbid the way to what is in it.
-        for parts, entry in reversed(made):
-            handle = self._directory(parts)
+        for index in reversed(made):
+            entry = self._plan.directory(index)
+            handle = self._directory(tuple(entry.path.split("/")))
             status = os.fstat(handle)
             # It was made with all of the entry's bits that the umask permits. Setgid came from the directory
             # above, never from the sender.

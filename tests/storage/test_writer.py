@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -591,3 +592,16 @@ def test_the_manifest_of_what_was_saved_is_that_of_what_was_sent(tmp_path: Path)
     with Destination(tmp_path / "out") as destination:
         transfer(found, destination)
     assert scan([tmp_path / "out" / "tree"]).manifest.id == found.manifest.id
+
+
+def test_directories_that_are_made_take_little_memory(out: Path) -> None:
+    count = 3_000
+    offer = Offer({"d": None, **{f"d/a directory with a usual name, {n}": None for n in range(count)}})
+    with Destination(out) as destination:
+        succeed(destination, offer.plan())
+        tracemalloc.start()
+        try:
+            succeed(destination, [FinishTree()])
+            assert tracemalloc.get_traced_memory()[1] < 500 * count
+        finally:
+            tracemalloc.stop()
