@@ -427,7 +427,7 @@ class UnsafeName(TransferRefused):
     """The name {name} is not safe to create: {reason}."""
 
     code = "unsafe_name"
-    hint = "rename it, or put the files into an archive and send that"
+    hint = "nothing was saved; flyx sends no such names, so ask who sent this what it is"
 
 
 class NoSpace(TransferRefused):
