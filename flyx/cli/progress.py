@@ -56,9 +56,7 @@ MOST_FILES = 10_000
 LARGE = 8_000_000
 """Bytes of a file of which it is told how much is done."""
 
-_ELSEWHERE = (
-    "(from elsewhere: run `flyx serve` on a computer that both reach, and send with --server and its URL)"
-)
+_ELSEWHERE = "(from elsewhere: send with --server and the URL of a `flyx serve` both reach)"
 
 
 @dataclass(slots=True)
