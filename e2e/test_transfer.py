@@ -423,3 +423,13 @@ def test_the_demo_moves_a_directory_and_leaves_it_alone(flyx: Flyx, tmp_path: Pa
     assert demo.out.endswith("MB/s, identical\n"), demo
     assert snapshot(tree) == before
     assert names_in(tmp_path) == ["tree"]
+
+
+def test_the_demo_tells_what_a_transfer_leaves_out(flyx: Flyx, tmp_path: Path) -> None:
+    write_random(tmp_path / "tree" / "file", 1000)
+    os.mkfifo(tmp_path / "tree" / "fifo")
+    assert flyx.start("demo", "tree").ends(0).out.endswith("MB/s, identical\n")
+    write_random(tmp_path / "tree" / "red\x1b[31m", 1000)
+    flyx.start("demo", "tree").complains(
+        1, "Something went wrong: 1 of 2 files could not be delivered", "the other files are complete"
+    )

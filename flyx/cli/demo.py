@@ -41,7 +41,7 @@ def demo(
     from flyx.cli.runtime import run
 
     if path is not None and not path.exists():
-        raise InputError(reason=f"there is no {path}")
+        raise InputError(reason=f"there is no file or directory {path}")
     with naming("--size"):
         wanted = parse_size(size)
     run(demonstrate(path, wanted))

@@ -63,6 +63,7 @@ async def _transfer(server: str, source: Path, target: Path) -> dict[str, Any]:
             report_line(f"path      {route['local']} to {route['remote']}, {route['rtt'] * 1000:.1f} ms")
             done = await _await_event(receiver, "done")
             await _await_event(sender, "done")
+            await _await_event(receiver, None)
             statuses = await sender.wait(), await receiver.wait()
     if statuses != (0, 0):
         raise FlyxError(reason=f"the processes ended with {statuses}")
@@ -90,8 +91,8 @@ async def _flyx(*arguments: str, **environment: str) -> AsyncIterator[asyncio.su
             await process.wait()
 
 
-async def _await_event(process: asyncio.subprocess.Process, name: str) -> dict[str, Any]:
-    """Read events until the one of that name.
+async def _await_event(process: asyncio.subprocess.Process, name: str | None) -> dict[str, Any]:
+    """Read events until the one of that name; None: to the end.
 
     Raises:
         FlyxError: it ended, or told of an error, before.
@@ -103,6 +104,8 @@ async def _await_event(process: asyncio.subprocess.Process, name: str) -> dict[s
             return event
         if event["event"] == "error":
             raise FlyxError(reason=event["message"], hint=event["hint"])
+    if name is None:
+        return {}
     raise FlyxError(reason=f"a process ended before it told of `{name}`")
 
 
@@ -121,7 +124,8 @@ def tree_digest(path: Path) -> str:
                 digest.update(chunk)
         return digest.hexdigest()
     for child in sorted(path.rglob("*")):
-        if child.is_symlink():
+        # Links are kept as links, and all else that is no file or directory is not sent.
+        if child.is_symlink() or not (child.is_file() or child.is_dir()):
             continue
         name = str(child.relative_to(path))
         content = tree_digest(child) if child.is_file() else "directory"
