@@ -24,6 +24,8 @@ from flyx.cli.streams import ConsoleFile, write_bytes
 from flyx.errors import FlyxError, StorageError, printable, size_text, without_controls
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from flyx.client import events
@@ -303,6 +305,14 @@ def files_text(files: int, directories: int, size: int) -> str:
     if directories and not files:
         parts.append("1 directory" if directories == 1 else f"{directories:,} directories")
     return ", ".join([*parts, size_text(size)])
+
+
+def directory_text(directory: Path) -> str:
+    """Return where a directory is; as it was written if that is relative to one that is gone."""
+    try:
+        return printable(str(directory.resolve()))
+    except OSError:
+        return printable(str(directory))
 
 
 def path_text(path: CandidatePair) -> str:

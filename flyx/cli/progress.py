@@ -19,6 +19,7 @@ from typing import Self
 
 from flyx.cli.bars import Current, Row, draw, glyphs_for, percentage
 from flyx.cli.output import (
+    directory_text,
     files_text,
     make_console,
     path_text,
@@ -385,7 +386,7 @@ class HumanReporter:
         if transfer.left_out:
             amount = f"{files:,} of {files + transfer.left_out:,} files, {size_text(size)}"
         if self._directory is not None:
-            amount += f" into {printable(_absolute(self._directory))}"
+            amount += f" into {directory_text(self._directory)}"
         amount += f" in {duration_text(seconds, exact=True)}"
         if seconds > 0.001 and moved > 0:
             amount += f", {size_text(round(moved / seconds))}/s"
@@ -468,15 +469,6 @@ def route_text(path: CandidatePair) -> str:
     if path.tunnelled:
         return "through the server"
     return "relayed" if "relay" in (path.local, path.remote) else "direct"
-
-
-def _absolute(directory: Path) -> str:
-    """Return where a directory is, as the question says it."""
-    try:
-        return str(directory.resolve())
-    except OSError:
-        # The current directory is gone.
-        return str(directory)
 
 
 def _way(path: CandidatePair) -> str:

@@ -21,11 +21,11 @@ from flyx.cli.options import (
     naming,
     read_secret,
 )
-from flyx.cli.output import report_line, report_question
+from flyx.cli.output import directory_text, report_line, report_question
 from flyx.cli.path_options import Bind, IceServers, NoRelay, RelayOnly, connection_options_of
 from flyx.cli.settings import place_of
 from flyx.cli.terminal import UNREADABLE, read_line, screen_size
-from flyx.errors import ConsentNeeded, InputError, printable
+from flyx.errors import ConsentNeeded, InputError
 from flyx.transfer.names import NamePolicy
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def _confirm(directory: Path, *, is_part: bool) -> Confirm:
     if not sys.stdin.isatty():
         raise ConsentNeeded()
 
-    shown = printable(str(directory.resolve()))
+    shown = directory_text(directory)
 
     async def confirm(manifest: Manifest) -> bool:
         return await _ask(manifest, f"Save into {shown}", is_part=is_part)
@@ -239,7 +239,7 @@ def _confirm(directory: Path, *, is_part: bool) -> Confirm:
 
 def _confirm_unverified(directory: Path, room_id: str, *, is_part: bool) -> Confirm:
     """Return what asks the person, also with --yes, when nothing shows who the sender is."""
-    shown = printable(str(directory.resolve()))
+    shown = directory_text(directory)
 
     async def confirm(manifest: Manifest) -> bool:
         report_line(

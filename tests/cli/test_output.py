@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from flyx.cli.demo import parse_size
 from flyx.cli.offer import summarize
-from flyx.cli.output import JsonReporter, QuietReporter, event_fields, files_text, path_text, report_error
+from flyx.cli.output import (
+    JsonReporter,
+    QuietReporter,
+    directory_text,
+    event_fields,
+    files_text,
+    path_text,
+    report_error,
+)
 from flyx.cli.progress import HumanReporter, _FilesByOffset
 from flyx.client import events
 from flyx.client.limits import Limit
@@ -275,3 +284,13 @@ def test_a_receiver_that_fails_is_told_of_and_a_code_called_good_if_it_is(
     with HumanReporter(sending=True, bars=False) as reporter:
         reporter(ended)
     assert capfd.readouterr().err == (f"{told}\n" if told else "")
+
+
+def test_a_directory_is_shown_as_it_was_written_where_it_is_relative_to_one_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here := tmp_path / "here").mkdir()
+    monkeypatch.chdir(here)
+    assert directory_text(Path("in")) == str(here / "in")
+    here.rmdir()
+    assert directory_text(Path("in\n")) == r"in\n"
