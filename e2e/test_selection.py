@@ -75,3 +75,30 @@ def test_the_question_shows_what_is_wanted(flyx: Flyx, tmp_path: Path) -> None:
     assert "notes.txt" not in receiver.out
     sender.ends(EXIT_DONE)
     assert names_in(tmp_path / "in") == {"photos/2024/b.raw"}
+
+
+def test_a_directory_that_is_sent_again_with_one_more_photo_sends_that_one(
+    flyx: Flyx, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    make_photos(photos)
+    first = flyx.send(photos)
+    flyx.receive(first.code(), tmp_path / "in").ends(EXIT_DONE)
+    first.ends(EXIT_DONE)
+    (photos / "2024" / "new.jpg").write_bytes(b"new" * 1000)
+    sender = flyx.send(photos, "-n", "2")
+    code = sender.code()
+    refused = flyx.receive(code, tmp_path / "in").ends(EXIT_REFUSED)
+    assert refused.event("error")["code"] == "destination_exists"
+    receiver = flyx.receive(code, tmp_path / "in", "--skip-existing").ends(EXIT_DONE)
+    again = flyx.receive(code, tmp_path / "in", "--skip-existing").ends(EXIT_DONE)
+    sender.ends(EXIT_DONE)
+    saved = [event["path"] for event in receiver.named("file")]
+    assert saved == ["photos/2024/new.jpg"]
+    for process in (receiver, sender):
+        done = process.event("done")
+        assert (done["files"], done["bytes"], done["missing"]) == (1, 3000, 0)
+    assert [event["message"] for event in receiver.named("notice")] == ["5 files are here already (54.0 kB)"]
+    assert "Receiver 2 had 5 of the files and links already" in str(sender.named("notice"))
+    assert again.event("done")["files"] == 0
+    assert names_in(tmp_path / "in" / "photos") == names_in(photos)

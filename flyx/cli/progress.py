@@ -325,6 +325,9 @@ class HumanReporter:
             return None
         (transfer,) = under_way
         assert transfer.pace is not None
+        if transfer.pace.total != self._files.size:
+            # Some of them are not needed, and which, is not known here.
+            return None
         name, done, size = self._files.at(transfer.pace.done)
         part = f" ({percentage(done, size)})" if size >= LARGE else ""
         return Current(transfer.files, self._files.count, f"{printable(name)}{part}" if name else "")
@@ -438,6 +441,7 @@ class _FilesByOffset:
 
     def __init__(self, manifest: Manifest) -> None:
         self.count = manifest.file_count
+        self.size = manifest.total_bytes
         self._entries = manifest.entries
         self._rewind()
 

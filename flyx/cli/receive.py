@@ -66,6 +66,14 @@ def receive(
     rename: Annotated[
         bool, typer.Option("--rename", envvar="FLYX_RENAME", help="Save under a new name what exists")
     ] = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing",
+            envvar="FLYX_SKIP_EXISTING",
+            help="Leave out files that are here already, with the same size and time",
+        ),
+    ] = False,
     names: Annotated[
         NamePolicy,
         typer.Option(
@@ -119,6 +127,8 @@ def receive(
         trust(tls_ca)
         if overwrite and rename:
             raise InputError(reason="--overwrite and --rename exclude each other")
+        if skip_existing and rename:
+            raise InputError(reason="--skip-existing and --rename exclude each other")
         existing = ExistingPolicy.OVERWRITE if overwrite else ExistingPolicy.REFUSE
         existing = ExistingPolicy.RENAME if rename else existing
         room_id = invitation.room_id
@@ -143,6 +153,7 @@ def receive(
             connection_options_of(relay_only, no_relay, ice_server, bind),
             names,
             selection,
+            skip_existing,
         )
         run(receive_files(options, reporter))
 

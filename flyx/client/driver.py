@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -24,7 +25,7 @@ from flyx.client.processor import busy_seconds
 from flyx.errors import FlyxError, LocalProtocolError, StorageError, TransferInterrupted
 from flyx.net.changes import Change, Moved, Route, RouteState, Slept
 from flyx.rtc.peer import CandidatePair, Channel, Channels, PeerConnection
-from flyx.transfer.left_out import NOT_WANTED, reason
+from flyx.transfer.left_out import NOT_NEEDED, reason
 from flyx.transfer.session import Failed, RoundTrip, Session
 
 CLOSE_TIMEOUT = 2.0
@@ -116,8 +117,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         # How many entries the receiver does not have; path and code of the first of them.
         self._missing = 0
         self._first_missing = "", ""
-        # How many files and links it does not want.
-        self.unwanted = 0
+        # How many files and links it does not need, by code.
+        self.not_needed: Counter[str] = Counter()
 
     async def run(self) -> Confirmation:
         """Drive the machine until it ends, and return what both sides have confirmed.
@@ -232,8 +233,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
 
     def lose(self, index: int, path: str, code: str) -> None:
         """The receiver will not have this entry."""
-        if code == NOT_WANTED:
-            self.unwanted += 1
+        if code in NOT_NEEDED:
+            self.not_needed[code] += 1
             return
         self.count_missing(1, path, code)
         if self._is_news(index, _MISSING):

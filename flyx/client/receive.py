@@ -31,6 +31,7 @@ from flyx.errors import (
     TransferInterrupted,
     TransferRefused,
     UnverifiedSender,
+    size_text,
 )
 from flyx.net.changes import Change, NetworkWatch, networks
 from flyx.pairing.exchange import WordsWanted
@@ -83,6 +84,7 @@ class ReceiveOptions:
         connections: what the person allows them.
         names: what to do about names that cannot be had here.
         selection: what is wanted of what is offered; None: all of it.
+        skip_same: leave out files that are there with the same size and time.
     """
 
     server: str | None
@@ -99,6 +101,7 @@ class ReceiveOptions:
     connections: ConnectionOptions = ANY_CONNECTION
     names: NamePolicy = NamePolicy.SKIP
     selection: Selection | None = None
+    skip_same: bool = False
 
 
 async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -228,7 +231,13 @@ class ReceiveSession:
     async def _attempt(self, disk: Executor) -> Confirmation:
         """Connect and receive, until the connection is lost."""
         options = self._options
-        destination = Destination(options.directory, options.existing, options.names, options.selection)
+        destination = Destination(
+            options.directory,
+            options.existing,
+            options.names,
+            options.selection,
+            skip_same=options.skip_same,
+        )
         link, channels = await self._connect()
         try:
             await self._pair(link, channels)
@@ -435,15 +444,15 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
             case ManifestReceived(manifest=manifest) if not self._select(manifest).entries:
                 self.machine.cancel(NothingWanted())
             case Offered():
-                if self._confirm is None and self._selection is None:
+                if self._confirm is None and self._destination.needs_all:
                     self.begin()
             case ManifestReceived(question=True):
                 self._asking = asyncio.create_task(self._ask(event))
             case ManifestReceived():
                 if not self.goes_on:
                     self._tell(event)
-                if self._selection:
-                    # How much that is, is known only now.
+                if not self._destination.needs_all:
+                    # How much it is, is known only now.
                     self.begin()
             case UnfinishedFound(transfers=transfers) if not self.goes_on:
                 for transfer in transfers:
@@ -478,6 +487,10 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         for file in received.changed:
             path = received.manifest.entries[file].path
             self.on_event(events.Notice(f"{path} has changed since the last try: it starts anew."))
+        if received.here_files:
+            which = "file is" if received.here_files == 1 else "files are"
+            amount = size_text(received.here_bytes)
+            self.on_event(events.Notice(f"{received.here_files:,} {which} here already ({amount})"))
         if received.kept_files or received.found_bytes:
             self.resume(received.kept_files, received.found_bytes)
 

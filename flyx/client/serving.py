@@ -27,6 +27,7 @@ from flyx.net.changes import Change, networks
 from flyx.rtc.peer import Channels
 from flyx.storage.reader import SourceReader
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
+from flyx.transfer.left_out import NOT_WANTED
 from flyx.transfer.sender import Accepted, Delivered, FileConfirmed, Resumed, Sender
 from flyx.transfer.session import EntryLeftOut
 
@@ -226,9 +227,10 @@ class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed
             case Delivered(files=files, bytes=size, sha256=sha256):
                 if (left_out := self.machine.manifest.left_out).failures:
                     self.count_missing(left_out.failures, *left_out.first_failure)
-                if self.unwanted:
-                    notice = f"Receiver {self.peer} did not want {self.unwanted:,} of the files and links"
-                    self.on_event(events.Notice(notice))
+                for code, count in sorted(self.not_needed.items()):
+                    which = f"{count:,} of the files and links"
+                    did = f"did not want {which}" if code == NOT_WANTED else f"had {which} already"
+                    self.on_event(events.Notice(f"Receiver {self.peer} {did}"))
                 self.succeed(files, size, sha256)
             case _:
                 raise LocalProtocolError(reason=f"unknown event {event}")

@@ -44,11 +44,10 @@ def copied(source: tuple[int, str], directory: int, durability: Durability) -> I
     name = f"{STATE_DIRECTORY}-{secrets.token_hex(8)}"
     original = _open(source)
     try:
-        with _new_file(name, directory) as copy:
-            _copy(original, copy)
-            durability.sync([copy])
-            if not os.fstat(copy).st_nlink:
-                os.link(f"/proc/self/fd/{copy}", name, dst_dir_fd=directory, follow_symlinks=True)
+        if not _copy_without_a_name(original, name, directory, durability):
+            with _opened(name, _NAMED, directory) as copy:
+                _copy(original, copy)
+                durability.sync([copy])
         yield name
     finally:
         os.close(original)
@@ -70,15 +69,25 @@ def _open(source: tuple[int, str]) -> int:
             os.chmod(name, mode, dir_fd=directory)
 
 
+def _copy_without_a_name(original: int, name: str, directory: int, durability: Durability) -> bool:
+    """Copy, and give the copy its name when it is complete; return whether the filesystem lets us."""
+    if not hasattr(os, "O_TMPFILE"):
+        return False
+    try:
+        with _opened(".", _NAMELESS, directory) as copy:
+            _copy(original, copy)
+            durability.sync([copy])
+            with suppress(OSError):
+                os.link(f"/proc/self/fd/{copy}", name, dst_dir_fd=directory, follow_symlinks=True)
+                return True
+    except OSError:
+        durability.check()
+    return False
+
+
 @contextmanager
-def _new_file(name: str, directory: int) -> Iterator[int]:
-    """Open a new file without a name, else with this one."""
-    handle = None
-    if hasattr(os, "O_TMPFILE"):
-        with suppress(OSError):
-            handle = os.open(".", _NAMELESS, 0o600, dir_fd=directory)
-    if handle is None:
-        handle = os.open(name, _NAMED, 0o600, dir_fd=directory)
+def _opened(name: str, flags: int, directory: int) -> Iterator[int]:
+    handle = os.open(name, flags, 0o600, dir_fd=directory)
     try:
         yield handle
     finally:

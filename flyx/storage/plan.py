@@ -44,15 +44,26 @@ class Plan:
     """The entries that may be written, and where."""
 
     def __init__(
-        self, tree: Tree, existing: ExistingPolicy, names: NamePolicy, selection: Selection | None = None
+        self,
+        tree: Tree,
+        existing: ExistingPolicy,
+        names: NamePolicy,
+        selection: Selection | None = None,
+        *,
+        skip_same: bool = False,
     ) -> None:
         """Args:
         selection: what is wanted of what is offered; None: all of it.
+        skip_same: leave out files that are there with the same size and time, whatever else holds for those
+            that exist.
         """
         self._tree = tree
         self._existing = existing
         self._name_policy = names
         self._selection = selection
+        self._skip_same = skip_same
+        # Whether all that is offered is needed.
+        self._needs_all = selection is None and not skip_same
         # All planned so far, or being planned; set anew with the first.
         self._entries = Entries()
         # Entries that are planned, and whether more can be: what was refused is in the ledger all the same.
@@ -67,8 +78,8 @@ class Plan:
         # Set by begin(): how much room there was, None if unknown, and how many bytes need none.
         self._free: int | None = None
         self._spared_bytes = 0
-        # Of the entries that are not wanted.
-        self._unwanted_bytes = 0
+        # Of the entries that are not wanted, or here.
+        self._unneeded_bytes = 0
         # Set by begin(): the directory to try names in, what tries them, and what judges them; the ledger is
         # set anew with the first entries.
         self._place: int | None = None
@@ -101,13 +112,13 @@ class Plan:
             partials: what there is of the transfer from before.
 
         Returns:
-            Whether nothing can be in the way of any entry, and all of them are wanted: else it matters to
+            Whether nothing can be in the way of any entry, and all of them are needed: else it matters to
             know them all first.
         """
         self._check_place()
         self._free = free_space(self._tree.nearest)
         self._spared_bytes = hole_bytes + partials.found_bytes
-        if self._selection is None:
+        if self._needs_all:
             self._check_space(total_bytes)
         self._place = os.open(self._tree.nearest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._probe = NameProbe(self._place)
@@ -122,7 +133,7 @@ class Plan:
             self._taken = {root for root in self._taken if not partials.is_ours(root)}
         self.total_bytes = total_bytes
         nothing_in_the_way = not self._taken or self._existing is ExistingPolicy.RENAME
-        return nothing_in_the_way and self._selection is None
+        return nothing_in_the_way and self._needs_all
 
     def close(self) -> None:
         """Leave nothing behind. Any number of times."""
@@ -211,14 +222,21 @@ class Plan:
             self._only_above.append(not is_wanted)
             if not is_wanted:
                 # Of a directory nothing is told: it may be made for what is in it.
-                self._unwanted_bytes += entry.size
+                self._unneeded_bytes += entry.size
                 absent += () if is_directory else [(index, left_out.NOT_WANTED)]
             elif code:
                 absent.append((index, code))
-            elif entry.root in self._taken and index not in kept:
+            elif entry.root not in self._taken or index in kept:
+                continue
+            elif self._skip_same and self._is_here(entry):
+                # A hard link to such a file can be made.
+                self._absent[index] = entry.kind is EntryKind.HARD_LINK
+                self._unneeded_bytes += entry.size
+                absent.append((index, left_out.ALREADY_HERE))
+            else:
                 self._meet(tuple(entry.path.split("/")), entry, taken)
-        if self._selection:
-            self._check_space(self._bytes - self._unwanted_bytes)
+        if not self._needs_all:
+            self._check_space(self._bytes - self._unneeded_bytes)
         if taken:
             others = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
             raise DestinationExists(path=self._tree.shown(taken[0]), others=others)
@@ -271,6 +289,14 @@ class Plan:
         if not directory and self._existing is ExistingPolicy.REFUSE and not self._is_made(entry, target):
             taken.append(target)
 
+    def _is_here(self, entry: Entry) -> bool:
+        """Whether a file of the same size and time is there already, or one that a hard link stands for."""
+        file = self._entries[entry.same_as] if entry.kind is EntryKind.HARD_LINK else entry
+        if file.kind is not EntryKind.FILE:
+            return False
+        there = self._tree.status(self.target(tuple(entry.path.split("/"))))
+        return there is not None and _is_same(there, file)
+
     def _is_made(self, entry: Entry, target: Parts) -> bool:
         """Whether a link, or the copy that is in place of a hard one, is there from an earlier run."""
         if entry.kind is EntryKind.SYMBOLIC_LINK:
@@ -313,9 +339,9 @@ class Plan:
         return (0o777 if index is None else self._entries[index].mode & 0o777) | 0o700
 
     @property
-    def wanted_bytes(self) -> int:
-        """Bytes in all entries that are wanted, as far as is known."""
-        return (self.total_bytes or 0) - self._unwanted_bytes
+    def needed_bytes(self) -> int:
+        """Bytes in all entries that are wanted and not here, as far as is known."""
+        return (self.total_bytes or 0) - self._unneeded_bytes
 
     def is_only_above(self, directory: int) -> bool:
         """Whether an entry is a directory that is wanted only if something in it is."""
@@ -340,3 +366,14 @@ class Plan:
         for index in range(self._planned):
             if not self._absent[index] and self._entries.kind(index) in kinds:
                 yield index
+
+
+def _is_same(there: os.stat_result, file: Entry) -> bool:
+    """Whether what is there can be taken for a file."""
+    if not stat.S_ISREG(there.st_mode) or there.st_size != file.size:
+        return False
+    time_us = there.st_mtime_ns // 1000
+    if time_us == file.mtime_us:
+        return True
+    # Filesystems that keep no parts of a second may round to two of them.
+    return time_us % 1_000_000 == 0 and abs(time_us - file.mtime_us) < 2_000_000

@@ -105,6 +105,8 @@ class Destination:
         existing: ExistingPolicy = ExistingPolicy.REFUSE,
         names: NamePolicy = NamePolicy.SKIP,
         selection: Selection | None = None,
+        *,
+        skip_same: bool = False,
     ) -> None:
         """Touch nothing yet.
 
@@ -114,11 +116,14 @@ class Destination:
             existing: what to do about files that are there.
             names: what to do about names that cannot be had here.
             selection: what is wanted of what is offered; None: all of it.
+            skip_same: leave out files that are there with the same size and time.
         """
         self._existing = existing
+        # Whether all that is offered is needed; if not, how much is, is known when all has been planned.
+        self.needs_all = selection is None and not skip_same
         self._durability = Durability()
         self._tree = Tree(directory, self._durability)
-        self._plan = Plan(self._tree, existing, names, selection)
+        self._plan = Plan(self._tree, existing, names, selection, skip_same=skip_same)
         # Set by abandon(), before it waits for the batch.
         self._given_up = threading.Event()
         self._partials = Partials(self._tree, self._durability, self._given_up)
@@ -257,7 +262,7 @@ class Destination:
                 path = str(directory)
         actions = {WriteBlock: "write", FinishFile: "save", DiscardFile: "remove", RestartFile: "remove"}
         action = actions.get(type(operation), "use")
-        missing = self._plan.wanted_bytes - self._bytes_written
+        missing = self._plan.needed_bytes - self._bytes_written
         size = self._plan.entry(operation.file).size if isinstance(operation, FinishFile) else None
         return write_error(error, action, path, directory, missing, size)
 

@@ -35,6 +35,7 @@ IN_THE_WAY = "in_the_way"
 NOT_WRITTEN = "not_written"
 TOO_LARGE_HERE = "too_large_here"
 NOT_WANTED = "not_wanted"
+ALREADY_HERE = "already_here"
 
 REASONS = {
     UNREADABLE: "it could not be read",
@@ -56,6 +57,7 @@ REASONS = {
     NOT_WRITTEN: "the receiver could not write it",
     TOO_LARGE_HERE: "it is larger than a file can be on the receiver's filesystem",
     NOT_WANTED: "the receiver does not want it",
+    ALREADY_HERE: "the receiver has it already",
 }
 """The words for each code: why an entry is not at the receiver."""
 
@@ -65,7 +67,10 @@ def reason(code: str) -> str:
     return REASONS.get(code, "it was left out")
 
 
-BY_NATURE = frozenset({SPECIAL, STATE, LINK_SKIPPED, LINK_OUTSIDE, NOT_WANTED})
+NOT_NEEDED = frozenset({NOT_WANTED, ALREADY_HERE})
+"""Reasons that a receiver has who goes without an entry as its person wants it: they are only counted."""
+
+BY_NATURE = NOT_NEEDED | {SPECIAL, STATE, LINK_SKIPPED, LINK_OUTSIDE}
 """Reasons that are no failure: what is left out for one of them is not meant to be sent at all."""
 
 BY_NAME = frozenset({CONTROLS, NOT_HERE, SAME_NAME})

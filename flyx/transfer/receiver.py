@@ -43,7 +43,7 @@ from flyx.transfer.disk import (
 )
 from flyx.transfer.frames import Frame, FrameKind, parse_frames_untrusted
 from flyx.transfer.inbox import FileInbox
-from flyx.transfer.left_out import MAX_TOLD, NOT_WANTED, REASONS, UNREADABLE, LeftOut
+from flyx.transfer.left_out import ALREADY_HERE, MAX_TOLD, NOT_NEEDED, REASONS, UNREADABLE, LeftOut
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
     DIGEST_SIZE,
@@ -102,6 +102,8 @@ class ManifestReceived:
         kept_files: how many are complete from an earlier try.
         found_bytes: bytes that are here from it, in those and in others.
         changed: the files of which there was a part that is of no use, because they are others now.
+        here_files: how many are left out because they are here, whoever put them there.
+        here_bytes: bytes in those.
     """
 
     manifest: Manifest
@@ -109,6 +111,8 @@ class ManifestReceived:
     kept_files: int = 0
     found_bytes: int = 0
     changed: tuple[int, ...] = ()
+    here_files: int = 0
+    here_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +196,9 @@ class Receiver(Session):
         self._changed: list[int] = []
         # What is left out of the entries that are not accepted yet, and why.
         self._left_out: list[tuple[int, str]] = []
+        # Of all entries, those that are left out because they are here.
+        self._here_files = 0
+        self._here_bytes = 0
         # What the sender says that it leaves out: those that it names.
         self._absent: list[tuple[str, str]] = []
         # Messages that accept entries, made one by one.
@@ -412,7 +419,9 @@ class Receiver(Session):
             return
         if self._state is _State.PLANNING and self._planned == len(manifest.entries):
             changed = tuple(self._changed)
-            self._emit(ManifestReceived(manifest, self._ask, self._kept_files, self._found_bytes, changed))
+            found = self._kept_files, self._found_bytes
+            here = self._here_files, self._here_bytes
+            self._emit(ManifestReceived(manifest, self._ask, *found, changed, *here))
             if self._ask:
                 self._state = _State.ASKING
             else:
@@ -493,8 +502,8 @@ class Receiver(Session):
             case FrameKind.FILE_FAILED:
                 self.bytes_held -= inbox.abandon(frame)
                 code = bytes(frame.payload).decode("ascii", "replace")
-                # What is not wanted is for us to say, and no failure.
-                known = code in REASONS and code != NOT_WANTED
+                # What we do not need is for us to say, and no failure.
+                known = code in REASONS and code not in NOT_NEEDED
                 self._emit(EntryLeftOut(frame.file, code if known else UNREADABLE))
                 self._operations.append(DiscardFile(frame.file))
 
@@ -508,6 +517,9 @@ class Receiver(Session):
                 self._planned = below
                 self._find(found)
                 self._left_out += left_out
+                here = [index for index, code in left_out if code == ALREADY_HERE]
+                self._here_files += len(here)
+                self._here_bytes += sum(self._entries[index].size for index in here)
             case FileRestarted():
                 pass
             case BlockWritten(length=length, hole=hole):
