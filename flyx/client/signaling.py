@@ -17,12 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-import struct
 import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
-from socket import SO_LINGER, SOL_SOCKET
 from types import TracebackType
 from typing import Self, assert_never
 from urllib.parse import urlsplit
@@ -31,7 +29,14 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from flyx.client.server_messages import check_ice_servers, check_joined, check_message
-from flyx.client.websocket import PING_TIMEOUT, open_websocket, unreachable, wanted_pause, websocket_url
+from flyx.client.websocket import (
+    PING_TIMEOUT,
+    open_websocket,
+    reset,
+    unreachable,
+    wanted_pause,
+    websocket_url,
+)
 from flyx.errors import (
     ASK_FOR_ANOTHER,
     FlyxError,
@@ -420,7 +425,7 @@ class Signaling:
             self._told, self._parted = reason, self._socket
             self.there.clear()
             if silently:
-                _reset(self._socket)
+                reset(self._socket)
             else:
                 self._parting = asyncio.create_task(_close_soon(self._socket))
 
@@ -586,14 +591,6 @@ class Signaling:
             hint = ASK_FOR_ANOTHER if self._role is Role.RECEIVER else "run `flyx send` again, for a new code"
             return ServerClosed(reason=reason, hint=hint)
         return ServerRefused(reason=reason)
-
-
-def _reset(socket: ClientConnection) -> None:
-    """End a connection by a single packet, whether it arrives or not (RST)."""
-    connection = socket.transport.get_extra_info("socket")
-    with suppress(AttributeError, OSError):
-        connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
-    socket.transport.abort()
 
 
 async def _close_soon(socket: ClientConnection) -> None:

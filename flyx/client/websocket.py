@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from websockets.asyncio import client
@@ -266,3 +268,11 @@ def _told_by(body: bytes | bytearray | None) -> tuple[str | None, str | None]:
         return None, None
     code = told.get("code")
     return code if isinstance(code, str) else None, message[: messages.MAX_REASON_LENGTH]
+
+
+def reset(websocket: ClientConnection) -> None:
+    """End a connection by a single packet (RST), whether it arrives or not."""
+    tcp = websocket.transport.get_extra_info("socket")
+    with suppress(AttributeError, OSError):
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    websocket.transport.abort()

@@ -7,7 +7,24 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from flyx.errors import FlyxError, NoSpace, StorageError, size_text
+from flyx.errors import DestinationExists, FlyxError, NoSpace, StorageError, size_text
+from flyx.transfer import left_out
+
+# What the system says of one name, or one directory, and not of the disk.
+_REFUSALS = {
+    errno.EINVAL: left_out.NOT_HERE,
+    errno.EILSEQ: left_out.NOT_HERE,
+    errno.ENAMETOOLONG: left_out.NOT_HERE,
+    errno.EEXIST: left_out.IN_THE_WAY,
+    errno.EISDIR: left_out.IN_THE_WAY,
+    errno.ENOTDIR: left_out.IN_THE_WAY,
+    errno.ELOOP: left_out.IN_THE_WAY,
+    errno.EACCES: left_out.NOT_WRITTEN,
+    errno.EPERM: left_out.NOT_WRITTEN,
+    # Of a mount below the output directory, and of a directory that has as many as can be.
+    errno.EROFS: left_out.NOT_WRITTEN,
+    errno.EMLINK: left_out.NOT_WRITTEN,
+}
 
 
 def storage_error(error: OSError, action: str, path: str | Path) -> StorageError:
@@ -74,3 +91,10 @@ def free_space(directory: Path) -> int | None:
         return None
     # Some network and FUSE filesystems report zero for everything.
     return status.f_bavail * status.f_frsize if status.f_blocks else None
+
+
+def refusal_code(error: OSError | FlyxError) -> str | None:
+    """Return why one entry alone cannot be had (a code of left_out.py); None if the error ends all."""
+    if isinstance(error, DestinationExists):
+        return left_out.IN_THE_WAY
+    return _REFUSALS.get(error.errno or 0) if isinstance(error, OSError) else None

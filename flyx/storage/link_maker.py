@@ -5,17 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 
 from flyx.errors import DestinationExists
 from flyx.storage.copying import copied
 from flyx.storage.durability import Durability
+from flyx.storage.failures import refusal_code
 from flyx.storage.partial import Partials
 from flyx.storage.plan import Plan
 from flyx.storage.tree import Parts, Tree
 from flyx.transfer import left_out
-from flyx.transfer.manifest import Entry
+from flyx.transfer.manifest import Entry, EntryKind
 
 GiveName = Callable[[Parts, Callable[[int, str], None], Callable[[int, str], None]], Parts]
 """Gives something the name of an entry: see Destination._give_name."""
@@ -47,7 +48,34 @@ class LinkMaker:
         # Where links were made: names there may not be durable.
         self.directories: set[Parts] = set()
 
-    def make_symbolic(self, entry: Entry) -> str | None:
+    def make_all(
+        self, missing: Container[int], saved_at: Callable[[int], Parts]
+    ) -> Iterator[tuple[int, str]]:
+        """Make all links; yield the indexes of those that cannot be had here, and why (codes of left_out.py).
+
+        Args:
+            missing: files that were not saved.
+            saved_at: returns where one is that was.
+
+        Raises:
+            OSError, FlyxError: it is not for one link alone.
+        """
+        for index, entry in self._plan.links():
+            try:
+                if entry.kind is EntryKind.SYMBOLIC_LINK:
+                    code = self._make_symbolic(entry)
+                elif entry.same_as in missing:
+                    code = left_out.NO_FILE
+                else:
+                    code = self._make_hard(entry, saved_at(entry.same_as))
+            except (OSError, DestinationExists) as error:
+                code = refusal_code(error)
+                if code is None:
+                    raise
+            if code:
+                yield index, code
+
+    def _make_symbolic(self, entry: Entry) -> str | None:
         """Make a symbolic link; return why that cannot be had here, a code of left_out.py, or None.
 
         Raises:
@@ -78,7 +106,7 @@ class LinkMaker:
             os.utime(made[-1], ns=times, dir_fd=directory, follow_symlinks=False)
         return None
 
-    def make_hard(self, entry: Entry, file: Parts) -> str | None:
+    def _make_hard(self, entry: Entry, file: Parts) -> str | None:
         """Make another name for a file that was saved, or, where there is no such thing, a copy of it.
 
         Args:

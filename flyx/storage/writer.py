@@ -26,7 +26,7 @@ from typing import assert_never
 from flyx.errors import CorruptData, DestinationExists, FlyxError, LocalProtocolError
 from flyx.storage.attributes import set_attributes
 from flyx.storage.durability import Durability, group_size
-from flyx.storage.failures import write_error
+from flyx.storage.failures import refusal_code, write_error
 from flyx.storage.journal import Identity, Saved
 from flyx.storage.link_maker import LinkMaker
 from flyx.storage.partial import Partials
@@ -60,22 +60,6 @@ from flyx.transfer.names import NamePolicy, numbered
 from flyx.transfer.selection import Selection
 
 __all__ = ["Destination", "ExistingPolicy"]
-
-# What the system says of one name, or one directory, and not of the disk.
-_REFUSALS = {
-    errno.EINVAL: left_out.NOT_HERE,
-    errno.EILSEQ: left_out.NOT_HERE,
-    errno.ENAMETOOLONG: left_out.NOT_HERE,
-    errno.EEXIST: left_out.IN_THE_WAY,
-    errno.EISDIR: left_out.IN_THE_WAY,
-    errno.ENOTDIR: left_out.IN_THE_WAY,
-    errno.ELOOP: left_out.IN_THE_WAY,
-    errno.EACCES: left_out.NOT_WRITTEN,
-    errno.EPERM: left_out.NOT_WRITTEN,
-    # Of a mount below the output directory, and of a directory that has as many as can be.
-    errno.EROFS: left_out.NOT_WRITTEN,
-    errno.EMLINK: left_out.NOT_WRITTEN,
-}
 
 # For the journal, and the directories on the way to a name.
 _SPARE = 4
@@ -408,7 +392,7 @@ class Destination:
             try:
                 saved_as = self._name(finishing.file)
             except (OSError, FlyxError) as error:
-                if code := _refusal(error):
+                if code := refusal_code(error):
                     outcomes[finishing.position] = self._refuse(finishing.file, code)
                     continue
                 self._fail(outcomes, finishing, error)
@@ -544,7 +528,7 @@ class Destination:
             try:
                 self._directory(parts)
             except (OSError, DestinationExists) as error:
-                if (code := _refusal(error)) is None:
+                if (code := refusal_code(error)) is None:
                     raise
                 refused.append((index, code))
                 continue
@@ -552,21 +536,7 @@ class Destination:
             if self._plan.target(parts) in self._tree.made:
                 made.append(index)
         links = LinkMaker(self._tree, self._plan, self._partials, self._durability, self._give_name)
-        for index, entry in self._plan.links():
-            is_hard = entry.kind is EntryKind.HARD_LINK
-            try:
-                if is_hard and entry.same_as in self._missing:
-                    code = left_out.NO_FILE
-                elif is_hard:
-                    code = links.make_hard(entry, self._saved_at(entry.same_as))
-                else:
-                    code = links.make_symbolic(entry)
-            except (OSError, DestinationExists) as error:
-                code = _refusal(error)
-                if code is None:
-                    raise
-            if code:
-                refused.append((index, code))
+        refused += links.make_all(self._missing, self._saved_at)
         others = self._partials.kept_directories | links.directories
         others |= {parts[:-1] for parts in self._tree.unsynced}
         try:
@@ -603,12 +573,3 @@ class Destination:
             set_attributes(handle, mode, entry.mtime_us)
             yield handle
         yield self._tree.base
-
-
-def _refusal(error: OSError | FlyxError) -> str | None:
-    """Why one entry alone cannot be had: a code of left_out.py; None if the error ends the transfer."""
-    if isinstance(error, DestinationExists):
-        return left_out.IN_THE_WAY
-    if isinstance(error, OSError):
-        return _REFUSALS.get(error.errno or 0)
-    return None
