@@ -92,9 +92,8 @@ MIN_REFRESH_PAUSE = 1.0
 """Seconds between two requests for newer ICE servers, however short their credentials are good."""
 
 EAGER_TIME = 15.0
-"""Seconds after a change of this computer's network in which pauses do not grow: a new router may not answer
-at first. Linux asks for it (ARP) in the name of what was to be sent last; if that was something from an old
-address, a strict router says nothing, and after 3 s all that is to be sent fails."""
+"""Seconds after a change of this computer's network in which pauses do not grow. A new router that Linux asks
+for (ARP) in the name of an old address may say nothing: after 3 s all that is to be sent fails."""
 
 # RFC 6455 §7.4.1. Not a goodbye, which 1000 would be.
 _GOING_AWAY = 1001

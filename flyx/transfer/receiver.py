@@ -261,6 +261,9 @@ class Receiver(Session):
         refused: list[tuple[int, str]] = []
         for outcome in outcomes:
             self._settle(outcome, saved, refused)
+        if self._accepted:
+            # Whatever the disk has done: what has no bytes, such as empty files, has used up credit as well.
+            self._grant_credit()
         self._outgoing.extend(messages.left_out_messages(refused))
         for first in range(0, len(saved), messages.SAVED_PER_MESSAGE):
             self._outgoing.append(Saved(files=saved[first : first + messages.SAVED_PER_MESSAGE]))
@@ -525,7 +528,6 @@ class Receiver(Session):
             case BlockWritten(length=length, hole=hole):
                 self.bytes_held -= 0 if hole else length
                 self.bytes_written += length
-                self._grant_credit()
             case FileSaved(file=file, path=path):
                 self._save(file, path)
                 saved.append(file)

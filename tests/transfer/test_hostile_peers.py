@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 
 from flyx.errors import CorruptData, FlyxError, LocalProtocolError, RemoteProtocolError, TransferInterrupted
 from flyx.transfer import left_out, messages
+from flyx.transfer import receiver as receiver_module
 from flyx.transfer.disk import (
     BlockRead,
     BlockWritten,
+    DiscardFile,
+    FileDiscarded,
     FileSaved,
     FinishFile,
     FinishTree,
@@ -265,9 +268,42 @@ def test_the_disk_gets_few_operations_at_once_however_small_they_are(what: str) 
     assert done == count
 
 
+@pytest.mark.parametrize("what", ["empty files", "lost files", "holes"])
+def test_what_has_no_bytes_gets_credit_anew(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiver_module, "WINDOW", 8_192)
+    monkeypatch.setattr(receiver_module, "CREDIT_STEP", 1_024)
+    count = 2_000
+    if what == "holes":
+        entries = [Entry("f", EntryKind.FILE, count * BLOCK_SIZE, 0o644, 0)]
+        told = [frame(5, 0, at * BLOCK_SIZE, b"") for at in range(count)]
+    elif what == "lost files":
+        entries = [Entry(f"f{n}", EntryKind.FILE, 9, 0o644, 0) for n in range(count)]
+        told = [frame(4, n, 0, b"file_vanished") for n in range(count)]
+    else:
+        entries = [Entry(f"f{n}", EntryKind.FILE, 0, 0o644, 0) for n in range(count)]
+        told = [frame(3, n, 0, RunningDigest().value()) for n in range(count)]
+    receiver, _ = accepting_receiver(Manifest(entries))
+    credit, sent = 0, 0
+    for message in told:
+        while sent + len(message) > credit:
+            credit = next(one.bytes for one in said(receiver) if isinstance(one, messages.Credit))
+        receiver.receive_data(message, NOW)
+        sent += len(message)
+        if (operations := receiver.next_operations()) and not isinstance(operations[0], FinishTree):
+            receiver.operations_done([outcome_of(operation) for operation in operations], NOW)
+    assert not receiver.ended
+
+
+def said(receiver: Receiver) -> Iterator[messages.ControlMessage]:
+    while (text := receiver.next_control()) is not None:
+        yield messages.parse_control_untrusted(text)
+
+
 def outcome_of(operation: Operation) -> Outcome:
     if isinstance(operation, WriteBlock):
         return BlockWritten(operation.file, operation.offset, BLOCK_SIZE, hole=operation.hole)
+    if isinstance(operation, DiscardFile):
+        return FileDiscarded(operation.file)
     assert isinstance(operation, FinishFile)
     return FileSaved(operation.file, "")
 
