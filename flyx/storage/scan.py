@@ -9,6 +9,7 @@ Blocking, for threads; POSIX only.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import stat
 import time
@@ -66,7 +67,7 @@ MAX_FAULTS_SHOWN = 10
 """Paths that a message names; the others are counted."""
 
 MAX_CONTENT = 64 << 20
-"""Bytes in all files that say they are empty and are not, as those in /proc: they are kept in memory."""
+"""Bytes in all files that have another size than they say, as those in /proc: they are kept in memory."""
 
 _SPECIAL = {
     stat.S_IFIFO: "FIFO",
@@ -93,7 +94,7 @@ class Sources:
         self._roots: dict[str, str] = {}
         # Of each entry, in nanoseconds, modulo 2 ** 64: filesystems have times beyond.
         self._times = array("Q")
-        # What was read of files that say they are empty, by entry.
+        # What was read of files that have another size than they say, by entry.
         self._contents: dict[int, bytes] = {}
 
     def add_root(self, name: str, path: str) -> None:
@@ -105,11 +106,11 @@ class Sources:
         self._times.append(status.st_mtime_ns % _TIMES)
 
     def add_content(self, content: bytes) -> None:
-        """The next entry is a file that says it is empty, and has this content."""
+        """The next entry is a file that has this content, whatever size it says."""
         self._contents[len(self._times)] = content
 
     def content(self, file: int) -> bytes | None:
-        """Return the content of a file that says it is empty and is not."""
+        """Return the content of a file that has another size than it says."""
         return self._contents.get(file)
 
     def is_same_as(self, earlier: Sources) -> bool:
@@ -411,8 +412,11 @@ class _Scanner:
             return None
         if status.st_size > min(MAX_FILE_SIZE, MAX_TOTAL_SIZE - self._entries.total_bytes):
             return TOO_LARGE
-        if status.st_size == 0:
-            return self._add_empty_file(path, name)
+        if _may_be_made_when_read(status):
+            return self._add_made_file(path, name)
+        return self._add_stored_file(path, name, status)
+
+    def _add_stored_file(self, path: str, name: str, status: os.stat_result) -> str | None:
         # Better now than when the receiver has half of the rest.
         if not os.access(path, os.R_OK):
             return UNREADABLE
@@ -421,20 +425,22 @@ class _Scanner:
         self._append_file(name, status.st_size, status)
         return None
 
-    def _add_empty_file(self, path: str, name: str) -> str | None:
-        """Add a file that says it is empty: what it has all the same is read now."""
+    def _add_made_file(self, path: str, name: str) -> str | None:
+        """Add a file that may have another size than it says: what it has is read now."""
         handle = os.open(path, OPEN_FLAGS)
         try:
             status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode) or status.st_size:
+            if not stat.S_ISREG(status.st_mode) or not _may_be_made_when_read(status):
                 return CHANGED
             content = _read_to_end(handle, self._content_left + 1)
         finally:
             os.close(handle)
+        if status.st_size and len(content) == status.st_size:
+            return self._add_stored_file(path, name, status)
         if len(content) > self._content_left:
             return TOO_LARGE
         self._content_left -= len(content)
-        if content:
+        if len(content) != status.st_size:
             self._sources.add_content(content)
         self._append_file(name, len(content), status)
         return None
@@ -469,6 +475,12 @@ class _Scanner:
 _ALL_EXCLUDED = "a pattern without a slash, such as *, excludes what is named as well"
 
 _TOO_MANY = "put them into an archive and send that"
+
+
+def _may_be_made_when_read(status: os.stat_result) -> bool:
+    """Whether a file may be made when it is read: /proc says that such files are empty, /sys that they have
+    a page, stored nowhere."""
+    return status.st_size == 0 or (status.st_size == mmap.PAGESIZE and status.st_blocks == 0)
 
 
 def _read_to_end(handle: int, limit: int) -> bytes:

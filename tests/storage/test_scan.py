@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
 from collections import defaultdict
@@ -463,6 +464,25 @@ def test_a_file_that_says_it_is_empty_is_read_to_its_end(tree: Path) -> None:
     assert found.manifest.entries[0].size == len(text) > 0
     assert contents_of(found)["version"] == contents_of(found)["tree/version"] == text
     assert contents_of(found)["tree/sub/deep/zero"] == b""
+
+
+@pytest.mark.skipif(not os.path.isdir("/sys/class/net/lo"), reason="needs /sys of Linux")
+def test_a_file_that_says_it_has_a_page_is_read_to_its_end(tree: Path) -> None:
+    address = Path("/sys/class/net/lo/address")
+    assert os.stat(address).st_size == mmap.PAGESIZE
+    found = scan([address])
+    assert found.manifest.entries[0].size == len(address.read_bytes())
+    assert contents_of(found) == {"address": address.read_bytes()}
+
+
+def test_a_hole_of_a_page_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "sparse").touch()
+    os.truncate(tmp_path / "sparse", mmap.PAGESIZE)
+    found = scan([tmp_path / "sparse"])
+    (block,) = SourceReader(found).read(block_requests(found.manifest))
+    assert found.manifest.hole_bytes == mmap.PAGESIZE
+    assert isinstance(block, BlockRead)
+    assert block.hole
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc of Linux")
