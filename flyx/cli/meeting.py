@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flyx.cli.options import naming
+from flyx.cli.settings import Source, source_of
 from flyx.errors import InputError
 
 DEFAULT_SERVER = "ws://localhost:8000"
@@ -60,22 +60,6 @@ def trust(authorities: Path | None) -> None:
             tls.trust(authorities)
 
 
-class Source(IntEnum):
-    """Who has set an option; the greater ones win."""
-
-    NOBODY = 0
-    FILE = 1
-    ENVIRONMENT = 2
-    COMMAND_LINE = 3
-
-
-_SOURCES = {
-    "DEFAULT_MAP": Source.FILE,
-    "ENVIRONMENT": Source.ENVIRONMENT,
-    "COMMANDLINE": Source.COMMAND_LINE,
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Meeting:
     """Where to meet.
@@ -98,7 +82,7 @@ def meeting_of(
         InputError: They exclude each other.
     """
     server, server_from = named_server(context, server, invited_to)
-    return choose(server, local, server_from, _source(context, "local"))
+    return choose(server, local, server_from, source_of(context, "local"))
 
 
 def named_server(
@@ -111,7 +95,7 @@ def named_server(
     """
     from flyx.client.websocket import websocket_url
 
-    source = _source(context, "server")
+    source = source_of(context, "server")
     if invited_to is not None and source is not Source.COMMAND_LINE:
         with naming("the server of this code"):
             websocket_url(invited_to)
@@ -120,11 +104,6 @@ def named_server(
         with naming("--server"):
             websocket_url(server)
     return server, source
-
-
-def _source(context: typer.Context, parameter: str) -> Source:
-    found = context.get_parameter_source(parameter)
-    return Source.NOBODY if found is None else _SOURCES.get(found.name, Source.NOBODY)
 
 
 def choose(server: str | None, local: bool | None, server_from: Source, local_from: Source) -> Meeting:

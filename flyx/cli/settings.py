@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import Enum
+from enum import Enum, IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,25 @@ if TYPE_CHECKING:
 # What opens a server, or closes it to others: no value must not pass for none wanted.
 _TOKENS = frozenset({"--api-token", "--admin-token", "--metrics-token", "--turn-secret"})
 
-# Who can have set an option, by Typer's names.
-_SOURCES = {"DEFAULT_MAP": "file", "ENVIRONMENT": "environment"}
+
+class Source(IntEnum):
+    """Who has set an option; the greater ones win."""
+
+    NOBODY = 0
+    FILE = 1
+    ENVIRONMENT = 2
+    COMMAND_LINE = 3
+
+
+# By Typer's names.
+_SOURCES = {
+    "DEFAULT_MAP": Source.FILE,
+    "ENVIRONMENT": Source.ENVIRONMENT,
+    "COMMANDLINE": Source.COMMAND_LINE,
+}
+
+# As `flyx config show --json` tells them.
+_SHOWN = {Source.NOBODY: "default", Source.FILE: "file", Source.ENVIRONMENT: "environment"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +98,9 @@ def _setting(context: Context, parameter: Parameter) -> Setting:
     except InputError as error:
         value, _ = parameter.consume_value(context, {})
         mistake = error
-    source = _SOURCES.get(source_of(context, str(parameter.name)), "default")
+    source = source_of(context, str(parameter.name))
     shown = without_secrets(option, _plain(value))
-    return Setting(option, parameter, shown, source, _place(source, parameter), mistake)
+    return Setting(option, parameter, shown, _SHOWN[source], _place(source, parameter), mistake)
 
 
 def settle(context: Context, parameter: Parameter) -> None:
@@ -94,7 +111,7 @@ def settle(context: Context, parameter: Parameter) -> None:
     """
     name, variable = str(parameter.name), parameter.envvar
     if _TOKENS.intersection(parameter.opts) and isinstance(variable, str):
-        on_command_line = source_of(context, name) == "COMMANDLINE"
+        on_command_line = source_of(context, name) is Source.COMMAND_LINE
         if not on_command_line and os.environ.get(variable) == "":
             hint = "unset it if none is wanted"
             raise InputError(reason=f"the variable {variable} is empty, which is no token", hint=hint)
@@ -201,11 +218,11 @@ def _in_a_clause(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
 
 
-def _place(source: str, parameter: Parameter) -> str | None:
+def _place(source: Source, parameter: Parameter) -> str | None:
     match source:
-        case "file":
+        case Source.FILE:
             return str(known_config_path())
-        case "environment":
+        case Source.ENVIRONMENT:
             return variable_of(parameter)
         case _:
             return None
@@ -232,17 +249,17 @@ def place_of(ctx: Context, name: str) -> str | None:
     parameter = next((each for each in ctx.command.params if each.name == name), None)
     if parameter is None:
         return None
-    if source == "ENVIRONMENT":
+    if source is Source.ENVIRONMENT:
         return f"the variable {variable_of(parameter)}"
-    if source == "DEFAULT_MAP":
+    if source is Source.FILE:
         return _place_in_file(known_config_path(), str(ctx.info_name), option_name(parameter))
     return None
 
 
-def source_of(ctx: Context, name: str) -> str:
-    """Return where a parameter is set, by Typer's names; empty if nowhere."""
+def source_of(ctx: Context, name: str) -> Source:
+    """Return who has set a parameter."""
     source = ctx.get_parameter_source(name)
-    return "" if source is None else source.name
+    return Source.NOBODY if source is None else _SOURCES.get(source.name, Source.NOBODY)
 
 
 def _place_in_file(path: Path, command: str, option: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flyx.cli.meeting import DEFAULT_SERVER, Meeting, Source, choose
+from flyx.cli.meeting import DEFAULT_SERVER, Meeting, choose
+from flyx.cli.settings import Source
 from flyx.errors import InputError
 
 URL = "wss://flyx.example.org"
