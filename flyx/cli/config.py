@@ -83,7 +83,8 @@ def load_config() -> dict[str, Any]:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(reason=f"the configuration file {path} is not TOML: {error}") from error
+        hint = "`flyx config edit` opens it"
+        raise InputError(reason=f"the configuration file {path} is not TOML: {error}", hint=hint) from error
     for name, table in tables.items():
         if not isinstance(table, dict):
             hint = "write it under the command it is for, such as [send]"

@@ -53,8 +53,9 @@ def test_options_are_written_as_on_the_command_line(file: Path) -> None:
 @pytest.mark.parametrize("text", ["not toml", "server = 'ws://x'", "[send\n"])
 def test_a_file_that_cannot_be_meant_is_named(file: Path, text: str) -> None:
     file.write_text(text)
-    with pytest.raises(InputError, match=r"config\.toml"):
+    with pytest.raises(InputError, match=r"config\.toml") as caught:
         load_config()
+    assert "[send]" in str(caught.value.hint) or "flyx config edit" in str(caught.value.hint)
 
 
 def test_a_file_that_is_no_text_is_named(file: Path) -> None:
