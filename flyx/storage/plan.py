@@ -26,6 +26,8 @@ from flyx.transfer.manifest import Entries, Entry, EntryKind
 from flyx.transfer.names import NameJudge, NamePolicy, check_path, fold, link_stays_inside, numbered
 from flyx.transfer.selection import Selection
 
+_ELSEWHERE = "choose another directory with -o"
+
 
 class ExistingPolicy(Enum):
     """What to do when a file that arrives has the name of one that is there.
@@ -103,7 +105,7 @@ class Plan:
                 raise UnsafeName(name=root, reason="it is more than one name")
 
     def begin(self, roots: Sequence[str], total_bytes: int, hole_bytes: int, partials: Partials) -> bool:
-        """Look at the roots and the free space, after check_roots(); change nothing.
+        """Look at the roots and the free space, after check_roots() and check_place(); change nothing.
 
         Args:
             roots: all of them.
@@ -115,7 +117,7 @@ class Plan:
             Whether nothing can be in the way of any entry, and all of them are needed: else it matters to
             know them all first.
         """
-        self._check_place()
+        self.check_place()
         self._free = free_space(self._tree.nearest)
         self._spared_bytes = hole_bytes + partials.found_bytes
         if self._needs_all:
@@ -169,14 +171,16 @@ class Plan:
         assert self._judge is not None
         return any(self._judge.are_one(name, other) for other in self._spoken_for.get(fold(name), ()))
 
-    def _check_place(self) -> None:
+    def check_place(self) -> None:
+        """Raise StorageError unless the output directory is one, or can be made, and may be written into."""
         directory, nearest = self._tree.directory, self._tree.nearest
         if not nearest.is_dir():
-            raise StorageError(action="write to", path=str(directory), reason=f"{nearest} is not a directory")
+            reason = f"{nearest} is not a directory"
+            raise StorageError(action="write to", path=str(directory), reason=reason, hint=_ELSEWHERE)
         if not os.access(nearest, os.W_OK | os.X_OK):
             read_only = os.statvfs(nearest).f_flag & os.ST_RDONLY
             reason = "the filesystem is read-only" if read_only else "permission denied"
-            raise StorageError(action="write to", path=str(nearest), reason=reason)
+            raise StorageError(action="write to", path=str(nearest), reason=reason, hint=_ELSEWHERE)
 
     def _check_space(self, size: int) -> None:
         """Make sure that there was room for so many bytes when the transfer began."""

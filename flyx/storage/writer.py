@@ -255,6 +255,7 @@ class Destination:
 
     def _plan_tree(self, operation: PlanTree) -> TreePlanned:
         self._plan.check_roots(operation.roots)
+        self._plan.check_place()
         others = self._partials.begin(operation.manifest_id, operation.roots)
         fresh = self._plan.begin(operation.roots, operation.total_bytes, operation.hole_bytes, self._partials)
         return TreePlanned(fresh, tuple(Unfinished(other.first_root, other.time) for other in others))

@@ -94,6 +94,15 @@ def test_a_directory_that_may_not_be_written_is_found_out_at_once(
     error = failure(Destination(out / "new" / "dir").apply([PlanTree(("a",), 0)]))
     assert isinstance(error, StorageError)
     assert str(error) == f"Cannot write to {out}: permission denied"
+    assert error.hint == "choose another directory with -o"
+
+
+def test_a_file_in_the_place_of_the_directory_is_told_with_what_to_do(out: Path) -> None:
+    (out / "file").write_bytes(b"")
+    for place in (out / "file", out / "file" / "below"):
+        error = failure(Destination(place).apply([PlanTree(("a",), 0)]))
+        assert str(error) == f"Cannot write to {place}: {out / 'file'} is not a directory"
+        assert error.hint == "choose another directory with -o"
 
 
 # Hostile manifests.
