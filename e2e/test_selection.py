@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
+import pytest
+
 from e2e.processes import Flyx
-from flyx.errors import EXIT_DONE, EXIT_REFUSED
+from flyx.errors import EXIT_CTRL_C, EXIT_DONE, EXIT_INTERRUPTED, EXIT_REFUSED
 
 
 def make_photos(photos: Path) -> None:
@@ -72,7 +75,7 @@ def test_the_question_shows_what_is_wanted(flyx: Flyx, tmp_path: Path) -> None:
     receiver = flyx.terminal(*arguments)
     receiver.says("Wanted of what the sender offers: 1 file, 10.0 kB:").says("photos/2024/b.raw")
     receiver.says("? [y/N] ").type("y\r").ends(EXIT_DONE)
-    assert "notes.txt" not in receiver.out
+    assert "notes.txt" not in receiver.err
     sender.ends(EXIT_DONE)
     assert names_in(tmp_path / "in") == {"photos/2024/b.raw"}
 
@@ -102,3 +105,53 @@ def test_a_directory_that_is_sent_again_with_one_more_photo_sends_that_one(
     assert "Receiver 2 had 5 of the files and links already" in str(sender.named("notice"))
     assert again.event("done")["files"] == 0
     assert names_in(tmp_path / "in" / "photos") == names_in(photos)
+
+
+@pytest.mark.parametrize(
+    ("answer", "mine", "others"),
+    [
+        ("s", b"mine", {"photos/2024/b.jpg"}),
+        ("overwrite", b"notes.txt" * 1000, {"photos/2024/b.jpg"}),
+        ("R", b"mine", {"photos (1)/2024/b.jpg", "photos (1)/notes.txt"}),
+    ],
+)
+def test_on_a_terminal_what_exists_is_asked_about(
+    flyx: Flyx, tmp_path: Path, answer: str, mine: bytes, others: set[str]
+) -> None:
+    make_photos(tmp_path / "photos")
+    notes = tmp_path / "in" / "photos" / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_bytes(b"mine")
+    sender = flyx.send(tmp_path / "photos")
+    receiver = flyx.terminal("receive", "--server", flyx.server, "-o", tmp_path / "in", sender.code())
+    receiver.says("notes.txt already exists").says("[s/o/r/N] ").type(f"{answer}\r")
+    receiver.says("? [y/N] ").type("y\r").ends(EXIT_DONE)
+    sender.ends(EXIT_DONE)
+    assert notes.read_bytes() == mine
+    assert others <= names_in(tmp_path / "in")
+
+
+def test_what_exists_is_refused_without_an_answer(flyx: Flyx, tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").write_bytes(b"mine")
+    sender = flyx.send(tmp_path / "photos" / "notes.txt")
+    code = sender.code()
+    command = ("receive", "--server", flyx.server, "-o", tmp_path / "in")
+    receiver = flyx.terminal(*command, code).says("[s/o/r/N] ").type("\r").ends(EXIT_REFUSED)
+    assert "--overwrite" in receiver.err
+    # Nothing is asked where the answer is given.
+    receiver = flyx.terminal(*command, "--overwrite", code).says("? [y/N] ").type("n\r").ends(EXIT_REFUSED)
+    assert "[s/o/r/N]" not in receiver.err
+    assert (tmp_path / "in" / "notes.txt").read_bytes() == b"mine"
+
+
+def test_a_sender_that_leaves_ends_the_question_about_what_exists(flyx: Flyx, tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos")
+    (tmp_path / "in" / "photos").mkdir(parents=True)
+    (tmp_path / "in" / "photos" / "notes.txt").write_bytes(b"mine")
+    sender = flyx.send(tmp_path / "photos")
+    receiver = flyx.terminal("receive", "--server", flyx.server, "-o", tmp_path / "in", sender.code())
+    receiver.says("[s/o/r/N] ")
+    sender.send_signal(signal.SIGINT).ends(EXIT_CTRL_C)
+    receiver.ends(EXIT_INTERRUPTED)

@@ -30,7 +30,9 @@ from flyx.transfer.names import NamePolicy
 
 if TYPE_CHECKING:
     from flyx.client.codes import Invitation
-    from flyx.client.receive import AskWords, Confirm
+    from flyx.client.receive import AskExisting, AskWords, Confirm
+    from flyx.errors import DestinationExists
+    from flyx.storage.writer import ExistingPolicy, Skip
     from flyx.transfer.manifest import Manifest
 
 
@@ -116,7 +118,7 @@ def receive(
     from flyx.cli.runtime import run
     from flyx.client.receive import ReceiveOptions
     from flyx.client.receive import receive as receive_files
-    from flyx.storage.writer import ExistingPolicy
+    from flyx.storage.writer import ExistingPolicy, Skip
     from flyx.transfer.selection import Selection
 
     with make_reporter(
@@ -134,6 +136,7 @@ def receive(
         room_id = invitation.room_id
         if only and not all(pattern.strip() for pattern in only):
             raise InputError(reason="a pattern of --only is empty", hint="is a variable in it not set?")
+        skip = Skip.SAME if skip_existing else Skip.NOTHING
         selection = Selection(only) if only else None
         confirm = None if yes else _confirm(output, is_part=bool(only))
         unverified = _confirm_unverified(output, room_id, is_part=bool(only)) if sys.stdin.isatty() else None
@@ -153,7 +156,8 @@ def receive(
             connection_options_of(relay_only, no_relay, ice_server, bind),
             names,
             selection,
-            skip_existing,
+            skip,
+            None if yes or overwrite or rename else _ask_existing(skip),
         )
         run(receive_files(options, reporter))
 
@@ -261,6 +265,25 @@ def _confirm_unverified(directory: Path, room_id: str, *, is_part: bool) -> Conf
         return await _ask(manifest, f"Trust the server, and save into {shown}", is_part=is_part)
 
     return confirm
+
+
+def _ask_existing(skip: Skip) -> AskExisting:
+    """Return what asks the person about what exists; `skip` is what is left out whatever the answer is."""
+    from flyx.storage.writer import ExistingPolicy, Skip
+
+    answers = {
+        "skip": (ExistingPolicy.REFUSE, Skip.EXISTING),
+        "overwrite": (ExistingPolicy.OVERWRITE, skip),
+        "rename": (ExistingPolicy.RENAME, Skip.NOTHING),
+    }
+
+    async def ask(found: DestinationExists) -> tuple[ExistingPolicy, Skip] | None:
+        report_line(str(found))
+        report_question("Skip what exists, overwrite it, or rename what arrives? [s/o/r/N] ")
+        answer = (await read_line(sys.stdin)).strip().lower()
+        return next((answers[word] for word in answers if answer in (word, word[0])), None)
+
+    return ask
 
 
 async def _ask(manifest: Manifest, question: str, *, is_part: bool) -> bool:

@@ -270,6 +270,10 @@ class Driver(ABC, Generic[Machine, Work, Result]):
     def do_work(self, work: Work) -> Result:
         """Do it; blocking, on a thread."""
 
+    async def settle(self, work: Work, result: Result) -> Result:
+        """Return the result that counts: another one, if a person decides so."""
+        return result
+
     def stop_work(self) -> None:
         """Have work that is under way end early, as its result does not matter any more; on a thread."""
 
@@ -376,7 +380,7 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         loop = asyncio.get_running_loop()
         try:
             result = await loop.run_in_executor(self._disk, self.do_work, work)
-            self.work_done(result, time.monotonic())
+            self.work_done(await self.settle(work, result), time.monotonic())
         except FlyxError as error:
             self.machine.cancel(error)
         except OSError as error:

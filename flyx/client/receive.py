@@ -9,6 +9,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from flyx.client import events
 from flyx.client.confirmation import Confirmation
@@ -21,6 +22,7 @@ from flyx.client.pairing import Pairing
 from flyx.client.reception import Action, Check, Doubt, Feed, GiveUp, Reception, ReceptionState
 from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import (
+    DestinationExists,
     FlyxError,
     InputError,
     LocalProtocolError,
@@ -41,8 +43,8 @@ from flyx.pairing.words import password_of, resolve_words
 from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Disconnect, IceCandidate, Join, Message, Offer
 from flyx.signaling.messages import Outcome as TransferOutcome
-from flyx.storage.writer import Destination, ExistingPolicy
-from flyx.transfer.disk import Operation, Outcome, Unfinished
+from flyx.storage.writer import Destination, ExistingPolicy, Skip
+from flyx.transfer.disk import Operation, OperationFailed, Outcome, PlanEntries, PlanTree, Unfinished
 from flyx.transfer.left_out import BY_NATURE, reason
 from flyx.transfer.manifest import Manifest
 from flyx.transfer.names import NamePolicy
@@ -61,6 +63,9 @@ _SENDER = 1
 """The number of the only peer."""
 
 Confirm = Callable[[Manifest], Awaitable[bool]]
+
+AskExisting = Callable[[DestinationExists], Awaitable[tuple[ExistingPolicy, Skip] | None]]
+"""Returns what to do about what exists; None: the transfer is refused for it."""
 
 AskWords = Callable[[int], Awaitable[tuple[str, ...]]]
 """Returns so many words of the list (0: words of the sender's own, in their common form)."""
@@ -84,7 +89,8 @@ class ReceiveOptions:
         connections: what the person allows them.
         names: what to do about names that cannot be had here.
         selection: what is wanted of what is offered; None: all of it.
-        skip_same: leave out files that are there with the same size and time.
+        skip: what is left out for what is there.
+        ask_existing: asks the person what to do about what exists; None: that is as `existing` says.
     """
 
     server: str | None
@@ -101,7 +107,8 @@ class ReceiveOptions:
     connections: ConnectionOptions = ANY_CONNECTION
     names: NamePolicy = NamePolicy.SKIP
     selection: Selection | None = None
-    skip_same: bool = False
+    skip: Skip = Skip.NOTHING
+    ask_existing: AskExisting | None = None
 
 
 async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -183,6 +190,9 @@ class ReceiveSession:
         self._driver: ReceiveDriver | None = None
         # Something has arrived that a later try can go on with.
         self._keeps = False
+        # What to do about what exists, and whether the person is still to be asked about that.
+        self._existing = options.existing, options.skip
+        self._asks_existing = options.ask_existing is not None
         # Of this computer, when the last connection was begun.
         self._networks: frozenset[str] = frozenset()
 
@@ -233,10 +243,10 @@ class ReceiveSession:
         options = self._options
         destination = Destination(
             options.directory,
-            options.existing,
+            self._existing[0],
             options.names,
             options.selection,
-            skip_same=options.skip_same,
+            self._existing[1],
         )
         link, channels = await self._connect()
         try:
@@ -267,10 +277,20 @@ class ReceiveSession:
         confirm = options.confirm if believed else options.confirm_unverified or _refuse_unverified
         accepted = earlier.machine.accepted if earlier else None
         machine = Receiver(ask=confirm is not None, now=time.monotonic(), accepted=accepted)
-        self._driver = ReceiveDriver(machine, wiring, destination, confirm, options.selection)
+        ask_existing = self._ask_existing if self._asks_existing else None
+        self._driver = ReceiveDriver(machine, wiring, destination, confirm, options.selection, ask_existing)
         if earlier:
             self._driver.go_on_after(earlier)
         return self._driver
+
+    async def _ask_existing(self, found: DestinationExists) -> tuple[ExistingPolicy, Skip] | None:
+        """Ask the person what to do about what exists, once: the answer is good for later connections."""
+        assert self._options.ask_existing is not None
+        answer = await self._options.ask_existing(found)
+        self._asks_existing = False
+        if answer:
+            self._existing = answer
+        return answer
 
     async def _pair(self, link: Link, channels: Channels) -> None:
         """Prove to know the sender's code, and have it prove the same."""
@@ -395,8 +415,15 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         destination: Destination,
         confirm: Confirm | None,
         selection: Selection | None = None,
+        ask_existing: AskExisting | None = None,
     ) -> None:
         super().__init__(machine, wiring)
+        self._disk_executor = wiring.disk
+        self._ask_existing = ask_existing
+        # What the disk has planned, as long as it may have to plan it anew.
+        self._planning: list[Operation] = []
+        # Set while the person is asked about what exists: the loop that asks, and the question.
+        self._asking_existing: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self._destination = destination
         self._confirm = confirm
         self._selection = selection
@@ -418,7 +445,42 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
     def do_work(self, work: list[Operation]) -> Sequence[Outcome]:
         return self._destination.apply(work)
 
+    async def settle(self, work: list[Operation], result: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Ask what to do about what exists where that would end the transfer, and plan anew by the answer."""
+        if self._ask_existing is None:
+            return result
+        if not all(isinstance(operation, PlanTree | PlanEntries) for operation in work):
+            # All is planned, and accepted.
+            self._ask_existing = None
+            self._planning.clear()
+            return result
+        self._planning += work
+        last = result[-1]
+        if not (isinstance(last, OperationFailed) and isinstance(last.error, DestinationExists)):
+            return result
+        await self.path_told()
+        question = asyncio.ensure_future(self._ask_existing(last.error))
+        self._ask_existing = None
+        self._asking_existing = asyncio.get_running_loop(), question
+        # Nobody waits for the answer when the transfer has ended.
+        await asyncio.wait({question})
+        self._asking_existing = None
+        if question.cancelled() or (answer := question.result()) is None:
+            return result
+        planned = await asyncio.get_running_loop().run_in_executor(
+            self._disk_executor, self._plan_anew, *answer
+        )
+        return planned[len(self._planning) - len(work) :] or planned[-1:]
+
+    def _plan_anew(self, existing: ExistingPolicy, skip: Skip) -> Sequence[Outcome]:
+        """Plan all that has been planned with other policies; on a thread."""
+        self._destination.begin_anew(existing, skip)
+        return self._destination.apply(self._planning)
+
     def stop_work(self) -> None:
+        if asking := self._asking_existing:
+            loop, question = asking
+            loop.call_soon_threadsafe(question.cancel)
         self._destination.abandon()
 
     def work_done(self, result: Sequence[Outcome], now: float) -> None:

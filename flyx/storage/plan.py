@@ -42,6 +42,17 @@ class ExistingPolicy(Enum):
     """Give each root that is there another name, "photos (1)", so that a tree stays together."""
 
 
+class Skip(Enum):
+    """Which files that arrive are left out, before ExistingPolicy says anything."""
+
+    NOTHING = "nothing"
+    SAME = "same"
+    """Those that are there with the same size and time."""
+
+    EXISTING = "existing"
+    """Those, and all others whose name something other than a directory has."""
+
+
 class Plan:
     """The entries that may be written, and where."""
 
@@ -51,21 +62,19 @@ class Plan:
         existing: ExistingPolicy,
         names: NamePolicy,
         selection: Selection | None = None,
-        *,
-        skip_same: bool = False,
+        skip: Skip = Skip.NOTHING,
     ) -> None:
         """Args:
         selection: what is wanted of what is offered; None: all of it.
-        skip_same: leave out files that are there with the same size and time, whatever else holds for those
-            that exist.
+        skip: what is left out for what is there.
         """
         self._tree = tree
         self._existing = existing
         self._name_policy = names
         self._selection = selection
-        self._skip_same = skip_same
+        self._skip = skip
         # Whether all that is offered is needed.
-        self._needs_all = selection is None and not skip_same
+        self._needs_all = selection is None and skip is Skip.NOTHING
         # All planned so far, or being planned; set anew with the first.
         self._entries = Entries()
         # Entries that are planned, and whether more can be: what was refused is in the ledger all the same.
@@ -117,7 +126,6 @@ class Plan:
             Whether nothing can be in the way of any entry, and all of them are needed: else it matters to
             know them all first.
         """
-        self.check_place()
         self._free = free_space(self._tree.nearest)
         self._spared_bytes = hole_bytes + partials.found_bytes
         if self._needs_all:
@@ -232,11 +240,11 @@ class Plan:
                 absent.append((index, code))
             elif entry.root not in self._taken or index in kept:
                 continue
-            elif self._skip_same and self._is_here(entry):
-                # A hard link to such a file can be made.
-                self._absent[index] = entry.kind is EntryKind.HARD_LINK
+            elif code := self._skipped(entry):
+                # A hard link to a file that is here can be made.
+                self._absent[index] = code != left_out.ALREADY_HERE or entry.kind is EntryKind.HARD_LINK
                 self._unneeded_bytes += entry.size
-                absent.append((index, left_out.ALREADY_HERE))
+                absent.append((index, code))
             else:
                 self._meet(tuple(entry.path.split("/")), entry, taken)
         if not self._needs_all:
@@ -293,13 +301,19 @@ class Plan:
         if not directory and self._existing is ExistingPolicy.REFUSE and not self._is_made(entry, target):
             taken.append(target)
 
-    def _is_here(self, entry: Entry) -> bool:
-        """Whether a file of the same size and time is there already, or one that a hard link stands for."""
+    def _skipped(self, entry: Entry) -> str | None:
+        """Why an entry is left out for what is there under its name; None if it is not."""
+        if self._skip is Skip.NOTHING or entry.kind is EntryKind.DIRECTORY:
+            return None
+        target = self.target(tuple(entry.path.split("/")))
+        there = self._tree.status(target)
+        if there is None or stat.S_ISDIR(there.st_mode) or self._is_made(entry, target):
+            return None
+        # A hard link may stand for a copy, where the filesystem has no such links.
         file = self._entries[entry.same_as] if entry.kind is EntryKind.HARD_LINK else entry
-        if file.kind is not EntryKind.FILE:
-            return False
-        there = self._tree.status(self.target(tuple(entry.path.split("/"))))
-        return there is not None and _is_same(there, file)
+        if file.kind is EntryKind.FILE and _is_same(there, file):
+            return left_out.ALREADY_HERE
+        return left_out.NOT_WANTED if self._skip is Skip.EXISTING else None
 
     def _is_made(self, entry: Entry, target: Parts) -> bool:
         """Whether a link, or the copy that is in place of a hard one, is there from an earlier run."""

@@ -30,7 +30,7 @@ from flyx.storage.failures import refusal_code, write_error
 from flyx.storage.journal import Identity, Saved
 from flyx.storage.link_maker import LinkMaker
 from flyx.storage.partial import Partials
-from flyx.storage.plan import ExistingPolicy, Plan
+from flyx.storage.plan import ExistingPolicy, Plan, Skip
 from flyx.storage.tree import Parts, Tree
 from flyx.transfer import left_out
 from flyx.transfer.disk import (
@@ -59,7 +59,7 @@ from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, block_digest, h
 from flyx.transfer.names import NamePolicy, numbered
 from flyx.transfer.selection import Selection
 
-__all__ = ["Destination", "ExistingPolicy"]
+__all__ = ["Destination", "ExistingPolicy", "Skip"]
 
 # For the journal, and the directories on the way to a name.
 _SPARE = 4
@@ -89,8 +89,7 @@ class Destination:
         existing: ExistingPolicy = ExistingPolicy.REFUSE,
         names: NamePolicy = NamePolicy.SKIP,
         selection: Selection | None = None,
-        *,
-        skip_same: bool = False,
+        skip: Skip = Skip.NOTHING,
     ) -> None:
         """Touch nothing yet.
 
@@ -100,18 +99,12 @@ class Destination:
             existing: what to do about files that are there.
             names: what to do about names that cannot be had here.
             selection: what is wanted of what is offered; None: all of it.
-            skip_same: leave out files that are there with the same size and time.
+            skip: what is left out for what is there.
         """
-        self._existing = existing
-        # Whether all that is offered is needed; if not, how much is, is known when all has been planned.
-        self.needs_all = selection is None and not skip_same
-        self._durability = Durability()
-        self._tree = Tree(directory, self._durability)
-        self._plan = Plan(self._tree, existing, names, selection, skip_same=skip_same)
+        self._names, self._selection = names, selection
         # Set by abandon(), before it waits for the batch.
         self._given_up = threading.Event()
-        self._partials = Partials(self._tree, self._durability, self._given_up)
-        self._bytes_written = 0
+        self._durability = Durability()
         # Files that have another name than planned, and those that will have none.
         self._elsewhere: dict[int, Parts] = {}
         self._missing: set[int] = set()
@@ -127,6 +120,23 @@ class Destination:
         self._ended = False
         # Set by abandon(): whether there is something that a later run can go on with.
         self.keeps = False
+        self._begin(Tree(directory, self._durability), existing, skip)
+
+    def _begin(self, tree: Tree, existing: ExistingPolicy, skip: Skip) -> None:
+        self._tree, self._existing, self._bytes_written = tree, existing, 0
+        # Whether all that is offered is needed; if not, how much is, is known when all has been planned.
+        self.needs_all = self._selection is None and skip is Skip.NOTHING
+        self._plan = Plan(self._tree, existing, self._names, self._selection, skip)
+        self._partials = Partials(self._tree, self._durability, self._given_up)
+
+    def begin_anew(self, existing: ExistingPolicy, skip: Skip) -> None:
+        """Be as before anything was planned, with other policies; nothing but plans may have been made."""
+        with self._lock:
+            if not self._ended:
+                self._partials.keep()
+                self._plan.close()
+                self._tree.close()
+                self._begin(Tree(self._tree.directory, self._durability), existing, skip)
 
     def __enter__(self) -> Destination:
         return self
