@@ -158,6 +158,8 @@ def test_an_open_code_is_the_room_alone_and_both_ends_say_who_is_trusted(
     assert "the server is trusted" in sender.event("notice")["message"]
     # A code with words is not for an open sender.
     flyx.receive(f"{code}-lemon-otter", tmp_path / "in").fails(5, "no_words_asked")
+    told = sender.event("peer", state="failed")["message"]
+    assert told == "Pairing failed: the receiver's code has words, and this one has none"
     receiver = flyx.receive(code, tmp_path / "in", "--open").ends(0)
     assert "the server is trusted" in receiver.event("notice")["message"]
     sender.ends(0)

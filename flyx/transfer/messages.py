@@ -22,6 +22,7 @@ one JSON object a message, at most MAX_CONTROL_SIZE bytes of UTF-8:
     complete        receiver   files, bytes, sha256: everything accepted is saved; the transfer's digest
     done            sender     the digest is the sender's too; last message, the receiver closes
     cancel          both       code, message: last message
+    reject          receiver   reason: it was still pairing, with a sender that had paired; last message
     ping, pong      both       token: proof of life, and the round-trip time
 
 Paths and targets are strings; one that is no UTF-8, or not printable, is {"base64": …} of its bytes.
@@ -237,6 +238,14 @@ class Cancel(_Message):
     message: Annotated[str, Field(max_length=1000)]
 
 
+class Reject(_Message):
+    """The receiver ends the pairing (flyx/pairing/messages.py) that the sender of a code without words has
+    ended already."""
+
+    type: Literal["reject"] = "reject"
+    reason: Code
+
+
 class Ping(_Message):
     """To be answered with a Pong that bears the same token."""
 
@@ -266,6 +275,7 @@ ControlMessage = (
     | Complete
     | Done
     | Cancel
+    | Reject
     | Ping
     | Pong
 )

@@ -18,13 +18,14 @@ from flyx.errors import (
     ConnectionLost,
     Declined,
     FlyxError,
+    PairingFailed,
     RemoteProtocolError,
     StorageError,
     TransferInterrupted,
     TransferRefused,
 )
 from flyx.transfer import messages
-from flyx.transfer.messages import Cancel, ControlMessage, Ping, Pong
+from flyx.transfer.messages import Cancel, ControlMessage, Ping, Pong, Reject
 
 PING_INTERVAL = 5.0
 """Seconds between our pings: a third of the loss that ICE consent (RFC 7675) tolerates, and cheap."""
@@ -254,6 +255,9 @@ class Session(ABC):
         match message:
             case Cancel():
                 self._fail(error_of_cancel(message, self._peer))
+            case Reject():
+                reason = f"the {self._peer}'s code has words, and this one has none"
+                self._fail(PairingFailed(reason=reason))
             case Ping(token=token):
                 if not self._pong_waiting:
                     self._pong_waiting = True

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from flyx.errors import ConnectionLost, Declined, StorageError, TransferInterrupted, TransferRefused
+from flyx.errors import (
+    ConnectionLost,
+    Declined,
+    PairingFailed,
+    StorageError,
+    TransferInterrupted,
+    TransferRefused,
+)
+from flyx.pairing import messages as pairing
 from flyx.transfer import messages
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.sender import Sender
@@ -232,6 +240,15 @@ def test_what_ended_the_other_side_is_told_as_what_it_did(
     error = error_of_cancel(messages.Cancel(code=code, message="told"), peer)
     expected = TransferInterrupted(reason=told) if isinstance(told, str) else told
     assert (type(error), str(error)) == (type(expected), str(expected))
+
+
+def test_a_receiver_whose_code_has_words_where_ours_has_none_is_told_as_that() -> None:
+    """The sender of a code without words has paired before it could hear that."""
+    sender = Sender(manifest_of({"a": b"a"}), max_message_size=16384, now=NOW)
+    sender.receive_control(pairing.serialize(pairing.Reject(reason="no_words_asked")), NOW)
+    (ended,) = (event for event in iter(sender.next_event, None) if isinstance(event, Failed))
+    assert isinstance(ended.error, PairingFailed)
+    assert ended.error.fields["reason"] == "the receiver's code has words, and this one has none"
 
 
 def test_what_the_disk_refused_names_no_path_to_the_other_side(machine: Receiver | Sender) -> None:
