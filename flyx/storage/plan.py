@@ -242,7 +242,7 @@ class Plan:
                 continue
             elif code := self._skipped(entry):
                 # A hard link to a file that is here can be made.
-                self._absent[index] = code != left_out.ALREADY_HERE or entry.kind is EntryKind.HARD_LINK
+                self._absent[index] = code != left_out.ALREADY_HERE
                 self._unneeded_bytes += entry.size
                 absent.append((index, code))
             else:
@@ -309,9 +309,7 @@ class Plan:
         there = self._tree.status(target)
         if there is None or stat.S_ISDIR(there.st_mode) or self._is_made(entry, target):
             return None
-        # A hard link may stand for a copy, where the filesystem has no such links.
-        file = self._entries[entry.same_as] if entry.kind is EntryKind.HARD_LINK else entry
-        if file.kind is EntryKind.FILE and _is_same(there, file):
+        if entry.kind is EntryKind.FILE and _is_same(there, entry):
             return left_out.ALREADY_HERE
         return left_out.NOT_WANTED if self._skip is Skip.EXISTING else None
 
