@@ -76,6 +76,10 @@ WINDOW = 16 * BLOCK_SIZE
 CREDIT_STEP = WINDOW // 8
 """Credit is granted anew when it has grown by this much: a small message for many large ones."""
 
+OPERATION_COST = 256
+"""Bytes of credit that an operation takes while it waits for the disk, besides the data in it: a hole, or the
+end of a file, is of few bytes on the wire, and more in memory."""
+
 PLANNED_AT_ONCE = 5_000
 """Entries from which on a PlanEntries grows no more while it waits for the disk."""
 
@@ -474,7 +478,8 @@ class Receiver(Session):
         self._emit(FileReceived(file, found.path, found.digest.hex()))
 
     def _grant_credit(self) -> None:
-        granted = self._data_received - self.bytes_held + WINDOW
+        waiting = self.bytes_held + (len(self._operations) + self._running) * OPERATION_COST
+        granted = self._data_received - waiting + WINDOW
         if granted >= self._granted + CREDIT_STEP:
             self._granted = granted
             self._outgoing.append(Credit(bytes=granted, written=self.bytes_written))

@@ -294,6 +294,28 @@ def test_what_has_no_bytes_gets_credit_anew(what: str, monkeypatch: pytest.Monke
     assert not receiver.ended
 
 
+def test_what_has_no_bytes_waits_for_the_disk_no_longer_than_a_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(receiver_module, "WINDOW", 8_192)
+    monkeypatch.setattr(receiver_module, "CREDIT_STEP", 256)
+    monkeypatch.setattr(receiver_module, "OPERATIONS_AT_ONCE", 4)
+    count = 1_000_000
+    manifest = Manifest([Entry("f", EntryKind.FILE, count * BLOCK_SIZE, 0o644, 0)])
+    receiver, _ = accepting_receiver(manifest)
+    hole = frame(5, 0, 0, b"")
+    credit = sent = done = 0
+    while done < 1_000:
+        credit = max([credit, *(one.bytes for one in said(receiver) if isinstance(one, messages.Credit))])
+        while (sent + 1) * len(hole) <= credit:
+            receiver.receive_data(frame(5, 0, sent * BLOCK_SIZE, b""), NOW)
+            sent += 1
+        assert (sent - done) * len(hole) <= 8_192
+        operations = receiver.next_operations()
+        done += len(operations)
+        receiver.operations_done([outcome_of(operation) for operation in operations], NOW)
+
+
 def said(receiver: Receiver) -> Iterator[messages.ControlMessage]:
     while (text := receiver.next_control()) is not None:
         yield messages.parse_control_untrusted(text)
