@@ -571,7 +571,7 @@ def test_what_is_not_there_is_named_and_the_rest_is_sent(flyx: Flyx, tmp_path: P
 def test_a_path_that_is_empty_shares_no_directory(flyx: Flyx) -> None:
     with closed_port() as server:
         sender = flyx.start("send", "--server", server, "").ends(2)
-    assert "a path is empty" in sender.err
+    assert "PATH cannot be used: it is empty" in sender.err
     assert sender.out == ""
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flyx.cli.options import naming
+from flyx.cli.options import given_path, naming
 from flyx.errors import InputError
 
 _SIZE = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?) *(?P<prefix>[KMGT]?)(?P<binary>I?)B?", re.IGNORECASE)
@@ -18,7 +18,12 @@ MAX_SIZE = 1 << 50
 def demo(
     path: Annotated[
         Path | None,
-        typer.Argument(metavar="PATH", help="What to send; random data if left out", show_default=False),
+        typer.Argument(
+            metavar="PATH",
+            parser=given_path,
+            help="What to send; random data if left out",
+            show_default=False,
+        ),
     ] = None,
     size: Annotated[
         str,

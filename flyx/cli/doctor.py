@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flyx.cli.meeting import DEFAULT_SERVER, Server, TlsCa, named_server, trust
-from flyx.cli.options import Json, read_secret, token_of
+from flyx.cli.options import Json, given_path, read_secret, token_of
 from flyx.cli.output import make_console, write_event
 from flyx.cli.screen import can_draw, screen
 from flyx.errors import EXIT_FAILED, printable
@@ -37,7 +37,12 @@ def doctor(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", envvar="FLYX_OUTPUT", metavar="DIR", help="Directory whose disk is examined"
+            "--output",
+            "-o",
+            envvar="FLYX_OUTPUT",
+            metavar="DIR",
+            parser=given_path,
+            help="Directory whose disk is examined",
         ),
     ] = Path("."),
     server: Server = None,

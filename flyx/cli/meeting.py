@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flyx.cli.options import naming
+from flyx.cli.options import given_path, naming
 from flyx.cli.settings import Source, source_of
 from flyx.errors import InputError
 
@@ -41,6 +41,7 @@ TlsCa = Annotated[
         "--tls-ca",
         envvar="FLYX_TLS_CA",
         metavar="FILE",
+        parser=given_path,
         show_default=False,
         help="Certificates, in PEM, of authorities of your own that servers may have besides the usual ones",
     ),

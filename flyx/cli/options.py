@@ -41,6 +41,17 @@ NoProgress = Annotated[
 ]
 
 
+def given_path(text: str) -> Path:
+    """Return a path that was given.
+
+    Raises:
+        typer.BadParameter: it is empty, which would be the current directory to the system.
+    """
+    if not text:
+        raise typer.BadParameter("it is empty. Is a variable in the command not set?")
+    return Path(text)
+
+
 @contextmanager
 def naming(option: str) -> Iterator[None]:
     """Have a value that cannot be used in this block be told as that of an option."""

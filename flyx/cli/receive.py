@@ -17,6 +17,7 @@ from flyx.cli.options import (
     NoProgress,
     Quiet,
     Reconnect,
+    given_path,
     make_reporter,
     naming,
     read_secret,
@@ -49,7 +50,14 @@ def receive(
     ] = None,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", envvar="FLYX_OUTPUT", metavar="DIR", help="Directory to save into"),
+        typer.Option(
+            "--output",
+            "-o",
+            envvar="FLYX_OUTPUT",
+            metavar="DIR",
+            parser=given_path,
+            help="Directory to save into",
+        ),
     ] = Path("."),
     yes: Annotated[
         bool, typer.Option("--yes", "-y", envvar="FLYX_YES", help="Accept without asking")

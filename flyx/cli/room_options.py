@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from flyx.cli.options import given_path
+
 DEFAULT_MAX_CLIENTS = 16
 DEFAULT_TTL = 24 * 3600
 DEFAULT_IDLE_TIMEOUT = 600
@@ -107,6 +109,7 @@ State = Annotated[
         "--state",
         envvar="FLYX_STATE",
         metavar="FILE",
+        parser=given_path,
         help="File that keeps rooms and places for the next start  [default: kept in memory]",
     ),
 ]

@@ -17,6 +17,7 @@ from flyx.cli.options import (
     Quiet,
     Reconnect,
     check_standard_input,
+    given_path,
     make_reporter,
     naming,
     secret_of,
@@ -48,23 +49,12 @@ class Congestion(StrEnum):
     CUBIC = "cubic"
 
 
-def _path(text: str) -> Path:
-    """Return the path that was given.
-
-    Raises:
-        typer.BadParameter: it is empty, which would be the current directory to the system.
-    """
-    if not text:
-        raise typer.BadParameter("a path is empty. Is a variable in the command not set?")
-    return Path(text)
-
-
 def send(
     context: typer.Context,
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH", parser=_path, help="Files and directories to send", show_default=False
+            metavar="PATH", parser=given_path, help="Files and directories to send", show_default=False
         ),
     ],
     server: Server = None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flyx.cli.options import naming
+from flyx.cli.options import given_path, naming
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
@@ -189,12 +189,19 @@ TlsCert = Annotated[
         "--tls-cert",
         envvar="FLYX_TLS_CERT",
         metavar="FILE",
+        parser=given_path,
         help="Certificate chain in PEM; SIGHUP reloads it",
     ),
 ]
 TlsKey = Annotated[
     Path | None,
-    typer.Option("--tls-key", envvar="FLYX_TLS_KEY", metavar="FILE", help="Key of --tls-cert in PEM"),
+    typer.Option(
+        "--tls-key",
+        envvar="FLYX_TLS_KEY",
+        metavar="FILE",
+        parser=given_path,
+        help="Key of --tls-cert in PEM",
+    ),
 ]
 ApiToken = Annotated[
     str | None,

@@ -27,9 +27,17 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+EMPTY = "cannot be used: it is empty. Is a variable in the command not set?"
 USAGE = {
     "send": ("PATH is missing", "`flyx send --help` tells what it takes"),
-    "send ''": ("PATH cannot be used: a path is empty. Is a variable in the command not set?", None),
+    "send ''": (f"PATH {EMPTY}", None),
+    "send x --tls-ca ''": (f"--tls-ca {EMPTY}", None),
+    "receive K7M2QX -o ''": (f"--output {EMPTY}", None),
+    "doctor -o ''": (f"--output {EMPTY}", None),
+    "demo ''": (f"PATH {EMPTY}", None),
+    "serve --state ''": (f"--state {EMPTY}", None),
+    "serve --tls-cert '' --tls-key x": (f"--tls-cert {EMPTY}", None),
+    "serve --tls-cert x --tls-key ''": (f"--tls-key {EMPTY}", None),
     "send x --recievers 3": ("there is no option --recievers", "write --receivers"),
     "send x --zzz": ("there is no option --zzz", "`flyx send --help` tells what it takes"),
     "send x --words": ("option '--words' requires an argument", "`flyx send --help` tells what it takes"),
