@@ -215,10 +215,13 @@ class NameJudge:
         """Whether the filesystem takes two names for one."""
         if name == other or fold(name) != fold(other):
             return name == other
-        if unicodedata.normalize("NFD", name) == unicodedata.normalize("NFD", other):
-            return not self._disk.distinguishes_forms
-        if name.casefold() == other.casefold():
-            return not self._disk.distinguishes_case
+        same_form = unicodedata.normalize("NFD", name) == unicodedata.normalize("NFD", other)
+        same_case = name.casefold() == other.casefold()
+        # The sign of Kelvin is a K in another case, and in another form.
+        if same_form and not self._disk.distinguishes_forms:
+            return True
+        if same_case and not self._disk.distinguishes_case:
+            return True
         return not (self._disk.distinguishes_case or self._disk.distinguishes_forms)
 
     def changed(self, name: str, *, is_directory: bool) -> Iterator[str]:

@@ -155,6 +155,10 @@ ENTRIES = st.lists(st.tuples(PATHS, st.booleans()), max_size=14)
 @example([("é/x", False), ("é", True), ("e\u0301", True)], APPLE, NamePolicy.SAFE)
 @example([("a_", False), ("a:", False), ("A_", False)], WINDOWS, NamePolicy.SAFE)
 @example([("a", False), ("A/a", False)], WINDOWS, NamePolicy.SAFE)
+@example([("a", False), ("A/a", False), ("A", True)], WINDOWS, NamePolicy.SKIP)
+@example([("a", False), ("A", False), ("A", False)], WINDOWS, NamePolicy.SKIP)
+@example([("a:", False), ("a:/a", False)], WINDOWS, NamePolicy.SKIP)
+@example([("K", False), ("\u212a", False)], WINDOWS, NamePolicy.SKIP)
 def test_what_is_not_left_out_can_be_there_side_by_side(
     entries: list[tuple[str, bool]], disk: FakeNames, policy: NamePolicy
 ) -> None:
@@ -280,35 +284,30 @@ class Twin:
         directory = self._root
         parts = check_path(path)
         for part in parts[:-1]:
-            there = directory.children.get(part)
+            there = directory.find(part)
             if there is None:
-                if self._fault(directory, part):
-                    there = TreeDirectory(part, left_out=True)
-                    if not directory.meets(part, self._judge):
-                        directory.children[part] = there
+                if fault := self._fault(directory, part):
+                    directory.put(part, TreeDirectory(part, left_out=True), fault)
                     return left_out.ABOVE
                 there = directory.children[part] = TreeDirectory(part)
             if isinstance(there, str):
+                if part in directory.faults:
+                    return left_out.ABOVE
                 raise UnsafeName(name=path, reason="it is below a file")
             if there.left_out:
                 return left_out.ABOVE
             directory = there
         name = parts[-1]
-        there = directory.children.get(name)
+        there = directory.find(name)
         if there is None:
             fault = self._fault(directory, name)
-            if fault != left_out.SAME_NAME:
-                is_out = fault is not None
-                directory.children[name] = (
-                    TreeDirectory(name, listed=True, left_out=is_out) if is_directory else name
-                )
-                if is_out:
-                    directory.faults.add(name)
+            entry = TreeDirectory(name, listed=True, left_out=fault is not None) if is_directory else name
+            directory.put(name, entry, fault)
             return fault
         if isinstance(there, str) or not is_directory or there.listed:
             raise UnsafeName(name=path, reason="it is there")
         there.listed = True
-        return self._judge.fault(name) if there.left_out else None
+        return (self._judge.fault(name) or left_out.SAME_NAME) if there.left_out else None
 
     def _fault(self, directory: TreeDirectory, name: str) -> str | None:
         return left_out.SAME_NAME if directory.meets(name, self._judge) else self._judge.fault(name)
@@ -320,8 +319,18 @@ class TreeDirectory:
         self.listed = listed
         self.left_out = left_out
         self.children: dict[str, str | TreeDirectory] = {}
+        # Those that the filesystem takes for one of the others, and are left out.
+        self.doubles: dict[str, str | TreeDirectory] = {}
         # Names of files and directories that are left out.
         self.faults: set[str] = set()
+
+    def find(self, name: str) -> str | TreeDirectory | None:
+        return self.children.get(name) or self.doubles.get(name)
+
+    def put(self, name: str, entry: str | TreeDirectory, fault: str | None) -> None:
+        (self.doubles if fault == left_out.SAME_NAME else self.children)[name] = entry
+        if fault:
+            self.faults.add(name)
 
     def meets(self, name: str, judge: NameJudge) -> bool:
         others = (one for one in self.children if one != name)
