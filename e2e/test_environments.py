@@ -73,6 +73,27 @@ def test_without_standard_streams_everything_arrives_and_nothing_else_is_in_it(
     sender.ends(0)
 
 
+def test_who_reads_no_names_of_saved_files_is_told_that_the_rest_can_be_had(
+    flyx: Flyx, tmp_path: Path
+) -> None:
+    """As `flyx receive CODE | head` does."""
+
+    def leave() -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.dup2(writer, 1)
+
+    write_random(tmp_path / "tree" / "a", 1000)
+    write_random(tmp_path / "tree" / "b", 100_000_000)
+    code = flyx.send(tmp_path / "tree").code()
+    ended = run(flyx, "receive", "--server", flyx.server, "-y", "-o", "in", code, prepare=leave)
+    assert ended.returncode == 1
+    assert ended.stderr.endswith(
+        "Nobody reads the names of saved files any more. "
+        "What has arrived is kept: receive into the same directory again to go on from there.\n"
+    )
+
+
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
 def test_without_standard_streams_every_command_ends_as_with_them(
     flyx: Flyx, tmp_path: Path, closed: tuple[int, ...]

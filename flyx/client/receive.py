@@ -158,6 +158,7 @@ async def _run(session: ReceiveSession, signaling: Signaling) -> None:
 
 
 _OPEN = "This code has no words: the server is trusted to have connected us with the right sender. It is {}."
+_UNREAD = "Nobody reads the names of saved files any more."
 _KEPT = "What has arrived is kept: receive into the same directory again to go on from there."
 
 
@@ -266,6 +267,9 @@ class ReceiveSession:
         except asyncio.CancelledError:
             if destination.keeps:
                 self._on_event(events.Notice(_KEPT))
+            raise
+        except BrokenPipeError:
+            self._on_event(events.Notice(f"{_UNREAD} {_KEPT}" if destination.keeps else _UNREAD))
             raise
         finally:
             self._keeps = self._keeps or destination.keeps
