@@ -23,7 +23,14 @@ from flyx.cli.config import (
 )
 from flyx.cli.config_template import default_text, template, toml_text
 from flyx.cli.options import Json
-from flyx.cli.output import report_error, report_line, report_question, write_data, write_event
+from flyx.cli.output import (
+    errors_as_events,
+    report_error,
+    report_line,
+    report_question,
+    write_data,
+    write_event,
+)
 from flyx.cli.settings import Setting, bad_values_of_file, settings_of
 from flyx.cli.terminal import run_program
 from flyx.errors import EXIT_USAGE, InputError, without_controls
@@ -83,6 +90,8 @@ def show(
 
     Example: flyx config show send
     """
+    if as_json:
+        errors_as_events()
     names, commands = _names(context), _commands(context)
     if command is not None and command not in names:
         hint = f"there are {', '.join(names)}"

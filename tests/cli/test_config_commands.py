@@ -47,6 +47,13 @@ def run(*arguments: str, status: int = 0) -> None:
     assert (caught.value.code or 0) == status
 
 
+def test_what_cannot_be_shown_is_an_event_for_who_reads_events(capfd: pytest.CaptureFixture[str]) -> None:
+    run("config", "show", "--json", "nothing", status=2)
+    told = capfd.readouterr()
+    assert json.loads(told.out)["message"] == "nothing is no command that has options to set"
+    assert not told.err
+
+
 def shown(capfd: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> dict[Any, Any]:
     """The settings that --json shows, by command and option."""
     run("config", "show", "--json", *arguments, status=status)
@@ -176,12 +183,17 @@ def test_a_bad_value_is_told_with_its_place_and_does_not_stop_the_rest(
     assert '"tcp" (cannot be used)' in rows["port"]
 
 
-def test_a_home_and_an_empty_token_are_what_the_command_takes_them_for(
+def test_a_home_is_what_the_command_takes_it_for(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("FLYX_OUTPUT", "~/Downloads")
     assert shown(capfd)["receive", "output"]["value"] == "/home/me/Downloads"
+
+
+def test_an_empty_token_is_what_the_command_takes_it_for(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("FLYX_ADMIN_TOKEN", "")
     run("config", "show", status=2)
     assert "error: the variable FLYX_ADMIN_TOKEN is empty" in capfd.readouterr().err
