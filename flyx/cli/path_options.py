@@ -85,7 +85,7 @@ def _check_bind(bind: str, addresses: list[str]) -> None:
             else:
                 return
     hint = "`ip address` shows the interfaces of this computer and their addresses"
-    raise InputError(reason=f"cannot use --bind {bind}: {reason}", hint=hint)
+    raise InputError(reason=f"--bind cannot be used: {bind}: {reason}", hint=hint)
 
 
 def ice_server_of(text: str) -> IceServer:
@@ -104,16 +104,16 @@ def ice_server_of(text: str) -> IceServer:
     userinfo, has_user, where = rest.rpartition("@")
     url = f"{scheme}:{where}"
     # Without @ a password may be anywhere.
-    shown = f" {printable(url)}" if has_user else ""
+    shown = f"{printable(url)}: " if has_user else ""
     try:
         check_url(url)
     except ValueError as error:
-        raise InputError(reason=f"cannot use --ice-server{shown}: {error}", hint=_HINT) from None
+        raise InputError(reason=f"--ice-server cannot be used: {shown}{error}", hint=_HINT) from None
     user, _, password = userinfo.partition(":")
     relays = scheme.lower().startswith("turn")
     if relays != bool(user and password) or (has_user and not relays):
         wants = "a TURN server wants a user and a password" if relays else "a STUN server wants no password"
-        raise InputError(reason=f"cannot use --ice-server{shown}: {wants}", hint=_HINT)
+        raise InputError(reason=f"--ice-server cannot be used: {shown}{wants}", hint=_HINT)
     if not relays:
         return IceServer(urls=(url,))
     return IceServer(urls=(url,), username=unquote(user), credential=unquote(password))

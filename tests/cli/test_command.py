@@ -126,6 +126,13 @@ def test_a_bad_value_is_told_with_its_place_in_one_form(
     monkeypatch.setenv("FLYX_SERVER", "")
     told = complaint(capfd, "receive", "K7M2QX", "--yes", "--rename")
     exclude = "--overwrite and --rename exclude each other"
+    monkeypatch.setenv("FLYX_BIND", "nowhere0")
+    assert complaint(capfd, "send", "x").startswith(
+        "error: the variable FLYX_BIND cannot be used: nowhere0: "
+    )
+    monkeypatch.setenv("FLYX_BIND", "")
+    monkeypatch.setenv("FLYX_ICE_SERVER", "nowhere")
+    assert complaint(capfd, "send", "x").startswith("error: the variable FLYX_ICE_SERVER cannot be used: it ")
     assert told == f"error: {exclude} (--overwrite is set by `overwrite` of [receive] in {file}, line 2)"
 
 
