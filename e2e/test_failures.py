@@ -358,8 +358,7 @@ def test_an_output_directory_that_cannot_be_is_refused_and_the_sender_stays(
     source = write_random(tmp_path / "file", 1000)
     sender = flyx.send(source)
     receiver = flyx.start("receive", "--server", flyx.server, "--yes", "-o", "file/in", sender.code())
-    receiver.complains(1, "Cannot ")
-    assert "ot a directory" in receiver.err
+    receiver.complains(1, "Cannot write to file/in: file is not a directory", "choose another directory")
     told = sender.event("peer", peer=1, state="failed")
     assert told["message"].endswith("the receiver could not write where it wanted to")
     flyx.receive(sender.code(), tmp_path / "in").ends(0)
@@ -461,7 +460,7 @@ def test_a_quota_that_is_used_up_is_named_as_such_and_the_sender_stays(
     source = write_random(tmp_path / "file", 2 * QUOTA)
     sender = flyx.send(source)
     receiver = flyx.receive(sender.code(), rationed / "in").fails(7, "no_space")
-    assert "your disk quota is used up" in receiver.event("error")["hint"]
+    assert "quota" in receiver.event("error")["message"]
     assert names_in(rationed / "in") == [".flyx"]
     assert "not enough space" in sender.event("peer", peer=1, state="failed")["message"]
     subprocess.run(["btrfs", "qgroup", "limit", "none", rationed], check=True, capture_output=True)

@@ -145,9 +145,10 @@ def test_the_http_errors_of_a_lying_server_are_text(flyx: Flyx, tmp_path: Path) 
 # Peers.
 
 
+_FILE = Entry("name", EntryKind.FILE, 10, 0o644, 0)
+_LINK = Entry("link", EntryKind.SYMBOLIC_LINK, 0, 0, 0, target="name")
 HONEST = [
-    transfer.serialize_control(message)
-    for message in transfer.manifest_messages(Manifest([Entry("name", EntryKind.FILE, 10, 0o644, 0)]))
+    transfer.serialize_control(message) for message in transfer.manifest_messages(Manifest([_FILE, _LINK]))
 ]
 """What an honest sender says first, and what each of it is."""
 
@@ -177,6 +178,7 @@ FREE = [
     (transfer.Cancel, ("message",)),
     (transfer.Roots, ("names", 0)),
     (transfer.ManifestPiece, ("entries", 0, 0)),
+    (transfer.ManifestPiece, ("targets", 0)),
 ]
 
 
