@@ -158,9 +158,14 @@ class NameLedger:
         if there & _RESERVED:
             return exact_key, there, False
         other = self._entries.part(there >> _FLAG_BITS, offset)
-        if there & _LEFT_OUT or not self._judge.are_one(name, other):
-            return exact_key, None, False
-        return exact_key, there, False
+        if not there & _LEFT_OUT and self._judge.are_one(name, other):
+            return exact_key, there, False
+        # The filesystem may still take it for one of those that are beside the other.
+        key = _common_key(above, self._judge.common(name))
+        there = self._names.get(key)
+        if there is None or self._is_at(offset, name, there):
+            return key, there, there is not None
+        return exact_key, None if there & _LEFT_OUT else there, False
 
     def _put(self, key: int, flags: int, path: str) -> None:
         if len(self._names) >= MAX_ENTRIES:
@@ -197,8 +202,13 @@ def _key(above: int, name: str) -> int:
     return hash((above, fold(name))) & _KEY_BITS
 
 
+def _common_key(above: int, common: str) -> int:
+    """The key of names that meet with another one by _key alone, and have NameJudge.common in common."""
+    return hash((above, common, "common")) & _KEY_BITS
+
+
 def _exact_key(above: int, name: str) -> int:
-    """The key of a name that meets with another one by _key alone."""
+    """The key of a name that the filesystem takes for another one: it is left out, or changed."""
     return hash((above, name, "exact")) & _KEY_BITS
 
 

@@ -215,14 +215,13 @@ class NameJudge:
         """Whether the filesystem takes two names for one."""
         if name == other or fold(name) != fold(other):
             return name == other
-        same_form = unicodedata.normalize("NFD", name) == unicodedata.normalize("NFD", other)
-        same_case = name.casefold() == other.casefold()
-        # The sign of Kelvin is a K in another case, and in another form.
-        if same_form and not self._disk.distinguishes_forms:
-            return True
-        if same_case and not self._disk.distinguishes_case:
-            return True
-        return not (self._disk.distinguishes_case or self._disk.distinguishes_forms)
+        return self.common(name) == self.common(other)
+
+    def common(self, name: str) -> str:
+        """Return what all names have in common that the filesystem takes for one."""
+        if self._disk.distinguishes_forms:
+            return name if self._disk.distinguishes_case else name.casefold()
+        return unicodedata.normalize("NFD", name) if self._disk.distinguishes_case else fold(name)
 
     def changed(self, name: str, *, is_directory: bool) -> Iterator[str]:
         """Yield names that this receiver can have in place of one that it cannot, the most alike first."""

@@ -158,6 +158,7 @@ ENTRIES = st.lists(st.tuples(PATHS, st.booleans()), max_size=14)
 @example([("a", False), ("A/a", False), ("A", True)], WINDOWS, NamePolicy.SKIP)
 @example([("a", False), ("A", False), ("A", False)], WINDOWS, NamePolicy.SKIP)
 @example([("a:", False), ("a:/a", False)], WINDOWS, NamePolicy.SKIP)
+@example([("\u00c9", False), ("e\u0301", False), ("\u00e9", False)], FakeNames(form="NFC"), NamePolicy.SKIP)
 @example([("K", False), ("\u212a", False)], WINDOWS, NamePolicy.SKIP)
 def test_what_is_not_left_out_can_be_there_side_by_side(
     entries: list[tuple[str, bool]], disk: FakeNames, policy: NamePolicy
