@@ -204,7 +204,8 @@ def test_bars_on_a_terminal_leave_the_code_and_the_paths_readable(flyx: Flyx, tm
 
 
 def test_bars_do_not_touch_a_standard_output_that_is_elsewhere(flyx: Flyx, tmp_path: Path) -> None:
-    source = write_random(tmp_path / "file", 4 * MB)
+    # More than one drawing.
+    source = write_thin(tmp_path / "file", 300 * MB)
     sender = flyx.terminal("send", "--server", flyx.server, source, pipe_stdout=True)
     code = sender.code()
     receiver = flyx.terminal(
