@@ -174,7 +174,7 @@ def test_a_sender_that_asks_for_no_words_is_trusted_only_when_the_receiver_says_
     flyx.receive(code, tmp_path / "in").fails(7, "unverified_sender")
     told = sender.event("peer", peer=1, state="failed")
     assert told["code"] == "refused"
-    assert "asks for no words" in told["message"]
+    assert "the code has no words" in told["message"]
 
     for answers in ("\r", "no\r", "\x04"):
         receiver = flyx.terminal("receive", "--server", flyx.server, "--yes", "-o", "in", code)
