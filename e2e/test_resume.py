@@ -135,7 +135,8 @@ def test_a_second_receiver_into_the_same_directory_does_not_touch_the_first(
     first = under_way(flyx, sender, tmp_path / "in", LONG // 4)
     second = flyx.receive(sender.code(), tmp_path / "in").ends(0)
     assert second.named("resume") == []
-    first.resume().fails(7, "destination_exists")
+    first.resume().fails(1, "files_failed")
+    assert first.event("file")["error"] == "the receiver has something else under its name"
     assert sha256(tmp_path / "in" / "file") == sha256(source)
     sender.send_signal(signal.SIGINT).ends(130)
 
