@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flyx.errors import FilesFailed
-from flyx.transfer.left_out import BY_NAME, reason
+from flyx.transfer.left_out import AT_RECEIVER, BY_NAME, reason
 
 _ABOUT_NAMES = "the other files are complete; `flyx receive --names` can take more, or save under other names"
 
@@ -27,6 +27,11 @@ class Confirmation:
     sha256: str
     missing: int = 0
     first_missing: tuple[str, str] = ("", "")
+
+    @property
+    def is_of_nothing(self) -> bool:
+        """Whether the receiver could take nothing of what it was sent."""
+        return not self.files and self.first_missing[1] in AT_RECEIVER
 
     @property
     def error(self) -> FilesFailed | None:

@@ -470,6 +470,9 @@ class SendSession:
         if receiver.state is not ReceiverState.CONNECTING:
             # A stranger's visit is not what --wait waits for.
             self._idle_since = time.monotonic()
+        if not isinstance(result, FlyxError) and result.is_of_nothing:
+            # It is not served: the code is good for another try, of this one or another.
+            result = result.error or result
         if isinstance(result, FlyxError):
             self._unserved(receiver, result)
             return

@@ -73,6 +73,11 @@ NOT_NEEDED = frozenset({NOT_WANTED, ALREADY_HERE})
 BY_NATURE = NOT_NEEDED | {SPECIAL, STATE, LINK_SKIPPED, LINK_OUTSIDE}
 """Reasons that are no failure: what is left out for one of them is not meant to be sent at all."""
 
+AT_RECEIVER = frozenset(
+    {CONTROLS, NOT_HERE, SAME_NAME, ABOVE, NO_LINKS, NO_FILE, IN_THE_WAY, NOT_WRITTEN, TOO_LARGE_HERE}
+)
+"""Reasons that another receiver, or another directory, may not have."""
+
 BY_NAME = frozenset({CONTROLS, NOT_HERE, SAME_NAME})
 """Reasons that another name takes away."""
 

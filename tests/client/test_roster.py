@@ -90,6 +90,15 @@ def test_a_confirmation_with_missing_entries_tells_the_first_of_them() -> None:
     assert error.fields == {"failed": 2, "total": 3, "path": "a", "reason": "it was not there to be sent"}
 
 
+def test_a_receiver_that_could_take_nothing_is_not_served() -> None:
+    nothing = Confirmation(0, 0, DIGEST, 1, ("a", "in_the_way"))
+    assert nothing.is_of_nothing
+    assert not Confirmation(1, 7, DIGEST, 1, ("a", "in_the_way")).is_of_nothing
+    # Another receiver would fare no better.
+    assert not Confirmation(0, 0, DIGEST, 1, ("a", "file_vanished")).is_of_nothing
+    assert not Confirmation(0, 0, DIGEST).is_of_nothing
+
+
 class RosterMachine(RuleBasedStateMachine):
     """Any sequence of what a session may do, beside what it must come to."""
 
