@@ -332,8 +332,10 @@ class Terminal(FlyxProcess):
 
 
 TAKE_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+# The tests themselves may run under nohup.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 """Runs in the new session: Ctrl-C reaches those whose controlling terminal it is. Then it becomes flyx."""
