@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from flyx.errors import UnsafeName
 from flyx.transfer import left_out
+from flyx.transfer.key_table import KeyTable
 from flyx.transfer.manifest import MAX_ENTRIES, Entries, path_bytes
 from flyx.transfer.names import NameJudge, NamePolicy, check_path, fold
 
@@ -16,8 +17,8 @@ class NameLedger:
 
     Add the entries in the order of the manifest.
 
-    Memory: a dictionary item of two integers, 110 bytes, for each entry and for each directory that is named
-    only inside the paths of other entries; MAX_ENTRIES of both in all. Names are not kept, but for those that
+    Memory: an item of a KeyTable, 18 to 36 bytes, for each entry and for each directory that is named only
+    inside the paths of other entries; MAX_ENTRIES of both in all. Names are not kept, but for those that
     are changed: they are looked up in the manifest. Work: by the length of each path, whatever there was
     before it.
     """
@@ -34,9 +35,9 @@ class NameLedger:
         self._root_faults = roots
         self._added = 0
         # A name that is there, by _key: the index of an entry that has it in its path, and its flags. Two
-        # names that meet have one key. Others have one by chance (60 bits, not to be foreseen): then an
+        # names that meet have one key. Others have one by chance (64 bits, not to be foreseen): then an
         # entry is left out that need not be, once in millions of the largest transfers.
-        self._names: dict[int, int] = {}
+        self._names = KeyTable()
         # Neighbours in a manifest mostly share their directory: the path of the last one, and its key, None
         # if it was left out.
         self._last_path = ""
@@ -196,20 +197,19 @@ _FLAGS = _DIRECTORY | _LISTED | _LEFT_OUT | _RESERVED
 def _key(above: int, name: str) -> int:
     """What all names have in common that may meet in the directory with the key `above`.
 
-    The hash of a string depends on a secret of the process, so no sender can aim at one. 60 bits are all that
-    an integer of 32 bytes holds.
+    The hash of a string depends on a secret of the process, so no sender can aim at one.
     """
-    return hash((above, fold(name))) & _KEY_BITS
+    return hash((above, fold(name))) & _KEY_BITS or 1
 
 
 def _common_key(above: int, common: str) -> int:
     """The key of names that meet with another one by _key alone, and have NameJudge.common in common."""
-    return hash((above, common, "common")) & _KEY_BITS
+    return hash((above, common, "common")) & _KEY_BITS or 1
 
 
 def _exact_key(above: int, name: str) -> int:
     """The key of a name that the filesystem takes for another one: it is left out, or changed."""
-    return hash((above, name, "exact")) & _KEY_BITS
+    return hash((above, name, "exact")) & _KEY_BITS or 1
 
 
-_KEY_BITS = (1 << 60) - 1
+_KEY_BITS = (1 << 64) - 1

