@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flyx.client.failures import failure_of
@@ -138,12 +139,12 @@ class Link:
             case Offer(data=data) if not self.offered.is_set():
                 self.offered.set()
                 self._peer_id = data.client_id
-                self._spawn(self._answer(data.sdp))
+                self._spawn(partial(self._answer, data.sdp))
             case Answer(data=data) if not self.settled.is_set():
                 self.settled.set()
-                self._spawn(self.connection.accept_answer(data.sdp))
+                self._spawn(partial(self.connection.accept_answer, data.sdp))
             case IceCandidate(data=data):
-                self._spawn(self.connection.add_candidate(_candidate(data.candidate)))
+                self._spawn(partial(self.connection.add_candidate, _candidate(data.candidate)))
             case _:
                 pass
 
@@ -170,15 +171,16 @@ class Link:
     async def _open_tunnel(self) -> TunnelSocket | None:
         return await open_tunnel(self._signaling, self._peer_id) if self._peer_id else None
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         # Descriptions and candidates may wait for name lookups: one peer's must not hold up another's.
         task = asyncio.create_task(self._run(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        # Made here: a task that is cancelled before it begins would leave a coroutine that nobody awaits.
         try:
-            await work
+            await work()
         except Exception as error:
             self.connection.give_up(failure_of(error, "signaling of a connection"))
 

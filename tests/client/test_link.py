@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from flyx.client import link
@@ -13,7 +15,7 @@ from flyx.rtc.policy import IcePolicy
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
 from flyx.server.tunnels import TunnelConfig
-from flyx.signaling.messages import Role
+from flyx.signaling.messages import IceCandidate, IceCandidateData, Role
 
 
 async def test_what_is_tried_is_told_once_when_connecting_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,3 +63,13 @@ async def test_relays_alone_are_not_to_be_had_of_a_server_with_the_last_resort_a
         assert signaling.joined.tunnel is not None
         with pytest.raises(NoRelay):
             options.check(signaling)
+
+
+async def test_what_was_told_at_the_last_moment_leaves_nothing_behind() -> None:
+    """A coroutine that nobody awaits is a warning, and so an error here."""
+    config = ServerConfig(host="127.0.0.1", port=0, stun_urls=(), test_room=False)
+    async with Server(config) as server, Signaling(server.url, None, Role.SENDER) as signaling:
+        ending = Link(signaling, None)
+        ending.take(IceCandidate(data=IceCandidateData(client_id=signaling.joined.client_id, candidate=None)))
+        await ending.close()
+    gc.collect()

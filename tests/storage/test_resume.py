@@ -418,7 +418,7 @@ class Disk:
             if self.calls == self._crash_at:
                 if name == "pwrite":
                     handle, data, offset = args
-                    assert isinstance(data, memoryview)
+                    assert isinstance(data, bytes | memoryview)
                     call(handle, data[: len(data) // 2], offset)
                 raise Crash
             if name == "fsync":
