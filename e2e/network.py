@@ -16,6 +16,7 @@ import itertools
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,19 @@ from e2e.processes import FlyxProcess, Terminal, need
 State = Literal["up", "down"]
 
 _numbers = itertools.count()
+
+_CONNECT = """
+import socket, sys, time
+deadline = time.monotonic() + 30
+while True:
+    try:
+        socket.create_connection((sys.argv[1], int(sys.argv[2])), 1).close()
+        break
+    except OSError:
+        if time.monotonic() > deadline:
+            raise
+        time.sleep(0.05)
+"""
 
 
 @dataclass(frozen=True)
@@ -285,6 +299,10 @@ class Host:
         for address in addresses:
             self._ip("address", "add", address, "dev", device)
         self._ip("link", "set", device, state)
+
+    def reach(self, address: str, port: int) -> None:
+        """Wait until a connection to there is made: a neighbour that was lost is looked for at times."""
+        self.run(sys.executable, "-c", _CONNECT, address, str(port))
 
     def cable(self, state: State, device: str = "eth0") -> None:
         """Pull the cable out of an interface ("down"), or put it in ("up"): addresses and routes stay."""

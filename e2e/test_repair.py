@@ -203,6 +203,7 @@ def test_when_no_connection_can_be_made_what_arrived_is_kept(scene: Scene, tmp_p
     assert sender.event("peer", state="failed")["code"] == "connection_lost"
     assert names_in(tmp_path / "in") == [".flyx"]
     scene.hosts["right"].cable("up")
+    scene.hosts["right"].reach("10.91.0.1", int(scene.url.rpartition(":")[2]))
     scene.hurry()
     again = scene.receive(sender, "in")
     again.ends(0, LONG_OUTAGE)

@@ -21,17 +21,10 @@ from flyx.transfer.manifest import Entry, EntryKind
 GiveName = Callable[[Parts, Callable[[int, str], None], Callable[[int, str], None]], Parts]
 """Gives something the name of an entry: see Destination._give_name."""
 
-# Of filesystems that have no links of a kind, or no more of this file.
-_NO_LINKS = {
-    errno.EPERM,
-    errno.EOPNOTSUPP,
-    errno.ENOSYS,
-    errno.EACCES,
-    errno.ERANGE,
-    errno.EIO,
-    errno.EMLINK,
-    errno.EXDEV,
-}
+# Of filesystems that have no symbolic links.
+_NO_SYMBOLIC_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
+# Of those that have no hard links, in whatever way they say so (see Tree.place), or no more of this file.
+_NO_HARD_LINKS = _NO_SYMBOLIC_LINKS | {errno.EACCES, errno.ERANGE, errno.EIO, errno.EMLINK, errno.EXDEV}
 
 
 class LinkMaker:
@@ -96,7 +89,7 @@ class LinkMaker:
         try:
             made = self._give_name(parts, place, replace)
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in _NO_SYMBOLIC_LINKS:
                 raise
             return left_out.NO_LINKS
         self.directories.add(made[:-1])
@@ -159,7 +152,7 @@ class LinkMaker:
         except FileExistsError:
             raise
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in _NO_HARD_LINKS:
                 raise
             made = self._give_name(parts, place_copy, replace_copy)
         self.directories.add(made[:-1])
