@@ -33,6 +33,38 @@ NAMES = [
 STEERING = [b"Icon\r", "photo\u202egpj.exe".encode()]
 
 
+# Of the kernel's sources: files that differ in case alone, by directory, and links.
+KERNEL = {
+    "include/uapi/linux/netfilter": ["CONNMARK.h", "DSCP.h", "MARK.h", "RATEEST.h", "TCPMSS.h"],
+    "include/uapi/linux/netfilter_ipv4": ["ECN.h", "TTL.h"],
+    "include/uapi/linux/netfilter_ipv6": ["HL.h"],
+    "net/netfilter": ["DSCP.c", "HL.c", "RATEEST.c"],
+}
+KERNEL_LINKS = {
+    "Documentation/Changes": "process/changes.rst",
+    "scripts/dtc/include-prefixes/arm64": "../../../arch/arm64/boot/dts",
+    "tools/testing/selftests/powerpc/asm": "../../../../arch/powerpc/asm",
+}
+KERNEL_FILES = 1_500
+
+
+def make_kernel(tree: Path) -> None:
+    """A tree of the shape of the kernel's sources."""
+    for directory, names in KERNEL.items():
+        (tree / directory).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            stem, _, ending = name.partition(".")
+            for twin in (stem, stem.lower()):
+                (tree / directory / f"xt_{twin}.{ending}").write_text(twin)
+    for path, target in KERNEL_LINKS.items():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).symlink_to(target)
+    for n in range(KERNEL_FILES):
+        place = tree / "drivers" / f"{n % 60:02}" / f"{n % 7}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"file{n}.c").write_bytes(bytes(n % 300))
+
+
 def make_tree(tree: Path) -> None:
     for name in NAMES + STEERING:
         path = os.fsencode(tree) + b"/" + name
@@ -79,6 +111,7 @@ def left_out(process: FlyxProcess) -> dict[str, str]:
 
 def test_a_tree_arrives_byte_for_byte_but_for_what_steers_a_terminal(flyx: Flyx, tmp_path: Path) -> None:
     make_tree(tmp_path / "tree")
+    make_kernel(tmp_path / "tree")
     sender = flyx.send("-n", "2", tmp_path / "tree")
     code = sender.code()
     everything = flyx.receive(code, tmp_path / "all", "--names", "keep").ends(EXIT_DONE)
