@@ -292,11 +292,16 @@ class SendSession:
         """A receiver is here: a new one, or one that lost its connection to the server for a while."""
         if known := self._roster.find(client_id):
             link = self._links.get(known)
-            if recovered or link is None:
-                # It waits, or what we told it goes on.
+            if link is None:
+                # It waits.
                 return
             if not link.is_connecting:
+                # What took its connection to the server may have taken that to us, which nobody says if no
+                # packet could leave from its old address.
                 link.check()
+                return
+            if recovered:
+                # What we told it goes on.
                 return
             if known.state is ReceiverState.REPAIRING:
                 link.give_up(PeerUnreachable(reason="an offer was lost"))
