@@ -8,14 +8,12 @@ import stat
 from dataclasses import dataclass
 
 from flyx.errors import InputError
+from flyx.storage.opening import OPEN_FLAGS, read_to_end
 from flyx.transfer.patterns import MAX_PATTERNS_SIZE, NO_PATTERNS, Patterns, pattern_lines
 
 GITIGNORE = ".gitignore"
 
 _REPOSITORY = ".git"
-
-# A link is none of git's own files either. O_NONBLOCK: a FIFO must not hang us.
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +84,14 @@ class Excluder:
 def _read(path: str) -> Patterns:
     """Return the patterns of a .gitignore file, if there is one."""
     try:
-        handle = os.open(path, _FLAGS)
+        handle = os.open(path, OPEN_FLAGS | os.O_NOFOLLOW)
         try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 return NO_PATTERNS
             if status.st_size > MAX_PATTERNS_SIZE:
                 raise InputError(reason=f"{path} is too large for a file of patterns", hint=_HINT)
-            content = b""
-            while len(content) <= MAX_PATTERNS_SIZE and (more := os.read(handle, 1 << 16)):
-                content += more
+            content = read_to_end(handle, MAX_PATTERNS_SIZE + 1)
         finally:
             os.close(handle)
     except OSError as error:

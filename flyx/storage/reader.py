@@ -21,7 +21,8 @@ from itertools import accumulate
 
 from flyx.errors import LocalProtocolError
 from flyx.storage.holes import is_hole, may_have_holes
-from flyx.storage.scan import OPEN_FLAGS, Scan
+from flyx.storage.opening import OPEN_FLAGS
+from flyx.storage.scan import Scan
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
 from flyx.transfer.left_out import CHANGED, UNREADABLE, VANISHED
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, EntryKind, block_count, block_digest

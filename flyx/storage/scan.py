@@ -23,6 +23,7 @@ from flyx.storage.exclusions import NOTHING_EXCLUDED, Excluder, Exclusions
 from flyx.storage.failures import storage_error
 from flyx.storage.holes import bytes_in_holes, may_have_holes
 from flyx.storage.links import Links
+from flyx.storage.opening import OPEN_FLAGS, read_to_end
 from flyx.transfer.left_out import (
     BY_NATURE,
     CHANGED,
@@ -53,10 +54,10 @@ from flyx.transfer.manifest import (
     path_of_bytes,
 )
 from flyx.transfer.names import (
-    MAX_DEPTH,
     MAX_PART_BYTES,
     MAX_PATH_BYTES,
     is_state_directory,
+    is_too_long,
     link_stays_inside,
 )
 
@@ -75,9 +76,6 @@ _SPECIAL = {
     stat.S_IFCHR: "device",
     stat.S_IFBLK: "device",
 }
-
-# O_NONBLOCK: a file that became a FIFO must not hang us; it changes nothing about regular files.
-OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 _MISSING = {errno.ENOENT, errno.ENOTDIR}
 
@@ -328,11 +326,7 @@ class _Scanner:
         part = name.rpartition("/")[2]
         if is_state_directory(part):
             return STATE
-        if (
-            len(path_bytes(part)) > MAX_PART_BYTES
-            or len(path_bytes(name)) > MAX_PATH_BYTES
-            or name.count("/") >= MAX_DEPTH
-        ):
+        if len(path_bytes(part)) > MAX_PART_BYTES or is_too_long(name):
             return NAME_TOO_LONG
         return None
 
@@ -432,7 +426,7 @@ class _Scanner:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode) or not _may_be_made_when_read(status):
                 return CHANGED
-            content = _read_to_end(handle, self._content_left + 1)
+            content = read_to_end(handle, self._content_left + 1)
         finally:
             os.close(handle)
         if status.st_size and len(content) == status.st_size:
@@ -481,14 +475,6 @@ def _may_be_made_when_read(status: os.stat_result) -> bool:
     """Whether a file may be made when it is read: /proc says that such files are empty, /sys that they have
     a page, stored nowhere."""
     return status.st_size == 0 or (status.st_size == mmap.PAGESIZE and status.st_blocks == 0)
-
-
-def _read_to_end(handle: int, limit: int) -> bytes:
-    """Return what can be read of a file, no more than limit bytes."""
-    content = bytearray()
-    while len(content) < limit and (more := os.read(handle, min(limit - len(content), 1 << 20))):
-        content += more
-    return bytes(content)
 
 
 def _bytes_in_holes(path: str, size: int) -> int:
