@@ -16,8 +16,8 @@ _NO_ATTRIBUTES = {
 }
 
 
-def set_attributes(handle: int, mode: int, mtime_us: int) -> None:
-    """Set the mode and the modification time of an open file or directory; where one is refused, the other.
+def set_attributes(handle: int, mode: int, atime_ns: int, mtime_us: int) -> None:
+    """Set the mode and the times of an open file or directory; where one of the two is refused, the other.
 
     Raises:
         OSError: it could not be done where it can be.
@@ -27,7 +27,7 @@ def set_attributes(handle: int, mode: int, mtime_us: int) -> None:
     with _unless_refused():
         os.fchmod(handle, mode)
     with _unless_refused():
-        os.utime(handle, ns=(os.fstat(handle).st_atime_ns, mtime_us * 1000))
+        os.utime(handle, ns=(atime_ns, mtime_us * 1000))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from flyx.storage.attributes import set_attributes
 from flyx.storage.durability import Durability
 from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.names import STATE_DIRECTORY
@@ -104,7 +105,4 @@ def _copy(original: int, copy: int) -> None:
             done += os.pwrite(copy, block[done:], at + done)
         at += len(block)
     os.ftruncate(copy, at)
-    with suppress(PermissionError):
-        os.fchmod(copy, stat.S_IMODE(status.st_mode))
-    with suppress(PermissionError):
-        os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+    set_attributes(copy, stat.S_IMODE(status.st_mode), status.st_atime_ns, status.st_mtime_ns // 1000)

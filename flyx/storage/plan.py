@@ -74,7 +74,7 @@ class Plan:
         self._selection = selection
         self._skip = skip
         # Whether all that is offered is needed.
-        self._needs_all = selection is None and skip is Skip.NOTHING
+        self.needs_all = selection is None and skip is Skip.NOTHING
         # All planned so far, or being planned; set anew with the first.
         self._entries = Entries()
         # Entries that are planned, and whether more can be: what was refused is in the ledger all the same.
@@ -128,7 +128,7 @@ class Plan:
         """
         self._free = free_space(self._tree.nearest)
         self._spared_bytes = hole_bytes + partials.found_bytes
-        if self._needs_all:
+        if self.needs_all:
             self._check_space(total_bytes)
         self._place = os.open(self._tree.nearest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._probe = NameProbe(self._place)
@@ -143,7 +143,7 @@ class Plan:
             self._taken = {root for root in self._taken if not partials.is_ours(root)}
         self.total_bytes = total_bytes
         nothing_in_the_way = not self._taken or self._existing is ExistingPolicy.RENAME
-        return nothing_in_the_way and self._needs_all
+        return nothing_in_the_way and self.needs_all
 
     def close(self) -> None:
         """Leave nothing behind. Any number of times."""
@@ -247,7 +247,7 @@ class Plan:
                 absent.append((index, code))
             else:
                 self._meet(tuple(entry.path.split("/")), entry, taken)
-        if not self._needs_all:
+        if not self.needs_all:
             self._check_space(self._bytes - self._unneeded_bytes)
         if taken:
             others = f" and {len(taken) - 1} more" if len(taken) > 1 else ""

@@ -124,10 +124,13 @@ class Destination:
 
     def _begin(self, tree: Tree, existing: ExistingPolicy, skip: Skip) -> None:
         self._tree, self._existing, self._bytes_written = tree, existing, 0
-        # Whether all that is offered is needed; if not, how much is, is known when all has been planned.
-        self.needs_all = self._selection is None and skip is Skip.NOTHING
         self._plan = Plan(self._tree, existing, self._names, self._selection, skip)
         self._partials = Partials(self._tree, self._durability, self._given_up)
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether all that is offered is needed; if not, how much is, is known when all has been planned."""
+        return self._plan.needs_all
 
     def begin_anew(self, existing: ExistingPolicy, skip: Skip) -> None:
         """Be as before anything was planned, with other policies; nothing but plans may have been made."""
@@ -279,13 +282,13 @@ class Destination:
                     self._bytes_written += entry.size
                 self._bytes_written += self._partials.written(file)
         kept = {one.file for one in found if isinstance(one, Kept)}
-        below, left_out = self._plan.extend(first, entries, kept)
-        absent = {index for index, _ in left_out}
+        below, without = self._plan.extend(first, entries, kept)
+        absent = {index for index, _ in without}
         for file in kept - absent:
             entry = entries[file - first]
             if (parts := self._partials.kept_at(entry)) != self._target(file):
                 self._elsewhere[file] = parts
-        return EntriesPlanned(below, tuple(one for one in found if one.file not in absent), left_out)
+        return EntriesPlanned(below, tuple(one for one in found if one.file not in absent), without)
 
     # Files.
 
@@ -328,7 +331,7 @@ class Destination:
             status = os.fstat(handle)
             if status.st_size != entry.size:
                 raise LocalProtocolError(reason=f"{entry.path} was finished before it was complete")
-            set_attributes(handle, entry.mode & self._partials.permitted, entry.mtime_us)
+            set_attributes(handle, entry.mode & self._partials.permitted, status.st_atime_ns, entry.mtime_us)
         except BaseException:
             os.close(handle)
             raise
@@ -581,6 +584,6 @@ class Destination:
             # It was made with all of the entry's bits that the umask permits. Setgid came from the directory
             # above, never from the sender.
             mode = (entry.mode & status.st_mode & 0o777) | (status.st_mode & stat.S_ISGID)
-            set_attributes(handle, mode, entry.mtime_us)
+            set_attributes(handle, mode, status.st_atime_ns, entry.mtime_us)
             yield handle
         yield self._tree.base
