@@ -26,11 +26,12 @@ SIZES = [0, 1, 1 << 20, (1 << 53) - 1, 1 << 53]
 
 
 def entry(source: Source) -> Entry:
-    """Return an entry, which a sender of ours might never make."""
+    """Return an entry that a manifest can have, though a sender of ours might never make it."""
     parts = [source.pick(PARTS) for _ in range(source.integer(1, 4))]
     directory = source.boolean()
+    path = "/".join(parts) if source.integer(0, 7) else source.text(40)
     return Entry(
-        "/".join(parts) if source.integer(0, 7) else source.text(40),
+        path.replace("\0", "0"),
         EntryKind.DIRECTORY if directory else EntryKind.FILE,
         0 if directory else source.pick(SIZES),
         source.integer(0, 0o777),
