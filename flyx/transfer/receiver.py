@@ -35,7 +35,6 @@ from flyx.transfer.disk import (
     OperationFailed,
     Outcome,
     PlanEntries,
-    PlanTree,
     RestartFile,
     TreeFinished,
     TreePlanned,
@@ -43,19 +42,16 @@ from flyx.transfer.disk import (
 )
 from flyx.transfer.frames import Frame, FrameKind, parse_frames_untrusted
 from flyx.transfer.inbox import FileInbox
-from flyx.transfer.left_out import ALREADY_HERE, MAX_TOLD, NOT_NEEDED, REASONS, UNREADABLE, LeftOut
+from flyx.transfer.left_out import ALREADY_HERE, NOT_NEEDED, REASONS, UNREADABLE
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
     DIGEST_SIZE,
-    MAX_PATHS_SIZE,
-    MAX_ROOTS_SIZE,
-    Entries,
     Entry,
     EntryKind,
     Manifest,
     TransferDigest,
-    path_bytes,
 )
+from flyx.transfer.manifest_inbox import ManifestInbox
 from flyx.transfer.messages import (
     Absent,
     Complete,
@@ -183,11 +179,8 @@ class Receiver(Session):
         self._operations: deque[Operation] = deque()
         # Operations handed out and not answered.
         self._running = 0
-        # Set by manifest_start.
-        self._start_message: ManifestStart | None = None
-        self._roots: list[str] = []
-        self._roots_size = 0
-        self._entries = Entries()
+        self._offer = ManifestInbox()
+        self._entries = self._offer.entries
         # Set when the last entry has come.
         self.manifest: Manifest | None = None
         # Entries below this index are planned by the disk, and accepted.
@@ -203,8 +196,6 @@ class Receiver(Session):
         # Of all entries, those that are left out because they are here.
         self._here_files = 0
         self._here_bytes = 0
-        # What the sender says that it leaves out: those that it names.
-        self._absent: list[tuple[str, str]] = []
         # Messages that accept entries, made one by one.
         self._telling: Iterator[ControlMessage] = iter(())
         # Nothing existed under any root, so entries can be accepted before all are known.
@@ -227,7 +218,7 @@ class Receiver(Session):
     @property
     def expected_bytes(self) -> int:
         """File bytes that we will have in the end, as far as is known; 0 before the sender's first word."""
-        return self._start_message.bytes - self._unwanted_bytes if self._start_message else 0
+        return self._offer.start.bytes - self._unwanted_bytes if self._offer.start else 0
 
     @property
     def accepted(self) -> str | None:
@@ -329,62 +320,27 @@ class Receiver(Session):
         match message:
             case Done() if self._state is _State.CONFIRMING:
                 self._succeed()
-            case ManifestStart() if self._state is _State.LISTING and self._start_message is None:
+            case _ if self._state is not _State.LISTING:
+                raise RemoteProtocolError(reason=f"{message.type} out of place")
+            case ManifestStart():
                 if self._expected not in (None, message.manifest_id):
                     raise RemoteProtocolError(reason="it offers other files than before")
-                self._start_message = message
+                self._offer.begin(message)
                 self._emit(Offered(message.files, message.bytes))
-            case Roots(names=names) if self._state is _State.LISTING:
-                self._take_roots(list(map(messages.path_told, names)))
-            case ManifestPiece() if self._state is _State.LISTING:
-                self._take_piece(message)
-            case Absent(entries=absent) if self._state is _State.LISTING:
-                self._take_absent([(messages.path_told(path), code) for path, code in absent])
-            case ManifestEnd() if self._state is _State.LISTING:
-                self._end_manifest()
+            case Roots():
+                if plan := self._offer.take_roots(message):
+                    self._operations.append(plan)
+            case ManifestPiece():
+                self._offer.take_piece(message)
+                self._plan_entries(message.first)
+            case Absent():
+                self._offer.take_absent(message)
+            case ManifestEnd():
+                self.manifest = self._offer.end()
+                self._state = _State.PLANNING
                 self._proceed()
             case _:
                 raise RemoteProtocolError(reason=f"{message.type} out of place")
-
-    def _take_roots(self, names: list[str]) -> None:
-        start = self._start_message
-        if start is None or len(self._roots) + len(names) > start.roots:
-            raise RemoteProtocolError(reason="roots that were not announced")
-        self._roots_size += sum(len(path_bytes(name)) for name in names)
-        if self._roots_size > MAX_ROOTS_SIZE:
-            raise RemoteProtocolError(reason="roots that are too long in all")
-        self._roots += names
-        if len(self._roots) == start.roots:
-            if start.holes > start.bytes:
-                raise RemoteProtocolError(reason="more bytes in holes than in all")
-            plan = PlanTree(tuple(self._roots), start.bytes, start.manifest_id, hole_bytes=start.holes)
-            self._operations.append(plan)
-
-    def _take_piece(self, piece: ManifestPiece) -> None:
-        start = self._start_message
-        if start is None or len(self._roots) != start.roots:
-            raise RemoteProtocolError(reason="entries before the roots")
-        if piece.first != len(self._entries) or piece.first + len(piece.entries) > start.entries:
-            raise RemoteProtocolError(reason="entries out of place")
-        for entry in messages.entries_of(piece):
-            self._take_entry(entry, start)
-        self._plan_entries(piece.first)
-
-    def _take_entry(self, entry: Entry, start: ManifestStart) -> None:
-        """Keep an entry, if the manifest with it is still one that can be."""
-        entries = self._entries
-        if entry.kind is EntryKind.HARD_LINK and not (
-            entry.same_as < len(entries) and entries.kind(entry.same_as) is EntryKind.FILE
-        ):
-            raise RemoteProtocolError(reason="a hard link to what is no file before it")
-        if entries.total_bytes + entry.size > start.bytes:
-            raise RemoteProtocolError(reason="more bytes than were announced")
-        if entries.paths_size + len(path_bytes(entry.path)) + len(path_bytes(entry.target)) > MAX_PATHS_SIZE:
-            raise RemoteProtocolError(reason="paths that are too long in all")
-        roots = len(entries.roots)
-        entries.append(entry)
-        if len(entries.roots) > roots and entries.roots[roots:] != self._roots[roots : roots + 1]:
-            raise RemoteProtocolError(reason="an entry below a root that was not announced")
 
     def _plan_entries(self, first: int) -> None:
         """Have the disk plan all entries from `first` on, with those that it has not begun to."""
@@ -394,25 +350,6 @@ class Receiver(Session):
             self._operations.pop()
             first = last.first
         self._operations.append(PlanEntries(first, self._entries[first:]))
-
-    def _end_manifest(self) -> None:
-        start = self._start_message
-        if start is None or len(self._roots) != start.roots:
-            raise RemoteProtocolError(reason="an end before the roots")
-        absent = LeftOut(tuple(self._absent), start.failures, start.others)
-        manifest = Manifest(self._entries, hole_bytes=start.holes, left_out=absent)
-        announced = (start.manifest_id, start.files, start.bytes, start.entries)
-        counted = (manifest.id, manifest.file_count, manifest.total_bytes, len(manifest.entries))
-        if announced != counted or manifest.roots != tuple(self._roots):
-            raise RemoteProtocolError(reason="the manifest is not the one announced")
-        self.manifest = manifest
-        self._state = _State.PLANNING
-
-    def _take_absent(self, absent: list[tuple[str, str]]) -> None:
-        start = self._start_message
-        if start is None or len(self._absent) + len(absent) > min(MAX_TOLD, start.failures + start.others):
-            raise RemoteProtocolError(reason="more is left out than was announced")
-        self._absent += absent
 
     # Decisions that follow from what is planned, accepted and saved.
 

@@ -201,7 +201,7 @@ def test_a_manifest_that_contradicts_itself_ends_the_transfer(lie: str) -> None:
 
 @pytest.mark.parametrize("what", ["roots", "paths"])
 def test_paths_that_fill_the_memory_end_the_transfer(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"flyx.transfer.receiver.MAX_{what.upper()}_SIZE", 100_000)
+    monkeypatch.setattr(f"flyx.transfer.manifest_inbox.MAX_{what.upper()}_SIZE", 100_000)
     receiver = Receiver(ask=False, now=NOW)
     many = 10_000
     roots = many if what == "roots" else 1
