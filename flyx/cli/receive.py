@@ -31,7 +31,8 @@ from flyx.transfer.names import NamePolicy
 
 if TYPE_CHECKING:
     from flyx.client.codes import Invitation
-    from flyx.client.receive import AskExisting, AskWords, Confirm
+    from flyx.client.receive import AskWords
+    from flyx.client.receiving import AskExisting, Confirm
     from flyx.errors import DestinationExists
     from flyx.storage.writer import ExistingPolicy, Skip
     from flyx.transfer.manifest import Manifest

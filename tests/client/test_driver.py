@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from flyx.client.driver import Wiring
-from flyx.client.receive import ReceiveDriver
+from flyx.client.receiving import ReceiveDriver
 from flyx.errors import ConnectionLost
 from flyx.net.changes import Change, Moved, Slept
 from flyx.rtc.peer import ChannelListener, Channels, PeerConnection

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from flyx.client import events, listing
-from flyx.client.receive import ReceiveDriver, ReceiveOptions, receive
+from flyx.client.receive import ReceiveOptions, receive
+from flyx.client.receiving import ReceiveDriver
 from flyx.client.send import SendOptions, send
 from flyx.client.signaling import Signaling
 from flyx.errors import FlyxError, NothingToSend

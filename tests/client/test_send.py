@@ -16,7 +16,8 @@ from flyx.client import events
 from flyx.client.driver import Wiring
 from flyx.client.link import Link
 from flyx.client.pairing import Pairing
-from flyx.client.receive import ReceiveDriver, ReceiveOptions, receive
+from flyx.client.receive import ReceiveOptions, receive
+from flyx.client.receiving import ReceiveDriver
 from flyx.client.send import SendOptions, send
 from flyx.client.signaling import Signaling
 from flyx.errors import ConnectionLost, FlyxError, RoomLost, TooManyTries, WrongWords

@@ -1,0 +1,215 @@
+"""What is received over one connection: the offer, the questions about it, and the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from flyx.client import events
+from flyx.client.confirmation import Confirmation
+from flyx.client.driver import Driver, Wiring
+from flyx.client.failures import failure_of
+from flyx.client.limits import Cause, Limit, Shares, receivers_limit
+from flyx.errors import DestinationExists, LocalProtocolError, NothingWanted, size_text
+from flyx.storage.writer import Destination, ExistingPolicy, Skip
+from flyx.transfer.disk import Operation, OperationFailed, Outcome, PlanEntries, PlanTree, Unfinished
+from flyx.transfer.left_out import BY_NATURE, reason
+from flyx.transfer.manifest import Manifest
+from flyx.transfer.receiver import (
+    FileReceived,
+    ManifestReceived,
+    Offered,
+    Received,
+    Receiver,
+    UnfinishedFound,
+)
+from flyx.transfer.selection import Selection
+from flyx.transfer.session import EntryLeftOut
+
+SENDER = 1
+"""The number of the only peer."""
+
+Confirm = Callable[[Manifest], Awaitable[bool]]
+
+AskExisting = Callable[[DestinationExists], Awaitable[tuple[ExistingPolicy, Skip] | None]]
+"""Returns what to do about what exists; None: the transfer is refused for it."""
+
+
+class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
+    """Drives a Receiver: its disk work is writing, and a person may have to be asked."""
+
+    def __init__(
+        self,
+        machine: Receiver,
+        wiring: Wiring,
+        destination: Destination,
+        confirm: Confirm | None,
+        selection: Selection | None = None,
+        ask_existing: AskExisting | None = None,
+    ) -> None:
+        super().__init__(machine, wiring)
+        self._disk_executor = wiring.disk
+        self._ask_existing = ask_existing
+        # What the disk has planned, as long as it may have to plan it anew.
+        self._planning: list[Operation] = []
+        # Set while the person is asked about what exists: the loop that asks, and the question.
+        self._asking_existing: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self._destination = destination
+        self._confirm = confirm
+        self._selection = selection
+        # What is wanted of what is offered, when all of that has been told.
+        self._wanted: Manifest | None = None
+        self._asking: asyncio.Task[None] | None = None
+
+    async def run(self) -> Confirmation:
+        try:
+            return await super().run()
+        finally:
+            if self._asking:
+                self._asking.cancel()
+                await asyncio.gather(self._asking, return_exceptions=True)
+
+    def next_work(self) -> list[Operation] | None:
+        return self.machine.next_operations() or None
+
+    def do_work(self, work: list[Operation]) -> Sequence[Outcome]:
+        return self._destination.apply(work)
+
+    async def settle(self, work: list[Operation], result: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Ask what to do about what exists where that would end the transfer, and plan anew by the answer."""
+        if self._ask_existing is None:
+            return result
+        if not all(isinstance(operation, PlanTree | PlanEntries) for operation in work):
+            # All is planned, and accepted.
+            self._ask_existing = None
+            self._planning.clear()
+            return result
+        self._planning += work
+        last = result[-1]
+        if not (isinstance(last, OperationFailed) and isinstance(last.error, DestinationExists)):
+            return result
+        await self.path_told()
+        question = asyncio.ensure_future(self._ask_existing(last.error))
+        self._ask_existing = None
+        self._asking_existing = asyncio.get_running_loop(), question
+        # Nobody waits for the answer when the transfer has ended.
+        await asyncio.wait({question})
+        self._asking_existing = None
+        if question.cancelled() or (answer := question.result()) is None:
+            return result
+        planned = await asyncio.get_running_loop().run_in_executor(
+            self._disk_executor, self._plan_anew, *answer
+        )
+        return planned[len(self._planning) - len(work) :] or planned[-1:]
+
+    def _plan_anew(self, existing: ExistingPolicy, skip: Skip) -> Sequence[Outcome]:
+        """Plan all that has been planned with other policies; on a thread."""
+        self._destination.begin_anew(existing, skip)
+        return self._destination.apply(self._planning)
+
+    def stop_work(self) -> None:
+        if asking := self._asking_existing:
+            loop, question = asking
+            loop.call_soon_threadsafe(question.cancel)
+        self._destination.abandon()
+
+    def work_done(self, result: Sequence[Outcome], now: float) -> None:
+        self.machine.operations_done(result, now)
+
+    def next_data(self) -> bytes | None:
+        return None
+
+    def receive_data(self, message: bytes | str, now: float) -> None:
+        self.machine.receive_data(message, now)
+
+    def waits_for(self) -> Cause | None:
+        return Cause.DISK if self.disk_is_busy else None
+
+    def limit_of(self, shares: Shares) -> Limit | None:
+        return receivers_limit(shares)
+
+    def progress(self) -> tuple[int, int, int]:
+        return self.machine.bytes_written, self.machine.expected_bytes, self.machine.bytes_held
+
+    def handle_event(self, event: object) -> None:
+        match event:
+            case ManifestReceived(manifest=manifest) if not self._select(manifest).entries:
+                self.machine.cancel(NothingWanted())
+            case Offered():
+                if self._confirm is None and self._destination.needs_all:
+                    self.begin()
+            case ManifestReceived(question=True):
+                self._asking = asyncio.create_task(self._ask(event))
+            case ManifestReceived():
+                if not self.goes_on:
+                    self._tell(event)
+                if not self._destination.needs_all:
+                    # How much it is, is known only now.
+                    self.begin()
+            case UnfinishedFound(transfers=transfers) if not self.goes_on:
+                for transfer in transfers:
+                    self.on_event(events.Notice(self._unfinished(transfer)))
+            case FileReceived(file=file, path=saved_as, sha256=sha256):
+                self.finish_file(file, self.machine.path_of(file), saved_as, sha256)
+            case EntryLeftOut(index=index, code=code):
+                self.lose(index, self.machine.path_of(index), code)
+            case Received(files=files, bytes=size, sha256=sha256):
+                self._count_absent()
+                self.succeed(files, size, sha256)
+            case UnfinishedFound():
+                pass
+            case _:
+                raise LocalProtocolError(reason=f"unknown event {event}")
+
+    def _select(self, offered: Manifest) -> Manifest:
+        """Find out what is wanted."""
+        self._wanted = self._selection.part_of(offered) if self._selection else offered
+        return self._wanted
+
+    def _tell(self, received: ManifestReceived) -> None:
+        """Tell what is offered and wanted, what of it is here, and what the sender leaves out of that."""
+        assert self._wanted is not None
+        self.manifest_told = True
+        self.on_event(events.ManifestKnown(self._wanted))
+        for path, code in self._wanted.left_out.named:
+            if code in BY_NATURE:
+                self.on_event(events.Notice(f"{path} is left out: {reason(code)}"))
+            else:
+                self.on_event(events.FileLost(self.peer, path, reason(code)))
+        for file in received.changed:
+            path = received.manifest.entries[file].path
+            self.on_event(events.Notice(f"{path} has changed since the last try: it starts anew."))
+        if received.here_files:
+            which = "file is" if received.here_files == 1 else "files are"
+            amount = size_text(received.here_bytes)
+            self.on_event(events.Notice(f"{received.here_files:,} {which} here already ({amount})"))
+        if received.kept_files or received.found_bytes:
+            self.resume(received.kept_files, received.found_bytes)
+
+    def _count_absent(self) -> None:
+        """What the sender leaves out is missing as well."""
+        assert self._wanted is not None
+        left_out = self._wanted.left_out
+        if left_out.failures:
+            self.count_missing(left_out.failures, *left_out.first_failure)
+
+    def _unfinished(self, transfer: Unfinished) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(transfer.time))
+        state = self._destination.state_directory
+        return f"An unfinished transfer of {transfer.root} from {since} is kept in {state}."
+
+    async def _ask(self, received: ManifestReceived) -> None:
+        assert self._confirm is not None
+        assert self._wanted is not None
+        await self.path_told()
+        self._tell(received)
+        try:
+            accepted = await self._confirm(self._wanted)
+        except Exception as error:
+            self.machine.cancel(failure_of(error, "the question"))
+        else:
+            self.begin()
+            self.machine.answer(accepted)
+        self.wake()
