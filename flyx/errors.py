@@ -32,6 +32,7 @@
     ├── TransferRefused           a person or a policy said no (exit 7)
     │   ├── Declined
     │   ├── NothingWanted
+    │   ├── NotOneFile
     │   ├── ConsentNeeded
     │   ├── UnverifiedSender
     │   ├── DestinationExists
@@ -39,6 +40,7 @@
     │   └── NoSpace
     ├── FilesFailed               some files could not be delivered
     ├── NothingToSend             what a receiver was to get is gone
+    ├── StreamBegun               its beginning is
     ├── SystemFailure             this machine has too little of something
     ├── StorageError              the disk said no
     └── CorruptData               bytes arrived that are not the bytes sent
@@ -392,6 +394,14 @@ class NothingWanted(TransferRefused):
     hint = "patterns are those of .gitignore, for paths as the sender has them: '*.jpg', photos/2024"
 
 
+class NotOneFile(TransferRefused):
+    """What is offered is not one file, and standard output takes one."""
+
+    code = "not_one_file"
+    for_peer = "it wants one file"
+    hint = "choose one with --only, or receive into a directory with -o DIR"
+
+
 class ConsentNeeded(TransferRefused):
     """Nobody can be asked whether to accept these files: standard input is not a terminal."""
 
@@ -450,6 +460,13 @@ class NothingToSend(FlyxError):
 
     code = "nothing_to_send"
     for_peer = "what was to be sent is gone"
+
+
+class StreamBegun(FlyxError):
+    """The stream has begun without this receiver."""
+
+    code = "stream_begun"
+    hint = "the sender's --receivers says how many the stream waits for"
 
 
 class StorageError(FlyxError):

@@ -58,7 +58,7 @@ class Row:
     Attributes:
         name: of it, printable.
         done: bytes.
-        total: bytes.
+        total: bytes; None if nobody knows: of a stream.
         pace: how fast it goes, or that it does not: "12.3 MB/s", "stalled for 7 s".
         is_stalled: whether pace is that it does not go.
         left: how long it still takes, in words; empty if that is not known.
@@ -68,7 +68,7 @@ class Row:
 
     name: str
     done: int
-    total: int
+    total: int | None
     pace: str = ""
     is_stalled: bool = False
     left: str = ""
@@ -113,8 +113,10 @@ def draw(
     return drawn
 
 
-def percentage(done: int, total: int) -> str:
-    """Return the part that is done; 100 % is all of it."""
+def percentage(done: int, total: int | None) -> str:
+    """Return the part that is done; 100 % is all of it, and nothing if nobody knows how much that is."""
+    if total is None:
+        return ""
     return f"{100 * done // total if total else 100}%"
 
 
@@ -130,11 +132,20 @@ def _summed_up(rows: Sequence[Row], most: int) -> Sequence[Row]:
         Row(
             name,
             sum(row.done for row in rest),
-            sum(row.total for row in rest),
+            _sum_of_totals(rest),
             f"{stalled:,} stalled" if stalled else "",
             bool(stalled),
         ),
     ]
+
+
+def _sum_of_totals(rows: Sequence[Row]) -> int | None:
+    totals = [row.total for row in rows if row.total is not None]
+    return sum(totals) if len(totals) == len(rows) else None
+
+
+def _amount(row: Row) -> str:
+    return size_text(row.done) if row.total is None else f"{size_text(row.done)} of {size_text(row.total)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +168,7 @@ class _Column:
 _COLUMNS = {
     "name": _Column(lambda row: row.name, lambda _: ""),
     "part": _Column(lambda row: percentage(row.done, row.total), lambda _: "bold", right=True),
-    "amount": _Column(
-        lambda row: f"{size_text(row.done)} of {size_text(row.total)}", lambda _: "", right=True
-    ),
+    "amount": _Column(_amount, lambda _: "", right=True),
     "pace": _Column(
         lambda row: row.pace, lambda row: "bold yellow" if row.is_stalled else "cyan", right=True
     ),
@@ -178,7 +187,8 @@ def _table(rows: Sequence[Row], width: int, glyphs: Glyphs) -> list[Text]:
         for key, column in _COLUMNS.items()
         if (size := max((Text(column.text(row)).cell_len for row in rows), default=0))
     }
-    bar = SHORT_BAR
+    # Rows of one stream have no end that a bar could show.
+    bar = 0 if any(row.total is None for row in rows) else SHORT_BAR
     for dropped in _DROPPED:
         if _sum(widths, bar) <= width:
             break

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from flyx.cli.output import files_text
+from flyx.cli.output import amount_text, files_text
 from flyx.errors import printable, size_text
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ def summarize(manifest: Manifest, *, is_part: bool = False) -> Summary:
         manifest: what is offered, or what of it is wanted.
         is_part: whether it is that.
     """
-    directories = manifest.entries.directory_count
-    amount = files_text(manifest.file_count, directories, manifest.total_bytes)
+    amount = amount_text(manifest)
     lines = [f"Wanted of what the sender offers: {amount}:" if is_part else f"The sender offers {amount}:"]
     lines += map(_entry_line, islice(manifest.entries, LISTED))
     if len(manifest.entries) <= LISTED:

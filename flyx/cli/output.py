@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, Self, assert_never, cast
 from flyx.cli.screen import screen
 from flyx.cli.streams import ConsoleFile, write_bytes
 from flyx.errors import FlyxError, StorageError, printable, size_text, without_controls
+from flyx.transfer.manifest import Content
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
     from flyx.client import events
     from flyx.rtc.attempts import Attempts
     from flyx.rtc.peer import CandidatePair
+    from flyx.transfer.manifest import Manifest
 
-# Whether errors go to standard output as events.
+# Whether errors are told as events.
 _json_errors = False
+# Whether events go to standard error, as a file goes to standard output.
+_events_aside = False
 
 
 class Reporter(Protocol):
@@ -81,13 +85,17 @@ def write_data(text: str) -> None:
         StorageError: it could not be written, except for want of a reader.
         BrokenPipeError: nobody reads it any more.
     """
-    if on_terminal := sys.stdout.isatty():
+    if sys.stdout.isatty():
         text = without_controls(text)
         screen.hide()
+    _write_exactly(f"{text}\n")
+
+
+def _write_exactly(text: str) -> None:
     try:
-        write_bytes(sys.stdout, text.encode("utf-8", "surrogateescape") + b"\n")
+        write_bytes(sys.stdout, text.encode("utf-8", "surrogateescape"))
     except OSError as error:
-        if on_terminal and error.errno == errno.EIO:
+        if sys.stdout.isatty() and error.errno == errno.EIO:
             # The terminal is gone, and the person with it.
             error = BrokenPipeError(error.errno, error.strerror)
         global _json_errors
@@ -99,6 +107,19 @@ def write_data(text: str) -> None:
         raise StorageError(action="write to", path="standard output", reason=reason) from error
 
 
+def write_text(text: str) -> None:
+    """Write a text that a person has sent: exactly, or, on a terminal, escaped, and lines as lines.
+
+    Raises:
+        StorageError, BrokenPipeError: as of write_data().
+    """
+    if sys.stdout.isatty():
+        for line in text.removesuffix("\n").split("\n"):
+            write_data(line.removesuffix("\r").expandtabs())
+    else:
+        _write_exactly(text)
+
+
 def abandon_output() -> None:
     """Write to standard output no more: what is in its buffer must not fail again when Python ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -106,7 +127,11 @@ def abandon_output() -> None:
 
 def write_event(name: str, /, **fields: Any) -> None:
     """Write one event as a line of JSON."""
-    write_data(json.dumps({"event": name, "time": round(time.time(), 3), **fields}))
+    line = json.dumps({"event": name, "time": round(time.time(), 3), **fields})
+    if _events_aside:
+        write_bytes(sys.stderr, f"{line}\n".encode())
+    else:
+        write_data(line)
 
 
 def report_error(error: FlyxError) -> None:
@@ -127,6 +152,12 @@ def errors_as_events() -> None:
     """Have errors go to standard output as events, where a program reads them."""
     global _json_errors
     _json_errors = True
+
+
+def events_to_standard_error() -> None:
+    """Have events go to standard error: standard output is for something else."""
+    global _events_aside
+    _events_aside = True
 
 
 def report_traceback(error: BaseException) -> None:
@@ -187,13 +218,15 @@ class QuietReporter:
     def __call__(self, event: events.Event) -> None:
         """Render one event."""
         from flyx.client.codes import receive_command
-        from flyx.client.events import FileFinished, RoomOpened
+        from flyx.client.events import FileFinished, RoomOpened, TextReceived
 
         match event:
             case RoomOpened(code=code, server=server, pass_on=pass_on):
                 write_data(receive_command(code, server if pass_on else None))
             case FileFinished(saved_as=str(path)):
                 write_data(path)
+            case TextReceived(text=text):
+                write_text(text)
             case _:
                 pass
 
@@ -262,8 +295,10 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
         case e.Progress(peer=peer, bytes=done, total=total):
             return "progress", {"peer": peer, "bytes": done, "total": total}
         case e.FileFinished(peer=peer, path=path, saved_as=saved_as, sha256=digest):
-            saved = {} if saved_as is None else {"saved_as": saved_as, "digest": digest}
+            saved = {} if digest is None else {"saved_as": saved_as, "digest": digest}
             return "file", {"peer": peer, "path": path, **saved}
+        case e.TextReceived(peer=peer, text=text):
+            return "text", {"peer": peer, "text": text}
         case e.FileLost(peer=peer, path=path, reason=reason):
             return "file", {"peer": peer, "path": path, "error": reason}
         case e.TransferDone(
@@ -305,6 +340,17 @@ def files_text(files: int, directories: int, size: int) -> str:
     if directories and not files:
         parts.append("1 directory" if directories == 1 else f"{directories:,} directories")
     return ", ".join([*parts, size_text(size)])
+
+
+def amount_text(manifest: Manifest) -> str:
+    """Return how much a manifest offers."""
+    match manifest.content:
+        case Content.STREAM:
+            return "a stream, of a size that is known at its end"
+        case Content.TEXT:
+            return f"a text, {size_text(manifest.total_bytes)}"
+        case Content.FILES:
+            return files_text(manifest.file_count, manifest.entries.directory_count, manifest.total_bytes)
 
 
 def directory_text(directory: Path) -> str:

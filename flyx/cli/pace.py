@@ -21,10 +21,10 @@ STALL = 3.0
 class Pace:
     """Follows the bytes of one transfer."""
 
-    def __init__(self, done: int, total: int, now: float) -> None:
+    def __init__(self, done: int, total: int | None, now: float) -> None:
         """Args:
         done: bytes that are there already: they are no speed.
-        total: bytes in all.
+        total: bytes in all; None if nobody knows: of a stream.
         """
         self.done = done
         self.total = total
@@ -39,7 +39,7 @@ class Pace:
         """So many bytes are from earlier: until they are counted in, nothing is speed."""
         self._base = max(self._base, done)
 
-    def advance(self, done: int, total: int, now: float) -> None:
+    def advance(self, done: int, total: int | None, now: float) -> None:
         """So many bytes are there now."""
         self.total = total
         if done < self.done or self.done < self._base:
@@ -70,14 +70,17 @@ class Pace:
         return (self.done - done) / (now - began)
 
     def stalled(self, now: float) -> float | None:
-        """Return for how many seconds nothing has moved, if that is long."""
+        """Return for how many seconds nothing has moved, if that is long.
+
+        A stream does not stall: it may come as slowly as it likes.
+        """
         still = now - self._moved
-        return still if still >= STALL and self.done < self.total else None
+        return still if still >= STALL and self.total is not None and self.done < self.total else None
 
     def remaining(self, now: float) -> float | None:
         """Return the seconds that are left at this speed, if there is one."""
         speed = self.speed(now)
-        return None if speed is None else (self.total - self.done) / speed
+        return None if speed is None or self.total is None else (self.total - self.done) / speed
 
     def _forget(self, now: float) -> None:
         while len(self._samples) > 1 and self._samples[1][0] <= now - WINDOW:

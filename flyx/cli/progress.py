@@ -19,12 +19,14 @@ from typing import Self
 
 from flyx.cli.bars import Current, Row, draw, glyphs_for, percentage
 from flyx.cli.output import (
+    amount_text,
     directory_text,
     files_text,
     make_console,
     path_text,
     report_line,
     write_data,
+    write_text,
 )
 from flyx.cli.pace import Pace
 from flyx.cli.screen import can_draw, screen
@@ -36,7 +38,7 @@ from flyx.errors import Declined, FilesFailed, printable, size_text
 from flyx.rtc.attempts import progress_text
 from flyx.rtc.peer import CandidatePair
 from flyx.transfer.left_out import BY_NATURE, reason
-from flyx.transfer.manifest import Manifest
+from flyx.transfer.manifest import Content, Manifest
 
 NAMED = 10
 """Saved files, and those left out, that are named on a terminal or to a person. JSON has all of them."""
@@ -177,6 +179,8 @@ class HumanReporter:
                 self._transfer(peer).files += 1
                 if saved_as is not None:
                     self._tell_saved(saved_as)
+            case e.TextReceived(text=text):
+                write_text(text)
             case e.FileLost(peer=peer, path=path, reason=reason):
                 self._leave_out(peer, f"{printable(path)}: {printable(reason)}")
             case e.TransferDone(peer=peer):
@@ -234,11 +238,10 @@ class HumanReporter:
         )
         self._not_listed = list(islice(failures, NAMED))
         if self._sending:
-            directories = manifest.entries.directory_count
             roots = ", ".join(printable(root) for root in manifest.roots[:3])
             more = f" and {len(manifest.roots) - 3} more" if len(manifest.roots) > 3 else ""
-            amount = files_text(manifest.file_count, directories, manifest.total_bytes)
-            report_line(f"Sending {roots}{more} ({amount})")
+            named = "" if manifest.content is Content.TEXT else f"{roots}{more} "
+            report_line(f"Sending {named}({amount_text(manifest)})")
 
     def _connected(self, peer: int, path: CandidatePair, rtt: float) -> None:
         transfer = self._transfer(peer)
@@ -267,11 +270,11 @@ class HumanReporter:
         who = f"Receiver {peer} has" if self._sending else "Here already"
         report_line(f"{who} from an earlier try: {there}")
 
-    def _begin(self, transfer: _Transfer, done: int, total: int) -> None:
+    def _begin(self, transfer: _Transfer, done: int, total: int | None) -> None:
         transfer.begun = self._clock()
         transfer.pace = Pace(done, total, transfer.begun)
 
-    def _advance(self, peer: int, done: int, total: int) -> None:
+    def _advance(self, peer: int, done: int, total: int | None) -> None:
         transfer = self._transfer(peer)
         if transfer.pace is None:
             # What was there before is no speed.

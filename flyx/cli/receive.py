@@ -22,7 +22,7 @@ from flyx.cli.options import (
     naming,
     read_secret,
 )
-from flyx.cli.output import directory_text, report_line, report_question
+from flyx.cli.output import directory_text, events_to_standard_error, report_line, report_question
 from flyx.cli.path_options import Bind, IceServers, NoRelay, RelayOnly, connection_options_of
 from flyx.cli.settings import place_of
 from flyx.cli.terminal import UNREADABLE, read_line, screen_size
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from flyx.errors import DestinationExists
     from flyx.storage.writer import ExistingPolicy, Skip
     from flyx.transfer.manifest import Manifest
+
+
+STANDARD_OUTPUT = Path("-")
+"""What stands for it where a directory is expected; a directory of that name is `./-`."""
 
 
 def receive(
@@ -57,7 +61,7 @@ def receive(
             envvar="FLYX_OUTPUT",
             metavar="DIR",
             parser=given_path,
-            help="Directory to save into",
+            help="Directory to save into, or - to write one file to standard output",
         ),
     ] = Path("."),
     yes: Annotated[
@@ -130,8 +134,13 @@ def receive(
     from flyx.storage.writer import ExistingPolicy, Skip
     from flyx.transfer.selection import Selection
 
+    descriptor = _standard_output() if output == STANDARD_OUTPUT else None
     with make_reporter(
-        sending=False, quiet=quiet, bars=not no_progress, as_json=as_json, directory=output
+        sending=False,
+        quiet=quiet,
+        bars=not no_progress,
+        as_json=as_json,
+        directory=output if descriptor is None else None,
     ) as reporter:
         invitation = _invitation(" ".join(code or ()), place_of(context, "code"))
         meeting = meeting_of(context, server, local, invitation.server)
@@ -147,28 +156,43 @@ def receive(
             raise InputError(reason="a pattern of --only is empty", hint="is a variable in it not set?")
         skip = Skip.SAME if skip_existing else Skip.NOTHING
         selection = Selection(only) if only else None
-        confirm = None if yes else _confirm(output, is_part=bool(only))
-        unverified = _confirm_unverified(output, room_id, is_part=bool(only)) if sys.stdin.isatty() else None
-        ask = _ask_words(room_id) if sys.stdin.isatty() else None
+        place = f"Save into {directory_text(output)}" if descriptor is None else "Write to standard output"
+        has_terminal = sys.stdin.isatty()
         options = ReceiveOptions(
-            meeting.server,
-            room_id,
-            invitation.words,
-            ask,
-            output,
-            existing,
-            confirm,
-            reconnect,
-            open_,
-            unverified,
-            meeting.local,
-            connection_options_of(relay_only, no_relay, ice_server, bind),
-            names,
-            selection,
-            skip,
-            None if yes or overwrite or rename else _ask_existing(skip),
+            server=meeting.server,
+            local=meeting.local,
+            room_id=room_id,
+            words=invitation.words,
+            ask_words=_ask_words(room_id) if has_terminal else None,
+            directory=output,
+            descriptor=descriptor,
+            confirm=None if yes else _confirm(place, is_part=bool(only)),
+            trust_server=open_,
+            confirm_unverified=_confirm_unverified(place, room_id, is_part=bool(only))
+            if has_terminal
+            else None,
+            existing=existing,
+            skip=skip,
+            ask_existing=None if yes or overwrite or rename else _ask_existing(skip),
+            reconnect=reconnect,
+            connections=connection_options_of(relay_only, no_relay, ice_server, bind),
+            names=names,
+            selection=selection,
         )
         run(receive_files(options, reporter))
+
+
+def _standard_output() -> int:
+    """Return the descriptor of standard output, to which nothing else is written from now on.
+
+    Raises:
+        InputError: A person would see what is meant for a program.
+    """
+    if sys.stdout.isatty():
+        hint = "let a program read it, as in `flyx receive -o - CODE | tar x`, or name a directory"
+        raise InputError(reason="-o - writes to standard output, which is this terminal", hint=hint)
+    events_to_standard_error()
+    return sys.stdout.fileno()
 
 
 def _invitation(given: str, place: str | None) -> Invitation:
@@ -244,7 +268,7 @@ def _ask_words(room_id: str) -> AskWords:
     return ask
 
 
-def _confirm(directory: Path, *, is_part: bool) -> Confirm:
+def _confirm(place: str, *, is_part: bool) -> Confirm:
     """Return what asks the person about an offer, or a part of one.
 
     Raises:
@@ -253,17 +277,14 @@ def _confirm(directory: Path, *, is_part: bool) -> Confirm:
     if not sys.stdin.isatty():
         raise ConsentNeeded()
 
-    shown = directory_text(directory)
-
     async def confirm(manifest: Manifest) -> bool:
-        return await _ask(manifest, f"Save into {shown}", is_part=is_part)
+        return await _ask(manifest, place, is_part=is_part)
 
     return confirm
 
 
-def _confirm_unverified(directory: Path, room_id: str, *, is_part: bool) -> Confirm:
+def _confirm_unverified(place: str, room_id: str, *, is_part: bool) -> Confirm:
     """Return what asks the person, also with --yes, when nothing shows who the sender is."""
-    shown = directory_text(directory)
 
     async def confirm(manifest: Manifest) -> bool:
         report_line(
@@ -271,7 +292,7 @@ def _confirm_unverified(directory: Path, room_id: str, *, is_part: bool) -> Conf
             f"or guesses {room_id}, can offer files under it. Say yes only if the sender runs "
             "`flyx send --open`, and you trust the server."
         )
-        return await _ask(manifest, f"Trust the server, and save into {shown}", is_part=is_part)
+        return await _ask(manifest, f"Trust the server, and {place[0].lower()}{place[1:]}", is_part=is_part)
 
     return confirm
 

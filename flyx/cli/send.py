@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flyx.cli.content_options import STANDARD_INPUT, Name, Text, contents_of
 from flyx.cli.exclusion_options import Exclude, ExcludeFrom, Gitignore, exclusions_of
 from flyx.cli.meeting import Local, Server, TlsCa, meeting_of, trust
 from flyx.cli.options import (
@@ -52,11 +53,16 @@ class Congestion(StrEnum):
 def send(
     context: typer.Context,
     paths: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
-            metavar="PATH", parser=given_path, help="Files and directories to send", show_default=False
+            metavar="PATH",
+            parser=given_path,
+            help="Files and directories to send, or - for standard input",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    name: Name = None,
+    text: Text = None,
     server: Server = None,
     local: Local = None,
     tls_ca: TlsCa = None,
@@ -142,7 +148,7 @@ def send(
 ) -> None:
     """Send files and directories
 
-    Prints the command that receives them.
+    Prints the command that receives them. What is sent can also be standard input, or a text.
 
     Example: flyx send holiday.jpg notes/
     """
@@ -154,22 +160,28 @@ def send(
         meeting = meeting_of(context, server, local)
         trust(tls_ca)
         typed = "-" if "-" in (ice_server or ()) else None
-        check_standard_input({"--code": code, "--api-token": api_token, "--ice-server": typed})
+        stream = "-" if STANDARD_INPUT in (paths or ()) else None
+        check_standard_input(
+            {"--code": code, "--api-token": api_token, "--ice-server": typed, "--text": text, "PATH": stream}
+        )
         token = token_of("--api-token", api_token)
         made = _make_code(words, code, is_open=open_)
+        contents = contents_of(paths or (), name, text, receivers)
         options = SendOptions(
-            meeting.server,
-            paths,
-            made,
-            receivers,
-            wait,
-            congestion.value,
-            token,
-            reconnect,
-            _serve if meeting.local else None,
-            connection_options_of(relay_only, no_relay, ice_server, bind),
-            links,
-            exclusions_of(exclude, exclude_from, gitignore),
+            server=meeting.server,
+            serve=_serve if meeting.local else None,
+            paths=contents.paths,
+            stream=contents.stream,
+            text=contents.text,
+            code=made,
+            receivers=receivers,
+            wait=wait,
+            congestion=congestion.value,
+            api_token=token,
+            reconnect=reconnect,
+            connections=connection_options_of(relay_only, no_relay, ice_server, bind),
+            links=links,
+            exclusions=exclusions_of(exclude, exclude_from, gitignore),
         )
         run(send_files(options, reporter))
 

@@ -226,10 +226,10 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self._resumed += size
         self.on_event(events.Resuming(self.peer, files, size))
 
-    def finish_file(self, index: int, path: str, saved_as: str | None, sha256: str | None) -> None:
-        """A file is complete at the receiver."""
+    def finish_file(self, index: int, event: events.FileFinished | events.TextReceived) -> None:
+        """A file is complete at the receiver, which is to be told like this."""
         if self._is_news(index, _COMPLETE):
-            self.on_event(events.FileFinished(self.peer, path, saved_as, sha256))
+            self.on_event(event)
 
     def lose(self, index: int, path: str, code: str) -> None:
         """The receiver will not have this entry."""
@@ -270,6 +270,10 @@ class Driver(ABC, Generic[Machine, Work, Result]):
     def do_work(self, work: Work) -> Result:
         """Do it; blocking, on a thread."""
 
+    async def perform(self, work: Work) -> Result:
+        """Have it done."""
+        return await asyncio.get_running_loop().run_in_executor(self._disk, self.do_work, work)
+
     async def settle(self, work: Work, result: Result) -> Result:
         """Return the result that counts: another one, if a person decides so."""
         return result
@@ -294,8 +298,9 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         """What keeps the transfer from being faster, by how we have spent our time."""
 
     @abstractmethod
-    def progress(self) -> tuple[int, int, int]:
-        """File bytes verified at the receiver, in all, and those that have come and are not verified."""
+    def progress(self) -> tuple[int, int | None, int]:
+        """File bytes verified at the receiver, in all (None: nobody knows), and those that have come and are
+        not verified."""
 
     @abstractmethod
     def next_data(self) -> bytes | None:
@@ -377,9 +382,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
             self.machine.handle_timeout(now)
 
     async def _do(self, work: Work) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            result = await loop.run_in_executor(self._disk, self.do_work, work)
+            result = await self.perform(work)
             self.work_done(await self.settle(work, result), time.monotonic())
         except FlyxError as error:
             self.machine.cancel(error)

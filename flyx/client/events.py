@@ -148,15 +148,16 @@ class Resuming:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Verified bytes at the receiver so far, of `total`. At most a few a second.
+    """Verified bytes at the receiver so far. At most a few a second.
 
     Attributes:
+        total: bytes in all; None if nobody knows: of a stream.
         arrived: bytes besides these that have come to the receiver and are not verified; 0 at a sender.
     """
 
     peer: int
     bytes: int
-    total: int
+    total: int | None
     arrived: int = 0
 
 
@@ -174,6 +175,14 @@ class FileFinished:
     path: str
     saved_as: str | None
     sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TextReceived:
+    """The sender has sent a text, and this is it."""
+
+    peer: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +241,7 @@ Event = (
     | Resuming
     | Progress
     | FileFinished
+    | TextReceived
     | FileLost
     | TransferDone
     | Notice

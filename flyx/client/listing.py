@@ -138,6 +138,26 @@ class Lists:
             made.exception()
 
 
+class OneList:
+    """The only list of a sender whose content is a stream or a text, in the place of Lists."""
+
+    takes_long = False
+
+    def __init__(self, found: Scan) -> None:
+        self.last = Listed(found, BlockDigests(found))
+        self._is_told = False
+
+    async def current(self, tell: Callable[[events.Event], None]) -> Listed:
+        """Return the list."""
+        if not self._is_told:
+            self._is_told = True
+            _tell_list(self.last.found, tell)
+        return self.last
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 def _tell_list(found: Scan, tell: Callable[[events.Event], None]) -> None:
     """Tell what is sent, and what is left out: the first of it, and how much in all."""
     left_out = found.manifest.left_out

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import flyx
 from flyx.client.failures import failure_of
@@ -31,13 +32,23 @@ CLOSE_TIMEOUT = 2.0
 AskWords = Callable[[WordsWanted], Awaitable[str]]
 """Returns the password, or raises the FlyxError for which there is none."""
 
-_GREETING = Greeting(flyx.AGENT)
+STREAMS = "streams"
+TEXTS = "texts"
+"""What a receiver may be capable of (Hello.features): manifests of these contents (manifest.Content)."""
+
+_GREETING = Greeting(flyx.AGENT, frozenset({STREAMS, TEXTS}))
 
 
 class Gate:
     """What the receivers of one room have to pass: its code, and the tries that are left."""
 
-    def __init__(self, room_id: str, code: Code) -> None:
+    def __init__(self, room_id: str, code: Code, needs: frozenset[str] = frozenset()) -> None:
+        """Args:
+        room_id: normalised.
+        code: what receivers have to know.
+        needs: what they have to be capable of.
+        """
+        self._greeting = replace(_GREETING, needs=needs)
         self._room_id = room_id
         self._code = code
         self._tries = Tries()
@@ -57,7 +68,7 @@ class Gate:
         """
         exchange = SenderExchange(
             pairing.binding(self._room_id, Role.SENDER),
-            _GREETING,
+            self._greeting,
             self._code,
             self._tries,
             self._sessions,

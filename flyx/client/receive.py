@@ -17,7 +17,7 @@ from flyx.client.failures import failure_of
 from flyx.client.link import ANY_CONNECTION, ConnectionOptions, Link
 from flyx.client.local import find_rooms
 from flyx.client.pairing import Pairing
-from flyx.client.receiving import SENDER, AskExisting, Confirm, ReceiveDriver
+from flyx.client.receiving import SENDER, AskExisting, Confirm, ReceiveDriver, Sink
 from flyx.client.reception import Action, Check, Doubt, Feed, GiveUp, Reception, ReceptionState
 from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import (
@@ -39,8 +39,11 @@ from flyx.pairing.words import password_of, resolve_words
 from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Disconnect, IceCandidate, Join, Message, Offer
 from flyx.signaling.messages import Outcome as TransferOutcome
+from flyx.storage.pipe import PipeDestination
+from flyx.storage.stream import StreamDestination
+from flyx.storage.text import TextDestination
 from flyx.storage.writer import Destination, ExistingPolicy, Skip
-from flyx.transfer.manifest import Manifest
+from flyx.transfer.manifest import Content, Manifest
 from flyx.transfer.names import NamePolicy
 from flyx.transfer.receiver import (
     Receiver,
@@ -71,6 +74,7 @@ class ReceiveOptions:
         selection: what is wanted of what is offered; None: all of it.
         skip: what is left out for what is there.
         ask_existing: asks the person what to do about what exists; None: that is as `existing` says.
+        descriptor: where one file goes in the place of the directory; None: into the directory.
     """
 
     server: str | None
@@ -89,6 +93,7 @@ class ReceiveOptions:
     selection: Selection | None = None
     skip: Skip = Skip.NOTHING
     ask_existing: AskExisting | None = None
+    descriptor: int | None = None
 
 
 async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -169,6 +174,8 @@ class ReceiveSession:
         self.has_given_words = False
         # Of the connection that there is, or the last one that there was.
         self._driver: ReceiveDriver | None = None
+        # Where what is offered goes, since that is known; one that outlives a connection until the end.
+        self._sink: Sink | None = None
         # Something has arrived that a later try can go on with.
         self._keeps = False
         # What to do about what exists, and whether the person is still to be asked about that.
@@ -186,13 +193,16 @@ class ReceiveSession:
         listener = asyncio.create_task(self._listen())
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="flyx-write") as disk:
-                async with NetworkWatch(self._network_changed):
-                    while True:
-                        try:
-                            return await self._attempt(disk)
-                        except FlyxError as error:
-                            if self._reception.failed(error, time.monotonic()):
-                                self._lost(error)
+                try:
+                    async with NetworkWatch(self._network_changed):
+                        while True:
+                            try:
+                                return await self._attempt(disk)
+                            except FlyxError as error:
+                                if self._reception.failed(error, time.monotonic()):
+                                    self._lost(error)
+                finally:
+                    self._abandon_sink()
         except TransferInterrupted as error:
             if not self._keeps:
                 # There is nothing to go on from.
@@ -221,48 +231,72 @@ class ReceiveSession:
 
     async def _attempt(self, disk: Executor) -> Confirmation:
         """Connect and receive, until the connection is lost."""
-        options = self._options
-        destination = Destination(
-            options.directory,
-            self._existing[0],
-            options.names,
-            options.selection,
-            self._existing[1],
-        )
         link, channels = await self._connect()
         try:
             await self._pair(link, channels)
-            with destination:
+            try:
                 wiring = Wiring(link.connection, channels, disk, SENDER, self._on_event)
-                driver = self._make_driver(wiring, destination)
+                driver = self._make_driver(wiring)
                 self._reception.paired()
                 path = link.connection.path()
                 relayed = path is not None and "relay" in (path.local, path.remote)
                 confirmation = await driver.run()
+            finally:
+                if self._sink and not self._sink.outlives_connection:
+                    self._abandon_sink()
             self._reception.confirmed(confirmation)
             if confirmation.error:
                 raise confirmation.error
             self._signaling.outcome = TransferOutcome.RELAYED if relayed else TransferOutcome.DIRECT
             return confirmation
         except asyncio.CancelledError:
-            if destination.keeps:
+            if self._keeps:
                 self._on_event(events.Notice(_KEPT))
             raise
         except BrokenPipeError:
-            self._on_event(events.Notice(f"{_UNREAD} {_KEPT}" if destination.keeps else _UNREAD))
+            self._on_event(events.Notice(f"{_UNREAD} {_KEPT}" if self._keeps else _UNREAD))
             raise
         finally:
-            self._keeps = self._keeps or destination.keeps
             await link.close()
 
-    def _make_driver(self, wiring: Wiring, destination: Destination) -> ReceiveDriver:
+    def _abandon_sink(self) -> None:
+        if self._sink:
+            self._sink.abandon()
+            self._keeps = self._keeps or self._sink.keeps
+            self._sink = None
+
+    def _sink_for(self, content: Content) -> Sink:
+        """Return where something of this kind goes: what it went to before, if that outlives connections."""
+        options = self._options
+        if self._sink is None:
+            match content:
+                case Content.TEXT:
+                    self._sink = TextDestination()
+                case _ if options.descriptor is not None:
+                    self._sink = PipeDestination(options.descriptor, options.selection)
+                case _:
+                    make = StreamDestination if content is Content.STREAM else Destination
+                    existing, skip = self._existing
+                    self._sink = make(options.directory, existing, options.names, options.selection, skip)
+        return self._sink
+
+    def _make_driver(self, wiring: Wiring) -> ReceiveDriver:
         options, earlier = self._options, self._driver
         believed = self._session is not None or options.trust_server
         confirm = options.confirm if believed else options.confirm_unverified or _refuse_unverified
         accepted = earlier.machine.accepted if earlier else None
         machine = Receiver(ask=confirm is not None, now=time.monotonic(), accepted=accepted)
         ask_existing = self._ask_existing if self._asks_existing else None
-        self._driver = ReceiveDriver(machine, wiring, destination, confirm, options.selection, ask_existing)
+        self._driver = ReceiveDriver(
+            machine,
+            wiring,
+            self._sink_for,
+            confirm,
+            options.selection,
+            ask_existing,
+            needs_all=options.selection is None and self._existing[1] is Skip.NOTHING,
+            shows_text=believed,
+        )
         if earlier:
             self._driver.go_on_after(earlier)
         return self._driver

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from flyx.client import events
 from flyx.client.confirmation import Confirmation
@@ -13,10 +13,11 @@ from flyx.client.driver import Driver, Wiring
 from flyx.client.failures import failure_of
 from flyx.client.limits import Cause, Limit, Shares, receivers_limit
 from flyx.errors import DestinationExists, LocalProtocolError, NothingWanted, size_text
+from flyx.storage.text import TextDestination
 from flyx.storage.writer import Destination, ExistingPolicy, Skip
 from flyx.transfer.disk import Operation, OperationFailed, Outcome, PlanEntries, PlanTree, Unfinished
 from flyx.transfer.left_out import BY_NATURE, reason
-from flyx.transfer.manifest import Manifest
+from flyx.transfer.manifest import Content, Manifest
 from flyx.transfer.receiver import (
     FileReceived,
     ManifestReceived,
@@ -37,6 +38,28 @@ AskExisting = Callable[[DestinationExists], Awaitable[tuple[ExistingPolicy, Skip
 """Returns what to do about what exists; None: the transfer is refused for it."""
 
 
+class Sink(Protocol):
+    """What carries out the operations of a receiver: a directory, a pipe, or memory."""
+
+    @property
+    def keeps(self) -> bool:
+        """After abandon(): whether there is something that a later run can go on with."""
+        ...
+
+    @property
+    def outlives_connection(self) -> bool:
+        """Whether the next connection goes on with this one, and not with another made anew."""
+        ...
+
+    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Carry out operations in order, and return what came of each; blocking."""
+        ...
+
+    def abandon(self) -> None:
+        """Stop here; from another thread, this waits for what is under way."""
+        ...
+
+
 class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
     """Drives a Receiver: its disk work is writing, and a person may have to be asked."""
 
@@ -44,19 +67,36 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         self,
         machine: Receiver,
         wiring: Wiring,
-        destination: Destination,
+        sink_for: Callable[[Content], Sink],
         confirm: Confirm | None,
         selection: Selection | None = None,
         ask_existing: AskExisting | None = None,
+        *,
+        needs_all: bool = True,
+        shows_text: bool = True,
     ) -> None:
+        """Args:
+        machine: newly made.
+        wiring: the rest of the world.
+        sink_for: called once it is known what is offered; returns where that goes.
+        confirm: asks the person about the offer; None: the machine asks nothing.
+        selection: what is wanted of what is offered; None: all of it.
+        ask_existing: asks the person what to do about what exists; None: nobody is asked.
+        needs_all: all that is offered is needed; if not, how much is, is known when all has been planned.
+        shows_text: a text is shown without asking.
+        """
         super().__init__(machine, wiring)
         self._disk_executor = wiring.disk
+        self._sink_for = sink_for
+        # Set when it is known what is offered.
+        self._sink: Sink | None = None
+        self._needs_all = needs_all
+        self._shows_text = shows_text
         self._ask_existing = ask_existing
         # What the disk has planned, as long as it may have to plan it anew.
         self._planning: list[Operation] = []
         # Set while the person is asked about what exists: the loop that asks, and the question.
         self._asking_existing: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
-        self._destination = destination
         self._confirm = confirm
         self._selection = selection
         # What is wanted of what is offered, when all of that has been told.
@@ -72,10 +112,14 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
                 await asyncio.gather(self._asking, return_exceptions=True)
 
     def next_work(self) -> list[Operation] | None:
-        return self.machine.next_operations() or None
+        operations = self.machine.next_operations()
+        if operations and isinstance(operations[0], PlanTree):
+            self._sink = self._sink_for(operations[0].content)
+        return operations or None
 
     def do_work(self, work: list[Operation]) -> Sequence[Outcome]:
-        return self._destination.apply(work)
+        assert self._sink is not None
+        return self._sink.apply(work)
 
     async def settle(self, work: list[Operation], result: Sequence[Outcome]) -> Sequence[Outcome]:
         """Ask what to do about what exists where that would end the transfer, and plan anew by the answer."""
@@ -106,14 +150,17 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
 
     def _plan_anew(self, existing: ExistingPolicy, skip: Skip) -> Sequence[Outcome]:
         """Plan all that has been planned with other policies; on a thread."""
-        self._destination.begin_anew(existing, skip)
-        return self._destination.apply(self._planning)
+        assert isinstance(self._sink, Destination)
+        self._sink.begin_anew(existing, skip)
+        self._needs_all = self._sink.needs_all
+        return self._sink.apply(self._planning)
 
     def stop_work(self) -> None:
         if asking := self._asking_existing:
             loop, question = asking
             loop.call_soon_threadsafe(question.cancel)
-        self._destination.abandon()
+        if self._sink and not self._sink.outlives_connection:
+            self._sink.abandon()
 
     def work_done(self, result: Sequence[Outcome], now: float) -> None:
         self.machine.operations_done(result, now)
@@ -130,7 +177,7 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
     def limit_of(self, shares: Shares) -> Limit | None:
         return receivers_limit(shares)
 
-    def progress(self) -> tuple[int, int, int]:
+    def progress(self) -> tuple[int, int | None, int]:
         return self.machine.bytes_written, self.machine.expected_bytes, self.machine.bytes_held
 
     def handle_event(self, event: object) -> None:
@@ -138,21 +185,21 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
             case ManifestReceived(manifest=manifest) if not self._select(manifest).entries:
                 self.machine.cancel(NothingWanted())
             case Offered():
-                if self._confirm is None and self._destination.needs_all:
+                if self._confirm is None and self._needs_all:
                     self.begin()
             case ManifestReceived(question=True):
                 self._asking = asyncio.create_task(self._ask(event))
             case ManifestReceived():
                 if not self.goes_on:
                     self._tell(event)
-                if not self._destination.needs_all:
+                if not self._needs_all:
                     # How much it is, is known only now.
                     self.begin()
             case UnfinishedFound(transfers=transfers) if not self.goes_on:
                 for transfer in transfers:
                     self.on_event(events.Notice(self._unfinished(transfer)))
             case FileReceived(file=file, path=saved_as, sha256=sha256):
-                self.finish_file(file, self.machine.path_of(file), saved_as, sha256)
+                self.finish_file(file, self._finished(file, saved_as, sha256))
             case EntryLeftOut(index=index, code=code):
                 self.lose(index, self.machine.path_of(index), code)
             case Received(files=files, bytes=size, sha256=sha256):
@@ -188,6 +235,14 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         if received.kept_files or received.found_bytes:
             self.resume(received.kept_files, received.found_bytes)
 
+    def _finished(
+        self, file: int, saved_as: str | None, sha256: str
+    ) -> events.FileFinished | events.TextReceived:
+        if isinstance(self._sink, TextDestination):
+            assert self._sink.text is not None
+            return events.TextReceived(self.peer, self._sink.text)
+        return events.FileFinished(self.peer, self.machine.path_of(file), saved_as, sha256)
+
     def _count_absent(self) -> None:
         """What the sender leaves out is missing as well."""
         assert self._wanted is not None
@@ -197,7 +252,8 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
 
     def _unfinished(self, transfer: Unfinished) -> str:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(transfer.time))
-        state = self._destination.state_directory
+        assert isinstance(self._sink, Destination)
+        state = self._sink.state_directory
         return f"An unfinished transfer of {transfer.root} from {since} is kept in {state}."
 
     async def _ask(self, received: ManifestReceived) -> None:
@@ -206,7 +262,8 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         await self.path_told()
         self._tell(received)
         try:
-            accepted = await self._confirm(self._wanted)
+            is_text = received.manifest.content is Content.TEXT
+            accepted = (is_text and self._shows_text) or await self._confirm(self._wanted)
         except Exception as error:
             self.machine.cancel(failure_of(error, "the question"))
         else:

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import TypeAlias
 
 from flyx.client import events
+from flyx.client.broadcast import Broadcast
 from flyx.client.codes import format_code
 from flyx.client.confirmation import Confirmation
 from flyx.client.driver import RECONNECT_TIME
 from flyx.client.failures import failure_of
 from flyx.client.link import ANY_CONNECTION, ConnectionOptions, Link
-from flyx.client.listing import Listed, Lists
+from flyx.client.listing import Listed, Lists, OneList
 from flyx.client.local import Serve, make_room
-from flyx.client.pairing import Gate
+from flyx.client.pairing import STREAMS, TEXTS, Gate
 from flyx.client.roster import Receiver, ReceiverState, Roster
 from flyx.client.server_messages import MAX_PEERS
-from flyx.client.serving import ReceiverLink, gone
+from flyx.client.serving import ReceiverLink, StreamReader, gone
 from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import (
     ConnectionLost,
@@ -36,6 +37,7 @@ from flyx.errors import (
     ServerProtocolError,
     SignalingError,
     StorageError,
+    StreamBegun,
     TransferInterrupted,
     WrongWords,
     without_credentials,
@@ -47,6 +49,9 @@ from flyx.signaling.messages import Answer, Disconnect, IceCandidate, Join, Mess
 from flyx.storage.exclusions import NOTHING_EXCLUDED, Exclusions
 from flyx.storage.links import Links
 from flyx.storage.reader import SourceReader
+from flyx.storage.single import scan_of_stream, scan_of_text
+from flyx.storage.stream_source import StreamSource
+from flyx.transfer.manifest import Content
 
 MAX_UNPAIRED = 8
 """Receivers at a time that have not proved themselves: strangers cannot take every place, nor much memory."""
@@ -57,8 +62,28 @@ DRAIN_TIMEOUT = 1.0
 RECONNECT_PAUSE = 1.0
 """Seconds between two tries to make a lost connection anew."""
 
+NEEDS = {
+    Content.FILES: frozenset[str](),
+    Content.STREAM: frozenset({STREAMS}),
+    Content.TEXT: frozenset({TEXTS}),
+}
+"""What a receiver has to be capable of (Hello.features)."""
+
 DISK_THREADS = 8
 """Reads under way at once, whatever the number of receivers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Bytes that come from a descriptor, such as standard input, until it ends.
+
+    Attributes:
+        descriptor: open until they are sent; it is not closed.
+        name: under which receivers can save them.
+    """
+
+    descriptor: int
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +91,7 @@ class SendOptions:
     """What to send, and to how many.
 
     Attributes:
+        paths: files and directories; none if there is a stream or a text.
         server: URL of the server to ask; None: of none.
         serve: makes a server of our own if there is none; None: then it is an error.
         code: what receivers have to know.
@@ -77,6 +103,8 @@ class SendOptions:
         connections: what the person allows them.
         links: what becomes of symbolic links inside directories.
         exclusions: what is not sent of what is in the paths.
+        stream: sent in the place of files, to a number of receivers that is known.
+        text: the same, for a person to read.
     """
 
     server: str | None
@@ -91,6 +119,15 @@ class SendOptions:
     connections: ConnectionOptions = ANY_CONNECTION
     links: Links = Links.KEEP
     exclusions: Exclusions = NOTHING_EXCLUDED
+    stream: Stream | None = None
+    text: str | None = None
+
+    @property
+    def content(self) -> Content:
+        """What it is that is sent."""
+        if self.stream:
+            return Content.STREAM
+        return Content.FILES if self.text is None else Content.TEXT
 
 
 async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -101,7 +138,7 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
     """
     with (
         ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="flyx-read") as disk,
-        contextlib.closing(Lists(options.paths, options.links, disk, options.exclusions)) as lists,
+        contextlib.closing(_lists(options, disk)) as lists,
     ):
         await lists.current(on_event)
         room = make_room(options.server, options.serve, options.api_token, on_event, hold=options.reconnect)
@@ -123,6 +160,14 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
             except asyncio.CancelledError:
                 signaling.farewell = "the sender stopped"
                 raise
+
+
+def _lists(options: SendOptions, disk: Executor) -> Lists | OneList:
+    if options.stream:
+        return OneList(scan_of_stream(options.stream.name))
+    if options.text is not None:
+        return OneList(scan_of_text(options.text))
+    return Lists(options.paths, options.links, disk, options.exclusions)
 
 
 _CREDENTIALS = (
@@ -166,7 +211,7 @@ class SendSession:
     def __init__(
         self,
         options: SendOptions,
-        lists: Lists,
+        lists: Lists | OneList,
         signaling: Signaling,
         disk: Executor,
         on_event: Callable[[events.Event], None],
@@ -176,7 +221,7 @@ class SendSession:
         self._signaling = signaling
         self._disk = disk
         self._on_event = on_event
-        self._gate = Gate(signaling.joined.room_id, options.code)
+        self._gate = Gate(signaling.joined.room_id, options.code, needs=NEEDS[options.content])
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
         self._roster = Roster(options.receivers, MAX_UNPAIRED)
         # Of the receivers that are connected to, or were, and have not ended.
@@ -187,6 +232,8 @@ class SendSession:
         self._closed: FlyxError | None = None
         # Set when the server keeps the room no more: a connection that is lost stays lost.
         self._room_gone: FlyxError | None = None
+        # Set while a stream is sent.
+        self._broadcast: Broadcast | None = None
         # Set when files could not be read as offered: another try would fare no better.
         self._incomplete: FilesFailed | None = None
 
@@ -197,6 +244,9 @@ class SendSession:
             FlyxError: they have not.
         """
         listener = asyncio.create_task(self._listen())
+        if stream := self._options.stream:
+            source = StreamSource(stream.descriptor)
+            self._broadcast = Broadcast(source, self._options.receivers, self._tell_stream_waits)
         try:
             async with NetworkWatch(self._network_changed):
                 while not self._roster.is_complete:
@@ -210,8 +260,14 @@ class SendSession:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if self._broadcast:
+                await self._broadcast.close()
         if self._incomplete:
             raise self._incomplete
+
+    def _tell_stream_waits(self, missing: int) -> None:
+        which = "1 more receiver" if missing == 1 else f"{missing:,} more receivers"
+        self._tell(events.Notice(f"The stream is too long to be kept, and waits for {which}."))
 
     async def _drain(self) -> None:
         """Let the receivers that have everything leave first: the room ends with us."""
@@ -454,12 +510,18 @@ class SendSession:
             if error:
                 reason = error.fields["reason"] if isinstance(error, InputError) else error
                 raise NothingToSend(reason=reason) from error
+            if self._broadcast and not self._broadcast.can_serve(receiver.number):
+                raise StreamBegun
             if receiver.state is ReceiverState.CONNECTING:
                 self._tell(events.PeerPaired(receiver.number))
             self._signaling.tell_paired(receiver.client_id)
             return self._roster.pair(receiver)
 
-        reader = SourceReader(listed.found, listed.digests)
+        reader: SourceReader | StreamReader
+        if self._broadcast:
+            reader = StreamReader(listed.found.manifest, self._broadcast, receiver.number)
+        else:
+            reader = SourceReader(listed.found, listed.digests)
         return await self._links[receiver].serve(channels, reader, self._disk, self._tell, admit)
 
     def _tell(self, event: events.Event) -> None:
@@ -472,6 +534,9 @@ class SendSession:
 
     def _ended(self, receiver: Receiver, result: Confirmation | FlyxError) -> None:
         del self._links[receiver]
+        is_irreplaceable = self._broadcast is not None and self._broadcast.ends_with(receiver.number)
+        if self._broadcast:
+            self._broadcast.leave(receiver.number)
         if receiver.state is not ReceiverState.CONNECTING:
             # A stranger's visit is not what --wait waits for.
             self._idle_since = time.monotonic()
@@ -479,19 +544,21 @@ class SendSession:
             # It is not served: the code is good for another try, of this one or another.
             result = result.error or result
         if isinstance(result, FlyxError):
-            self._unserved(receiver, result)
+            self._unserved(receiver, result, closes=is_irreplaceable)
             return
         self._roster.confirm(receiver, result)
         self._incomplete = result.error or self._incomplete
         self._on_event(events.PeerEnded(receiver.number, result.error))
 
-    def _unserved(self, receiver: Receiver, error: FlyxError) -> None:
+    def _unserved(self, receiver: Receiver, error: FlyxError, *, closes: bool = False) -> None:
+        """A receiver will not have everything; `closes`: nor can any other that comes now."""
         self._roster.fail(receiver, error)
-        closes = self._closed is not None or error.closes_room or self._roster.is_complete
-        self._on_event(events.PeerEnded(receiver.number, error, code_is_good=not closes))
+        closes = closes or error.closes_room
+        is_over = closes or self._closed is not None or self._roster.is_complete
+        self._on_event(events.PeerEnded(receiver.number, error, code_is_good=not is_over))
         if isinstance(error, WrongWords):
             left = self._gate.tries_left
             tries = "1 more wrong try" if left == 1 else f"{left} more wrong tries"
             self._on_event(events.Notice(f"Wrong words were given. After {tries} the code stops working."))
-        if error.closes_room:
+        if closes:
             self._close(error)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 
 from flyx.client import events
+from flyx.client.broadcast import Broadcast
 from flyx.client.confirmation import Confirmation
 from flyx.client.driver import Driver, Wiring
 from flyx.client.failures import failure_of
@@ -26,8 +27,9 @@ from flyx.errors import (
 from flyx.net.changes import Change, networks
 from flyx.rtc.peer import Channels
 from flyx.storage.reader import SourceReader
-from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
+from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, StreamEnded
 from flyx.transfer.left_out import NOT_WANTED
+from flyx.transfer.manifest import Manifest
 from flyx.transfer.sender import Accepted, Delivered, FileConfirmed, Resumed, Sender
 from flyx.transfer.session import EntryLeftOut
 
@@ -92,7 +94,7 @@ class ReceiverLink:
     async def serve(
         self,
         channels: Channels,
-        reader: SourceReader,
+        reader: SourceReader | StreamReader,
         disk: Executor,
         on_event: Callable[[events.Event], None],
         admit: Callable[[], bool],
@@ -177,20 +179,57 @@ class ReceiverLink:
             self.link.give_up(error)
 
 
-class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed]]):
+Blocks = Sequence[BlockRead | StreamEnded | BlockFailed]
+
+
+class StreamReader:
+    """Reads the blocks of a stream for one receiver."""
+
+    def __init__(self, manifest: Manifest, broadcast: Broadcast, receiver: int) -> None:
+        """Args:
+        manifest: of the stream.
+        broadcast: where it comes from.
+        receiver: its number.
+        """
+        self.manifest = manifest
+        self._broadcast = broadcast
+        self._receiver = receiver
+
+    async def read(self, requests: Sequence[BlockRequest]) -> Blocks:
+        """Return blocks when they are there."""
+        return await self._broadcast.read(self._receiver, requests)
+
+    def verified(self, size: int) -> None:
+        """The receiver has so much of the stream."""
+        self._broadcast.verified(self._receiver, size)
+
+    def close(self) -> None:
+        """Do nothing: the receiver may come back over another connection."""
+
+
+class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
     """Drives a Sender: its disk work is reading blocks."""
 
-    def __init__(self, machine: Sender, wiring: Wiring, reader: SourceReader) -> None:
+    def __init__(self, machine: Sender, wiring: Wiring, reader: SourceReader | StreamReader) -> None:
         super().__init__(machine, wiring)
         self._reader = reader
 
     def next_work(self) -> list[BlockRequest] | None:
+        if isinstance(self._reader, StreamReader):
+            self._reader.verified(self.machine.bytes_confirmed)
         return self.machine.next_reads() or None
 
-    def do_work(self, work: list[BlockRequest]) -> list[BlockRead | BlockFailed]:
+    async def perform(self, work: list[BlockRequest]) -> Blocks:
+        if isinstance(self._reader, StreamReader):
+            # No thread has to wait for it.
+            return await self._reader.read(work)
+        return await super().perform(work)
+
+    def do_work(self, work: list[BlockRequest]) -> Blocks:
+        assert isinstance(self._reader, SourceReader)
         return self._reader.read(work)
 
-    def work_done(self, result: list[BlockRead | BlockFailed], now: float) -> None:
+    def work_done(self, result: Blocks, now: float) -> None:
         self.machine.blocks_read(result, now)
 
     def next_data(self) -> bytes | None:
@@ -209,7 +248,7 @@ class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed
     def limit_of(self, shares: Shares) -> Limit | None:
         return senders_limit(shares)
 
-    def progress(self) -> tuple[int, int, int]:
+    def progress(self) -> tuple[int, int | None, int]:
         return self.machine.bytes_confirmed, self.machine.expected_bytes, 0
 
     def handle_event(self, event: object) -> None:
@@ -221,7 +260,7 @@ class SendDriver(Driver[Sender, list[BlockRequest], list[BlockRead | BlockFailed
             case Resumed(files=files, bytes=size):
                 self.resume(files, size)
             case FileConfirmed(file=file):
-                self.finish_file(file, entries.path(file), None, None)
+                self.finish_file(file, events.FileFinished(self.peer, entries.path(file), None, None))
             case EntryLeftOut(index=index, code=code):
                 self.lose(index, entries.path(index), code)
             case Delivered(files=files, bytes=size, sha256=sha256):

@@ -28,8 +28,8 @@ from flyx.storage.journal import Heading, Identity, Journal, Record, Saved
 from flyx.storage.remains import Remains, open_part, part_name
 from flyx.storage.state import StateDirectory
 from flyx.storage.tree import Parts, Tree, make_file, names_in
-from flyx.transfer.disk import Changed, Held, Kept
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, block_digest
+from flyx.transfer.disk import Changed, GoesOn, Held, Kept
+from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, RunningDigest, block_digest
 from flyx.transfer.names import STATE_DIRECTORY
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -57,6 +57,7 @@ class _Partial:
         written: bytes written.
         digests: SHA-256 of its blocks.
         recorded: bytes of `digests` that the journal has; None if it does not have the file.
+        running: in the place of `digests`, of a stream: it may have any number of blocks.
     """
 
     number: int
@@ -64,6 +65,7 @@ class _Partial:
     written: int = 0
     digests: bytearray = field(default_factory=bytearray)
     recorded: int | None = None
+    running: RunningDigest | None = None
 
 
 class Partials:
@@ -109,6 +111,8 @@ class Partials:
         self._recorded_opened_up: set[Parts] = set()
         self._recorded_names: dict[str, str] = {}
         self._next_checkpoint = time.monotonic() + CHECKPOINT_INTERVAL
+        # Set before the first file is begun: it is a stream, which no later run can go on with.
+        self.is_stream = False
 
     # An unfinished transfer goes on.
 
@@ -270,7 +274,10 @@ class Partials:
             write(self._handle(file, partial.identity), partial.written)
         if length:
             partial.written += length
-            partial.digests += digest
+            if partial.running:
+                partial.running.add(digest)
+            else:
+                partial.digests += digest
 
     def checkpoint(self) -> None:
         """Make durable what was written, then say so in the journal.
@@ -313,7 +320,15 @@ class Partials:
 
     def digest_of(self, file: int) -> bytes:
         """The digest of a file that is all written, as manifest.py defines it."""
-        return block_digest(self._files[file].digests)
+        partial = self._files[file]
+        return partial.running.value() if partial.running else block_digest(partial.digests)
+
+    def goes_on(self, file: int) -> GoesOn | None:
+        """Say how much there is of a stream, if there is anything."""
+        partial = self._files.get(file)
+        if partial is None or partial.running is None:
+            return None
+        return GoesOn(file, partial.written, partial.running.copy())
 
     def source(self, file: int) -> tuple[int, str]:
         """Where a file that has been begun is: the handle of its directory, and its name there."""
@@ -488,7 +503,8 @@ class Partials:
                 os.ftruncate(handle, partial.written)
         else:
             handle = os.open(part_name(self._next_number), _NEW, 0o600, dir_fd=own.handle)
-            self._files[file] = _Partial(self._next_number, identity)
+            running = RunningDigest() if self.is_stream else None
+            self._files[file] = _Partial(self._next_number, identity, running=running)
             self._next_number += 1
         self._open = file, handle
         return handle

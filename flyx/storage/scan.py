@@ -101,7 +101,11 @@ class Sources:
 
     def add(self, status: os.stat_result) -> None:
         """Take note of the next entry."""
-        self._times.append(status.st_mtime_ns % _TIMES)
+        self.add_time(status.st_mtime_ns)
+
+    def add_time(self, mtime_ns: int) -> None:
+        """Take note of the next entry, which has this time."""
+        self._times.append(mtime_ns % _TIMES)
 
     def add_content(self, content: bytes) -> None:
         """The next entry is a file that has this content, whatever size it says."""

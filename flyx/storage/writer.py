@@ -83,6 +83,8 @@ class Destination:
     What is read back from the disk, it waits for to the end of a block.
     """
 
+    outlives_connection = False
+
     def __init__(
         self,
         directory: Path,
@@ -298,7 +300,7 @@ class Destination:
         length = min(BLOCK_SIZE, entry.size - block.offset) if data is None else len(data)
         too_large = block.file in self._too_large
         is_next = too_large or block.offset == self._partials.written(block.file)
-        if not is_next or block.offset + length > entry.size:
+        if not is_next or block.offset + length > self._most_bytes(entry):
             raise LocalProtocolError(reason=f"a block of {entry.path} out of sequence")
         if (hole_digest(length) if data is None else block_digest(data)) != block.digest:
             raise CorruptData(path=self._tree.shown(self._target(block.file)))
@@ -317,6 +319,14 @@ class Destination:
                 self._discard(block.file)
         return BlockWritten(block.file, block.offset, length, hole=block.hole)
 
+    def _most_bytes(self, entry: Entry) -> int:
+        """How long a file can be."""
+        return entry.size
+
+    def _size(self, file: int, entry: Entry) -> int:
+        """How long a file is that is complete."""
+        return entry.size
+
     def _discard(self, file: int) -> None:
         """Remove what has been written of a file."""
         self._bytes_written -= self._partials.written(file)
@@ -329,7 +339,7 @@ class Destination:
         handle = self._partials.take(file, entry)
         try:
             status = os.fstat(handle)
-            if status.st_size != entry.size:
+            if status.st_size != self._size(file, entry):
                 raise LocalProtocolError(reason=f"{entry.path} was finished before it was complete")
             set_attributes(handle, entry.mode & self._partials.permitted, status.st_atime_ns, entry.mtime_us)
         except BaseException:

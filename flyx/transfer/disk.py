@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flyx.errors import FlyxError
-from flyx.transfer.manifest import Entry
+from flyx.transfer.manifest import Content, Entry, RunningDigest
 
 
 @dataclass(frozen=True, slots=True)
 class BlockRequest:
-    """Read one block. `length` 0 stands for the only "block" of an empty file, which must still be there."""
+    """Read one block. `length` 0 stands for the only "block" of an empty file, which must still be there.
+
+    Of a stream, the next block has `length` bytes at most.
+    """
 
     file: int
     offset: int
@@ -43,6 +46,14 @@ class BlockRead:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamEnded:
+    """In the place of a block of a stream: there is none any more. `digest` is that of all of it."""
+
+    request: BlockRequest
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class BlockFailed:
     """A block cannot be had: the file has changed, vanished or cannot be read.
 
@@ -62,12 +73,14 @@ class PlanTree:
 
     Attributes:
         hole_bytes: how many of all the bytes need no space.
+        content: what it is that is offered.
     """
 
     roots: tuple[str, ...]
     total_bytes: int
     manifest_id: str = ""
     hole_bytes: int = 0
+    content: Content = Content.FILES
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +172,19 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class GoesOn:
+    """The first `offset` bytes of a stream are here, from an earlier connection of the same run.
+
+    Attributes:
+        digest: of their blocks; to be added to.
+    """
+
+    file: int
+    offset: int
+    digest: RunningDigest
+
+
+@dataclass(frozen=True, slots=True)
 class Changed:
     """There is a part of another file of this path; it is removed when the transfer is accepted."""
 
@@ -175,7 +201,7 @@ class EntriesPlanned:
     """
 
     below: int
-    found: tuple[Kept | Held | Changed, ...] = ()
+    found: tuple[Kept | Held | GoesOn | Changed, ...] = ()
     left_out: tuple[tuple[int, str], ...] = ()
 
 
@@ -191,10 +217,10 @@ class BlockWritten:
 
 @dataclass(frozen=True, slots=True)
 class FileSaved:
-    """The file is complete under `path`, its final name on this machine."""
+    """The file is complete under `path`, its final name on this machine; None: it was passed on instead."""
 
     file: int
-    path: str
+    path: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from flyx.errors import CorruptData, RemoteProtocolError
-from flyx.transfer.disk import Held, WriteBlock
+from flyx.transfer.disk import GoesOn, Held, WriteBlock
 from flyx.transfer.frames import SHORTEST_DATA, Frame
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
     DIGEST_SIZE,
+    MAX_FILE_SIZE,
     Entries,
     Entry,
     EntryKind,
@@ -21,6 +22,8 @@ class FileInbox:
 
     def __init__(self, entries: Entries) -> None:
         self._entries = entries
+        # Set before the first frame: the only entry is a stream, whose blocks end where the sender says.
+        self.is_stream = False
         # Files that do not come, and digests of the blocks that do not.
         self.absent: set[int] = set()
         self._have: dict[int, bytes] = {}
@@ -39,15 +42,20 @@ class FileInbox:
         """The first blocks of a file that is to come are here."""
         self._have[held.file] = held.digests
 
+    def go_on(self, stream: GoesOn) -> None:
+        """The beginning of the stream is here."""
+        self._begun = True
+        self._offset = self._block_start = stream.offset
+        self._digest = stream.digest
+
     def data(self, frame: Frame) -> int:
         """Take a part of a block. Return the bytes that are to be dropped, as the sender begins anew."""
         entry = self._enter(frame.file)
         dropped = self._restart(frame)
         end = frame.offset + len(frame.payload)
-        block_end = min(self._block_start + BLOCK_SIZE, entry.size)
-        if frame.offset != self._offset or end > block_end:
+        if frame.offset != self._offset or end > self._longest(entry):
             raise RemoteProtocolError(reason="data out of place")
-        if len(frame.payload) < SHORTEST_DATA and end < block_end:
+        if self._parts and len(self._parts[-1]) < SHORTEST_DATA:
             raise RemoteProtocolError(reason="data in splinters")
         self._parts.append(frame.payload)
         self._offset = end
@@ -56,8 +64,8 @@ class FileInbox:
     def block_end(self, frame: Frame) -> WriteBlock:
         """Return what is to be written."""
         entry = self._enter(frame.file)
-        expected = min(self._block_start + BLOCK_SIZE, entry.size)
-        if frame.offset != self._block_start or self._offset != expected or not self._parts:
+        is_whole = self.is_stream or self._offset == self._longest(entry)
+        if frame.offset != self._block_start or not is_whole or not self._parts:
             raise RemoteProtocolError(reason="a block that ends out of place")
         digest = bytes(frame.payload)
         write = WriteBlock(frame.file, self._block_start, self._parts, digest)
@@ -70,8 +78,8 @@ class FileInbox:
         """Take a hole. Return the bytes that are to be dropped, as data() does, and what is to be written."""
         entry = self._enter(frame.file)
         dropped = self._restart(frame)
-        end = min(self._block_start + BLOCK_SIZE, entry.size)
-        if not frame.offset == self._offset == self._block_start < end:
+        end = self._longest(entry)
+        if self.is_stream or not frame.offset == self._offset == self._block_start < end:
             raise RemoteProtocolError(reason="a hole out of place")
         length = end - frame.offset
         digest = hole_digest(length)
@@ -82,7 +90,8 @@ class FileInbox:
     def file_end(self, frame: Frame) -> bytes:
         """Return the digest of the file."""
         entry = self._enter(frame.file)
-        if not frame.offset == self._offset == self._block_start == entry.size:
+        size = self._offset if self.is_stream else entry.size
+        if not frame.offset == self._offset == self._block_start == size:
             raise RemoteProtocolError(reason="a file that ends out of place")
         digest = self._digest.value()
         if digest != frame.payload:
@@ -96,6 +105,10 @@ class FileInbox:
         dropped = self._offset - self._block_start
         self._next_file()
         return dropped
+
+    def _longest(self, entry: Entry) -> int:
+        """Where the open block ends at the latest."""
+        return min(self._block_start + BLOCK_SIZE, MAX_FILE_SIZE if self.is_stream else entry.size)
 
     def _restart(self, frame: Frame) -> int:
         """What of the file was here is known to be good, or, if the sender begins anew, is to be dropped."""

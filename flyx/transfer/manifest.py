@@ -53,8 +53,26 @@ MAX_MTIME_US = 1 << 53
 microseconds the largest integer that a browser's number holds exactly."""
 
 
+MAX_TEXT_SIZE = BLOCK_SIZE
+"""Bytes in a text that is sent as one: a block."""
+
 MAX_TARGET_BYTES = 3072
 """Bytes in the target of a symbolic link, as in a path (names.MAX_PATH_BYTES)."""
+
+
+class Content(Enum):
+    """What a manifest offers.
+
+    A stream and a text are the only entry of theirs, a file whose path is one name.
+    """
+
+    FILES = "files"
+    """Files, directories and links."""
+    STREAM = "stream"
+    """Bytes whose number nobody knows before the last of them; the size of the entry is 0. Its blocks have
+    any length up to BLOCK_SIZE: what comes slowly goes on as it comes."""
+    TEXT = "text"
+    """A text in UTF-8 of at most MAX_TEXT_SIZE bytes, for the person at the receiver to read."""
 
 
 class EntryKind(Enum):
@@ -309,12 +327,20 @@ def _row_hashed(entry: Entry, mtime_us: int) -> bytes:
 class Manifest:
     """The entries of one transfer, in the order in which they are sent; complete, so no more are added."""
 
-    def __init__(self, entries: Iterable[Entry], *, hole_bytes: int = 0, left_out: LeftOut = NOTHING) -> None:
+    def __init__(
+        self,
+        entries: Iterable[Entry],
+        *,
+        hole_bytes: int = 0,
+        left_out: LeftOut = NOTHING,
+        content: Content = Content.FILES,
+    ) -> None:
         """Args:
         entries: what is sent.
         hole_bytes: how many of the bytes in the files are in whole blocks that are holes, where nothing is
             stored.
         left_out: what is not sent of what the person named.
+        content: what it is that is sent.
         """
         self.entries = entries if isinstance(entries, Entries) else Entries(entries)
         self.hole_bytes = hole_bytes
@@ -322,7 +348,13 @@ class Manifest:
         self.file_count = self.entries.file_count
         self.total_bytes = self.entries.total_bytes
         self.roots: tuple[str, ...] = tuple(self.entries.roots)
-        self.id = self.entries.id
+        self.content = content
+        self.id = self.entries.id if content is Content.FILES else _id_of(content, self.entries.id)
+
+
+def _id_of(content: Content, entries_id: str) -> str:
+    """The id of a manifest whose content is not files: no manifest of files has the same."""
+    return hashlib.sha256(f"{content.value} {entries_id}".encode()).hexdigest()
 
 
 def block_digest(block: bytes | bytearray | memoryview) -> bytes:
@@ -349,6 +381,12 @@ class RunningDigest:
     def value(self) -> bytes:
         """The digest of all added so far, DIGEST_SIZE bytes."""
         return self._hash.digest()
+
+    def copy(self) -> RunningDigest:
+        """Return another one, of all added so far."""
+        other = RunningDigest()
+        other._hash = self._hash.copy()
+        return other
 
 
 class DigestQueue:

@@ -9,6 +9,9 @@ from flyx.transfer.left_out import MAX_TOLD, LeftOut
 from flyx.transfer.manifest import (
     MAX_PATHS_SIZE,
     MAX_ROOTS_SIZE,
+    MAX_TEXT_SIZE,
+    MAX_TOTAL_SIZE,
+    Content,
     Entries,
     Entry,
     EntryKind,
@@ -40,6 +43,11 @@ class ManifestInbox:
             raise RemoteProtocolError(reason="a second manifest")
         if message.holes > message.bytes:
             raise RemoteProtocolError(reason="more bytes in holes than in all")
+        content = Content(message.content)
+        if content is not Content.FILES and not _is_single(message):
+            raise RemoteProtocolError(reason=f"more than one {content.value}")
+        if message.bytes > _MOST_BYTES[content]:
+            raise RemoteProtocolError(reason=f"a {content.value} of {message.bytes} bytes")
         self.start = message
 
     def take_roots(self, message: Roots) -> PlanTree | None:
@@ -54,7 +62,9 @@ class ManifestInbox:
         self._roots += names
         if len(self._roots) < start.roots:
             return None
-        return PlanTree(tuple(self._roots), start.bytes, start.manifest_id, hole_bytes=start.holes)
+        return PlanTree(
+            tuple(self._roots), start.bytes, start.manifest_id, start.holes, Content(start.content)
+        )
 
     def take_piece(self, piece: ManifestPiece) -> None:
         """Take the next entries."""
@@ -76,7 +86,11 @@ class ManifestInbox:
         """Return the manifest, whose last message has come."""
         start = self._announced()
         absent = LeftOut(tuple(self._absent), start.failures, start.others)
-        manifest = Manifest(self.entries, hole_bytes=start.holes, left_out=absent)
+        manifest = Manifest(
+            self.entries, hole_bytes=start.holes, left_out=absent, content=Content(start.content)
+        )
+        if manifest.content is not Content.FILES and manifest.roots != (self.entries.path(0),):
+            raise RemoteProtocolError(reason=f"a {start.content} in a directory")
         announced = (start.manifest_id, start.files, start.bytes, start.entries)
         counted = (manifest.id, manifest.file_count, manifest.total_bytes, len(manifest.entries))
         if announced != counted or manifest.roots != tuple(self._roots):
@@ -104,3 +118,12 @@ class ManifestInbox:
         entries.append(entry)
         if len(entries.roots) > roots and entries.roots[roots:] != self._roots[roots : roots + 1]:
             raise RemoteProtocolError(reason="an entry below a root that was not announced")
+
+
+_MOST_BYTES = {Content.FILES: MAX_TOTAL_SIZE, Content.STREAM: 0, Content.TEXT: MAX_TEXT_SIZE}
+
+
+def _is_single(start: ManifestStart) -> bool:
+    """Whether one file is announced, and nothing else."""
+    counts = start.entries, start.files, start.roots, start.holes, start.failures, start.others
+    return counts == (1, 1, 1, 0, 0, 0)

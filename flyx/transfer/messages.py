@@ -5,7 +5,8 @@ one JSON object a message, at most MAX_CONTROL_SIZE bytes of UTF-8:
 
     type            from       fields
     manifest_start  sender     manifest_id, entries, files, bytes, roots: how many there are of each; holes:
-                               how many of the bytes are in holes; failures, others: how much is left out
+                               how many of the bytes are in holes; failures, others: how much is left out;
+                               content: "files", "stream" or "text" (manifest.Content)
     roots           sender     names: the first parts of the paths, in order, in pieces
     manifest        sender     first, entries: rows [path, kind, size, mode, mtime_us], in order, in pieces; a
                                hard_link has the index of its file in place of a size; targets: what the
@@ -16,6 +17,7 @@ one JSON object a message, at most MAX_CONTROL_SIZE bytes of UTF-8:
     kept            receiver   files: rows [file, sha256], complete from an earlier try: not to be sent
     have            receiver   file, first, sha256: its blocks from `first` on, here from an earlier try; in
                                pieces that together are the beginning of the file
+    go_on           receiver   offset: so much of the stream is here from an earlier connection
     accept          receiver   below: entries with a smaller index may be sent
     credit          receiver   bytes: data bytes that may have been sent in all; written: file bytes verified
     saved           receiver   files: indexes that are complete under their final names
@@ -32,9 +34,9 @@ FRAME_HEADER (kind, file index, payload length, offset; network byte order) and 
 
     DATA         bytes of the file at offset; in order, never across a block boundary, and at least
                  frames.SHORTEST_DATA of them unless they end their block
-    BLOCK_END    SHA-256 of the block that began at offset
+    BLOCK_END    SHA-256 of the block that began at offset; in a stream, the block ends here
     HOLE         nothing: the block that begins at offset is zeros, and need not be stored
-    FILE_END     the file's digest; offset is the file's size
+    FILE_END     the file's digest; offset is the file's size, that of a stream too
     FILE_FAILED  a code from left_out.REASONS: this file cannot be completed
 
 Files come in the order of the manifest; directories, links, and files that are kept or left out have no
@@ -46,7 +48,8 @@ manifest; `left_out` also later, for what cannot be saved after all: instead of 
 before `complete`. Of a file that the receiver has blocks of, the sender reads the last of these: if its
 SHA-256 is the receiver's, it goes on after it (with FILE_END at once if that was the file's last), else it
 begins at offset 0, and the receiver drops what it had. FILE_END bears the digest over the receiver's block
-digests and the new ones.
+digests and the new ones. A stream goes on, over another connection, at the offset that `go_on` says, before
+`accept`; it is the end of a block, and none that the receiver has said it has verified is read again.
 """
 
 from __future__ import annotations
@@ -139,6 +142,7 @@ class ManifestStart(_Message):
     holes: Count = 0
     failures: Count = 0
     others: Count = 0
+    content: Literal["files", "stream", "text"] = "files"
 
 
 class Roots(_Message):
@@ -191,6 +195,13 @@ class Have(_Message):
     file: Index
     first: Count
     sha256: Annotated[list[Sha256], Field(min_length=1, max_length=PIECE_ITEMS)]
+
+
+class GoOn(_Message):
+    """A stream goes on, over another connection, after so many bytes."""
+
+    type: Literal["go_on"] = "go_on"
+    offset: Annotated[int, Field(ge=1, le=MAX_FILE_SIZE)]
 
 
 class Accept(_Message):
@@ -269,6 +280,7 @@ ControlMessage = (
     | LeftOut
     | Kept
     | Have
+    | GoOn
     | Accept
     | Credit
     | Saved
@@ -377,6 +389,7 @@ def manifest_messages(manifest: Manifest) -> Iterator[ControlMessage]:
         holes=manifest.hole_bytes,
         failures=left_out.failures,
         others=left_out.others,
+        content=manifest.content.value,
     )
     for names in _pieces(manifest.roots, lambda name: [name]):
         yield Roots(names=list(map(_path, names)))
@@ -397,20 +410,23 @@ def left_out_messages(entries: Sequence[tuple[int, str]]) -> Iterator[ControlMes
 
 
 def accept_messages(
-    below: int, found: Sequence[disk.Kept | disk.Held], left_out: Sequence[tuple[int, str]]
+    below: int, found: Sequence[disk.Kept | disk.Held | disk.GoesOn], left_out: Sequence[tuple[int, str]]
 ) -> Iterator[ControlMessage]:
     """Yield the messages that accept entries: what is left out or there already, then which may be sent."""
     yield from left_out_messages(left_out)
     rows: list[tuple[int, str]] = []
     for one in found:
-        if isinstance(one, disk.Held) or len(rows) == DIGESTS_PER_MESSAGE:
+        if not isinstance(one, disk.Kept) or len(rows) == DIGESTS_PER_MESSAGE:
             if rows:
                 yield Kept(files=rows)
             rows = []
-        if isinstance(one, disk.Kept):
-            rows.append((one.file, one.digest.hex()))
-        else:
-            yield from _have(one)
+        match one:
+            case disk.Kept():
+                rows.append((one.file, one.digest.hex()))
+            case disk.Held():
+                yield from _have(one)
+            case disk.GoesOn(offset=offset):
+                yield GoOn(offset=offset)
     if rows:
         yield Kept(files=rows)
     yield Accept(below=below)

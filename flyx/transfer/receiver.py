@@ -29,6 +29,7 @@ from flyx.transfer.disk import (
     FileSaved,
     FinishFile,
     FinishTree,
+    GoesOn,
     Held,
     Kept,
     Operation,
@@ -46,6 +47,7 @@ from flyx.transfer.left_out import ALREADY_HERE, NOT_NEEDED, REASONS, UNREADABLE
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
     DIGEST_SIZE,
+    Content,
     Entry,
     EntryKind,
     Manifest,
@@ -124,10 +126,10 @@ class UnfinishedFound:
 
 @dataclass(frozen=True, slots=True)
 class FileReceived:
-    """A file is complete under its final name `path`."""
+    """A file is complete under its final name `path`; None if it has none: it was passed on."""
 
     file: int
-    path: str
+    path: str | None
     sha256: str
 
 
@@ -187,7 +189,7 @@ class Receiver(Session):
         self._planned = 0
         self._accepted = 0
         # What is here from an earlier try: of entries not accepted yet; in all; and what is of no use.
-        self._found: list[Kept | Held] = []
+        self._found: list[Kept | Held | GoesOn] = []
         self._kept_files = 0
         self._found_bytes = 0
         self._changed: list[int] = []
@@ -216,8 +218,10 @@ class Receiver(Session):
         self._unwanted_bytes = 0
 
     @property
-    def expected_bytes(self) -> int:
-        """File bytes that we will have in the end, as far as is known; 0 before the sender's first word."""
+    def expected_bytes(self) -> int | None:
+        """File bytes that we will have in the end, as far as is known; None if nobody knows: of a stream."""
+        if self._inbox.is_stream:
+            return None
         return self._offer.start.bytes - self._unwanted_bytes if self._offer.start else 0
 
     @property
@@ -326,6 +330,7 @@ class Receiver(Session):
                 if self._expected not in (None, message.manifest_id):
                     raise RemoteProtocolError(reason="it offers other files than before")
                 self._offer.begin(message)
+                self._inbox.is_stream = message.content == Content.STREAM.value
                 self._emit(Offered(message.files, message.bytes))
             case Roots():
                 if plan := self._offer.take_roots(message):
@@ -400,9 +405,13 @@ class Receiver(Session):
             self._unwanted_bytes += self._entries[index].size
         self._emit(EntryLeftOut(index, code))
 
-    def _resume(self, found: Kept | Held) -> None:
+    def _resume(self, found: Kept | Held | GoesOn) -> None:
         """Count what is here from an earlier try."""
         file = found.file
+        if isinstance(found, GoesOn):
+            self.bytes_written = found.offset
+            self._inbox.go_on(found)
+            return
         size = _size(found, self._entries[file])
         self.bytes_written += size
         if isinstance(found, Held):
@@ -488,14 +497,15 @@ class Receiver(Session):
             case OperationFailed(error=error):
                 self.cancel(error)
 
-    def _find(self, found: Sequence[Kept | Held | Changed]) -> None:
+    def _find(self, found: Sequence[Kept | Held | GoesOn | Changed]) -> None:
         for one in found:
             if isinstance(one, Changed):
                 self._changed.append(one.file)
                 continue
             self._found.append(one)
-            self._kept_files += isinstance(one, Kept)
-            self._found_bytes += _size(one, self._entries[one.file])
+            if not isinstance(one, GoesOn):
+                self._kept_files += isinstance(one, Kept)
+                self._found_bytes += _size(one, self._entries[one.file])
 
     def _next_finished(self, file: int) -> bytes:
         """Return the digest of the file that the disk has finished next."""
@@ -504,11 +514,11 @@ class Receiver(Session):
             raise LocalProtocolError(reason="files finished out of order")
         return digest
 
-    def _save(self, file: int, path: str) -> None:
+    def _save(self, file: int, path: str | None) -> None:
         digest = self._next_finished(file)
         self._transfer_digest.add(file, digest)
         self._saved_files += 1
-        self._saved_bytes += self._entries[file].size
+        self._saved_bytes += self.bytes_written if self._inbox.is_stream else self._entries[file].size
         self._emit(FileReceived(file, path, digest.hex()))
 
 

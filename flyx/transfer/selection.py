@@ -38,7 +38,7 @@ class Selection:
         """Return what is wanted of a manifest, with the directories that it is in; the id is that of all."""
         entries = manifest.entries.only(self._wanted(manifest.entries))
         left_out = self._left_out(manifest.left_out)
-        return Manifest(entries, hole_bytes=manifest.hole_bytes, left_out=left_out)
+        return Manifest(entries, hole_bytes=manifest.hole_bytes, left_out=left_out, content=manifest.content)
 
     def _wanted(self, entries: Entries) -> Iterator[int]:
         # Directories that are not wanted until something in them is, with what paths in them begin with.

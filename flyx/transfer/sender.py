@@ -10,6 +10,8 @@ time (to the microsecond) were put back; as with rsync, that goes unseen in what
 
 Inputs besides those of Session: blocks_read. Drains besides next_control: next_reads, next_data, next_event.
 Memory is bounded: at most READ_AHEAD bytes are read before the wire takes them.
+
+A stream (manifest.Content) has no size before its end: blocks are asked for until there is none any more.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ from enum import Enum, auto
 
 from flyx.errors import LocalProtocolError, RemoteProtocolError
 from flyx.transfer import messages
-from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
+from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, StreamEnded
 from flyx.transfer.frames import FrameKind, FramePacker
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
     DIGEST_SIZE,
+    Content,
     DigestQueue,
     Entry,
     EntryKind,
@@ -40,6 +43,7 @@ from flyx.transfer.messages import (
     ControlMessage,
     Credit,
     Done,
+    GoOn,
     Have,
     Kept,
     LeftOut,
@@ -117,6 +121,7 @@ class Sender(Session):
         """
         super().__init__(now)
         self.manifest = manifest
+        self._is_stream = manifest.content is Content.STREAM
         self._state = _State.HELD
         self._events: deque[SenderEvent] = deque()
         # The messages of the manifest that are still to be told; made one by one.
@@ -165,7 +170,7 @@ class Sender(Session):
         self._state = _State.OFFERING
         self._telling = messages.manifest_messages(self.manifest)
 
-    def blocks_read(self, results: Sequence[BlockRead | BlockFailed], now: float) -> None:
+    def blocks_read(self, results: Sequence[BlockRead | StreamEnded | BlockFailed], now: float) -> None:
         """Take the answers to next_reads(), in the order of the requests, all of them at once."""
         if self._ended:
             return
@@ -175,6 +180,8 @@ class Sender(Session):
         for result in results:
             if isinstance(result, BlockFailed):
                 self._lose(result)
+            elif isinstance(result, StreamEnded):
+                self._end_stream(result)
             elif result.request.file not in self._lost:
                 self._pack(result)
         if self._next_request() is None or self._packer.size < READ_BATCH:
@@ -199,10 +206,13 @@ class Sender(Session):
             if request is None:
                 break
             self._requested.append(request)
+            if self._is_stream:
+                # What follows is known when it has been read.
+                break
             self._advance(request)
             size += request.length
             if request.file in self._have:
-                # What follows it is known when it has been compared.
+                # The same, when it has been compared.
                 break
         return list(self._requested)
 
@@ -226,9 +236,9 @@ class Sender(Session):
         return self._events.popleft() if self._events else None
 
     @property
-    def expected_bytes(self) -> int:
-        """File bytes that the receiver will have in the end, as far as is known."""
-        return self.manifest.total_bytes - self._unwanted_bytes
+    def expected_bytes(self) -> int | None:
+        """File bytes that the receiver will have in the end, as far as is known; None of a stream."""
+        return None if self._is_stream else self.manifest.total_bytes - self._unwanted_bytes
 
     @property
     def lost(self) -> frozenset[int]:
@@ -247,6 +257,8 @@ class Sender(Session):
                     self._keep(file, bytes.fromhex(sha256))
             case Have():
                 self._hold(message)
+            case GoOn(offset=offset):
+                self._go_on(offset)
             case LeftOut(entries=entries):
                 for index, code in entries:
                     self._go_without(index, code)
@@ -286,6 +298,12 @@ class Sender(Session):
         end = min((known + len(message.sha256)) * BLOCK_SIZE, entry.size)
         self._packed_bytes += end - known * BLOCK_SIZE
         self._resumed_bytes += end - known * BLOCK_SIZE
+
+    def _go_on(self, offset: int) -> None:
+        if not self._is_stream or self._state is not _State.OFFERING or self._reading_offset:
+            raise RemoteProtocolError(reason="a stream that goes on out of place")
+        self._reading_offset = offset
+        self._packed_bytes += offset
 
     def _tell(self, file: int, after: int) -> Entry:
         """The receiver has something of this file: check that it can, return its entry."""
@@ -334,7 +352,7 @@ class Sender(Session):
                 raise RemoteProtocolError(reason="a file confirmed that was not sent")
             self._ends[file] = _HAS
             self._delivered_files += 1
-            self._delivered_bytes += entries[file].size
+            self._delivered_bytes += self._reading_offset if self._is_stream else entries[file].size
             self._emit(FileConfirmed(file))
         self._settle_digests()
 
@@ -378,6 +396,8 @@ class Sender(Session):
         entries = self.manifest.entries
         while self._reading_file < self._accepted:
             file = self._reading_file
+            if self._is_stream and not (self._lost or self._ends[file]):
+                return BlockRequest(file, self._reading_offset, BLOCK_SIZE)
             entry = entries[file]
             if entry.kind is EntryKind.FILE and file not in self._lost and not self._ends[file]:
                 offset = self._reading_offset
@@ -411,12 +431,22 @@ class Sender(Session):
             self._packer.add(FrameKind.BLOCK_END, file, offset, block.digest)
             self._file_digest.add(block.digest)
             self._packed_bytes += len(block.data)
+        if self._is_stream:
+            self._reading_offset += len(block.data)
+            return
         end = offset + block.request.length
         if end == self.manifest.entries[file].size:
-            digest = self._file_digest.value()
-            self._packer.add(FrameKind.FILE_END, file, end, digest)
-            self._packed.append(file, digest)
-            self._file_digest = RunningDigest()
+            self._end_file(file, end, self._file_digest.value())
+
+    def _end_stream(self, ended: StreamEnded) -> None:
+        self._end_file(ended.request.file, self._reading_offset, ended.digest)
+        self._reading_file += 1
+
+    def _end_file(self, file: int, size: int, digest: bytes) -> None:
+        """All blocks of a file are packed."""
+        self._packer.add(FrameKind.FILE_END, file, size, digest)
+        self._packed.append(file, digest)
+        self._file_digest = RunningDigest()
 
     def _lose(self, result: BlockFailed) -> None:
         file = result.request.file

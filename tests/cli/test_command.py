@@ -29,7 +29,23 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 EMPTY = "cannot be used: it is empty. Is a variable in the command not set?"
 USAGE = {
-    "send": ("PATH is missing", "`flyx send --help` tells what it takes"),
+    "send": (
+        "there is nothing to send",
+        "name files or directories, or - for standard input, or give a --text",
+    ),
+    "send - x": (
+        "standard input and files exclude each other",
+        "send it alone; a file that is called - is ./-",
+    ),
+    "send - -n 0": (
+        "standard input cannot be sent to any number of --receivers",
+        "give their number: a stream waits for all of them, and is sent once",
+    ),
+    "send x --text y": ("--text and files exclude each other", "send one after the other"),
+    "send - --code -": (
+        "--code and PATH cannot both be read from standard input",
+        "give the others as @FILE, or in the environment",
+    ),
     "send ''": (f"PATH {EMPTY}", None),
     "send x --tls-ca ''": (f"--tls-ca {EMPTY}", None),
     "receive K7M2QX -o ''": (f"--output {EMPTY}", None),
@@ -147,7 +163,7 @@ def complaint(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("command", "usage", "argument"),
     [
-        ("send", "[OPTIONS] PATH...", "PATH  Files"),
+        ("send", "[OPTIONS] [PATH]...", "PATH  Files"),
         ("receive", "[OPTIONS] [CODE]...", "CODE  Code"),
         ("demo", "[OPTIONS] [PATH]", "PATH  "),
         ("doctor", "[OPTIONS] [CODE]", "CODE  "),

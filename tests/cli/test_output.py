@@ -26,6 +26,7 @@ from flyx.errors import ConnectionLost, Declined, InputError, NoSpace, NoSuchRoo
 from flyx.rtc.attempts import Attempts, PairAttempt, PairState, ServerAttempt
 from flyx.rtc.peer import CandidatePair
 from tests.cli.screen import on_terminal
+from tests.hostile_text import assert_tame
 from tests.simulator import manifest_of
 
 MANIFEST = manifest_of({"d": None, "d/one": b"1" * 10, "d/empty": b"", "d/two": b"2" * 5})
@@ -54,6 +55,7 @@ EVERY_EVENT: list[events.Event] = [
     events.Progress(1, 5, 15),
     events.FileFinished(1, "d/one", "out/d/one", "00" * 32),
     events.FileFinished(1, "d/one", None, None),
+    events.TextReceived(1, "two\nlines\n"),
     events.FileLost(1, "d/\x1b[2Jtwo", "it vanished"),
     events.TransferDone(1, 3, 15, 1.5, "00" * 32),
     events.Notice("skipped \x1b[2J: a symbolic link"),
@@ -172,8 +174,25 @@ def test_quiet_prints_data_alone(capfd: pytest.CaptureFixture[str]) -> None:
         for event in EVERY_EVENT:
             reporter(event)
     out, err = capfd.readouterr()
-    assert out == "flyx receive K7M2QX-lemon-otter\nout/d/one\n"
+    assert out == "flyx receive K7M2QX-lemon-otter\nout/d/one\ntwo\nlines\n"
     assert not err
+
+
+def test_a_text_into_a_pipe_is_exact(capfd: pytest.CaptureFixture[str]) -> None:
+    every_control = "".join(map(chr, range(0x20))) + "\x7f\x85\u202e without an end"
+    with HumanReporter(sending=False, bars=True) as reporter:
+        reporter(events.TextReceived(1, every_control))
+    assert capfd.readouterr().out == every_control
+
+
+def test_a_text_on_a_terminal_keeps_its_lines_and_steers_nothing() -> None:
+    every_control = "".join(map(chr, range(0x20))) + "\x7f\x85\u202e"
+    with on_terminal() as screen, HumanReporter(sending=False, bars=True) as reporter:
+        reporter(events.TextReceived(1, f"{every_control}\r\n\tsecond\n"))
+    assert_tame(screen.text.replace("\r\n", "\n"))
+    last = screen.text.replace("\r\n", "\n").splitlines()[-2:]
+    assert last[0].endswith("\\x1f\\x7f\\x85\\u202e")
+    assert last[1] == "        second"
 
 
 def test_errors_and_hints_are_two_lines(

@@ -92,7 +92,7 @@ class Scene:
         connection = cast(PeerConnection, self.connection)
         wiring = Wiring(connection, channels, self.disk, 1, lambda _: None)
         machine = Receiver(ask=False, now=time.monotonic())
-        self.driver = ReceiveDriver(machine, wiring, self.destination, None)
+        self.driver = ReceiveDriver(machine, wiring, lambda _: self.destination, None)
 
     def hear(self, message: messages.ControlMessage) -> None:
         assert self.control.listener is not None

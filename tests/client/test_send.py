@@ -122,7 +122,7 @@ async def test_guessers_who_have_the_room_closed_do_not_end_a_repair(tmp_path: P
             async with receiver.connected(disk) as wiring:
                 machine = Receiver(ask=False, now=time.monotonic())
                 with Destination(tmp_path / "in") as destination:
-                    await ReceiveDriver(machine, wiring, destination, None).run()
+                    await ReceiveDriver(machine, wiring, lambda _: destination, None).run()
         done = await told.hear(events.PeerEnded)
         assert (done.peer, done.error) == (1, None)
         await task

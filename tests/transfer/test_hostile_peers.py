@@ -110,7 +110,7 @@ def test_the_honest_sender_of_these_tests_succeeds() -> None:
         "a file twice": A + A,
         "an offset beyond": [frame(FrameKind.DATA, 1, 1, b"a" * 4999)],
         "more bytes than announced": [frame(FrameKind.DATA, 1, 0, b"a" * 5001)],
-        "splinters": [frame(FrameKind.DATA, 1, 0, b"a")],
+        "splinters": [frame(FrameKind.DATA, 1, 0, b"a"), frame(FrameKind.DATA, 1, 1, b"a")],
         "a block that ends early": [frame(FrameKind.DATA, 1, 0, b"a" * 2000), A[1]],
         "a block end without bytes": [A[1]],
         "a block end elsewhere": [A[0], frame(FrameKind.BLOCK_END, 1, 1, bytes(32))],

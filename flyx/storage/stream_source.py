@@ -1,0 +1,75 @@
+"""The sender's disk for a stream: a descriptor that is read block by block, such as standard input.
+
+Blocking, for a thread; POSIX only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import time
+from contextlib import suppress
+
+from flyx.transfer.manifest import BLOCK_SIZE
+
+LINGER = 0.02
+"""Seconds that a block waits for more once something is in it: a pipe is filled piece by piece, and 50 small
+blocks a second cost nothing."""
+
+_PIPE_SIZE = 1 << 20
+"""Bytes that a pipe should hold: what a user may ask for on Linux."""
+
+
+class StreamSource:
+    """Reads blocks from a descriptor, whose mode it leaves as it is: it is shared with other programs.
+
+    One call at a time; stop() may come from another thread.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Args:
+        descriptor: open as long as this is used, and not closed.
+        """
+        self._descriptor = descriptor
+        # Written to by stop(): reading must end, whoever does not write.
+        self._woken, self._waker = os.pipe()
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
+        self._poll.register(self._woken, select.POLLIN)
+        # What is larger comes in fewer pieces; only a pipe has a size.
+        with suppress(OSError, AttributeError):
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+
+    def read_block(self) -> bytes:
+        """Return the next block: what there is, BLOCK_SIZE bytes at most; empty at the end, or when stopped.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        parts: list[bytes] = []
+        size, deadline = 0, None
+        while size < BLOCK_SIZE and self._wait(deadline):
+            part = os.read(self._descriptor, BLOCK_SIZE - size)
+            if not part:
+                break
+            parts.append(part)
+            size += len(part)
+            deadline = deadline or time.monotonic() + LINGER
+        return b"".join(parts)
+
+    def stop(self) -> None:
+        """End a read_block() that waits, and all that follow; any number of times."""
+        with suppress(OSError):
+            os.write(self._waker, b"\0")
+
+    def close(self) -> None:
+        """Close what was opened here; nothing is read any more."""
+        os.close(self._woken)
+        os.close(self._waker)
+
+    def _wait(self, deadline: float | None) -> bool:
+        """Wait until there is something to read, or the end; return False if not by then, or when stopped."""
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        ready = [descriptor for descriptor, _ in self._poll.poll(timeout)]
+        return self._descriptor in ready and self._woken not in ready

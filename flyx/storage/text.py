@@ -1,0 +1,84 @@
+"""The receiver's disk for a text: memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from flyx.errors import CorruptData, FlyxError, LocalProtocolError, RemoteProtocolError
+from flyx.transfer.disk import (
+    BlockWritten,
+    DiscardFile,
+    EntriesPlanned,
+    FileDiscarded,
+    FileRestarted,
+    FileSaved,
+    FinishFile,
+    FinishTree,
+    Operation,
+    OperationFailed,
+    Outcome,
+    PlanEntries,
+    PlanTree,
+    RestartFile,
+    TreeFinished,
+    TreePlanned,
+    WriteBlock,
+)
+from flyx.transfer.manifest import block_digest
+
+
+class TextDestination:
+    """Takes a text, which is one block at most (manifest.Content)."""
+
+    keeps = False
+    outlives_connection = False
+    needs_all = True
+
+    def __init__(self) -> None:
+        self._data = b""
+        # Set when all of it is here.
+        self.text: str | None = None
+
+    def abandon(self) -> None:
+        """Do nothing: no work takes long."""
+
+    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Carry out operations in order, and return what came of each, as Destination.apply() does."""
+        outcomes: list[Outcome] = []
+        for operation in operations:
+            try:
+                outcomes.append(self._carry_out(operation))
+            except FlyxError as error:
+                outcomes.append(OperationFailed(error))
+                break
+        return outcomes
+
+    def _carry_out(self, operation: Operation) -> Outcome:
+        match operation:
+            case PlanTree():
+                return TreePlanned(fresh=True)
+            case PlanEntries(first=first, entries=entries):
+                return EntriesPlanned(first + len(entries))
+            case WriteBlock(file=file, offset=offset):
+                if self._data or offset or operation.hole:
+                    raise LocalProtocolError(reason="a text of more than one block")
+                data = b"".join(operation.parts)
+                if block_digest(data) != operation.digest:
+                    raise CorruptData(path="the text")
+                self._data = data
+                return BlockWritten(file, offset, len(data))
+            case FinishFile(file=file):
+                try:
+                    self.text = self._data.decode()
+                except UnicodeDecodeError as error:
+                    raise RemoteProtocolError(reason="a text that is no UTF-8") from error
+                return FileSaved(file, None)
+            case DiscardFile(file=file):
+                return FileDiscarded(file)
+            case RestartFile(file=file):
+                self._data = b""
+                return FileRestarted(file)
+            case FinishTree():
+                return TreeFinished()
+        assert_never(operation)
