@@ -26,6 +26,8 @@ from typing import Any, Self, TypeVar
 
 import pytest
 
+from tests.schema import check_event
+
 DEADLINE = 60.0
 """Seconds for anything at all, on a slow and busy machine."""
 
@@ -101,12 +103,11 @@ class FlyxProcess:
 
     @property
     def events(self) -> list[Event]:
-        """The events of --json so far: every complete line of standard output must be one."""
+        """The events of --json so far: every complete line of standard output must be one of the schema."""
         lines = self.out.split("\n")[:-1]
         for line in lines[self._parsed :]:
             event = json.loads(line)
-            assert isinstance(event["event"], str), event
-            assert isinstance(event["time"], float), event
+            check_event(event)
             self._events.append(event)
         self._parsed = len(lines)
         return list(self._events)

@@ -134,7 +134,7 @@ def _checked(commands: Mapping[str, Command]) -> tuple[dict[str, Any], list[Inpu
 
 
 def _fields(name: str | None, setting: Setting) -> dict[str, Any]:
-    """Return the fields of a setting as README "For scripts" lists them."""
+    """Return the fields of a setting, as flyx/docs/events.schema.json defines them."""
     return {
         "command": name,
         "option": setting.option,

@@ -107,7 +107,7 @@ _EXAMINING = "Examining the server, the network and this computer"
 
 
 def finding_fields(finding: Finding) -> dict[str, Any]:
-    """Return the fields of a finding as README "For scripts" lists them."""
+    """Return the fields of a finding, as flyx/docs/events.schema.json defines them."""
     return {
         "name": finding.name,
         "state": finding.state.value,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,6 +13,9 @@ import flyx
 from flyx.errors import InputError
 
 _PACKAGE = Path(flyx.__file__).parent
+
+EVENTS_SCHEMA = _PACKAGE / "docs" / "events.schema.json"
+"""What the events of --json are, as a JSON Schema."""
 
 _BLOCK = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
 _HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
@@ -27,13 +31,15 @@ class Topic:
         name: What it is asked for by.
         title: Its heading, as text.
         level: How deep it is in its document: 1 is all of that.
-        markdown: All of it, with what is below.
+        text: All of it, with what is below.
+        is_markdown: Whether that is Markdown; else it is shown as it is.
     """
 
     name: str
     title: str
     level: int
-    markdown: str
+    text: str
+    is_markdown: bool = True
 
 
 def topics() -> dict[str, Topic]:
@@ -43,7 +49,9 @@ def topics() -> dict[str, Topic]:
     found = [topic for topic in chapters if not topic.name[:1].isdecimal()]
     for path in sorted((_PACKAGE / "docs").glob("*.md")):
         whole = _topics_in(path.read_text(encoding="utf-8"))[0]
-        found.append(Topic(path.stem, whole.title, 1, whole.markdown))
+        found.append(Topic(path.stem, whole.title, 1, whole.text))
+    schema = EVENTS_SCHEMA.read_text(encoding="utf-8").strip()
+    found.append(Topic("events-schema", json.loads(schema)["title"], 1, schema, is_markdown=False))
     by_name: dict[str, Topic] = {}
     for topic in found:
         by_name.setdefault(topic.name, topic)

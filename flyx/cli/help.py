@@ -6,12 +6,15 @@ import os
 import shlex
 import shutil
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flyx.cli.output import make_console, report_line, write_data
 from flyx.cli.terminal import run_program
+
+if TYPE_CHECKING:
+    from flyx.cli.documents import Topic
 
 _PAGERS = ("less", "more")
 """What is tried, in this order, if PAGER names none."""
@@ -51,16 +54,24 @@ def help_(
         for each in there.values():
             write_data(f"{each.name:<{width}}  {each.title}")
         return
-    _show(find_topic(topic).markdown)
+    _show(find_topic(topic))
 
 
-def _show(markdown: str) -> None:
-    """Show a text by the screen where there is one, and as text anywhere else."""
+def _show(topic: Topic) -> None:
+    """Show a topic by the screen where there is one, and as text anywhere else."""
     from rich.markdown import Markdown
 
     console = make_console(stderr=False)
+
+    def render() -> None:
+        if topic.is_markdown:
+            console.print(Markdown(topic.text, hyperlinks=False))
+        else:
+            # A program may read it: its lines are never broken.
+            console.print(topic.text, soft_wrap=True)
+
     with console.capture() as captured:
-        console.print(Markdown(markdown, hyperlinks=False))
+        render()
     if not sys.stdout.isatty():
         write_data("\n".join(line.rstrip() for line in captured.get().splitlines()))
         return
@@ -71,4 +82,4 @@ def _show(markdown: str) -> None:
             return
     except (OSError, ValueError):
         report_line(f"warning: cannot start the pager {pager}")
-    console.print(Markdown(markdown, hyperlinks=False))
+    render()

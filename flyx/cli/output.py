@@ -17,8 +17,10 @@ import os
 import sys
 import time
 import traceback
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self, assert_never, cast
 
+from flyx.cli.entries import EntriesWriter
 from flyx.cli.screen import screen
 from flyx.cli.streams import ConsoleFile, write_bytes
 from flyx.errors import FlyxError, StorageError, printable, size_text, without_controls
@@ -237,21 +239,39 @@ class JsonReporter:
     def __init__(self) -> None:
         # Also those that come before and after the events.
         errors_as_events()
+        self._entries = EntriesWriter(
+            lambda first, entries: write_event("entries", first=first, entries=entries)
+        )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        pass
+    def __exit__(self, *raised: object) -> None:
+        """Write what is left of the list, unless a person does not want to wait for that."""
+        _, error, _ = raised
+        if error is None:
+            self._entries.finish()
+        elif isinstance(error, FlyxError):
+            # Why the program ends is told whatever becomes of the list.
+            with suppress(BrokenPipeError, StorageError):
+                self._entries.finish()
 
     def __call__(self, event: events.Event) -> None:
         """Render one event."""
+        from flyx.client.events import ManifestKnown, TransferDone
+
+        self._entries.check()
+        if isinstance(event, TransferDone):
+            # A program may read no further.
+            self._entries.finish()
         name, fields = event_fields(event)
         write_event(name, **fields)
+        if isinstance(event, ManifestKnown):
+            self._entries.begin(event.manifest)
 
 
 def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
-    """Return the name and the fields of an event as README "For scripts" lists them."""
+    """Return the name and the fields of an event, as flyx/docs/events.schema.json defines them."""
     from flyx.client import events as e
 
     match event:

@@ -20,6 +20,7 @@ from flyx.cli.config import CONFIG_VARIABLE, HIDDEN, config_path, options_by_com
 from flyx.cli.config_template import template
 from flyx.cli.settings import bad_values_of_file
 from tests.cli.pseudo_terminal import flyx_on_terminal
+from tests.schema import check_event
 
 GROUP: Any = typer.main.get_command(app)
 TABLES = [name for name in options_by_command(GROUP.commands) if not GROUP.commands[name].hidden]
@@ -58,6 +59,8 @@ def shown(capfd: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -
     """The settings that --json shows, by command and option."""
     run("config", "show", "--json", *arguments, status=status)
     events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    for event in events:
+        check_event(event)
     return {(e["command"], e["option"]): e for e in events if e["event"] == "setting"}
 
 

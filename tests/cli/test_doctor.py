@@ -15,6 +15,7 @@ from flyx.cli.doctor import show, verdict
 from flyx.client.doctor.examination import ORDER
 from flyx.client.doctor.finding import Finding, State
 from tests.hostile_text import HOSTILE
+from tests.schema import check_event
 
 OK = Finding("server", State.OK, "flyx 0.1.0 answers in 3 ms", "the two sides can meet there")
 WARNING = Finding("turn", State.WARNING, "the server names no relay", "some cannot meet", "add one")
@@ -67,6 +68,8 @@ def test_a_run_without_a_server_fails_with_findings_and_without_a_traceback() ->
     )
     assert (done.returncode, done.stderr) == (1, "")
     events = [json.loads(line) for line in done.stdout.splitlines()]
+    for event in events:
+        check_event(event)
     assert {event["event"] for event in events[:-1]} == {"finding"}
     found = {event["name"]: event["state"] for event in events[:-1]}
     assert (found["server"], found["websocket"]) == ("failing", "failing")

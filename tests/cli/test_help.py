@@ -7,7 +7,7 @@ import os
 import pytest
 
 from flyx.cli.app import app
-from flyx.cli.documents import find_topic, topics
+from flyx.cli.documents import EVENTS_SCHEMA, find_topic, topics
 from flyx.errors import InputError
 from tests.cli.pseudo_terminal import flyx_on_terminal
 
@@ -42,17 +42,22 @@ def test_a_topic_is_shown_as_text_where_there_is_no_terminal(
 
 def test_a_topic_ends_where_the_next_one_of_its_kind_begins() -> None:
     commands, send = TOPICS["commands"], TOPICS["send"]
-    assert commands.markdown.startswith("## Commands\n")
-    assert send.markdown in commands.markdown
-    assert TOPICS["on-the-local-network"].markdown in send.markdown
-    assert "### `flyx receive" not in send.markdown
-    assert "\n## " not in commands.markdown
+    assert commands.text.startswith("## Commands\n")
+    assert send.text in commands.text
+    assert TOPICS["on-the-local-network"].text in send.text
+    assert "### `flyx receive" not in send.text
+    assert "\n## " not in commands.text
+
+
+@pytest.mark.parametrize("asked", ["events", "schema"])
+def test_the_schema_of_the_events_is_printed_as_it_is(asked: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert shown(capfd, asked) == EVENTS_SCHEMA.read_text()
 
 
 def test_a_comment_in_code_is_no_heading(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "# Paper\n\n## One\n\n```sh\n# not a heading\nls\n```\n\nend\n\n## Two\n"
     monkeypatch.setattr("flyx.cli.documents._readme", lambda: text)
-    assert topics()["one"].markdown.endswith("end")
+    assert topics()["one"].text.endswith("end")
     assert "not-a-heading" not in topics()
 
 

@@ -27,6 +27,7 @@ from flyx.rtc.attempts import Attempts, PairAttempt, PairState, ServerAttempt
 from flyx.rtc.peer import CandidatePair
 from tests.cli.screen import on_terminal
 from tests.hostile_text import assert_tame
+from tests.schema import EVENTS, check_event, fields_of
 from tests.simulator import manifest_of
 
 MANIFEST = manifest_of({"d": None, "d/one": b"1" * 10, "d/empty": b"", "d/two": b"2" * 5})
@@ -115,18 +116,29 @@ def test_the_list_above_has_every_event() -> None:
 
 
 @pytest.mark.parametrize("event", EVERY_EVENT, ids=lambda event: type(event).__name__)
-def test_each_event_is_one_line_of_json_with_name_and_time(
+def test_each_event_is_one_line_of_json_as_the_schema_has_it(
     event: events.Event, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with JsonReporter() as reporter:
         reporter(event)
     out, err = capfd.readouterr()
     assert not err
-    assert out.count("\n") == 1
-    told = json.loads(out)
-    assert told["event"] == event_fields(event)[0]
-    assert isinstance(told["time"], float)
     assert "\x1b" not in out
+    told, *more = [json.loads(line) for line in out.splitlines()]
+    assert told["event"] == event_fields(event)[0]
+    assert [each["event"] for each in more] == ["entries"] * isinstance(event, events.ManifestKnown)
+    for each in (told, *more):
+        check_event(each)
+
+
+def test_the_schema_has_no_event_and_no_field_that_is_never_written() -> None:
+    written: dict[str, set[str]] = {}
+    for event in EVERY_EVENT:
+        name, fields = event_fields(event)
+        written.setdefault(name, set()).update(fields)
+    elsewhere = {"entries", "finding", "examined", "setting", "mistake", "error"}
+    assert set(EVENTS) == set(written) | elsewhere
+    assert {name: fields_of(EVENTS[name]) for name in written} == written
 
 
 @pytest.mark.parametrize("sending", [True, False])
@@ -213,6 +225,7 @@ def test_with_json_errors_are_events(
     monkeypatch.setattr("flyx.cli.output._json_errors", True)
     report_error(NoSuchRoom(room_id="ABC123"))
     told = json.loads(capfd.readouterr().out)
+    check_event(told)
     assert told["event"] == "error"
     assert told["code"] == "no_such_room"
 
