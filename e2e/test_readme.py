@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
-from e2e.processes import DEADLINE, Flyx, sha256, write_random
+from e2e.documents import Shell, blocks_of
+from e2e.processes import Flyx, sha256, write_random
 from flyx.client.codes import format_code, parse_code
 from flyx.errors import EXIT_DONE
 from flyx.pairing.words import password_of, resolve_words
@@ -29,8 +27,8 @@ VARYING = [
 
 def examples() -> list[tuple[str, list[str]]]:
     """Command and expected output of each console block, in order."""
-    blocks = re.findall(r"```console\n\$ (.*?)\n(.*?)```", README.read_text(), re.DOTALL)
-    return [(command, output.splitlines()) for command, output in blocks]
+    blocks = [block.removeprefix("$ ").splitlines() for block in blocks_of("README.md", "console")]
+    return [(command, output) for command, *output in blocks]
 
 
 def generalised(lines: list[str]) -> list[str]:
@@ -81,26 +79,15 @@ def test_the_codes_of_the_readme_are_made_and_understood_as_it_says(flyx: Flyx) 
     section = README.read_text().split("## Codes and trust")[1].split("###")[0]
     write_random(flyx.directory / "file.bin", 1000)
     commands = [shlex.split(command) for command in re.findall(r"`(flyx send [^`]+)`", section)]
-    (pipeline,) = re.findall(r"```sh\n\s*(.*)\n", section)
+    (pipeline,) = blocks_of("README.md", "sh", "## Codes and trust")
     codes = [r"\w{6}(-[a-z]+){4}", r"\w{6}-nobody-guesses-this", r"\w{6}"]
-    programs = flyx.directory / "bin"
-    programs.mkdir()
-    (programs / "flyx").write_text(f'#!/bin/sh\nexec {sys.executable} -m flyx "$@"\n')
-    (programs / "flyx").chmod(0o755)
-    flyx.environment |= {"FLYX_SERVER": flyx.server, "PATH": f"{programs}:{os.environ['PATH']}"}
+    shell = Shell(flyx)
     for n, (command, code) in enumerate(zip(commands, codes, strict=True)):
         sender = flyx.start(*command[1:])
         assert re.fullmatch(code, sender.code())
         trust = " --open" if "--open" in command else ""
-        done = subprocess.run(
-            pipeline + trust,
-            shell=True,
-            cwd=flyx.directory,
-            env=flyx.environment | {"CODE": sender.code(), "FLYX_OUTPUT": f"in-{n}"},
-            timeout=DEADLINE,
-            check=False,
-        )
-        assert done.returncode == EXIT_DONE, sender
+        done = shell.run(pipeline.rstrip() + trust, CODE=sender.code(), FLYX_OUTPUT=f"in-{n}")
+        assert done.returncode == EXIT_DONE, done
         sender.ends(EXIT_DONE)
     (typed,) = re.findall(r'`flyx receive "([^"]+)"`', section)
     room_id, words = parse_code(typed)

@@ -45,7 +45,7 @@ def test_two_builds_of_a_release_are_the_same_bytes(tmp_path: Path) -> None:
     assert len(first) == 2
     (wheel,) = (tmp_path / "one" / "dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "flyx/py.typed" in names
+    assert {"flyx/py.typed", "flyx/docs/events.schema.json"} <= set(names)
     release = wheel.name.rsplit("-", 3)[0]
     own = {"flyx", f"{release}.dist-info", f"{release}.data"}
     assert {name.split("/")[0] for name in names} == own
@@ -89,8 +89,17 @@ def test_man_finds_the_page_of_what_is_installed(installed: Path, tmp_path: Path
     assert (shown.returncode, shown.stderr) == (0, "")
 
 
+TOPICS = {
+    "receive": "Directory to save into",
+    "security": "Threat model",
+    "scripting": "Without a person",
+    "events-schema": "https://json-schema.org/draft/2020-12/schema",
+}
+"""What there is to read, and a part of each."""
+
+
 def test_what_is_installed_shows_its_documents(installed: Path, tmp_path: Path) -> None:
-    for topic, told in {"receive": "Directory to save into", "security": "Threat model"}.items():
+    for topic, told in TOPICS.items():
         shown = subprocess.run(
             [installed / "bin" / "flyx", "help", topic],
             env=environment_of(installed, tmp_path),
