@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from flyx.cli.streams import is_behind
 from flyx.errors import StorageError
 
 if TYPE_CHECKING:
@@ -51,11 +49,15 @@ def pieces_of(manifest: Manifest) -> Iterator[Piece]:
 class EntriesWriter:
     """Writes the pieces of one manifest at a time."""
 
-    def __init__(self, write: Callable[[int, list[dict[str, Any]]], None]) -> None:
+    def __init__(
+        self, write: Callable[[int, list[dict[str, Any]]], None], is_behind: Callable[[], bool]
+    ) -> None:
         """Args:
         write: writes one piece.
+        is_behind: says whether the reader has not read what was written before.
         """
         self._write = write
+        self._is_behind = is_behind
         self._pieces: Iterator[Piece] = iter(())
         # Set while the event loop is to come back for the next piece.
         self._next: asyncio.Handle | None = None
@@ -100,7 +102,7 @@ class EntriesWriter:
 
     def _go_on(self) -> None:
         loop = asyncio.get_running_loop()
-        if is_behind(sys.stdout):
+        if self._is_behind():
             self._next = loop.call_later(_PATIENCE, self._go_on)
             return
         self._next = None

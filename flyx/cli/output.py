@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, Self, assert_never, cast
 
 from flyx.cli.entries import EntriesWriter
 from flyx.cli.screen import screen
-from flyx.cli.streams import ConsoleFile, write_bytes
+from flyx.cli.streams import ConsoleFile, is_behind, write_bytes
 from flyx.errors import FlyxError, StorageError, printable, size_text, without_controls
 from flyx.transfer.manifest import Content
 
@@ -240,7 +240,8 @@ class JsonReporter:
         # Also those that come before and after the events.
         errors_as_events()
         self._entries = EntriesWriter(
-            lambda first, entries: write_event("entries", first=first, entries=entries)
+            lambda first, entries: write_event("entries", first=first, entries=entries),
+            lambda: is_behind(sys.stderr if _events_aside else sys.stdout),
         )
 
     def __enter__(self) -> Self:
@@ -309,7 +310,7 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             links = entries - directories - manifest.file_count
             counts = {"files": manifest.file_count, "directories": directories, "links": links}
             counts["bytes"] = manifest.total_bytes
-            return "manifest", {"manifest_id": manifest.id, **counts}
+            return "manifest", {"manifest_id": manifest.id, "content": manifest.content.value, **counts}
         case e.Resuming(peer=peer, files=files, bytes=size):
             return "resume", {"peer": peer, "files": files, "bytes": size}
         case e.Progress(peer=peer, bytes=done, total=total):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from flyx.cli.entries import MAX_ENTRIES, EntriesWriter, pieces_of
 from flyx.cli.output import JsonReporter
+from flyx.cli.streams import is_behind
 from flyx.client import events
 from flyx.errors import InputError
 from flyx.transfer.manifest import Entry, EntryKind, Manifest, can_be_on_disk
@@ -173,7 +175,7 @@ async def test_a_run_that_fails_tells_the_rest_and_one_that_is_interrupted_does_
 
 
 async def test_what_keeps_a_piece_from_being_written_is_told_with_the_next_event() -> None:
-    writer = EntriesWriter(Recorder(BrokenPipeError()))
+    writer = EntriesWriter(Recorder(BrokenPipeError()), lambda: False)
     writer.begin(files(MANY))
     writer.check()
     await asyncio.sleep(0)
@@ -197,7 +199,7 @@ async def test_while_the_reader_is_behind_no_piece_is_made(monkeypatch: pytest.M
     monkeypatch.setattr("flyx.cli.entries._PATIENCE", 0.0)
     recorder = Recorder()
     with full_pipe() as reading:
-        EntriesWriter(recorder).begin(files(1))
+        EntriesWriter(recorder, lambda: is_behind(sys.stdout)).begin(files(1))
         for _ in range(50):
             await asyncio.sleep(0)
         assert recorder.pieces == []
