@@ -101,6 +101,10 @@ class FramePacker:
         # Bytes in `messages` and pending, headers included.
         self.size = 0
 
+    def keep_to(self, size: int) -> None:
+        """Make no message longer than this from now on: at least SHORTEST_DATA with its header."""
+        self._limit = min(self._limit, size)
+
     def add(self, kind: FrameKind, file: int, offset: int, payload: bytes | memoryview) -> None:
         """Append one frame; a DATA payload of any length is spread over as many frames as it needs."""
         view = memoryview(payload)

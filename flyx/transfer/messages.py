@@ -6,7 +6,9 @@ one JSON object a message, at most MAX_CONTROL_SIZE bytes of UTF-8:
     type            from       fields
     manifest_start  sender     manifest_id, entries, files, bytes, roots: how many there are of each; holes:
                                how many of the bytes are in holes; failures, others: how much is left out;
-                               content: "files", "stream" or "text" (manifest.Content)
+                               content: "files", "stream" or "text" (manifest.Content);
+                               rate: the data bytes a second that the sender keeps to for all its receivers
+                               together, if it is held to any
     roots           sender     names: the first parts of the paths, in order, in pieces
     manifest        sender     first, entries: rows [path, kind, size, mode, mtime_us], in order, in pieces; a
                                hard_link has the index of its file in place of a size; targets: what the
@@ -18,7 +20,8 @@ one JSON object a message, at most MAX_CONTROL_SIZE bytes of UTF-8:
     have            receiver   file, first, sha256: its blocks from `first` on, here from an earlier try; in
                                pieces that together are the beginning of the file
     go_on           receiver   offset: so much of the stream is here from an earlier connection
-    accept          receiver   below: entries with a smaller index may be sent
+    accept          receiver   below: entries with a smaller index may be sent; rate: the data bytes a second
+                               that the sender is to keep to, if any; of the first accept, it is good for all
     credit          receiver   bytes: data bytes that may have been sent in all; written: file bytes verified
     saved           receiver   files: indexes that are complete under their final names
     complete        receiver   files, bytes, sha256: everything accepted is saved; the transfer's digest
@@ -40,8 +43,8 @@ FRAME_HEADER (kind, file index, payload length, offset; network byte order) and 
     FILE_FAILED  a code from left_out.REASONS: this file cannot be completed
 
 Files come in the order of the manifest; directories, links, and files that are kept or left out have no
-frames. Data bytes for credit are the bytes of the data messages, headers included. Unknown fields are
-ignored, so that later versions can add some.
+frames. Data bytes, for credit and rates, are the bytes of the data messages, headers included. Unknown fields
+are ignored, so that later versions can add some.
 
 `left_out`, `kept` and `have` come before the `accept` that covers their entries, each in the order of the
 manifest; `left_out` also later, for what cannot be saved after all: instead of `saved`, or, if it is no file,
@@ -77,6 +80,7 @@ from flyx.transfer.manifest import (
     path_bytes,
     path_of_bytes,
 )
+from flyx.transfer.rate_limit import MAX_RATE, MIN_RATE
 
 MIN_MESSAGE_SIZE = 16_384
 """Bytes of a message that a peer must accept. Below 1,100 or so no DATA frame of SHORTEST_DATA fits, below
@@ -106,6 +110,7 @@ DATA_CHANNEL = "data"
 Index = Annotated[int, Field(ge=0, le=MAX_ENTRIES)]
 Count = Annotated[int, Field(ge=0, le=MAX_TOTAL_SIZE)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Rate = Annotated[int, Field(ge=MIN_RATE, le=MAX_RATE)]
 Code = Annotated[str, Field(max_length=64, pattern=r"^[a-z_]+$")]
 
 
@@ -143,6 +148,7 @@ class ManifestStart(_Message):
     failures: Count = 0
     others: Count = 0
     content: Literal["files", "stream", "text"] = "files"
+    rate: Rate | None = None
 
 
 class Roots(_Message):
@@ -209,6 +215,7 @@ class Accept(_Message):
 
     type: Literal["accept"] = "accept"
     below: Index
+    rate: Rate | None = None
 
 
 class Credit(_Message):
@@ -324,7 +331,7 @@ def _summary(error: Exception) -> str:
 
 def serialize_control(message: ControlMessage) -> str:
     """Return the message as it goes on the wire."""
-    return message.model_dump_json()
+    return message.model_dump_json(exclude_none=True)
 
 
 # The numbers, quotes and commas of one row, and the rest of a message around its rows, generously.
@@ -377,8 +384,13 @@ def path_told(path: Path) -> str:
     return text
 
 
-def manifest_messages(manifest: Manifest) -> Iterator[ControlMessage]:
-    """Yield the messages that tell a manifest: its start, roots, entries, what is left out, and its end."""
+def manifest_messages(manifest: Manifest, rate: int | None = None) -> Iterator[ControlMessage]:
+    """Yield the messages that tell a manifest: its start, roots, entries, what is left out, and its end.
+
+    Args:
+        manifest: what is offered.
+        rate: bytes a second that the sender keeps to; None: as fast as it can.
+    """
     left_out = manifest.left_out
     yield ManifestStart(
         manifest_id=manifest.id,
@@ -390,6 +402,7 @@ def manifest_messages(manifest: Manifest) -> Iterator[ControlMessage]:
         failures=left_out.failures,
         others=left_out.others,
         content=manifest.content.value,
+        rate=rate,
     )
     for names in _pieces(manifest.roots, lambda name: [name]):
         yield Roots(names=list(map(_path, names)))
@@ -410,7 +423,10 @@ def left_out_messages(entries: Sequence[tuple[int, str]]) -> Iterator[ControlMes
 
 
 def accept_messages(
-    below: int, found: Sequence[disk.Kept | disk.Held | disk.GoesOn], left_out: Sequence[tuple[int, str]]
+    below: int,
+    found: Sequence[disk.Kept | disk.Held | disk.GoesOn],
+    left_out: Sequence[tuple[int, str]],
+    rate: int | None = None,
 ) -> Iterator[ControlMessage]:
     """Yield the messages that accept entries: what is left out or there already, then which may be sent."""
     yield from left_out_messages(left_out)
@@ -429,7 +445,7 @@ def accept_messages(
                 yield GoOn(offset=offset)
     if rows:
         yield Kept(files=rows)
-    yield Accept(below=below)
+    yield Accept(below=below, rate=rate)
 
 
 def _have(held: disk.Held) -> Iterator[ControlMessage]:

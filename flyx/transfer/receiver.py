@@ -66,6 +66,7 @@ from flyx.transfer.messages import (
     Roots,
     Saved,
 )
+from flyx.transfer.rate_limit import lower
 from flyx.transfer.session import EntryLeftOut, Failed, RoundTrip, Session
 
 WINDOW = 16 * BLOCK_SIZE
@@ -166,16 +167,22 @@ class Receiver(Session):
 
     _peer = "sender"
 
-    def __init__(self, *, ask: bool, now: float, accepted: str | None = None) -> None:
+    def __init__(
+        self, *, ask: bool, now: float, accepted: str | None = None, rate: int | None = None
+    ) -> None:
         """Args:
         ask: whether the person is asked before anything is accepted.
         now: monotonic seconds.
         accepted: id of the manifest that was accepted over an earlier connection: the person is not asked
             again about that one, and no other is accepted.
+        rate: data bytes a second that the sender is asked to keep to; None: as many as it can.
         """
         super().__init__(now)
         self._ask = ask and accepted is None
         self._expected = accepted
+        self._wanted_rate = rate
+        # The lower of that and what the sender keeps to by itself.
+        self.rate = rate
         self._state = _State.LISTING
         self._events: deque[ReceiverEvent] = deque()
         self._operations: deque[Operation] = deque()
@@ -204,7 +211,7 @@ class Receiver(Session):
         self._early = False
         self._inbox = FileInbox(self._entries)
         # Data bytes received, those of them that the disk has not taken yet, and what was granted.
-        self._data_received = 0
+        self.data_received = 0
         self.bytes_held = 0
         self._granted = 0
         self.bytes_written = 0
@@ -240,8 +247,8 @@ class Receiver(Session):
             return
         self._heard(now)
         try:
-            self._data_received += len(message)
-            if self._data_received > self._granted:
+            self.data_received += len(message)
+            if self.data_received > self._granted:
                 raise RemoteProtocolError(reason="more data than there was credit for")
             for frame in parse_frames_untrusted(message):
                 self._take(frame)
@@ -331,6 +338,7 @@ class Receiver(Session):
                     raise RemoteProtocolError(reason="it offers other files than before")
                 self._offer.begin(message)
                 self._inbox.is_stream = message.content == Content.STREAM.value
+                self.rate = lower(self._wanted_rate, message.rate)
                 self._emit(Offered(message.files, message.bytes))
             case Roots():
                 if plan := self._offer.take_roots(message):
@@ -393,7 +401,7 @@ class Receiver(Session):
                 self._go_without(index, code)
             for one in found:
                 self._resume(one)
-            told = messages.accept_messages(self._accepted, found, left_out)
+            told = messages.accept_messages(self._accepted, found, left_out, self._wanted_rate)
             self._telling = itertools.chain(self._telling, told)
             self._grant_credit()
 
@@ -425,7 +433,7 @@ class Receiver(Session):
 
     def _grant_credit(self) -> None:
         waiting = self.bytes_held + (len(self._operations) + self._running) * OPERATION_COST
-        granted = self._data_received - waiting + WINDOW
+        granted = self.data_received - waiting + WINDOW
         if granted >= self._granted + CREDIT_STEP:
             self._granted = granted
             self._outgoing.append(Credit(bytes=granted, written=self.bytes_written))

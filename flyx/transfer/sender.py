@@ -49,6 +49,7 @@ from flyx.transfer.messages import (
     LeftOut,
     Saved,
 )
+from flyx.transfer.rate_limit import portion_of
 from flyx.transfer.session import EntryLeftOut, Failed, RoundTrip, Session
 
 READ_AHEAD = 4 * BLOCK_SIZE
@@ -110,12 +111,16 @@ class Sender(Session):
 
     _peer = "receiver"
 
-    def __init__(self, manifest: Manifest, *, max_message_size: int, now: float) -> None:
+    def __init__(
+        self, manifest: Manifest, *, max_message_size: int, now: float, rate: int | None = None
+    ) -> None:
         """Args:
         manifest: what is offered.
         max_message_size: bytes in one data message; no more than the peer's max-message-size (RFC 8841 §6),
             and at least MIN_MESSAGE_SIZE: LocalProtocolError if not.
         now: monotonic seconds.
+        rate: data bytes a second that all receivers get together, to be told; None: as many as can be.
+            Whoever calls next_data() keeps to it.
 
         Nothing is told before release(): it may not be this receiver's turn.
         """
@@ -134,6 +139,10 @@ class Sender(Session):
         # Blocks asked for and not answered.
         self._requested: deque[BlockRequest] = deque()
         self._packer = FramePacker(max_message_size)
+        self._told_rate = rate
+        # Data bytes a second that this receiver wants at most, once it has accepted; as `rate`.
+        self.rate: int | None = None
+        self._keep_to(rate)
         # The digest of the file being packed.
         self._file_digest = RunningDigest()
         # What the receiver must confirm in the end.
@@ -168,7 +177,7 @@ class Sender(Session):
         if self._state is not _State.HELD:
             raise LocalProtocolError(reason="released twice")
         self._state = _State.OFFERING
-        self._telling = messages.manifest_messages(self.manifest)
+        self._telling = messages.manifest_messages(self.manifest, self._told_rate)
 
     def blocks_read(self, results: Sequence[BlockRead | StreamEnded | BlockFailed], now: float) -> None:
         """Take the answers to next_reads(), in the order of the requests, all of them at once."""
@@ -218,12 +227,19 @@ class Sender(Session):
 
     def next_data(self) -> bytes | None:
         """Return the next message for the data channel, if credit allows one."""
-        waiting = self._packer.messages
-        if self._ended or not waiting or self._data_sent + len(waiting[0]) > self._credit:
+        if self.next_data_size is None:
             return None
         message = self._packer.pop()
         self._data_sent += len(message)
         return message
+
+    @property
+    def next_data_size(self) -> int | None:
+        """Bytes of what next_data() returns; None if that is nothing."""
+        waiting = self._packer.messages
+        if self._ended or not waiting or self.awaits_credit:
+            return None
+        return len(waiting[0])
 
     @property
     def awaits_credit(self) -> bool:
@@ -262,8 +278,8 @@ class Sender(Session):
             case LeftOut(entries=entries):
                 for index, code in entries:
                     self._go_without(index, code)
-            case Accept(below=below):
-                self._accept(below)
+            case Accept(below=below, rate=rate):
+                self._accept(below, rate)
             case Credit(bytes=credit, written=written):
                 if credit < self._credit or written > self._packed_bytes:
                     raise RemoteProtocolError(reason="credit that takes back what was given")
@@ -315,11 +331,13 @@ class Sender(Session):
         self._told = file
         return entries[file]
 
-    def _accept(self, below: int) -> None:
+    def _accept(self, below: int, rate: int | None) -> None:
         if not max(self._accepted, self._told + 1, self._gone_without + 1) <= below <= len(self._ends):
             raise RemoteProtocolError(reason="entries accepted that were not offered")
         if self._state is _State.OFFERING:
             self._state = _State.SENDING
+            self.rate = rate
+            self._keep_to(rate)
             self._emit(Accepted())
         if self._resumed_bytes or self._resumed_files:
             self._emit(Resumed(self._resumed_files, self._resumed_bytes))
@@ -328,6 +346,11 @@ class Sender(Session):
                 if self._ends[file] == _HAS:
                     self._emit(FileConfirmed(file))
         self._accepted = below
+
+    def _keep_to(self, rate: int | None) -> None:
+        """Have messages leave in small pieces if the rate is low."""
+        if rate is not None:
+            self._packer.keep_to(portion_of(rate))
 
     def _go_without(self, index: int, code: str) -> None:
         """The receiver leaves an entry out: from the start, or because it cannot be saved after all."""

@@ -16,9 +16,13 @@ from flyx.transfer import left_out, messages
 from flyx.transfer.frames import FRAME_HEADER, SHORTEST_DATA, FrameKind, FramePacker, parse_frames_untrusted
 from flyx.transfer.manifest import MAX_ENTRIES, Entry, EntryKind, Manifest
 from flyx.transfer.names import MAX_PATH_BYTES
+from flyx.transfer.rate_limit import MAX_RATE, MIN_RATE
 from flyx.transfer.sender import Sender
 
 SHA = "0" * 64
+
+rates = st.none() | st.integers(MIN_RATE, MAX_RATE)
+START = f'{{"type":"manifest_start","manifest_id":"{SHA}","entries":1,"files":1,"bytes":1,"roots":1,%s}}'
 
 control_messages = st.one_of(
     st.builds(
@@ -28,10 +32,11 @@ control_messages = st.one_of(
         files=st.integers(0, 1000),
         bytes=st.integers(0, 1 << 60),
         roots=st.integers(1, 1000),
+        rate=rates,
     ),
     st.builds(messages.Roots, names=st.lists(st.text(max_size=50), max_size=5)),
     st.builds(messages.ManifestEnd),
-    st.builds(messages.Accept, below=st.integers(0, 1_000_000)),
+    st.builds(messages.Accept, below=st.integers(0, 1_000_000), rate=rates),
     st.builds(messages.Credit, bytes=st.integers(0, 1 << 60), written=st.integers(0, 1 << 60)),
     st.builds(messages.Saved, files=st.lists(st.integers(0, 1000), max_size=9)),
     st.builds(messages.Complete, files=st.integers(0, 9), bytes=st.integers(0, 9), sha256=st.just(SHA)),
@@ -180,6 +185,14 @@ def test_a_manifest_of_100_000_entries_is_told_in_linear_time() -> None:
     pieces = sum(1 for _ in messages.manifest_messages(manifest))
     # 16 KB at 45 bytes a row, as they are told here, and 80 as they are counted.
     assert pieces < 1000
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "999", "1000000000001", "5000.0", '"5000"', "true", "1e4"])
+@pytest.mark.parametrize("message", ['{"type":"accept","below":1,"rate":%s}', START % '"rate":%s'])
+def test_a_rate_that_no_transfer_can_be_held_to_is_refused(message: str, rate: str) -> None:
+    with pytest.raises(RemoteProtocolError):
+        messages.parse_control_untrusted(message % rate)
+    assert messages.parse_control_untrusted(message % "5000")
 
 
 INDEX, SIZE = MAX_ENTRIES, 1 << 62
