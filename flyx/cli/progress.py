@@ -316,7 +316,7 @@ class HumanReporter:
             stalled is not None,
             f"{clock_text(left)} left" if left is not None and stalled is None else "",
             route_text(transfer.path) if transfer.path else "",
-            f"limited by the {transfer.condition.limit}"
+            limit_text(transfer.condition.limit)
             if transfer.condition and transfer.condition.limit and stalled is None
             else "",
         )
@@ -423,11 +423,16 @@ def _where(room: e.RoomOpened) -> str:
     return "another computer on this network" if room.local else "the other computer"
 
 
+def limit_text(limit: Limit) -> str:
+    """Say what keeps a transfer from being faster."""
+    return "at the rate limit" if limit is Limit.RATE else f"limited by the {limit}"
+
+
 def condition_text(condition: e.Condition) -> str:
     """Return how a transfer went, to follow how fast it was; empty if nothing is known."""
     parts = []
     if condition.limit:
-        parts.append(f"limited by the {condition.limit}")
+        parts.append(limit_text(condition.limit))
     if condition.rtt is not None:
         parts.append(f"{condition.rtt * 1000:.1f} ms there and back")
     if condition.resent:

@@ -24,6 +24,7 @@ from flyx.cli.options import (
 )
 from flyx.cli.output import directory_text, events_to_standard_error, report_line, report_question
 from flyx.cli.path_options import Bind, IceServers, NoRelay, RelayOnly, connection_options_of
+from flyx.cli.rate_options import ReceiveLimit, limit_of
 from flyx.cli.settings import place_of
 from flyx.cli.terminal import UNREADABLE, read_line, screen_size
 from flyx.errors import ConsentNeeded, InputError
@@ -108,6 +109,7 @@ def receive(
             help="Take only what a pattern matches, written as in .gitignore, or this path; may be repeated",
         ),
     ] = None,
+    limit: ReceiveLimit = None,
     server: Server = None,
     local: Local = None,
     tls_ca: TlsCa = None,
@@ -178,6 +180,7 @@ def receive(
             connections=connection_options_of(relay_only, no_relay, ice_server, bind),
             names=names,
             selection=selection,
+            limit=limit_of(limit),
         )
         run(receive_files(options, reporter))
 

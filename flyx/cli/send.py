@@ -25,6 +25,7 @@ from flyx.cli.options import (
     token_of,
 )
 from flyx.cli.path_options import Bind, IceServers, NoRelay, RelayOnly, connection_options_of
+from flyx.cli.rate_options import SendLimit, limit_of
 from flyx.errors import InputError
 from flyx.storage.links import Links
 
@@ -124,6 +125,7 @@ def send(
     exclude: Exclude = None,
     exclude_from: ExcludeFrom = None,
     gitignore: Gitignore = False,
+    limit: SendLimit = None,
     congestion: Annotated[
         Congestion,
         typer.Option("--congestion", envvar="FLYX_CONGESTION", help="Congestion control of what is sent"),
@@ -182,6 +184,7 @@ def send(
             connections=connection_options_of(relay_only, no_relay, ice_server, bind),
             links=links,
             exclusions=exclusions_of(exclude, exclude_from, gitignore),
+            limit=limit_of(limit),
         )
         run(send_files(options, reporter))
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flyx.cli.demo import parse_size
-from flyx.cli.options import naming, secret_of
+from flyx.cli.options import secret_of
+from flyx.cli.rate_options import bytes_a_second
 from flyx.cli.serve_options import networks_of
 from flyx.errors import InputError
 
@@ -139,8 +139,8 @@ RelayPairsPerAddress = Annotated[
     ),
 ]
 
-# Bytes a second: less carries no transfer, more no process.
-_MIN_RELAY_RATE, _MAX_RELAY_RATE = 16_000, 10**9
+# Less carries no transfer, more no process.
+_MIN_RELAY_RATE, _MAX_RELAY_RATE = "16KB", "1GB"
 
 _RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
 
@@ -242,11 +242,7 @@ def relay_of(rate: str | None, pairs: int, pairs_per_address: int, *, redis: boo
         # The two of a pair may be on different nodes, and nodes pass on messages alone.
         hint = "leave out --relay; --with-turn or --turn relay with any number of nodes"
         raise InputError(reason="--relay and --redis exclude each other", hint=hint)
-    with naming("--relay"):
-        size = parse_size(rate.removesuffix("/s"))
-    if not _MIN_RELAY_RATE <= size <= _MAX_RELAY_RATE:
-        hint = "write it in bytes a second, from 16KB to 1GB, like 500KB or 2MB"
-        raise InputError(reason=f"--relay {rate} is not a rate that can be relayed at", hint=hint)
+    size = bytes_a_second("--relay", rate, _MIN_RELAY_RATE, _MAX_RELAY_RATE)
     from flyx.server.tunnels import TunnelConfig
 
     return TunnelConfig(float(size), max_pairs=pairs, max_per_address=pairs_per_address)

@@ -306,6 +306,11 @@ class Driver(ABC, Generic[Machine, Work, Result]):
     def next_data(self) -> bytes | None:
         """The next message for the data channel."""
 
+    @property
+    def next_data_time(self) -> float | None:
+        """When next_data() is to be asked again, though nothing else happens; None: not before."""
+        return None
+
     @abstractmethod
     def receive_data(self, message: bytes | str, now: float) -> None:
         """Give the machine a message of the data channel."""
@@ -370,7 +375,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
     async def _wait(self) -> None:
         """Wait for an input or the next deadline."""
         deadline = self.machine.next_timeout()
-        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        due = min((at for at in (deadline, self.next_data_time) if at is not None), default=None)
+        timeout = None if due is None else max(0.0, due - time.monotonic())
         try:
             async with asyncio.timeout(timeout):
                 await self._wake.wait()

@@ -1,9 +1,10 @@
-"""Which part of a transfer is the slowest: a disk, the network, or a processor. Pure.
+"""What keeps a transfer from being faster: a disk, the network, a processor, or the rate of --limit. Pure.
 
 One side sees what it waits for. A sender that has nothing to send waits for its own disk; one whose data
 channel is full, for the network; one that may send no more, for the receiver, which lets it have more as its
-disk takes what came. A receiver sees how much of the time it writes. Either side sees how busy its event loop
-is: where that has no rest, it is what everything else waits for.
+disk takes what came; one that is held to a rate, for its time to come. A receiver sees how much of the time
+it writes, and how near what arrives comes to the rate. Either side sees how busy its event loop is: where
+that has no rest, it is what everything else waits for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ class Cause(StrEnum):
     NETWORK = "network"
     # The other side's leave to send more.
     CREDIT = "credit"
+    # The time at which it may send more, by the rate that it is held to.
+    RATE = "rate"
 
 
 class Limit(StrEnum):
@@ -31,6 +34,8 @@ class Limit(StrEnum):
     NETWORK = "network"
     RECEIVERS_DISK = "receiver's disk"
     RECEIVERS_CPU = "receiver's CPU"
+    # That of --limit, at either side.
+    RATE = "rate limit"
 
 
 BUSY = 0.9
@@ -40,6 +45,11 @@ MOSTLY = 0.5
 """Share of the time that a sender waits for one thing, from which on that is the limit."""
 
 
+NEARLY = 0.8
+"""Share of the rate that both sides keep to from which on that is the limit: what arrives within a second is
+never exactly what left."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shares:
     """How a side has spent some time: shares of 0 to 1 of it.
@@ -47,10 +57,12 @@ class Shares:
     Attributes:
         waiting: for each cause.
         cpu: what its event loop has computed, or waited for a processor; other waits may be at the same time.
+        seconds: the time itself.
     """
 
     waiting: dict[Cause, float]
     cpu: float
+    seconds: float
 
 
 class Waits:
@@ -81,7 +93,7 @@ class Waits:
         if elapsed <= 0:
             return None
         waiting = {cause: min(1.0, share / elapsed) for cause, share in seconds.items()}
-        return Shares(waiting, min(1.0, max(0.0, computed / elapsed)))
+        return Shares(waiting, min(1.0, max(0.0, computed / elapsed)), elapsed)
 
 
 def senders_limit(shares: Shares) -> Limit | None:
@@ -95,11 +107,20 @@ def senders_limit(shares: Shares) -> Limit | None:
         Cause.DISK: Limit.SENDERS_DISK,
         Cause.NETWORK: Limit.NETWORK,
         Cause.CREDIT: Limit.RECEIVERS_DISK,
+        Cause.RATE: Limit.RATE,
     }[cause]
 
 
-def receivers_limit(shares: Shares) -> Limit | None:
-    """Return what limits a transfer at its receiver; None if that is not here, but before."""
+def receivers_limit(shares: Shares, arrived: int, rate: int | None) -> Limit | None:
+    """Return what limits a transfer at its receiver; None if that is not here, but before.
+
+    Args:
+        shares: how it has spent its time.
+        arrived: data bytes in that time.
+        rate: bytes a second that the sender keeps to; None: it is held to none.
+    """
     if shares.cpu >= BUSY:
         return Limit.RECEIVERS_CPU
-    return Limit.RECEIVERS_DISK if shares.waiting[Cause.DISK] >= BUSY else None
+    if shares.waiting[Cause.DISK] >= BUSY:
+        return Limit.RECEIVERS_DISK
+    return Limit.RATE if rate is not None and arrived >= NEARLY * rate * shares.seconds else None

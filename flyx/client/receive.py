@@ -75,6 +75,7 @@ class ReceiveOptions:
         skip: what is left out for what is there.
         ask_existing: asks the person what to do about what exists; None: that is as `existing` says.
         descriptor: where one file goes in the place of the directory; None: into the directory.
+        limit: data bytes a second that the sender is asked to keep to; None: as many as it can.
     """
 
     server: str | None
@@ -94,6 +95,7 @@ class ReceiveOptions:
     skip: Skip = Skip.NOTHING
     ask_existing: AskExisting | None = None
     descriptor: int | None = None
+    limit: int | None = None
 
 
 async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -285,7 +287,9 @@ class ReceiveSession:
         believed = self._session is not None or options.trust_server
         confirm = options.confirm if believed else options.confirm_unverified or _refuse_unverified
         accepted = earlier.machine.accepted if earlier else None
-        machine = Receiver(ask=confirm is not None, now=time.monotonic(), accepted=accepted)
+        machine = Receiver(
+            ask=confirm is not None, now=time.monotonic(), accepted=accepted, rate=options.limit
+        )
         ask_existing = self._ask_existing if self._asks_existing else None
         self._driver = ReceiveDriver(
             machine,

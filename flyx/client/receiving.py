@@ -102,6 +102,8 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         # What is wanted of what is offered, when all of that has been told.
         self._wanted: Manifest | None = None
         self._asking: asyncio.Task[None] | None = None
+        # Data bytes that had come when it was told last what limits the transfer.
+        self._arrived = 0
 
     async def run(self) -> Confirmation:
         try:
@@ -175,7 +177,9 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         return Cause.DISK if self.disk_is_busy else None
 
     def limit_of(self, shares: Shares) -> Limit | None:
-        return receivers_limit(shares)
+        arrived = self.machine.data_received - self._arrived
+        self._arrived += arrived
+        return receivers_limit(shares, arrived, self.machine.rate)
 
     def progress(self) -> tuple[int, int | None, int]:
         return self.machine.bytes_written, self.machine.expected_bytes, self.machine.bytes_held

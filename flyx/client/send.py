@@ -52,6 +52,7 @@ from flyx.storage.reader import SourceReader
 from flyx.storage.single import scan_of_stream, scan_of_text
 from flyx.storage.stream_source import StreamSource
 from flyx.transfer.manifest import Content
+from flyx.transfer.rate_limit import RateLimit
 
 MAX_UNPAIRED = 8
 """Receivers at a time that have not proved themselves: strangers cannot take every place, nor much memory."""
@@ -105,6 +106,7 @@ class SendOptions:
         exclusions: what is not sent of what is in the paths.
         stream: sent in the place of files, to a number of receivers that is known.
         text: the same, for a person to read.
+        limit: data bytes a second that all receivers get together at most; None: as many as can be.
     """
 
     server: str | None
@@ -121,6 +123,7 @@ class SendOptions:
     exclusions: Exclusions = NOTHING_EXCLUDED
     stream: Stream | None = None
     text: str | None = None
+    limit: int | None = None
 
     @property
     def content(self) -> Content:
@@ -223,6 +226,7 @@ class SendSession:
         self._on_event = on_event
         self._gate = Gate(signaling.joined.room_id, options.code, needs=NEEDS[options.content])
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
+        self._limit = RateLimit(options.limit, time.monotonic()) if options.limit is not None else None
         self._roster = Roster(options.receivers, MAX_UNPAIRED)
         # Of the receivers that are connected to, or were, and have not ended.
         self._links: dict[Receiver, ReceiverLink] = {}
@@ -522,7 +526,8 @@ class SendSession:
             reader = StreamReader(listed.found.manifest, self._broadcast, receiver.number)
         else:
             reader = SourceReader(listed.found, listed.digests)
-        return await self._links[receiver].serve(channels, reader, self._disk, self._tell, admit)
+        link = self._links[receiver]
+        return await link.serve(channels, reader, self._disk, self._tell, admit, limit=self._limit)
 
     def _tell(self, event: events.Event) -> None:
         """Tell what happens in the task of a receiver; if nobody can read it, the session ends."""

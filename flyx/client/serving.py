@@ -30,6 +30,7 @@ from flyx.storage.reader import SourceReader
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, StreamEnded
 from flyx.transfer.left_out import NOT_WANTED
 from flyx.transfer.manifest import Manifest
+from flyx.transfer.rate_limit import Allowance, RateLimit
 from flyx.transfer.sender import Accepted, Delivered, FileConfirmed, Resumed, Sender
 from flyx.transfer.session import EntryLeftOut
 
@@ -98,6 +99,7 @@ class ReceiverLink:
         disk: Executor,
         on_event: Callable[[events.Event], None],
         admit: Callable[[], bool],
+        limit: RateLimit | None,
     ) -> Confirmation:
         """Send everything. Return what the receiver has confirmed.
 
@@ -108,15 +110,21 @@ class ReceiverLink:
             on_event: told what happens.
             admit: called first; returns whether the receiver's turn has come, else release() follows. If it
                 fails, the receiver is told.
+            limit: what it shares with all receivers; None: nothing.
 
         Raises:
             FlyxError: the receiver does not have everything.
         """
         assert self.link is not None
-        machine = Sender(reader.manifest, max_message_size=channels.max_message_size, now=time.monotonic())
+        machine = Sender(
+            reader.manifest,
+            max_message_size=channels.max_message_size,
+            now=time.monotonic(),
+            rate=limit.rate if limit else None,
+        )
         wiring = Wiring(self.link.connection, channels, disk, self._receiver.number, on_event)
         try:
-            self._driver = SendDriver(machine, wiring, reader)
+            self._driver = SendDriver(machine, wiring, reader, limit=limit)
             if self._earlier:
                 self._driver.go_on_after(self._earlier)
             try:
@@ -208,11 +216,30 @@ class StreamReader:
 
 
 class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
-    """Drives a Sender: its disk work is reading blocks."""
+    """Drives a Sender: its disk work is reading blocks; data leaves as fast as all limits let it."""
 
-    def __init__(self, machine: Sender, wiring: Wiring, reader: SourceReader | StreamReader) -> None:
+    def __init__(
+        self,
+        machine: Sender,
+        wiring: Wiring,
+        reader: SourceReader | StreamReader,
+        limit: RateLimit | None = None,
+    ) -> None:
+        """Args:
+        machine: newly made.
+        wiring: the rest of the world.
+        reader: of what is sent.
+        limit: what this receiver shares with all others; None: nothing.
+        """
         super().__init__(machine, wiring)
         self._reader = reader
+        self._allowance = Allowance(limit) if limit else Allowance()
+
+    async def run(self) -> Confirmation:
+        try:
+            return await super().run()
+        finally:
+            self._allowance.close()
 
     def next_work(self) -> list[BlockRequest] | None:
         if isinstance(self._reader, StreamReader):
@@ -226,14 +253,21 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
         return await super().perform(work)
 
     def do_work(self, work: list[BlockRequest]) -> Blocks:
-        assert isinstance(self._reader, SourceReader)
+        assert not isinstance(self._reader, StreamReader)
         return self._reader.read(work)
 
     def work_done(self, result: Blocks, now: float) -> None:
         self.machine.blocks_read(result, now)
 
     def next_data(self) -> bytes | None:
+        size = self.machine.next_data_size
+        if size is None or not self._allowance.take(size, time.monotonic()):
+            return None
         return self.machine.next_data()
+
+    @property
+    def next_data_time(self) -> float | None:
+        return self._allowance.next_time
 
     def receive_data(self, message: bytes | str, now: float) -> None:
         self.machine.cancel(RemoteProtocolError(reason="data from a receiver"))
@@ -243,6 +277,8 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
             return Cause.NETWORK
         if self.machine.awaits_credit:
             return Cause.CREDIT
+        if self.next_data_time is not None:
+            return Cause.RATE
         return Cause.DISK if self.disk_is_busy else None
 
     def limit_of(self, shares: Shares) -> Limit | None:
@@ -256,6 +292,8 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
         match event:
             case Accepted():
                 self.manifest_told = True
+                if (rate := self.machine.rate) is not None:
+                    self._allowance.add(RateLimit(rate, time.monotonic()))
                 self.begin()
             case Resumed(files=files, bytes=size):
                 self.resume(files, size)

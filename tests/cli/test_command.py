@@ -192,6 +192,7 @@ BAD = {
     "FLYX_PORT": ("serve", "port", "http"),
     "FLYX_JOIN_RATE": ("serve", "join-rate", "often"),
     "FLYX_RELAY": ("serve", "relay", "fast"),
+    "FLYX_LIMIT": ("send", "limit", "fast"),
     "FLYX_TLS_CERT": ("serve", "tls-cert", "/nowhere"),
     "FLYX_DEMO_SIZE": ("demo", "size", "big"),
 }

@@ -111,6 +111,15 @@ def test_the_summary_tells_what_has_limited_most_of_the_transfer(capfd: pytest.C
     assert second.endswith("1.00 kB/s")
 
 
+def test_a_rate_limit_is_told_as_what_it_is_to_people_and_scripts(capfd: pytest.CaptureFixture[str]) -> None:
+    condition = events.Condition(1, Limit.RATE, 0.02, 900, 0)
+    assert event_fields(condition)[1]["limit"] == "rate limit"
+    with HumanReporter(sending=False, bars=False) as reporter:
+        reporter(condition)
+        reporter(events.TransferDone(1, 1, 1000, 1.0, "00" * 32))
+    assert capfd.readouterr().err.endswith("1.00 kB/s (at the rate limit, 20.0 ms there and back)\n")
+
+
 def test_the_list_above_has_every_event() -> None:
     assert {type(event) for event in EVERY_EVENT} == set(get_args(events.Event))
 

@@ -14,15 +14,18 @@ import pytest
 
 from flyx.client.driver import Wiring
 from flyx.client.receiving import ReceiveDriver
+from flyx.client.serving import SendDriver
 from flyx.errors import ConnectionLost
 from flyx.net.changes import Change, Moved, Slept
 from flyx.rtc.peer import ChannelListener, Channels, PeerConnection
 from flyx.storage.writer import Destination
 from flyx.transfer import messages
 from flyx.transfer.disk import Operation, Outcome
+from flyx.transfer.rate_limit import MOST_PORTIONS, RateLimit
 from flyx.transfer.receiver import Receiver
+from flyx.transfer.sender import Sender
 from tests.server.peers import until
-from tests.simulator import manifest_of
+from tests.simulator import MemorySource, manifest_of
 
 PATIENCE = 10.0
 
@@ -52,6 +55,9 @@ class FakeConnection:
         self.is_silent = False
 
     def path(self) -> None:
+        return None
+
+    def statistics(self) -> None:
         return None
 
     def ends(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -148,3 +154,36 @@ async def test_a_path_whose_address_is_gone_is_given_up_at_once(scene: Scene) ->
     # The other side need not have noticed, and may go on sending.
     assert not scene.driver.was_closed
     assert scene.connection.is_silent
+
+
+@pytest.mark.parametrize(("senders", "receivers"), [(100_000, None), (None, 100_000), (10**9, 100_000)])
+async def test_data_leaves_at_the_lower_rate_and_pings_at_once(
+    senders: int | None, receivers: int | None
+) -> None:
+    files = {"a": bytes(40_000)}
+    control, data = FakeChannel(), FakeChannel()
+    control.closed = True
+    channels = Channels(cast(Any, control), cast(Any, data), 262_144)
+    limit = RateLimit(senders, time.monotonic()) if senders else None
+    machine = Sender(manifest_of(files), max_message_size=262_144, now=time.monotonic(), rate=senders)
+    with ThreadPoolExecutor(1) as disk:
+        wiring = Wiring(cast(PeerConnection, FakeConnection()), channels, disk, 1, lambda _: None)
+        source = cast(Any, MemorySource(machine.manifest, files))
+        driver = SendDriver(machine, wiring, source, limit=limit)
+        machine.release()
+        running = asyncio.create_task(driver.run())
+        await until(lambda: control.listener is not None)
+        assert control.listener is not None
+        begun = time.monotonic()
+        for message in (messages.Accept(below=1, rate=receivers), messages.Credit(bytes=1 << 20, written=0)):
+            control.listener.message_received(messages.serialize_control(message))
+        await until(lambda: len(data.sent) > 2)
+        control.listener.message_received(messages.serialize_control(messages.Ping(token=7)))
+        await until(lambda: messages.serialize_control(messages.Pong(token=7)) in control.sent)
+        assert sum(map(len, data.sent)) < 40_000
+        await until(lambda: sum(map(len, data.sent)) > 40_000)
+        portion = 2_048
+        assert time.monotonic() - begun >= (40_000 - MOST_PORTIONS * portion) / 100_000
+        assert max(map(len, data.sent)) <= portion
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -9,8 +9,16 @@ from hypothesis import strategies as st
 from flyx.client.limits import BUSY, Cause, Limit, Shares, Waits, receivers_limit, senders_limit
 
 
-def spent(disk: float = 0, network: float = 0, credit: float = 0, cpu: float = 0) -> Shares:
-    return Shares({Cause.DISK: disk, Cause.NETWORK: network, Cause.CREDIT: credit}, cpu)
+def spent(
+    disk: float = 0,
+    network: float = 0,
+    credit: float = 0,
+    rate: float = 0,
+    cpu: float = 0,
+    seconds: float = 1,
+) -> Shares:
+    waiting = {Cause.DISK: disk, Cause.NETWORK: network, Cause.CREDIT: credit, Cause.RATE: rate}
+    return Shares(waiting, cpu, seconds)
 
 
 @pytest.mark.parametrize(
@@ -19,6 +27,7 @@ def spent(disk: float = 0, network: float = 0, credit: float = 0, cpu: float = 0
         (spent(disk=0.8, network=0.1), Limit.SENDERS_DISK),
         (spent(disk=0.1, network=0.8), Limit.NETWORK),
         (spent(network=0.3, credit=0.6), Limit.RECEIVERS_DISK),
+        (spent(disk=0.1, rate=0.8), Limit.RATE),
         # An event loop without rest fills the channel late, and looks like a network.
         (spent(network=0.9, cpu=0.97), Limit.SENDERS_CPU),
         (spent(disk=0.3, network=0.3, credit=0.3), None),
@@ -39,7 +48,21 @@ def test_a_sender_is_limited_by_what_it_waits_for_most(shares: Shares, limit: Li
     ],
 )
 def test_a_receiver_is_the_limit_only_if_it_has_no_rest(shares: Shares, limit: Limit | None) -> None:
-    assert receivers_limit(shares) is limit
+    assert receivers_limit(shares, 1_000, None) is limit
+
+
+@pytest.mark.parametrize(
+    ("shares", "arrived", "limit"),
+    [
+        (spent(seconds=2), 2_000, Limit.RATE),
+        (spent(seconds=2), 1_700, Limit.RATE),
+        # Something before us is slower than the rate; or others get a part of it.
+        (spent(seconds=2), 1_000, None),
+        (spent(disk=0.95, seconds=2), 2_000, Limit.RECEIVERS_DISK),
+    ],
+)
+def test_a_receiver_sees_a_rate_by_what_arrives(shares: Shares, arrived: int, limit: Limit | None) -> None:
+    assert receivers_limit(shares, arrived, 1_000) is limit
 
 
 def test_time_is_counted_for_what_was_waited_for_and_begins_anew() -> None:

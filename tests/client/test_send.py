@@ -27,9 +27,10 @@ from flyx.rtc.peer import Channels
 from flyx.server.app import Server
 from flyx.signaling.messages import Offer, Role
 from flyx.storage.writer import Destination, ExistingPolicy
+from flyx.transfer.rate_limit import MOST_PORTIONS, portion_of
 from flyx.transfer.receiver import Receiver
 from tests.client.network import network
-from tests.server.peers import local
+from tests.server.peers import local, until
 
 CODE = Code("words", 2, "lemon-otter")
 
@@ -50,11 +51,13 @@ class Told:
 
 
 @asynccontextmanager
-async def sending(url: str, tmp_path: Path) -> AsyncIterator[tuple[asyncio.Task[None], Told, str]]:
+async def sending(
+    url: str, tmp_path: Path, content: bytes = b"content", limit: int | None = None
+) -> AsyncIterator[tuple[asyncio.Task[None], Told, str]]:
     """A sender of one file to one receiver, what it tells, and its room."""
-    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "file").write_bytes(content)
     told = Told()
-    options = SendOptions(url, [tmp_path / "file"], CODE)
+    options = SendOptions(url, [tmp_path / "file"], CODE, limit=limit)
     task = asyncio.create_task(send(options, told.queue.put_nowait))
     try:
         yield task, told, (await told.hear(events.RoomOpened)).room_id
@@ -148,3 +151,35 @@ async def test_without_a_room_a_repair_ends_at_once(tmp_path: Path) -> None:
         assert isinstance(ended.error, ConnectionLost)
         with pytest.raises(RoomLost):
             await task
+
+
+@pytest.mark.parametrize("whose", ["sender's", "receiver's"])
+async def test_a_limit_holds_over_another_connection(whose: str, tmp_path: Path) -> None:
+    rate = 400_000
+    content = bytes(range(256)) * (rate // 256)
+    senders, receivers = (rate, None) if whose == "sender's" else (None, rate)
+    async with (
+        Server(local(stun_urls=())) as server,
+        sending(server.url, tmp_path, content, senders) as (task, told, room_id),
+        Signaling(server.url, room_id, Role.RECEIVER) as signaling,
+    ):
+        receiver = ByHand(signaling)
+        with ThreadPoolExecutor(1) as disk, Destination(tmp_path / "in") as destination:
+            async with receiver.connected(disk) as wiring:
+                first = Receiver(ask=False, now=time.monotonic(), rate=receivers)
+                driver = ReceiveDriver(first, wiring, destination, None)
+                running = asyncio.create_task(driver.run())
+                await until(lambda: first.data_received > rate // 10)
+                driver.channel_closed()
+                with pytest.raises(ConnectionLost):
+                    await running
+            await told.hear(events.PeerLost)
+        with ThreadPoolExecutor(1) as disk, Destination(tmp_path / "in") as destination:
+            async with receiver.connected(disk) as wiring:
+                begun = time.monotonic()
+                second = Receiver(ask=False, now=begun, rate=receivers)
+                await ReceiveDriver(second, wiring, destination, None).run()
+                most = rate * (time.monotonic() - begun) + MOST_PORTIONS * portion_of(rate)
+        await task
+    assert (tmp_path / "in" / "file").read_bytes() == content
+    assert rate // 2 < second.data_received <= most
