@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
+from base64 import b64encode
 from collections.abc import Sequence
+from typing import TextIO
 
 from flyx.cli.streams import flush_for, is_behind, write_talk
 from flyx.cli.terminal import screen_size
@@ -19,6 +21,9 @@ FLUSH_TIME = 0.5
 
 # ECMA-48: erase to the end of the line (EL), and of the screen (ED).
 _END_LINE, _END_SCREEN = "\x1b[K", "\x1b[J"
+
+# OSC 52 of xterm, which others have taken over: manipulate selection data, of the clipboard (c).
+_CLIPBOARD, _BELL = "\x1b]52;c;", "\x07"
 
 Line = tuple[str, int]
 """What is written, colours included, and the columns that it takes."""
@@ -78,6 +83,18 @@ class Screen:
             write_talk(sys.stderr, self._start() + _END_SCREEN)
             self._shown = ()
 
+    def copy(self, text: str) -> bool:
+        """Have the terminal put text on its clipboard, which moves nothing on the screen.
+
+        Returns:
+            Whether there is a terminal. It does not answer: many have to be told in their settings to obey.
+        """
+        for stream in (sys.stderr, sys.stdout):
+            if _is_able(stream):
+                write_talk(stream, f"{_CLIPBOARD}{b64encode(text.encode()).decode()}{_BELL}")
+                return True
+        return False
+
     def leave(self) -> None:
         """The program is about to be stopped, and the terminal is another's."""
         self.hide()
@@ -112,7 +129,12 @@ screen = Screen()
 
 def can_draw() -> bool:
     """Whether standard error is a terminal that moves its cursor."""
-    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+    return _is_able(sys.stderr)
+
+
+def _is_able(stream: TextIO) -> bool:
+    """Whether a stream leads to a terminal that knows control sequences."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
 
 def _in_foreground() -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flyx.cli.clipboard import Copy, copying
 from flyx.cli.content_options import STANDARD_INPUT, Name, Text, contents_of
 from flyx.cli.exclusion_options import Exclude, ExcludeFrom, Gitignore, exclusions_of
 from flyx.cli.meeting import Local, Server, TlsCa, meeting_of, trust
@@ -126,6 +127,7 @@ def send(
     exclude_from: ExcludeFrom = None,
     gitignore: Gitignore = False,
     limit: SendLimit = None,
+    copy: Copy = False,
     congestion: Annotated[
         Congestion,
         typer.Option("--congestion", envvar="FLYX_CONGESTION", help="Congestion control of what is sent"),
@@ -186,7 +188,7 @@ def send(
             exclusions=exclusions_of(exclude, exclude_from, gitignore),
             limit=limit_of(limit),
         )
-        run(send_files(options, reporter))
+        run(send_files(options, copying(reporter) if copy else reporter))
 
 
 def _serve() -> AbstractAsyncContextManager[OwnServer]:
