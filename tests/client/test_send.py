@@ -167,7 +167,7 @@ async def test_a_limit_holds_over_another_connection(whose: str, tmp_path: Path)
         with ThreadPoolExecutor(1) as disk, Destination(tmp_path / "in") as destination:
             async with receiver.connected(disk) as wiring:
                 first = Receiver(ask=False, now=time.monotonic(), rate=receivers)
-                driver = ReceiveDriver(first, wiring, destination, None)
+                driver = ReceiveDriver(first, wiring, lambda _: destination, None)
                 running = asyncio.create_task(driver.run())
                 await until(lambda: first.data_received > rate // 10)
                 driver.channel_closed()
@@ -178,7 +178,7 @@ async def test_a_limit_holds_over_another_connection(whose: str, tmp_path: Path)
             async with receiver.connected(disk) as wiring:
                 begun = time.monotonic()
                 second = Receiver(ask=False, now=begun, rate=receivers)
-                await ReceiveDriver(second, wiring, destination, None).run()
+                await ReceiveDriver(second, wiring, lambda _: destination, None).run()
                 most = rate * (time.monotonic() - begun) + MOST_PORTIONS * portion_of(rate)
         await task
     assert (tmp_path / "in" / "file").read_bytes() == content
