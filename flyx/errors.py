@@ -11,6 +11,7 @@
     │   │   └── RoomNotFound
     │   ├── SenderLeft
     │   ├── RoomFull
+    │   ├── RoomTaken
     │   ├── RoomLost
     │   │   └── SenderGone
     │   ├── ServerRefused
@@ -196,6 +197,8 @@ class SignalingError(FlyxError):
 
     code = "server_error"
     exit_status = EXIT_SERVER
+    # Seconds after which the server may be asked again, as it says itself.
+    retry_after: float = 0.0
 
 
 class ServerUnreachable(SignalingError):
@@ -203,6 +206,8 @@ class ServerUnreachable(SignalingError):
 
     code = "server_unreachable"
     hint = "start one with `flyx serve`, or name another with --server or FLYX_SERVER"
+    # Whether it may be there later; else what was named is no flyx server, or not to be trusted.
+    may_pass: bool = True
 
 
 class ServerClosed(SignalingError):
@@ -241,6 +246,16 @@ class RoomFull(SignalingError):
 
     code = "room_full"
     hint = "try again when another receiver has finished"
+
+
+class RoomTaken(SignalingError):
+    """The room {room_id} is taken."""
+
+    code = "room_taken"
+    hint = (
+        "by somebody else, or by an earlier sender of yours: a killed one holds it for 30 s (--grace of the "
+        "server), one whose computer lost power or network for its own --reconnect, by default 2 hours"
+    )
 
 
 class RoomLost(SignalingError):

@@ -28,27 +28,23 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from flyx.client.closing import TryAgain, Wanted, error_of_close
 from flyx.client.server_messages import check_ice_servers, check_joined, check_message
 from flyx.client.websocket import (
     PING_TIMEOUT,
     open_websocket,
     reset,
     unreachable,
-    wanted_pause,
     websocket_url,
 )
 from flyx.errors import (
     ASK_FOR_ANOTHER,
-    FlyxError,
     NoSuchRoom,
     RemoteProtocolError,
-    RoomFull,
     RoomLost,
-    ServerClosed,
     ServerProtocolError,
     ServerRefused,
     ServerUnreachable,
-    SignalingError,
 )
 from flyx.net.changes import Change, Route, RouteState, Slept, boot_time
 from flyx.net.proxy import is_near
@@ -56,9 +52,9 @@ from flyx.signaling import messages
 from flyx.signaling.members import Tail
 from flyx.signaling.messages import (
     Answer,
-    CloseCode,
     Disconnect,
     DisconnectData,
+    ErrorData,
     IceCandidate,
     IceServer,
     Join,
@@ -97,9 +93,6 @@ for (ARP) in the name of an old address may say nothing: after 3 s all that is t
 
 # RFC 6455 §7.4.1. Not a goodbye, which 1000 would be.
 _GOING_AWAY = 1001
-
-# What this side closes a connection with whose other side breaks RFC 6455, or sends what is too large.
-_BROKEN = {1002: "it breaks RFC 6455", 1007: "a text frame is not UTF-8", 1009: "a message is too large"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +139,6 @@ class Patience:
         return random.uniform(0, bound)  # noqa: S311  # spreads retries
 
 
-class _TryAgain(Exception):
-    """There is no connection at the moment; `error` is what that would be called if it were the end."""
-
-    def __init__(self, error: SignalingError, pause: float = 0.0) -> None:
-        super().__init__()
-        self.error = error
-        # Seconds that the server asks for.
-        self.pause = pause
-
-
 class Signaling:
     """A room joined on a server. Use as an async context manager; leaving it says goodbye to the server."""
 
@@ -165,6 +148,7 @@ class Signaling:
         room_id: str | None,
         role: Role,
         *,
+        is_new: bool = False,
         api_token: str | None = None,
         hold: float = 0.0,
         patience: Patience | None = None,
@@ -174,6 +158,7 @@ class Signaling:
         server: URL of the server.
         room_id: the room to join; None to create one.
         role: what we are there; the server refuses rather than give us the other role.
+        is_new: create the room room_id; and again, should the server have forgotten it.
         api_token: what the server wants of those who create rooms; None if it wants nothing.
         hold: seconds for which we would like our place held while the connection is lost.
         patience: how to get a lost connection back.
@@ -181,6 +166,9 @@ class Signaling:
         """
         self._url = websocket_url(server)
         self._room_id = room_id
+        self._is_new = is_new
+        # What the connection that there is, or is being made, is for.
+        self._wanted: Wanted
         self._role = role
         self._headers = {"Authorization": f"Bearer {api_token}"} if api_token else {}
         self._hold = hold
@@ -225,7 +213,7 @@ class Signaling:
         # When the network changed last, as far as we know.
         self._changed_at = -EAGER_TIME
         # The last fatal error that the server told: it explains the close that follows.
-        self._told: str | None = None
+        self._told: ErrorData | None = None
         # Receivers that have paired, for as long as they are in the room: the server keeps their places.
         self._paired: set[str] = set()
         # Why we leave, for the peers; set before the end.
@@ -236,7 +224,7 @@ class Signaling:
     async def __aenter__(self) -> Self:
         try:
             await self._enter()
-        except _TryAgain as failed:
+        except TryAgain as failed:
             # Nobody is waiting for us yet: better to say so at once.
             raise failed.error from failed.__cause__
         return self
@@ -269,7 +257,7 @@ class Signaling:
                 return await self._restore()
             try:
                 message = await self._hear(self._socket)
-            except _TryAgain as lost:
+            except TryAgain as lost:
                 await self._drop_socket()
                 self._lost_at, self._tries = time.monotonic(), 0
                 if self._away_since is None:
@@ -282,7 +270,7 @@ class Signaling:
                         self.post(Pong())
                 case messages.Error(data=data):
                     if data.fatal:
-                        self._told = data.message
+                        self._told = data
                 case Pong():
                     pass
                 case RefreshIceServers(data=data):
@@ -354,9 +342,11 @@ class Signaling:
 
     async def _enter(self) -> None:
         """Take a new place in the room."""
-        path = f"/ws/{self._room_id}" if self._room_id else "/ws"
+        self._wanted = Wanted(self._url, self._room_id, self._is_new or self._room_id is None, self._role)
+        path = "/ws" if self._wanted.is_new else f"/ws/{self._room_id}"
+        name = f"room={self._room_id}&" if self._is_new else ""
         # An older server knows nothing of `hold`, and holds our place as long as any.
-        socket = await self._connect(f"{path}?role={self._role}&hold={self._hold:.0f}")
+        socket = await self._connect(f"{path}?{name}role={self._role}&hold={self._hold:.0f}")
         self._adopt(socket, await self._expect_joined(socket))
 
     async def _restore(self) -> Restored:
@@ -369,15 +359,15 @@ class Signaling:
             self._tries += 1
             try:
                 return await self._go_back_unless_hurried()
-            except _TryAgain as failed:
+            except TryAgain as failed:
                 limit = max(self._patience.limit, min(self._hold, self.joined.limits.grace))
                 left = self._lost_at + limit - time.monotonic()
-                if left <= failed.pause:
+                if left <= failed.error.retry_after:
                     raise failed.error from failed.__cause__
                 if time.monotonic() < self._changed_at + EAGER_TIME:
                     # It is our network that is to blame, and no server's other clients come at the same time.
                     self._tries = 0
-                pause = failed.pause + self._patience.pause(self._tries)
+                pause = failed.error.retry_after + self._patience.pause(self._tries)
 
     async def _go_back_unless_hurried(self) -> Restored:
         """Go back; begin again when the network changes: the way that is being tried may lead nowhere."""
@@ -421,7 +411,7 @@ class Signaling:
         """Give the connection up, for this reason, and come back at once over another one."""
         self._hurry.set()
         if self._socket is not None and self._socket is not self._parted:
-            self._told, self._parted = reason, self._socket
+            self._told, self._parted = ErrorData(code="", message=reason, fatal=True), self._socket
             self.there.clear()
             if silently:
                 reset(self._socket)
@@ -452,6 +442,7 @@ class Signaling:
         return f"the connection to the server was lost for {away:.0f} s; it holds a place for {held:.0f} s"
 
     async def _resume(self, received: int | None) -> Restored:
+        self._wanted = Wanted(self._url, self._room_id, False, self._role)
         socket = await self._connect(f"/ws/{self._room_id}?resume=1")
         claim = JoinData(
             client_id=self.joined.client_id, resume_token=self.joined.resume_token, received=received
@@ -473,14 +464,14 @@ class Signaling:
         """
         try:
             return await self._connect(path)
-        except _TryAgain as failed:
+        except TryAgain as failed:
             raise failed.error from failed.__cause__
 
     async def _connect(self, path: str) -> ClientConnection:
         try:
             return await open_websocket(self._url + path, self._headers, direct=self._direct)
         except (OSError, WebSocketException) as error:
-            raise _TryAgain(unreachable(self._url, error), wanted_pause(error)) from error
+            raise TryAgain(unreachable(self._url, error)) from error
 
     async def _expect_joined(self, socket: ClientConnection, claim: JoinData | None = None) -> JoinedData:
         """Say who we are, if we were here before, and take the answer. The socket closes if that fails.
@@ -493,13 +484,13 @@ class Signaling:
                 if claim is not None:
                     await self._say(socket, messages.serialize(Join(data=claim)))
                 while isinstance(first := await self._hear(socket), messages.Error):
-                    self._told = first.data.message
+                    self._told = first.data
                 if isinstance(first, messages.Joined):
                     check_joined(first.data, self._room_id, self._role, claim)
         except TimeoutError:
             await socket.close(_GOING_AWAY)
             reason = "it accepts connections but says nothing"
-            raise _TryAgain(ServerUnreachable(url=self._url, reason=reason)) from None
+            raise TryAgain(ServerUnreachable(url=self._url, reason=reason)) from None
         except BaseException:
             await socket.close(_GOING_AWAY)
             raise
@@ -520,6 +511,7 @@ class Signaling:
             self._overflowed = False
         self._sent = Tail(joined.received)
         self.joined, self._socket, self._told, self._away_since = joined, socket, None, None
+        self._wanted = Wanted(self._url, joined.room_id, False, self._role)
         if joined.wants_paired and not joined.recovered:
             self._tell_all_paired()
         ends = socket.local_address, socket.remote_address
@@ -560,7 +552,7 @@ class Signaling:
         try:
             await socket.send(text)
         except ConnectionClosed as closed:
-            raise self._error_of_close(closed) from closed
+            raise error_of_close(closed, self._wanted, self._told) from closed
 
     async def _hear(self, socket: ClientConnection) -> Message:
         try:
@@ -568,28 +560,7 @@ class Signaling:
         except RemoteProtocolError as error:
             raise ServerProtocolError(reason=str(error.fields["reason"])) from error
         except ConnectionClosed as closed:
-            raise self._error_of_close(closed) from closed
-
-    def _error_of_close(self, closed: ConnectionClosed) -> FlyxError | _TryAgain:
-        if closed.sent and not closed.rcvd_then_sent and (broken := _BROKEN.get(closed.sent.code)):
-            return ServerProtocolError(reason=broken)
-        code = closed.rcvd.code if closed.rcvd else None
-        if code == CloseCode.NO_SUCH_ROOM and self._room_id is None:
-            # What we have asked for was taken for a room.
-            hint = "give the server without /ws and what follows it"
-            return ServerRefused(reason=f"no room can be made at {self._url}", hint=hint)
-        if code == CloseCode.NO_SUCH_ROOM:
-            return NoSuchRoom(room_id=self._room_id)
-        if code == CloseCode.ROOM_FULL:
-            return RoomFull(room_id=self._room_id)
-        meaning = messages.CLOSE_CODES.get(code) if code is not None else None
-        reason = self._told or (meaning.meaning if meaning else "the connection was lost")
-        if meaning is None or meaning.retry:
-            return _TryAgain(ServerClosed(reason=reason))
-        if code == CloseCode.ROOM_CLOSED:
-            hint = ASK_FOR_ANOTHER if self._role is Role.RECEIVER else "run `flyx send` again, for a new code"
-            return ServerClosed(reason=reason, hint=hint)
-        return ServerRefused(reason=reason)
+            raise error_of_close(closed, self._wanted, self._told) from closed
 
 
 async def _close_soon(socket: ClientConnection) -> None:

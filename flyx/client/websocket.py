@@ -49,6 +49,9 @@ little for larger segments to matter."""
 
 MAX_REDIRECTS = 5
 
+MAX_WANTED_PAUSE = 60.0
+"""Seconds that we wait at most because a server asks for it."""
+
 DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
@@ -217,10 +220,14 @@ def unreachable(url: str, error: Exception) -> ServerUnreachable:
             reason = text
         case _:
             reason = str(error)
-    return ServerUnreachable(url=url, reason=reason, hint=hint)
+    told = ServerUnreachable(url=url, reason=reason, hint=hint)
+    told.retry_after, told.may_pass = _wanted_pause(error), _may_pass(error)
+    return told
 
 
 _NOT_FLYX = "it is no flyx server, or a proxy in between does not pass WebSockets"
+# What proxies say whose server does not answer.
+_NOT_REACHED = (502, 503, 504)
 _UPGRADE_HINT = "the proxy has to pass the headers Upgrade and Connection on: see `flyx help serving`"
 
 
@@ -241,21 +248,39 @@ def _refusal(url: str, response: Response) -> tuple[str, str | None]:
         return f"it sends us to {printable(target)[:200]}, which is no server to go on with", None
     if status == 401:
         return "it wants a name and a password (401)", "write them into its URL: https://NAME:PASSWORD@HOST"
-    if status in (502, 503, 504):
+    if status in _NOT_REACHED:
         hint = "is `flyx serve` running, and does the proxy know its port?"
         return f"a proxy answers for it and does not reach it (HTTP status {status})", hint
     return f"{_NOT_FLYX} (HTTP status {status})", _UPGRADE_HINT
 
 
-def wanted_pause(error: Exception) -> float:
+def _wanted_pause(error: Exception) -> float:
     """Return the seconds that a server which refuses connections asks us to wait."""
     if isinstance(error, _RedirectedError):
-        return wanted_pause(error.error)
+        return _wanted_pause(error.error)
     if isinstance(error, InvalidStatus):
         text = error.response.headers.get("Retry-After", "")
         if text.isascii() and text.isdigit():
-            return min(float(text), 60.0)
+            return min(float(text), MAX_WANTED_PAUSE)
     return 0.0
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same server may let us in later: it is out of reach, busy or about to start."""
+    match error:
+        case _RedirectedError():
+            return _may_pass(error.error)
+        case InvalidStatus(response=response):
+            return response.status_code in (429, *_NOT_REACHED)
+        case InvalidMessage():
+            # It was ended in the middle, or there is nothing yet behind what accepts connections for it.
+            return isinstance(error.__cause__, EOFError | OSError)
+        case socket.gaierror():
+            return error.errno == socket.EAI_AGAIN
+        case ssl.SSLError():
+            return isinstance(error, ssl.SSLEOFError)
+        case _:
+            return isinstance(error, OSError)
 
 
 def _told_by(body: bytes | bytearray | None) -> tuple[str | None, str | None]:

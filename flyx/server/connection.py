@@ -181,12 +181,15 @@ class Connection:
         """Read on."""
         self._wire.release()
 
-    def close(self, code: CloseCode, error_code: ErrorCode, reason: str) -> None:
+    def close(
+        self, code: CloseCode, error_code: ErrorCode, reason: str, retry_after: float | None = None
+    ) -> None:
         """Send a fatal `error`, then close. Only the first call counts."""
         if self._closing or self._lost:
             return
         # A browser shows the close code and little else: the reason must come before, as a message.
-        self._wire.send_text(serialize(error_message(error_code, reason, fatal=True)).encode())
+        message = error_message(error_code, reason, fatal=True, retry_after=retry_after)
+        self._wire.send_text(serialize(message).encode())
         self.farewell = reason
         self.final = not CLOSE_CODES[code].retry
         self.closed_for = error_code

@@ -195,7 +195,8 @@ async def _send_away(scope: Scope, receive: Receive, send: Send, limit: Limit) -
     await receive()
     subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
     await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
-    text = serialize(error_message(ErrorCode.TOO_MANY_CONNECTIONS, reason, fatal=True))
+    message = error_message(ErrorCode.TOO_MANY_CONNECTIONS, reason, fatal=True, retry_after=_RETRY_AFTER)
+    text = serialize(message)
     await send({"type": "websocket.send", "text": text})
     await send({"type": "websocket.close", "code": close_code, "reason": reason})
 

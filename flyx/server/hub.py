@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 from uuid import uuid4
 
-from flyx.errors import NoSuchRoom
+from flyx.errors import NoSuchRoom, RoomTaken
 from flyx.server.config import ServerConfig
 from flyx.server.connection import LOST
 from flyx.server.gate import Doorkeeper
@@ -133,7 +133,12 @@ class Hub:
         return await self._store.count()
 
     async def create_room(
-        self, config: RoomConfig, *, owned: bool = True, creator: str | None = None
+        self,
+        config: RoomConfig,
+        *,
+        owned: bool = True,
+        creator: str | None = None,
+        wanted_id: str | None = None,
     ) -> CreatedRoom:
         """Make a room under an id that no other has.
 
@@ -141,18 +146,25 @@ class Hub:
             config: What it is like.
             owned: The holder of its token may close it.
             creator: Address in whose budget it counts; None: in no budget.
+            wanted_id: Its id, normalised; None: one is drawn.
 
         Raises:
             StoreFull: The server has as many rooms as it may have.
             BudgetSpent: The creator has.
+            RoomTaken: Another room has the id that is wanted.
         """
         owner_token = _new_token() if owned else None
+        if wanted_id is not None:
+            # One that is over, and has not been swept yet, is not in the way.
+            await self._perform(wanted_id, Expire())
         while True:
-            room_id = draw_room_id(secrets.randbelow)
+            room_id = wanted_id or draw_room_id(secrets.randbelow)
             room = new_room(room_id, config, self.clock(), owner_token=owner_token, creator=creator)
             if await self._store.create(room):
                 log.info("room created", room=room_tag(room_id), persistent=config.persistent)
                 return CreatedRoom(room, owner_token)
+            if wanted_id is not None:
+                raise RoomTaken(room_id=wanted_id)
 
     async def find_room(self, room_id: str) -> Room:
         """Return the room as it is now.

@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, assert_never
 
@@ -19,7 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketClose
 
-from flyx.errors import InputError, RemoteProtocolError
+from flyx.errors import InputError, RemoteProtocolError, RoomTaken
 from flyx.server.connection import LEFT, WIRE, Connection, Frame, Job
 from flyx.server.errors import ApiError, token_is
 from flyx.server.hub import Hub
@@ -80,11 +81,14 @@ def address_of(connection: HTTPConnection) -> str:
 class _Refused(Exception):
     """This client is not let into a room."""
 
-    def __init__(self, close_code: CloseCode, error_code: ErrorCode, reason: str) -> None:
+    def __init__(
+        self, close_code: CloseCode, error_code: ErrorCode, reason: str, retry_after: int | None = None
+    ) -> None:
         super().__init__(reason)
         self.close_code = close_code
         self.error_code = error_code
         self.reason = reason
+        self.retry_after = retry_after
 
 
 class Sockets:
@@ -136,7 +140,7 @@ async def _serve(websocket: WebSocket, hub: Hub, room_text: str | None) -> None:
             await session.begin(room_text, _wishes(websocket))
         except _Refused as exc:
             hub.metrics.join_ended(exc.error_code)
-            connection.close(exc.close_code, exc.error_code, exc.reason)
+            connection.close(exc.close_code, exc.error_code, exc.reason, exc.retry_after)
 
     await connection.run(session, enter())
 
@@ -175,11 +179,16 @@ def _check_subprotocol(offered: list[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Wishes:
-    """The query of the URL: what the client wants to be, or that it was here before."""
+    """The query of the URL: what the client wants to be, or that it was here before.
+
+    Attributes:
+        new_room_id: What the room that it creates is to be called; None: nothing is said of that.
+    """
 
     role: Role | None
     resume: bool
     hold: float
+    new_room_id: str | None
 
 
 def _wishes(websocket: WebSocket) -> _Wishes:
@@ -189,12 +198,17 @@ def _wishes(websocket: WebSocket) -> _Wishes:
     hold = query.get("hold", "0")
     if not _SECONDS.fullmatch(hold):
         raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.BAD_REQUEST, "hold must be a number of seconds")
-    text = query.get("role")
+    room, text = query.get("room"), query.get("role")
     try:
-        return _Wishes(None if text is None else Role(text), "resume" in query, float(hold))
+        new_room_id = None if room is None else normalise_room_id(room)
+        role = None if text is None else Role(text)
+    except InputError as exc:
+        reason = "room must be six characters of Crockford's base32"
+        raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.BAD_REQUEST, reason) from exc
     except ValueError as exc:
         reason = "role must be sender or receiver"
         raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.BAD_REQUEST, reason) from exc
+    return _Wishes(role, "resume" in query, float(hold), new_room_id)
 
 
 class _Session:
@@ -233,13 +247,19 @@ class _Session:
             if room_text is None and not wishes.resume:
                 await rates.create(self._address)
                 self._check_token()
+                if wishes.new_room_id is not None:
+                    # Whether the id was free tells who guesses as much as a look for the room, and most are.
+                    await rates.look(self._address)
+                    await rates.miss(self._address)
             else:
                 await rates.join(self._address)
                 await rates.look(self._address)
         except LimitReached as exc:
             self._hub.door.turned_away(exc.limit)
             reason = f"{exc.reason}; try again in {exc.retry_after} s"
-            raise _Refused(CloseCode.TOO_MANY_REQUESTS, ErrorCode.RATE_LIMITED, reason) from exc
+            raise _Refused(
+                CloseCode.TOO_MANY_REQUESTS, ErrorCode.RATE_LIMITED, reason, exc.retry_after
+            ) from exc
         if wishes.resume:
             self._expect(room_text)
             return
@@ -317,11 +337,15 @@ class _Session:
         config = self._hub.config.room
         # For longer than a room is kept with nobody inside, places are held in a few rooms of each address.
         creator = self._address if wishes.hold > config.idle_timeout else None
+        create = partial(self._hub.create_room, config, owned=False, wanted_id=wishes.new_room_id)
         try:
             try:
-                created = await self._hub.create_room(config, owned=False, creator=creator)
+                created = await create(creator=creator)
             except BudgetSpent:
-                created = await self._hub.create_room(config, owned=False)
+                created = await create()
+        except RoomTaken as exc:
+            reason = "another room has this id"
+            raise _Refused(CloseCode.NOT_ALLOWED, ErrorCode.ROOM_TAKEN, reason) from exc
         except StoreFull as exc:
             reason = "the server has as many rooms as it may have"
             raise _Refused(CloseCode.TRY_AGAIN_LATER, ErrorCode.TOO_MANY_ROOMS, reason) from exc

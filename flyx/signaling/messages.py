@@ -2,7 +2,9 @@
 
 A client connects to `/ws/{room_id}` to join a room, or to `/ws` to create one and join it as its sender. The
 first client of a room is its sender, later ones are receivers; `?role=sender` or `?role=receiver` insists on
-one of the two and is refused rather than given the other. `/ws/{room_id}?resume=1` brings back a client whose
+one of the two and is refused rather than given the other. `/ws?room=ID` creates the room of this id, or is
+refused if that is taken (`room_taken`, 4401); either way it counts like a look for a room that is not there.
+An older server knows nothing of `room` and draws an id. `/ws/{room_id}?resume=1` brings back a client whose
 connection was lost: it must say who it is with `join`, its first message, before it hears anything. With
 `hold=SECONDS` a client that comes in says how long it wants its place held after its connection was lost, as
 it may sleep meanwhile: the server decides (`limits.grace`), and an older one does not know. The WebSocket
@@ -76,6 +78,7 @@ Each message is one text frame of at most 64 KiB holding a JSON object:
         code          text      see ErrorCode; a client meets unknown ones calmly
         message       text      a sentence for people
         fatal         bool      true: a close frame follows
+        retry_after?  number    seconds after which it may be asked again
 
 A session begins with a `joined` that says `recovered: false`. From there both sides count what they take of
 offer, answer and ice_candidate, the server of paired and the client of join and disconnect; what was answered
@@ -171,6 +174,7 @@ class ErrorCode(StrEnum):
     ROOM_CLOSED = "room_closed"  # its sender left, or its owner closed it
     ROOM_EXPIRED = "room_expired"  # it grew too old
     ROOM_FULL = "room_full"
+    ROOM_TAKEN = "room_taken"  # asked to create a room under an id that another one has
     SERVER_STOPPING = "server_stopping"
     TOO_MANY_CONNECTIONS = "too_many_connections"
     TOO_MANY_ERRORS = "too_many_errors"
@@ -401,6 +405,9 @@ class ErrorData(_Part):
     code: Annotated[str, Field(max_length=64)]
     message: Annotated[str, Field(max_length=500)]
     fatal: StrictBool
+    retry_after: Annotated[
+        float | None, Field(strict=True, ge=0, allow_inf_nan=False, exclude_if=_is_absent)
+    ] = None
 
 
 class NoData(_Part):
@@ -504,9 +511,11 @@ _MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discrimina
 _VALIDATOR = _MESSAGE.validator
 
 
-def error_message(code: ErrorCode, message: str, *, fatal: bool = False) -> Error:
+def error_message(
+    code: ErrorCode, message: str, *, fatal: bool = False, retry_after: float | None = None
+) -> Error:
     """Return the `error` that tells a client, in a sentence, what did not work."""
-    return Error(data=ErrorData(code=code, message=message, fatal=fatal))
+    return Error(data=ErrorData(code=code, message=message, fatal=fatal, retry_after=retry_after))
 
 
 def serialize(message: Message) -> str:

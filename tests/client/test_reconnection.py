@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flyx.client.signaling import Interrupted, Patience, Restored, Signaling
-from flyx.errors import RoomLost, ServerRefused, ServerUnreachable
+from flyx.errors import RoomLost, RoomTaken, ServerRefused, ServerUnreachable
 from flyx.net import changes
 from flyx.net.changes import Moved, Slept
 from flyx.server.app import Server
@@ -213,6 +213,32 @@ async def test_a_server_that_forgot_its_rooms_is_the_end(server: Server) -> None
             net.cut()
             assert isinstance(await sender.receive(), Interrupted)
             with pytest.raises(RoomLost):
+                await sender.receive()
+
+
+async def test_a_room_that_its_sender_chose_is_made_again_where_it_was_forgotten(server: Server) -> None:
+    async with Server(local(stun_urls=())) as other, network(server.port) as net:
+        async with Signaling(net.url, "K7M2QX", Role.SENDER, is_new=True, patience=QUICK) as sender:
+            net.target = other.port
+            net.cut()
+            assert isinstance(await sender.receive(), Interrupted)
+            assert await sender.receive() == Restored(recovered=False, rejoined=True)
+            async with Signaling(other.url, "K7M2QX", Role.RECEIVER) as receiver:
+                joined = await sender.receive()
+                assert isinstance(joined, Join)
+                assert joined.data.client_id == receiver.joined.client_id
+
+
+async def test_a_room_that_somebody_else_has_got_meanwhile_is_taken(server: Server) -> None:
+    async with Server(local(stun_urls=())) as other, network(server.port) as net:
+        async with (
+            Signaling(other.url, "K7M2QX", Role.SENDER, is_new=True),
+            Signaling(net.url, "K7M2QX", Role.SENDER, is_new=True, patience=QUICK) as sender,
+        ):
+            net.target = other.port
+            net.cut()
+            assert isinstance(await sender.receive(), Interrupted)
+            with pytest.raises(RoomTaken):
                 await sender.receive()
 
 

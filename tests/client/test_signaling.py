@@ -16,7 +16,9 @@ from flyx.errors import (
     InputError,
     NoSuchRoom,
     RoomFull,
+    RoomTaken,
     ServerClosed,
+    ServerProtocolError,
     ServerRefused,
     ServerUnreachable,
     SignalingError,
@@ -118,6 +120,52 @@ async def test_an_unknown_room_is_no_such_room(server: Server) -> None:
     with pytest.raises(NoSuchRoom, match="000000"):
         async with Signaling(server.url, "000000", Role.RECEIVER):
             pass
+
+
+async def test_a_sender_has_the_room_that_it_chooses_unless_somebody_else_has_it(server: Server) -> None:
+    async with Signaling(server.url, "K7M2QX", Role.SENDER, is_new=True) as sender:
+        assert sender.joined.room_id == "K7M2QX"
+        with pytest.raises(RoomTaken, match="The room K7M2QX is taken") as caught:
+            async with Signaling(server.url, "K7M2QX", Role.SENDER, is_new=True):
+                pass
+        assert "--reconnect" in str(caught.value.hint)
+    async with Signaling(server.url, "K7M2QX", Role.SENDER, is_new=True):
+        pass
+
+
+async def test_a_server_that_is_too_old_to_let_a_sender_choose_is_told_as_one() -> None:
+    async with lying(says(joined(room_id="AAAAAA"))) as url:
+        with pytest.raises(ServerProtocolError, match="another room") as caught:
+            async with Signaling(url, "K7M2QX", Role.SENDER, is_new=True):
+                pass
+    assert "another version" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("room_id", [None, "K7M2QX"])
+async def test_a_path_that_is_taken_for_a_room_is_told_as_no_place_for_one(
+    server: Server, room_id: str | None
+) -> None:
+    with pytest.raises((ServerUnreachable, ServerRefused)) as caught:
+        async with Signaling(f"{server.url}/ws", room_id, Role.SENDER, is_new=room_id is not None):
+            pass
+    assert "without /ws" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(7.5, 7.5), (1e9, 60.0), (None, 0.0)])
+async def test_what_a_server_asks_for_before_the_next_try_is_known(asked: float | None, kept: float) -> None:
+    data = {"code": "rate_limited", "message": "too many joins", "fatal": True}
+    if asked is not None:
+        data["retry_after"] = asked
+
+    async def refuse(socket: ServerConnection) -> None:
+        await says({"type": "error", "data": data})(socket)
+        await socket.close(CloseCode.TOO_MANY_REQUESTS)
+
+    async with lying(refuse) as url:
+        with pytest.raises(ServerClosed, match="too many joins") as caught:
+            async with Signaling(url, "K7M2QX", Role.RECEIVER):
+                pass
+    assert caught.value.retry_after == kept
 
 
 async def test_a_full_room_is_full_when_all_inside_have_paired(server: Server) -> None:

@@ -113,6 +113,15 @@ class RoomStoreContract:
             results = await asyncio.gather(*(store.create(a_room()) for _ in range(20)))
             assert sorted(results) == [False] * 19 + [True]
 
+    async def test_an_id_can_be_had_again_when_its_room_is_over(self) -> None:
+        async with self.make_store() as store:
+            assert await store.create(a_room(max_clients=3))
+            await store.apply("K7M2QX", Shut(None), T0)
+            assert await store.create(a_room(max_clients=5))
+            seen = await store.load("K7M2QX")
+            assert seen is not None
+            assert seen.room.config.max_clients == 5
+
     async def test_a_full_store_takes_a_room_again_when_one_is_over(self) -> None:
         async with self.make_store(max_rooms=2) as store:
             assert await store.create(a_room("000000"))

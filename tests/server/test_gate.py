@@ -219,6 +219,49 @@ async def test_who_guesses_is_soon_told_nothing_of_any_room(guesses: tuple[str, 
             await sender.expect_silence()
 
 
+async def test_who_makes_rooms_of_its_own_choice_has_looked_for_them() -> None:
+    limits = LimitConfig(miss_rate=parse_rate("2/minute"))
+    async with Server(local(limits=limits)) as server, joined(server) as sender:
+        # Whether it was free or not.
+        async with joined(server, "/ws?room=ZZZZZZ"):
+            pass
+        async with peer(server, f"/ws?room={sender.room_id}") as stranger:
+            await stranger.expect_error("room_taken", fatal=True)
+        for path in ("/ws?room=ZZZZZ0", f"/ws?room={sender.room_id}", f"/ws/{sender.room_id}"):
+            async with peer(server, path) as stranger:
+                await stranger.expect_error("rate_limited", fatal=True)
+                await stranger.expect_close(4429)
+        # Whoever does not ask for any guesses nothing.
+        async with joined(server):
+            pass
+
+
+async def test_rooms_of_ones_own_choice_count_as_rooms_and_need_the_token() -> None:
+    limits = LimitConfig(create_rate=parse_rate("2/minute"), miss_rate=parse_rate("1/minute"))
+    async with Server(local(limits=limits, api_token="s3cret")) as server:
+        async with peer(server, "/ws?room=K7M2QX") as stranger:
+            await stranger.expect_error("bad_token", fatal=True)
+        headers = {"Authorization": "Bearer s3cret"}
+        async with joined(server, "/ws?room=K7M2QX", additional_headers=headers):
+            pass
+        async with peer(server, "/ws?room=K7M2QX", additional_headers=headers) as third:
+            await third.expect_error("rate_limited", fatal=True)
+
+
+async def test_whoever_reaches_a_rate_is_told_when_to_come_back() -> None:
+    limits = LimitConfig(join_rate=parse_rate("1/minute"), max_connections=2)
+    async with Server(local(limits=limits)) as server, pair(server) as (sender, receiver):
+        async with peer(server) as third:
+            error = await third.expect("error")
+            assert (error["code"], error["retry_after"]) == ("too_many_connections", 10)
+        await receiver.socket.close()
+        await sender.expect("disconnect")
+        async with peer(server, f"/ws/{sender.room_id}") as again:
+            error = await again.expect("error")
+            assert error["code"] == "rate_limited"
+            assert 0 < error["retry_after"] <= 60
+
+
 async def test_a_client_that_talks_too_much_is_closed() -> None:
     limits = LimitConfig(message_rate=1.0, message_burst=5)
     async with Server(local(limits=limits)) as server, pair(server) as (sender, receiver):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flyx.errors import NoSuchRoom
+from flyx.errors import NoSuchRoom, RoomTaken
 from flyx.server.config import ServerConfig
 from flyx.server.hub import Hub
 from flyx.server.seat import Seat
@@ -111,6 +111,17 @@ async def house() -> House:
     house = House(MoodyStore())
     await house.open()
     return house
+
+
+async def test_a_room_that_is_over_and_not_swept_yet_is_not_in_the_way_of_the_next(house: House) -> None:
+    config = house.hub.config.room
+    _, seat = await house.enter()
+    await house.hub.lose(seat, "lost", died=True)
+    with pytest.raises(RoomTaken):
+        await house.hub.create_room(config, wanted_id=house.room_id)
+    house.clock.now += config.grace
+    created = await house.hub.create_room(config, wanted_id=house.room_id)
+    assert created.room.room_id == house.room_id
 
 
 async def test_a_message_under_way_is_counted_once_when_its_client_comes_back(house: House) -> None:

@@ -51,6 +51,49 @@ async def test_connecting_to_ws_makes_a_room_and_its_sender(server: Server) -> N
         assert sender.joined["ice_servers"] == [{"urls": ["stun:stun.l.google.com:19302"]}]
 
 
+async def test_a_sender_may_choose_its_room_and_type_it_carelessly(server: Server) -> None:
+    async with joined(server, "/ws?room=k7m-2qx&role=sender") as sender:
+        assert sender.room_id == "K7M2QX"
+        async with joined(server, "/ws/K7M2QX?role=receiver") as receiver:
+            assert receiver.joined["peers"] == [{"client_id": sender.id, "role": "sender"}]
+
+
+async def test_a_room_that_is_taken_is_refused_and_nobody_in_it_hears_of_that(server: Server) -> None:
+    async with joined(server) as sender:
+        async with peer(server, f"/ws?room={sender.room_id}") as second:
+            await second.expect_error("room_taken", fatal=True)
+            await second.expect_close(4401)
+        await sender.expect_silence()
+    async with joined(server, f"/ws?room={sender.room_id}") as successor:
+        assert successor.joined["role"] == "sender"
+
+
+async def test_of_many_that_choose_one_room_at_once_one_gets_it(server: Server) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(peer(server, "/ws?room=K7M2QX")) for _ in range(20)]
+        first = [(await client.hear()) for client in clients]
+        told = [message["type"] for message in first]
+        assert sorted(told) == ["error"] * 19 + ["joined"]
+        assert {m["data"]["code"] for m in first if m["type"] == "error"} == {"room_taken"}
+
+
+@pytest.mark.parametrize("room", ["", "K7M2Q", "K7M2QXX", "K7M2QU", "K7M2Q%C4%B1", "%00%00%00%00%00%00"])
+async def test_a_room_that_there_cannot_be_is_a_bad_request(server: Server, room: str) -> None:
+    async with peer(server, f"/ws?room={room}") as sender:
+        await sender.expect_error("bad_request", fatal=True)
+        await sender.expect_close(4400)
+
+
+async def test_only_a_new_room_is_named_and_only_its_sender_names_it(server: Server) -> None:
+    async with joined(server) as sender:
+        async with joined(server, f"/ws/{sender.room_id}?room=K7M2QX") as receiver:
+            assert receiver.room_id == sender.room_id
+        async with peer(server, "/ws?room=K7M2QX&role=receiver") as other:
+            await other.expect_error("wrong_role", fatal=True)
+    async with peer(server, "/ws/K7M2QX") as nobody:
+        await nobody.expect_error("no_such_room", fatal=True)
+
+
 async def test_later_clients_are_receivers_with_uuids_of_their_own(server: Server) -> None:
     async with trio(server) as clients:
         assert [c.joined["role"] for c in clients] == ["sender", "receiver", "receiver"]

@@ -118,7 +118,13 @@ messages = st.one_of(
     st.builds(Paired, data=st.builds(PairedData, target_id=st.none() | client_ids)),
     st.just(Ping()),
     st.just(Pong()),
-    st.builds(error_message, st.sampled_from(ErrorCode), text, fatal=st.booleans()),
+    st.builds(
+        error_message,
+        st.sampled_from(ErrorCode),
+        text,
+        fatal=st.booleans(),
+        retry_after=st.none() | st.floats(0, 1e6),
+    ),
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | text,
@@ -238,6 +244,14 @@ def test_any_field_replaced_raises_nothing_but_remote_protocol_error(
         ('{"type":"join","data":{"client_id":"a","resume_token":"x","received":1e400}}', "bad_message"),
         ('{"type":"join","data":{"client_id":"a","resume_token":"' + "x" * 257 + '"}}', "bad_message"),
         ('{"type":"error","data":{"code":"x","message":"y","fatal":"yes"}}', ErrorCode.BAD_MESSAGE),
+        (
+            '{"type":"error","data":{"code":"x","message":"y","fatal":true,"retry_after":-1}}',
+            ErrorCode.BAD_MESSAGE,
+        ),
+        (
+            '{"type":"error","data":{"code":"x","message":"y","fatal":true,"retry_after":"1"}}',
+            ErrorCode.BAD_MESSAGE,
+        ),
         ('{"type":"ping","data":{"pad":"' + "x" * MAX_MESSAGE_SIZE + '"}}', ErrorCode.MESSAGE_TOO_BIG),
         # 3 bytes each: the limit counts bytes, not characters.
         ('{"type":"ping","data":{"pad":"' + "€" * 22_000 + '"}}', ErrorCode.MESSAGE_TOO_BIG),
