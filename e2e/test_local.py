@@ -18,6 +18,7 @@ import pytest
 
 from e2e.network import Network
 from e2e.processes import LONG, Flyx, FlyxProcess, need, sha256, write_random, write_thin
+from flyx.client.waiting import LOOK_AROUND_FOR
 from flyx.signaling.local import LOCAL_PORTS
 
 ROOT = Path(__file__).parents[1]
@@ -152,6 +153,46 @@ def test_hosts_whose_addresses_are_of_other_networks_connect_by_their_link_local
         assert scene.receive(host, code, f"in-{host}").ends(0).event("path")["family"] == 6
         assert scene.arrived(f"in-{host}")
     sender.ends(0)
+
+
+def agreed(scene: Scene, host: str) -> FlyxProcess:
+    """A sender in the room that receivers were told of beforehand."""
+    return scene.send(host, "--local", "--room", "K7M2QX", "--code", "nobody guesses this")
+
+
+@pytest.mark.parametrize("host", ["right", "left"])
+def test_a_receiver_that_is_first_hears_of_its_sender_at_once(scene: Scene, host: str) -> None:
+    receiver = scene.receive(host, "K7M2QX-nobody-guesses-this", "in", "--local", "--wait")
+    receiver.event("notice", message="Waiting for a sender under the code K7M2QX")
+    sender = agreed(scene, "left")
+    began = sender.event("room")["time"]
+    assert receiver.event("room")["time"] - began < LOOK_AROUND_FOR / 2
+    receiver.ends(0)
+    sender.ends(0)
+    assert scene.arrived()
+    assert len(receiver.named("notice")) == 1
+
+
+def test_a_sender_that_is_first_is_found_by_a_receiver_that_would_wait(scene: Scene) -> None:
+    sender = agreed(scene, "left")
+    assert sender.code() == "K7M2QX-nobody-guesses-this"
+    receiver = scene.receive("right", sender.code(), "in", "--local", "--wait")
+    receiver.ends(0)
+    sender.ends(0)
+    assert scene.arrived()
+
+
+def test_a_receiver_that_waits_has_a_network_later(scene: Scene) -> None:
+    scene.interface("right", "down")
+    scene.run("right", "ip", "address", "flush", "dev", "eth0")
+    receiver = scene.receive("right", "K7M2QX-nobody-guesses-this", "in", "--wait")
+    receiver.event("notice", message="Waiting for a sender under the code K7M2QX")
+    sender = agreed(scene, "left")
+    sender.event("room")
+    scene.addresses("right", f"{ADDRESSES['right']}/24")
+    receiver.ends(0)
+    sender.ends(0)
+    assert scene.arrived()
 
 
 def test_one_sender_serves_two_hosts(scene: Scene) -> None:
@@ -347,6 +388,12 @@ def test_ctrl_c_ends_a_sender_that_waits_at_once(scene: Scene, host: str) -> Non
 def test_ctrl_c_ends_a_receiver_that_looks_at_once(scene: Scene) -> None:
     receiver = scene.start("right", "receive", "K7M2QX-lemon-otter", "--yes")
     receiver.says("Looking for K7M2QX").send_signal(signal.SIGINT).ends(130, within=5)
+
+
+def test_ctrl_c_ends_a_receiver_that_waits_at_once(scene: Scene) -> None:
+    receiver = scene.start("right", "receive", "K7M2QX-lemon-otter", "--yes", "--wait")
+    receiver.says("Waiting for a sender under the code K7M2QX").send_signal(signal.SIGINT)
+    receiver.ends(130, within=5)
 
 
 def test_wrong_words_are_told_and_the_next_try_is_good(scene: Scene) -> None:

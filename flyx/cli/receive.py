@@ -110,6 +110,14 @@ def receive(
         ),
     ] = None,
     limit: ReceiveLimit = None,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait",
+            envvar="FLYX_RECEIVE_WAIT",
+            help="Wait for the sender if it is not there yet, however long that takes",
+        ),
+    ] = False,
     server: Server = None,
     local: Local = None,
     tls_ca: TlsCa = None,
@@ -181,6 +189,7 @@ def receive(
             names=names,
             selection=selection,
             limit=limit_of(limit),
+            wait=wait,
         )
         run(receive_files(options, reporter))
 

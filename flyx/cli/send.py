@@ -115,6 +115,16 @@ def send(
         bool,
         typer.Option("--open", envvar="FLYX_OPEN", help="A code without words: the server is then trusted"),
     ] = False,
+    room: Annotated[
+        str | None,
+        typer.Option(
+            "--room",
+            envvar="FLYX_ROOM",
+            metavar="ID",
+            show_default=False,
+            help="Room of your own choice, the first six characters of the code, if nobody else has it",
+        ),
+    ] = None,
     links: Annotated[
         Links,
         typer.Option(
@@ -187,6 +197,7 @@ def send(
             links=links,
             exclusions=exclusions_of(exclude, exclude_from, gitignore),
             limit=limit_of(limit),
+            room_id=_room_id_of(room),
         )
         run(send_files(options, copying(reporter) if copy else reporter))
 
@@ -196,6 +207,20 @@ def _serve() -> AbstractAsyncContextManager[OwnServer]:
     from flyx.server.embedded import EmbeddedServer
 
     return EmbeddedServer()
+
+
+def _room_id_of(room: str | None) -> str | None:
+    """Return the room that the person has chosen.
+
+    Raises:
+        InputError: There can be none of this name.
+    """
+    from flyx.signaling.codes import normalise_room_id
+
+    if room is None:
+        return None
+    with naming("--room"):
+        return normalise_room_id(room)
 
 
 def _make_code(words: int | None, own: str | None, *, is_open: bool) -> Code:

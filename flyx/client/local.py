@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Hashable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
@@ -138,7 +139,13 @@ class SignalingOfSender(Signaling):
 
 @asynccontextmanager
 async def make_room(
-    server: str | None, serve: Serve | None, api_token: str | None, tell: Tell, *, hold: float
+    server: str | None,
+    serve: Serve | None,
+    api_token: str | None,
+    tell: Tell,
+    *,
+    hold: float,
+    room_id: str | None = None,
 ) -> AsyncIterator[Room]:
     """Make a room and join it as its sender: on a server, or where there is none, on one of our own.
 
@@ -149,29 +156,31 @@ async def make_room(
         api_token: for `server`.
         tell: hears whether others can find our own server.
         hold: seconds for which we would like our place held while the connection is lost.
+        room_id: of the room, normalised; None: the server draws it.
 
     Raises:
-        SignalingError: The server did not let us in, or is not there.
+        SignalingError: The server did not let us in, or is not there, or the room is taken.
     """
+    new = partial(Signaling, room_id=room_id, role=Role.SENDER, is_new=room_id is not None, hold=hold)
     async with AsyncExitStack() as stack:
         signaling: Signaling | None = None
         if server is not None:
-            asked = Signaling(server, None, Role.SENDER, api_token=api_token, hold=hold)
+            asked = new(server, api_token=api_token)
             signaling = await _join(asked, stack, is_optional=serve is not None)
         if signaling is not None:
             assert server is not None
-            room_id = signaling.joined.room_id
+            made_id = signaling.joined.room_id
             if serve is not None and (port := urlsplit(server).port):
                 # Nobody has named it on the other computer either. If it serves this one alone, so be it.
-                _begin(_announce(port, room_id, lambda _: None), stack)
-            reach = await reach_of(server, room_id)
+                _begin(_announce(port, made_id, lambda _: None), stack)
+            reach = await reach_of(server, made_id)
             url, pass_on = reach.url or without_credentials(server), serve is None
             here_only = reach.url is None if pass_on else not reach.by_others
             yield Room(signaling, url, local=False, pass_on=pass_on, here_only=here_only)
             return
         assert serve is not None
         own = await stack.enter_async_context(serve())
-        signaling = Signaling(own.url, None, Role.SENDER, api_token=own.api_token, hold=hold, direct=True)
+        signaling = new(own.url, api_token=own.api_token, direct=True)
         await stack.enter_async_context(signaling)
         _begin(_announce(own.port, signaling.joined.room_id, tell), stack)
         url = _url_for_others(own.port) or own.url
@@ -238,7 +247,13 @@ class Place:
 
 
 async def find_rooms(
-    room_id: str, server: str | None, tell: Tell, *, local: bool, hold: float
+    room_id: str,
+    server: str | None,
+    tell: Tell,
+    *,
+    local: bool,
+    hold: float,
+    look_for: float | None = None,
 ) -> AsyncGenerator[Room, None]:
     """Join a room as its receiver wherever it is; should that one turn out to be a lie, go on with the next.
 
@@ -250,6 +265,7 @@ async def find_rooms(
         tell: hears that it takes a while.
         local: look on this computer and its network as well.
         hold: seconds for which we would like our place held while the connection is lost.
+        look_for: seconds for which it is looked for on the network; None: LOOK_FOR.
 
     Raises:
         SignalingError: It is nowhere, or it cannot be entered.
@@ -262,7 +278,7 @@ async def find_rooms(
     # Senders, and sources of places, that were met: one may be found in several places.
     met: set[Hashable] = set()
     failure: SignalingError | None = None
-    async with _Search(room_id, server, tell) as search:
+    async with _Search(room_id, server, tell, look_for or LOOK_FOR) as search:
         while (place := await search.next(LAST_LOOK if met else None)) is not None:
             if place.source in met:
                 continue
@@ -299,10 +315,11 @@ class _Search:
         where: where it has looked, as a person reads it.
     """
 
-    def __init__(self, room_id: str, server: str | None, tell: Tell) -> None:
+    def __init__(self, room_id: str, server: str | None, tell: Tell, look_for: float) -> None:
         self._room_id = room_id
         self._server = server
         self._tell = tell
+        self._look_for = look_for
         # Those that have not been taken; None after the last.
         self._places: asyncio.Queue[Place | None] = asyncio.Queue()
         self._urls: set[str] = set()
@@ -364,7 +381,7 @@ class _Search:
 
     async def _look(self) -> None:
         try:
-            async with asyncio.timeout(LOOK_FOR):
+            async with asyncio.timeout(self._look_for):
                 await asyncio.gather(self._look_here(), self._look_around())
         except TimeoutError:
             pass
@@ -377,8 +394,11 @@ class _Search:
 
     async def _look_here(self) -> None:
         for port in LOCAL_PORTS:
-            if await _accepts(_HERE, port):
-                self._add(Place(url_of_address(_HERE, port), True, port))
+            await self._try_here(port)
+
+    async def _try_here(self, port: int) -> None:
+        if await _accepts(_HERE, port):
+            self._add(Place(url_of_address(_HERE, port), True, port))
 
     async def _look_around(self) -> None:
         try:
@@ -402,8 +422,12 @@ class _Search:
         here = interfaces()
         addresses = worth_trying(found.addresses, here.networks)
         if found.port in LOCAL_PORTS:
-            # We ask these ports here anyway. Two computers can have one address, that of their bridges.
-            addresses = [text for text in addresses if text.partition("%")[0] not in here.addresses]
+            # Two computers can have one address, that of their bridges.
+            elsewhere = [text for text in addresses if text.partition("%")[0] not in here.addresses]
+            if len(elsewhere) < len(addresses):
+                # We have asked these ports here, before there was anybody perhaps.
+                await self._try_here(found.port)
+            addresses = elsewhere
         with suppress(TimeoutError):
             async with asyncio.timeout(REACH_TIMEOUT):
                 await asyncio.gather(*(self._try(found, *each) for each in enumerate(addresses)))

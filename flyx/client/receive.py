@@ -20,6 +20,7 @@ from flyx.client.pairing import Pairing
 from flyx.client.receiving import SENDER, AskExisting, Confirm, ReceiveDriver, Sink
 from flyx.client.reception import Action, Check, Doubt, Feed, GiveUp, Reception, ReceptionState
 from flyx.client.signaling import Interrupted, Restored, Signaling
+from flyx.client.waiting import Waiting
 from flyx.errors import (
     DestinationExists,
     FlyxError,
@@ -76,6 +77,7 @@ class ReceiveOptions:
         ask_existing: asks the person what to do about what exists; None: that is as `existing` says.
         descriptor: where one file goes in the place of the directory; None: into the directory.
         limit: data bytes a second that the sender is asked to keep to; None: as many as it can.
+        wait: if the room is not there yet, wait for it.
     """
 
     server: str | None
@@ -96,6 +98,7 @@ class ReceiveOptions:
     ask_existing: AskExisting | None = None
     descriptor: int | None = None
     limit: int | None = None
+    wait: bool = False
 
 
 async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], None]) -> None:
@@ -106,7 +109,9 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
     """
     failure: FlyxError | None = None
     guesses = 0
-    rooms = find_rooms(options.room_id, options.server, on_event, local=options.local, hold=options.reconnect)
+    where = options.room_id, options.server, on_event
+    waiting = Waiting(*where, local=options.local, hold=options.reconnect) if options.wait else None
+    rooms = waiting.rooms() if waiting else find_rooms(*where, local=options.local, hold=options.reconnect)
     async with aclosing(rooms):
         async for room in rooms:
             if failure:
@@ -124,7 +129,7 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
                 if session.has_paired or guesses >= MAX_TRIES:
                     raise
                 # On a network anybody can say that the room is there.
-                failure = error
+                failure = None if waiting and waiting.outlasts(error) else error
     if failure:
         raise failure
 

@@ -107,6 +107,7 @@ class SendOptions:
         stream: sent in the place of files, to a number of receivers that is known.
         text: the same, for a person to read.
         limit: data bytes a second that all receivers get together at most; None: as many as can be.
+        room_id: of the room, normalised; None: the server draws it.
     """
 
     server: str | None
@@ -124,6 +125,7 @@ class SendOptions:
     stream: Stream | None = None
     text: str | None = None
     limit: int | None = None
+    room_id: str | None = None
 
     @property
     def content(self) -> Content:
@@ -144,7 +146,14 @@ async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -
         contextlib.closing(_lists(options, disk)) as lists,
     ):
         await lists.current(on_event)
-        room = make_room(options.server, options.serve, options.api_token, on_event, hold=options.reconnect)
+        room = make_room(
+            options.server,
+            options.serve,
+            options.api_token,
+            on_event,
+            hold=options.reconnect,
+            room_id=options.room_id,
+        )
         async with room as made:
             signaling, room_id = made.signaling, made.signaling.joined.room_id
             options.connections.check(signaling)

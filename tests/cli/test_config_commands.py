@@ -174,7 +174,7 @@ def test_where_a_secret_is_to_be_found_is_shown(
 def test_a_bad_value_is_told_with_its_place_and_does_not_stop_the_rest(
     file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    write(file, '[send]\nreceivers = "many"\nwait = 5\n')
+    write(file, '[send]\nreceivers = "many"\nwords = 3\n')
     monkeypatch.setenv("FLYX_PORT", "tcp")
     run("config", "show", status=2)
     out, err = capfd.readouterr()
@@ -182,7 +182,7 @@ def test_a_bad_value_is_told_with_its_place_and_does_not_stop_the_rest(
     assert "the variable FLYX_PORT cannot be used" in err
     rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     assert '"many" (cannot be used)' in rows["receivers"]
-    assert rows["wait"].split()[1:] == ["5", str(file)]
+    assert rows["words"].split()[1:] == ["3", str(file)]
     assert '"tcp" (cannot be used)' in rows["port"]
 
 
