@@ -15,7 +15,15 @@ from flyx.client.limits import Cause, Limit, Shares, receivers_limit
 from flyx.errors import DestinationExists, LocalProtocolError, NothingWanted, size_text
 from flyx.storage.text import TextDestination
 from flyx.storage.writer import Destination, ExistingPolicy, Skip
-from flyx.transfer.disk import Operation, OperationFailed, Outcome, PlanEntries, PlanTree, Unfinished
+from flyx.transfer.disk import (
+    Operation,
+    OperationFailed,
+    Outcome,
+    PlanDropped,
+    PlanEntries,
+    PlanTree,
+    Unfinished,
+)
 from flyx.transfer.left_out import BY_NATURE, reason
 from flyx.transfer.manifest import Content, Manifest
 from flyx.transfer.receiver import (
@@ -93,8 +101,6 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         self._needs_all = needs_all
         self._shows_text = shows_text
         self._ask_existing = ask_existing
-        # What the disk has planned, as long as it may have to plan it anew.
-        self._planning: list[Operation] = []
         # Set while the person is asked about what exists: the loop that asks, and the question.
         self._asking_existing: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self._confirm = confirm
@@ -124,15 +130,13 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         return self._sink.apply(work)
 
     async def settle(self, work: list[Operation], result: Sequence[Outcome]) -> Sequence[Outcome]:
-        """Ask what to do about what exists where that would end the transfer, and plan anew by the answer."""
+        """Ask what to do about what exists where that would end the transfer; by the answer, plan anew."""
         if self._ask_existing is None:
             return result
         if not all(isinstance(operation, PlanTree | PlanEntries) for operation in work):
             # All is planned, and accepted.
             self._ask_existing = None
-            self._planning.clear()
             return result
-        self._planning += work
         last = result[-1]
         if not (isinstance(last, OperationFailed) and isinstance(last.error, DestinationExists)):
             return result
@@ -145,17 +149,11 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         self._asking_existing = None
         if question.cancelled() or (answer := question.result()) is None:
             return result
-        planned = await asyncio.get_running_loop().run_in_executor(
-            self._disk_executor, self._plan_anew, *answer
-        )
-        return planned[len(self._planning) - len(work) :] or planned[-1:]
-
-    def _plan_anew(self, existing: ExistingPolicy, skip: Skip) -> Sequence[Outcome]:
-        """Plan all that has been planned with other policies; on a thread."""
         assert isinstance(self._sink, Destination)
-        self._sink.begin_anew(existing, skip)
+        begin_anew = self._sink.begin_anew
+        await asyncio.get_running_loop().run_in_executor(self._disk_executor, begin_anew, *answer)
         self._needs_all = self._sink.needs_all
-        return self._sink.apply(self._planning)
+        return [PlanDropped()]
 
     def stop_work(self) -> None:
         if asking := self._asking_existing:

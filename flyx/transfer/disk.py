@@ -253,6 +253,14 @@ class TreeFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanDropped:
+    """The person wants something else made of what exists: nothing that was planned counts any more.
+
+    It takes the place of the failure of an operation that plans; nothing has been accepted.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class OperationFailed:
     """An operation failed; those after it in the same batch were not begun."""
 
@@ -268,5 +276,6 @@ Outcome = (
     | FileDiscarded
     | FileRestarted
     | TreeFinished
+    | PlanDropped
     | OperationFailed
 )

@@ -35,7 +35,9 @@ from flyx.transfer.disk import (
     Operation,
     OperationFailed,
     Outcome,
+    PlanDropped,
     PlanEntries,
+    PlanTree,
     RestartFile,
     TreeFinished,
     TreePlanned,
@@ -189,6 +191,10 @@ class Receiver(Session):
         # Operations handed out and not answered.
         self._running = 0
         self._offer = ManifestInbox()
+        # Set when all roots have come.
+        self._plan_tree: PlanTree | None = None
+        # Unfinished transfers that were told.
+        self._unfinished: tuple[Unfinished, ...] = ()
         self._entries = self._offer.entries
         # Set when the last entry has come.
         self.manifest: Manifest | None = None
@@ -257,7 +263,7 @@ class Receiver(Session):
 
     def operations_done(self, outcomes: Sequence[Outcome], now: float) -> None:
         """Take the answers to next_operations(), in order, all of them or up to the first failure."""
-        failed = bool(outcomes) and isinstance(outcomes[-1], OperationFailed)
+        failed = bool(outcomes) and isinstance(outcomes[-1], OperationFailed | PlanDropped)
         if len(outcomes) != self._running and not failed:
             raise LocalProtocolError(reason="operations are missing their outcomes")
         self._running = 0
@@ -342,6 +348,7 @@ class Receiver(Session):
                 self._emit(Offered(message.files, message.bytes))
             case Roots():
                 if plan := self._offer.take_roots(message):
+                    self._plan_tree = plan
                     self._operations.append(plan)
             case ManifestPiece():
                 self._offer.take_piece(message)
@@ -363,6 +370,16 @@ class Receiver(Session):
             self._operations.pop()
             first = last.first
         self._operations.append(PlanEntries(first, self._entries[first:]))
+
+    def _plan_anew(self) -> None:
+        """Have the disk plan all that has come of the manifest as if it had planned nothing."""
+        assert self._plan_tree is not None
+        self._found, self._changed, self._left_out = [], [], []
+        self._planned = self._kept_files = self._found_bytes = self._here_files = self._here_bytes = 0
+        self._operations.clear()
+        self._operations.append(self._plan_tree)
+        for first in range(0, len(self._entries), PLANNED_AT_ONCE):
+            self._operations.append(PlanEntries(first, self._entries[first : first + PLANNED_AT_ONCE]))
 
     # Decisions that follow from what is planned, accepted and saved.
 
@@ -473,7 +490,8 @@ class Receiver(Session):
         match outcome:
             case TreePlanned(fresh=fresh, unfinished=unfinished):
                 self._early = fresh
-                if unfinished:
+                if unfinished != self._unfinished:
+                    self._unfinished = unfinished
                     self._emit(UnfinishedFound(unfinished))
             case EntriesPlanned(below=below, found=found, left_out=left_out):
                 self._planned = below
@@ -502,6 +520,8 @@ class Receiver(Session):
                 refused += left_out
                 for index, code in left_out:
                     self._emit(EntryLeftOut(index, code))
+            case PlanDropped():
+                self._plan_anew()
             case OperationFailed(error=error):
                 self.cancel(error)
 

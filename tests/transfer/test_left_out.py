@@ -5,13 +5,14 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flyx.transfer import left_out
+from flyx.transfer import left_out, messages
+from flyx.transfer.disk import OperationFailed, PlanDropped
 from flyx.transfer.manifest import BLOCK_SIZE
-from flyx.transfer.receiver import ManifestReceived, Received
+from flyx.transfer.receiver import ManifestReceived, Received, Receiver
 from flyx.transfer.sender import Delivered
-from flyx.transfer.session import EntryLeftOut
+from flyx.transfer.session import EntryLeftOut, Failed
 from tests.effort import share
-from tests.simulator import Conditions, Content, Link, MemoryDestination, Simulation
+from tests.simulator import Conditions, Content, Link, MemoryDestination, Simulation, manifest_of
 
 KINDS = st.sampled_from(["file", "large", "holes", "empty", "directory", "symbolic", "hard"])
 FATES = st.sampled_from(["saved", "saved", "saved", "unwanted", "refused", "lost"])
@@ -98,3 +99,31 @@ def test_what_the_sender_leaves_out_is_told_with_the_manifest() -> None:
     simulation.run()
     (told,) = [event for event in simulation.receiver_events if isinstance(event, ManifestReceived)]
     assert told.manifest.left_out == absent
+
+
+def test_what_was_left_out_before_the_person_answered_does_not_count() -> None:
+    """It stayed out of what was renamed."""
+    files: dict[str, Content] = {f"d/{n}": b"x" for n in range(3)}
+    start, roots, piece, end = messages.manifest_messages(manifest_of(files))
+    assert isinstance(piece, messages.ManifestPiece)
+    first = piece.model_copy(update={"entries": piece.entries[:2]})
+    rest = piece.model_copy(update={"first": 2, "entries": piece.entries[2:]})
+    receiver = Receiver(ask=False, now=0.0)
+    before = MemoryDestination({"d", "d/2"})
+    before.unwanted = {"d/0": left_out.ALREADY_HERE}
+    hear(receiver, start, roots, first)
+    receiver.operations_done(before.apply(receiver.next_operations()), 0.0)
+    hear(receiver, rest, end)
+    outcomes = before.apply(receiver.next_operations())
+    assert isinstance(outcomes[-1], OperationFailed)
+    receiver.operations_done([PlanDropped()], 0.0)
+    receiver.operations_done(MemoryDestination(set()).apply(receiver.next_operations()), 0.0)
+    told = list(iter(receiver.next_event, None))
+    assert [event.here_files for event in told if isinstance(event, ManifestReceived)] == [0]
+    assert not [event for event in told if isinstance(event, EntryLeftOut | Failed)]
+    assert messages.serialize_control(messages.Accept(below=3)) in iter(receiver.next_control, None)
+
+
+def hear(receiver: Receiver, *told: messages.ControlMessage) -> None:
+    for message in told:
+        receiver.receive_control(messages.serialize_control(message), 0.0)
