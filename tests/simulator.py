@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 from flyx.errors import CorruptData, DestinationExists
 from flyx.transfer import disk
+from flyx.transfer.comparison import Comparison
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, Changed, Held, Kept, Operation, Outcome
-from flyx.transfer.left_out import NO_FILE
+from flyx.transfer.left_out import ALREADY_HERE, NO_FILE
 from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, block_digest
 from flyx.transfer.messages import MIN_MESSAGE_SIZE
 from flyx.transfer.receiver import Receiver, ReceiverEvent
@@ -95,12 +96,18 @@ class MemoryDestination:
     Attributes:
         unwanted: paths that are left out from the start, and why.
         refused: paths that cannot be saved in the end, and why.
+        here: files whose content is compared with those of the same path and size; they may be replaced.
+        unreadable: paths of those that cannot be read.
     """
 
     def __init__(self, existing: set[str]) -> None:
         self.existing = existing
         self.unwanted: dict[str, str] = {}
         self.refused: dict[str, str] = {}
+        self.here: dict[str, bytes] = {}
+        self.unreadable: set[str] = set()
+        # How many were hashed.
+        self.hashed = 0
         self.files: dict[str, Content] = {}
         self.finished = False
         self._entries: list[Entry] = []
@@ -115,6 +122,7 @@ class MemoryDestination:
         """Return what a new run finds."""
         later = MemoryDestination(self.existing)
         later.files = self.files
+        later.here, later.unreadable = self.here, self.unreadable
         later._saved = dict(self._saved)
         later._parts = self._parts | {
             self._entries[file].path: (self._entries[file], part) for file, part in self._partial.items()
@@ -134,6 +142,9 @@ class MemoryDestination:
         self._partial[file] = part
         return Held(file, digests_of(part)) if part else None
 
+    def _digest_here(self, path: str) -> bytes | None:
+        return None if path in self.unreadable else block_digest(digests_of(self.here[path]))
+
     def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for operation in operations:
@@ -146,7 +157,9 @@ class MemoryDestination:
     def _apply(self, operation: Operation) -> Outcome:
         match operation:
             case disk.PlanTree(roots=roots):
-                return disk.TreePlanned(fresh=not (self.existing | self._saved.keys()) & set(roots))
+                self._entries.clear()
+                there = {path.split("/")[0] for path in self.here}
+                return disk.TreePlanned(fresh=not (self.existing | self._saved.keys() | there) & set(roots))
             case disk.PlanEntries(first=first, entries=entries):
                 assert first == len(self._entries)
                 self._entries += entries
@@ -157,7 +170,24 @@ class MemoryDestination:
                     (index, self.unwanted[entry.path]) for index, entry in new if entry.path in self.unwanted
                 )
                 found = [self._find(index, entry) for index, entry in new if entry.path not in self.unwanted]
-                return disk.EntriesPlanned(len(self._entries), tuple(one for one in found if one), left_out)
+                kept = {one.file for one in found if isinstance(one, Kept)}
+                in_doubt = tuple(
+                    index
+                    for index, entry in new
+                    if len(self.here.get(entry.path, b"")) == entry.size > 0
+                    and index not in kept
+                    and entry.path not in self.unwanted
+                )
+                return disk.EntriesPlanned(
+                    len(self._entries), tuple(one for one in found if one), left_out, in_doubt
+                )
+            case disk.HashFiles(files=files):
+                self.hashed += len(files)
+                return disk.FilesHashed(tuple(self._digest_here(self._entries[file].path) for file in files))
+            case disk.SettleFiles(same=same):
+                for file in same:
+                    self._partial.pop(file, None)
+                return disk.FilesSettled(tuple((file, ALREADY_HERE) for file in sorted(same)))
             case disk.WriteBlock(file=file, offset=offset, parts=parts, digest=digest, hole=hole):
                 if hole:
                     parts = [bytes(min(BLOCK_SIZE, self._entries[file].size - offset))]
@@ -237,6 +267,7 @@ class Simulation:
         destination: MemoryDestination | None = None,
         accepted: str | None = None,
         holes: bool = False,
+        compared: Comparison | None = None,
     ) -> None:
         """Args:
         files: what is sent.
@@ -247,6 +278,7 @@ class Simulation:
         destination: what an earlier run has left.
         accepted: id of the manifest that the person accepted in an earlier connection.
         holes: blocks of zeros are holes.
+        compared: what an earlier connection found out of files that are there.
         """
         self.seed = seed
         self.conditions = conditions or Conditions()
@@ -262,7 +294,8 @@ class Simulation:
         size = self.conditions.max_message_size
         self.sender = Sender(self.manifest, max_message_size=size, now=self.now)
         self.sender.release()
-        self.receiver = Receiver(ask=self.conditions.answer is not None, now=self.now, accepted=accepted)
+        ask = self.conditions.answer is not None
+        self.receiver = Receiver(ask=ask, now=self.now, accepted=accepted, compared=compared)
         self.sender_events: list[SenderEvent] = []
         self.receiver_events: list[ReceiverEvent] = []
         # Bytes of data messages: sent in all, on their way now, and the most that ever were.
@@ -274,6 +307,9 @@ class Simulation:
         self.cut_after: int | None = None
         # File bytes read, to see how far ahead of the wire the sender reads.
         self.bytes_read = 0
+        # Those read before anything was accepted, to compare files.
+        self.bytes_compared = 0
+        self.accepted = False
 
     def run(self) -> None:
         """Go on until both machines have ended."""
@@ -317,7 +353,11 @@ class Simulation:
                 assert len(text.encode()) <= MIN_MESSAGE_SIZE
                 self._deliver(f"{name} control", text, lambda text=text, peer=peer: self._control(peer, text))
         if reads := self.sender.next_reads():
-            self.bytes_read += sum(request.length for request in reads)
+            size = sum(request.length for request in reads)
+            if self.accepted:
+                self.bytes_read += size
+            else:
+                self.bytes_compared += size
             self._after_disk(lambda: self.sender.blocks_read(self.source.read(reads), self.now))
         while (data := self.sender.next_data()) is not None:
             assert len(data) <= self.conditions.max_message_size
@@ -345,6 +385,7 @@ class Simulation:
         if (thaw := self._thaw(peer, self.now)) > self.now:
             self._push(thaw, lambda: self._control(peer, text))
         elif self._arrives():
+            self.accepted = self.accepted or '"accept"' in text
             peer.receive_control(text, self.now)
 
     def _data(self, data: bytes) -> None:

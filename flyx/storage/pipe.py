@@ -31,6 +31,7 @@ from flyx.transfer.disk import (
     FinishFile,
     FinishTree,
     GoesOn,
+    HashFiles,
     Held,
     Operation,
     OperationFailed,
@@ -38,6 +39,7 @@ from flyx.transfer.disk import (
     PlanEntries,
     PlanTree,
     RestartFile,
+    SettleFiles,
     TreeFinished,
     TreePlanned,
     WriteBlock,
@@ -139,6 +141,8 @@ class PipeDestination:
                 if self._file is None:
                     raise NotOneFile()
                 return TreeFinished()
+            case HashFiles() | SettleFiles():
+                raise LocalProtocolError(reason="a file that is in doubt")
         assert_never(operation)
 
     def _plan_entries(self, operation: PlanEntries) -> EntriesPlanned:

@@ -49,6 +49,9 @@ class Skip(Enum):
     SAME = "same"
     """Those that are there with the same size and time."""
 
+    CONTENT = "content"
+    """Those that are there with the same size and content."""
+
     EXISTING = "existing"
     """Those, and all others whose name something other than a directory has."""
 
@@ -81,6 +84,8 @@ class Plan:
         self._planned = 0
         self._refused = False
         self._bytes = 0
+        # Files that are there with the same size, until it is known whether with the same content.
+        self._in_doubt: list[int] = []
         # By entry: whether it is left out, and whether it is a directory that is made only for others.
         self._absent = bytearray()
         self._only_above = bytearray()
@@ -198,7 +203,7 @@ class Plan:
 
     def extend(
         self, first: int, entries: Sequence[Entry], kept: Container[int] = ()
-    ) -> tuple[int, tuple[tuple[int, str], ...]]:
+    ) -> tuple[int, tuple[tuple[int, str], ...], tuple[int, ...]]:
         """Check the next entries. A refusal is final.
 
         Args:
@@ -208,7 +213,7 @@ class Plan:
 
         Returns:
             The number of entries that are planned by now; indexes of those of them that are left out, and why
-            (codes of left_out.py).
+            (codes of left_out.py); and of files that settle() decides about.
 
         Raises:
             DestinationExists: with the first of these entries that has a file in its way, and how many more
@@ -222,6 +227,7 @@ class Plan:
         ledger = self._keep(entries)
         taken: list[Parts] = []
         absent: list[tuple[int, str]] = []
+        in_doubt: list[int] = []
         for index, entry in enumerate(entries, first):
             is_directory = entry.kind is EntryKind.DIRECTORY
             code = ledger.add(entry.path, is_directory)
@@ -240,21 +246,51 @@ class Plan:
                 absent.append((index, code))
             elif entry.root not in self._taken or index in kept:
                 continue
-            elif code := self._skipped(entry):
+            elif (code := self._skipped(entry)) == _IN_DOUBT:
+                self._unneeded_bytes += entry.size
+                in_doubt.append(index)
+            elif code:
                 # A hard link to a file that is here can be made.
                 self._absent[index] = code != left_out.ALREADY_HERE
                 self._unneeded_bytes += entry.size
                 absent.append((index, code))
             else:
                 self._meet(tuple(entry.path.split("/")), entry, taken)
+        self._check_needs(taken)
+        self._in_doubt += in_doubt
+        self._planned += len(entries)
+        self._refused = False
+        return self._planned, tuple(absent), tuple(in_doubt)
+
+    def settle(self, same: Container[int]) -> tuple[tuple[int, str], ...]:
+        """Decide about the files in doubt, when all entries are planned.
+
+        Args:
+            same: indexes of those whose content is the same.
+
+        Returns:
+            As extend(), what is left out.
+
+        Raises:
+            DestinationExists: some are others, and not to be replaced.
+        """
+        in_doubt, self._in_doubt = self._in_doubt, []
+        taken: list[Parts] = []
+        for index in in_doubt:
+            if index not in same:
+                entry = self._entries[index]
+                self._unneeded_bytes -= entry.size
+                self._meet(tuple(entry.path.split("/")), entry, taken)
+        self._check_needs(taken)
+        return tuple((index, left_out.ALREADY_HERE) for index in in_doubt if index in same)
+
+    def _check_needs(self, taken: Sequence[Parts]) -> None:
+        """Make sure that there is room, and that nothing is in the way of what has been planned by now."""
         if not self.needs_all:
             self._check_space(self._bytes - self._unneeded_bytes)
         if taken:
             others = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
             raise DestinationExists(path=self._tree.shown(taken[0]), others=others)
-        self._planned += len(entries)
-        self._refused = False
-        return self._planned, tuple(absent)
 
     def _keep(self, entries: Sequence[Entry]) -> NameLedger:
         """Have the next entries where the ledger looks names up; return it."""
@@ -302,15 +338,18 @@ class Plan:
             taken.append(target)
 
     def _skipped(self, entry: Entry) -> str | None:
-        """Why an entry is left out for what is there under its name; None if it is not."""
+        """Why an entry is left out for what is there under its name, if it is, or _IN_DOUBT."""
         if self._skip is Skip.NOTHING or entry.kind is EntryKind.DIRECTORY:
             return None
         target = self.target(tuple(entry.path.split("/")))
         there = self._tree.status(target)
         if there is None or stat.S_ISDIR(there.st_mode) or self._is_made(entry, target):
             return None
-        if entry.kind is EntryKind.FILE and _is_same(there, entry):
-            return left_out.ALREADY_HERE
+        if entry.kind is EntryKind.FILE and stat.S_ISREG(there.st_mode) and there.st_size == entry.size:
+            if self._skip is Skip.CONTENT and entry.size:
+                return _IN_DOUBT
+            if self._skip is Skip.CONTENT or _has_time(there, entry):
+                return left_out.ALREADY_HERE
         return left_out.NOT_WANTED if self._skip is Skip.EXISTING else None
 
     def _is_made(self, entry: Entry, target: Parts) -> bool:
@@ -342,6 +381,10 @@ class Plan:
             if entry.kind is EntryKind.FILE:
                 return entry
         raise LocalProtocolError(reason=f"entry {file} is not a file that was planned")
+
+    def target_of(self, file: int) -> Parts:
+        """Where a file that is planned goes."""
+        return self.target(tuple(self.entry(file).path.split("/")))
 
     def target(self, parts: Parts) -> Parts:
         """Where the entry of this path goes."""
@@ -384,10 +427,12 @@ class Plan:
                 yield index
 
 
-def _is_same(there: os.stat_result, file: Entry) -> bool:
-    """Whether what is there can be taken for a file."""
-    if not stat.S_ISREG(there.st_mode) or there.st_size != file.size:
-        return False
+# In place of a code of left_out.py.
+_IN_DOUBT = "in_doubt"
+
+
+def _has_time(there: os.stat_result, file: Entry) -> bool:
+    """Whether what is there can have the time of a file."""
     time_us = there.st_mtime_ns // 1000
     if time_us == file.mtime_us:
         return True

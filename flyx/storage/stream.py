@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from flyx.storage.plan import ExistingPolicy, Skip
 from flyx.storage.tree import Tree
@@ -14,6 +15,7 @@ from flyx.transfer.disk import (
     GoesOn,
     Operation,
     Outcome,
+    PlanEntries,
     PlanTree,
     TreePlanned,
 )
@@ -30,39 +32,38 @@ class StreamDestination(Destination):
     outlives_connection = True
 
     def _begin(self, tree: Tree, existing: ExistingPolicy, skip: Skip) -> None:
-        super()._begin(tree, existing, skip)
+        # Nobody knows whether what is there is the same.
+        super()._begin(tree, existing, skip if skip is Skip.EXISTING else Skip.NOTHING)
         self._partials.is_stream = True
-        # Set by the first connection: what it came to. And how much there was when it was saved.
-        self._planned: tuple[TreePlanned, EntriesPlanned | None] | None = None
+        # What planning came to, over the first connection.
+        self._tree_planned: TreePlanned | None = None
+        self._entries_planned: EntriesPlanned | None = None
+        # How much there was when it was saved, and what that came to.
         self._whole: GoesOn | None = None
         self._saved_as: FileSaved | None = None
 
-    def _plan_tree(self, operation: PlanTree) -> TreePlanned:
-        if self._planned is None:
-            self._planned = super()._plan_tree(operation), None
-        return self._planned[0]
-
-    def _plan_entries(self, first: int, entries: Sequence[Entry]) -> EntriesPlanned:
-        assert self._planned is not None
-        tree, planned = self._planned
-        if planned is None:
-            planned = super()._plan_entries(first, entries)
-            self._planned = tree, planned
-            return planned
-        stream = self._whole or self._partials.goes_on(first)
-        return EntriesPlanned(planned.below, (stream,) if stream else (), planned.left_out)
-
     def _carry_out(self, operation: Operation, position: int) -> Outcome:
-        # Over another connection, the end of what is saved already.
-        if isinstance(operation, FinishFile) and self._saved_as:
-            return self._saved_as
-        return super()._carry_out(operation, position)
+        match operation:
+            case PlanTree() if self._tree_planned:
+                return self._tree_planned
+            case PlanEntries(first=first) if self._entries_planned:
+                stream = self._whole or self._partials.goes_on(first)
+                return replace(self._entries_planned, found=(stream,) if stream else ())
+            case FinishFile() if self._saved_as:
+                # Over another connection, the end of what is saved already.
+                return self._saved_as
+        outcome = super()._carry_out(operation, position)
+        match outcome:
+            case TreePlanned():
+                self._tree_planned = outcome
+            case EntriesPlanned():
+                self._entries_planned = outcome
+        return outcome
 
     def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
         outcomes = super().apply(operations)
-        for outcome in outcomes:
-            if isinstance(outcome, FileSaved):
-                self._saved_as = outcome
+        # A name is known at the end of a batch.
+        self._saved_as = next((one for one in outcomes if isinstance(one, FileSaved)), self._saved_as)
         return outcomes
 
     def _most_bytes(self, entry: Entry) -> int:

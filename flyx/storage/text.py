@@ -15,12 +15,14 @@ from flyx.transfer.disk import (
     FileSaved,
     FinishFile,
     FinishTree,
+    HashFiles,
     Operation,
     OperationFailed,
     Outcome,
     PlanEntries,
     PlanTree,
     RestartFile,
+    SettleFiles,
     TreeFinished,
     TreePlanned,
     WriteBlock,
@@ -81,4 +83,6 @@ class TextDestination:
                 return FileRestarted(file)
             case FinishTree():
                 return TreeFinished()
+            case HashFiles() | SettleFiles():
+                raise LocalProtocolError(reason="a text that is in doubt")
         assert_never(operation)

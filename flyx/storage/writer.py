@@ -31,31 +31,30 @@ from flyx.storage.journal import Identity, Saved
 from flyx.storage.link_maker import LinkMaker
 from flyx.storage.partial import Partials
 from flyx.storage.plan import ExistingPolicy, Plan, Skip
+from flyx.storage.planner import Planner
 from flyx.storage.tree import Parts, Tree
 from flyx.transfer import left_out
 from flyx.transfer.disk import (
     BlockWritten,
     DiscardFile,
-    EntriesPlanned,
     FileDiscarded,
     FileRefused,
     FileRestarted,
     FileSaved,
     FinishFile,
     FinishTree,
-    Kept,
+    HashFiles,
     Operation,
     OperationFailed,
     Outcome,
     PlanEntries,
     PlanTree,
     RestartFile,
+    SettleFiles,
     TreeFinished,
-    TreePlanned,
-    Unfinished,
     WriteBlock,
 )
-from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, block_digest, hole_digest
+from flyx.transfer.manifest import BLOCK_SIZE, Entry, block_digest, hole_digest
 from flyx.transfer.names import NamePolicy, numbered
 from flyx.transfer.selection import Selection
 
@@ -80,7 +79,7 @@ class Destination:
     """Writes one transfer into a directory.
 
     One batch of operations at a time; abandon() may be called from another thread, and waits for the batch.
-    What is read back from the disk, it waits for to the end of a block.
+    What is read from the disk, it waits for to the end of a block.
     """
 
     outlives_connection = False
@@ -107,8 +106,7 @@ class Destination:
         # Set by abandon(), before it waits for the batch.
         self._given_up = threading.Event()
         self._durability = Durability()
-        # Files that have another name than planned, and those that will have none.
-        self._elsewhere: dict[int, Parts] = {}
+        # Files that will have no name.
         self._missing: set[int] = set()
         # Files of which a part came that the filesystem cannot have: what else comes of them is dropped.
         self._too_large: set[int] = set()
@@ -128,6 +126,9 @@ class Destination:
         self._tree, self._existing, self._bytes_written = tree, existing, 0
         self._plan = Plan(self._tree, existing, self._names, self._selection, skip)
         self._partials = Partials(self._tree, self._durability, self._given_up)
+        self._planner = Planner(self._tree, self._plan, self._partials, self._given_up)
+        # Files that have another name than planned.
+        self._elsewhere = self._planner.elsewhere
 
     @property
     def needs_all(self) -> bool:
@@ -228,10 +229,8 @@ class Destination:
 
     def _carry_out(self, operation: Operation, position: int) -> Outcome:
         match operation:
-            case PlanTree():
-                return self._plan_tree(operation)
-            case PlanEntries(first=first, entries=entries):
-                return self._plan_entries(first, entries)
+            case PlanTree() | PlanEntries() | HashFiles() | SettleFiles():
+                return self._planner.carry_out(operation)
             case WriteBlock():
                 return self._write(operation)
             case FinishFile(file=file) if file in self._too_large:
@@ -261,36 +260,12 @@ class Destination:
                 path = str(directory)
         actions = {WriteBlock: "write", FinishFile: "save", DiscardFile: "remove", RestartFile: "remove"}
         action = actions.get(type(operation), "use")
-        missing = self._plan.needed_bytes - self._bytes_written
+        missing = self._plan.needed_bytes - self._planner.found_bytes - self._bytes_written
         size = self._plan.entry(operation.file).size if isinstance(operation, FinishFile) else None
         return write_error(error, action, path, directory, missing, size)
 
     def _target(self, file: int) -> Parts:
-        return self._plan.target(tuple(self._plan.entry(file).path.split("/")))
-
-    def _plan_tree(self, operation: PlanTree) -> TreePlanned:
-        self._plan.check_roots(operation.roots)
-        self._plan.check_place()
-        others = self._partials.begin(operation.manifest_id, operation.roots)
-        fresh = self._plan.begin(operation.roots, operation.total_bytes, operation.hole_bytes, self._partials)
-        return TreePlanned(fresh, tuple(Unfinished(other.first_root, other.time) for other in others))
-
-    def _plan_entries(self, first: int, entries: Sequence[Entry]) -> EntriesPlanned:
-        found = []
-        for file, entry in enumerate(entries, first):
-            if entry.kind is EntryKind.FILE and (one := self._partials.find(file, entry)):
-                found.append(one)
-                if isinstance(one, Kept):
-                    self._bytes_written += entry.size
-                self._bytes_written += self._partials.written(file)
-        kept = {one.file for one in found if isinstance(one, Kept)}
-        below, without = self._plan.extend(first, entries, kept)
-        absent = {index for index, _ in without}
-        for file in kept - absent:
-            entry = entries[file - first]
-            if (parts := self._partials.kept_at(entry)) != self._target(file):
-                self._elsewhere[file] = parts
-        return EntriesPlanned(below, tuple(one for one in found if one.file not in absent), without)
+        return self._plan.target_of(file)
 
     # Files.
 

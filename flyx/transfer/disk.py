@@ -1,14 +1,14 @@
 """What the state machines ask of a disk, and what it answers.
 
 The sender asks for blocks (BlockRequest) and gets BlockRead or BlockFailed. The receiver orders Operations
-and gets Outcomes; Operations other than the two that plan mean that the transfer was accepted. storage/
+and gets Outcomes; Operations other than those that plan mean that the transfer was accepted. storage/
 serves both on a thread, many at a time; the simulator in the tests serves them from memory. A file is named
 by its index in the manifest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from flyx.errors import FlyxError
@@ -92,6 +92,20 @@ class PlanEntries:
 
 
 @dataclass(frozen=True, slots=True)
+class HashFiles:
+    """Hash what is here under the names of these files, which are in doubt (EntriesPlanned)."""
+
+    files: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class SettleFiles:
+    """All entries are planned: decide about the files in doubt, of which these are the same as those here."""
+
+    same: Set[int]
+
+
+@dataclass(frozen=True, slots=True)
 class WriteBlock:
     """Verify one block against its SHA-256 and append it to the file's partial file, in order of offset.
 
@@ -132,7 +146,8 @@ class FinishTree:
     its mode and time."""
 
 
-Operation = PlanTree | PlanEntries | WriteBlock | FinishFile | DiscardFile | RestartFile | FinishTree
+Planning = PlanTree | PlanEntries | HashFiles | SettleFiles
+Operation = Planning | WriteBlock | FinishFile | DiscardFile | RestartFile | FinishTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +213,27 @@ class EntriesPlanned:
     Attributes:
         found: what there is of those that are new.
         left_out: those of them that cannot be had here, and why: codes of left_out.py.
+        in_doubt: files that may be here already: what they hash to decides (SettleFiles).
     """
 
     below: int
     found: tuple[Kept | Held | GoesOn | Changed, ...] = ()
+    left_out: tuple[tuple[int, str], ...] = ()
+    in_doubt: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FilesHashed:
+    """The digest of each file, as manifest.py defines it; None if it is not of the size any more, or cannot
+    be read."""
+
+    digests: tuple[bytes | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FilesSettled:
+    """No file is in doubt any more; these are left out, and why (left_out.py)."""
+
     left_out: tuple[tuple[int, str], ...] = ()
 
 
@@ -270,6 +302,8 @@ class OperationFailed:
 Outcome = (
     TreePlanned
     | EntriesPlanned
+    | FilesHashed
+    | FilesSettled
     | BlockWritten
     | FileSaved
     | FileRefused

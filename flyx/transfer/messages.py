@@ -15,6 +15,9 @@ one JSON object a message, at most MAX_CONTROL_SIZE bytes of UTF-8:
                                symbolic_links among them lead to, in order
     absent          sender     entries: rows [path, code] of what is left out, in pieces
     manifest_end    sender
+    compare         receiver   files: indexes of those that are here with this size: what do yours hash to?
+    digests         sender     files: rows [file, sha256], in the order of the questions; null if one cannot
+                               be read
     left_out        receiver   entries: rows [index, code] that the receiver goes without
     kept            receiver   files: rows [file, sha256], complete from an earlier try: not to be sent
     have            receiver   file, first, sha256: its blocks from `first` on, here from an earlier try; in
@@ -45,6 +48,8 @@ FRAME_HEADER (kind, file index, payload length, offset; network byte order) and 
 Files come in the order of the manifest; directories, links, and files that are kept or left out have no
 frames. Data bytes, for credit and rates, are the bytes of the data messages, headers included. Unknown fields
 are ignored, so that later versions can add some.
+
+`compare` comes before the first `accept`, which waits for all answers; no file is compared twice.
 
 `left_out`, `kept` and `have` come before the `accept` that covers their entries, each in the order of the
 manifest; `left_out` also later, for what cannot be saved after all: instead of `saved`, or, if it is no file,
@@ -96,13 +101,13 @@ PIECE_ITEMS = 500
 """Most entries or roots that one piece of a manifest may have; MIN_MESSAGE_SIZE mostly ends it before."""
 
 DIGESTS_PER_MESSAGE = 200
-"""Rows of Kept, or digests of Have, in one message: at most 77 bytes each."""
+"""Rows of Kept or Digests, or digests of Have, in one message: at most 77 bytes each."""
 
 LEFT_OUT_PER_MESSAGE = 200
 """Rows of LeftOut in one message: at most 75 bytes each."""
 
 SAVED_PER_MESSAGE = 2_000
-"""Indexes of Saved in one message: at most 7 bytes each."""
+"""Indexes of Saved or Compare in one message: at most 7 bytes each."""
 
 CONTROL_CHANNEL = "control"
 DATA_CHANNEL = "data"
@@ -178,6 +183,20 @@ class ManifestEnd(_Message):
     """All entries have been told."""
 
     type: Literal["manifest_end"] = "manifest_end"
+
+
+class Compare(_Message):
+    """The receiver has files of these names and sizes, and asks what the sender's hash to."""
+
+    type: Literal["compare"] = "compare"
+    files: Annotated[list[Index], Field(min_length=1, max_length=SAVED_PER_MESSAGE)]
+
+
+class Digests(_Message):
+    """The digests of files that were asked for; none of one that cannot be read."""
+
+    type: Literal["digests"] = "digests"
+    files: Annotated[list[tuple[Index, Sha256 | None]], Field(min_length=1, max_length=PIECE_ITEMS)]
 
 
 class LeftOut(_Message):
@@ -284,6 +303,8 @@ ControlMessage = (
     | ManifestPiece
     | Absent
     | ManifestEnd
+    | Compare
+    | Digests
     | LeftOut
     | Kept
     | Have
@@ -414,6 +435,18 @@ def manifest_messages(manifest: Manifest, rate: int | None = None) -> Iterator[C
     for absent in _pieces(left_out.named, lambda one: [one[0], one[1]]):
         yield Absent(entries=[(_path(path), code) for path, code in absent])
     yield ManifestEnd()
+
+
+def compare_messages(files: Sequence[int]) -> Iterator[ControlMessage]:
+    """Yield the messages that ask what files of the sender hash to."""
+    for first in range(0, len(files), SAVED_PER_MESSAGE):
+        yield Compare(files=list(files[first : first + SAVED_PER_MESSAGE]))
+
+
+def digest_messages(rows: Sequence[tuple[int, str | None]]) -> Iterator[ControlMessage]:
+    """Yield the messages that answer."""
+    for first in range(0, len(rows), DIGESTS_PER_MESSAGE):
+        yield Digests(files=list(rows[first : first + DIGESTS_PER_MESSAGE]))
 
 
 def left_out_messages(entries: Sequence[tuple[int, str]]) -> Iterator[ControlMessage]:

@@ -18,18 +18,21 @@ from enum import Enum, auto
 
 from flyx.errors import CorruptData, Declined, FlyxError, LocalProtocolError, RemoteProtocolError
 from flyx.transfer import messages
+from flyx.transfer.comparison import Comparison
 from flyx.transfer.disk import (
     BlockWritten,
-    Changed,
     DiscardFile,
     EntriesPlanned,
     FileDiscarded,
     FileRefused,
     FileRestarted,
     FileSaved,
+    FilesHashed,
+    FilesSettled,
     FinishFile,
     FinishTree,
     GoesOn,
+    HashFiles,
     Held,
     Kept,
     Operation,
@@ -39,18 +42,17 @@ from flyx.transfer.disk import (
     PlanEntries,
     PlanTree,
     RestartFile,
+    SettleFiles,
     TreeFinished,
     TreePlanned,
     Unfinished,
 )
 from flyx.transfer.frames import Frame, FrameKind, parse_frames_untrusted
 from flyx.transfer.inbox import FileInbox
-from flyx.transfer.left_out import ALREADY_HERE, NOT_NEEDED, REASONS, UNREADABLE
+from flyx.transfer.left_out import NOT_NEEDED, REASONS, UNREADABLE
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
-    DIGEST_SIZE,
     Content,
-    Entry,
     EntryKind,
     Manifest,
     TransferDigest,
@@ -61,6 +63,7 @@ from flyx.transfer.messages import (
     Complete,
     ControlMessage,
     Credit,
+    Digests,
     Done,
     ManifestEnd,
     ManifestPiece,
@@ -68,6 +71,7 @@ from flyx.transfer.messages import (
     Roots,
     Saved,
 )
+from flyx.transfer.planned import Planned, size_of
 from flyx.transfer.rate_limit import lower
 from flyx.transfer.session import EntryLeftOut, Failed, RoundTrip, Session
 
@@ -84,6 +88,9 @@ end of a file, is of few bytes on the wire, and more in memory."""
 PLANNED_AT_ONCE = 5_000
 """Entries from which on a PlanEntries grows no more while it waits for the disk."""
 
+HASHED_AT_ONCE = 256
+"""Files in a HashFiles."""
+
 OPERATIONS_AT_ONCE = 1_024
 """Most operations that the disk gets at once. WINDOW has 300,000 of empty files, and 800,000 of holes: their
 outcomes would take as much memory again, and nobody would hear of one before all are done."""
@@ -92,6 +99,14 @@ outcomes would take as much memory again, and nobody would hear of one before al
 @dataclass(frozen=True, slots=True)
 class Offered:
     """The sender offers this much. More is known when the manifest is complete."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparing:
+    """So many files, of so many bytes, are here with the size of those offered; both sides hash them now."""
 
     files: int
     bytes: int
@@ -146,7 +161,15 @@ class Received:
 
 
 ReceiverEvent = (
-    RoundTrip | Offered | UnfinishedFound | ManifestReceived | FileReceived | EntryLeftOut | Received | Failed
+    RoundTrip
+    | Offered
+    | UnfinishedFound
+    | Comparing
+    | ManifestReceived
+    | FileReceived
+    | EntryLeftOut
+    | Received
+    | Failed
 )
 
 
@@ -155,6 +178,10 @@ class _State(Enum):
     LISTING = auto()
     # The manifest is complete; the disk is still planning.
     PLANNING = auto()
+    # All is planned but for files that may be here; both sides hash them.
+    COMPARING = auto()
+    # The disk plans by what came of that.
+    SETTLING = auto()
     # The person has been asked.
     ASKING = auto()
     RECEIVING = auto()
@@ -170,7 +197,13 @@ class Receiver(Session):
     _peer = "sender"
 
     def __init__(
-        self, *, ask: bool, now: float, accepted: str | None = None, rate: int | None = None
+        self,
+        *,
+        ask: bool,
+        now: float,
+        accepted: str | None = None,
+        rate: int | None = None,
+        compared: Comparison | None = None,
     ) -> None:
         """Args:
         ask: whether the person is asked before anything is accepted.
@@ -178,6 +211,7 @@ class Receiver(Session):
         accepted: id of the manifest that was accepted over an earlier connection: the person is not asked
             again about that one, and no other is accepted.
         rate: data bytes a second that the sender is asked to keep to; None: as many as it can.
+        compared: what was found out about files over an earlier connection.
         """
         super().__init__(now)
         self._ask = ask and accepted is None
@@ -198,19 +232,11 @@ class Receiver(Session):
         self._entries = self._offer.entries
         # Set when the last entry has come.
         self.manifest: Manifest | None = None
-        # Entries below this index are planned by the disk, and accepted.
-        self._planned = 0
+        self._planned = Planned(self._entries)
+        # Entries below this index are accepted.
         self._accepted = 0
-        # What is here from an earlier try: of entries not accepted yet; in all; and what is of no use.
-        self._found: list[Kept | Held | GoesOn] = []
-        self._kept_files = 0
-        self._found_bytes = 0
-        self._changed: list[int] = []
-        # What is left out of the entries that are not accepted yet, and why.
-        self._left_out: list[tuple[int, str]] = []
-        # Of all entries, those that are left out because they are here.
-        self._here_files = 0
-        self._here_bytes = 0
+        # What is known of files that may be here; of this manifest once that has begun.
+        self.compared = compared
         # Messages that accept entries, made one by one.
         self._telling: Iterator[ControlMessage] = iter(())
         # Nothing existed under any root, so entries can be accepted before all are known.
@@ -337,6 +363,9 @@ class Receiver(Session):
         match message:
             case Done() if self._state is _State.CONFIRMING:
                 self._succeed()
+            case Digests(files=files) if self._state is _State.COMPARING:
+                self._comparison.take_theirs(files)
+                self._proceed()
             case _ if self._state is not _State.LISTING:
                 raise RemoteProtocolError(reason=f"{message.type} out of place")
             case ManifestStart():
@@ -345,6 +374,7 @@ class Receiver(Session):
                 self._offer.begin(message)
                 self._inbox.is_stream = message.content == Content.STREAM.value
                 self.rate = lower(self._wanted_rate, message.rate)
+                self.compared = Comparison(message.manifest_id, self.compared)
                 self._emit(Offered(message.files, message.bytes))
             case Roots():
                 if plan := self._offer.take_roots(message):
@@ -374,12 +404,13 @@ class Receiver(Session):
     def _plan_anew(self) -> None:
         """Have the disk plan all that has come of the manifest as if it had planned nothing."""
         assert self._plan_tree is not None
-        self._found, self._changed, self._left_out = [], [], []
-        self._planned = self._kept_files = self._found_bytes = self._here_files = self._here_bytes = 0
+        self._planned = Planned(self._entries)
         self._operations.clear()
         self._operations.append(self._plan_tree)
         for first in range(0, len(self._entries), PLANNED_AT_ONCE):
             self._operations.append(PlanEntries(first, self._entries[first : first + PLANNED_AT_ONCE]))
+        if self._state is _State.SETTLING:
+            self._state = _State.PLANNING
 
     # Decisions that follow from what is planned, accepted and saved.
 
@@ -391,18 +422,42 @@ class Receiver(Session):
             if self._early and not self._ask and self._expected is None:
                 self._grant_entries()
             return
-        if self._state is _State.PLANNING and self._planned == len(manifest.entries):
-            changed = tuple(self._changed)
-            found = self._kept_files, self._found_bytes
-            here = self._here_files, self._here_bytes
+        planned = self._planned
+        is_planned = self._state is _State.PLANNING and planned.below == len(manifest.entries)
+        if is_planned and planned.in_doubt:
+            self._compare()
+        elif is_planned:
+            changed = tuple(planned.changed)
+            found = planned.kept_files, planned.found_bytes
+            here = planned.here_files, planned.here_bytes
             self._emit(ManifestReceived(manifest, self._ask, *found, changed, *here))
             if self._ask:
                 self._state = _State.ASKING
             else:
                 self._accept()
+        if self._state is _State.COMPARING and self._comparison.is_complete:
+            self._state = _State.SETTLING
+            self._operations.append(SettleFiles(self._comparison.same(planned.in_doubt)))
         if self._state is _State.RECEIVING and self._saved_files + self._missing_files == manifest.file_count:
             self._state = _State.FINISHING
             self._operations.append(FinishTree())
+
+    @property
+    def _comparison(self) -> Comparison:
+        assert self.compared is not None
+        return self.compared
+
+    def _compare(self) -> None:
+        """Have both sides hash the files in doubt of which nothing is known."""
+        self._state = _State.COMPARING
+        files = self._comparison.undecided(self._planned.in_doubt)
+        if not files:
+            return
+        self._emit(Comparing(len(files), sum(self._entries[file].size for file in files)))
+        self._comparison.ask(files)
+        self._telling = itertools.chain(self._telling, messages.compare_messages(files))
+        for first in range(0, len(files), HASHED_AT_ONCE):
+            self._operations.append(HashFiles(files[first : first + HASHED_AT_ONCE]))
 
     def _accept(self) -> None:
         self._state = _State.RECEIVING
@@ -410,10 +465,9 @@ class Receiver(Session):
         self._proceed()
 
     def _grant_entries(self) -> None:
-        if self._planned > self._accepted:
-            self._accepted = self._planned
-            found, self._found = self._found, []
-            left_out, self._left_out = self._left_out, []
+        if self._planned.below > self._accepted:
+            self._accepted = self._planned.below
+            found, left_out = self._planned.take()
             for index, code in left_out:
                 self._go_without(index, code)
             for one in found:
@@ -437,7 +491,7 @@ class Receiver(Session):
             self.bytes_written = found.offset
             self._inbox.go_on(found)
             return
-        size = _size(found, self._entries[file])
+        size = size_of(found, self._entries[file])
         self.bytes_written += size
         if isinstance(found, Held):
             self._inbox.hold(found)
@@ -493,13 +547,13 @@ class Receiver(Session):
                 if unfinished != self._unfinished:
                     self._unfinished = unfinished
                     self._emit(UnfinishedFound(unfinished))
-            case EntriesPlanned(below=below, found=found, left_out=left_out):
-                self._planned = below
-                self._find(found)
-                self._left_out += left_out
-                here = [index for index, code in left_out if code == ALREADY_HERE]
-                self._here_files += len(here)
-                self._here_bytes += sum(self._entries[index].size for index in here)
+            case EntriesPlanned():
+                self._planned.extend(outcome)
+            case FilesHashed(digests=digests):
+                self._comparison.take_ours(digests)
+            case FilesSettled(left_out=left_out):
+                self._state = _State.PLANNING
+                self._planned.settle(left_out)
             case FileRestarted():
                 pass
             case BlockWritten(length=length, hole=hole):
@@ -525,16 +579,6 @@ class Receiver(Session):
             case OperationFailed(error=error):
                 self.cancel(error)
 
-    def _find(self, found: Sequence[Kept | Held | GoesOn | Changed]) -> None:
-        for one in found:
-            if isinstance(one, Changed):
-                self._changed.append(one.file)
-                continue
-            self._found.append(one)
-            if not isinstance(one, GoesOn):
-                self._kept_files += isinstance(one, Kept)
-                self._found_bytes += _size(one, self._entries[one.file])
-
     def _next_finished(self, file: int) -> bytes:
         """Return the digest of the file that the disk has finished next."""
         expected, digest = self._finishing.popleft()
@@ -548,10 +592,3 @@ class Receiver(Session):
         self._saved_files += 1
         self._saved_bytes += self.bytes_written if self._inbox.is_stream else self._entries[file].size
         self._emit(FileReceived(file, path, digest.hex()))
-
-
-def _size(found: Kept | Held, entry: Entry) -> int:
-    """Bytes of a file that are here."""
-    if isinstance(found, Kept):
-        return entry.size
-    return min(len(found.digests) // DIGEST_SIZE * BLOCK_SIZE, entry.size)

@@ -8,6 +8,8 @@ take the receiver's word for the digests of the rest: one that lies spoils nothi
 and time of each file are the manifest's. What this cannot tell is content that was changed while size and
 time (to the microsecond) were put back; as with rsync, that goes unseen in what is not sent anew.
 
+Before it accepts anything, a receiver may ask what files hash to (comparison.py).
+
 Inputs besides those of Session: blocks_read. Drains besides next_control: next_reads, next_data, next_event.
 Memory is bounded: at most READ_AHEAD bytes are read before the wire takes them.
 
@@ -23,6 +25,7 @@ from enum import Enum, auto
 
 from flyx.errors import LocalProtocolError, RemoteProtocolError
 from flyx.transfer import messages
+from flyx.transfer.comparison import Hashing
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, StreamEnded
 from flyx.transfer.frames import FrameKind, FramePacker
 from flyx.transfer.manifest import (
@@ -39,6 +42,7 @@ from flyx.transfer.manifest import (
 )
 from flyx.transfer.messages import (
     Accept,
+    Compare,
     Complete,
     ControlMessage,
     Credit,
@@ -68,6 +72,11 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparing:
+    """The receiver has begun to compare files that it has."""
+
+
+@dataclass(frozen=True, slots=True)
 class Resumed:
     """The receiver has this much from an earlier try: files that are complete, and bytes in all."""
 
@@ -91,7 +100,7 @@ class Delivered:
     sha256: str
 
 
-SenderEvent = RoundTrip | Accepted | Resumed | FileConfirmed | EntryLeftOut | Delivered | Failed
+SenderEvent = RoundTrip | Comparing | Accepted | Resumed | FileConfirmed | EntryLeftOut | Delivered | Failed
 
 
 class _State(Enum):
@@ -133,6 +142,8 @@ class Sender(Session):
         self._telling: Iterator[ControlMessage] = iter(())
         # Entries below this index may be sent.
         self._accepted = 0
+        # What is asked before anything is accepted; None if nothing is.
+        self._hashing: Hashing | None = None
         # Where reading stands: the next block to ask for.
         self._reading_file = 0
         self._reading_offset = 0
@@ -186,6 +197,10 @@ class Sender(Session):
         if [r.request for r in results] != list(self._requested):
             raise LocalProtocolError(reason="blocks were read that were not asked for")
         self._requested.clear()
+        if self._state is _State.OFFERING:
+            assert self._hashing is not None
+            self._outgoing.extend(messages.digest_messages(self._hashing.take(results)))
+            return
         for result in results:
             if isinstance(result, BlockFailed):
                 self._lose(result)
@@ -209,6 +224,11 @@ class Sender(Session):
         """Return the next blocks to read; empty while an earlier batch is unanswered or enough is ready."""
         if self._requested or self._ended or self._packer.size >= READ_AHEAD:
             return []
+        if self._state is _State.OFFERING:
+            # As fast as the receiver takes what we have to say.
+            if self._hashing and not self._outgoing:
+                self._requested.extend(self._hashing.next_reads(READ_BATCH, READ_BATCH_FILES))
+            return list(self._requested)
         size = 0
         while size < READ_BATCH and len(self._requested) < READ_BATCH_FILES:
             request = self._next_request()
@@ -268,6 +288,8 @@ class Sender(Session):
         match message:
             case _ if self._state is _State.HELD:
                 raise RemoteProtocolError(reason=f"{message.type} before anything was offered")
+            case Compare(files=files) if self._state is _State.OFFERING and not self._is_stream:
+                self._compare(files)
             case Kept(files=files):
                 for file, sha256 in files:
                     self._keep(file, bytes.fromhex(sha256))
@@ -291,6 +313,12 @@ class Sender(Session):
                 self._complete(message)
             case _:
                 raise RemoteProtocolError(reason=f"{message.type} from a receiver")
+
+    def _compare(self, files: list[int]) -> None:
+        if self._hashing is None:
+            self._hashing = Hashing(self.manifest.entries)
+            self._emit(Comparing())
+        self._hashing.ask(files)
 
     def _keep(self, file: int, digest: bytes) -> None:
         size = self._tell(file, after=self._told).size
@@ -334,6 +362,8 @@ class Sender(Session):
     def _accept(self, below: int, rate: int | None) -> None:
         if not max(self._accepted, self._told + 1, self._gone_without + 1) <= below <= len(self._ends):
             raise RemoteProtocolError(reason="entries accepted that were not offered")
+        if self._hashing and self._hashing.is_busy:
+            raise RemoteProtocolError(reason="entries accepted that it still compares")
         if self._state is _State.OFFERING:
             self._state = _State.SENDING
             self.rate = rate

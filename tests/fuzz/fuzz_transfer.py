@@ -66,6 +66,8 @@ class ReceiverEnd:
     def __init__(self, *, accepting: bool) -> None:
         self.machine = Receiver(ask=False, now=NOW)
         self.destination = MemoryDestination({"exists"})
+        if not accepting:
+            self.destination.here = {"d/a": b"A" * 5000, "c": b"c" * 3}
         if accepting:
             for message in messages.manifest_messages(MANIFEST):
                 self.machine.receive_control(messages.serialize_control(message), NOW)
@@ -90,9 +92,11 @@ FLOOD = [
     {"type": "manifest", "first": 0, "entries": [["d/" + "/".join("abcdefg" * 17), "file", 0, 0, -1]]},
     {"type": "manifest", "first": 1, "entries": [["D", "directory", 0, 0, 0]]},
 ]
+DIGESTS = {"type": "digests", "files": [[1, "0" * 64], [4, None]]}
 FROM_RECEIVERS = [
     {"type": "kept", "files": [[1, "0" * 64], [4, "0" * 64]]},
     {"type": "have", "file": 1, "first": 0, "sha256": ["0" * 64]},
+    {"type": "compare", "files": [1, 4]},
     {"type": "accept", "below": 5},
     {"type": "credit", "bytes": 100_000, "written": 0},
     {"type": "credit", "bytes": 100_000, "written": 5013},
@@ -111,7 +115,7 @@ def fuzz_control(data: bytes) -> None:
     source = Source(data)
     sending = source.boolean()
     end = SenderEnd() if sending else ReceiverEnd(accepting=False)
-    examples = [*FROM_BOTH, *(FROM_RECEIVERS if sending else [*HONEST, *FLOOD, {"type": "done"}])]
+    examples = [*FROM_BOTH, *(FROM_RECEIVERS if sending else [*HONEST, *FLOOD, DIGESTS, {"type": "done"}])]
     while source.left and not end.machine.ended:
         text = make_message(source, examples)
         try:

@@ -189,6 +189,8 @@ def lying_manifests() -> dict[str, list[messages.ControlMessage]]:
         "an end twice": [start, roots, piece, end, end],
         "a receiver's message": [messages.Accept(below=0)],
         "done before the end": [messages.Done()],
+        "a digest that nobody wants": [*honest[:3], messages.Digests(files=[(1, "0" * 64)])],
+        "a digest after the manifest": [*honest, messages.Digests(files=[(1, "0" * 64)])],
     }
 
 
@@ -391,6 +393,9 @@ COMPLETE = messages.Complete(files=2, bytes=5010, sha256="0" * 64)
         (messages.Saved(files=[1]), offering_sender),
         (messages.Credit(bytes=5, written=1), offering_sender),
         (messages.Done(), offering_sender),
+        (messages.Compare(files=[0]), offering_sender),
+        (messages.Compare(files=[3]), offering_sender),
+        (messages.Compare(files=[1, 1]), offering_sender),
     ],
     ids=[
         "accepts too much",
@@ -398,6 +403,9 @@ COMPLETE = messages.Complete(files=2, bytes=5010, sha256="0" * 64)
         "saves what was not sent",
         "verifies what was not sent",
         "done",
+        "compares a directory",
+        "compares the unknown",
+        "compares a file twice",
     ],
 )
 def test_a_receiver_that_claims_too_much_ends_the_transfer(
@@ -416,14 +424,85 @@ def test_a_receiver_that_claims_too_much_ends_the_transfer(
         [messages.Credit(bytes=1, written=0)],
         [messages.Saved(files=[1]), messages.Saved(files=[1])],
         [messages.Saved(files=[9])],
+        [messages.Compare(files=[1])],
     ],
-    ids=["another digest", "unaccepts", "takes credit back", "saves twice", "saves the unknown"],
+    ids=["another digest", "unaccepts", "takes credit back", "saves twice", "saves the unknown", "compares"],
 )
 def test_a_receiver_that_contradicts_itself_is_never_done(lies: list[messages.ControlMessage]) -> None:
     sender, source = offering_sender()
     send_all(sender, source)
     control(sender, *lies)
     assert isinstance(error_of(sender), RemoteProtocolError)
+
+
+def test_what_is_still_compared_cannot_be_accepted() -> None:
+    sender, _ = offering_sender()
+    control(sender, messages.Compare(files=[1, 2]), messages.Accept(below=3))
+    assert isinstance(error_of(sender), RemoteProtocolError)
+
+
+def test_each_file_is_hashed_once_for_a_receiver_however_often_it_asks() -> None:
+    sender, source = offering_sender()
+    control(sender, messages.Compare(files=[2]), messages.Compare(files=[1]))
+    assert read_all(sender, source) == [2, 1]
+    control(sender, messages.Compare(files=[2]))
+    assert isinstance(error_of(sender), RemoteProtocolError)
+    assert not sender.next_reads()
+
+
+def test_a_receiver_that_takes_no_answers_makes_a_sender_hash_no_more() -> None:
+    files: dict[str, bytes | None] = {f"{n}": b"x" for n in range(5_000)}
+    manifest = manifest_of(files)
+    sender, source = Sender(manifest, max_message_size=16384, now=NOW), MemorySource(manifest, files)
+    sender.release()
+    asked = range(5_000)
+    control(sender, *messages.compare_messages(asked))
+    assert len(read_all(sender, source)) < 500
+    hashed = 0
+    while said := [messages.parse_control_untrusted(text) for text in iter(sender.next_control, None)]:
+        hashed += sum(len(message.files) for message in said if isinstance(message, messages.Digests))
+        read_all(sender, source)
+    assert hashed == 5_000
+
+
+def read_all(sender: Sender, source: MemorySource) -> list[int]:
+    """Read as long as the sender asks; return the files of which it read something."""
+    files = []
+    while reads := sender.next_reads():
+        files += [request.file for request in reads]
+        sender.blocks_read(source.read(reads), NOW)
+    return files
+
+
+def test_a_receiver_cannot_compare_before_anything_is_offered() -> None:
+    sender = Sender(manifest_of(FILES), max_message_size=16384, now=NOW)
+    control(sender, messages.Compare(files=[1]))
+    assert isinstance(error_of(sender), RemoteProtocolError)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[(2, None), (1, None)], [(1, None), (1, None)], [(1, None), (2, None), (3, None)], [(0, None)]],
+    ids=["out of order", "twice", "more than were asked for", "of a directory"],
+)
+def test_digests_that_were_not_asked_for_end_the_transfer(rows: list[tuple[int, str | None]]) -> None:
+    receiver = Receiver(ask=False, now=NOW)
+    destination = MemoryDestination(set())
+    destination.here = {"d/a": b"x" * 5000, "d/b": b"b" * 10}
+    control(receiver, *messages.manifest_messages(manifest_of(FILES)))
+    work(receiver, destination)
+    control(receiver, messages.Digests(files=rows))
+    assert isinstance(error_of(receiver), RemoteProtocolError)
+    assert not receiver.next_operations()
+
+
+def test_a_comparison_tells_the_sender_nothing_of_what_the_receiver_has_in_its_files() -> None:
+    receiver = Receiver(ask=True, now=NOW)
+    destination = MemoryDestination(set())
+    destination.here = {"d/a": b"x" * 5000, "d/b": b"b" * 10}
+    control(receiver, *messages.manifest_messages(manifest_of(FILES)))
+    work(receiver, destination)
+    assert list(said(receiver)) == [messages.Compare(files=[1, 2])]
 
 
 def test_without_credit_nothing_is_sent() -> None:
@@ -489,6 +568,11 @@ any_control = st.one_of(
     st.builds(messages.Accept, below=st.integers(0, 5)),
     st.builds(messages.Credit, bytes=st.integers(0, 100_000), written=st.integers(0, 9_000)),
     st.builds(messages.Saved, files=st.lists(st.integers(0, 4), max_size=3)),
+    st.builds(messages.Compare, files=st.lists(st.integers(0, 4), min_size=1, max_size=3)),
+    st.builds(
+        messages.Digests,
+        files=st.lists(st.tuples(st.integers(0, 4), st.just(None)), min_size=1, max_size=3),
+    ),
     st.just(COMPLETE),
     st.builds(messages.Pong, token=st.integers(0, 3)),
 )
