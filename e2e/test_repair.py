@@ -142,6 +142,23 @@ def test_a_cable_that_is_out_for_60_seconds_costs_a_new_connection(scene: Scene,
     assert len(receiver.named("path")) == 2
 
 
+def test_what_was_compared_before_a_connection_was_lost_is_not_compared_again(
+    scene: Scene, tmp_path: Path
+) -> None:
+    write_random(tmp_path / "in" / "file", SIZE)
+    sender = scene.send()
+    receiver = scene.receive(sender, "in", "--checksum", "--overwrite")
+    in_the_middle(receiver)
+    scene.hosts["right"].address("10.91.0.77/24")
+    scene.hurry()
+    receiver.ends(0, LONG_OUTAGE)
+    sender.ends(0)
+    assert scene.arrived("in")
+    assert receiver.event("peer", state="lost")
+    for process in (sender, receiver):
+        assert len([e for e in process.named("notice") if "ompar" in e["message"]]) == 1
+
+
 def test_a_receiver_whose_address_changes_goes_on_from_the_new_one(scene: Scene, tmp_path: Path) -> None:
     sender = scene.send()
     receiver = scene.receive(sender, "in")

@@ -90,6 +90,15 @@ def receive(
             help="Leave out files that are here already, with the same size and time",
         ),
     ] = False,
+    checksum: Annotated[
+        bool,
+        typer.Option(
+            "--checksum",
+            "-c",
+            envvar="FLYX_CHECKSUM",
+            help="Leave out files that are here already, with the same content, whatever their time",
+        ),
+    ] = False,
     names: Annotated[
         NamePolicy,
         typer.Option(
@@ -157,14 +166,16 @@ def receive(
         trust(tls_ca)
         if overwrite and rename:
             raise InputError(reason="--overwrite and --rename exclude each other")
-        if skip_existing and rename:
-            raise InputError(reason="--skip-existing and --rename exclude each other")
+        if (skip_existing or checksum) and rename:
+            option = "--checksum" if checksum else "--skip-existing"
+            raise InputError(reason=f"{option} and --rename exclude each other")
         existing = ExistingPolicy.OVERWRITE if overwrite else ExistingPolicy.REFUSE
         existing = ExistingPolicy.RENAME if rename else existing
         room_id = invitation.room_id
         if only and not all(pattern.strip() for pattern in only):
             raise InputError(reason="a pattern of --only is empty", hint="is a variable in it not set?")
         skip = Skip.SAME if skip_existing else Skip.NOTHING
+        skip = Skip.CONTENT if checksum else skip
         selection = Selection(only) if only else None
         place = f"Save into {directory_text(output)}" if descriptor is None else "Write to standard output"
         has_terminal = sys.stdin.isatty()

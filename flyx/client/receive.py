@@ -293,7 +293,11 @@ class ReceiveSession:
         confirm = options.confirm if believed else options.confirm_unverified or _refuse_unverified
         accepted = earlier.machine.accepted if earlier else None
         machine = Receiver(
-            ask=confirm is not None, now=time.monotonic(), accepted=accepted, rate=options.limit
+            ask=confirm is not None,
+            now=time.monotonic(),
+            accepted=accepted,
+            rate=options.limit,
+            compared=earlier.machine.compared if earlier else None,
         )
         ask_existing = self._ask_existing if self._asks_existing else None
         self._driver = ReceiveDriver(

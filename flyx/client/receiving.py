@@ -20,13 +20,13 @@ from flyx.transfer.disk import (
     OperationFailed,
     Outcome,
     PlanDropped,
-    PlanEntries,
-    PlanTree,
+    Planning,
     Unfinished,
 )
 from flyx.transfer.left_out import BY_NATURE, reason
 from flyx.transfer.manifest import Content, Manifest
 from flyx.transfer.receiver import (
+    Comparing,
     FileReceived,
     ManifestReceived,
     Offered,
@@ -133,7 +133,7 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         """Ask what to do about what exists where that would end the transfer; by the answer, plan anew."""
         if self._ask_existing is None:
             return result
-        if not all(isinstance(operation, PlanTree | PlanEntries) for operation in work):
+        if not all(isinstance(operation, Planning) for operation in work):
             # All is planned, and accepted.
             self._ask_existing = None
             return result
@@ -189,6 +189,9 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
             case Offered():
                 if self._confirm is None and self._needs_all:
                     self.begin()
+            case Comparing(files=files, bytes=size):
+                which = "1 file that is" if files == 1 else f"{files:,} files that are"
+                self.on_event(events.Notice(f"Comparing {which} here already ({size_text(size)})"))
             case ManifestReceived(question=True):
                 self._asking = asyncio.create_task(self._ask(event))
             case ManifestReceived():

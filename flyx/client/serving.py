@@ -31,7 +31,7 @@ from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, StreamEnded
 from flyx.transfer.left_out import NOT_WANTED
 from flyx.transfer.manifest import Manifest
 from flyx.transfer.rate_limit import Allowance, RateLimit
-from flyx.transfer.sender import Accepted, Delivered, FileConfirmed, Resumed, Sender
+from flyx.transfer.sender import Accepted, Comparing, Delivered, FileConfirmed, Resumed, Sender
 from flyx.transfer.session import EntryLeftOut
 
 
@@ -290,6 +290,8 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
     def handle_event(self, event: object) -> None:
         entries = self.machine.manifest.entries
         match event:
+            case Comparing():
+                self.on_event(events.Notice(f"Receiver {self.peer} compares files that it has with these"))
             case Accepted():
                 self.manifest_told = True
                 if (rate := self.machine.rate) is not None:
