@@ -21,6 +21,7 @@ from flyx.transfer.disk import (
     Outcome,
     PlanDropped,
     Planning,
+    PlanTree,
     Unfinished,
 )
 from flyx.transfer.left_out import BY_NATURE, reason
