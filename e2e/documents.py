@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from e2e.processes import DEADLINE, Flyx
+from flyx.errors import EXIT_DONE
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,14 +55,33 @@ class Shell:
 
     def run(self, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a script in the directory of the test, with these variables besides, to its end."""
-        return subprocess.run(
+        with self._start(script, variables) as process:
+            out, err = process.communicate(timeout=DEADLINE)
+        return subprocess.CompletedProcess(script, process.returncode, out, err)
+
+    @contextmanager
+    def sending(self, script: str) -> Iterator[str]:
+        """Run a script that sends, and yield the code that it shows; it must end well after the block."""
+        with self._start(script, {}) as process:
+            try:
+                assert process.stdout is not None
+                yield process.stdout.readline().split()[-1]
+                _, err = process.communicate(timeout=DEADLINE)
+                assert process.returncode == EXIT_DONE, err
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def _start(self, script: str, variables: dict[str, str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             ["sh", "-c", script],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="surrogateescape",
             cwd=self._flyx.directory,
             env=self._flyx.environment | variables,
-            timeout=DEADLINE,
-            check=False,
+            # A process group that is ended as a whole.
+            start_new_session=True,
         )

@@ -30,7 +30,7 @@ Name = Annotated[
         envvar="FLYX_NAME",
         metavar="NAME",
         show_default=False,
-        help=f"What standard input, sent by the path -, is saved as  [default: {DEFAULT_NAME}]",
+        help=f"What standard input is saved as on the other side  [default: {DEFAULT_NAME}]",
     ),
 ]
 Text = Annotated[

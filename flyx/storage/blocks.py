@@ -67,14 +67,15 @@ class BlockWriter:
 
         Args:
             handle: open for writing; nobody else writes to it meanwhile.
-            size: bytes of the complete file.
+            size: bytes of the complete file, as far as is known.
 
         Raises:
             OSError: it cannot be written.
         """
         done = 0
         try:
-            if size >= LARGE and len(block) == BLOCK_SIZE and not self._refused:
+            is_whole = len(block) == BLOCK_SIZE and start % BLOCK_SIZE == 0
+            if size >= LARGE and is_whole and not self._refused:
                 done = self._past_cache(handle, os.pwrite, block, start) or 0
             if done < len(block):
                 _write_through_cache(handle, start + done, block[done:])

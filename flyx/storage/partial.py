@@ -249,7 +249,7 @@ class Partials:
             entry,
             len(block),
             digest,
-            lambda handle, at: self._blocks.write(handle, at, block, entry.size),
+            lambda handle, at: self._blocks.write(handle, at, block, max(entry.size, at + len(block))),
         )
 
     def append_hole(self, file: int, entry: Entry, length: int, digest: bytes) -> None:

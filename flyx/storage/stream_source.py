@@ -32,6 +32,8 @@ class StreamSource:
         descriptor: open as long as this is used, and not closed.
         """
         self._descriptor = descriptor
+        # How much was read.
+        self._size = 0
         # Written to by stop(): reading must end, whoever does not write.
         self._woken, self._waker = os.pipe()
         self._poll = select.poll()
@@ -42,19 +44,22 @@ class StreamSource:
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
 
     def read_block(self) -> bytes:
-        """Return the next block: what there is, BLOCK_SIZE bytes at most; empty at the end, or when stopped.
+        """Return what there is up to a multiple of BLOCK_SIZE: a block; nothing at the end, or once stopped.
+
+        So after short ones, whole blocks are again where a disk likes them.
 
         Raises:
             OSError: it cannot be read.
         """
         parts: list[bytes] = []
-        size, deadline = 0, None
-        while size < BLOCK_SIZE and self._wait(deadline):
-            part = os.read(self._descriptor, BLOCK_SIZE - size)
+        missing, deadline = BLOCK_SIZE - self._size % BLOCK_SIZE, None
+        while missing and self._wait(deadline):
+            part = os.read(self._descriptor, missing)
             if not part:
                 break
             parts.append(part)
-            size += len(part)
+            missing -= len(part)
+            self._size += len(part)
             deadline = deadline or time.monotonic() + LINGER
         return b"".join(parts)
 
