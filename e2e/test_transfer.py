@@ -126,8 +126,9 @@ def test_odd_names_arrive_as_they_are(flyx: Flyx, tmp_path: Path) -> None:
     for n, name in enumerate(names):
         write_random(directory / name, n)
         write_random(tmp_path / name, n)
-    # By relative names too, where a dash in front could be taken for an option.
-    sender = flyx.send("--", "names", *names)
+    # By relative names too, where a dash in front could be taken for an option; alone it is standard input.
+    given = ["./-" if name == "-" else name for name in names]
+    sender = flyx.send("--", "names", *given)
     receiver = flyx.receive(sender.code(), tmp_path / "in").ends(0)
     sender.ends(0)
     assert snapshot(tmp_path / "in" / "names") == snapshot(directory)
