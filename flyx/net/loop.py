@@ -96,9 +96,7 @@ def with_udp_endpoints(base: Any) -> Callable[[], asyncio.AbstractEventLoop]:
 
         async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> list[Any]:
             if isinstance(host, str) and "%" in host:
-                # uvloop forgets the scope of a link-local address, which cannot be bound without it.
-                options["flags"] = options.get("flags", 0) | socket.AI_NUMERICHOST
-                return socket.getaddrinfo(host, port, **options)
+                return _scoped(host, port, **options)
             found: list[Any] = await super().getaddrinfo(host, port, **options)
             return found
 
@@ -131,8 +129,12 @@ async def create_udp_endpoint(
 async def _bound_socket(
     loop: asyncio.AbstractEventLoop, address: tuple[str, int], family: int
 ) -> socket.socket:
-    found = await loop.getaddrinfo(*address[:2], family=family, type=socket.SOCK_DGRAM)
-    failure = OSError(f"no address for {address[0]}")
+    host, port = address[:2]
+    if "%" in host:
+        found = _scoped(host, port, family=family, type=socket.SOCK_DGRAM)
+    else:
+        found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM)
+    failure = OSError(f"no address for {host}")
     for kind, _, number, _, resolved in found:
         sock = socket.socket(kind, socket.SOCK_DGRAM, number)
         try:
@@ -143,6 +145,11 @@ async def _bound_socket(
         else:
             return sock
     raise failure
+
+
+def _scoped(host: str, port: Any, *, flags: int = 0, **options: Any) -> list[Any]:
+    """Look up a link-local address with its interface, which uvloop forgets: it cannot be bound without."""
+    return socket.getaddrinfo(host, port, flags=flags | socket.AI_NUMERICHOST, **options)
 
 
 try:

@@ -7,13 +7,13 @@ import resource
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import uvloop
 
-from flyx.net.loop import new_event_loop, raise_file_limit, with_udp_endpoints
+from flyx.net.loop import create_udp_endpoint, new_event_loop, raise_file_limit, with_udp_endpoints
 from flyx.net.udp import UdpTransport
 
 
@@ -117,6 +117,22 @@ def test_a_link_local_address_is_bound_on_its_interface(runner: asyncio.Runner) 
         await protocol.lost
 
     runner.run(scenario())
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_link_local_address_is_bound_on_its_interface_also_on_a_loop_that_is_not_ours(
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def scenario() -> None:
+        address = f"ff02::1%{socket.if_indextoname(1)}"
+        loop = asyncio.get_running_loop()
+        transport, protocol = await create_udp_endpoint(loop, Protocol, (address, 0))
+        assert transport.get_extra_info("sockname")[3] == 1
+        transport.close()
+        await protocol.lost
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(scenario())
 
 
 def test_a_protocol_that_cannot_be_made_leaves_no_socket_open(runner: asyncio.Runner) -> None:

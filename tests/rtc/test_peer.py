@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+import uvloop
 from aioice import stun
 
 from flyx.errors import PeerUnreachable, RemoteProtocolError, TransferInterrupted
@@ -69,9 +70,10 @@ def listen(channel: Channel) -> Ear:
     return ear
 
 
+@pytest.mark.parametrize("make_loop", [new_event_loop, asyncio.new_event_loop, uvloop.new_event_loop])
 @pytest.mark.parametrize("silent", [False, True])
 def test_of_a_connection_that_has_fallen_silent_not_even_the_kernel_answers_for_a_while(
-    silent: bool, monkeypatch: pytest.MonkeyPatch
+    silent: bool, make_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(udp, "KEPT_TIME", 0.5)
 
@@ -88,8 +90,8 @@ def test_of_a_connection_that_has_fallen_silent_not_even_the_kernel_answers_for_
             await asyncio.sleep(2 * udp.KEPT_TIME if silent else 0)
             assert is_refused(ends[0])
 
-    # With sockets of ours.
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    # Its sockets are ours on any event loop.
+    with asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(scenario())
 
 

@@ -2,6 +2,7 @@
 
 aioice gathers, answers and authenticates; what differs here:
 
+- The sockets of candidates are flyx.net.udp's, whatever the event loop.
 - Nomination is regular, and goes on: a pair of better rank that begins to work later is gone over to, as long
   as the connection lives (flyx.rtc.nomination). aioice takes the first that works, and then stops checking.
 - A check that comes in has its pair's own check sent again at once (RFC 8445 §7.3.1.4): the NAT between has
@@ -22,12 +23,13 @@ from collections.abc import Sequence
 from itertools import count
 
 from aioice import Candidate, Connection, stun
-from aioice.candidate import candidate_priority
+from aioice.candidate import candidate_foundation, candidate_priority
 from aioice.ice import ICE_COMPLETED, ICE_FAILED, CandidatePair, StunProtocol
 from aioice.mdns import is_mdns_hostname
 from aiortc import RTCDtlsTransport, RTCIceTransport
 from aiortc.rtcicetransport import RTCIceGatherer
 
+from flyx.net.loop import create_udp_endpoint
 from flyx.rtc.nomination import nomination_delay
 from flyx.rtc.seam.pair import Pair, Transaction, is_link_local
 
@@ -177,11 +179,38 @@ class IceConnection(Connection):
         """Gather the host candidates of self.addresses: those that cannot be bound are left out."""
         if not self._local_candidates_start:
             self._local_candidates_start = True
-            candidates = await self.get_component_candidates(COMPONENT, list(self.addresses))
+            candidates = await self.bind(self.addresses)
             for number, candidate in enumerate(candidates):
                 candidate.priority = candidate_priority(COMPONENT, "host", LOCAL_PREFERENCE - number)
             self._local_candidates += candidates
             self._local_candidates_end = True
+
+    async def bind(self, addresses: Sequence[str]) -> list[Candidate]:
+        """Bind a socket for each of these addresses that can be bound, and return their candidates."""
+        candidates = []
+        for address in addresses:
+            protocol = StunProtocol(self)
+            try:
+                await self._open(protocol, address)
+            except OSError as error:
+                logger.info("cannot bind to %s: %s", address, error)
+                continue
+            host, port = protocol.transport.get_extra_info("sockname")[:2]
+            protocol.local_candidate = Candidate(
+                candidate_foundation("host", "udp", host),
+                COMPONENT,
+                "udp",
+                candidate_priority(COMPONENT, "host"),
+                host,
+                port,
+                "host",
+            )
+            self._protocols.append(protocol)
+            candidates.append(protocol.local_candidate)
+        return candidates
+
+    async def _open(self, protocol: StunProtocol, address: str) -> None:
+        await create_udp_endpoint(asyncio.get_running_loop(), lambda: protocol, (address, 0))
 
     async def connect(self) -> None:
         """Check pairs until one is nominated, and go on checking better ones until close().

@@ -80,7 +80,7 @@ async def gather_host_candidates(
     ice.addresses = addresses
     await gatherer.gather()
     if loopback and not ice.local_candidates:
-        ice._local_candidates += await ice.get_component_candidates(COMPONENT, LOOPBACK_ADDRESSES)
+        ice._local_candidates += await ice.bind(LOOPBACK_ADDRESSES)
     return gatherer.getLocalCandidates()
 
 
