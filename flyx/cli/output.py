@@ -315,7 +315,7 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             return "resume", {"peer": peer, "files": files, "bytes": size}
         case e.Progress(peer=peer, bytes=done, total=total):
             return "progress", {"peer": peer, "bytes": done, "total": total}
-        case e.FileFinished(peer=peer, path=path, saved_as=saved_as, sha256=digest):
+        case e.FileFinished(peer=peer, path=path, saved_as=saved_as, digest=digest):
             saved = {} if digest is None else {"saved_as": saved_as, "digest": digest}
             return "file", {"peer": peer, "path": path, **saved}
         case e.TextReceived(peer=peer, text=text):
@@ -323,7 +323,7 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
         case e.FileLost(peer=peer, path=path, reason=reason):
             return "file", {"peer": peer, "path": path, "error": reason}
         case e.TransferDone(
-            peer=peer, files=files, bytes=size, seconds=seconds, sha256=digest, resumed=there, missing=missing
+            peer=peer, files=files, bytes=size, seconds=seconds, digest=digest, resumed=there, missing=missing
         ):
             amounts = {"files": files, "bytes": size, "resumed": there, "missing": missing}
             return "done", {"peer": peer, **amounts, "seconds": round(seconds, 3), "digest": digest}

@@ -168,13 +168,13 @@ class FileFinished:
     Attributes:
         path: in the manifest.
         saved_as: its final path on this machine; None at the sender.
-        sha256: its digest in hex as defined in transfer/manifest.py; None at the sender.
+        digest: of its content, in hex, as defined in transfer/manifest.py; None at the sender.
     """
 
     peer: int
     path: str
     saved_as: str | None
-    sha256: str | None
+    digest: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ class TransferDone:
     files: int
     bytes: int
     seconds: float
-    sha256: str
+    digest: str
     resumed: int = 0
     missing: int = 0
 
