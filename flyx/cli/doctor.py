@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flyx.cli.meeting import DEFAULT_SERVER, Server, TlsCa, named_server, trust
+from flyx.cli.meeting import Server, TlsCa, named_server, trust
 from flyx.cli.options import Json, given_path, read_secret, token_of
 from flyx.cli.output import make_console, write_event
 from flyx.cli.screen import can_draw, screen
+from flyx.client.meeting import DEFAULT_SERVER
 from flyx.errors import EXIT_FAILED, printable
 
 if TYPE_CHECKING:

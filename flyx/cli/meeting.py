@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +9,8 @@ import typer
 
 from flyx.cli.options import given_path, naming
 from flyx.cli.settings import Source, source_of
+from flyx.client.meeting import DEFAULT_SERVER, Meeting, meet
 from flyx.errors import InputError
-
-DEFAULT_SERVER = "ws://localhost:8000"
 
 Server = Annotated[
     str | None,
@@ -59,19 +57,6 @@ def trust(authorities: Path | None) -> None:
 
         with naming("--tls-ca"):
             tls.trust(authorities)
-
-
-@dataclass(frozen=True, slots=True)
-class Meeting:
-    """Where to meet.
-
-    Attributes:
-        server: the server to ask; None: none.
-        local: on the local network, if `server` is None or does not know of the room, or is not there.
-    """
-
-    server: str | None
-    local: bool
 
 
 def meeting_of(
@@ -123,7 +108,5 @@ def choose(server: str | None, local: bool | None, server_from: Source, local_fr
         if server_from == local_from:
             hint = "a server that is named is used; --local is for none"
             raise InputError(reason="--server and --local exclude each other", hint=hint)
-        return Meeting(None, True) if local_from > server_from else Meeting(server, False)
-    if server is not None:
-        return Meeting(server, False)
-    return Meeting(None if local else DEFAULT_SERVER, local is not False)
+        return meet(None, True) if local_from > server_from else meet(server, None)
+    return meet(server, local)

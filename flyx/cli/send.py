@@ -39,10 +39,8 @@ if TYPE_CHECKING:
 
 # As in flyx.pairing, which loads too much for `flyx --help`; a test holds them equal.
 DEFAULT_WORDS = 2
-MAX_WORDS = 8
-
 MIN_WORDS = 2
-"""One alone is found by three tries once in 340 rooms."""
+MAX_WORDS = 8
 
 
 class Congestion(StrEnum):

@@ -15,6 +15,9 @@ from flyx.pairing.wordlist import WORDS
 DEFAULT_WORDS = 2
 """Of 10 bits each: three tries then find a code once in 350,000 rooms."""
 
+MIN_WORDS = 2
+"""One alone is found by three tries once in 340 rooms."""
+
 SHORTEST_START = 3
 """Letters of a word from which on it is completed."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from flyx.cli.meeting import DEFAULT_SERVER, Meeting, choose
+from flyx.cli.meeting import choose
 from flyx.cli.settings import Source
+from flyx.client.meeting import DEFAULT_SERVER, Meeting
 from flyx.errors import InputError
 
 URL = "wss://flyx.example.org"

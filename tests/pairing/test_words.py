@@ -180,4 +180,5 @@ def test_words_of_ones_own_are_taken_in_their_common_form(text: str, expected: t
 
 def test_what_the_command_line_says_of_words_is_what_pairing_does() -> None:
     assert send.DEFAULT_WORDS == words.DEFAULT_WORDS
+    assert send.MIN_WORDS == words.MIN_WORDS
     assert send.MAX_WORDS == messages.MAX_WORDS

@@ -1,0 +1,32 @@
+"""Where the two sides of a transfer meet; alone here, as `flyx --help` has no time to load the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_SERVER = "ws://localhost:8000"
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Where to meet.
+
+    Attributes:
+        server: the server to ask; None: none.
+        local: on the local network, if `server` is None or does not know of the room, or is not there.
+    """
+
+    server: str | None
+    local: bool
+
+
+def meet(server: str | None, local: bool | None) -> Meeting:
+    """Return where to meet: on a server that is named, and there alone; else on DEFAULT_SERVER and locally.
+
+    Args:
+        server: None if none is named.
+        local: True: on the local network alone, which no server is named for; False: never there.
+    """
+    if server is not None:
+        return Meeting(server, False)
+    return Meeting(None if local else DEFAULT_SERVER, local is not False)
