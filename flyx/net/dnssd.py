@@ -190,8 +190,9 @@ async def _announce_on(
         CannotDiscover: That is not possible.
     """
     zeroconf = _open(here)
+    telling: asyncio.Future[object] | None = None
     try:
-        await _register(zeroconf, service, here)
+        telling = await _register(zeroconf, service, here)
         heard = await _is_heard(zeroconf, service)
         tell(None if heard else "a firewall may block multicast to port 5353")
         # An address may have been too new to be used, or a firewall may open.
@@ -199,10 +200,14 @@ async def _announce_on(
     except (OSError, ZeroconfError) as error:
         raise CannotDiscover(f"multicast does not work: {error}") from error
     finally:
+        if telling is not None:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
         await _close(zeroconf)
 
 
-async def _register(zeroconf: AsyncZeroconf, service: Service, here: Interfaces) -> None:
+async def _register(zeroconf: AsyncZeroconf, service: Service, here: Interfaces) -> asyncio.Future[object]:
+    """Answer questions for a service from now on; return what is done when all have been told of it."""
     info = ServiceInfo(
         service.kind,
         f"{service.label}.{service.kind}",
@@ -212,7 +217,7 @@ async def _register(zeroconf: AsyncZeroconf, service: Service, here: Interfaces)
         server=f"{service.label}.local.",
     )
     # Without a probe for others of this name (RFC 6762 §8.1), which would take a second: it is random.
-    await zeroconf.async_register_service(info, cooperating_responders=True)
+    return asyncio.ensure_future(await zeroconf.async_register_service(info, cooperating_responders=True))
 
 
 async def _is_heard(zeroconf: AsyncZeroconf, service: Service) -> bool:

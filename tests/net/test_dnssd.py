@@ -48,6 +48,12 @@ async def test_what_is_announced_is_found_with_all_that_was_said() -> None:
     assert one.properties == ((b"room", b"of one"),)
 
 
+async def test_nothing_goes_on_when_nothing_is_announced_any_more() -> None:
+    async with announced(service("short")):
+        pass
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_who_looks_first_finds_what_is_announced_later() -> None:
     async with browser() as found:
         looking = asyncio.create_task(found.next())
