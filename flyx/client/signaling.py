@@ -238,10 +238,10 @@ class Signaling:
             return
         self.post(Disconnect(data=DisconnectData(reason=self.farewell, outcome=self.outcome)))
         self._leaving = True
-        assert self._writer is not None
         with suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_TIMEOUT):
-                await self._writer
+                # Not by the writer: at the end of asyncio.run() that is cancelled, as all tasks are.
+                await self._write(self._socket)
         await self._drop_socket()
 
     async def receive(self) -> Message | Interrupted | Restored:

@@ -378,9 +378,7 @@ class PeerConnection:
         self._settle(PeerUnreachable(reason="the connection was closed"))
         # Retrieved, so that asyncio does not complain of an outcome nobody waited for.
         self._outcome.exception()
-        # Two closes of aiortc's wait for one future, and it closes by itself, too: a wait of ours that is
-        # cancelled must not cancel theirs.
-        await asyncio.shield(self._pc.close())
+        await self._pc.close()
 
     async def _add_early_candidates(self) -> None:
         """Take the candidates that came with the description and before it."""

@@ -82,6 +82,20 @@ async def test_sender_and_receiver_meet_and_part(server: Server) -> None:
         assert left.data.reason == "enough"
 
 
+async def test_goodbye_is_said_also_when_all_tasks_are_cancelled_as_at_the_end_of_asyncio_run(
+    server: Server,
+) -> None:
+    async with Signaling(server.url, None, Role.SENDER) as sender:
+        others = asyncio.all_tasks()
+        async with Signaling(server.url, sender.joined.room_id, Role.RECEIVER):
+            assert isinstance(await sender.receive(), Join)
+            for task in asyncio.all_tasks() - others:
+                task.cancel()
+        left = await sender.receive()
+        assert isinstance(left, Disconnect)
+        assert not left.data.away
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

@@ -107,6 +107,17 @@ def is_refused(address: Address) -> bool:
         return False
 
 
+async def test_a_connection_closes_also_when_all_tasks_are_cancelled_as_at_the_end_of_asyncio_run() -> None:
+    async with pair() as (left, right):
+        await asyncio.gather(left.connected(), right.connected())
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        async with asyncio.timeout(10):
+            for _ in range(2):
+                await left.close()
+                await right.close()
+
+
 async def test_messages_go_both_ways_on_both_channels() -> None:
     async with pair() as (left, right):
         ours, theirs = await left.connected(), await right.connected()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from abc import abstractmethod
 from collections.abc import Callable
@@ -273,7 +274,20 @@ class SeamPeerConnection(RTCPeerConnection):
         self, configuration: RTCConfiguration, make_sctp: Callable[[RTCDtlsTransport], RTCSctpTransport]
     ) -> None:
         self._make_sctp = make_sctp
+        self._closing: asyncio.Task[None] | None = None
         super().__init__(configuration)
+
+    async def close(self) -> None:
+        """Close once; whoever calls this waits for the end of that.
+
+        In aiortc all wait for a future of the first one, which is never set if that is cancelled. So it is
+        where asyncio.run() cancels all tasks, also those that it waits for itself.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(super().close())
+        await asyncio.wait({self._closing})
+        if not self._closing.cancelled():
+            self._closing.result()
 
     def _RTCPeerConnection__createDtlsTransport(self) -> RTCDtlsTransport:
         original: Callable[[RTCPeerConnection], RTCDtlsTransport]
