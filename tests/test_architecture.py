@@ -1,6 +1,6 @@
 """The direction of imports, and what the cores may not touch.
 
-cli -> client, server -> rtc, net, storage -> cores -> errors
+cli, api -> client, server -> rtc, net, storage -> cores -> errors
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ ALLOWED = {
     "storage": {"transfer"},
     "server": {"signaling", "net"},
     "client": {"signaling", "transfer", "pairing", "rtc", "net", "storage"},
+    "api": {"client", "server", "rtc", "net", "storage", *CORES},
     "cli": {"client", "server", "rtc", "net", "storage", *CORES},
     "__main__": {"cli"},
-    "__init__": set(),
+    # For who checks types; what they are is loaded when it is asked for.
+    "__init__": {"api", "client", "transfer"},
 }
 # The cores are given clocks, randomness and bytes; they fetch none themselves.
 BANNED_IN_CORES = {
@@ -124,10 +126,19 @@ def test_only_the_seam_reaches_into_aiortc_and_aioice(module: Path) -> None:
             assert not any(part.startswith("_") for part in rest)
 
 
-@pytest.mark.parametrize("module", [m for m in modules() if package_of(m) == "client"], ids=relative_name)
-def test_the_client_never_prints(module: Path) -> None:
+@pytest.mark.parametrize(
+    "module", [m for m in modules() if package_of(m) in {"client", "api"}], ids=relative_name
+)
+def test_client_and_api_never_print(module: Path) -> None:
     tops = {name.split(".")[0] for name in imports_of(module)}
     assert not tops & {"rich", "typer"}
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if package_of(m) == "api"], ids=relative_name)
+def test_the_api_leaves_the_process_alone(module: Path) -> None:
+    """It is the program's: its signals, its logs, its collector, its arguments and variables."""
+    assert not {name.split(".")[0] for name in imports_of(module)} & {"signal", "logging", "gc", "sys"}
+    assert not {"os.environ", "os.getenv"} & set(imports_of(module))
 
 
 @pytest.mark.parametrize("module", [m for m in modules() if package_of(m) == "storage"], ids=relative_name)
@@ -146,7 +157,7 @@ SHOW_THE_TIME = {"cli/output.py", "client/doctor/server.py", "storage/partial.py
 
 @pytest.mark.parametrize(
     "module",
-    [m for m in modules() if package_of(m) in {"client", "rtc", "net", "storage", "cli"}],
+    [m for m in modules() if package_of(m) in {"client", "rtc", "net", "storage", "cli", "api"}],
     ids=relative_name,
 )
 def test_a_clock_that_jumps_disturbs_no_transfer(module: Path) -> None:

@@ -26,7 +26,7 @@ def shown(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_without_a_topic_all_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
     listed = [line.split()[0] for line in shown(capfd).splitlines()]
     assert listed == list(TOPICS)
-    assert {"use", "resume", "send", "receive", "serve", "for-scripts", "security"} <= set(listed)
+    assert {"use", "resume", "send", "receive", "serve", "for-scripts", "security", "library"} <= set(listed)
 
 
 @pytest.mark.parametrize("name", TOPICS)

@@ -1,0 +1,126 @@
+"""send() of the API."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Literal
+
+from flyx.api.connecting import connections_of, meeting_of
+from flyx.api.parameters import (
+    AnyPath,
+    choice_of,
+    paths_of,
+    patterns_of,
+    seconds_of,
+    token_of,
+)
+from flyx.api.transfer import Transfer
+from flyx.client.driver import RECONNECT_TIME
+from flyx.client.local import OwnServer
+from flyx.client.send import SendOptions
+from flyx.client.send import send as send_files
+from flyx.errors import InputError
+from flyx.pairing.exchange import Code
+from flyx.pairing.messages import MAX_WORDS
+from flyx.pairing.words import DEFAULT_WORDS, MIN_WORDS, check_own_words, draw_words, password_of
+from flyx.storage.exclusions import Exclusions
+from flyx.storage.links import Links
+from flyx.transfer.patterns import Patterns
+
+
+def send(
+    paths: AnyPath | Iterable[AnyPath],
+    *,
+    server: str | None = None,
+    local: bool | None = None,
+    receivers: int = 1,
+    wait: float | None = None,
+    words: int | None = None,
+    code: str | None = None,
+    open: bool = False,
+    links: Literal["keep", "follow", "skip"] = "keep",
+    exclude: str | Iterable[str] = (),
+    gitignore: bool = False,
+    relay_only: bool = False,
+    no_relay: bool = False,
+    api_token: str | None = None,
+    reconnect: float = RECONNECT_TIME,
+) -> Transfer:
+    """Send files and directories: return a transfer that begins when its events are asked for.
+
+    Its first event with a code is RoomOpened. Parameters are the options of `flyx send` of these names.
+
+    Args:
+        paths: One path or several.
+        server: URL of a signaling server; None: one at ws://localhost:8000 if there, else none: the room is
+            served from this process, and found on the local network.
+        local: True: on the local network alone, without any server; False: never there.
+        receivers: It ends when so many have everything; 0: it goes on until it is closed.
+        wait: Seconds without any receiver after which it fails; None: it waits.
+        words: How many random words the code has, 2 to 8; None: 2.
+        code: Words of your own for the code.
+        open: A code without words: the server is then trusted.
+        links: What becomes of symbolic links inside directories.
+        exclude: One pattern or several, as in .gitignore, of what is left out.
+        gitignore: Leave out what the .gitignore files in the directories say, and .git.
+        relay_only: Hide our addresses from the other side: go through a TURN server, and nothing else.
+        no_relay: Go through no TURN server.
+        api_token: What the server wants of those who make rooms.
+        reconnect: Seconds for which a lost connection is tried to be made anew.
+
+    Raises:
+        InputError: A parameter cannot be used.
+    """
+    meeting = meeting_of(server, local)
+    if receivers < 0:
+        raise InputError(reason=f"receivers is {receivers}: it is 0, for no end, or more")
+    options = SendOptions(
+        server=meeting.server,
+        paths=paths_of("paths", paths),
+        code=_code_of(words, code, is_open=open),
+        receivers=receivers,
+        wait=None if wait is None else seconds_of("wait", wait),
+        api_token=token_of("api_token", api_token),
+        reconnect=seconds_of("reconnect", reconnect),
+        serve=_serve if meeting.local else None,
+        connections=connections_of(relay_only=relay_only, no_relay=no_relay),
+        links=choice_of("links", Links, links),
+        exclusions=Exclusions(_patterns_of(exclude), gitignore),
+    )
+    return Transfer(partial(send_files, options))
+
+
+def _code_of(words: int | None, own: str | None, *, is_open: bool) -> Code:
+    """Return what receivers have to know.
+
+    Raises:
+        InputError: There is no such code.
+    """
+    if sum((words is not None, own is not None, is_open)) > 1:
+        raise InputError(reason="words, code and open exclude each other")
+    if is_open:
+        return Code("open", 0, "")
+    if own is not None:
+        return Code("own", 0, password_of(check_own_words(own)))
+    number = DEFAULT_WORDS if words is None else words
+    if not MIN_WORDS <= number <= MAX_WORDS:
+        raise InputError(reason=f"words is {number}, and not {MIN_WORDS} to {MAX_WORDS}")
+    return Code("words", number, password_of(draw_words(number, secrets.randbelow)))
+
+
+def _patterns_of(exclude: str | Iterable[str]) -> Patterns:
+    texts = patterns_of("exclude", exclude)
+    for text in texts:
+        if not Patterns([text]):
+            raise InputError(reason=f"exclude: this pattern can match nothing: {text}")
+    return Patterns(texts)
+
+
+def _serve() -> AbstractAsyncContextManager[OwnServer]:
+    """Return a server of our own, whose modules are loaded only now."""
+    from flyx.server.embedded import EmbeddedServer
+
+    return EmbeddedServer()
