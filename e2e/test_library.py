@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -116,6 +117,47 @@ def test_a_tree_goes_from_one_task_to_another(run: Run, tmp_path: Path) -> None:
         (confirmed,) = [event for event in sent if isinstance(event, flyx.TransferDone)]
         assert confirmed.digest == done.digest
         assert sent[-1] == flyx.PeerEnded(1, None)
+
+    run(scenario)
+
+
+def test_a_stream_goes_from_a_pipe_into_an_open_file(run: Run, tmp_path: Path) -> None:
+    content = write_random(tmp_path / "content", 3_000_000).read_bytes()
+    there = tmp_path / "there"
+
+    async def scenario() -> None:
+        reading, writing = os.pipe()
+        with os.fdopen(reading, "rb") as source, there.open("wb") as file:
+            async with server() as running:
+                sending = flyx.send(stream=source, server=running.url, room="K7M2QX")
+                writes = asyncio.to_thread(write_all, writing, content)
+                code = await code_of(sending)
+                receiving = flyx.receive(code, stream=file, server=running.url, wait=True, limit=10**9)
+                received, _, _ = await asyncio.gather(all_of(receiving), all_of(sending), writes)
+        assert next(e.total for e in received if isinstance(e, flyx.Progress)) is None
+        (finished,) = (event for event in received if isinstance(event, flyx.FileFinished))
+        assert finished.saved_as is None
+
+    run(scenario)
+    assert there.read_bytes() == content
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+
+
+def test_a_text_is_an_event(run: Run) -> None:
+    async def scenario() -> None:
+        async with server() as running:
+            sending = flyx.send(text="two\nlines", server=running.url)
+            code = await code_of(sending)
+            received, _ = await asyncio.gather(
+                all_of(flyx.receive(code, server=running.url)), all_of(sending)
+            )
+        assert [event.text for event in received if isinstance(event, flyx.TextReceived)] == ["two\nlines"]
+        (known,) = (event.manifest for event in received if isinstance(event, flyx.ManifestKnown))
+        assert known.content is flyx.Content.TEXT
 
     run(scenario)
 

@@ -35,14 +35,16 @@ if TYPE_CHECKING:
         Resuming,
         RoomJoined,
         RoomOpened,
+        TextReceived,
         TransferDone,
     )
     from flyx.errors import FlyxError, InputError
-    from flyx.transfer.manifest import Entry, EntryKind, Manifest
+    from flyx.transfer.manifest import Content, Entry, EntryKind, Manifest
 
 __all__ = [
     "Condition",
     "Connecting",
+    "Content",
     "Entry",
     "EntryKind",
     "Event",
@@ -65,6 +67,7 @@ __all__ = [
     "RoomJoined",
     "RoomOpened",
     "Server",
+    "TextReceived",
     "Transfer",
     "TransferDone",
     "__version__",
@@ -80,6 +83,7 @@ AGENT = f"flyx/{__version__}"
 _EVENTS = "flyx.client.events"
 # Where names of __all__ are that are no events.
 _HOMES = {
+    "Content": "flyx.transfer.manifest",
     "Entry": "flyx.transfer.manifest",
     "EntryKind": "flyx.transfer.manifest",
     "Event": "flyx.api.transfer",

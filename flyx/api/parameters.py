@@ -7,11 +7,21 @@ import os
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from flyx.errors import InputError
+from flyx.transfer.rate_limit import MAX_RATE, MIN_RATE
 
 AnyPath: TypeAlias = str | os.PathLike[str]
+
+
+class HasFileno(Protocol):
+    """An open file."""
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
+        ...
+
 
 Choice = TypeVar("Choice", bound=Enum)
 
@@ -59,6 +69,31 @@ def choice_of(name: str, kind: type[Choice], value: object) -> Choice:
     except ValueError:
         choices = ", ".join(repr(member.value) for member in kind)
         raise InputError(reason=f"{name} is {value!r}, and not one of {choices}") from None
+
+
+def descriptor_of(name: str, file: int | HasFileno) -> int:
+    """Return the descriptor of an open file.
+
+    Raises:
+        InputError: It has none, or is closed.
+    """
+    try:
+        descriptor = file if isinstance(file, int) else file.fileno()
+        os.fstat(descriptor)
+    except (AttributeError, OSError, ValueError) as error:
+        raise InputError(reason=f"{name} is no open file of the system: {error}") from error
+    return descriptor
+
+
+def rate_of(name: str, rate: int | None) -> int | None:
+    """Return a rate.
+
+    Raises:
+        InputError: It is none that data can be held to.
+    """
+    if rate is not None and not MIN_RATE <= rate <= MAX_RATE:
+        raise InputError(reason=f"{name} is {rate}, and not {MIN_RATE:,} to {MAX_RATE:,} bytes a second")
+    return rate
 
 
 def seconds_of(name: str, seconds: float) -> float:

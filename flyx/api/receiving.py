@@ -10,16 +10,20 @@ from typing import Literal
 from flyx.api.connecting import connections_of, meeting_of
 from flyx.api.parameters import (
     AnyPath,
+    HasFileno,
     choice_of,
+    descriptor_of,
     path_of,
     patterns_of,
+    rate_of,
     seconds_of,
 )
 from flyx.api.transfer import Transfer
 from flyx.client.codes import parse_invitation
 from flyx.client.driver import RECONNECT_TIME
-from flyx.client.receive import Confirm, ReceiveOptions
+from flyx.client.receive import ReceiveOptions
 from flyx.client.receive import receive as receive_files
+from flyx.client.receiving import Confirm
 from flyx.errors import Declined, InputError
 from flyx.storage.writer import ExistingPolicy, Skip
 from flyx.transfer.manifest import Manifest
@@ -41,9 +45,13 @@ def receive(
     accept: bool | Callable[[Manifest], bool | Awaitable[bool]] = True,
     existing: Literal["refuse", "overwrite", "rename", "skip"] = "refuse",
     skip_existing: bool = False,
+    checksum: bool = False,
     only: str | Iterable[str] = (),
     names: Literal["skip", "keep", "safe"] = "skip",
+    stream: int | HasFileno | None = None,
     open: bool = False,
+    wait: bool = False,
+    limit: int | None = None,
     server: str | None = None,
     local: bool | None = None,
     relay_only: bool = False,
@@ -62,10 +70,15 @@ def receive(
         existing: What becomes of files whose names are taken: nothing is received, those there are replaced,
             those that come get new names, or are left out.
         skip_existing: Leave out files that are here already, with the same size and time.
+        checksum: Leave out files that are here already, with the same content.
         only: One pattern or several, as in .gitignore, of what is wanted; none: all of it.
         names: What becomes of names that cannot be had here, or could steer a terminal: left out, kept if
             they can be had, or made safe.
+        stream: Where one file, or a stream, is written in the place of the directory: an open file, or its
+            descriptor. It is not closed, and what is in the buffers of a file object comes later.
         open: Trust the server with a sender whose code has no words.
+        wait: If the sender is not there yet, wait for it.
+        limit: Bytes a second that the sender is asked to keep to; None: as many as it can.
         server: URL of a signaling server; None: that of the code, else one at ws://localhost:8000 if there,
             and the local network.
         local: True: on the local network alone, without any server; False: never there.
@@ -79,7 +92,7 @@ def receive(
     invitation = parse_invitation(code)
     meeting = meeting_of(invitation.server if server is None else server, local)
     patterns = patterns_of("only", only)
-    policy, skip = _existing_of(existing, skip_existing=skip_existing)
+    policy, skip = _existing_of(existing, skip_existing=skip_existing, checksum=checksum)
     options = ReceiveOptions(
         server=meeting.server,
         room_id=invitation.room_id,
@@ -95,11 +108,14 @@ def receive(
         names=choice_of("names", NamePolicy, names),
         selection=Selection(patterns) if patterns else None,
         skip=skip,
+        descriptor=None if stream is None else descriptor_of("stream", stream),
+        wait=wait,
+        limit=rate_of("limit", limit),
     )
     return Transfer(partial(receive_files, options))
 
 
-def _existing_of(existing: str, *, skip_existing: bool) -> tuple[ExistingPolicy, Skip]:
+def _existing_of(existing: str, *, skip_existing: bool, checksum: bool) -> tuple[ExistingPolicy, Skip]:
     """Return what to do about what exists.
 
     Raises:
@@ -107,11 +123,12 @@ def _existing_of(existing: str, *, skip_existing: bool) -> tuple[ExistingPolicy,
     """
     if existing not in _EXISTING:
         raise InputError(reason=f"existing is {existing!r}, and not one of {', '.join(map(repr, _EXISTING))}")
-    if not skip_existing or existing == "skip":
+    if not (skip_existing or checksum) or existing == "skip":
         return _EXISTING[existing]
     if existing == "rename":
-        raise InputError(reason="skip_existing and existing='rename' exclude each other")
-    return _EXISTING[existing][0], Skip.SAME
+        which = "checksum" if checksum else "skip_existing"
+        raise InputError(reason=f"{which} and existing='rename' exclude each other")
+    return _EXISTING[existing][0], Skip.CONTENT if checksum else Skip.SAME
 
 
 def _confirm(accept: bool | Callable[[Manifest], bool | Awaitable[bool]]) -> Confirm:

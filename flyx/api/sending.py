@@ -11,50 +11,63 @@ from typing import Literal
 from flyx.api.connecting import connections_of, meeting_of
 from flyx.api.parameters import (
     AnyPath,
+    HasFileno,
     choice_of,
+    descriptor_of,
     paths_of,
     patterns_of,
+    rate_of,
     seconds_of,
     token_of,
 )
 from flyx.api.transfer import Transfer
 from flyx.client.driver import RECONNECT_TIME
 from flyx.client.local import OwnServer
-from flyx.client.send import SendOptions
+from flyx.client.send import SendOptions, Stream
 from flyx.client.send import send as send_files
 from flyx.errors import InputError
 from flyx.pairing.exchange import Code
 from flyx.pairing.messages import MAX_WORDS
 from flyx.pairing.words import DEFAULT_WORDS, MIN_WORDS, check_own_words, draw_words, password_of
+from flyx.signaling.codes import normalise_room_id
 from flyx.storage.exclusions import Exclusions
 from flyx.storage.links import Links
 from flyx.transfer.patterns import Patterns
 
 
 def send(
-    paths: AnyPath | Iterable[AnyPath],
+    paths: AnyPath | Iterable[AnyPath] = (),
     *,
+    text: str | None = None,
+    stream: int | HasFileno | None = None,
+    name: str = "stream",
     server: str | None = None,
     local: bool | None = None,
     receivers: int = 1,
     wait: float | None = None,
     words: int | None = None,
     code: str | None = None,
+    room: str | None = None,
     open: bool = False,
     links: Literal["keep", "follow", "skip"] = "keep",
     exclude: str | Iterable[str] = (),
     gitignore: bool = False,
+    limit: int | None = None,
     relay_only: bool = False,
     no_relay: bool = False,
     api_token: str | None = None,
     reconnect: float = RECONNECT_TIME,
 ) -> Transfer:
-    """Send files and directories: return a transfer that begins when its events are asked for.
+    """Send files, a text or a stream: return a transfer that begins when its events are asked for.
 
     Its first event with a code is RoomOpened. Parameters are the options of `flyx send` of these names.
 
     Args:
-        paths: One path or several.
+        paths: One path or several; none if there is a text or a stream.
+        text: A text that the other side shows.
+        stream: An open file, or its descriptor, that is sent from where it is to its end, whose size nobody
+            has to know. It is not closed.
+        name: What receivers save a stream as.
         server: URL of a signaling server; None: one at ws://localhost:8000 if there, else none: the room is
             served from this process, and found on the local network.
         local: True: on the local network alone, without any server; False: never there.
@@ -62,10 +75,12 @@ def send(
         wait: Seconds without any receiver after which it fails; None: it waits.
         words: How many random words the code has, 2 to 8; None: 2.
         code: Words of your own for the code.
+        room: The six characters of the code before its words, if nobody has that room; None: any.
         open: A code without words: the server is then trusted.
         links: What becomes of symbolic links inside directories.
         exclude: One pattern or several, as in .gitignore, of what is left out.
         gitignore: Leave out what the .gitignore files in the directories say, and .git.
+        limit: Bytes a second that all receivers get together at most; None: as many as can be.
         relay_only: Hide our addresses from the other side: go through a TURN server, and nothing else.
         no_relay: Go through no TURN server.
         api_token: What the server wants of those who make rooms.
@@ -77,11 +92,20 @@ def send(
     meeting = meeting_of(server, local)
     if receivers < 0:
         raise InputError(reason=f"receivers is {receivers}: it is 0, for no end, or more")
+    chosen = paths_of("paths", paths)
+    if sum((bool(chosen), text is not None, stream is not None)) != 1:
+        raise InputError(reason="one of paths, text and stream is to be sent, and no other")
+    if stream is not None and not receivers:
+        raise InputError(reason="a stream cannot be sent to any number of receivers")
     options = SendOptions(
         server=meeting.server,
-        paths=paths_of("paths", paths),
+        paths=chosen,
+        text=text,
+        stream=None if stream is None else Stream(descriptor_of("stream", stream), name),
         code=_code_of(words, code, is_open=open),
+        room_id=None if room is None else normalise_room_id(room),
         receivers=receivers,
+        limit=rate_of("limit", limit),
         wait=None if wait is None else seconds_of("wait", wait),
         api_token=token_of("api_token", api_token),
         reconnect=seconds_of("reconnect", reconnect),
