@@ -102,6 +102,7 @@ def test_a_name_that_is_ours_or_steers_a_terminal_is_left_out_and_shown_escaped(
         ("too much", 7, "no_space"),
         ("another digest", 1, "corrupt_data"),
         ("another file digest", 1, "corrupt_data"),
+        ("bomb", 1, "corrupt_data"),
         ("unasked", 1, "protocol_error"),
         ("done", 1, "protocol_error"),
         ("nonsense", 1, "protocol_error"),
@@ -128,10 +129,15 @@ def test_a_sender_that_lies_is_told_so_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("lie", "limit"), [("flood of blocks", MEMORY), ("flood of paths", MEMORY + MAX_PATHS_SIZE)]
+    ("lie", "limit", "code"),
+    [
+        ("flood of blocks", MEMORY, "protocol_error"),
+        ("flood of paths", MEMORY + MAX_PATHS_SIZE, "protocol_error"),
+        ("bomb", MEMORY, "corrupt_data"),
+    ],
 )
 def test_a_flood_is_stopped_before_it_fills_the_memory(
-    flyx: Flyx, tmp_path: Path, prepared: Path, liar: Start, lie: str, limit: int
+    flyx: Flyx, tmp_path: Path, prepared: Path, liar: Start, lie: str, limit: int, code: str
 ) -> None:
     before = snapshot(tmp_path)
     sender = liar("sender", lie)
@@ -142,8 +148,8 @@ def test_a_flood_is_stopped_before_it_fills_the_memory(
             most = max(most, peak_memory(receiver))
         with suppress(subprocess.TimeoutExpired):
             receiver.process.wait(0.05)
-    receiver.fails(1, "protocol_error")
-    assert sender.says() == {"heard": "cancel", "code": "protocol_error"}
+    receiver.fails(1, code)
+    assert sender.says() == {"heard": "cancel", "code": code}
     assert 0 < most < limit
     after = snapshot(tmp_path)
     # Whether long names can be had is tried in a directory that is gone again.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flyx.errors import CorruptData, DestinationExists
+from flyx.storage.packing import BlockPacker, BlockUnpacker
 from flyx.transfer import disk
 from flyx.transfer.comparison import Comparison
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, Changed, Held, Kept, Operation, Outcome
@@ -67,13 +68,17 @@ def digests_of(content: bytes | bytearray) -> bytes:
 class MemorySource:
     """Serves blocks from memory. `faults` maps a path to the offset at which it fails, and how.
 
-    With `holes`, blocks of zeros are holes.
+    With `holes`, blocks of zeros are holes; with `packs`, what compression makes smaller is compressed.
     """
 
     manifest: Manifest
     files: Mapping[str, Content]
     faults: dict[str, tuple[int, str]] = field(default_factory=dict)
     holes: bool = False
+    packs: bool = False
+
+    def __post_init__(self) -> None:
+        self._packer = BlockPacker()
 
     def read(self, requests: Sequence[BlockRequest]) -> list[BlockRead | BlockFailed]:
         return [self._read(request) for request in requests]
@@ -87,7 +92,8 @@ class MemorySource:
         assert isinstance(content, bytes)
         data = content[request.offset : request.offset + request.length]
         hole = self.holes and data != b"" and not any(data)
-        return BlockRead(request, b"" if hole else data, block_digest(data), hole=hole)
+        packed = self._packer.pack(data) if self.packs and not hole else b""
+        return BlockRead(request, b"" if hole else data, block_digest(data), hole=hole, packed=packed)
 
 
 class MemoryDestination:
@@ -112,6 +118,7 @@ class MemoryDestination:
         self.finished = False
         self._entries: list[Entry] = []
         self._partial: dict[int, bytearray] = {}
+        self._unpacker = BlockUnpacker()
         # What an earlier run has left: files that were saved, and parts of others, with their entries.
         self._saved: dict[str, Entry] = {}
         self._parts: dict[str, tuple[Entry, bytearray]] = {}
@@ -188,9 +195,15 @@ class MemoryDestination:
                 for file in same:
                     self._partial.pop(file, None)
                 return disk.FilesSettled(tuple((file, ALREADY_HERE) for file in sorted(same)))
-            case disk.WriteBlock(file=file, offset=offset, parts=parts, digest=digest, hole=hole):
-                if hole:
+            case disk.WriteBlock(file=file, offset=offset, parts=parts, digest=digest):
+                held = sum(map(len, parts))
+                if operation.hole:
                     parts = [bytes(min(BLOCK_SIZE, self._entries[file].size - offset))]
+                if operation.unpacked:
+                    try:
+                        parts = [self._unpacker.unpack(parts, operation.unpacked)]
+                    except ValueError:
+                        return disk.OperationFailed(CorruptData(path=self._entries[file].path))
                 if block_digest(b"".join(parts)) != digest:
                     return disk.OperationFailed(CorruptData(path=self._entries[file].path))
                 partial = self._partial.setdefault(file, bytearray())
@@ -198,7 +211,7 @@ class MemoryDestination:
                 for part in parts:
                     partial += part
                 self.written += sum(map(len, parts))
-                return disk.BlockWritten(file, offset, sum(map(len, parts)), hole=hole)
+                return disk.BlockWritten(file, offset, sum(map(len, parts)), held=held)
             case disk.FinishFile(file=file):
                 path = self._entries[file].path
                 if path in self.refused:
@@ -268,6 +281,7 @@ class Simulation:
         accepted: str | None = None,
         holes: bool = False,
         compared: Comparison | None = None,
+        packs: bool = False,
     ) -> None:
         """Args:
         files: what is sent.
@@ -279,11 +293,12 @@ class Simulation:
         accepted: id of the manifest that the person accepted in an earlier connection.
         holes: blocks of zeros are holes.
         compared: what an earlier connection found out of files that are there.
+        packs: blocks that compression makes smaller are compressed.
         """
         self.seed = seed
         self.conditions = conditions or Conditions()
         self.manifest = manifest_of(files)
-        self.source = MemorySource(self.manifest, files, faults or {}, holes)
+        self.source = MemorySource(self.manifest, files, faults or {}, holes, packs)
         self.destination = destination or MemoryDestination(existing or set())
         self.now = 1000.0
         self._random = random.Random(seed)
@@ -364,7 +379,8 @@ class Simulation:
             self.data_sent += len(data)
             self.data_in_flight += len(data)
             self._deliver("s data", data, lambda data=data: self._data(data))
-        assert self.source.holes or self.bytes_read - self.data_sent <= READ_AHEAD + 2 * READ_BATCH
+        ahead = self.bytes_read - self.sender.spared_bytes - self.data_sent
+        assert self.source.holes or ahead <= READ_AHEAD + 2 * READ_BATCH
         if operations := self.receiver.next_operations():
             self._after_disk(
                 lambda: self.receiver.operations_done(self.destination.apply(operations), self.now)

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 import sys
 from collections.abc import Awaitable, Callable
+
+import zstandard
 
 from flyx.client.link import Link
 from flyx.client.pairing import Gate, Pairing
@@ -195,6 +198,17 @@ async def flood_with_blocks(wire: Wire) -> None:
         await wire.send(frame(FrameKind.DATA, 0, offset, block))
 
 
+async def send_bomb(wire: Wire) -> None:
+    """A block of 1 MiB, compressed, that has 512 MiB and says that it has one."""
+    await offer(wire, manifest("bomb", size=BLOCK_SIZE))
+    bomb = zstandard.compress(bytes(BLOCK_SIZE << 9))
+    # Magic number, descriptor (a size of eight bytes, one segment), size: RFC 8878 §3.1.1.1.
+    header = b"\x28\xb5\x2f\xfd\xe0" + struct.pack("<Q", BLOCK_SIZE)
+    packed = header + bomb[zstandard.frame_header_size(bomb) :]
+    digest = block_digest(bytes(BLOCK_SIZE))
+    await wire.send(frame(FrameKind.PACKED, 0, 0, packed), frame(FrameKind.BLOCK_END, 0, 0, digest))
+
+
 async def send_unasked(wire: Wire) -> None:
     wire.tell(*messages.manifest_messages(manifest("unasked")))
     await wire.send(*whole_file(0, CONTENT))
@@ -243,6 +257,7 @@ SENDER_LIES: dict[str, Lie] = {
     "another digest": send_another_digest,
     "another file digest": send_another_file_digest,
     "flood of blocks": flood_with_blocks,
+    "bomb": send_bomb,
     "unasked": send_unasked,
     "flood of paths": flood_with_paths,
     "escapes": cancel_with_escapes,

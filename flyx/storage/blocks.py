@@ -26,6 +26,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from flyx.errors import LocalProtocolError
+from flyx.storage.packing import BlockUnpacker
 from flyx.transfer.manifest import BLOCK_SIZE
 
 LARGE = 64 * BLOCK_SIZE
@@ -46,13 +47,23 @@ class BlockWriter:
         # Past the cache the disk takes only what begins at the start of a page.
         self._buffer = memoryview(mmap.mmap(-1, BLOCK_SIZE))
         self._refused = not _O_DIRECT
+        self._unpacker = BlockUnpacker()
 
-    def gather(self, parts: Sequence[bytes | memoryview]) -> memoryview:
+    def gather(self, parts: Sequence[bytes | memoryview], unpacked: int = 0) -> memoryview:
         """Return a block, given in parts, as one; it is there until the next is gathered.
 
         To hash it whole and write it whole lets go of the interpreter twice, and not twice for each part:
         the event loop's thread waits its turn each time.
+
+        Args:
+            parts: of the block, or, if `unpacked` is set, of what it is compressed.
+            unpacked: bytes that it has then.
+
+        Raises:
+            ValueError: compressed, they are no block of so many bytes.
         """
+        if unpacked:
+            parts = [self._unpacker.unpack(parts, unpacked)]
         length = 0
         for part in parts:
             end = length + len(part)

@@ -235,9 +235,13 @@ class Partials:
         """Bytes written of a file so far."""
         return self._files[file].written if file in self._files else 0
 
-    def gather(self, parts: Sequence[bytes | memoryview]) -> memoryview:
-        """Return a block, given in parts, as one, to be checked and given to append() before the next."""
-        return self._blocks.gather(parts)
+    def gather(self, parts: Sequence[bytes | memoryview], unpacked: int = 0) -> memoryview:
+        """Return a block, given in parts, as one, to be checked and given to append() before the next.
+
+        Raises:
+            ValueError: the parts are said to be a block of `unpacked` bytes, compressed, and are none.
+        """
+        return self._blocks.gather(parts, unpacked)
 
     def append(self, file: int, entry: Entry, block: memoryview, digest: bytes) -> None:
         """Write a block after those written before.

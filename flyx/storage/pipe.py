@@ -167,10 +167,13 @@ class PipeDestination:
     def _write(self, block: WriteBlock) -> BlockWritten:
         if block.file != self._file or block.offset != self._written:
             raise LocalProtocolError(reason="a block out of sequence")
-        if block.hole:
-            data = memoryview(bytes(min(BLOCK_SIZE, self._size - block.offset)))
-        else:
-            data = self._blocks.gather(block.parts)
+        try:
+            if block.hole:
+                data = memoryview(bytes(min(BLOCK_SIZE, self._size - block.offset)))
+            else:
+                data = self._blocks.gather(block.parts, block.unpacked)
+        except ValueError:
+            raise CorruptData(path=self._path) from None
         if block_digest(data) != block.digest:
             raise CorruptData(path=self._path)
         if self._writer is None:
@@ -181,7 +184,7 @@ class PipeDestination:
             self._digest.add(block.digest)
         else:
             self._digests += block.digest
-        return BlockWritten(block.file, block.offset, len(data), hole=block.hole)
+        return BlockWritten(block.file, block.offset, len(data), held=sum(map(len, block.parts)))
 
 
 def _translated(error: OSError) -> FlyxError:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from flyx.errors import CorruptData, FlyxError, LocalProtocolError, RemoteProtocolError
+from flyx.storage.blocks import BlockWriter
 from flyx.transfer.disk import (
     BlockWritten,
     DiscardFile,
@@ -62,14 +63,8 @@ class TextDestination:
                 return TreePlanned(fresh=True)
             case PlanEntries(first=first, entries=entries):
                 return EntriesPlanned(first + len(entries))
-            case WriteBlock(file=file, offset=offset):
-                if self._data or offset or operation.hole:
-                    raise LocalProtocolError(reason="a text of more than one block")
-                data = b"".join(operation.parts)
-                if block_digest(data) != operation.digest:
-                    raise CorruptData(path="the text")
-                self._data = data
-                return BlockWritten(file, offset, len(data))
+            case WriteBlock():
+                return self._write(operation)
             case FinishFile(file=file):
                 try:
                     self.text = self._data.decode()
@@ -86,3 +81,14 @@ class TextDestination:
             case HashFiles() | SettleFiles():
                 raise LocalProtocolError(reason="a text that is in doubt")
         assert_never(operation)
+
+    def _write(self, block: WriteBlock) -> BlockWritten:
+        if self._data or block.offset or block.hole:
+            raise LocalProtocolError(reason="a text of more than one block")
+        try:
+            self._data = bytes(BlockWriter().gather(block.parts, block.unpacked))
+        except ValueError:
+            raise CorruptData(path="the text") from None
+        if block_digest(self._data) != block.digest:
+            raise CorruptData(path="the text")
+        return BlockWritten(block.file, block.offset, len(self._data), held=sum(map(len, block.parts)))

@@ -271,7 +271,10 @@ class Destination:
 
     def _write(self, block: WriteBlock) -> BlockWritten:
         entry = self._plan.entry(block.file)
-        data = None if block.hole else self._partials.gather(block.parts)
+        try:
+            data = None if block.hole else self._partials.gather(block.parts, block.unpacked)
+        except ValueError:
+            raise CorruptData(path=self._tree.shown(self._target(block.file))) from None
         length = min(BLOCK_SIZE, entry.size - block.offset) if data is None else len(data)
         too_large = block.file in self._too_large
         is_next = too_large or block.offset == self._partials.written(block.file)
@@ -292,7 +295,7 @@ class Destination:
                     raise
                 self._too_large.add(block.file)
                 self._discard(block.file)
-        return BlockWritten(block.file, block.offset, length, hole=block.hole)
+        return BlockWritten(block.file, block.offset, length, held=sum(map(len, block.parts)))
 
     def _most_bytes(self, entry: Entry) -> int:
         """How long a file can be."""

@@ -37,12 +37,14 @@ class BlockRead:
         data: empty if it is a hole.
         digest: that of the zeros, if it is a hole.
         hole: nothing is stored of this block, and it reads as zeros.
+        packed: the same bytes, compressed for the way; empty if they are to be sent as they are.
     """
 
     request: BlockRequest
     data: bytes
     digest: bytes
     hole: bool = False
+    packed: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,9 @@ class WriteBlock:
     """Verify one block against its SHA-256 and append it to the file's partial file, in order of offset.
 
     A hole is a block of zeros, as long as a block is at that offset, that has no parts and takes no room.
+
+    Attributes:
+        unpacked: bytes of the block, if the parts are it compressed, as they came from the sender; else 0.
     """
 
     file: int
@@ -117,6 +122,7 @@ class WriteBlock:
     parts: Sequence[bytes | memoryview]
     digest: bytes
     hole: bool = False
+    unpacked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,12 +245,12 @@ class FilesSettled:
 
 @dataclass(frozen=True, slots=True)
 class BlockWritten:
-    """The block is verified and handed to the operating system, or is a hole."""
+    """The block is verified and handed to the operating system, or is a hole. Its parts had `held` bytes."""
 
     file: int
     offset: int
     length: int
-    hole: bool = False
+    held: int
 
 
 @dataclass(frozen=True, slots=True)

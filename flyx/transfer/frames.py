@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from flyx.errors import LocalProtocolError, RemoteProtocolError
-from flyx.transfer.manifest import DIGEST_SIZE
+from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE
 from flyx.transfer.messages import MIN_MESSAGE_SIZE
 
 MAX_DATA_SIZE = 262_144
@@ -16,7 +16,8 @@ MAX_DATA_SIZE = 262_144
 as long as all that may be read ahead would never be complete."""
 
 SHORTEST_DATA = 1024
-"""Bytes in a DATA frame that does not end its block: shorter ones would cost more memory than they fill."""
+"""Bytes in a DATA or PACKED frame that is not the last of its block: shorter ones would cost more memory than
+they fill."""
 
 FRAME_HEADER = struct.Struct("!B3xIIQ")
 """Kind, three reserved bytes (zero), file index, payload length, offset: 20 bytes."""
@@ -30,6 +31,7 @@ class FrameKind(IntEnum):
     FILE_END = 3
     FILE_FAILED = 4
     HOLE = 5
+    PACKED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ _PAYLOAD_LIMITS = {
     FrameKind.FILE_END: (DIGEST_SIZE, DIGEST_SIZE),
     FrameKind.FILE_FAILED: (1, 64),
     FrameKind.HOLE: (0, 0),
+    FrameKind.PACKED: (1, BLOCK_SIZE - 1),
 }
 
 
@@ -106,16 +109,17 @@ class FramePacker:
         self._limit = min(self._limit, size)
 
     def add(self, kind: FrameKind, file: int, offset: int, payload: bytes | memoryview) -> None:
-        """Append one frame; a DATA payload of any length is spread over as many frames as it needs."""
+        """Append one frame; DATA and PACKED of any length are spread over as many frames as they need."""
         view = memoryview(payload)
-        if kind is FrameKind.DATA:
+        if kind in (FrameKind.DATA, FrameKind.PACKED):
             while len(view) > (room := self._room()):
                 if room < SHORTEST_DATA:
                     self.flush()
                     continue
                 self._append(kind, file, offset, view[:room])
                 view = view[room:]
-                offset += room
+                if kind is FrameKind.DATA:
+                    offset += room
             if not view:
                 return
         elif len(view) > self._room():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flyx.errors import CorruptData, RemoteProtocolError
 from flyx.transfer.disk import GoesOn, Held, WriteBlock
-from flyx.transfer.frames import SHORTEST_DATA, Frame
+from flyx.transfer.frames import SHORTEST_DATA, Frame, FrameKind
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
     DIGEST_SIZE,
@@ -36,6 +36,8 @@ class FileInbox:
         self._offset = 0
         self._block_start = 0
         self._parts: list[memoryview] = []
+        # Bytes of the parts, if the open block comes compressed; else 0.
+        self._packed = 0
         self._digest = RunningDigest()
 
     def hold(self, held: Held) -> None:
@@ -49,11 +51,18 @@ class FileInbox:
         self._digest = stream.digest
 
     def data(self, frame: Frame) -> int:
-        """Take a part of a block. Return the bytes that are to be dropped, as the sender begins anew."""
+        """Take a part of a block, compressed or not.
+
+        Return the bytes that are to be dropped, as the sender begins anew.
+        """
         entry = self._enter(frame.file)
         dropped = self._restart(frame)
         end = frame.offset + len(frame.payload)
-        if frame.offset != self._offset or end > self._longest(entry):
+        block_end = self._longest(entry)
+        if frame.kind is FrameKind.PACKED:
+            self._take_packed(frame, block_end - self._block_start)
+            return dropped
+        if frame.offset != self._offset or end > block_end or self._packed:
             raise RemoteProtocolError(reason="data out of place")
         if self._parts and len(self._parts[-1]) < SHORTEST_DATA:
             raise RemoteProtocolError(reason="data in splinters")
@@ -64,14 +73,20 @@ class FileInbox:
     def block_end(self, frame: Frame) -> WriteBlock:
         """Return what is to be written."""
         entry = self._enter(frame.file)
-        is_whole = self.is_stream or self._offset == self._longest(entry)
+        end = self._offset
+        if self._packed or not self.is_stream:
+            end = self._longest(entry)
+        # How much of a compressed block has come is known when it is decompressed.
+        is_whole = bool(self._packed) or self._offset == end
         if frame.offset != self._block_start or not is_whole or not self._parts:
             raise RemoteProtocolError(reason="a block that ends out of place")
         digest = bytes(frame.payload)
-        write = WriteBlock(frame.file, self._block_start, self._parts, digest)
+        unpacked = end - self._block_start if self._packed else 0
+        write = WriteBlock(frame.file, self._block_start, self._parts, digest, unpacked=unpacked)
         self._digest.add(digest)
         self._parts = []
-        self._block_start = self._offset
+        self._packed = 0
+        self._block_start = self._offset = end
         return write
 
     def hole(self, frame: Frame) -> tuple[int, WriteBlock]:
@@ -79,7 +94,8 @@ class FileInbox:
         entry = self._enter(frame.file)
         dropped = self._restart(frame)
         end = self._longest(entry)
-        if self.is_stream or not frame.offset == self._offset == self._block_start < end:
+        is_next = frame.offset == self._offset == self._block_start < end
+        if self.is_stream or self._packed or not is_next:
             raise RemoteProtocolError(reason="a hole out of place")
         length = end - frame.offset
         digest = hole_digest(length)
@@ -102,13 +118,25 @@ class FileInbox:
     def abandon(self, frame: Frame) -> int:
         """The sender gives this file up. Return the bytes of its open block, which nobody will write."""
         self._enter(frame.file)
-        dropped = self._offset - self._block_start
+        dropped = self._packed or self._offset - self._block_start
         self._next_file()
         return dropped
 
     def _longest(self, entry: Entry) -> int:
-        """Where the open block ends at the latest."""
-        return min(self._block_start + BLOCK_SIZE, MAX_FILE_SIZE if self.is_stream else entry.size)
+        """Where the open block ends at the latest; one of a stream may end before."""
+        boundary = (self._block_start // BLOCK_SIZE + 1) * BLOCK_SIZE
+        return min(boundary, MAX_FILE_SIZE if self.is_stream else entry.size)
+
+    def _take_packed(self, frame: Frame, length: int) -> None:
+        """Take a part of a compressed block that has so many bytes."""
+        if not frame.offset == self._offset == self._block_start:
+            raise RemoteProtocolError(reason="data out of place")
+        if self._parts and len(self._parts[-1]) < SHORTEST_DATA:
+            raise RemoteProtocolError(reason="data in splinters")
+        self._parts.append(frame.payload)
+        self._packed += len(frame.payload)
+        if self._packed >= length:
+            raise RemoteProtocolError(reason="a compressed block that is no smaller")
 
     def _restart(self, frame: Frame) -> int:
         """What of the file was here is known to be good, or, if the sender begins anew, is to be dropped."""
@@ -142,4 +170,5 @@ class FileInbox:
         self._begun = False
         self._offset = self._block_start = self._droppable = 0
         self._parts = []
+        self._packed = 0
         self._digest = RunningDigest()

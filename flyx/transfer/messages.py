@@ -42,6 +42,7 @@ FRAME_HEADER (kind, file index, payload length, offset; network byte order) and 
                  frames.SHORTEST_DATA of them unless they end their block
     BLOCK_END    SHA-256 of the block that began at offset; in a stream, the block ends here
     HOLE         nothing: the block that begins at offset is zeros, and need not be stored
+    PACKED       a part of the block that begins at offset, compressed; for receivers with the feature ZSTD
     FILE_END     the file's digest; offset is the file's size, that of a stream too
     FILE_FAILED  a code from left_out.REASONS: this file cannot be completed
 
@@ -50,6 +51,12 @@ frames. Data bytes, for credit and rates, are the bytes of the data messages, he
 are ignored, so that later versions can add some.
 
 `compare` comes before the first `accept`, which waits for all answers; no file is compared twice.
+
+A block is all DATA or all PACKED, and then BLOCK_END. In a stream, one that is PACKED ends at a multiple of
+BLOCK_SIZE, and others before that or there. The payloads of its PACKED frames, each but the last of
+frames.SHORTEST_DATA bytes at least, are one Zstandard frame (RFC 8878) together: smaller than the block, with
+its size as Frame_Content_Size, no dictionary, and a Window_Size of at most a block. The SHA-256 is that of
+the block itself.
 
 `left_out`, `kept` and `have` come before the `accept` that covers their entries, each in the order of the
 manifest; `left_out` also later, for what cannot be saved after all: instead of `saved`, or, if it is no file,
@@ -108,6 +115,9 @@ LEFT_OUT_PER_MESSAGE = 200
 
 SAVED_PER_MESSAGE = 2_000
 """Indexes of Saved or Compare in one message: at most 7 bytes each."""
+
+ZSTD = "zstd"
+"""The feature (flyx/pairing/messages.py) of those who understand PACKED."""
 
 CONTROL_CHANNEL = "control"
 DATA_CHANNEL = "data"

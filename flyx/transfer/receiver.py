@@ -46,6 +46,7 @@ from flyx.transfer.disk import (
     TreeFinished,
     TreePlanned,
     Unfinished,
+    WriteBlock,
 )
 from flyx.transfer.frames import Frame, FrameKind, parse_frames_untrusted
 from flyx.transfer.inbox import FileInbox
@@ -94,6 +95,10 @@ HASHED_AT_ONCE = 256
 OPERATIONS_AT_ONCE = 1_024
 """Most operations that the disk gets at once. WINDOW has 300,000 of empty files, and 800,000 of holes: their
 outcomes would take as much memory again, and nobody would hear of one before all are done."""
+
+UNPACKED_AT_ONCE = WINDOW
+"""Bytes that compressed blocks may come to, from which on the disk gets no more at once: for the same reason,
+as WINDOW has a thousand times as many bytes, compressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,9 +330,13 @@ class Receiver(Session):
         """Return what the disk is to do next, a batch at a time; empty while an earlier one is unanswered."""
         if self._running or self._ended or not self._operations:
             return []
-        count = min(len(self._operations), OPERATIONS_AT_ONCE)
-        operations = [self._operations.popleft() for _ in range(count)]
-        self._running = count
+        operations: list[Operation] = []
+        unpacked = 0
+        while self._operations and len(operations) < OPERATIONS_AT_ONCE and unpacked < UNPACKED_AT_ONCE:
+            operation = self._operations.popleft()
+            operations.append(operation)
+            unpacked += operation.unpacked if isinstance(operation, WriteBlock) else 0
+        self._running = len(operations)
         return operations
 
     def next_control(self) -> str | None:
@@ -516,7 +525,7 @@ class Receiver(Session):
             raise RemoteProtocolError(reason="data of an entry that was not accepted")
         inbox = self._inbox
         match frame.kind:
-            case FrameKind.DATA:
+            case FrameKind.DATA | FrameKind.PACKED:
                 if dropped := inbox.data(frame):
                     self.bytes_written -= dropped
                     self._operations.append(RestartFile(frame.file))
@@ -556,8 +565,8 @@ class Receiver(Session):
                 self._planned.settle(left_out)
             case FileRestarted():
                 pass
-            case BlockWritten(length=length, hole=hole):
-                self.bytes_held -= 0 if hole else length
+            case BlockWritten(length=length, held=held):
+                self.bytes_held -= held
                 self.bytes_written += length
             case FileSaved(file=file, path=path):
                 self._save(file, path)

@@ -180,6 +180,8 @@ class Sender(Session):
         # Data bytes sent, and how many may be.
         self._data_sent = 0
         self._credit = 0
+        # How many fewer bytes were packed than the blocks have, as they were compressed.
+        self.spared_bytes = 0
         # File bytes that the receiver has verified, by its last word.
         self.bytes_confirmed = 0
 
@@ -266,6 +268,11 @@ class Sender(Session):
         """Whether there is data to send, and the receiver does not let us send it yet."""
         waiting = self._packer.messages
         return bool(waiting) and self._data_sent + len(waiting[0]) > self._credit
+
+    @property
+    def ready_bytes(self) -> int:
+        """Data bytes that are packed and not sent."""
+        return self._packer.size
 
     def next_event(self) -> SenderEvent | None:
         """Return what has happened, oldest first."""
@@ -480,7 +487,11 @@ class Sender(Session):
             self._file_digest.add(block.digest)
             self._packed_bytes += block.request.length
         elif block.data:
-            self._packer.add(FrameKind.DATA, file, offset, block.data)
+            is_short = self._is_stream and (offset + len(block.data)) % BLOCK_SIZE
+            packed = b"" if is_short else block.packed
+            kind = FrameKind.PACKED if packed else FrameKind.DATA
+            self._packer.add(kind, file, offset, packed or block.data)
+            self.spared_bytes += len(block.data) - len(packed or block.data)
             self._packer.add(FrameKind.BLOCK_END, file, offset, block.digest)
             self._file_digest.add(block.digest)
             self._packed_bytes += len(block.data)

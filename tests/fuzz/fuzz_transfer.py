@@ -3,9 +3,9 @@
 `transfer-control`: the input is messages of the control channel, made as grammar.py says, to a sender that
 offers files or to a receiver that waits for an offer; each goes through the parser as well. `transfer-data`:
 the input is a list of messages of the data channel, each led by its length in two bytes, to a receiver that
-has accepted files; the high bit of the length completes the lengths and digests of its frames, so that the
-fuzzer gets past them. Findings are, besides exceptions, memory held beyond the window and a file in place
-that is not as long as announced.
+has accepted files; the high bit of the length completes the lengths and digests of its frames, and
+compresses what is told as compressed, so that the fuzzer gets past them. Findings are, besides exceptions,
+memory held beyond the window and a file in place that is not as long as announced.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 
 from flyx.errors import RemoteProtocolError
+from flyx.storage.packing import BlockPacker
 from flyx.transfer import messages
 from flyx.transfer.frames import FRAME_HEADER, FrameKind
 from flyx.transfer.manifest import block_digest
@@ -129,20 +130,30 @@ def fuzz_control(data: bytes) -> None:
         drain(end.machine, read=True)
 
 
+REPEATED = 16
+"""Bytes of the input that a compressed block is made of."""
+
+
 def complete(message: bytes) -> bytes:
-    """Give each frame a length that fits, and the digest of the block before it where it has one."""
+    """Give each frame a length that fits, and the digest of what is before it where it has one."""
     frames, position, last = b"", 0, b""
+    packer = BlockPacker()
     while position + FRAME_HEADER.size <= len(message):
         kind, file, length, offset = FRAME_HEADER.unpack_from(message, position)
-        kind, file = kind % 5, file % (len(FILES) + 1)
+        kind, file = kind % (len(FrameKind) + 1), file % (len(FILES) + 1)
         position += FRAME_HEADER.size
+        size = length % 5001
         if kind in (FrameKind.BLOCK_END, FrameKind.FILE_END):
-            payload = block_digest(last)
+            payload = last = block_digest(last)
+        elif kind == FrameKind.PACKED:
+            # A few bytes again and again: short inputs, too, have blocks that become smaller.
+            few = message[position : position + REPEATED] or bytes(1)
+            position += len(few)
+            last = (few * size)[:size]
+            payload = packer.pack(last) or last
         else:
-            size = length % 5001
-            payload = message[position : position + size] or bytes(size)
+            payload = last = message[position : position + size] or bytes(size)
             position += len(payload)
-            last = payload
         frames += FRAME_HEADER.pack(kind, file, len(payload), offset % 5001) + payload
     return frames
 

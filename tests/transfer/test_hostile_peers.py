@@ -7,10 +7,12 @@ import struct
 from collections.abc import Callable, Iterator
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flyx.errors import CorruptData, FlyxError, LocalProtocolError, RemoteProtocolError, TransferInterrupted
+from flyx.storage.packing import BlockPacker
 from flyx.transfer import left_out, messages
 from flyx.transfer import receiver as receiver_module
 from flyx.transfer.disk import (
@@ -53,6 +55,7 @@ def file_frames(index: int, content: bytes) -> list[bytes]:
 
 
 A, B = file_frames(1, b"a" * 5000), file_frames(2, b"b" * 10)
+PACKED_A = BlockPacker().pack(b"a" * 5000)
 
 
 def control(machine: Receiver | Sender, *told: messages.ControlMessage) -> None:
@@ -117,6 +120,30 @@ def test_the_honest_sender_of_these_tests_succeeds() -> None:
         "a file end before its block": [A[0], A[2]],
         "a file end of another size": [*A[:2], frame(FrameKind.FILE_END, 1, 4999, bytes(32))],
         "the end of a file not begun": [A[2]],
+        "a compressed block that is no smaller": [frame(FrameKind.PACKED, 1, 0, b"a" * 5000)],
+        "one that is no smaller in parts": [frame(FrameKind.PACKED, 1, 0, b"a" * 2500)] * 2,
+        "one in splinters": [frame(FrameKind.PACKED, 1, 0, b"a" * 9)] * 2,
+        "one elsewhere": [frame(FrameKind.PACKED, 1, 1, PACKED_A)],
+        "one that goes on elsewhere": [
+            frame(FrameKind.PACKED, 1, 0, b"a" * 2000),
+            frame(FrameKind.PACKED, 1, 2000, b"a"),
+        ],
+        "one behind the last": [*A[:2], frame(FrameKind.PACKED, 1, 5000, PACKED_A)],
+        "one that begins as data": [
+            frame(FrameKind.DATA, 1, 0, b"a" * 2000),
+            frame(FrameKind.PACKED, 1, 0, PACKED_A),
+        ],
+        "one that goes on as data": [frame(FrameKind.PACKED, 1, 0, PACKED_A), *A],
+        "one that goes on as a hole": [
+            frame(FrameKind.PACKED, 1, 0, PACKED_A),
+            frame(FrameKind.HOLE, 1, 0, b""),
+        ],
+        "one that ends with its file": [frame(FrameKind.PACKED, 1, 0, PACKED_A), A[2]],
+        "one of a file that is given up": [
+            frame(FrameKind.PACKED, 1, 0, PACKED_A),
+            frame(FrameKind.FILE_FAILED, 1, 0, b"file_changed"),
+            A[1],
+        ],
         "a frame of unknown kind": [struct.pack("!B3xIIQ", 77, 1, 1, 0) + b"x"],
     }.items(),
     ids=lambda item: item[0],
@@ -138,6 +165,37 @@ def test_a_wrong_block_digest_is_corruption_and_nothing_is_saved() -> None:
     work(receiver, destination)
     assert isinstance(error_of(receiver), CorruptData)
     assert not destination.files
+
+
+@pytest.mark.parametrize("content", [b"a" * 4999, b"a" * 5001, bytes(1 << 28), b"b" * 5000])
+def test_a_compressed_block_that_is_another_is_corruption_and_nothing_is_saved(content: bytes) -> None:
+    receiver, destination = accepting_receiver()
+    packed = frame(FrameKind.PACKED, 1, 0, zstandard.compress(content)[:4999])
+    receiver.receive_data(packed + A[1] + A[2], NOW)
+    work(receiver, destination)
+    assert isinstance(error_of(receiver), CorruptData)
+    assert not destination.files
+
+
+def test_compressed_blocks_wait_as_they_came_and_the_disk_gets_few_at_once() -> None:
+    """A thousand of them are a GiB, of 100 kB: it would take seconds before anybody heard of one."""
+    count = 1_000
+    block = bytes(BLOCK_SIZE)
+    packed = BlockPacker().pack(block)
+    manifest = Manifest([Entry("f", EntryKind.FILE, count * BLOCK_SIZE, 0o644, 0)])
+    receiver, _ = accepting_receiver(manifest)
+    for n in range(count):
+        told = frame(FrameKind.PACKED, 0, n * BLOCK_SIZE, packed)
+        receiver.receive_data(told + frame(FrameKind.BLOCK_END, 0, n * BLOCK_SIZE, block_digest(block)), NOW)
+    assert receiver.bytes_held == count * len(packed)
+    done = 0
+    while operations := receiver.next_operations():
+        assert len(operations) * BLOCK_SIZE <= WINDOW
+        done += len(operations)
+        receiver.operations_done([outcome_of(operation) for operation in operations], NOW)
+        assert receiver.bytes_held == (count - done) * len(packed)
+        assert receiver.bytes_written == done * BLOCK_SIZE
+    assert done == count
 
 
 def test_a_wrong_file_digest_is_corruption_and_nothing_is_saved() -> None:
@@ -325,7 +383,8 @@ def said(receiver: Receiver) -> Iterator[messages.ControlMessage]:
 
 def outcome_of(operation: Operation) -> Outcome:
     if isinstance(operation, WriteBlock):
-        return BlockWritten(operation.file, operation.offset, BLOCK_SIZE, hole=operation.hole)
+        held = sum(map(len, operation.parts))
+        return BlockWritten(operation.file, operation.offset, BLOCK_SIZE, held)
     if isinstance(operation, DiscardFile):
         return FileDiscarded(operation.file)
     assert isinstance(operation, FinishFile)
@@ -581,9 +640,10 @@ any_frame = st.builds(
     st.sampled_from(list(FrameKind)),
     st.integers(0, 4),
     st.sampled_from([0, 10, 5000]),
-    st.sampled_from([b"a" * 5000, b"b" * 10, bytes(32), b"file_changed"]),
+    st.sampled_from([b"a" * 5000, b"b" * 10, bytes(32), b"file_changed", PACKED_A]),
 )
-inputs = st.lists(st.one_of(any_control, any_frame, st.sampled_from(A + B)), max_size=25)
+honest_frame = st.sampled_from([*A, *B, frame(FrameKind.PACKED, 1, 0, PACKED_A)])
+inputs = st.lists(st.one_of(any_control, any_frame, honest_frame), max_size=25)
 
 
 @given(inputs)
