@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pty
+import random
 import re
 import secrets
 import signal
@@ -448,6 +449,18 @@ def write_random(path: Path, size: int) -> Path:
     with path.open("wb") as file:
         for start in range(0, size, 1 << 20):
             file.write(os.urandom(min(1 << 20, size - start)))
+    return path
+
+
+def write_text(path: Path, size: int) -> Path:
+    """Write so many bytes of words in any order, of which compression leaves a half; return the path."""
+    chance = random.Random(size)
+    words = [bytes(chance.choices(b"abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(100)]
+    text = b" ".join(chance.choices(words, k=200_000))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        for start in range(0, size, len(text)):
+            file.write(text[: size - start])
     return path
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from e2e.network import Network
-from e2e.processes import Flyx, FlyxProcess, names_in, need, sha256, write_random
+from e2e.processes import Flyx, FlyxProcess, names_in, need, sha256, write_random, write_text
 
 MB = 1_000_000
 SIZE = 60 * MB
@@ -169,6 +169,20 @@ def test_a_receiver_whose_address_changes_goes_on_from_the_new_one(scene: Scene,
     sender.ends(0)
     assert scene.arrived("in")
     assert names_in(tmp_path / "in") == ["file"]
+
+
+def test_a_compressed_transfer_goes_on_from_a_new_address_as_well(scene: Scene) -> None:
+    write_text(scene.source, 2 * SIZE)
+    sender = scene.send("--compress", "on")
+    receiver = scene.receive(sender, "in")
+    in_the_middle(receiver)
+    scene.hosts["right"].address("10.91.0.77/24")
+    scene.hurry()
+    receiver.ends(0, LONG_OUTAGE)
+    sender.ends(0)
+    assert scene.arrived("in")
+    # What was spared before the repair counts as well.
+    assert sender.event("done")["spared"] > 2 * SIZE * 0.4
 
 
 def test_the_repair_of_one_receivers_connection_leaves_the_others_alone(scene: Scene) -> None:

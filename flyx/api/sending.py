@@ -21,6 +21,7 @@ from flyx.api.parameters import (
     token_of,
 )
 from flyx.api.transfer import Transfer
+from flyx.client.compression import Compression
 from flyx.client.driver import RECONNECT_TIME
 from flyx.client.local import OwnServer
 from flyx.client.send import SendOptions, Stream
@@ -52,6 +53,7 @@ def send(
     links: Literal["keep", "follow", "skip"] = "keep",
     exclude: str | Iterable[str] = (),
     gitignore: bool = False,
+    compress: Literal["auto", "on", "off"] = "auto",
     limit: int | None = None,
     relay_only: bool = False,
     no_relay: bool = False,
@@ -80,6 +82,7 @@ def send(
         links: What becomes of symbolic links inside directories.
         exclude: One pattern or several, as in .gitignore, of what is left out.
         gitignore: Leave out what the .gitignore files in the directories say, and .git.
+        compress: Compress what shrinks where that saves time, wherever it saves bytes, or never.
         limit: Bytes a second that all receivers get together at most; None: as many as can be.
         relay_only: Hide our addresses from the other side: go through a TURN server, and nothing else.
         no_relay: Go through no TURN server.
@@ -105,6 +108,7 @@ def send(
         code=_code_of(words, code, is_open=open),
         room_id=None if room is None else normalise_room_id(room),
         receivers=receivers,
+        compression=choice_of("compress", Compression, compress),
         limit=rate_of("limit", limit),
         wait=None if wait is None else seconds_of("wait", wait),
         api_token=token_of("api_token", api_token),

@@ -322,10 +322,9 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             return "text", {"peer": peer, "text": text}
         case e.FileLost(peer=peer, path=path, reason=reason):
             return "file", {"peer": peer, "path": path, "error": reason}
-        case e.TransferDone(
-            peer=peer, files=files, bytes=size, seconds=seconds, digest=digest, resumed=there, missing=missing
-        ):
-            amounts = {"files": files, "bytes": size, "resumed": there, "missing": missing}
+        case e.TransferDone(peer=peer, files=files, bytes=size, seconds=seconds, digest=digest):
+            amounts = {"files": files, "bytes": size, "resumed": event.resumed, "missing": event.missing}
+            amounts["spared"] = event.spared
             return "done", {"peer": peer, **amounts, "seconds": round(seconds, 3), "digest": digest}
         case e.Notice(message=message):
             return "notice", {"message": message}

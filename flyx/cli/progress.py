@@ -363,7 +363,8 @@ class HumanReporter:
     def _done(self, done: e.TransferDone) -> None:
         # Of what a sender could not list, there are no events.
         self._transfer(done.peer).left_out = done.missing
-        self._summarise(done.peer, done.files, done.bytes, done.seconds, done.bytes - done.resumed)
+        moved = done.bytes - done.resumed
+        self._summarise(done.peer, done.files, done.bytes, done.seconds, moved, done.spared)
         del self._transfers[done.peer]
 
     def _tell_left_out(self, peer: int) -> None:
@@ -375,7 +376,9 @@ class HumanReporter:
             self._summarise(peer, transfer.files, done, seconds, done)
             transfer.left_out = 0
 
-    def _summarise(self, peer: int, files: int, size: int, seconds: float, moved: int) -> None:
+    def _summarise(
+        self, peer: int, files: int, size: int, seconds: float, moved: int, spared: int = 0
+    ) -> None:
         """Tell what a transfer has come to, and what was left out.
 
         Args:
@@ -383,6 +386,7 @@ class HumanReporter:
             size: bytes in these.
             seconds: that it took.
             moved: bytes of these that were moved now.
+            spared: of those, how many had not to be sent.
         """
         self._name_saved()
         transfer = self._transfer(peer)
@@ -396,6 +400,8 @@ class HumanReporter:
         amount += f" in {duration_text(seconds, exact=True)}"
         if seconds > 0.001 and moved > 0:
             amount += f", {size_text(round(moved / seconds))}/s"
+        if spared * 100 >= moved > 0:
+            amount += f", {size_text(spared)} spared by compression"
         if transfer.path:
             amount += f", {_way(transfer.path)}"
         if transfer.condition:

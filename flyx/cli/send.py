@@ -27,6 +27,7 @@ from flyx.cli.options import (
 )
 from flyx.cli.path_options import Bind, IceServers, NoRelay, RelayOnly, connection_options_of
 from flyx.cli.rate_options import SendLimit, limit_of
+from flyx.client.compression import Compression
 from flyx.errors import InputError
 from flyx.storage.links import Links
 
@@ -140,6 +141,14 @@ def send(
         Congestion,
         typer.Option("--congestion", envvar="FLYX_CONGESTION", help="Congestion control of what is sent"),
     ] = Congestion.BBR,
+    compress: Annotated[
+        Compression,
+        typer.Option(
+            "--compress",
+            envvar="FLYX_COMPRESS",
+            help="Compress what is sent: where that saves time, wherever it saves bytes, or never",
+        ),
+    ] = Compression.AUTO,
     api_token: Annotated[
         str | None,
         typer.Option(
@@ -196,6 +205,7 @@ def send(
             exclusions=exclusions_of(exclude, exclude_from, gitignore),
             limit=limit_of(limit),
             room_id=_room_id_of(room),
+            compression=compress,
         )
         run(send_files(options, copying(reporter) if copy else reporter))
 

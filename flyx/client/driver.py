@@ -105,6 +105,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self.goes_on = False
         # Bytes that were there from an earlier try.
         self._resumed = 0
+        # Bytes that compression has spared over earlier connections.
+        self._spared = 0
         # The way of the path in use, if it has one that can be watched.
         self._route: Route | None = None
         # The transfer has ended because the channels closed: the other side, if it lives, knows of it.
@@ -208,6 +210,7 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         """Go on with the transfer of a driver whose connection was lost: what was told is not told again."""
         self._started = earlier._started
         self._resumed = earlier._resumed
+        self._spared = earlier._spared + earlier.spared_bytes
         self._told = earlier._told
         self.goes_on = earlier.goes_on or earlier.manifest_told
 
@@ -259,8 +262,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self._confirmation = Confirmation(files, size, sha256, self._missing, self._first_missing)
         self.on_event(events.Progress(self.peer, size, size))
         seconds = time.monotonic() - (self._started or time.monotonic())
-        done = events.TransferDone(self.peer, files, size, seconds, sha256, self._resumed, self._missing)
-        self.on_event(done)
+        counts = self._resumed, self._missing, self._spared + self.spared_bytes
+        self.on_event(events.TransferDone(self.peer, files, size, seconds, sha256, *counts))
 
     @abstractmethod
     def next_work(self) -> Work | None:
@@ -346,6 +349,11 @@ class Driver(ABC, Generic[Machine, Work, Result]):
                 resent=path.resent if path else 0,
             )
         )
+
+    @property
+    def spared_bytes(self) -> int:
+        """Bytes that compression has spared over this connection."""
+        return 0
 
     @property
     def disk_is_busy(self) -> bool:

@@ -201,6 +201,7 @@ class TransferDone:
     Attributes:
         resumed: how many of the bytes were there before.
         missing: how many entries the receiver does not have, as told by FileLost.
+        spared: how many of them had not to be sent, as they were compressed; 0 at a receiver.
     """
 
     peer: int
@@ -210,6 +211,7 @@ class TransferDone:
     digest: str
     resumed: int = 0
     missing: int = 0
+    spared: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ class Cause(StrEnum):
     CREDIT = "credit"
     # The time at which it may send more, by the rate that it is held to.
     RATE = "rate"
+    # A thread of its own that compresses.
+    COMPRESSION = "compression"
 
 
 class Limit(StrEnum):
@@ -108,6 +110,7 @@ def senders_limit(shares: Shares) -> Limit | None:
         Cause.NETWORK: Limit.NETWORK,
         Cause.CREDIT: Limit.RECEIVERS_DISK,
         Cause.RATE: Limit.RATE,
+        Cause.COMPRESSION: Limit.SENDERS_CPU,
     }[cause]
 
 

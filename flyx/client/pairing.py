@@ -25,6 +25,7 @@ from flyx.pairing.exchange import (
 from flyx.pairing.keys import Binding, Role, Session
 from flyx.pairing.tries import Tries
 from flyx.rtc.peer import Channels, PeerConnection
+from flyx.transfer.messages import ZSTD
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that the other side gets to read why we reject it."""
@@ -36,7 +37,7 @@ STREAMS = "streams"
 TEXTS = "texts"
 """What a receiver may be capable of (Hello.features): manifests of these contents (manifest.Content)."""
 
-_GREETING = Greeting(flyx.AGENT, frozenset({STREAMS, TEXTS}))
+_GREETING = Greeting(flyx.AGENT, frozenset({STREAMS, TEXTS, ZSTD}))
 
 
 class Gate:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from flyx.client import events
 from flyx.client.broadcast import Broadcast
 from flyx.client.codes import format_code
+from flyx.client.compression import Compression
 from flyx.client.confirmation import Confirmation
 from flyx.client.driver import RECONNECT_TIME
 from flyx.client.failures import failure_of
@@ -108,6 +109,7 @@ class SendOptions:
         text: the same, for a person to read.
         limit: data bytes a second that all receivers get together at most; None: as many as can be.
         room_id: of the room, normalised; None: the server draws it.
+        compression: what is compressed for the way.
     """
 
     server: str | None
@@ -126,6 +128,7 @@ class SendOptions:
     text: str | None = None
     limit: int | None = None
     room_id: str | None = None
+    compression: Compression = Compression.AUTO
 
     @property
     def content(self) -> Content:
@@ -406,7 +409,7 @@ class SendSession:
         while receiver := self._roster.serve_next():
             self._links[receiver].release()
         while not self._closed and (receiver := self._roster.connect_next()):
-            self._links[receiver] = ReceiverLink(receiver)
+            self._links[receiver] = ReceiverLink(receiver, self._options.compression)
             task = asyncio.create_task(self._serve(receiver))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -7,9 +7,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 from flyx.client import events
 from flyx.client.broadcast import Broadcast
+from flyx.client.compression import Compression, CompressionPolicy
 from flyx.client.confirmation import Confirmation
 from flyx.client.driver import Driver, Wiring
 from flyx.client.failures import failure_of
@@ -26,10 +28,12 @@ from flyx.errors import (
 )
 from flyx.net.changes import Change, networks
 from flyx.rtc.peer import Channels
+from flyx.storage.packing import BlockPacker
 from flyx.storage.reader import SourceReader
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, StreamEnded
 from flyx.transfer.left_out import NOT_WANTED
 from flyx.transfer.manifest import Manifest
+from flyx.transfer.messages import ZSTD
 from flyx.transfer.rate_limit import Allowance, RateLimit
 from flyx.transfer.sender import Accepted, Comparing, Delivered, FileConfirmed, Resumed, Sender
 from flyx.transfer.session import EntryLeftOut
@@ -43,8 +47,11 @@ def gone() -> TransferInterrupted:
 class ReceiverLink:
     """What connects us to one receiver, from its first connection on."""
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Receiver, compression: Compression) -> None:
         self._receiver = receiver
+        self._wanted_compression = compression
+        # The same, if what is connected can undo it.
+        self._compression = Compression.OFF
         # Set while there is a connection, or one is being made.
         self.link: Link | None = None
         self._pairing: Pairing | None = None
@@ -87,7 +94,8 @@ class ReceiverLink:
                 lambda attempts: on_event(events.Connecting(self._receiver.number, attempts))
             )
             self._pairing = Pairing(link.connection, channels)
-            await gate.pair(self._pairing)
+            paired = await gate.pair(self._pairing)
+            self._compression = self._wanted_compression if ZSTD in paired.features else Compression.OFF
             yield channels
         finally:
             await link.close()
@@ -124,7 +132,7 @@ class ReceiverLink:
         )
         wiring = Wiring(self.link.connection, channels, disk, self._receiver.number, on_event)
         try:
-            self._driver = SendDriver(machine, wiring, reader, limit=limit)
+            self._driver = SendDriver(machine, wiring, reader, self._compression, limit)
             if self._earlier:
                 self._driver.go_on_after(self._earlier)
             try:
@@ -216,24 +224,32 @@ class StreamReader:
 
 
 class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
-    """Drives a Sender: its disk work is reading blocks; data leaves as fast as all limits let it."""
+    """Drives a Sender: its disk work is reading blocks, and compressing them where that pays; data leaves as
+    fast as all limits let it."""
 
     def __init__(
         self,
         machine: Sender,
         wiring: Wiring,
         reader: SourceReader | StreamReader,
+        compression: Compression = Compression.OFF,
         limit: RateLimit | None = None,
     ) -> None:
         """Args:
         machine: newly made.
         wiring: the rest of the world.
         reader: of what is sent.
+        compression: what of it is compressed.
         limit: what this receiver shares with all others; None: nothing.
         """
         super().__init__(machine, wiring)
         self._reader = reader
         self._allowance = Allowance(limit) if limit else Allowance()
+        self._policy = CompressionPolicy(compression, time.monotonic())
+        self._packer = BlockPacker()
+        self._is_packing = False
+        # Bytes of data messages that the channel was given.
+        self._given = 0
 
     async def run(self) -> Confirmation:
         try:
@@ -256,6 +272,39 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
         assert not isinstance(self._reader, StreamReader)
         return self._reader.read(work)
 
+    async def settle(self, work: list[BlockRequest], result: Blocks) -> Blocks:
+        size = sum(map(_length, result))
+        left, now = self._given - self._data.queued, time.monotonic()
+        if not size or not self._policy.wants(size, left=left, waiting=self._waiting, now=now):
+            return result
+        self._is_packing = True
+        self.wake()
+        try:
+            loop = asyncio.get_running_loop()
+            packed, seconds = await loop.run_in_executor(self._disk, self._pack, result)
+        finally:
+            self._is_packing = False
+        self._policy.tried(
+            size, sum(map(_length, packed)), seconds, waiting=self._waiting, now=time.monotonic()
+        )
+        return packed
+
+    @property
+    def _waiting(self) -> int:
+        """Bytes that wait for the path; what may not leave waits for the receiver."""
+        return 0 if self.machine.awaits_credit else self.machine.ready_bytes + self._data.queued
+
+    def _pack(self, blocks: Blocks) -> tuple[Blocks, float]:
+        """Compress blocks, on a thread; return them, and the seconds of a processor that it took."""
+        begun = time.thread_time()
+        packed = [
+            replace(block, packed=self._packer.pack(block.data))
+            if isinstance(block, BlockRead) and block.data
+            else block
+            for block in blocks
+        ]
+        return packed, time.thread_time() - begun
+
     def work_done(self, result: Blocks, now: float) -> None:
         self.machine.blocks_read(result, now)
 
@@ -263,7 +312,12 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
         size = self.machine.next_data_size
         if size is None or not self._allowance.take(size, time.monotonic()):
             return None
+        self._given += size
         return self.machine.next_data()
+
+    @property
+    def spared_bytes(self) -> int:
+        return self.machine.spared_bytes
 
     @property
     def next_data_time(self) -> float | None:
@@ -279,6 +333,8 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
             return Cause.CREDIT
         if self.next_data_time is not None:
             return Cause.RATE
+        if self._is_packing:
+            return Cause.COMPRESSION
         return Cause.DISK if self.disk_is_busy else None
 
     def limit_of(self, shares: Shares) -> Limit | None:
@@ -313,3 +369,8 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
                 self.succeed(files, size, sha256)
             case _:
                 raise LocalProtocolError(reason=f"unknown event {event}")
+
+
+def _length(block: BlockRead | StreamEnded | BlockFailed) -> int:
+    """Bytes that are sent of a block."""
+    return len(block.packed or block.data) if isinstance(block, BlockRead) else 0

@@ -126,6 +126,11 @@ class Channel:
         """Whether more should be sent now; channel_writable() follows when it becomes so again."""
         return self._channel.bufferedAmount < BUFFERED_HIGH
 
+    @property
+    def queued(self) -> int:
+        """Bytes of messages that have not left whole."""
+        return self._channel.bufferedAmount
+
     def listen(self, listener: ChannelListener) -> None:
         """Deliver everything to this listener from now on, what came before included."""
         self._listener = listener

@@ -228,6 +228,17 @@ def test_the_last_line_sums_it_up(sending: bool, expected: str, capfd: pytest.Ca
     )
 
 
+@pytest.mark.parametrize(("spared", "said"), [(24 * MB, True), (MB // 10, False)])
+def test_the_sender_tells_what_compression_has_spared_if_that_is_a_hundredth(
+    spared: int, said: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with HumanReporter(sending=True, bars=False) as report:
+        report(events.TransferDone(1, 1, 30 * MB, 2.0, "00" * 32, spared=spared))
+    last = capfd.readouterr().err.splitlines()[-1]
+    more = ", 24.0 MB spared by compression" if said else ""
+    assert last == f"Receiver 1 has everything: 1 file, 30.0 MB in 2.0 s, 15.0 MB/s{more}"
+
+
 @pytest.mark.parametrize("sending", [False, True])
 def test_what_was_left_out_is_named_at_the_end_ten_and_the_number_of_the_others(
     sending: bool, capfd: pytest.CaptureFixture[str]

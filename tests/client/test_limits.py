@@ -14,11 +14,12 @@ def spent(
     network: float = 0,
     credit: float = 0,
     rate: float = 0,
+    compression: float = 0,
     cpu: float = 0,
     seconds: float = 1,
 ) -> Shares:
     waiting = {Cause.DISK: disk, Cause.NETWORK: network, Cause.CREDIT: credit, Cause.RATE: rate}
-    return Shares(waiting, cpu, seconds)
+    return Shares(waiting | {Cause.COMPRESSION: compression}, cpu, seconds)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,8 @@ def spent(
         (spent(disk=0.1, rate=0.8), Limit.RATE),
         # An event loop without rest fills the channel late, and looks like a network.
         (spent(network=0.9, cpu=0.97), Limit.SENDERS_CPU),
+        # A thread that compresses is one of its processor's.
+        (spent(network=0.3, compression=0.6), Limit.SENDERS_CPU),
         (spent(disk=0.3, network=0.3, credit=0.3), None),
         (spent(), None),
     ],
@@ -98,6 +101,7 @@ def test_shares_never_leave_0_to_1_and_a_limit_is_what_the_shares_say(
     assert all(0 <= share <= 1 for share in [*shares.waiting.values(), shares.cpu])
     assert sum(shares.waiting.values()) <= 1 + 1e-9
     limit = senders_limit(shares)
-    assert (limit is Limit.SENDERS_CPU) == (shares.cpu >= BUSY)
+    compresses = shares.waiting[Cause.COMPRESSION]
+    assert limit is Limit.SENDERS_CPU if shares.cpu >= BUSY else compresses or limit is not Limit.SENDERS_CPU
     if limit is Limit.NETWORK:
         assert shares.waiting[Cause.NETWORK] == max(shares.waiting.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import TypeVar
 import pytest
 
 from flyx.client import events
+from flyx.client.compression import Compression
 from flyx.client.driver import Wiring
 from flyx.client.link import Link
 from flyx.client.pairing import Pairing
@@ -21,12 +23,15 @@ from flyx.client.receiving import ReceiveDriver
 from flyx.client.send import SendOptions, send
 from flyx.client.signaling import Signaling
 from flyx.errors import ConnectionLost, FlyxError, RoomLost, TooManyTries, WrongWords
-from flyx.pairing.exchange import Code, WordsWanted
+from flyx.pairing.exchange import Code, Greeting, ReceiverExchange, WordsWanted
+from flyx.pairing.keys import Role as PairingRole
 from flyx.pairing.keys import Session
 from flyx.rtc.peer import Channels
 from flyx.server.app import Server
 from flyx.signaling.messages import Offer, Role
 from flyx.storage.writer import Destination, ExistingPolicy
+from flyx.transfer.manifest import BLOCK_SIZE
+from flyx.transfer.messages import ZSTD
 from flyx.transfer.rate_limit import MOST_PORTIONS, portion_of
 from flyx.transfer.receiver import Receiver
 from tests.client.network import network
@@ -52,12 +57,16 @@ class Told:
 
 @asynccontextmanager
 async def sending(
-    url: str, tmp_path: Path, content: bytes = b"content", limit: int | None = None
+    url: str,
+    tmp_path: Path,
+    content: bytes = b"content",
+    limit: int | None = None,
+    compression: Compression = Compression.AUTO,
 ) -> AsyncIterator[tuple[asyncio.Task[None], Told, str]]:
     """A sender of one file to one receiver, what it tells, and its room."""
     (tmp_path / "file").write_bytes(content)
     told = Told()
-    options = SendOptions(url, [tmp_path / "file"], CODE, limit=limit)
+    options = SendOptions(url, [tmp_path / "file"], CODE, limit=limit, compression=compression)
     task = asyncio.create_task(send(options, told.queue.put_nowait))
     try:
         yield task, told, (await told.hear(events.RoomOpened)).room_id
@@ -69,8 +78,12 @@ async def sending(
 class ByHand:
     """A receiver whose connections are made, and lost, by the test."""
 
-    def __init__(self, signaling: Signaling) -> None:
+    def __init__(self, signaling: Signaling, features: frozenset[str] = frozenset()) -> None:
+        """Args:
+        features: that it says it has.
+        """
         self._signaling = signaling
+        self._greeting = Greeting("by hand", features)
         self._session: Session | None = None
 
     @asynccontextmanager
@@ -93,9 +106,15 @@ class ByHand:
             return CODE.password
 
         pairing = Pairing(link.connection, channels)
-        room_id = self._signaling.joined.room_id
-        paired = await pairing.receive(room_id, self._session, ask, has_words=True)
-        self._session = paired.session
+        exchange = ReceiverExchange(
+            pairing.binding(self._signaling.joined.room_id, PairingRole.RECEIVER),
+            self._greeting,
+            self._session,
+            has_words=True,
+            entropy=secrets.token_bytes,
+            now=time.monotonic(),
+        )
+        self._session = (await pairing.run(exchange, ask)).session
 
 
 async def guess(url: str, room_id: str, directory: Path) -> FlyxError:
@@ -183,3 +202,35 @@ async def test_a_limit_holds_over_another_connection(whose: str, tmp_path: Path)
         await task
     assert (tmp_path / "in" / "file").read_bytes() == content
     assert rate // 2 < second.data_received <= most
+
+
+TEXT = b"a line of text\n" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("features", "compression", "spared"),
+    [
+        (frozenset({ZSTD, "unheard-of"}), Compression.ON, range(len(TEXT) // 2, len(TEXT))),
+        (frozenset({ZSTD}), Compression.AUTO, range(BLOCK_SIZE // 2, len(TEXT))),
+        (frozenset({ZSTD}), Compression.OFF, range(1)),
+        # A browser has no zstandard.
+        (frozenset({"unheard-of"}), Compression.ON, range(1)),
+        (frozenset(), Compression.AUTO, range(1)),
+    ],
+)
+async def test_only_a_receiver_that_can_undo_it_gets_compressed_blocks(
+    tmp_path: Path, features: frozenset[str], compression: Compression, spared: range
+) -> None:
+    async with (
+        Server(local(stun_urls=())) as server,
+        sending(server.url, tmp_path, TEXT, compression=compression) as (task, told, room_id),
+        Signaling(server.url, room_id, Role.RECEIVER) as signaling,
+    ):
+        with ThreadPoolExecutor(1) as disk:
+            async with ByHand(signaling, features).connected(disk) as wiring:
+                machine = Receiver(ask=False, now=time.monotonic())
+                with Destination(tmp_path / "in") as destination:
+                    await ReceiveDriver(machine, wiring, destination, None).run()
+        assert (await told.hear(events.TransferDone)).spared in spared
+        await task
+        assert (tmp_path / "in" / "file").read_bytes() == TEXT
