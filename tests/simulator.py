@@ -21,7 +21,8 @@ from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, Changed, He
 from flyx.transfer.left_out import ALREADY_HERE, NO_FILE
 from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, block_digest
 from flyx.transfer.messages import MIN_MESSAGE_SIZE
-from flyx.transfer.receiver import Receiver, ReceiverEvent
+from flyx.transfer.receiver import Receiver
+from flyx.transfer.receiver_events import ReceiverEvent
 from flyx.transfer.sender import READ_AHEAD, READ_BATCH, Sender, SenderEvent
 from flyx.transfer.session import Session
 

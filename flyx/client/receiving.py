@@ -26,13 +26,13 @@ from flyx.transfer.disk import (
 )
 from flyx.transfer.left_out import BY_NATURE, reason
 from flyx.transfer.manifest import Content, Manifest
-from flyx.transfer.receiver import (
+from flyx.transfer.receiver import Receiver
+from flyx.transfer.receiver_events import (
     Comparing,
     FileReceived,
     ManifestReceived,
     Offered,
     Received,
-    Receiver,
     UnfinishedFound,
 )
 from flyx.transfer.selection import Selection

@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from flyx.errors import CorruptData, Declined, FlyxError, LocalProtocolError, RemoteProtocolError
@@ -74,7 +73,16 @@ from flyx.transfer.messages import (
 )
 from flyx.transfer.planned import Planned, size_of
 from flyx.transfer.rate_limit import lower
-from flyx.transfer.session import EntryLeftOut, Failed, RoundTrip, Session
+from flyx.transfer.receiver_events import (
+    Comparing,
+    FileReceived,
+    ManifestReceived,
+    Offered,
+    Received,
+    ReceiverEvent,
+    UnfinishedFound,
+)
+from flyx.transfer.session import EntryLeftOut, Session
 
 WINDOW = 16 * BLOCK_SIZE
 """Data bytes that the sender may have under way: 1 Gbit/s over 130 ms, and a few blocks for the disk."""
@@ -99,83 +107,6 @@ outcomes would take as much memory again, and nobody would hear of one before al
 UNPACKED_AT_ONCE = WINDOW
 """Bytes that compressed blocks may come to, from which on the disk gets no more at once: for the same reason,
 as WINDOW has a thousand times as many bytes, compressed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Offered:
-    """The sender offers this much. More is known when the manifest is complete."""
-
-    files: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Comparing:
-    """So many files, of so many bytes, are here with the size of those offered; both sides hash them now."""
-
-    files: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestReceived:
-    """The whole manifest is here and planned. If `question` is set, ask the person and call answer().
-
-    What of it is left out is told by an EntryLeftOut each when it is accepted.
-
-    Attributes:
-        kept_files: how many are complete from an earlier try.
-        found_bytes: bytes that are here from it, in those and in others.
-        changed: the files of which there was a part that is of no use, because they are others now.
-        here_files: how many are left out because they are here, whoever put them there.
-        here_bytes: bytes in those.
-    """
-
-    manifest: Manifest
-    question: bool
-    kept_files: int = 0
-    found_bytes: int = 0
-    changed: tuple[int, ...] = ()
-    here_files: int = 0
-    here_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class UnfinishedFound:
-    """In the same directory wait other transfers that were not completed."""
-
-    transfers: tuple[Unfinished, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FileReceived:
-    """A file is complete under its final name `path`; None if it has none: it was passed on."""
-
-    file: int
-    path: str | None
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """Everything that the sender could deliver is complete. `sha256` is the transfer's digest, hex."""
-
-    files: int
-    bytes: int
-    sha256: str
-
-
-ReceiverEvent = (
-    RoundTrip
-    | Offered
-    | UnfinishedFound
-    | Comparing
-    | ManifestReceived
-    | FileReceived
-    | EntryLeftOut
-    | Received
-    | Failed
-)
 
 
 class _State(Enum):

@@ -37,6 +37,7 @@ class FakeChannel:
         self.writable = True
         self.closed = False
         self.violation = None
+        self.queued = 0
         self.listener: ChannelListener | None = None
         self.sent: list[bytes | str] = []
 

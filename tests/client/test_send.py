@@ -230,7 +230,7 @@ async def test_only_a_receiver_that_can_undo_it_gets_compressed_blocks(
             async with ByHand(signaling, features).connected(disk) as wiring:
                 machine = Receiver(ask=False, now=time.monotonic())
                 with Destination(tmp_path / "in") as destination:
-                    await ReceiveDriver(machine, wiring, destination, None).run()
+                    await ReceiveDriver(machine, wiring, lambda _: destination, None).run()
         assert (await told.hear(events.TransferDone)).spared in spared
         await task
         assert (tmp_path / "in" / "file").read_bytes() == TEXT

@@ -11,7 +11,8 @@ import pytest
 from flyx.errors import FlyxError, PairingTimedOut, PeerUnreachable, TransferInterrupted, WrongWords
 from flyx.pairing.exchange import STEP_TIMEOUT, WORDS_TIMEOUT, Exchange, Failed, Paired, State, WordsWanted
 from flyx.transfer import session
-from flyx.transfer.receiver import Received, Receiver
+from flyx.transfer.receiver import Receiver
+from flyx.transfer.receiver_events import Received
 from flyx.transfer.sender import Delivered, Sender
 from tests.effort import share
 from tests.pairing.support import CODE, PASSWORD, receiver, sender

@@ -21,7 +21,8 @@ from flyx.transfer.disk import (
     SettleFiles,
 )
 from flyx.transfer.manifest import BLOCK_SIZE, block_digest
-from flyx.transfer.receiver import Comparing, ManifestReceived, Received, Receiver
+from flyx.transfer.receiver import Receiver
+from flyx.transfer.receiver_events import Comparing, ManifestReceived, Received
 from flyx.transfer.sender import Comparing as SenderComparing
 from flyx.transfer.sender import Delivered
 from flyx.transfer.session import SILENCE_LIMIT, EntryLeftOut, Failed

@@ -12,7 +12,8 @@ from flyx.storage.packing import BlockPacker
 from flyx.transfer.frames import SHORTEST_DATA, FrameKind, FramePacker, parse_frames_untrusted
 from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.messages import MIN_MESSAGE_SIZE
-from flyx.transfer.receiver import WINDOW, Received
+from flyx.transfer.receiver import WINDOW
+from flyx.transfer.receiver_events import Received
 from flyx.transfer.sender import Delivered
 from tests.effort import share, some
 from tests.simulator import Conditions, Content, MemoryDestination, Simulation

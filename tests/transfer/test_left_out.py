@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from flyx.transfer import left_out, messages
 from flyx.transfer.disk import OperationFailed, PlanDropped
 from flyx.transfer.manifest import BLOCK_SIZE
-from flyx.transfer.receiver import ManifestReceived, Received, Receiver
+from flyx.transfer.receiver import Receiver
+from flyx.transfer.receiver_events import ManifestReceived, Received
 from flyx.transfer.sender import Delivered
 from flyx.transfer.session import EntryLeftOut, Failed
 from tests.effort import share

@@ -23,7 +23,8 @@ from flyx.storage.scan import scan
 from flyx.storage.writer import Destination
 from flyx.transfer import messages
 from flyx.transfer.manifest import MAX_ENTRIES, MAX_PATHS_SIZE
-from flyx.transfer.receiver import ManifestReceived, Receiver
+from flyx.transfer.receiver import Receiver
+from flyx.transfer.receiver_events import ManifestReceived
 from flyx.transfer.session import Failed
 
 NOW = 50.0

@@ -15,7 +15,8 @@ from flyx.transfer.disk import Held, Kept, PlanEntries, PlanTree
 from flyx.transfer.frames import FRAME_HEADER, FrameKind
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, TransferDigest, block_count, block_digest
 from flyx.transfer.messages import DIGESTS_PER_MESSAGE, MAX_CONTROL_SIZE
-from flyx.transfer.receiver import FileReceived, ManifestReceived, Received, Receiver
+from flyx.transfer.receiver import Receiver
+from flyx.transfer.receiver_events import FileReceived, ManifestReceived, Received
 from flyx.transfer.sender import Delivered, FileConfirmed, Resumed, Sender
 from flyx.transfer.session import EntryLeftOut, Failed
 from tests.effort import share, some

@@ -1,0 +1,86 @@
+"""What a Receiver reports: see receiver.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flyx.transfer.disk import Unfinished
+from flyx.transfer.manifest import Manifest
+from flyx.transfer.session import EntryLeftOut, Failed, RoundTrip
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """The sender offers this much. More is known when the manifest is complete."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparing:
+    """So many files, of so many bytes, are here with the size of those offered; both sides hash them now."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestReceived:
+    """The whole manifest is here and planned. If `question` is set, ask the person and call answer().
+
+    What of it is left out is told by an EntryLeftOut each when it is accepted.
+
+    Attributes:
+        kept_files: how many are complete from an earlier try.
+        found_bytes: bytes that are here from it, in those and in others.
+        changed: the files of which there was a part that is of no use, because they are others now.
+        here_files: how many are left out because they are here, whoever put them there.
+        here_bytes: bytes in those.
+    """
+
+    manifest: Manifest
+    question: bool
+    kept_files: int = 0
+    found_bytes: int = 0
+    changed: tuple[int, ...] = ()
+    here_files: int = 0
+    here_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedFound:
+    """In the same directory wait other transfers that were not completed."""
+
+    transfers: tuple[Unfinished, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileReceived:
+    """A file is complete under its final name `path`; None if it has none: it was passed on."""
+
+    file: int
+    path: str | None
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Everything that the sender could deliver is complete. `sha256` is the transfer's digest, hex."""
+
+    files: int
+    bytes: int
+    sha256: str
+
+
+ReceiverEvent = (
+    RoundTrip
+    | Offered
+    | UnfinishedFound
+    | Comparing
+    | ManifestReceived
+    | FileReceived
+    | EntryLeftOut
+    | Received
+    | Failed
+)
