@@ -91,7 +91,7 @@ class Bench:
         process = subprocess.Popen(
             [*program, "send", *options, str(source)], stdout=subprocess.PIPE, text=True
         )
-        return process, _line(process).split()[-1]
+        return process, line_of(process).split()[-1]
 
     def receive(self, code: str, target: Path, *, program: Sequence[str] = FLYX) -> subprocess.Popen[str]:
         """Start a receiver, which prints its events."""
@@ -106,7 +106,7 @@ class Bench:
         receive = self.receive(code, target, program=program)
         assert receive.stdout is not None
         events = [json.loads(line) for line in receive.stdout]
-        costs = [_ended(process) for process in (send, receive)]
+        costs = [ended(process) for process in (send, receive)]
         whole = time.perf_counter() - started
         done = next(event for event in events if event["event"] == "done")
         first = next(event["time"] for event in events if event["event"] == "progress" and event["bytes"])
@@ -120,12 +120,12 @@ class Bench:
         )
 
 
-def _line(process: subprocess.Popen[str]) -> str:
+def line_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline()
 
 
-def _ended(process: subprocess.Popen[str]) -> tuple[float, float]:
+def ended(process: subprocess.Popen[str]) -> tuple[float, float]:
     """Wait for a process; return its CPU seconds and peak memory in MB."""
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -180,7 +180,7 @@ def measure_wormhole(bench: Bench, source: Path) -> float:
             command, cwd=target, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
         )
         for process in (receive, send):
-            _ended(process)
+            ended(process)
         seconds = time.perf_counter() - started
         subprocess.run(["rm", "-r", target], check=True)
         return seconds
@@ -265,7 +265,7 @@ def _receive_together(bench: Bench, count: int) -> list[Timeline]:
     for listener in listeners:
         listener.join()
     for process in (*running, send):
-        _ended(process)
+        ended(process)
     for target in targets:
         subprocess.run(["rm", "-r", target], check=True)
     return [_timeline(output) for output in outputs]
@@ -344,7 +344,7 @@ def signaling_server() -> Iterator[str]:
     command = [*FLYX, "serve", "--host", "127.0.0.1", "--port", "0", "--stun", "none"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
-            yield _line(server).split()[-1]
+            yield line_of(server).split()[-1]
         finally:
             server.terminate()
 

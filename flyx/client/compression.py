@@ -10,8 +10,9 @@ undo it; what a block is smaller by, the path has not to carry. Two things are a
   compressed already, or where the path is as fast as a processor, it is left for PAUSE times as long.
 
 So it costs a hundredth of a thread's time at most where it does not pay, whatever the rate and the files are,
-and goes on with the first block where it does. The rate of the path shows only while something waits to
-leave: where compression keeps it idle, blocks go as they are every KNOWN_FOR seconds until it has shown.
+and goes on with the first block where it does. The first blocks are compressed, as nothing is known yet: a
+slow path gains most. The rate of a path shows only while something waits to leave: where compression keeps it
+idle, blocks go as they are every KNOWN_FOR seconds until it has shown.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Compression(StrEnum):
     """Nothing."""
 
 
-RATE_WINDOW = 0.1
+RATE_WINDOW = 0.05
 """Seconds over which the rate of the path is taken, at least."""
 
 PAUSE = 100

@@ -1,7 +1,6 @@
 """Blocks made smaller for the way: one Zstandard frame (RFC 8878) for each, as transfer/messages.py says.
 
-zstandard is loaded when it is first needed, which most transfers to fast places never do. Blocking, for a
-thread: it lets go of the interpreter meanwhile.
+zstandard is loaded when it is first needed. Blocking, for a thread: it lets go of the interpreter meanwhile.
 """
 
 from __future__ import annotations

@@ -88,7 +88,8 @@ WINDOW = 16 * BLOCK_SIZE
 """Data bytes that the sender may have under way: 1 Gbit/s over 130 ms, and a few blocks for the disk."""
 
 CREDIT_STEP = WINDOW // 8
-"""Credit is granted anew when it has grown by this much: a small message for many large ones."""
+"""Credit is granted anew when it, or what is verified, has grown by this much: a small message for many large
+ones."""
 
 OPERATION_COST = 256
 """Bytes of credit that an operation takes while it waits for the disk, besides the data in it: a hole, or the
@@ -183,6 +184,8 @@ class Receiver(Session):
         self.bytes_held = 0
         self._granted = 0
         self.bytes_written = 0
+        # How many of those the sender has been told.
+        self._written_told = 0
         self._transfer_digest = TransferDigest()
         # Digests of files that the disk is finishing, oldest first; files are finished in order.
         self._finishing: deque[tuple[int, bytes]] = deque()
@@ -444,9 +447,11 @@ class Receiver(Session):
 
     def _grant_credit(self) -> None:
         waiting = self.bytes_held + (len(self._operations) + self._running) * OPERATION_COST
-        granted = self.data_received - waiting + WINDOW
-        if granted >= self._granted + CREDIT_STEP:
-            self._granted = granted
+        granted = max(self._granted, self.data_received - waiting + WINDOW)
+        # What comes compressed takes little credit, and the sender wants to hear of it all the same.
+        news = abs(self.bytes_written - self._written_told)
+        if granted >= self._granted + CREDIT_STEP or news >= CREDIT_STEP:
+            self._granted, self._written_told = granted, self.bytes_written
             self._outgoing.append(Credit(bytes=granted, written=self.bytes_written))
 
     # Frames.

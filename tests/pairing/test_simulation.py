@@ -90,7 +90,8 @@ class Gated:
         if self._machine:
             return getattr(self._machine, name)
         # What the simulator asks of a machine that has nothing to do yet.
-        return {"next_reads": list, "next_data": lambda: None, "next_operations": list}[name]
+        idle = {"next_reads": list, "next_data": lambda: None, "next_operations": list, "spared_bytes": 0}
+        return idle[name]
 
 
 def simulation(seed: int, conditions: Conditions, words: str | None = PASSWORD) -> Simulation:

@@ -198,6 +198,22 @@ def test_compressed_blocks_wait_as_they_came_and_the_disk_gets_few_at_once() -> 
     assert done == count
 
 
+def test_a_sender_hears_what_is_verified_however_few_bytes_that_took() -> None:
+    count = 100
+    block = bytes(BLOCK_SIZE)
+    packed = BlockPacker().pack(block)
+    receiver, _ = accepting_receiver(Manifest([Entry("f", EntryKind.FILE, count * BLOCK_SIZE, 0o644, 0)]))
+    list(said(receiver))
+    for n in range(count):
+        told = frame(FrameKind.PACKED, 0, n * BLOCK_SIZE, packed)
+        receiver.receive_data(told + frame(FrameKind.BLOCK_END, 0, n * BLOCK_SIZE, block_digest(block)), NOW)
+    heard = []
+    while operations := receiver.next_operations():
+        receiver.operations_done([outcome_of(operation) for operation in operations], NOW)
+        heard += [one.written for one in said(receiver) if isinstance(one, messages.Credit)]
+    assert heard == [min(n * WINDOW, count * BLOCK_SIZE) for n in range(1, 8)]
+
+
 def test_a_wrong_file_digest_is_corruption_and_nothing_is_saved() -> None:
     receiver, destination = accepting_receiver()
     receiver.receive_data(A[0] + A[1] + frame(FrameKind.FILE_END, 1, 5000, bytes(32)), NOW)
