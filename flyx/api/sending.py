@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -21,6 +20,7 @@ from flyx.api.parameters import (
     token_of,
 )
 from flyx.api.transfer import Transfer
+from flyx.client.codes import make_code
 from flyx.client.compression import Compression
 from flyx.client.driver import RECONNECT_TIME
 from flyx.client.local import OwnServer
@@ -29,7 +29,7 @@ from flyx.client.send import send as send_files
 from flyx.errors import InputError
 from flyx.pairing.exchange import Code
 from flyx.pairing.messages import MAX_WORDS
-from flyx.pairing.words import DEFAULT_WORDS, MIN_WORDS, check_own_words, draw_words, password_of
+from flyx.pairing.words import MIN_WORDS
 from flyx.signaling.codes import normalise_room_id
 from flyx.storage.exclusions import Exclusions
 from flyx.storage.links import Links
@@ -129,14 +129,9 @@ def _code_of(words: int | None, own: str | None, *, is_open: bool) -> Code:
     """
     if sum((words is not None, own is not None, is_open)) > 1:
         raise InputError(reason="words, code and open exclude each other")
-    if is_open:
-        return Code("open", 0, "")
-    if own is not None:
-        return Code("own", 0, password_of(check_own_words(own)))
-    number = DEFAULT_WORDS if words is None else words
-    if not MIN_WORDS <= number <= MAX_WORDS:
-        raise InputError(reason=f"words is {number}, and not {MIN_WORDS} to {MAX_WORDS}")
-    return Code("words", number, password_of(draw_words(number, secrets.randbelow)))
+    if words is not None and not MIN_WORDS <= words <= MAX_WORDS:
+        raise InputError(reason=f"words is {words}, and not {MIN_WORDS} to {MAX_WORDS}")
+    return make_code(own, words, is_open=is_open)
 
 
 def _patterns_of(exclude: str | Iterable[str]) -> Patterns:

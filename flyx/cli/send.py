@@ -237,17 +237,10 @@ def _make_code(words: int | None, own: str | None, *, is_open: bool) -> Code:
     Raises:
         InputError: there is none like that.
     """
-    import secrets
-
-    from flyx.pairing.exchange import Code
-    from flyx.pairing.words import check_own_words, draw_words, password_of
+    from flyx.client.codes import make_code
 
     if sum((words is not None, own is not None, is_open)) > 1:
         raise InputError(reason="--words, --code and --open exclude each other")
-    if is_open:
-        return Code("open", 0, "")
-    if (chosen := secret_of("--code", own)) is not None:
-        with naming("--code"):
-            return Code("own", 0, password_of(check_own_words(chosen)))
-    count = DEFAULT_WORDS if words is None else words
-    return Code("words", count, password_of(draw_words(count, secrets.randbelow)))
+    chosen = secret_of("--code", own)
+    with naming("--code"):
+        return make_code(chosen, words, is_open=is_open)

@@ -10,12 +10,23 @@ The words are behind the #, which is never sent to a server.
 from __future__ import annotations
 
 import re
+import secrets
 import shlex
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 from flyx.errors import InputError, without_controls
-from flyx.pairing.words import is_a_word, separate, split_words, without_invisible
+from flyx.pairing.exchange import Code
+from flyx.pairing.words import (
+    DEFAULT_WORDS,
+    check_own_words,
+    draw_words,
+    is_a_word,
+    password_of,
+    separate,
+    split_words,
+    without_invisible,
+)
 from flyx.signaling.codes import ROOM_ID_LENGTH, normalise_room_id
 
 _HINT = "a code looks like K7M2QX-lemon-otter: six letters and digits, then words"
@@ -110,6 +121,25 @@ def parse_code(text: str) -> tuple[str, tuple[str, ...]]:
     except InputError as error:
         raise InputError(reason=str(error), hint=_HINT) from None
     return room_id, split_words(text[end:])
+
+
+def make_code(own: str | None, words: int | None, *, is_open: bool) -> Code:
+    """Return what receivers have to know.
+
+    Args:
+        own: words of the person's own.
+        words: how many are drawn if there are none; None: DEFAULT_WORDS.
+        is_open: nothing at all.
+
+    Raises:
+        InputError: own words are too easy to guess.
+    """
+    if is_open:
+        return Code("open", 0, "")
+    if own is not None:
+        return Code("own", 0, password_of(check_own_words(own)))
+    count = DEFAULT_WORDS if words is None else words
+    return Code("words", count, password_of(draw_words(count, secrets.randbelow)))
 
 
 def format_code(room_id: str, password: str) -> str:
