@@ -1,12 +1,13 @@
 """The `flyx` program: its commands, and the one place where errors become words and exit statuses.
 
-Nothing heavy is imported here or at the top of a command's module: `flyx --help` answers at once.
+Nothing heavy is imported here or at the top of a command's module, and of these only the one that runs:
+`flyx --help` answers at once.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -14,21 +15,14 @@ from typer.core import TyperGroup
 
 import flyx
 from flyx.cli import completion, output
-from flyx.cli.command import FlyxCommand
+from flyx.cli.commands import SUMMARIES, Commands
 from flyx.cli.config import defaults_of, options_of
-from flyx.cli.config_commands import config
-from flyx.cli.demo import demo
-from flyx.cli.doctor import doctor
 from flyx.cli.environment import tidy
-from flyx.cli.help import help_
-from flyx.cli.receive import receive
-from flyx.cli.send import send
-from flyx.cli.serve import serve
 from flyx.cli.settings import usage_error
 from flyx.errors import EXIT_CTRL_C, FlyxError, StorageError, as_flyx_error
 
 if TYPE_CHECKING:
-    from typer._click import Command, Context
+    from typer._click import Command, Context, HelpFormatter
 
 Result = TypeVar("Result")
 # What people take from other programs, and from habit.
@@ -40,6 +34,20 @@ _debug = False
 
 class _FlyxGroup(TyperGroup):
     """Runs a command and turns whatever goes wrong into `error: …`, `hint: …` and an exit status."""
+
+    # Those of Typer would all be built for each run.
+    commands: Mapping[str, Command]  # type: ignore[assignment]  # none is added
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = Commands()
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        return list(self.commands)
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
 
     def main(self, *args: Any, **options: Any) -> Any:
         if completion.VARIABLE in os.environ:
@@ -138,10 +146,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (send, receive, serve, demo, doctor):
-    app.command(cls=FlyxCommand)(command)
-app.add_typer(config)
-app.command("help", cls=FlyxCommand)(help_)
 
 
 def _print_version(context: typer.Context, value: bool) -> None:

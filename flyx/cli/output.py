@@ -20,7 +20,6 @@ import traceback
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self, assert_never, cast
 
-from flyx.cli.entries import EntriesWriter
 from flyx.cli.screen import screen
 from flyx.cli.streams import ConsoleFile, is_behind, write_bytes
 from flyx.errors import FlyxError, StorageError, printable, size_text, without_controls
@@ -237,6 +236,8 @@ class JsonReporter:
     """One event a line on standard output, nothing on standard error."""
 
     def __init__(self) -> None:
+        from flyx.cli.entries import EntriesWriter
+
         # Also those that come before and after the events.
         errors_as_events()
         self._entries = EntriesWriter(
