@@ -1,7 +1,8 @@
 """Rooms on the local network, without a server that anybody has set up.
 
 A sender that no server was named to serves its room itself (OwnServer) and announces it; a receiver looks for
-it there. What announcements are made of, and what is believed of them, is in flyx.signaling.local.
+it there. What announcements are made of, and what is believed of them, is in flyx.signaling.local. Multicast
+DNS is loaded when it is spoken: not for a room on a server.
 
 A receiver asks, one after another: the server that there is by default, if any; the ports of LOCAL_PORTS on
 this computer, which needs no network; and whatever announces the room. Whoever answers first that the room is
@@ -19,7 +20,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlsplit
 
 from flyx.client import events
@@ -34,7 +35,6 @@ from flyx.errors import (
     SignalingError,
     without_credentials,
 )
-from flyx.net.dnssd import Browser, CannotDiscover, Found, Service, announce, interfaces
 from flyx.signaling.local import (
     LOCAL_PORTS,
     SERVICE_TYPE,
@@ -46,6 +46,9 @@ from flyx.signaling.local import (
     worth_trying,
 )
 from flyx.signaling.messages import Message, Role
+
+if TYPE_CHECKING:
+    from flyx.net.dnssd import Found
 
 logger = logging.getLogger("flyx.client")
 
@@ -210,6 +213,8 @@ def _begin(work: Coroutine[Any, Any, None], stack: AsyncExitStack) -> None:
 
 
 async def _announce(port: int, room_id: str, tell: Tell) -> None:
+    from flyx.net.dnssd import Service, announce
+
     label = draw_label(secrets.token_bytes)
     properties = await asyncio.to_thread(properties_of, room_id, label)
     in_trouble = False
@@ -401,6 +406,8 @@ class _Search:
             self._add(Place(url_of_address(_HERE, port), True, port))
 
     async def _look_around(self) -> None:
+        from flyx.net.dnssd import Browser, CannotDiscover
+
         try:
             async with Browser(SERVICE_TYPE, is_label) as browser:
                 while True:
@@ -419,6 +426,8 @@ class _Search:
 
     async def _reach(self, found: Found) -> None:
         """Try the addresses of an announcement, each a little after the one before it."""
+        from flyx.net.dnssd import interfaces
+
         here = interfaces()
         addresses = worth_trying(found.addresses, here.networks)
         if found.port in LOCAL_PORTS:

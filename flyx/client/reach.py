@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit, urlunsplit
 
-from flyx.client.doctor.http import get, origin_of
 from flyx.errors import FlyxError, without_credentials
 from flyx.net.interfaces import offered_addresses
 from flyx.net.proxy import is_here
@@ -70,6 +69,8 @@ def network_addresses() -> list[str]:
 
 
 async def _shows(url: str, room_id: str) -> bool:
+    from flyx.client.doctor.http import get, origin_of
+
     try:
         return (await get(origin_of(url), f"/room/{room_id}", direct=True)).status == 200
     except (OSError, FlyxError):

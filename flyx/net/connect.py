@@ -16,19 +16,12 @@ import ssl
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-
-import h11
-from python_socks import ProxyError as SocksError
-from python_socks import ProxyType
-from python_socks.async_.asyncio import Proxy as SocksProxy
 
 from flyx.errors import printable
 from flyx.net.names import (
     FAMILIES,
     OTHER_FAMILY_DELAY,
     Address,
-    resolve,
     resolve_family,
     worst,
 )
@@ -52,9 +45,6 @@ DIRECT_DELAY = 3.0
 
 DIRECT_TIMEOUT = 12.0
 """Seconds for that: less than without a proxy, behind which names often cannot be looked up."""
-
-LOCAL_LOOK_UP_TIMEOUT = 3.0
-"""Seconds to look a name up before a SOCKS proxy is left to do it."""
 
 MAX_ADDRESSES = 16
 """Tried of one name: whoever answers for it decides how many it has."""
@@ -152,7 +142,9 @@ async def connect_through(
                 sock = await _within_tls(sock, proxy.host)
             try:
                 if proxy.scheme.startswith("socks"):
-                    await _ask_socks(proxy, sock, host, port)
+                    from flyx.net.socks import ask
+
+                    await ask(proxy, sock, host, port)
                 else:
                     await _ask_http(proxy, sock, host, port)
             except BaseException:
@@ -382,55 +374,14 @@ def _close_late(attempt: asyncio.Task[socket.socket]) -> None:
         attempt.result().close()
 
 
-async def _ask_socks(proxy: Proxy, sock: socket.socket, host: str, port: int) -> None:
-    """Have a SOCKS proxy connect this connection further. RFC 1928, RFC 1929; SOCKS4, SOCKS4a.
-
-    Raises:
-        ProxyError: it does not.
-    """
-    if proxy.scheme in ("socks4", "socks5"):
-        # Names are looked up here with these, if that can be done; else by the proxy, as with the others.
-        wanted = {socket.AF_INET} if proxy.scheme == "socks4" else set(FAMILIES)
-        with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(LOCAL_LOOK_UP_TIMEOUT):
-                addresses = await resolve(host, port, socktype=socket.SOCK_STREAM)
-                host = next((each.sockaddr[0] for each in addresses if each.family in wanted), host)
-    client = SocksProxy(
-        ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5,
-        proxy.host,
-        proxy.port,
-        proxy.username,
-        proxy.password,
-        rdns=True,
-        forward=_Connected(sock),
-    )
-    try:
-        await client.connect(host, port)
-    except (OSError, asyncio.CancelledError):
-        raise
-    except Exception as error:
-        # What the library makes of an answer that is none is any exception.
-        reason = str(error) if isinstance(error, SocksError) else "its answer is not SOCKS"
-        raise ProxyError(proxy, f"refused: {printable(reason)}") from error
-
-
-class _Connected(SocksProxy):
-    """Has python-socks speak over a connection that is there, which we make better than it does."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__(ProxyType.SOCKS5, "", 0)
-        self._sock = sock
-
-    async def connect(self, *_: object, **__: object) -> socket.socket:
-        return self._sock
-
-
 async def _ask_http(proxy: Proxy, sock: socket.socket, host: str, port: int) -> None:
     """Have an HTTP proxy connect this connection further: CONNECT, RFC 9110 §9.3.6.
 
     Raises:
         ProxyError: it does not.
     """
+    import h11
+
     loop = asyncio.get_running_loop()
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     headers = [("Host", target)]

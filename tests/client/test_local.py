@@ -27,6 +27,7 @@ from flyx.errors import (
     SignalingError,
     WrongWords,
 )
+from flyx.net import dnssd
 from flyx.net.dnssd import CannotDiscover, Found, Service
 from flyx.pairing.exchange import Code
 from flyx.server import embedded
@@ -96,8 +97,8 @@ class Network:
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
     network = Network()
-    monkeypatch.setattr(local, "Browser", network.browser)
-    monkeypatch.setattr(local, "announce", network.announce)
+    monkeypatch.setattr(dnssd, "Browser", network.browser)
+    monkeypatch.setattr(dnssd, "announce", network.announce)
     # On this computer alone, which no announcement may lead to (tests/signaling/test_local.py).
     monkeypatch.setattr(local, "worth_trying", lambda addresses, _: list(addresses))
     # Others may run here that have them.
