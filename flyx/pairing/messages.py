@@ -48,7 +48,7 @@ CodeKind = Literal["words", "own", "open"]
 
 class _Message(BaseModel):
     # strict: a peer that sends "5" for 5 is not speaking this protocol.
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, defer_build=True)
 
 
 class Hello(_Message):

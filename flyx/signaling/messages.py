@@ -256,7 +256,10 @@ def _is_absent(value: object) -> bool:
 class _Part(BaseModel):
     """Base of everything on the wire: immutable, and deaf to fields of later versions."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True)
+    # Built when they are used; the adapter below is built at once.
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True, defer_build=True
+    )
 
 
 ClientId = Annotated[str, Field(max_length=MAX_CLIENT_ID_LENGTH)]

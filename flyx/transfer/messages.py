@@ -131,7 +131,7 @@ Code = Annotated[str, Field(max_length=64, pattern=r"^[a-z_]+$")]
 
 class _Message(BaseModel):
     # strict: a peer that sends "5" for 5 or 1 for true is not speaking this protocol.
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, defer_build=True)
 
 
 class Raw(_Message):
