@@ -192,8 +192,10 @@ def test_names_are_bytes_whatever_encoding_a_locale_has(flyx: Flyx, tmp_path: Pa
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root becomes somebody else")
 def test_a_user_that_the_system_does_not_know_and_that_has_no_home_needs_none(flyx: Flyx) -> None:
     script = (
+        # All that is loaded later, which may stand where only root can read.
         "import os, sys; import flyx.cli.app, flyx.client.send, flyx.cli.progress, platformdirs;"
         "import flyx.server.app, flyx.cli.runtime, flyx.client.receive, platformdirs.unix, flyx.client.local;"
+        "import flyx.cli.receive, flyx.rtc.peer, encodings.idna;"
         "os.environ.pop('HOME', None); os.setgid(54321); os.setuid(54321);"
         "from flyx.__main__ import main; main()"
     )

@@ -126,6 +126,20 @@ def test_only_the_seam_reaches_into_aiortc_and_aioice(module: Path) -> None:
             assert not any(part.startswith("_") for part in rest)
 
 
+@pytest.mark.parametrize("module", [m for m in modules() if package_of(m) == "rtc"], ids=relative_name)
+def test_aiortc_is_loaded_by_the_seam(module: Path) -> None:
+    """Which leaves out what data channels do not use, if nobody has loaded aiortc before."""
+    if relative_name(module).startswith("rtc/seam/"):
+        return
+    names = [
+        statement.module if isinstance(statement, ast.ImportFrom) else statement.names[0].name
+        for statement in ast.parse(module.read_text()).body
+        if isinstance(statement, ast.Import | ast.ImportFrom)
+    ]
+    if "aiortc" in names:
+        assert "flyx.rtc.seam" in names[: names.index("aiortc")]
+
+
 @pytest.mark.parametrize(
     "module", [m for m in modules() if package_of(m) in {"client", "api"}], ids=relative_name
 )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from flyx.client import events
     from flyx.rtc.attempts import Attempts
-    from flyx.rtc.peer import CandidatePair
+    from flyx.rtc.path import CandidatePair
     from flyx.transfer.manifest import Manifest
 
 # Whether errors are told as events.

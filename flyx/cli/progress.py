@@ -36,7 +36,7 @@ from flyx.client.codes import receive_command
 from flyx.client.limits import Limit
 from flyx.errors import Declined, FilesFailed, printable, size_text
 from flyx.rtc.attempts import progress_text
-from flyx.rtc.peer import CandidatePair
+from flyx.rtc.path import CandidatePair
 from flyx.transfer.left_out import BY_NATURE, reason
 from flyx.transfer.manifest import Content, Manifest
 

@@ -147,7 +147,7 @@ def receive(
 
     Example: flyx receive K7M2QX-lemon-otter -o Downloads
     """
-    from flyx.cli.runtime import run
+    from flyx.cli.runtime import CONNECTIONS, run
     from flyx.client.receive import ReceiveOptions
     from flyx.client.receive import receive as receive_files
     from flyx.storage.writer import ExistingPolicy, Skip
@@ -202,7 +202,7 @@ def receive(
             limit=limit_of(limit),
             wait=wait,
         )
-        run(receive_files(options, reporter))
+        run(receive_files(options, reporter), loading=CONNECTIONS)
 
 
 def _standard_output() -> int:

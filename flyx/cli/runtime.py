@@ -1,9 +1,16 @@
-"""Runs a command's coroutine: the fastest event loop there is, and signals as cancellation."""
+"""Runs a command's coroutine: the fastest event loop there is, and signals as cancellation.
+
+What connections are made of takes a third of the time to load a transfer, and is needed last: it is loaded on
+a thread while the program waits for a server and its peer.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
+from importlib import import_module
+from threading import Thread
 from typing import Any, TypeVar
 
 from flyx.cli.screen import screen
@@ -12,11 +19,18 @@ from flyx.cli.signals import ENDING_ON_TERMINAL, signals_taken_by, stops_prepare
 # For many receivers at once, each with sockets and a file, where macOS begins with 256 and Linux with 1,024.
 _FILES = 65_536
 
+CONNECTIONS = "flyx.rtc.peer"
+"""The module that makes them."""
+
 Result = TypeVar("Result")
 
 
-def run(work: Coroutine[Any, Any, Result]) -> Result:
+def run(work: Coroutine[Any, Any, Result], *, loading: str | None = None) -> Result:
     """Run work to its end, and return what it returns.
+
+    Args:
+        work: what to do.
+        loading: a module that it imports later, to be loaded meanwhile; None: it needs none.
 
     The first SIGINT, SIGTERM or SIGHUP (the terminal has been closed) cancels it, so that it can tell its
     peers; a second one ends the process, whatever the event loop does.
@@ -26,11 +40,24 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     """
     from flyx.net.loop import calm_allocator, calm_collector, new_event_loop, raise_file_limit
 
-    calm_collector()
     calm_allocator()
     raise_file_limit(_FILES)
+    if loading is None:
+        calm_collector()
+    else:
+        Thread(target=_load, args=[loading], name="flyx-load").start()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_cancelled_by_signals(work))
+
+
+def _load(module: str) -> None:
+    """Load a module, and only then have the garbage collector back, for which loading is nothing but work."""
+    from flyx.net.loop import calm_collector
+
+    # Who needs the module is told what is wrong with it.
+    with suppress(Exception):
+        import_module(module)
+    calm_collector()
 
 
 async def _cancelled_by_signals(work: Coroutine[Any, Any, Result]) -> Result:

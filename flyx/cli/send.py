@@ -173,7 +173,7 @@ def send(
 
     Example: flyx send holiday.jpg notes/
     """
-    from flyx.cli.runtime import run
+    from flyx.cli.runtime import CONNECTIONS, run
     from flyx.client.send import SendOptions
     from flyx.client.send import send as send_files
 
@@ -207,7 +207,7 @@ def send(
             room_id=_room_id_of(room),
             compression=compress,
         )
-        run(send_files(options, copying(reporter) if copy else reporter))
+        run(send_files(options, copying(reporter) if copy else reporter), loading=CONNECTIONS)
 
 
 def _serve() -> AbstractAsyncContextManager[OwnServer]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from flyx.client import events
 from flyx.client.confirmation import Confirmation
@@ -24,9 +24,12 @@ from flyx.client.limits import Cause, Limit, Shares, Waits
 from flyx.client.processor import busy_seconds
 from flyx.errors import FlyxError, LocalProtocolError, StorageError, TransferInterrupted
 from flyx.net.changes import Change, Moved, Route, RouteState, Slept
-from flyx.rtc.peer import CandidatePair, Channel, Channels, PeerConnection
+from flyx.rtc.path import CandidatePair
 from flyx.transfer.left_out import NOT_NEEDED, reason
 from flyx.transfer.session import Failed, RoundTrip, Session
+
+if TYPE_CHECKING:
+    from flyx.rtc.peer import Channel, Channels, PeerConnection
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that the other side gets to read our last message and close."""

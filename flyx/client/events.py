@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from flyx.client.limits import Limit
 from flyx.errors import FlyxError
 from flyx.rtc.attempts import Attempts
-from flyx.rtc.peer import CandidatePair
+from flyx.rtc.path import CandidatePair
 from flyx.transfer.manifest import Manifest
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flyx.client.failures import failure_of
 from flyx.client.signaling import Signaling
@@ -14,7 +14,6 @@ from flyx.client.tunnel import TunnelSocket, open_tunnel
 from flyx.errors import FlyxError, NoRelay
 from flyx.net.interfaces import offered_addresses
 from flyx.rtc.attempts import Attempts
-from flyx.rtc.peer import Channels, IceCandidateInit, PeerConnection
 from flyx.rtc.policy import ANY_PATH, IcePolicy
 from flyx.rtc.servers import TurnServer, turn_servers
 from flyx.signaling.messages import (
@@ -29,6 +28,9 @@ from flyx.signaling.messages import (
 )
 from flyx.signaling.messages import IceCandidateInit as WireCandidate
 from flyx.transfer.messages import CONTROL_CHANNEL, DATA_CHANNEL, MIN_MESSAGE_SIZE
+
+if TYPE_CHECKING:
+    from flyx.rtc.peer import Channels, IceCandidateInit
 
 TELL_AFTER = 5.0
 """Seconds of connecting after which people want to know what is tried."""
@@ -89,6 +91,8 @@ class Link:
         options: what the person allows.
         congestion: name of the congestion control of what we send; None for the default.
         """
+        from flyx.rtc.peer import PeerConnection
+
         self._signaling = signaling
         self._target_id = target_id
         # Whom a tunnel would lead to; a receiver knows that by the offer.

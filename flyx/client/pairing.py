@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import flyx
 from flyx.client.failures import failure_of
@@ -24,8 +25,10 @@ from flyx.pairing.exchange import (
 )
 from flyx.pairing.keys import Binding, Role, Session
 from flyx.pairing.tries import Tries
-from flyx.rtc.peer import Channels, PeerConnection
 from flyx.transfer.messages import ZSTD
+
+if TYPE_CHECKING:
+    from flyx.rtc.peer import Channels, PeerConnection
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that the other side gets to read why we reject it."""

@@ -9,6 +9,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flyx.client import events
 from flyx.client.confirmation import Confirmation
@@ -37,7 +38,6 @@ from flyx.pairing.exchange import WordsWanted
 from flyx.pairing.keys import Session
 from flyx.pairing.tries import MAX_TRIES
 from flyx.pairing.words import password_of, resolve_words
-from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Disconnect, IceCandidate, Join, Message, Offer
 from flyx.signaling.messages import Outcome as TransferOutcome
 from flyx.storage.pipe import PipeDestination
@@ -50,6 +50,9 @@ from flyx.transfer.receiver import (
     Receiver,
 )
 from flyx.transfer.selection import Selection
+
+if TYPE_CHECKING:
+    from flyx.rtc.peer import Channels
 
 AskWords = Callable[[int], Awaitable[tuple[str, ...]]]
 """Returns so many words of the list (0: words of the sender's own, in their common form)."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from flyx.client import events
 from flyx.client.broadcast import Broadcast
@@ -45,7 +45,6 @@ from flyx.errors import (
 )
 from flyx.net.changes import Change, NetworkWatch
 from flyx.pairing.exchange import Code
-from flyx.rtc.peer import Channels
 from flyx.signaling.messages import Answer, Disconnect, IceCandidate, Join, Message, Role
 from flyx.storage.exclusions import NOTHING_EXCLUDED, Exclusions
 from flyx.storage.links import Links
@@ -54,6 +53,9 @@ from flyx.storage.single import scan_of_stream, scan_of_text
 from flyx.storage.stream_source import StreamSource
 from flyx.transfer.manifest import Content
 from flyx.transfer.rate_limit import RateLimit
+
+if TYPE_CHECKING:
+    from flyx.rtc.peer import Channels
 
 MAX_UNPAIRED = 8
 """Receivers at a time that have not proved themselves: strangers cannot take every place, nor much memory."""

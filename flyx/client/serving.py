@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from flyx.client import events
 from flyx.client.broadcast import Broadcast
@@ -27,7 +28,6 @@ from flyx.errors import (
     TransferInterrupted,
 )
 from flyx.net.changes import Change, networks
-from flyx.rtc.peer import Channels
 from flyx.storage.packing import BlockPacker
 from flyx.storage.reader import SourceReader
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, StreamEnded
@@ -37,6 +37,9 @@ from flyx.transfer.messages import ZSTD
 from flyx.transfer.rate_limit import Allowance, RateLimit
 from flyx.transfer.sender import Accepted, Comparing, Delivered, FileConfirmed, Resumed, Sender
 from flyx.transfer.session import EntryLeftOut
+
+if TYPE_CHECKING:
+    from flyx.rtc.peer import Channels
 
 
 def gone() -> TransferInterrupted:

@@ -15,11 +15,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-from aiortc import RTCIceCandidate
-from aiortc.sdp import candidate_from_sdp
+from typing import TYPE_CHECKING
 
 from flyx.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from aiortc import RTCIceCandidate
 
 MAX_DESCRIPTION_SIZE = 32 * 1024
 """Characters of a description. One with candidates of 100 interfaces has about 12,000."""
@@ -192,6 +193,8 @@ class RemoteCandidates:
             value: of a candidate attribute (RFC 8839 §5.1), with or without "candidate:".
             own_addresses: of our host candidates.
         """
+        from aiortc.sdp import candidate_from_sdp
+
         self._taken += 1
         matched = _CANDIDATE.fullmatch(value.removeprefix("candidate:").strip())
         if self._taken > MAX_REMOTE_CANDIDATES or matched is None:

@@ -16,6 +16,9 @@ import secrets
 import time
 from collections.abc import Callable
 
+import flyx.rtc.seam  # noqa: F401  # loads aiortc without what we do not use
+
+# isort: split
 from aiortc import RTCConfiguration, RTCDtlsTransport, RTCPeerConnection
 from google_crc32c import value as crc32c
 

@@ -21,6 +21,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import flyx.rtc.seam  # noqa: F401  # loads aiortc without what we do not use
+
+# isort: split
 from aiortc import RTCDtlsTransport
 from OpenSSL import SSL
 

@@ -11,10 +11,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Protocol, TypedDict
 
+import flyx.rtc.seam  # noqa: F401  # loads aiortc without what we do not use
+
+# isort: split
 from aiortc import RTCConfiguration, RTCDataChannel, RTCIceCandidate, RTCSessionDescription
 from aiortc.sdp import candidate_to_sdp
 
@@ -33,6 +36,7 @@ from flyx.rtc.attempts import (
 )
 from flyx.rtc.description import MAX_REMOTE_CANDIDATES, MDNS_SUFFIX, RemoteCandidates, judge
 from flyx.rtc.driver import SctpTransport, make_peer_connection
+from flyx.rtc.path import CandidatePair
 from flyx.rtc.policy import ANY_PATH, IcePolicy
 from flyx.rtc.relays import gather_relayed_candidates
 from flyx.rtc.seam import dtls, ice, tunnel
@@ -65,31 +69,6 @@ class IceCandidateInit(TypedDict):
     candidate: str
     sdpMid: str | None
     sdpMLineIndex: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class CandidatePair:
-    """The path in use.
-
-    Attributes:
-        local: type of the local candidate: host, srflx, prflx or relay (RFC 8445 §5.1.1).
-        remote: the same of the remote one.
-        tunnelled: it leads through the signaling server.
-        family: of the IP addresses, 4 or 6.
-        is_local: whether it stays within a local network: both are hosts, with addresses of such a one.
-        relay: host of the TURN server that relays for us; None if none does, or it may be one of several.
-    """
-
-    local: str
-    remote: str
-    tunnelled: bool = False
-    family: int = 4
-    is_local: bool = False
-    relay: str | None = None
-
-    def is_like(self, other: CandidatePair) -> bool:
-        """Whether people would call it the same; which relay it goes through may be known only later."""
-        return replace(self, relay=None) == replace(other, relay=None)
 
 
 class ChannelListener(Protocol):

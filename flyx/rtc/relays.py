@@ -15,6 +15,9 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import flyx.rtc.seam  # noqa: F401  # loads aiortc without what we do not use
+
+# isort: split
 from aiortc import RTCIceCandidate, RTCPeerConnection
 
 from flyx.errors import FlyxError

@@ -27,7 +27,7 @@ from flyx.client.limits import Limit
 from flyx.errors import FlyxError, printable, without_controls
 from flyx.pairing import messages as pairing
 from flyx.rtc.attempts import Attempts, PairAttempt, PairState, ServerAttempt
-from flyx.rtc.peer import CandidatePair
+from flyx.rtc.path import CandidatePair
 from flyx.signaling import messages as signaling
 from flyx.transfer import messages as transfer
 from flyx.transfer.left_out import LeftOut

@@ -24,7 +24,7 @@ from flyx.client import events
 from flyx.client.limits import Limit
 from flyx.errors import ConnectionLost, Declined, InputError, NoSpace, NoSuchRoom, TooManyTries
 from flyx.rtc.attempts import Attempts, PairAttempt, PairState, ServerAttempt
-from flyx.rtc.peer import CandidatePair
+from flyx.rtc.path import CandidatePair
 from tests.cli.screen import on_terminal
 from tests.hostile_text import assert_tame
 from tests.schema import EVENTS, check_event, fields_of

@@ -12,7 +12,7 @@ from flyx.cli.progress import NAMED, HumanReporter, _FilesByOffset, clock_text, 
 from flyx.client import events
 from flyx.client.limits import Limit
 from flyx.errors import ConnectionLost, FilesFailed
-from flyx.rtc.peer import CandidatePair
+from flyx.rtc.path import CandidatePair
 from flyx.transfer import left_out
 from flyx.transfer.manifest import Entry, EntryKind, Manifest
 from tests.cli.screen import Screen, on_terminal

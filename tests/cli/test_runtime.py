@@ -96,3 +96,40 @@ def test_a_command_may_have_more_files_open_than_its_shell_allows() -> None:
     assert ran.stderr == ""
     has, expected = ran.stdout.splitlines()
     assert has == expected
+
+
+def test_what_is_loaded_meanwhile_keeps_nothing_waiting() -> None:
+    """The loader is held up here until the work has begun, and the work waits for the loader then."""
+    program = textwrap.dedent(
+        """
+        import asyncio, gc, sys, threading
+        from flyx.cli.runtime import run
+
+        begun = threading.Event()
+
+        class Finder:
+            def find_spec(self, name, path=None, target=None):
+                if name == "slow":
+                    begun.wait()
+
+        async def work():
+            begun.set()
+            try:
+                import slow
+            except ImportError as error:
+                return str(error)
+
+        gc.disable()
+        sys.meta_path.insert(0, Finder())
+        print(run(work(), loading="slow"))
+        for thread in threading.enumerate():
+            if thread.name == "flyx-load":
+                thread.join()
+        print(gc.isenabled())
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["No module named 'slow'", "True"]
+    assert done.stderr == ""

@@ -11,7 +11,8 @@ import pytest
 
 from flyx.errors import PeerUnreachable
 from flyx.rtc import peer
-from flyx.rtc.peer import CandidatePair, IceCandidateInit, PeerConnection
+from flyx.rtc.path import CandidatePair
+from flyx.rtc.peer import IceCandidateInit, PeerConnection
 from flyx.rtc.policy import ANY_PATH, IcePolicy
 from flyx.rtc.seam import ice, tunnel
 from flyx.rtc.tunnel import (
