@@ -10,10 +10,13 @@ def main() -> None:
         _open_standard_streams()
         _take_names_as_utf8()
         import gc
+        import os
 
         # Little of what a program loads is garbage, and to look for it is a tenth of the time to start.
         # What runs for long has the collector back: calm_collector().
         gc.disable()
+        # Plugins of pydantic would see all that is received, and to look for some takes as long as for all.
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         from flyx.cli.app import app
 
         app()
