@@ -10,6 +10,8 @@ Specification: RFC 9002 §7.7 for the need, draft-ietf-ccwg-bbr-06 §5.6.3 for t
 
 from __future__ import annotations
 
+from math import inf
+
 # Seconds of sending that a quantum stands for. Timers of asyncio and uvloop fire on whole milliseconds.
 QUANTUM_TIME = 0.001
 # A quantum is worth a wake-up: packets, at least (draft-ietf-ccwg-bbr-06 §5.6.3).
@@ -66,7 +68,7 @@ class Pacer:
         """The path's round trip takes so many seconds without queues, and so many more with them."""
         self._burst_time = min(max(BURST_TIME, min_rtt / 2 - queueing), BURST_TIME_MAX)
 
-    def budget(self, now: float, rate: float | None) -> int:
+    def budget(self, now: float, rate: float) -> int:
         """Bytes that may leave now: a quantum at least, or none until next_send_time().
 
         Without that, SACKs arriving between two wake-ups would have packets leave one by one, each at the
@@ -74,9 +76,9 @@ class Pacer:
 
         Args:
             now: Monotonic seconds, never earlier than the last call.
-            rate: Bytes a second since the last call; None: unpaced.
+            rate: Bytes a second since the last call; inf: unpaced.
         """
-        if rate is None:
+        if rate == inf:
             # Nothing is owed when pacing begins.
             self._updated_at = None
             return UNLIMITED
@@ -88,9 +90,9 @@ class Pacer:
         if self._updated_at is not None:
             self._level -= size
 
-    def next_send_time(self, now: float, rate: float | None) -> float:
+    def next_send_time(self, now: float, rate: float) -> float:
         """When a quantum may leave; now, if it may already."""
-        if rate is None:
+        if rate == inf:
             return now
         self._fill(now, rate)
         # The bucket holds a quantum, so that this comes.

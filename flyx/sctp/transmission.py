@@ -326,7 +326,7 @@ class Transmission:
         self._schedule_more(now, rate)
         return packets
 
-    def _allowed(self, now: float, rate: float | None) -> int:
+    def _allowed(self, now: float, rate: float) -> int:
         """Bytes that may leave now: by cwnd, by the peer's window, by pacing."""
         if self._probe_due or (self.outstanding.in_flight == 0 and self._window() <= 0):
             # A probe, of the tail or of a closed window (RFC 9260 §6.1 A), is one packet, whatever they say.
@@ -394,7 +394,7 @@ class Transmission:
         elif not self._probed and self.rtt.srtt is not None and not self._timers.running(Timer.TAIL_PROBE):
             self._restart_loss_timers(now)
 
-    def _schedule_more(self, now: float, rate: float | None) -> None:
+    def _schedule_more(self, now: float, rate: float) -> None:
         """Wake up when the pacer lets more leave, if that is what holds it."""
         self._timers.stop(Timer.PACING)
         if not self.outstanding.lost_waiting and not (self.queue.sendable and self._tsns_left() > 0):

@@ -66,7 +66,7 @@ def after_loss_at(window: int) -> Cubic:
 def test_first_flight_is_ten_packets_unpaced() -> None:
     cubic = Cubic(PACKET)
     assert cubic.cwnd == 10 * PACKET
-    assert cubic.pacing_rate is None
+    assert cubic.pacing_rate == float("inf")
     assert cubic.in_slow_start
 
 
@@ -267,7 +267,7 @@ def test_unknown_name_is_refused() -> None:
 
 def check(flow: Flow, now: float) -> None:
     assert flow.controller.cwnd >= 2 * PACKET
-    assert flow.controller.pacing_rate is None or flow.controller.pacing_rate > 0
+    assert flow.controller.pacing_rate > 0
 
 
 def test_clean_link_is_used() -> None:
@@ -361,4 +361,4 @@ def test_no_sequence_of_events_breaks_window_or_rate(
             controller.on_sent(now, volume, int(volume * (1 + part)) if flag else volume, flag)
         assert isinstance(controller.cwnd, int)
         assert 2 * size <= controller.cwnd < 10**12
-        assert controller.pacing_rate is None or 0 < controller.pacing_rate < float("inf")
+        assert controller.pacing_rate > 0

@@ -19,9 +19,9 @@ def test_quantum_is_a_millisecond_of_sending_within_bounds(rate: float, quantum:
 
 def test_without_a_rate_everything_may_leave_at_once() -> None:
     pacer = Pacer(PACKET)
-    assert pacer.budget(5.0, None) == UNLIMITED
+    assert pacer.budget(5.0, float("inf")) == UNLIMITED
     pacer.on_sent(10**9)
-    assert pacer.next_send_time(5.0, None) == 5.0
+    assert pacer.next_send_time(5.0, float("inf")) == 5.0
     # What was sent unpaced is not owed.
     assert pacer.budget(5.0, 1e6) == 4 * PACKET
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,8 @@ class CongestionController(ABC):
 
     # Bytes that may be in flight.
     cwnd: int
-    # Bytes a second; None: as fast as cwnd allows.
-    pacing_rate: float | None = None
+    # Bytes a second; inf: as fast as cwnd allows.
+    pacing_rate: float = inf
     # Bytes that may leave back to back, if the path has a buffer that holds no more; None: as pacing has it.
     max_burst: int | None = None
 

@@ -116,7 +116,7 @@ class Bbr(CongestionController):
         self._enter(State.STARTUP)
         self._initial_cwnd = INITIAL_WINDOW_PACKETS * max_packet_size
         self.cwnd = self._initial_cwnd
-        self.pacing_rate: float = self.pacing_gain * self._initial_cwnd / NOMINAL_RTT
+        self.pacing_rate = self.pacing_gain * self._initial_cwnd / NOMINAL_RTT
         # In flight as of the last event.
         self._in_flight = 0
 

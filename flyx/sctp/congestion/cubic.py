@@ -133,8 +133,8 @@ class Cubic(CongestionController):
     def __init__(self, max_packet_size: int) -> None:
         self._max_packet_size = max_packet_size
         self.cwnd = INITIAL_WINDOW_PACKETS * max_packet_size
-        # None until the first round trip has been measured: the initial window leaves in one go.
-        self.pacing_rate = None
+        # Until the first round trip has been measured the initial window leaves in one go.
+        self.pacing_rate = inf
         # Bytes; slow start below it. Infinite until the first loss or HyStart++'s end.
         self.ssthresh = inf
         # Bytes: the window before the last reduction, lowered by fast convergence.
