@@ -19,7 +19,7 @@ from typing import Any
 
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-import flyx.rtc.driver
+import flyx.rtc.dtls
 from flyx.net.loop import new_event_loop
 from flyx.rtc.peer import Channel, PeerConnection
 
@@ -224,7 +224,7 @@ def make_end(stack: str) -> End:
         case "flyx-cubic":
             return FlyxEnd(congestion="cubic")
         case "flyx-1200":
-            flyx.rtc.driver.MAX_PACKET_SIZE = 1160
+            flyx.rtc.dtls.MAX_PACKET_SIZE = 1160
     return FlyxEnd()
 
 

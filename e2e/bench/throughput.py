@@ -48,7 +48,7 @@ FLYX = (sys.executable, "-m", "flyx")
 FLYX_1200 = (
     sys.executable,
     "-c",
-    "import flyx.rtc.driver as driver; driver.MAX_PACKET_SIZE = 1160; import flyx.__main__ as m; m.main()",
+    "import flyx.rtc.dtls as dtls; dtls.MAX_PACKET_SIZE = 1160; import flyx.__main__ as m; m.main()",
 )
 WORMHOLE = (sys.executable, "-m", "wormhole")
 
