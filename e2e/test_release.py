@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from e2e.processes import Terminal
+from flyx import __version__
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", ".gitignore", "flyx")
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", ".gitignore", ".build", "flyx")
 
 
 def built(place: Path, mtime: int, umask: int) -> dict[str, str]:
@@ -38,6 +40,11 @@ def built(place: Path, mtime: int, umask: int) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (place / "dist").iterdir()}
 
 
+CAN_COMPILE = shutil.which("cc") and Path(sysconfig.get_path("include"), "Python.h").exists()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not CAN_COMPILE, reason="needs a C compiler and Python's headers")
 def test_two_builds_of_a_release_are_the_same_bytes(tmp_path: Path) -> None:
     first = built(tmp_path / "one", 1_700_000_000, 0o022)
     second = built(tmp_path / "two" / "deeper", 1_800_000_000, 0o077)
@@ -46,18 +53,59 @@ def test_two_builds_of_a_release_are_the_same_bytes(tmp_path: Path) -> None:
     (wheel,) = (tmp_path / "one" / "dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {"flyx/py.typed", "flyx/docs/events.schema.json"} <= set(names)
-    release = wheel.name.rsplit("-", 3)[0]
+    release, python, *_ = wheel.name.rsplit("-", 3)
     own = {"flyx", f"{release}.dist-info", f"{release}.data"}
     assert {name.split("/")[0] for name in names} == own
+    assert python == f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert version_in(install(wheel, tmp_path)) == f"flyx {__version__} (compiled)\n"
+
+
+NOTHING_TO_COMPILE_WITH = {
+    "it is not wanted": {"FLYX_PURE": "1"},
+    "no compiler": {"CC": "/nowhere/cc"},
+    "a compiler that compiles nothing": {"CC": "false"},
+}
+
+
+@pytest.mark.parametrize("variables", NOTHING_TO_COMPILE_WITH.values(), ids=NOTHING_TO_COMPILE_WITH)
+def test_what_cannot_be_compiled_is_installed_as_it_is_without_a_word(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    environment = os.environ | variables
+    wheel = built_wheel(tmp_path, environment)
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")]
+    assert version_in(install(wheel, tmp_path)) == f"flyx {__version__} (pure Python)\n"
+
+
+def built_wheel(place: Path, environment: dict[str, str]) -> Path:
+    """Build a wheel as pip does, which must say nothing; return it."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    said = subprocess.run(
+        [*pip, "--wheel-dir", place / "dist", ROOT], check=True, capture_output=True, env=environment
+    )
+    assert (said.stdout, said.stderr) == (b"", b"")
+    (wheel,) = (place / "dist").glob("*.whl")
+    return wheel
+
+
+def version_in(installed: Path) -> str:
+    """Return what the flyx of an environment says of itself."""
+    command = [installed / "bin" / "flyx", "--version"]
+    return subprocess.run(
+        command, env=environment_of(installed, installed), capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with a wheel of flyx; it has the libraries of this one."""
     place = tmp_path_factory.mktemp("installed")
-    build = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir"]
-    subprocess.run([*build, place / "dist", ROOT], check=True, capture_output=True)
-    (wheel,) = (place / "dist").glob("*.whl")
+    return install(built_wheel(place, os.environ | {"FLYX_PURE": "1"}), place)
+
+
+def install(wheel: Path, place: Path) -> Path:
+    """Make an environment with a wheel, and the libraries of this one."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", place / "venv"], check=True)
     (libraries,) = (place / "venv" / "lib").glob("python3*/site-packages")
     # What is named in a file is searched, but its own such files are not: none leads to the checkout.

@@ -150,7 +150,9 @@ app = typer.Typer(
 
 def _print_version(context: typer.Context, value: bool) -> None:
     if value and not context.resilient_parsing:
-        typer.echo(f"flyx {flyx.__version__}")
+        from flyx.sctp import is_compiled
+
+        typer.echo(f"flyx {flyx.__version__} ({'compiled' if is_compiled() else 'pure Python'})")
         raise typer.Exit
 
 

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import flyx
 from flyx.cli.app import app
 from flyx.cli.config import CONFIG_VARIABLE
 from flyx.cli.environment import tidy
 from flyx.cli.settings import line_of
 from flyx.net import tls
+from flyx.sctp import association
 
 
 @pytest.fixture
@@ -74,6 +76,15 @@ USAGE = {
         None,
     ),
 }
+
+
+def test_the_version_says_whether_packets_are_handled_by_machine_code(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        app(["--version"], prog_name="flyx")
+    kind = "compiled" if Path(association.__file__).suffix == ".so" else "pure Python"
+    assert capfd.readouterr().out == f"flyx {flyx.__version__} ({kind})\n"
 
 
 @pytest.mark.parametrize("typed", USAGE)

@@ -11,6 +11,7 @@ from flyx.errors import RemoteProtocolError
 from flyx.sctp.outstanding import MAX_RENEGES, MAX_SKIPPED_STREAMS, Outstanding, _uncovered
 from flyx.sctp.runs import Fate
 from flyx.sctp.send_queue import OutgoingMessage
+from tests.compiled import needs_lines
 from tests.effort import share
 from tests.fuzz.work import steps
 
@@ -444,6 +445,7 @@ def test_one_forward_tsn_tells_of_a_bounded_number_of_streams():
     assert outstanding.skip_abandoned()[0] == FIRST + count - 1
 
 
+@needs_lines
 def test_a_peer_that_acknowledges_every_other_fragment_costs_the_same_for_each_sack():
     outstanding = Outstanding(1)
     count = 20_000

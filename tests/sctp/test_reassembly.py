@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from flyx.errors import RemoteProtocolError
 from flyx.sctp.reassembly import BEGINNING, ENDING, MAX_WAITING, UNORDERED, Fragment, Message, Reassembly
+from tests.compiled import needs_lines
 from tests.effort import share
 from tests.fuzz.work import steps
 
@@ -375,6 +376,7 @@ def middle(tsn):
     return Fragment(tsn, 0, 1, 0, 51, b"x")
 
 
+@needs_lines
 @pytest.mark.parametrize("order", ["up", "down", "odd, then even", "shuffled", "all begin"])
 def test_a_fragment_costs_the_same_however_many_wait(order):
     """16,000 fragments of one byte that never make a message: each has few steps."""
@@ -396,6 +398,7 @@ def test_a_fragment_costs_the_same_however_many_wait(order):
         assert steps(lambda fragment=fragment: reassembly.add(fragment), limit=60)
 
 
+@needs_lines
 def test_a_skip_costs_what_it_removes():
     reassembly = Reassembly(1 << 20)
     for tsn in range(100, 10_000):

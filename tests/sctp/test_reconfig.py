@@ -8,6 +8,7 @@ from flyx.sctp.chunks import IncomingReset, OutgoingReset, Reconfig, ReconfigRes
 from flyx.sctp.reconfig import MAX_STREAMS_PER_REQUEST, MAX_WAITING_REQUESTS, StreamResets
 from flyx.sctp.send_queue import OutgoingMessage, SendQueue
 from flyx.sctp.timers import Timer, Timers
+from tests.compiled import needs_lines
 from tests.fuzz.work import steps
 
 TOP = (1 << 32) - 1
@@ -255,6 +256,7 @@ def test_what_is_unknown_is_denied():
     assert side.sent() == [ReconfigResponse(100, ReconfigResult.DENIED)] * 2
 
 
+@needs_lines
 def test_an_incoming_reset_of_streams_that_nothing_was_sent_on_costs_nothing():
     side = Side()
     side.take(IncomingReset(100, tuple(range(60_000))))
