@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from flyx.errors import RemoteProtocolError
 
 COMMON_HEADER = struct.Struct("!HHII")
-COMMON_HEADER_SIZE = COMMON_HEADER.size
+COMMON_HEADER_SIZE: Final = COMMON_HEADER.size
 CHUNK_HEADER = struct.Struct("!BBH")
 CHUNK_HEADER_SIZE = CHUNK_HEADER.size
 

@@ -6,6 +6,8 @@ does by hand what receive_data() does for any chunk.
 
 from __future__ import annotations
 
+from typing import Final
+
 from flyx.errors import RemoteProtocolError
 from flyx.sctp import chunks
 from flyx.sctp.config import Config
@@ -16,7 +18,7 @@ from flyx.sctp.serial import TSN_MODULUS, widen
 from flyx.sctp.timers import Timer, Timers
 from flyx.sctp.transmission import DATA_CHUNK_HEADER, DATA_PACKET_HEADER, TSN_AT, put_tsn
 
-_HEADER_SIZE = DATA_PACKET_HEADER.size
+_HEADER_SIZE: Final = DATA_PACKET_HEADER.size
 _unpack_header = DATA_PACKET_HEADER.unpack_from
 _CHUNK_HEADER = DATA_CHUNK_HEADER.size
 _IMMEDIATELY = 0x08
@@ -79,7 +81,7 @@ class Reception:
             return start
         # No more than one beyond the largest message: took_parts() refuses that.
         most = start + (self._config.max_message_size - reassembly.parts_size) // size + 1
-        append = reassembly.parts.append
+        parts = reassembly.parts
         # Of the next packets, all of the header must be the same but for the TSN.
         header = bytearray(packet[:_HEADER_SIZE])
         index = start
@@ -87,7 +89,7 @@ class Reception:
             put_tsn(header, TSN_AT, expected)
             if len(packet) != whole or packet[:_HEADER_SIZE] != header:
                 break
-            append(packet[_HEADER_SIZE:end])
+            parts.append(packet[_HEADER_SIZE:end])
             expected = (expected + 1) % TSN_MODULUS
             index += 1
         taken = index - start

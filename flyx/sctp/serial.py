@@ -7,9 +7,11 @@ it says.
 
 from __future__ import annotations
 
-TSN_MODULUS = 1 << 32
+from typing import Final
 
-_HALF = 1 << 31
+TSN_MODULUS: Final = 1 << 32
+
+_HALF: Final = 1 << 31
 
 
 def widen(wire: int, near: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Final
 
 from flyx.sctp import chunks
 from flyx.sctp.chunks import ChunkType
@@ -31,10 +32,10 @@ DATA_PACKET_HEADER = struct.Struct("!HHIIBBHIHHI")
 
 PACKET_OVERHEAD = DATA_PACKET_HEADER.size
 
-TSN_AT = COMMON_HEADER_SIZE + 4
+TSN_AT: Final = COMMON_HEADER_SIZE + 4
 """Where its TSN is in a packet that begins with DATA."""
 
-put_tsn = struct.Struct("!I").pack_into
+put_tsn: Final = struct.Struct("!I").pack_into
 
 MAX_BURST_PACKETS = 256
 """Packets built before the driver gets its turn: the event loop must not stand still."""
@@ -460,11 +461,11 @@ class _Builder:
                 message.ppid,
             )
         )
-        append, join, data = self._packets.append, b"".join, message.data
+        packets, data = self._packets, message.data
         for position in range(first * size, end * size, size):
             put_tsn(header, TSN_AT, tsn % TSN_MODULUS)
             # No padding: where there are several, their size is a multiple of four.
-            append(join((header, data[position : position + size])))
+            packets.append(b"".join((header, data[position : position + size])))
             tsn += 1
 
     def _add_chunks(self, message: OutgoingMessage, first: int, end: int, tsn: int) -> None:
