@@ -25,11 +25,21 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).resolve().parents[1]
 
-COMPILED = "flyx/sctp/[!_]*.py"
+COMPILED = ("flyx/sctp/[!_]*.py", "flyx/rtc/dtls.py")
 """What pays, measured by e2e/bench: the work for each packet. Congestion control is asked once for many, and
 is slower compiled: mypyc makes dataclasses that cost more than Python's own."""
 
-LIBRARY = "flyx.sctp.native"
+MYPY_OPTIONS = (
+    # Not the configuration of the checks, whose plugins need not be here.
+    "--config-file=",
+    f"--cache-dir={os.devnull}",
+    "--follow-imports=silent",
+    # The same machine code whatever else is installed.
+    "--no-site-packages",
+    "--ignore-missing-imports",
+)
+
+LIBRARY = "flyx.native"
 """All is in this one extension module, with __mypyc behind its name; those beside the sources lead there."""
 
 
@@ -70,15 +80,13 @@ def compile_into(directory: Path) -> dict[str, Path]:
     from mypyc.build import mypycify
     from setuptools import Distribution
 
-    sources = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob(COMPILED))]
+    sources = [str(path.relative_to(ROOT)) for pattern in COMPILED for path in sorted(ROOT.glob(pattern))]
     before = Path.cwd()
     # mypyc takes modules' names from their paths, and puts these into tracebacks.
     os.chdir(ROOT)
     try:
         extensions = mypycify(
-            # Not the configuration of the checks, whose plugins need not be here.
-            ["--config-file=", f"--cache-dir={os.devnull}", "--follow-imports=silent", *sources],
-            opt_level="2",
+            [*MYPY_OPTIONS, *sources],
             debug_level="0",
             group_name=LIBRARY,
             target_dir=str(directory / "c"),

@@ -293,7 +293,7 @@ class DtlsBatcher:
     def _decrypt_run(self, run: memoryview, segment_size: int) -> None:
         """Decrypt datagrams that are one data record each."""
         records, read, plain = self._records, self._ssl_read, self._plain
-        ssl, buffer, append = records.ssl, self._plain_buffer, self._packets.append
+        ssl, buffer, packets = records.ssl, self._plain_buffer, self._packets
         start = records.ffi.from_buffer(run)
         step = max(1, _FED_AT_ONCE // segment_size) * segment_size
         for at in range(0, len(run), step):
@@ -305,7 +305,7 @@ class DtlsBatcher:
                     # Fewer packets than records: a forged or a repeated one was dropped on the way.
                     self._after_silence()
                     break
-                append(buffer[:size])
+                packets.append(buffer[:size])
 
     def _decrypt_datagram(self, datagram: memoryview) -> None:
         """The slow twin: whatever is in one datagram."""

@@ -2,7 +2,7 @@
 
 
 def is_compiled() -> bool:
-    """Whether this package runs as machine code (.build/compile.py) and not as what is written."""
+    """Whether what handles packets runs as machine code (.build/compile.py)."""
     from flyx.sctp import serial
 
     return not serial.__file__.endswith(".py")
