@@ -16,10 +16,22 @@ from dataclasses import dataclass, field
 from flyx.errors import CorruptData, DestinationExists
 from flyx.storage.packing import BlockPacker, BlockUnpacker
 from flyx.transfer import disk
+from flyx.transfer import manifest as manifests
 from flyx.transfer.comparison import Comparison
-from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, Changed, Held, Kept, Operation, Outcome
-from flyx.transfer.left_out import ALREADY_HERE, NO_FILE
-from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, block_digest
+from flyx.transfer.disk import (
+    BlockFailed,
+    BlockRead,
+    BlockRequest,
+    Changed,
+    GoesOn,
+    Held,
+    Kept,
+    Operation,
+    Outcome,
+    StreamEnded,
+)
+from flyx.transfer.left_out import ALREADY_HERE, NO_FILE, UNREADABLE, VANISHED
+from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, RunningDigest, block_digest
 from flyx.transfer.messages import MIN_MESSAGE_SIZE
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import ReceiverEvent
@@ -95,6 +107,41 @@ class MemorySource:
         hole = self.holes and data != b"" and not any(data)
         packed = self._packer.pack(data) if self.packs and not hole else b""
         return BlockRead(request, b"" if hole else data, block_digest(data), hole=hole, packed=packed)
+
+
+def manifest_of_stream(name: str = "stream") -> Manifest:
+    """Return the manifest of a stream."""
+    entry = Entry(name, EntryKind.FILE, 0, 0o644, 1_700_000_000_000_000)
+    return Manifest([entry], content=manifests.Content.STREAM)
+
+
+class MemoryStream:
+    """Serves the blocks of a stream, of any length each; `fails`: it breaks off after them."""
+
+    # How far it is read ahead, the requests do not tell: each may get any number of bytes.
+    holes = True
+
+    def __init__(self, blocks: Sequence[bytes], *, fails: bool = False) -> None:
+        self.manifest = manifest_of_stream()
+        self.content = b"".join(blocks)
+        self._fails = fails
+        ends = itertools.accumulate(map(len, blocks), initial=0)
+        self._blocks = dict(zip(ends, blocks, strict=False))
+        self._digest = RunningDigest()
+        for block in blocks:
+            self._digest.add(block_digest(block))
+
+    def read(self, requests: Sequence[BlockRequest]) -> list[BlockRead | StreamEnded | BlockFailed]:
+        return [self._read(request) for request in requests]
+
+    def _read(self, request: BlockRequest) -> BlockRead | StreamEnded | BlockFailed:
+        assert request.length == BLOCK_SIZE
+        if request.offset in self._blocks:
+            block = self._blocks[request.offset]
+            return BlockRead(request, block, block_digest(block))
+        if request.offset != len(self.content):
+            return BlockFailed(request, VANISHED)
+        return BlockFailed(request, UNREADABLE) if self._fails else StreamEnded(request, self._digest.value())
 
 
 class MemoryDestination:
@@ -248,6 +295,27 @@ class MemoryDestination:
                 yield index, NO_FILE
 
 
+class StreamDestination(MemoryDestination):
+    """Takes a stream over one connection after another."""
+
+    def __init__(self) -> None:
+        super().__init__(set())
+        self._digest = RunningDigest()
+
+    def _find(self, file: int, entry: Entry) -> GoesOn | None:  # type: ignore[override]
+        size = len(self._partial.get(file, b""))
+        return GoesOn(file, size, self._digest.copy()) if size else None
+
+    def _apply(self, operation: Operation) -> Outcome:
+        if isinstance(operation, disk.WriteBlock):
+            self._digest.add(operation.digest)
+        if isinstance(operation, disk.FinishFile):
+            # It may be finished over another connection once more.
+            self.files["stream"] = bytes(self._partial.setdefault(operation.file, bytearray()))
+            return disk.FileSaved(operation.file, "stream")
+        return super()._apply(operation)
+
+
 @dataclass(frozen=True)
 class Conditions:
     """How the simulated world behaves; times in seconds."""
@@ -283,9 +351,11 @@ class Simulation:
         holes: bool = False,
         compared: Comparison | None = None,
         packs: bool = False,
+        stream: MemoryStream | None = None,
     ) -> None:
         """Args:
         files: what is sent.
+        stream: sent in their place.
         seed: of everything that is left to chance.
         conditions: how the world is.
         existing: names that are there before.
@@ -298,8 +368,8 @@ class Simulation:
         """
         self.seed = seed
         self.conditions = conditions or Conditions()
-        self.manifest = manifest_of(files)
-        self.source = MemorySource(self.manifest, files, faults or {}, holes, packs)
+        self.manifest = stream.manifest if stream else manifest_of(files)
+        self.source = stream or MemorySource(self.manifest, files, faults or {}, holes, packs)
         self.destination = destination or MemoryDestination(existing or set())
         self.now = 1000.0
         self._random = random.Random(seed)

@@ -89,12 +89,12 @@ class ManifestInbox:
         manifest = Manifest(
             self.entries, hole_bytes=start.holes, left_out=absent, content=Content(start.content)
         )
-        if manifest.content is not Content.FILES and manifest.roots != (self.entries.path(0),):
-            raise RemoteProtocolError(reason=f"a {start.content} in a directory")
         announced = (start.manifest_id, start.files, start.bytes, start.entries)
         counted = (manifest.id, manifest.file_count, manifest.total_bytes, len(manifest.entries))
         if announced != counted or manifest.roots != tuple(self._roots):
             raise RemoteProtocolError(reason="the manifest is not the one announced")
+        if manifest.content is not Content.FILES and manifest.roots != (self.entries.path(0),):
+            raise RemoteProtocolError(reason=f"a {start.content} in a directory")
         return manifest
 
     def _announced(self) -> ManifestStart:

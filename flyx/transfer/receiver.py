@@ -448,9 +448,11 @@ class Receiver(Session):
     def _grant_credit(self) -> None:
         waiting = self.bytes_held + (len(self._operations) + self._running) * OPERATION_COST
         granted = max(self._granted, self.data_received - waiting + WINDOW)
-        # What comes compressed takes little credit, and the sender wants to hear of it all the same.
+        # What comes compressed takes little credit, and the sender wants to hear of it all the same. It keeps
+        # all of a stream that it does not know to be verified.
         news = abs(self.bytes_written - self._written_told)
-        if granted >= self._granted + CREDIT_STEP or news >= CREDIT_STEP:
+        is_news = news >= CREDIT_STEP or (news and self._inbox.is_stream)
+        if granted >= self._granted + CREDIT_STEP or is_news:
             self._granted, self._written_told = granted, self.bytes_written
             self._outgoing.append(Credit(bytes=granted, written=self.bytes_written))
 

@@ -297,7 +297,7 @@ class Sender(Session):
                 raise RemoteProtocolError(reason=f"{message.type} before anything was offered")
             case Compare(files=files) if self._state is _State.OFFERING and not self._is_stream:
                 self._compare(files)
-            case Kept(files=files):
+            case Kept(files=files) if not self._is_stream:
                 for file, sha256 in files:
                     self._keep(file, bytes.fromhex(sha256))
             case Have():

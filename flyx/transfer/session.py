@@ -21,6 +21,7 @@ from flyx.errors import (
     PairingFailed,
     RemoteProtocolError,
     StorageError,
+    StreamBegun,
     TransferInterrupted,
     TransferRefused,
 )
@@ -292,6 +293,8 @@ def error_of_cancel(message: Cancel, peer: str) -> FlyxError:
         return TransferInterrupted(reason=f"the {peer} stopped it")
     if message.code == Declined.code:
         return Declined()
+    if message.code == StreamBegun.code:
+        return StreamBegun()
     if message.code in _REFUSALS:
         return TransferRefused(reason=message.message)
     if message.code == StorageError.code:

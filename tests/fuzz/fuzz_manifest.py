@@ -1,8 +1,8 @@
 """A manifest to a receiver: what a sender may offer.
 
-The input is a list of entries with the names that do harm somewhere. They come in messages as an honest
-sender would pack them, some of which are changed as grammar.py says, left out or repeated: what is planned is
-what was announced, or the receiver gives up.
+The input is a list of entries, of files, a stream or a text, with the names that do harm somewhere. They come
+in messages as an honest sender would pack them, some of which are changed as grammar.py says, left out or
+repeated: what is planned is what was announced, or the receiver gives up.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 
 from flyx.transfer import messages
-from flyx.transfer.manifest import Entry, EntryKind, Manifest
+from flyx.transfer.manifest import Content, Entry, EntryKind, Manifest
 from flyx.transfer.receiver import Receiver
 from tests.fuzz.grammar import make_message
 from tests.fuzz.source import Source
@@ -22,6 +22,7 @@ PARTS = [
     *("a", "A", "\u00e4", "a\u0308", "..", ".", "", ".flyx", "a ", "a.", "CON"),
     *("a\nb", "\u202e", "\x1b[2J", "x" * 255),
 ]
+CONTENTS = {b"S": Content.STREAM, b"T": Content.TEXT}
 SIZES = [0, 1, 1 << 20, (1 << 53) - 1, 1 << 53]
 
 
@@ -42,7 +43,9 @@ def entry(source: Source) -> Entry:
 def one_input(data: bytes) -> None:
     """Have a receiver hear a manifest."""
     source = Source(data)
-    manifest = Manifest([entry(source) for _ in range(source.integer(1, 12))])
+    entries = [entry(source) for _ in range(source.integer(1, 12))]
+    # By the last byte, which leaves the inputs what they were before there were others than files.
+    manifest = Manifest(entries, content=CONTENTS.get(data[-1:], Content.FILES))
     machine = Receiver(ask=source.boolean(), now=NOW)
     destination = MemoryDestination({"exists"})
     for message in messages.manifest_messages(manifest):
@@ -57,6 +60,7 @@ def one_input(data: bytes) -> None:
     while machine.next_event() is not None:
         pass
     if machine.manifest is not None:
+        assert machine.manifest.content is Content.FILES or len(machine.manifest.entries) == 1
         assert machine.manifest.total_bytes == sum(entry.size for entry in machine.manifest.entries)
 
 

@@ -21,6 +21,8 @@ MODULES = {
     "pairing": "fuzz_pairing",
     "sctp-parser": "fuzz_parser",
     "signaling": "fuzz_signaling",
+    "stream-control": "fuzz_stream",
+    "stream-data": "fuzz_stream",
     "transfer-control": "fuzz_transfer",
     "transfer-data": "fuzz_transfer",
 }

@@ -14,7 +14,7 @@ from flyx.errors import LocalProtocolError, RemoteProtocolError
 from flyx.pairing import messages as pairing
 from flyx.transfer import left_out, messages
 from flyx.transfer.frames import FRAME_HEADER, SHORTEST_DATA, FrameKind, FramePacker, parse_frames_untrusted
-from flyx.transfer.manifest import MAX_ENTRIES, Entry, EntryKind, Manifest
+from flyx.transfer.manifest import MAX_ENTRIES, MAX_FILE_SIZE, Content, Entry, EntryKind, Manifest
 from flyx.transfer.names import MAX_PATH_BYTES
 from flyx.transfer.rate_limit import MAX_RATE, MIN_RATE
 from flyx.transfer.sender import Sender
@@ -32,6 +32,7 @@ control_messages = st.one_of(
         files=st.integers(0, 1000),
         bytes=st.integers(0, 1 << 60),
         roots=st.integers(1, 1000),
+        content=st.sampled_from([content.value for content in Content]),
         rate=rates,
     ),
     st.builds(messages.Roots, names=st.lists(st.text(max_size=50), max_size=5)),
@@ -41,6 +42,7 @@ control_messages = st.one_of(
         messages.Digests,
         files=st.lists(st.tuples(st.integers(0, 1000), st.sampled_from([SHA, None])), min_size=1, max_size=9),
     ),
+    st.builds(messages.GoOn, offset=st.integers(1, MAX_FILE_SIZE)),
     st.builds(messages.Accept, below=st.integers(0, 1_000_000), rate=rates),
     st.builds(messages.Credit, bytes=st.integers(0, 1 << 60), written=st.integers(0, 1 << 60)),
     st.builds(messages.Saved, files=st.lists(st.integers(0, 1000), max_size=9)),
@@ -204,6 +206,20 @@ def test_a_rate_that_no_transfer_can_be_held_to_is_refused(message: str, rate: s
     with pytest.raises(RemoteProtocolError):
         messages.parse_control_untrusted(message % rate)
     assert messages.parse_control_untrusted(message % "5000")
+
+
+@pytest.mark.parametrize("offset", ["0", "-1", str(MAX_FILE_SIZE + 1), "1.0", '"1"', "null"])
+def test_a_stream_goes_on_after_some_bytes_only(offset: str) -> None:
+    with pytest.raises(RemoteProtocolError):
+        messages.parse_control_untrusted(f'{{"type":"go_on","offset":{offset}}}')
+
+
+def test_a_content_of_a_later_version_is_refused_and_none_is_files() -> None:
+    with pytest.raises(RemoteProtocolError):
+        messages.parse_control_untrusted(START % '"content":"video"')
+    start = messages.parse_control_untrusted(START % '"holes":0')
+    assert isinstance(start, messages.ManifestStart)
+    assert start.content == Content.FILES.value
 
 
 INDEX, SIZE = MAX_ENTRIES, 1 << 62
