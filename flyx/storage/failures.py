@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flyx.errors import DestinationExists, FlyxError, NoSpace, StorageError, size_text
 from flyx.transfer import left_out
+from flyx.transfer.manifest import BLOCK_SIZE
 
 # What the system says of one name, or one directory, and not of the disk.
 _REFUSALS = {
@@ -27,13 +28,22 @@ _REFUSALS = {
 }
 
 
+# Bytes that are free again when a block did not fit: its own, and the reserve (partial.py).
+_GIVEN_BACK = 2 * BLOCK_SIZE
+
+
 def storage_error(error: OSError, action: str, path: str | Path) -> StorageError:
     """Return the error to show when `action` on `path` failed: "Cannot read notes.txt: Permission denied"."""
     return StorageError(action=action, path=str(path), reason=error.strerror or str(error))
 
 
 def write_error(
-    error: OSError, action: str, path: str | Path, directory: Path, missing: int, size: int | None = None
+    error: OSError,
+    action: str,
+    path: str | Path,
+    directory: Path,
+    missing: int | None,
+    size: int | None = None,
 ) -> FlyxError:
     """Return the error to show when something below the output directory could not be written.
 
@@ -42,7 +52,7 @@ def write_error(
         action: a verb that people know.
         path: what it was done to.
         directory: the output directory.
-        missing: bytes of the transfer that are not on the disk yet.
+        missing: bytes of the transfer that are not on the disk yet; None if nobody knows: of a stream.
         size: bytes of a file that was to be given its name: if another filesystem is mounted there, it needs
             room for all of it.
     """
@@ -53,7 +63,11 @@ def write_error(
         return NoSpace(directory=str(directory), shortage="your disk quota is used up", hint=hint)
     if error.errno == errno.ENOSPC:
         free = free_space(directory) or 0
-        return no_space(directory, missing, free) if free <= missing else _other_shortage(directory)
+        if missing is None and free <= _GIVEN_BACK:
+            return NoSpace(directory=str(directory), shortage="the stream is longer than what was free")
+        if missing is not None and free <= missing:
+            return no_space(directory, missing, free)
+        return _other_shortage(directory)
     return storage_error(error, action, path)
 
 

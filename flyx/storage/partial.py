@@ -330,7 +330,7 @@ class Partials:
     def goes_on(self, file: int) -> GoesOn | None:
         """Say how much there is of a stream, if there is anything."""
         partial = self._files.get(file)
-        if partial is None or partial.running is None:
+        if partial is None or partial.running is None or not partial.written:
             return None
         return GoesOn(file, partial.written, partial.running.copy())
 
@@ -413,7 +413,8 @@ class Partials:
         remains = self._remains
         only_shown = remains is not None and not self._prepared
         left = remains is not None and bool(remains.left)
-        keep = begun or left or self._has_saved or only_shown
+        has_saved = self._has_saved and not self.is_stream
+        keep = begun or left or has_saved or only_shown
         self._let_go(keep=keep)
         return keep
 

@@ -50,7 +50,7 @@ from flyx.transfer.selection import Selection
 
 _PLACE = "standard output"
 _PIECE = 4096
-"""Bytes that a pipe, terminal or socket that takes any takes at once (PIPE_BUF of Linux)."""
+"""Bytes that a pipe or socket that takes any takes at once (PIPE_BUF of Linux)."""
 _PIPE_SIZE = 1 << 20
 """Bytes that a pipe should hold: what a user may ask for on Linux."""
 _LOOK_INTERVAL = 0.1

@@ -35,16 +35,21 @@ def scan_of_stream(name: str) -> Scan:
 
 
 def scan_of_text(text: str) -> Scan:
-    """Return what there is to send of a text.
+    """Return what there is to send of a text, with bytes that are no UTF-8 as surrogateescape has them.
 
     Raises:
-        InputError: it is empty or too long.
+        InputError: it is empty, too long, or no text.
     """
     data = text.encode("utf-8", "surrogateescape")
     if not data:
         raise InputError(reason="the text is empty", hint="is a variable in the command not set?")
     if len(data) > MAX_TEXT_SIZE:
         raise InputError(reason=f"the text is longer than {MAX_TEXT_SIZE:,} bytes", hint="send it as a file")
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        hint = "send it as a file; `flyx send -` takes standard input as it is"
+        raise InputError(reason="the text is not in UTF-8", hint=hint) from None
     return _single(TEXT_NAME, data, Content.TEXT)
 
 

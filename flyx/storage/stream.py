@@ -66,6 +66,15 @@ class StreamDestination(Destination):
         self._saved_as = next((one for one in outcomes if isinstance(one, FileSaved)), self._saved_as)
         return outcomes
 
+    @property
+    def _missing_bytes(self) -> None:
+        return None
+
+    def _discard(self, file: int) -> None:
+        # A connection that comes later does not go on with it.
+        self._whole = None
+        super()._discard(file)
+
     def _most_bytes(self, entry: Entry) -> int:
         return MAX_FILE_SIZE
 

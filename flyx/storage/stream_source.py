@@ -34,6 +34,10 @@ class StreamSource:
         self._descriptor = descriptor
         # How much was read.
         self._size = 0
+        # Blocks are put together here: pieces of their own would scatter over the memory.
+        self._buffer = memoryview(bytearray(BLOCK_SIZE))
+        # A terminal tells its end (Ctrl-D) once.
+        self._has_ended = False
         # Written to by stop(): reading must end, whoever does not write.
         self._woken, self._waker = os.pipe()
         self._poll = select.poll()
@@ -51,17 +55,19 @@ class StreamSource:
         Raises:
             OSError: it cannot be read.
         """
-        parts: list[bytes] = []
-        missing, deadline = BLOCK_SIZE - self._size % BLOCK_SIZE, None
-        while missing and self._wait(deadline):
-            part = os.read(self._descriptor, missing)
-            if not part:
-                break
-            parts.append(part)
-            missing -= len(part)
-            self._size += len(part)
+        size, deadline = 0, None
+        length = BLOCK_SIZE - self._size % BLOCK_SIZE
+        while size < length and not self._has_ended and self._wait(deadline):
+            try:
+                count = os.readv(self._descriptor, [self._buffer[size:length]])
+            except BlockingIOError:
+                # Somebody has made it non-blocking, and another reader was faster.
+                continue
+            self._has_ended = not count
+            size += count
+            self._size += count
             deadline = deadline or time.monotonic() + LINGER
-        return b"".join(parts)
+        return bytes(self._buffer[:size])
 
     def stop(self) -> None:
         """End a read_block() that waits, and all that follow; any number of times."""

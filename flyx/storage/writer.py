@@ -260,9 +260,14 @@ class Destination:
                 path = str(directory)
         actions = {WriteBlock: "write", FinishFile: "save", DiscardFile: "remove", RestartFile: "remove"}
         action = actions.get(type(operation), "use")
-        missing = self._plan.needed_bytes - self._planner.found_bytes - self._bytes_written
+        missing = self._missing_bytes
         size = self._plan.entry(operation.file).size if isinstance(operation, FinishFile) else None
         return write_error(error, action, path, directory, missing, size)
+
+    @property
+    def _missing_bytes(self) -> int | None:
+        """Bytes that are still to be written, as far as is known."""
+        return self._plan.needed_bytes - self._planner.found_bytes - self._bytes_written
 
     def _target(self, file: int) -> Parts:
         return self._plan.target_of(file)
