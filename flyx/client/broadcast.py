@@ -37,15 +37,23 @@ class _Block:
 class Broadcast:
     """Reads a stream, and gives each receiver its blocks."""
 
-    def __init__(self, source: StreamSource, receivers: int, on_wait: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        source: StreamSource,
+        receivers: int,
+        *,
+        on_wait: Callable[[int], None],
+        on_begin: Callable[[], None],
+    ) -> None:
         """Args:
         source: read from when the first receiver takes part; closed in the end.
         receivers: how many the person wants.
         on_wait: called with how many of them are missing when the stream has to wait for them.
+        on_begin: called when it is too late for others to take part.
         """
         self._source = source
         self._wanted = receivers
-        self._on_wait = on_wait
+        self._on_wait, self._on_begin = on_wait, on_begin
         # The blocks that are here by their offsets, and these in order; where they begin and end.
         self._blocks: dict[int, _Block] = {}
         self._offsets: deque[int] = deque()
@@ -64,13 +72,18 @@ class Broadcast:
         # Set, and replaced, when something has changed.
         self._news = asyncio.Event()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the beginning is not here any more."""
+        return self._start > 0
+
     def can_serve(self, receiver: int) -> bool:
         """Whether it takes part, or is not too late to: the beginning is still here."""
-        return receiver in self._verified or not self._start
+        return receiver in self._verified or not self.has_begun
 
     def ends_with(self, receiver: int) -> bool:
         """Whether nobody could take the place of this receiver if it left."""
-        return receiver in self._verified and self._start > 0
+        return receiver in self._verified and self.has_begun
 
     async def read(
         self, receiver: int, requests: Sequence[BlockRequest]
@@ -99,7 +112,7 @@ class Broadcast:
         if receiver in self._verified:
             del self._verified[receiver]
             # If it has begun, nobody takes the place.
-            self._wanted -= self._start > 0
+            self._wanted -= self.has_begun
             self._forget()
 
     async def close(self) -> None:
@@ -152,10 +165,13 @@ class Broadcast:
         """Drop what all receivers have, if all take part."""
         if len(self._verified) < self._wanted:
             return
+        had_begun = self.has_begun
         needed = min(self._verified.values(), default=self._end)
         while self._offsets and (end := self._end_of(self._offsets[0])) <= needed:
             del self._blocks[self._offsets.popleft()]
             self._start = end
+        if self.has_begun and not had_begun:
+            self._on_begin()
         self._tell()
 
     def _end_of(self, offset: int) -> int:

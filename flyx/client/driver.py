@@ -22,7 +22,7 @@ from flyx.client.confirmation import Confirmation
 from flyx.client.failures import failure_of
 from flyx.client.limits import Cause, Limit, Shares, Waits
 from flyx.client.processor import busy_seconds
-from flyx.errors import FlyxError, LocalProtocolError, StorageError, TransferInterrupted
+from flyx.errors import ConnectionLost, FlyxError, LocalProtocolError, StorageError, TransferInterrupted
 from flyx.net.changes import Change, Moved, Route, RouteState, Slept
 from flyx.rtc.path import CandidatePair
 from flyx.transfer.left_out import NOT_NEEDED, reason
@@ -99,6 +99,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         # Set once PeerConnected has been told.
         self._path_told = asyncio.Event()
         self._next_progress = 0.0
+        # What was told last.
+        self._progress_told: tuple[int, int | None, int] | None = None
         # When the transfer was accepted.
         self._started: float | None = None
         # What has been told: by entry, that it is complete or missing; the manifest, and whether over an
@@ -331,7 +333,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         now = time.monotonic()
         if self._started is not None and now >= self._next_progress and not self.machine.ended:
             self._next_progress = now + PROGRESS_INTERVAL
-            self.on_event(events.Progress(self.peer, *self.progress()))
+            self._progress_told = self.progress()
+            self.on_event(events.Progress(self.peer, *self._progress_told))
         if self._waits is not None:
             self._waits.wait_for(self.waits_for(), now)
             if now >= self._next_condition and not self.machine.ended:
@@ -357,6 +360,11 @@ class Driver(ABC, Generic[Machine, Work, Result]):
     def spared_bytes(self) -> int:
         """Bytes that compression has spared over this connection."""
         return 0
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether another connection may go on with a transfer that has ended."""
+        return isinstance(self._error, ConnectionLost)
 
     @property
     def disk_is_busy(self) -> bool:
@@ -386,7 +394,8 @@ class Driver(ABC, Generic[Machine, Work, Result]):
     async def _wait(self) -> None:
         """Wait for an input or the next deadline."""
         deadline = self.machine.next_timeout()
-        due = min((at for at in (deadline, self.next_data_time) if at is not None), default=None)
+        times = (deadline, self.next_data_time, self._progress_due)
+        due = min((at for at in times if at is not None), default=None)
         timeout = None if due is None else max(0.0, due - time.monotonic())
         try:
             async with asyncio.timeout(timeout):
@@ -397,6 +406,12 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         now = time.monotonic()
         if deadline is not None and now >= deadline:
             self.machine.handle_timeout(now)
+
+    @property
+    def _progress_due(self) -> float | None:
+        """When progress is to be told that was made too soon after the last."""
+        is_told = self._started is None or self.progress() == self._progress_told
+        return None if is_told else self._next_progress
 
     async def _do(self, work: Work) -> None:
         try:

@@ -44,6 +44,7 @@ from flyx.storage.pipe import PipeDestination
 from flyx.storage.stream import StreamDestination
 from flyx.storage.text import TextDestination
 from flyx.storage.writer import Destination, ExistingPolicy, Skip
+from flyx.transfer.disk import PlanTree
 from flyx.transfer.manifest import Content, Manifest
 from flyx.transfer.names import NamePolicy
 from flyx.transfer.receiver import (
@@ -186,6 +187,8 @@ class ReceiveSession:
         self._driver: ReceiveDriver | None = None
         # Where what is offered goes, since that is known; one that outlives a connection until the end.
         self._sink: Sink | None = None
+        # What that is for: id of a manifest.
+        self._sink_is_for = ""
         # Something has arrived that a later try can go on with.
         self._keeps = False
         # What to do about what exists, and whether the person is still to be asked about that.
@@ -275,16 +278,20 @@ class ReceiveSession:
             self._keeps = self._keeps or self._sink.keeps
             self._sink = None
 
-    def _sink_for(self, content: Content) -> Sink:
-        """Return where something of this kind goes: what it went to before, if that outlives connections."""
+    def sink_for(self, plan: PlanTree) -> Sink:
+        """Return where what is offered goes: what it went to before, if that outlives connections."""
         options = self._options
+        if self._sink and self._sink_is_for != plan.manifest_id:
+            # Nothing of it was accepted, or the machine would not take anything else.
+            self._abandon_sink()
         if self._sink is None:
-            match content:
+            self._sink_is_for = plan.manifest_id
+            match plan.content:
                 case Content.TEXT:
                     self._sink = TextDestination()
                 case _ if options.descriptor is not None:
                     self._sink = PipeDestination(options.descriptor, options.selection)
-                case _:
+                case content:
                     make = StreamDestination if content is Content.STREAM else Destination
                     existing, skip = self._existing
                     self._sink = make(options.directory, existing, options.names, options.selection, skip)
@@ -306,7 +313,7 @@ class ReceiveSession:
         self._driver = ReceiveDriver(
             machine,
             wiring,
-            self._sink_for,
+            self.sink_for,
             confirm,
             options.selection,
             ask_existing,

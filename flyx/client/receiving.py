@@ -76,7 +76,7 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         self,
         machine: Receiver,
         wiring: Wiring,
-        sink_for: Callable[[Content], Sink],
+        sink_for: Callable[[PlanTree], Sink],
         confirm: Confirm | None,
         selection: Selection | None = None,
         ask_existing: AskExisting | None = None,
@@ -123,7 +123,7 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
     def next_work(self) -> list[Operation] | None:
         operations = self.machine.next_operations()
         if operations and isinstance(operations[0], PlanTree):
-            self._sink = self._sink_for(operations[0].content)
+            self._sink = self._sink_for(operations[0])
         return operations or None
 
     def do_work(self, work: list[Operation]) -> Sequence[Outcome]:
@@ -160,7 +160,7 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         if asking := self._asking_existing:
             loop, question = asking
             loop.call_soon_threadsafe(question.cancel)
-        if self._sink and not self._sink.outlives_connection:
+        if self._sink and not (self._sink.outlives_connection and self.may_go_on):
             self._sink.abandon()
 
     def work_done(self, result: Sequence[Outcome], now: float) -> None:

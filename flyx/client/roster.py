@@ -158,10 +158,15 @@ class Roster:
         if self._present.get(receiver.client_id) is receiver:
             del self._present[receiver.client_id]
 
-    def connect_next(self) -> Receiver | None:
-        """Return the next receiver to connect to, if there is one and a place for it."""
+    def connect_next(self, *, in_vain: bool = False) -> Receiver | None:
+        """Return the next receiver to connect to, if there is one, and a place for it.
+
+        Args:
+            in_vain: there will never be a place for it, and it is to be told.
+        """
         waiting, connecting = self._in[ReceiverState.WAITING], self._in[ReceiverState.CONNECTING]
-        if not waiting or not self.has_place or len(connecting) >= self._max_connecting:
+        is_due = self.has_place or in_vain
+        if not waiting or not is_due or len(connecting) >= self._max_connecting:
             return None
         receiver = next(iter(waiting))
         self._move(receiver, Step.CONNECT)

@@ -187,6 +187,7 @@ def _lists(options: SendOptions, disk: Executor) -> Lists | OneList:
     return Lists(options.paths, options.links, disk, options.exclusions)
 
 
+_STREAM_GONE = "a stream that has begun cannot be sent again; begin it anew with another `flyx send`"
 _CREDENTIALS = (
     "The name and the password for the server are not shown: the other side puts its own into the URL."
 )
@@ -218,7 +219,7 @@ class OutputGone:
     error: BrokenPipeError | StorageError
 
 
-# What there is to react to; None if a place may have become free.
+# What there is to react to; None if a place may have become free, or a stream has begun.
 _Item: TypeAlias = "Message | Interrupted | Restored | Ended | RoomGone | OutputGone | None"
 
 
@@ -264,7 +265,12 @@ class SendSession:
         listener = asyncio.create_task(self._listen())
         if stream := self._options.stream:
             source = StreamSource(stream.descriptor)
-            self._broadcast = Broadcast(source, self._options.receivers, self._tell_stream_waits)
+            self._broadcast = Broadcast(
+                source,
+                self._options.receivers,
+                on_wait=self._tell_stream_waits,
+                on_begin=lambda: self._inbox.put_nowait(None),
+            )
         try:
             async with NetworkWatch(self._network_changed):
                 while not self._roster.is_complete:
@@ -408,13 +414,23 @@ class SendSession:
 
     def _fill_places(self) -> None:
         """Serve receivers that have paired, and connect to those that wait, as far as there are places."""
+        has_begun = self._broadcast is not None and self._broadcast.has_begun
+        if has_begun:
+            self._refuse_late()
         while receiver := self._roster.serve_next():
             self._links[receiver].release()
-        while not self._closed and (receiver := self._roster.connect_next()):
+        while not self._closed and (receiver := self._roster.connect_next(in_vain=has_begun)):
             self._links[receiver] = ReceiverLink(receiver, self._options.compression)
             task = asyncio.create_task(self._serve(receiver))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _refuse_late(self) -> None:
+        """Tell those who wait for a place that the stream has begun without them."""
+        assert self._broadcast is not None
+        for receiver in self._roster.in_state(ReceiverState.HELD):
+            if not self._broadcast.can_serve(receiver.number):
+                self._links[receiver].refuse(StreamBegun())
 
     def _is_under_way(self, closed: FlyxError) -> bool:
         """Whether receivers are served still, or may come to be: a connection needs no server to pair."""
@@ -563,6 +579,8 @@ class SendSession:
             # It is not served: the code is good for another try, of this one or another.
             result = result.error or result
         if isinstance(result, FlyxError):
+            if is_irreplaceable:
+                result.hint = _STREAM_GONE
             self._unserved(receiver, result, closes=is_irreplaceable)
             return
         self._roster.confirm(receiver, result)
@@ -574,6 +592,8 @@ class SendSession:
         self._roster.fail(receiver, error)
         closes = closes or error.closes_room
         is_over = closes or self._closed is not None or self._roster.is_complete
+        # What one is too late for, all are.
+        is_over = is_over or isinstance(error, StreamBegun)
         self._on_event(events.PeerEnded(receiver.number, error, code_is_good=not is_over))
         if isinstance(error, WrongWords):
             left = self._gate.tries_left

@@ -153,6 +153,12 @@ class ReceiverLink:
         self._driver.machine.release()
         self._driver.wake()
 
+    def refuse(self, error: FlyxError) -> None:
+        """Its turn will never come, for this reason."""
+        assert self._driver is not None
+        self._driver.machine.cancel(error)
+        self._driver.wake()
+
     @property
     def is_connecting(self) -> bool:
         """Whether we have told it how to connect, and are not connected yet."""
@@ -247,6 +253,8 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
         """
         super().__init__(machine, wiring)
         self._reader = reader
+        # Set while blocks of a stream are waited for: the loop that waits, and the wait.
+        self._awaited: tuple[asyncio.AbstractEventLoop, asyncio.Task[Blocks]] | None = None
         self._allowance = Allowance(limit) if limit else Allowance()
         self._policy = CompressionPolicy(compression, time.monotonic())
         self._packer = BlockPacker()
@@ -260,16 +268,28 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
         finally:
             self._allowance.close()
 
-    def next_work(self) -> list[BlockRequest] | None:
+    def _drain(self) -> None:
+        # Also while a block is waited for: there may be none until others are dropped.
         if isinstance(self._reader, StreamReader):
             self._reader.verified(self.machine.bytes_confirmed)
+        super()._drain()
+
+    def next_work(self) -> list[BlockRequest] | None:
         return self.machine.next_reads() or None
 
     async def perform(self, work: list[BlockRequest]) -> Blocks:
-        if isinstance(self._reader, StreamReader):
-            # No thread has to wait for it.
-            return await self._reader.read(work)
-        return await super().perform(work)
+        if not isinstance(self._reader, StreamReader):
+            return await super().perform(work)
+        # No thread has to wait for it.
+        blocks = asyncio.create_task(self._reader.read(work))
+        self._awaited = asyncio.get_running_loop(), blocks
+        return await blocks
+
+    def stop_work(self) -> None:
+        # Whoever writes the stream may say nothing for days.
+        if awaited := self._awaited:
+            loop, blocks = awaited
+            loop.call_soon_threadsafe(blocks.cancel)
 
     def do_work(self, work: list[BlockRequest]) -> Blocks:
         assert not isinstance(self._reader, StreamReader)
@@ -338,7 +358,9 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
             return Cause.RATE
         if self._is_packing:
             return Cause.COMPRESSION
-        return Cause.DISK if self.disk_is_busy else None
+        # A stream waits for whoever writes it, or for another receiver.
+        reads_disk = self.disk_is_busy and not isinstance(self._reader, StreamReader)
+        return Cause.DISK if reads_disk else None
 
     def limit_of(self, shares: Shares) -> Limit | None:
         return senders_limit(shares)

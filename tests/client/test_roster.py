@@ -237,3 +237,12 @@ def test_those_are_served_whose_simulated_disk_holds_every_byte_and_no_others(se
         else:
             assert isinstance(arrived.error, FlyxError)
     assert roster.served == 3
+
+
+def test_who_waits_in_vain_is_connected_to_though_there_is_no_place() -> None:
+    roster = Roster(1, 8)
+    first, late = roster.arrive("first"), roster.arrive("late")
+    assert roster.connect_next() is first
+    assert roster.pair(first)
+    assert roster.connect_next() is None
+    assert roster.connect_next(in_vain=True) is late
