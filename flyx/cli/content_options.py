@@ -58,7 +58,7 @@ def contents_of(paths: Sequence[Path], name: str | None, text: str | None, recei
     """Return what the person wants to send; a text is read now if it comes from standard input.
 
     Raises:
-        InputError: It is nothing, or not one of these, or no text.
+        InputError: It is nothing, or not one of these.
     """
     from flyx.client.send import Stream
 
@@ -77,19 +77,17 @@ def contents_of(paths: Sequence[Path], name: str | None, text: str | None, recei
     if not receivers:
         hint = "give their number: a stream waits for all of them, and is sent once"
         raise InputError(reason="standard input cannot be sent to any number of --receivers", hint=hint)
-    if sys.stdin is None:
-        raise InputError(reason="there is no standard input")
-    if sys.stdin.isatty():
-        report_line("What is typed here is sent; Ctrl-D ends it")
+    _tell_typing()
     return Contents((), Stream(sys.stdin.fileno(), DEFAULT_NAME if name is None else name), None)
 
 
+def _tell_typing() -> None:
+    """Say what happens with what a person types."""
+    if sys.stdin.isatty():
+        report_line("What is typed here is sent; Ctrl-D ends it")
+
+
 def _read_text() -> str:
-    if sys.stdin is None:
-        raise InputError(reason="there is no standard input")
-    data = sys.stdin.buffer.read(MAX_TEXT_SIZE + 1)
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        hint = "send it as a file: `flyx send -`"
-        raise InputError(reason="standard input is no text in UTF-8", hint=hint) from None
+    _tell_typing()
+    # One more than a text may have, which may be in the middle of a character.
+    return sys.stdin.buffer.read(MAX_TEXT_SIZE + 1).decode("utf-8", "surrogateescape")

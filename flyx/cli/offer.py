@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from flyx.cli.output import amount_text, files_text
 from flyx.errors import printable, size_text
+from flyx.transfer.manifest import Content
 
 if TYPE_CHECKING:
     from flyx.transfer.manifest import Entry, Manifest
@@ -73,7 +74,7 @@ def summarize(manifest: Manifest, *, is_part: bool = False) -> Summary:
     """
     amount = amount_text(manifest)
     lines = [f"Wanted of what the sender offers: {amount}:" if is_part else f"The sender offers {amount}:"]
-    lines += map(_entry_line, islice(manifest.entries, LISTED))
+    lines += islice(all_lines(manifest), LISTED)
     if len(manifest.entries) <= LISTED:
         return Summary(lines, is_cut=False, left_out=0)
     lines.append(f"  and {len(manifest.entries) - LISTED:,} more; type a to see all")
@@ -83,7 +84,15 @@ def summarize(manifest: Manifest, *, is_part: bool = False) -> Summary:
 
 def all_lines(manifest: Manifest) -> Iterator[str]:
     """Yield a line for each entry, every name escaped."""
-    return map(_entry_line, manifest.entries)
+    match manifest.content:
+        case Content.STREAM:
+            # Its size is known at its end.
+            return (f"  {printable(entry.path)}" for entry in manifest.entries)
+        case Content.TEXT:
+            # It has no name.
+            return iter(())
+        case Content.FILES:
+            return map(_entry_line, manifest.entries)
 
 
 def pages(lines: Iterable[str], rows: int, columns: int) -> Iterator[list[str]]:

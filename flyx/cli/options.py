@@ -49,7 +49,9 @@ def given_path(text: str) -> Path:
     """
     if not text:
         raise typer.BadParameter("it is empty. Is a variable in the command not set?")
-    return Path(text)
+    path = Path(text)
+    # Path takes ./- for -, which is no file.
+    return path if text == "-" or path != Path("-") else path.absolute()
 
 
 @contextmanager

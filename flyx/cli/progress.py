@@ -116,6 +116,7 @@ class HumanReporter:
         self._transfers: dict[int, _Transfer] = {}
         self._files: _FilesByOffset | None = None
         self._files_known = False
+        self._is_text = False
         # The first of what the sender could not list.
         self._not_listed: list[str] = []
         # Saved files that a terminal is shown if there are no more of them.
@@ -230,6 +231,7 @@ class HumanReporter:
 
     def _know(self, manifest: Manifest) -> None:
         self._files_known = True
+        self._is_text = manifest.content is Content.TEXT
         self._files = _FilesByOffset(manifest) if manifest.file_count > 1 else None
         failures = (
             f"{printable(path)}: {reason(code)}"
@@ -392,10 +394,10 @@ class HumanReporter:
         transfer = self._transfer(peer)
         # Of what is shown, the row of this one is no part any more.
         transfer.pace = None
-        amount = files_text(files, 0, size)
+        amount = f"a text, {size_text(size)}" if self._is_text else files_text(files, 0, size)
         if transfer.left_out:
             amount = f"{files:,} of {files + transfer.left_out:,} files, {size_text(size)}"
-        if self._directory is not None:
+        if self._directory is not None and not self._is_text:
             amount += f" into {directory_text(self._directory)}"
         amount += f" in {duration_text(seconds, exact=True)}"
         if seconds > 0.001 and moved > 0:

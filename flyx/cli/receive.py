@@ -28,6 +28,7 @@ from flyx.cli.rate_options import ReceiveLimit, limit_of
 from flyx.cli.settings import place_of
 from flyx.cli.terminal import UNREADABLE, read_line, screen_size
 from flyx.errors import ConsentNeeded, InputError
+from flyx.transfer.manifest import Content
 from flyx.transfer.names import NamePolicy
 
 if TYPE_CHECKING:
@@ -301,7 +302,7 @@ def _confirm(place: str, *, is_part: bool) -> Confirm:
         raise ConsentNeeded()
 
     async def confirm(manifest: Manifest) -> bool:
-        return await _ask(manifest, place, is_part=is_part)
+        return await _ask(manifest, _deed(manifest, place), is_part=is_part)
 
     return confirm
 
@@ -315,7 +316,8 @@ def _confirm_unverified(place: str, room_id: str, *, is_part: bool) -> Confirm:
             f"or guesses {room_id}, can offer files under it. Say yes only if the sender runs "
             "`flyx send --open`, and you trust the server."
         )
-        return await _ask(manifest, f"Trust the server, and {place[0].lower()}{place[1:]}", is_part=is_part)
+        deed = _deed(manifest, place)
+        return await _ask(manifest, f"Trust the server, and {deed[0].lower()}{deed[1:]}", is_part=is_part)
 
     return confirm
 
@@ -337,6 +339,11 @@ def _ask_existing(skip: Skip) -> AskExisting:
         return next((answers[word] for word in answers if answer in (word, word[0])), None)
 
     return ask
+
+
+def _deed(manifest: Manifest, place: str) -> str:
+    """Return what is done with an offer that is accepted; `place` is that with files."""
+    return "Show it" if manifest.content is Content.TEXT else place
 
 
 async def _ask(manifest: Manifest, question: str, *, is_part: bool) -> bool:

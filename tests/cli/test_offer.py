@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyx.cli.offer import FEW, LISTED, MAX_POINTED_OUT, all_lines, pages, summarize
-from flyx.transfer.manifest import Entry, EntryKind, Manifest
+from flyx.transfer.manifest import Content, Entry, EntryKind, Manifest
 
 BEFORE = [Entry(f"a{n:02}", EntryKind.FILE, 1, 0o644, 0) for n in range(LISTED)]
 """What fills the list that is always shown."""
@@ -28,6 +28,19 @@ def after_the_list(*entries: Entry) -> list[str]:
     lines = list(summarize(Manifest([*BEFORE, *entries])).lines)
     assert lines[LISTED + 1] == f"  and {len(entries):,} more; type a to see all"
     return lines[LISTED + 2 :]
+
+
+def test_a_stream_has_no_size_and_a_text_no_name() -> None:
+    entry = file("a\x1bb")
+    stream = Manifest([Entry("a\x1bb", EntryKind.FILE, 0, 0o644, 0)], content=Content.STREAM)
+    assert summarize(stream).lines == [
+        "The sender offers a stream, of a size that is known at its end:",
+        r"  a\x1bb",
+    ]
+    assert list(all_lines(stream)) == [r"  a\x1bb"]
+    text = Manifest([entry], content=Content.TEXT)
+    assert summarize(text).lines == ["The sender offers a text, 10 bytes:"]
+    assert list(all_lines(text)) == []
 
 
 def test_what_begins_with_a_dot_is_shown_wherever_it_is() -> None:

@@ -14,7 +14,7 @@ from flyx.client.limits import Limit
 from flyx.errors import ConnectionLost, FilesFailed
 from flyx.rtc.path import CandidatePair
 from flyx.transfer import left_out
-from flyx.transfer.manifest import Entry, EntryKind, Manifest
+from flyx.transfer.manifest import Content, Entry, EntryKind, Manifest
 from tests.cli.screen import Screen, on_terminal
 
 MB = 1_000_000
@@ -338,3 +338,19 @@ def test_the_way_is_told_in_a_word() -> None:
     assert route_text(DIRECT) == "direct"
     assert route_text(CandidatePair("srflx", "relay")) == "relayed"
     assert route_text(CandidatePair("host", "host", True)) == "through the server"
+
+
+def test_a_text_is_saved_nowhere_and_a_stream_has_no_end_that_is_known() -> None:
+    with watched() as shown:
+        text = Manifest([Entry("text", EntryKind.FILE, 5, 0o644, 0)], content=Content.TEXT)
+        shown.after(0.2, events.ManifestKnown(text), events.TransferDone(1, 1, 5, 0.1, "", 0, 0))
+        assert "Received a text, 5 bytes in 0.1 s" in shown.terminal.text
+        assert str(INTO) not in shown.terminal.text
+    with watched() as shown:
+        shown.report(events.Progress(1, 0, None))
+        (line,) = shown.after(2.0, events.Progress(1, 20 * MB, None))
+        assert line.startswith("Received  20.0 MB  ")
+        assert "%" not in line
+        assert "left" not in line
+        (line,) = shown.after(60.0)
+        assert "stalled" not in line
