@@ -333,10 +333,15 @@ class Host:
         return _run(*self.on(*command))
 
     def start(
-        self, arguments: Sequence[str | Path], environment: Mapping[str, str], directory: Path
+        self,
+        arguments: Sequence[str | Path],
+        environment: Mapping[str, str],
+        directory: Path,
+        stdin: int = subprocess.DEVNULL,
     ) -> FlyxProcess:
         """Run flyx on the host."""
-        return OnHost(self, [str(argument) for argument in arguments], dict(environment), directory)
+        words = [str(argument) for argument in arguments]
+        return OnHost(self, words, dict(environment), directory, stdin=stdin)
 
     def terminal(
         self, arguments: Sequence[str | Path], environment: Mapping[str, str], directory: Path
@@ -359,10 +364,16 @@ class OnHost(FlyxProcess):
     """A process of flyx on a host."""
 
     def __init__(
-        self, host: Host, arguments: Sequence[str], environment: dict[str, str], directory: Path
+        self,
+        host: Host,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        directory: Path,
+        *,
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
         self._host = host
-        super().__init__(arguments, environment, directory)
+        super().__init__(arguments, environment, directory, stdin=stdin)
 
     def _start(
         self, command: list[str], environment: dict[str, str], directory: Path

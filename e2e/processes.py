@@ -48,13 +48,26 @@ class FlyxProcess:
     # Where its data appears.
     _data = "stdout"
 
-    def __init__(self, arguments: Sequence[str], environment: dict[str, str], directory: Path) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        directory: Path,
+        *,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+    ) -> None:
         """Args:
         arguments: what comes after `flyx`.
         environment: all of it.
         directory: where it runs.
+        stdin: a descriptor, of which it gets its own.
+        stdout: the same; what is written there is then not collected.
         """
         self.name = " ".join(["flyx", *arguments])
+        self._stdin, self._stdout = stdin, stdout
+        # Where a file goes to standard output, events do not.
+        self._events_at = "stderr" if "-o -" in self.name else "stdout"
         # Notified whenever there is something new; guards what the threads write.
         self._news = threading.Condition()
         self._raw = {"stdout": b"", "stderr": b""}
@@ -71,17 +84,17 @@ class FlyxProcess:
     ) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdin=self._stdin,
+            stdout=self._stdout,
             stderr=subprocess.PIPE,
             cwd=directory,
             env=environment,
             # A process group that kill() ends as a whole.
             start_new_session=True,
         )
-        assert process.stdout is not None
         assert process.stderr is not None
-        self._collect("stdout", process.stdout.fileno())
+        if process.stdout is not None:
+            self._collect("stdout", process.stdout.fileno())
         self._collect("stderr", process.stderr.fileno())
         return process
 
@@ -91,6 +104,12 @@ class FlyxProcess:
     def out(self) -> str:
         """Standard output so far."""
         return self._text("stdout")
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of standard output so far."""
+        with self._news:
+            return self._raw["stdout"]
 
     @property
     def err(self) -> str:
@@ -104,8 +123,8 @@ class FlyxProcess:
 
     @property
     def events(self) -> list[Event]:
-        """The events of --json so far: every complete line of standard output must be one of the schema."""
-        lines = self.out.split("\n")[:-1]
+        """The events of --json so far: every complete line where they go must be one of the schema."""
+        lines = self._text(self._events_at).split("\n")[:-1]
         for line in lines[self._parsed :]:
             event = json.loads(line)
             check_event(event)
@@ -156,6 +175,11 @@ class FlyxProcess:
         match: re.Match[str] = self._await(lambda: re.search(pattern, self.out), f"{pattern!r}")
         return match
 
+    def writes(self, data: bytes) -> Self:
+        """Wait until standard output is these bytes, or begins with them."""
+        self._await(lambda: self.data.startswith(data) or None, f"{data[:100]!r}")
+        return self
+
     def says(self, text: str) -> Self:
         """Wait for this text on standard error."""
         self._await(lambda: (text in self.err) or None, f"{text!r} on standard error")
@@ -177,7 +201,7 @@ class FlyxProcess:
         self.ends(status, within)
         assert [error["code"] for error in self.named("error")] == [code], self
         assert self.events[-1]["event"] == "error", self
-        assert self.err == "", self
+        assert self._events_at == "stderr" or self.err == "", self
         return self
 
     # Signals.
@@ -192,6 +216,14 @@ class FlyxProcess:
         self.process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         return self
+
+    @property
+    def peak_memory(self) -> int:
+        """Bytes of memory that it had at the most until now."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        match = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+        assert match
+        return int(match[1]) * 1024
 
     def resume(self) -> Self:
         """Let it go on after stop()."""
@@ -382,11 +414,17 @@ class Flyx:
         self.environment = environment
         self._processes: list[FlyxProcess] = []
 
-    def start(self, *arguments: str | Path, **environment: str) -> FlyxProcess:
+    def start(
+        self,
+        *arguments: str | Path,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+        **environment: str,
+    ) -> FlyxProcess:
         """Run flyx with exactly these arguments, and these variables besides."""
-        return self.adopt(
-            FlyxProcess([str(a) for a in arguments], self.environment | environment, self.directory)
-        )
+        words = [str(a) for a in arguments]
+        variables = self.environment | environment
+        return self.adopt(FlyxProcess(words, variables, self.directory, stdin=stdin, stdout=stdout))
 
     def terminal(self, *arguments: str | Path, pipe_stdout: bool = False, **environment: str) -> Terminal:
         """Run flyx on a terminal of its own, with these variables besides."""
@@ -399,15 +437,16 @@ class Flyx:
         self.adopt(started)
         return started
 
-    def send(self, *arguments: str | Path) -> FlyxProcess:
+    def send(self, *arguments: str | Path, stdin: int = subprocess.DEVNULL) -> FlyxProcess:
         """Run `flyx send --json` against the server."""
-        return self.start("send", "--server", self.server, "--json", *arguments)
+        return self.start("send", "--server", self.server, "--json", *arguments, stdin=stdin)
 
-    def receive(self, code: str, directory: Path, *arguments: str | Path) -> FlyxProcess:
+    def receive(
+        self, code: str, directory: str | Path, *arguments: str | Path, stdout: int = subprocess.PIPE
+    ) -> FlyxProcess:
         """Run `flyx receive --json --yes -o directory` against the server."""
-        return self.start(
-            "receive", "--server", self.server, "--json", "--yes", "-o", directory, *arguments, code
-        )
+        options = ("--server", self.server, "--json", "--yes", "-o", directory, *arguments)
+        return self.start("receive", *options, code, stdout=stdout)
 
     def adopt(self, process: FlyxProcess) -> FlyxProcess:
         """End this process with the test, too."""
