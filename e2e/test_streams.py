@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from e2e.network import Network
-from e2e.processes import DEADLINE, Flyx, FlyxProcess, names_in, snapshot, write_random
+from e2e.processes import DEADLINE, Flyx, FlyxProcess, names_in, write_random
 
 MB = 1_000_000
 PIECE = 1 << 16
@@ -124,34 +124,6 @@ def give(pipe: Pipe, start: Callable[[int], FlyxProcess]) -> FlyxProcess:
     process = start(pipe.writer)
     pipe.end()
     return process
-
-
-def test_a_tree_goes_through_tar_at_both_ends_as_the_readme_says(flyx: Flyx, tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    example = re.search(r"^(tar c .*)\n(.* \| tar x)$", readme, re.MULTILINE)
-    assert example
-    write_random(tmp_path / "d" / "sub" / "a", 3 * MB)
-    (tmp_path / "d" / "empty").touch()
-    (tmp_path / "out").mkdir()
-    # The answers of a person.
-    environment = flyx.environment | {"FLYX_SERVER": flyx.server, "FLYX_YES": "1"}
-    program = f'flyx() {{ "{sys.executable}" -m flyx "$@"; }}; set -o pipefail; '
-
-    def shell(command: str, directory: Path) -> subprocess.Popen[bytes]:
-        line = ["bash", "-c", program + command]
-        return subprocess.Popen(line, stdout=subprocess.PIPE, cwd=directory, env=environment)
-
-    with shell(example[1], tmp_path) as sending:
-        assert sending.stdout is not None
-        code = sending.stdout.readline().split()[-1].decode()
-        receive, count = re.subn(r"[0-9A-Z]{6}-\w+-\w+", code, example[2])
-        assert count == 1
-        with shell(receive, tmp_path / "out") as receiving:
-            assert receiving.wait(DEADLINE) == 0
-        assert sending.wait(DEADLINE) == 0
-    there, here = snapshot(tmp_path / "out" / "d"), snapshot(tmp_path / "d")
-    # What tar keeps of times are seconds.
-    assert {name: row[:2] for name, row in there.items()} == {name: row[:2] for name, row in here.items()}
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,12 @@ from flyx.api.parameters import (
     token_of,
 )
 from flyx.api.transfer import Transfer
+from flyx.client.broadcast import Stream
 from flyx.client.codes import make_code
 from flyx.client.compression import Compression
 from flyx.client.driver import RECONNECT_TIME
 from flyx.client.local import OwnServer
-from flyx.client.send import SendOptions, Stream
+from flyx.client.send import SendOptions
 from flyx.client.send import send as send_files
 from flyx.errors import InputError
 from flyx.pairing.exchange import Code

@@ -15,7 +15,7 @@ from flyx.errors import InputError
 from flyx.transfer.manifest import MAX_TEXT_SIZE
 
 if TYPE_CHECKING:
-    from flyx.client.send import Stream
+    from flyx.client.broadcast import Stream
 
 STANDARD_INPUT = Path("-")
 """What stands for it where a path is expected; a file of that name is `./-`."""
@@ -60,7 +60,7 @@ def contents_of(paths: Sequence[Path], name: str | None, text: str | None, recei
     Raises:
         InputError: It is nothing, or not one of these.
     """
-    from flyx.client.send import Stream
+    from flyx.client.broadcast import Stream
 
     if text is not None:
         if paths:

@@ -29,6 +29,19 @@ MOST_BLOCKS = 4096
 
 
 @dataclass(frozen=True, slots=True)
+class Stream:
+    """Bytes that come from a descriptor, such as standard input, until it ends.
+
+    Attributes:
+        descriptor: open until they are sent; it is not closed.
+        name: under which receivers can save them.
+    """
+
+    descriptor: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Block:
     data: bytes
     digest: bytes

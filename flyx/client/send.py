@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from flyx.client import events
-from flyx.client.broadcast import Broadcast
+from flyx.client.broadcast import Broadcast, Stream
 from flyx.client.codes import format_code
 from flyx.client.compression import Compression
 from flyx.client.confirmation import Confirmation
@@ -75,19 +75,6 @@ NEEDS = {
 
 DISK_THREADS = 8
 """Reads under way at once, whatever the number of receivers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """Bytes that come from a descriptor, such as standard input, until it ends.
-
-    Attributes:
-        descriptor: open until they are sent; it is not closed.
-        name: under which receivers can save them.
-    """
-
-    descriptor: int
-    name: str
 
 
 @dataclass(frozen=True, slots=True)

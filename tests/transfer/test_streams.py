@@ -23,7 +23,8 @@ from flyx.transfer.manifest import (
     RunningDigest,
     block_digest,
 )
-from flyx.transfer.receiver import Received, Receiver
+from flyx.transfer.receiver import Receiver
+from flyx.transfer.receiver_events import Received
 from flyx.transfer.sender import Delivered, Sender
 from flyx.transfer.session import EntryLeftOut
 from tests.effort import share
@@ -46,7 +47,14 @@ from tests.transfer.test_hostile_peers import (
 
 
 def blocks_of(chance: random.Random, count: int, longest: int = BLOCK_SIZE) -> list[bytes]:
-    return [chance.randbytes(chance.choice([1, 30, chance.randint(1, longest)])) for _ in range(count)]
+    """Blocks of any length, none across a multiple of BLOCK_SIZE."""
+    blocks: list[bytes] = []
+    size = 0
+    for _ in range(count):
+        length = chance.choice([1, 30, chance.randint(1, longest)])
+        blocks.append(chance.randbytes(min(length, BLOCK_SIZE - size % BLOCK_SIZE)))
+        size += len(blocks[-1])
+    return blocks
 
 
 def digest_of(blocks: Sequence[bytes]) -> bytes:
@@ -187,6 +195,8 @@ LINES = b"x" * 2000
         "splinters": frame(FrameKind.DATA, 0, 0, b"a") + frame(FrameKind.DATA, 0, 1, b"a"),
         "an empty block": frame(FrameKind.BLOCK_END, 0, 0, block_digest(b"")),
         "a hole": frame(FrameKind.HOLE, 0, 0, b""),
+        "a block across a multiple of the longest": block_frames(0, LINES)
+        + frame(FrameKind.DATA, 0, len(LINES), bytes(BLOCK_SIZE - len(LINES) + 1)),
         "a hole after a block": block_frames(0, LINES) + frame(FrameKind.HOLE, 0, 2000, b""),
         "a gap": frame(FrameKind.DATA, 0, 1, LINES),
         "a block twice": block_frames(0, LINES) * 2,
