@@ -217,11 +217,12 @@ async def test_a_proxy_whose_server_is_not_there_yet_is_waited_out(
 async def test_a_name_that_nobody_answers_for_is_waited_for_and_one_that_does_not_exist_is_not(
     wait: Callable[..., Wait], names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flyx.net.names.PATIENCE", 0.05)
     for family in (socket.AF_INET, socket.AF_INET6):
         names.answer("silent.test", family, TRY_AGAIN)
         names.answer("missing.test", family, NO_SUCH_NAME)
-    await wait("ws://silent.test").says("no name server answers")
+    with monkeypatch.context() as hurried:
+        hurried.setattr("flyx.net.names.PATIENCE", 0.05)
+        await wait("ws://silent.test").says("no name server answers")
     with pytest.raises(ServerUnreachable, match="its name does not exist"):
         await wait("ws://missing.test").task
 
