@@ -88,11 +88,6 @@ class PipeDestination:
         self._digests = bytearray()
         self._digest = RunningDigest()
 
-    @property
-    def needs_all(self) -> bool:
-        """Whether all that is offered is needed."""
-        return self._selection is None
-
     def abandon(self) -> None:
         """Write no more. Any number of times."""
         self._given_up.set()

@@ -36,7 +36,6 @@ class TextDestination:
 
     keeps = False
     outlives_connection = False
-    needs_all = True
 
     def __init__(self) -> None:
         self._data = b""

@@ -272,7 +272,6 @@ def test_one_of_several_files_is_chosen_by_its_path(pipe: Pipe) -> None:
         Entry("d/l", EntryKind.SYMBOLIC_LINK, 0, 0, 0, target="a"),
     ]
     destination = PipeDestination(pipe.writer, Selection(["d/b"]))
-    assert not destination.needs_all
     planned = destination.apply(plan(*entries))[-1]
     assert planned == EntriesPlanned(4, (), ((1, NOT_WANTED), (3, NOT_WANTED)))
     destination.apply([write_block(2, 0, b"b"), FinishFile(2), FinishTree()])
