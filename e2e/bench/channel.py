@@ -40,6 +40,7 @@ async def send(stack: str, size: int) -> dict[str, float]:
     seconds = await push(end, size)
     theirs = json.loads(await receiver.stdout.readline())
     ours = cost()
+    await end.close()
     receiver.kill()
     await receiver.wait()
     gigabytes = size / 1e9
