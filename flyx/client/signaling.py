@@ -449,8 +449,9 @@ class Signaling:
         )
         # The token is new whatever comes of it.
         self.joined = await self._expect_joined(socket, claim)
-        if self.joined.recovered and self._sent.since(self.joined.received) is None:
-            # The server lacks something that we have no longer: it must begin anew with us and our peers.
+        if self.joined.recovered and (self._overflowed or self._sent.since(self.joined.received) is None):
+            # The server lacks something that we have no longer, or begin_anew() was called meanwhile: it must
+            # begin anew with us and our peers.
             await socket.close(_GOING_AWAY)
             return await self._resume(None)
         self._adopt(socket, self.joined)

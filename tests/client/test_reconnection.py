@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import ClientConnection
 
 from flyx.client.signaling import Interrupted, Patience, Restored, Signaling
 from flyx.errors import RoomLost, RoomTaken, ServerRefused, ServerUnreachable
@@ -20,6 +21,8 @@ from flyx.signaling.messages import (
     AnswerData,
     Disconnect,
     Join,
+    JoinData,
+    JoinedData,
     Message,
     Offer,
     OfferData,
@@ -500,6 +503,34 @@ async def test_a_change_that_does_not_concern_the_server_changes_nothing(server:
             sender.network_changed(change)
         sender.post(offer("still here"))
         assert sdp(await receiver.receive()) == "still here"
+
+
+class Hasty(Signaling):
+    """Asks to begin anew in the very turn of the event loop in which the server gives it its place back."""
+
+    has_asked = False
+
+    async def _expect_joined(self, socket: ClientConnection, claim: JoinData | None = None) -> JoinedData:
+        answer = await super()._expect_joined(socket, claim)
+        if claim is not None and not self.has_asked:
+            self.has_asked = True
+            self.begin_anew()
+        return answer
+
+
+async def test_peers_begin_anew_also_if_that_is_asked_for_while_the_server_answers(server: Server) -> None:
+    async with network(server.port) as net, Hasty(net.url, None, Role.SENDER, patience=QUICK) as sender:
+        async with joined(server, f"/ws/{sender.joined.room_id}") as receiver:
+            assert isinstance(await sender.receive(), Join)
+            net.cut()
+            assert isinstance(await sender.receive(), Interrupted)
+            assert await sender.receive() == Restored(recovered=False)
+            assert sender.has_asked
+            # The server has first said that nothing is lost.
+            await receiver.expect("disconnect")
+            assert "recovered" in await receiver.expect("join")
+            await receiver.expect("disconnect")
+            assert "recovered" not in await receiver.expect("join")
 
 
 @pytest.mark.parametrize("down", [False, True])
