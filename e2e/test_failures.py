@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -51,11 +52,16 @@ def closed_port() -> Iterator[str]:
 
 def test_a_sender_out_of_descriptors_serves_nobody_says_so_and_waits(flyx: Flyx, tmp_path: Path) -> None:
     file = write_random(tmp_path / "file", MB)
-    sender = flyx.send(file)
+    sender = flyx.start("--debug", "send", "--server", flyx.server, "--json", file)
     code = sender.code()
+    # Until then it opens a file now and then, whose descriptor would be free afterwards.
+    sender.says("flyx.rtc.peer is loaded")
     program = psutil.Process(sender.process.pid)
     allowed = program.rlimit(psutil.RLIMIT_NOFILE)
-    program.rlimit(psutil.RLIMIT_NOFILE, (program.num_fds(), allowed[1]))
+    # No number may be left: those that are used need not be in a row.
+    used = {int(name) for name in os.listdir(f"/proc/{program.pid}/fd")}
+    free = next(number for number in count() if number not in used)
+    program.rlimit(psutil.RLIMIT_NOFILE, (free, allowed[1]))
     first = flyx.receive(code, tmp_path / "first")
     ended = sender.event("peer", peer=1, state="failed")
     assert ended["code"] == "system_failure"

@@ -7,6 +7,7 @@ a thread while the program waits for a server and its peer.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from contextlib import suppress
 from importlib import import_module
@@ -23,6 +24,8 @@ CONNECTIONS = "flyx.rtc.peer"
 """The module that makes them."""
 
 Result = TypeVar("Result")
+
+_logger = logging.getLogger("flyx.cli")
 
 
 def run(work: Coroutine[Any, Any, Result], *, loading: str | None = None) -> Result:
@@ -57,6 +60,7 @@ def _load(module: str) -> None:
     # Who needs the module is told what is wrong with it.
     with suppress(Exception):
         import_module(module)
+        _logger.debug("%s is loaded", module)
     calm_collector()
 
 
