@@ -41,15 +41,14 @@ from flyx.pairing.words import password_of, resolve_words
 from flyx.signaling.messages import Disconnect, IceCandidate, Join, Message, Offer
 from flyx.signaling.messages import Outcome as TransferOutcome
 from flyx.storage.pipe import PipeDestination
+from flyx.storage.plan import needs_all
 from flyx.storage.stream import StreamDestination
 from flyx.storage.text import TextDestination
 from flyx.storage.writer import Destination, ExistingPolicy, Skip
 from flyx.transfer.disk import PlanTree
 from flyx.transfer.manifest import Content, Manifest
 from flyx.transfer.names import NamePolicy
-from flyx.transfer.receiver import (
-    Receiver,
-)
+from flyx.transfer.receiver import Receiver
 from flyx.transfer.selection import Selection
 
 if TYPE_CHECKING:
@@ -317,7 +316,7 @@ class ReceiveSession:
             confirm,
             options.selection,
             ask_existing,
-            needs_all=options.selection is None and self._existing[1] is Skip.NOTHING,
+            needs_all=needs_all(options.selection, self._existing[1]),
             shows_text=believed,
         )
         if earlier:

@@ -1,4 +1,4 @@
-"""Opening and reading a file of the sender's that may not be what it was when it was looked at."""
+"""Opening and reading a file that may not be what it was when it was looked at."""
 
 from __future__ import annotations
 

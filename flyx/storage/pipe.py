@@ -9,7 +9,6 @@ Blocking, for a thread; POSIX only.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import select
 import stat
@@ -21,6 +20,7 @@ from typing import assert_never
 from flyx.errors import CorruptData, FlyxError, LocalProtocolError, NotOneFile, StorageError
 from flyx.storage.blocks import BlockWriter
 from flyx.storage.failures import storage_error
+from flyx.storage.pipe_size import enlarge_pipe
 from flyx.transfer.disk import (
     BlockWritten,
     DiscardFile,
@@ -51,8 +51,6 @@ from flyx.transfer.selection import Selection
 _PLACE = "standard output"
 _PIECE = 4096
 """Bytes that a pipe or socket that takes any takes at once (PIPE_BUF of Linux)."""
-_PIPE_SIZE = 1 << 20
-"""Bytes that a pipe should hold: what a user may ask for on Linux."""
 _LOOK_INTERVAL = 0.1
 """Seconds between two looks at whether anybody still waits for what is written."""
 
@@ -206,8 +204,7 @@ class _Writer:
             with suppress(OSError):
                 handle = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
                 self._is_patient = True
-                with suppress(OSError, AttributeError):
-                    fcntl.fcntl(handle, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+                enlarge_pipe(handle)
                 return handle
         return os.dup(descriptor)
 

@@ -56,6 +56,11 @@ class Skip(Enum):
     """Those, and all others whose name something other than a directory has."""
 
 
+def needs_all(selection: Selection | None, skip: Skip) -> bool:
+    """Tell whether all that is offered is needed, whatever is there."""
+    return selection is None and skip is Skip.NOTHING
+
+
 class Plan:
     """The entries that may be written, and where."""
 
@@ -76,8 +81,7 @@ class Plan:
         self._name_policy = names
         self._selection = selection
         self._skip = skip
-        # Whether all that is offered is needed.
-        self.needs_all = selection is None and skip is Skip.NOTHING
+        self.needs_all = needs_all(selection, skip)
         # All planned so far, or being planned; set anew with the first.
         self._entries = Entries()
         # Entries that are planned, and whether more can be: what was refused is in the ledger all the same.

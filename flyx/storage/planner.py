@@ -14,6 +14,7 @@ from typing import assert_never
 
 from flyx.errors import DestinationExists, LocalProtocolError
 from flyx.storage.holes import is_hole, may_have_holes
+from flyx.storage.opening import OPEN_FLAGS
 from flyx.storage.partial import Partials
 from flyx.storage.plan import Plan
 from flyx.storage.tree import Parts, Tree
@@ -32,9 +33,6 @@ from flyx.transfer.disk import (
     Unfinished,
 )
 from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, RunningDigest, block_digest, hole_digest
-
-# O_NONBLOCK: what became a FIFO must not hang us.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class Planner:
@@ -113,7 +111,7 @@ class Planner:
         target, size = self._plan.target_of(file), self._plan.entry(file).size
         # What cannot be read is not the same.
         with suppress(OSError, DestinationExists):
-            handle = os.open(target[-1], _READ, dir_fd=self._tree.handle(target[:-1]))
+            handle = os.open(target[-1], OPEN_FLAGS | os.O_NOFOLLOW, dir_fd=self._tree.handle(target[:-1]))
             try:
                 return self._digest(handle, size)
             finally:

@@ -5,20 +5,17 @@ Blocking, for a thread; POSIX only.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import time
 from contextlib import suppress
 
+from flyx.storage.pipe_size import enlarge_pipe
 from flyx.transfer.manifest import BLOCK_SIZE
 
 LINGER = 0.02
 """Seconds that a block waits for more once something is in it: a pipe is filled piece by piece, and 50 small
 blocks a second cost nothing."""
-
-_PIPE_SIZE = 1 << 20
-"""Bytes that a pipe should hold: what a user may ask for on Linux."""
 
 
 class StreamSource:
@@ -43,9 +40,7 @@ class StreamSource:
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
         self._poll.register(self._woken, select.POLLIN)
-        # What is larger comes in fewer pieces; only a pipe has a size.
-        with suppress(OSError, AttributeError):
-            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        enlarge_pipe(descriptor)
 
     def read_block(self) -> bytes:
         """Return what there is up to a multiple of BLOCK_SIZE: a block; nothing at the end, or once stopped.

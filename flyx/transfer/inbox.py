@@ -64,9 +64,7 @@ class FileInbox:
             return dropped
         if frame.offset != self._offset or end > block_end or self._packed:
             raise RemoteProtocolError(reason="data out of place")
-        if self._parts and len(self._parts[-1]) < SHORTEST_DATA:
-            raise RemoteProtocolError(reason="data in splinters")
-        self._parts.append(frame.payload)
+        self._add_part(frame.payload)
         self._offset = end
         return dropped
 
@@ -127,13 +125,17 @@ class FileInbox:
         boundary = (self._block_start // BLOCK_SIZE + 1) * BLOCK_SIZE
         return min(boundary, MAX_FILE_SIZE if self.is_stream else entry.size)
 
+    def _add_part(self, payload: memoryview) -> None:
+        """Only the last part of a block may be short."""
+        if self._parts and len(self._parts[-1]) < SHORTEST_DATA:
+            raise RemoteProtocolError(reason="data in splinters")
+        self._parts.append(payload)
+
     def _take_packed(self, frame: Frame, length: int) -> None:
         """Take a part of a compressed block that has so many bytes."""
         if not frame.offset == self._offset == self._block_start:
             raise RemoteProtocolError(reason="data out of place")
-        if self._parts and len(self._parts[-1]) < SHORTEST_DATA:
-            raise RemoteProtocolError(reason="data in splinters")
-        self._parts.append(frame.payload)
+        self._add_part(frame.payload)
         self._packed += len(frame.payload)
         if self._packed >= length:
             raise RemoteProtocolError(reason="a compressed block that is no smaller")
