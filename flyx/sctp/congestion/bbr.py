@@ -15,6 +15,7 @@ from math import inf, sqrt
 from flyx.sctp.congestion.base import AckSample, CongestionController, Loss
 from flyx.sctp.congestion.bbr_model import BETA, LOSS_THRESH, MAX_BACKGROUND_LOSS, OVERFLOW_LOSS, PathModel
 from flyx.sctp.congestion.cubic import recovery_time
+from flyx.sctp.congestion.initial_window import INITIAL_WINDOW_PACKETS, paced_initial_window
 from flyx.sctp.pacing import send_quantum
 
 # §2.5: the pacing rate is this part of bw, so that queues shrink on the average.
@@ -25,8 +26,6 @@ HEADROOM = 0.15
 MIN_PIPE_CWND_PACKETS = 4
 # Packets. §5.6.4.4 has 1 after a timeout; see cubic.MINIMUM_WINDOW_PACKETS.
 TIMEOUT_CWND_PACKETS = 2
-# Packets, RFC 6928; see cubic.INITIAL_WINDOW_PACKETS. C.InitialCwnd.
-INITIAL_WINDOW_PACKETS = 10
 # §5.3.1.3: losses in one round that end Startup, at least (BBRStartupFullLossCnt).
 STARTUP_FULL_LOSS_COUNT = 6
 # §5.3.2: rounds that Drain lasts, at most.
@@ -172,7 +171,9 @@ class Bbr(CongestionController):
         """Update model, state and control parameters; see CongestionController. §5.2.3."""
         self._in_flight = sample.in_flight
         if sample.rtt is not None and self.model.min_rtt is None:
-            # §5.6.2: the rate at which the initial window would have filled the path.
+            # §5.6.2: the rate at which the initial window (C.InitialCwnd) would have filled the path.
+            self._initial_cwnd = paced_initial_window(self._max_packet_size, sample.rtt)
+            self.cwnd = max(self.cwnd, self._initial_cwnd)
             self.pacing_rate = self.pacing_gain * self._initial_cwnd / max(sample.rtt, NOMINAL_RTT)
         if sample.acked > 0:
             if self._timeout_at is not None and sample.sent_at >= self._timeout_at:

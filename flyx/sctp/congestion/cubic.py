@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from math import cbrt, inf
 
 from flyx.sctp.congestion.base import AckSample, CongestionController, Loss
+from flyx.sctp.congestion.initial_window import INITIAL_WINDOW_PACKETS
 
 # §4.6, §5: the window's factor when a loss is seen, and the cubic's, in segments a second cubed.
 BETA_CUBIC = 0.7
 C = 0.4
 # §4.3: what makes W_est's average that of Reno, which has alpha 1 and beta 0.5.
 ALPHA_CUBIC = 3 * (1 - BETA_CUBIC) / (1 + BETA_CUBIC)
-# Packets, RFC 6928. RFC 9260 §7.2.1 has min(4 * MTU, max(2 * MTU, 4404 bytes)), less than half; every
-# current transport, TCP and QUIC (RFC 9002 §7.2) alike, starts with 10.
-INITIAL_WINDOW_PACKETS = 10
 # Packets. RFC 9260 §7.2.3 has 1 after a timeout; with 2, as in RFC 9002 §7.2, the SACK of a receiver that
 # acknowledges every other packet does not wait for its delay timer.
 MINIMUM_WINDOW_PACKETS = 2
