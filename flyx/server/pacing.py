@@ -11,7 +11,10 @@ QUEUE_TIME = 0.15
 """Seconds of the rate that wait at most: as in a router with a sound buffer, for BBR and CUBIC above."""
 
 BURST_TIME = 0.01
-"""Seconds of the rate that may leave at once: a timer of the event loop is no finer."""
+"""Seconds of the rate that may leave at once after nothing has: a timer of the event loop is no finer.
+
+What waits loses nothing by a timer that is late, as on a busy machine: it then leaves at once.
+"""
 
 _SMALLEST_QUEUE = 32 * 1024
 """Bytes that may wait at any rate: a handshake comes in bursts."""
@@ -24,7 +27,10 @@ class PacedQueue:
         dropped: Datagrams that were.
     """
 
-    __slots__ = ("_allowance", "_burst", "_capacity", "_datagrams", "_rate", "_seen", "_size", "dropped")
+    __slots__ = (
+        *("_allowance", "_backlogged", "_burst", "_capacity", "_datagrams", "_rate", "_seen", "_size"),
+        "dropped",
+    )
 
     def __init__(self, rate: float, now: float) -> None:
         """Args:
@@ -39,6 +45,8 @@ class PacedQueue:
         # Bytes that may leave now. Below nothing after a datagram that was larger: so the rate is exact.
         self._allowance = self._burst
         self._seen = now
+        # Datagrams have been waiting since then.
+        self._backlogged = False
         self.dropped = 0
 
     @property
@@ -57,13 +65,15 @@ class PacedQueue:
 
     def pop(self, now: float) -> bytes | None:
         """Return the next datagram if it may leave now."""
-        self._allowance = min(self._burst, self._allowance + (now - self._seen) * self._rate)
+        most = self._capacity if self._backlogged else self._burst
+        self._allowance = min(most, self._allowance + (now - self._seen) * self._rate)
         self._seen = now
-        if not self._datagrams or self._allowance < 0:
-            return None
-        datagram = self._datagrams.popleft()
-        self._size -= len(datagram)
-        self._allowance -= len(datagram)
+        datagram = None
+        if self._datagrams and self._allowance >= 0:
+            datagram = self._datagrams.popleft()
+            self._size -= len(datagram)
+            self._allowance -= len(datagram)
+        self._backlogged = bool(self._datagrams)
         return datagram
 
     def delay(self) -> float | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,13 +55,33 @@ def test_a_full_queue_drops_and_counts() -> None:
     assert took == sorted(took, reverse=True)
 
 
-def test_in_the_long_run_the_rate_is_used_to_the_full() -> None:
+@pytest.mark.parametrize("late", [0.002, 0.05])
+def test_in_the_long_run_the_rate_is_used_to_the_full_however_late_the_timers_are(late: float) -> None:
     queue, now, sent = PacedQueue(1e6, 0.0), 0.0, 0
     while now < 10:
         while queue.push(bytes(DATAGRAM)):
             pass
         while queue.pop(now) is not None:
             sent += DATAGRAM
-        # As late as a timer of an event loop may be.
-        now += (queue.delay() or 0.0) + 0.002
+        now += (queue.delay() or 0.0) + late
     assert 0.99 < sent / 10 / 1e6 <= 1.01
+
+
+def test_who_has_sent_nothing_for_long_may_send_one_burst_also_after_a_late_timer() -> None:
+    queue = PacedQueue(1e6, 0.0)
+
+    def leave(now: float) -> int:
+        sent = 0
+        while (datagram := queue.pop(now)) is not None:
+            sent += len(datagram)
+        return sent
+
+    def fill() -> None:
+        while queue.push(bytes(DATAGRAM)):
+            pass
+
+    fill()
+    waited = queue.size
+    assert leave(0.0) + leave(1.0) == waited
+    fill()
+    assert leave(3.0) <= 1e6 * BURST_TIME + DATAGRAM
