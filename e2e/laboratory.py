@@ -271,9 +271,14 @@ class Laboratory:
         server.prints("listening on")
         return server
 
-    def second_stun(self) -> Coturn:
-        """Start another STUN server, on the host of the signaling server."""
-        second = Coturn(self.server, self.directory, SERVER)
+    def second_stun(self, *, behavior_discovery: bool = False) -> Coturn:
+        """Start another STUN server, on the host of the signaling server.
+
+        Args:
+            behavior_discovery: it has two addresses, and answers as RFC 5780 says.
+        """
+        addresses = (SERVER, NAME_SERVER) if behavior_discovery else (SERVER,)
+        second = Coturn(self.server, self.directory, *addresses, behavior_discovery=behavior_discovery)
         self._adopt(second)
         return second
 

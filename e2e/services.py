@@ -66,6 +66,7 @@ class Coturn(Program):
         tls_port: int = 5349,
         certificate: Certificate | None = None,
         secret: str = SECRET,
+        behavior_discovery: bool = False,
         options: Sequence[str] = (),
     ) -> None:
         """Args:
@@ -76,6 +77,8 @@ class Coturn(Program):
         tls_port: for TLS, if there is a certificate.
         certificate: None is no TLS.
         secret: of which credentials are made.
+        behavior_discovery: answer from the second of its addresses, and from another port, who asks for that
+            (RFC 5780).
         options: more of them.
         """
         need("turnserver, of the package coturn", shutil.which("turnserver") is not None)
@@ -87,9 +90,18 @@ class Coturn(Program):
             tls.append(f"--tls-listening-port={tls_port}")
         command = [
             # Without stdbuf it would say nothing until it has said much.
-            *("stdbuf", "-oL", "turnserver", "--no-cli", "--no-dtls", "--log-file=stdout", "--simple-log"),
+            *(
+                "stdbuf",
+                "-oL",
+                "turnserver",
+                "-n",
+                "--no-cli",
+                "--no-dtls",
+                "--log-file=stdout",
+                "--simple-log",
+            ),
             *("--verbose", "--use-auth-secret", f"--static-auth-secret={secret}", "--realm=flyx.example"),
-            *("--no-rfc5780", f"--listening-port={port}", *tls),
+            *(f"--listening-port={port}", *tls, *([] if behavior_discovery else ["--no-rfc5780"])),
             *(f"--pidfile={files / 'pid'}", f"--userdb={files / 'db'}"),
             *(f"--{use}-ip={address}" for address in addresses for use in ("listening", "relay")),
             *options,

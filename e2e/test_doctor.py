@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from e2e.laboratory import SERVER, STUN_URL, TCP_RELAY, TLS_RELAY, UDP_RELAY, Case, Laboratory, Site
-from e2e.network import PORT_RESTRICTED, SYMMETRIC, Firewall
+import pytest
+
+from e2e.laboratory import SERVER, SOAK, STUN_URL, TCP_RELAY, TLS_RELAY, UDP_RELAY, Case, Laboratory, Site
+from e2e.network import ADDRESS_RESTRICTED, FULL_CONE, PORT_RESTRICTED, SYMMETRIC, Firewall, Nat
 from e2e.processes import FlyxProcess
 
 SECOND_STUN_URL = f"stun:{SERVER}:3478"
@@ -63,6 +65,32 @@ def test_a_symmetric_nat_is_found_by_two_servers(laboratory: Laboratory) -> None
     build(laboratory, of)
     (mapping,) = examine(laboratory, of, status=0)["mapping"]
     assert (mapping["state"], mapping["figures"]) == ("warning", {"mapping": "dependent"})
+
+
+@pytest.mark.parametrize(
+    ("nat", "mapping", "filtering"),
+    [
+        pytest.param(FULL_CONE, *("endpoint-independent",) * 2, id="full cone", marks=SOAK),
+        pytest.param(
+            ADDRESS_RESTRICTED, "endpoint-independent", "address-dependent", id="address-restricted"
+        ),
+        pytest.param(
+            *(PORT_RESTRICTED, "endpoint-independent", "address- and port-dependent"),
+            id="port-restricted",
+            marks=SOAK,
+        ),
+        pytest.param(SYMMETRIC, *("address- and port-dependent",) * 2, id="symmetric"),
+    ],
+)
+def test_a_stun_server_of_two_addresses_shows_what_kind_of_nat_it_is(
+    laboratory: Laboratory, nat: Nat, mapping: str, filtering: str
+) -> None:
+    of = case(receiver=Site(nat=nat), stun=(SECOND_STUN_URL,))
+    laboratory.build(of)
+    laboratory.second_stun(behavior_discovery=True)
+    found = examine(laboratory, of, status=0)
+    assert found["mapping"][0]["figures"] == {"mapping": mapping}
+    assert found["filtering"][0]["figures"] == {"filtering": filtering}
 
 
 def test_where_udp_is_blocked_the_other_ways_to_the_relay_are_told(laboratory: Laboratory) -> None:
