@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,12 @@ import json, time
 from flyx.net.interfaces import offered_addresses
 began = time.perf_counter()
 print(json.dumps([offered_addresses(), time.perf_counter() - began]))
+"""
+
+ANNOUNCED = """
+import json
+from flyx.net.dnssd import interfaces
+print(json.dumps(interfaces().addresses))
 """
 
 PEER = """
@@ -87,11 +94,26 @@ def card(number: int, *addresses: str) -> list[str]:
     ]
 
 
+def bridge(name: str, address: str, member: int) -> list[str]:
+    """Commands that make a bridge to a container."""
+    return [
+        f"link add name {name} type bridge",
+        f"address add {address} dev {name}",
+        f"link set {name} up",
+        *card(member),
+        f"link set card{member} master {name}",
+    ]
+
+
+def ask(name: str, program: str) -> Any:
+    """What a program prints on a machine, as JSON."""
+    command = ["ip", "netns", "exec", name, sys.executable, "-c", program]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 def offered(name: str) -> tuple[list[str], float]:
     """The addresses that a machine offers, and how many seconds it takes to find them."""
-    command = ["ip", "netns", "exec", name, sys.executable, "-c", OFFERED]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    addresses, seconds = json.loads(answer)
+    addresses, seconds = ask(name, OFFERED)
     return addresses, seconds
 
 
@@ -111,17 +133,19 @@ def test_the_address_of_the_route_comes_first_and_what_is_down_or_without_a_cabl
 def test_bridges_to_containers_are_left_out(machine: str) -> None:
     ip(machine, *card(0, "10.1.0.2/24"))
     for number in range(10):
-        ip(
-            machine,
-            f"link add name docker{number} type bridge",
-            f"address add 172.{17 + number}.0.1/16 dev docker{number}",
-            f"link set docker{number} up",
-            *card(100 + number),
-            f"link set card{100 + number} master docker{number}",
-        )
+        ip(machine, *bridge(f"docker{number}", f"172.{17 + number}.0.1/16", 100 + number))
     assert offered(machine)[0] == ["10.1.0.2"]
     ip(machine, "link set card0 down")
     assert len(offered(machine)[0]) > 1
+
+
+def test_a_room_is_announced_on_the_network_before_bridges_to_containers_whatever_their_names(
+    machine: str,
+) -> None:
+    for number in range(20):
+        ip(machine, *bridge(f"shop{number}", f"172.{17 + number}.0.1/16", 100 + number))
+    ip(machine, *card(0, "10.1.0.2/24"))
+    assert ask(machine, ANNOUNCED)[0] == "10.1.0.2"
 
 
 def test_deprecated_addresses_are_left_out(machine: str) -> None:

@@ -22,10 +22,12 @@ from zeroconf import DNSQuestionType, IPVersion, ServiceInfo, ServiceStateChange
 from zeroconf import Error as ZeroconfError
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
+from flyx.net.interfaces import internal_interfaces
+
 logger = logging.getLogger("flyx.net")
 
 MAX_INTERFACES = 16
-"""Interfaces that are used, real ones first: by default Linux lets a socket join 20 multicast groups."""
+"""Interfaces that are used, those that lead out first: by default Linux lets a socket join 20 groups."""
 
 MAX_NAMES = 256
 """Instances of a service that a browser looks at; it is deaf to any more."""
@@ -45,9 +47,6 @@ GOODBYE_TIMEOUT = 1.0
 _RESOLVE_TIMEOUT = 3000
 """Milliseconds for an instance to tell its port and addresses."""
 
-# Interfaces of containers and virtual machines, by the names that these give them.
-_VIRTUAL = ("br-", "cni", "docker", "lxc", "podman", "tap", "vboxnet", "veth", "virbr", "vmnet", "vnet")
-
 Network = IPv4Network | IPv6Network
 
 
@@ -60,7 +59,7 @@ class Interfaces:
     """The interfaces of this computer that lead to others, at one moment.
 
     Attributes:
-        addresses: All of them, without scopes, those of real interfaces first.
+        addresses: All of them, without scopes, those of interfaces that lead out of this computer first.
         networks: What they are in.
         choice: What zeroconf is to use: IPv4 addresses, and indexes of interfaces that have IPv6.
     """
@@ -75,8 +74,8 @@ def interfaces() -> Interfaces:
     addresses: list[str] = []
     networks: set[Network] = set()
     choice: list[str | int] = []
-    adapters = sorted(ifaddr.get_adapters(), key=lambda adapter: adapter.name.startswith(_VIRTUAL))
-    for adapter in adapters:
+    internal = internal_interfaces()
+    for adapter in sorted(ifaddr.get_adapters(), key=lambda adapter: adapter.name in internal):
         if len(choice) >= MAX_INTERFACES:
             break
         found = [(ip.ip if isinstance(ip.ip, str) else ip.ip[0], ip.network_prefix) for ip in adapter.ips]
