@@ -2,7 +2,9 @@
 
 Both sides say hello; then the receiver and the sender exchange the shares of CPace (cpace.py; the receiver is
 its initiator), and prove in the same order that they hold the same key. CPace is bound to the version, the
-room, the roles, and the nonces of both hellos. Each proof is two HMACs with keys of their own (keys.py):
+room, the roles, and the nonces of both hellos. So that they need not wait for each other, the sender's hello
+has a share already, bound to its own nonce: a share tells nothing of the words, whoever is first. A receiver
+that can answer it proves itself at once. Each proof is two HMACs with keys of their own (keys.py):
 
     words       over the exchange: the other side used the same words, in the same room and the other role
     connection  over the exchange, both hellos as they were said, and the SHA-256 of both DTLS certificates as
@@ -70,6 +72,7 @@ from flyx.pairing.keys import (
     exchange_transcript,
 )
 from flyx.pairing.messages import (
+    EARLY_SHARE,
     VERSION,
     CodeKind,
     Confirm,
@@ -107,6 +110,8 @@ class _Input(Enum):
     # A hello in a pairing that needs no words.
     OPEN_HELLO = auto()
     WORDS = auto()
+    # Words for a sender whose share is here already.
+    LAST_WORDS = auto()
     PAKE = auto()
     CONFIRM = auto()
 
@@ -123,6 +128,7 @@ _TRANSITIONS: Mapping[Role, Mapping[tuple[State, _Input], State]] = {
         (State.GREETING, _Input.HELLO): State.WORDS,
         (State.GREETING, _Input.OPEN_HELLO): State.PAIRED,
         (State.WORDS, _Input.WORDS): State.PAKE,
+        (State.WORDS, _Input.LAST_WORDS): State.CONFIRM,
         (State.PAKE, _Input.PAKE): State.CONFIRM,
         (State.CONFIRM, _Input.CONFIRM): State.PAIRED,
     },
@@ -200,36 +206,33 @@ class Exchange(ABC):
     def __init__(
         self,
         greeting: Greeting,
-        about: Mapping[str, object],
         binding: Binding,
         entropy: Callable[[int], bytes],
         now: float,
     ) -> None:
-        """Args:
-        about: the fields of our hello that are our role's alone.
-        """
-        hello = Hello(
+        self._hello = hello = Hello(
             version=VERSION,
             agent=greeting.agent,
             nonce=entropy(NONCE_SIZE).hex(),
             features=sorted(greeting.features | greeting.needs),
             needs=sorted(greeting.needs),
-        ).model_copy(update=dict(about))
+        )
         self.state = State.GREETING
         # Ours is the last message: the other side closes the connection once it has read it.
         self.has_last_word = False
         self._binding = binding
         self._entropy = entropy
-        self._hello = hello
-        self._outgoing: deque[str] = deque([messages.serialize(hello)])
+        self._outgoing: deque[str] = deque()
         self._events: deque[PairingEvent] = deque()
         self._deadline: float | None = now + _TIMEOUTS[self.role, self.state]
         # What was said, by who said it: bound into the proofs.
-        self._hellos: dict[Role, bytes] = {self.role: self._outgoing[0].encode()}
+        self._hellos: dict[Role, bytes] = {}
         self._nonces: dict[Role, bytes] = {self.role: bytes.fromhex(hello.nonce)}
-        # For this exchange alone.
+        # For a single share.
         self._scalar = entropy(FIELD_SIZE)
         self._shares: dict[Role, bytes] = {}
+        # The sender's share is the one in its hello.
+        self._early = False
         # Set by the hello of the other side.
         self._features: frozenset[str] = frozenset()
         # An earlier pairing that takes the place of the words.
@@ -342,14 +345,15 @@ class Exchange(ABC):
 
     @property
     def _sid(self) -> bytes:
+        if self._early:
+            return self._nonces[Role.SENDER]
         return b"".join(self._nonces[role] for role in Role)
 
-    def _say_share(self, password: bytes) -> None:
+    def _make_share(self, password: bytes) -> str:
         ci = channel_identifier(self._binding.room_id)
         generator = calculate_generator(password, ci, self._sid, entropy=self._entropy)
-        share = scalar_mult_vfy(self._scalar, generator)
-        self._shares[self.role] = share
-        self._say(Pake(share=share.hex()))
+        share = self._shares[self.role] = scalar_mult_vfy(self._scalar, generator)
+        return share.hex()
 
     def _take_share(self, share: bytes) -> bytes:
         """Return what X25519 makes of the share of the other side; as secret as the password."""
@@ -377,6 +381,12 @@ class Exchange(ABC):
         )
 
     # What goes out, and the state.
+
+    def _greet(self, about: Mapping[str, object]) -> None:
+        """Say hello, with the fields that are our role's alone."""
+        self._hello = self._hello.model_copy(update=dict(about))
+        self._say(self._hello)
+        self._hellos[self.role] = self._outgoing[-1].encode()
 
     def _say(self, message: PairingMessage) -> None:
         self._outgoing.append(messages.serialize(message))
@@ -421,16 +431,23 @@ class SenderExchange(Exchange):
         entropy: returns so many secret random bytes.
         now: monotonic seconds.
         """
-        super().__init__(greeting, {"code": code.kind, "words": code.words}, binding, entropy, now)
+        super().__init__(greeting, binding, entropy, now)
         self._password = code.password.encode()
         self._tries = tries
         # We have answered the receiver's share, and it has not proved yet to know the words.
         self._awaits_proof = False
         self._sessions = sessions
+        self._early = code.kind != "open"
+        share = self._make_share(self._password) if self._early else None
+        self._greet({"code": code.kind, "words": code.words, "share": share})
 
     def _take_hello(self, hello: Hello, *, is_open: bool) -> None:
         if hello.code is not None:
             raise RemoteProtocolError(reason="a second sender")
+        self._early = self._early and EARLY_SHARE in hello.features and hello.session is None
+        if not self._early:
+            # That of our hello is good for nothing else.
+            self._scalar = self._entropy(FIELD_SIZE)
         if is_open:
             self._events.append(Paired(None, self._features))
         elif hello.session is not None:
@@ -442,7 +459,9 @@ class SenderExchange(Exchange):
         self._check_tries()
         # First what refuses a bad share, and only then the work and the answer.
         shared = self._take_share(share)
-        self._say_share(self._session.key if self._session else self._password)
+        if not self._early:
+            ours = self._make_share(self._session.key if self._session else self._password)
+            self._say(Pake(share=ours))
         self._awaits_proof = True
         return self._make_keys(shared)
 
@@ -489,9 +508,13 @@ class ReceiverExchange(Exchange):
         entropy: returns so many secret random bytes.
         now: monotonic seconds.
         """
-        super().__init__(greeting, {"session": session.id if session else None}, binding, entropy, now)
+        super().__init__(greeting, binding, entropy, now)
         self._session = session
         self._has_words = has_words
+        # What X25519 has made of the sender's early share.
+        self._shared = b""
+        features = sorted({*self._hello.features, EARLY_SHARE})
+        self._greet({"features": features, "session": session.id if session else None})
 
     def give_words(self, password: str, now: float) -> None:
         """Give the words, as words.password_of has them: the answer to WordsWanted.
@@ -506,8 +529,11 @@ class ReceiverExchange(Exchange):
         self._give(password.encode(), now)
 
     def _give(self, password: bytes, now: float) -> None:
-        following = self._following(_Input.WORDS)
-        self._say_share(password)
+        following = self._following(_Input.LAST_WORDS if self._early else _Input.WORDS)
+        self._say(Pake(share=self._make_share(password)))
+        if self._early:
+            self._keys = self._make_keys(self._shared)
+            self._say_confirm(self._keys)
         self._enter(following, now)
 
     def _dispatch(self, message: PairingMessage, raw: str, now: float) -> None:
@@ -520,6 +546,9 @@ class ReceiverExchange(Exchange):
             raise RemoteProtocolError(reason="a second receiver")
         if not is_open:
             if self._session is None:
+                if hello.share is not None:
+                    self._early = True
+                    self._shared = self._take_share(bytes.fromhex(hello.share))
                 self._events.append(WordsWanted(hello.words if hello.code == "words" else 0))
         elif self._has_words or self._session:
             raise NoWordsAsked()

@@ -3,13 +3,15 @@
 The first messages on the control channel, one JSON object each, at most MAX_SIZE characters:
 
     type      from               fields
-    hello     both, first        version, agent, nonce, features, needs; code and words or session
+    hello     both, first        version, agent, nonce, features, needs; code, words and share, or session
     pake      receiver, sender   share: hex, the public share of CPace
     confirm   receiver, sender   words, connection: hex, HMACs that prove the words and the connection
     reject    either             reason: the code of an error; last message
 
 `pake` and `confirm` come from the receiver first, and each waits for the one before it. Whoever does not know
-the words so never holds anything to test a guess with that was not counted.
+the words so never holds anything to test a guess with that was not counted. A sender's hello has its `share`
+already. A receiver with the feature EARLY_SHARE and no `session` answers that one, with hello, `pake` and
+`confirm` in one go, and the sender sends no `pake`: a round trip less. Others take it for an unknown field.
 
 A sender's `code` is "words" for `words` many words of the word list, "own" for words of its own, "open" for
 none: then hello is all. A receiver's `session` names an earlier pairing in the same room, whose key takes the
@@ -38,6 +40,9 @@ MAX_SIZE = 4_000
 
 MAX_WORDS = 8
 
+EARLY_SHARE = "early-share"
+"""The feature of receivers that answer the share in a sender's hello."""
+
 FeatureNames = Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]], Field(max_length=32)]
 Nonce = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Share = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -55,11 +60,13 @@ class Hello(_Message):
     """The first message of either side.
 
     Attributes:
-        nonce: hex, random: those of both are the session identifier (sid) of CPace.
+        nonce: hex, random: the session identifier (sid) of CPace is the sender's for its early share, else
+            those of both.
         features: what the speaker can do beyond the version.
         needs: those of them that it cannot do without.
         code: of a sender: what its code is made of.
         words: of a sender whose code has words of the list: how many.
+        share: of a sender whose code has words: as in Pake.
         session: of a receiver that has paired before: which pairing it means.
     """
 
@@ -71,6 +78,7 @@ class Hello(_Message):
     needs: FeatureNames = []
     code: CodeKind | None = None
     words: Annotated[int, Field(ge=0, le=MAX_WORDS)] = 0
+    share: Share | None = None
     session: SessionId | None = None
 
 

@@ -24,13 +24,14 @@ from flyx.errors import (
     WrongWords,
 )
 from flyx.pairing.exchange import Code, Greeting, Paired, SenderExchange, WordsWanted
-from flyx.pairing.keys import Role
+from flyx.pairing.keys import Role, Session
 from flyx.pairing.tries import Tries
 from flyx.rtc.peer import Channels, PeerConnection
 from tests.rtc.test_peer import LABELS, listen
 
 ROOM = "K7M2QX"
 CODE = Code("words", 2, "lemon-otter")
+SESSION = Session("5e" * 16, b"k" * 32)
 
 
 End = tuple[PeerConnection, Channels]
@@ -199,19 +200,21 @@ async def test_an_exchange_that_fails_ends_both_at_once_with_what_failed() -> No
     def entropy(size: int) -> bytes:
         nonlocal drawn
         drawn += 1
-        if drawn > 2:
-            raise ZeroDivisionError("when the generator is made")
-        return bytes(size)
+        if drawn > 4:
+            raise ZeroDivisionError("when there has to be another share")
+        return bytes([drawn] * size)
 
     async with connected() as (left, right), asyncio.timeout(15):
         pairing = Pairing(*left)
         binding = pairing.binding(ROOM, Role.SENDER)
         exchange = SenderExchange(
-            binding, Greeting("test"), CODE, Tries(), {}, entropy=entropy, now=time.monotonic()
+            *(binding, Greeting("test"), CODE, Tries(), {SESSION.id: SESSION}),
+            entropy=entropy,
+            now=time.monotonic(),
         )
         ours, theirs = await asyncio.gather(
             owned(left, pairing.run(exchange, None)),
-            owned(right, Pairing(*right).receive(ROOM, None, lemon_otter, has_words=True)),
+            owned(right, Pairing(*right).receive(ROOM, SESSION, lemon_otter, has_words=True)),
         )
     assert isinstance(ours, LocalProtocolError)
     assert isinstance(theirs, FlyxError)

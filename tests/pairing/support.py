@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from flyx.errors import FlyxError
@@ -19,6 +19,7 @@ from flyx.pairing.exchange import (
     WordsWanted,
 )
 from flyx.pairing.keys import Binding, Role, Session
+from flyx.pairing.messages import Hello
 from flyx.pairing.tries import Tries
 
 NOW = 100.0
@@ -36,6 +37,24 @@ def other_binding(**changes: object) -> Binding:
     return replace(BINDING, room_id=changes.get("room_id", ROOM), fingerprints=fingerprints)  # type: ignore[arg-type]
 
 
+class OlderSender(SenderExchange):
+    """One of before there were shares in hellos."""
+
+    def _greet(self, about: Mapping[str, object]) -> None:
+        super()._greet({**about, "share": None})
+        self._early = False
+
+
+class OlderReceiver(ReceiverExchange):
+    """The same: it knows no such field."""
+
+    def _greet(self, about: Mapping[str, object]) -> None:
+        super()._greet({name: value for name, value in about.items() if name != "features"})
+
+    def _take_hello(self, hello: Hello, *, is_open: bool) -> None:
+        super()._take_hello(hello.model_copy(update={"share": None}), is_open=is_open)
+
+
 def sender(
     code: Code = CODE,
     binding: Binding = BINDING,
@@ -45,10 +64,12 @@ def sender(
     sessions: dict[str, Session] | None = None,
     seed: int = 1,
     now: float = NOW,
+    older: bool = False,
 ) -> SenderExchange:
     """A sender's end."""
     entropy = random.Random(seed).randbytes
-    return SenderExchange(binding, greeting, code, tries or Tries(), sessions or {}, entropy=entropy, now=now)
+    kind = OlderSender if older else SenderExchange
+    return kind(binding, greeting, code, tries or Tries(), sessions or {}, entropy=entropy, now=now)
 
 
 def receiver(
@@ -59,10 +80,12 @@ def receiver(
     has_words: bool = True,
     seed: int = 2,
     now: float = NOW,
+    older: bool = False,
 ) -> ReceiverExchange:
     """A receiver's end."""
     entropy = random.Random(seed).randbytes
-    return ReceiverExchange(binding, greeting, session, has_words=has_words, entropy=entropy, now=now)
+    kind = OlderReceiver if older else ReceiverExchange
+    return kind(binding, greeting, session, has_words=has_words, entropy=entropy, now=now)
 
 
 @dataclass

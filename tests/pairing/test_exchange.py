@@ -63,19 +63,23 @@ def run(wire: Wire) -> Wire:
 # What succeeds.
 
 
-def test_two_ends_that_share_words_pair_and_share_a_session() -> None:
-    wire = run(Wire(sender(), receiver()))
+@pytest.mark.parametrize("older", [None, *Role])
+def test_two_ends_that_share_words_pair_and_share_a_session(older: Role | None) -> None:
+    wire = run(Wire(sender(older=older is Role.SENDER), receiver(older=older is Role.RECEIVER)))
     ours, theirs = wire.paired(Role.SENDER), wire.paired(Role.RECEIVER)
     assert ours == theirs
     assert ours.session is not None
     assert len(ours.session.key) == 32
 
 
-def test_the_receiver_proves_first_and_each_message_waits_for_the_one_before() -> None:
-    wire = run(Wire(sender(), receiver()))
+@pytest.mark.parametrize("older", [None, *Role])
+def test_the_receiver_proves_first_and_at_once_where_the_senders_hello_has_its_share(
+    older: Role | None,
+) -> None:
+    wire = run(Wire(sender(older=older is Role.SENDER), receiver(older=older is Role.RECEIVER)))
     kinds = [(role, json.loads(message)["type"]) for role, message in wire.said]
     s, r = Role.SENDER, Role.RECEIVER
-    order = [(r, "pake"), (s, "pake"), (r, "confirm"), (s, "confirm")]
+    order = [(r, "pake"), *([(s, "pake")] if older else []), (r, "confirm"), (s, "confirm")]
     assert sorted(kinds[:2], key=str) == [(r, "hello"), (s, "hello")]
     assert kinds[2:] == order
 
@@ -165,7 +169,7 @@ def test_another_room_fails() -> None:
 
 def test_exchanged_roles_in_the_transcript_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     exchanged = lambda shares: keys.exchange_transcript({role: shares[role.other] for role in Role})  # noqa: E731 - for one call
-    wire = Wire(sender(), receiver())
+    wire = Wire(sender(), receiver(older=True))
 
     def tap(role: Role, message: str) -> list[str]:
         # The sender has made its keys when it answers; the receiver makes its own after that.
@@ -196,8 +200,12 @@ def test_another_nonce_than_was_said_fails(speaker: Role) -> None:
             return [message]
         return [json.dumps({**json.loads(message), "nonce": "5e" * 16})]
 
-    for error in fails(Wire(sender(), receiver(), tap=tap)):
+    for error in fails(Wire(sender(), receiver(older=True), tap=tap)):
         assert isinstance(error, WrongWords)
+    # The receiver's has no part in the words where the share is early.
+    expected = WrongWords if speaker is Role.SENDER else ConnectionMismatch
+    for error in fails(Wire(sender(), receiver(), tap=tap)):
+        assert isinstance(error, expected)
 
 
 @pytest.mark.parametrize("speaker", Role)
@@ -232,14 +240,14 @@ def test_a_peer_of_version_1_is_told_to_upgrade(old: Role) -> None:
     hello, reject = end.next_message() or "", end.next_message() or ""
     assert json.loads(hello).items() >= {"type": "hello", "version": 2}.items()
     its_fields = set().union(*(json.loads(text) for _, text in VERSION_1[:2])) | {"session"}
-    assert set(json.loads(hello)) - its_fields == {"nonce"}
+    assert set(json.loads(hello)) - its_fields <= {"nonce", "share"}
     assert json.loads(reject) == {"type": "reject", "reason": "other_version"}
 
 
 @pytest.mark.parametrize("old", Role)
 def test_a_message_of_spake2_is_no_share(old: Role) -> None:
     message = next(text for speaker, text in VERSION_1 if speaker == old.value and '"pake"' in text)
-    wire = Wire(sender(), receiver(), words=PASSWORD if old is Role.SENDER else None)
+    wire = Wire(sender(), receiver(older=True), words=PASSWORD if old is Role.SENDER else None)
     wire.tap = lambda role, text: [message] if role is old and '"pake"' in text else [text]
     wire.run()
     end = wire.receiver if old is Role.SENDER else wire.sender
@@ -384,10 +392,35 @@ def test_guesses_made_at_the_same_time_are_counted_one_by_one() -> None:
 
 
 def test_a_stranger_holds_nothing_to_test_guesses_with_before_its_own_proof() -> None:
-    wire = Wire(sender(), receiver(), tap=lambda role, message: [] if '"confirm"' in message else [message])
-    wire.run()
-    told = [json.loads(message)["type"] for role, message in wire.said if role is Role.SENDER]
-    assert told == ["hello", "pake"]
+    for older in (True, False):
+        wire = Wire(sender(), receiver(older=older))
+        wire.tap = lambda role, message: [] if '"confirm"' in message else [message]
+        wire.run()
+        told = [json.loads(message)["type"] for role, message in wire.said if role is Role.SENDER]
+        assert told == (["hello", "pake"] if older else ["hello"])
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+@settings(max_examples=share(8))
+def test_an_early_share_is_another_each_time_whatever_the_words(words: str, others: str) -> None:
+    """It is a random multiple of a point that the words make, and so as likely by any others."""
+    codes = [Code("own", 0, text) for text in (words, words, others)]
+    hellos = [json.loads(sender(code, seed=seed).next_message() or "") for seed, code in enumerate(codes)]
+    assert len({hello["share"] for hello in hellos}) == 3
+
+
+def test_an_older_receiver_gets_another_share_than_that_of_the_hello() -> None:
+    wire = run(Wire(sender(), receiver(older=True)))
+    said = [json.loads(message) for role, message in wire.said if role is Role.SENDER]
+    assert said[0]["share"] != said[1]["share"]
+
+
+def test_a_guess_is_one_try_whether_the_share_is_early_or_not() -> None:
+    for older in (True, False):
+        tries = Tries()
+        wire = run(Wire(sender(tries=tries), receiver(older=older), words="lemon-apple"))
+        assert isinstance(wire.error(Role.SENDER), WrongWords)
+        assert (tries.failed, tries.unfinished) == (1, 0)
 
 
 # Reflection, replay, disorder.
@@ -395,7 +428,7 @@ def test_a_stranger_holds_nothing_to_test_guesses_with_before_its_own_proof() ->
 
 def reflecting(kind: str) -> Wire:
     """The receiver gets its own message of this kind back, as if the sender had said it."""
-    theirs = receiver()
+    theirs = receiver(older=kind == "pake")
     held: list[str] = []
 
     def tap(role: Role, message: str) -> list[str]:
@@ -442,13 +475,14 @@ LOW_ORDER = [
 
 
 @pytest.mark.parametrize("share", LOW_ORDER)
+@pytest.mark.parametrize("older", [False, True])
 @pytest.mark.parametrize("role", Role)
-def test_a_share_of_low_order_is_refused(role: Role, share: str) -> None:
+def test_a_share_of_low_order_is_refused(role: Role, older: bool, share: str) -> None:
     def tap(speaker: Role, message: str) -> list[str]:
-        forged = speaker is role and '"pake"' in message
-        return [messages.serialize(Pake(share=share)) if forged else message]
+        said = json.loads(message)
+        return [json.dumps({**said, "share": share}) if speaker is role and "share" in said else message]
 
-    wire = run(Wire(sender(), receiver(), tap=tap))
+    wire = run(Wire(sender(), receiver(older=older), tap=tap))
     error = wire.error(role.other)
     assert isinstance(error, RemoteProtocolError)
     assert "low order" in str(error)
@@ -457,6 +491,7 @@ def test_a_share_of_low_order_is_refused(role: Role, share: str) -> None:
 HELLO = Hello(version=VERSION, agent="liar", nonce="11" * 16)
 SENDER_HELLO = HELLO.model_copy(update={"code": "words", "words": 2})
 PAKE = Pake(share="09" + "00" * 31)
+EARLY_HELLO = SENDER_HELLO.model_copy(update={"share": PAKE.share})
 CONFIRM = Confirm(words="00" * 32, connection="00" * 32)
 
 
@@ -474,6 +509,7 @@ CONFIRM = Confirm(words="00" * 32, connection="00" * 32)
         (Role.RECEIVER, [SENDER_HELLO, SENDER_HELLO]),
         (Role.RECEIVER, [SENDER_HELLO, PAKE]),
         (Role.RECEIVER, [SENDER_HELLO, CONFIRM]),
+        (Role.RECEIVER, [EARLY_HELLO, PAKE]),
     ],
 )
 def test_a_message_out_of_place_ends_it(end: Role, sequence: list[messages.PairingMessage]) -> None:
@@ -492,7 +528,7 @@ def test_a_message_out_of_place_ends_it(end: Role, sequence: list[messages.Pairi
     assert messages.parse_untrusted(last) == Reject(reason="protocol_error")
 
 
-SPEECHES = (HELLO, SENDER_HELLO, PAKE, CONFIRM, Reject(reason="wrong_words"))
+SPEECHES = (HELLO, SENDER_HELLO, EARLY_HELLO, PAKE, CONFIRM, Reject(reason="wrong_words"))
 anything = st.one_of(
     st.text(max_size=50),
     st.binary(max_size=50),
@@ -555,7 +591,7 @@ def test_a_receiver_gives_up_a_sender_that_does_not_go_on(stage: str) -> None:
     def tap(role: Role, message: str) -> list[str]:
         return [] if role is Role.SENDER and f'"{stage}"' in message else [message]
 
-    wire = run(Wire(sender(), receiver(), tap=tap))
+    wire = run(Wire(sender(), receiver(older=stage == "pake"), tap=tap))
     assert wire.receiver.next_timeout() == NOW + STEP_TIMEOUT
     wire.receiver.handle_timeout(NOW + STEP_TIMEOUT)
     wire.run()

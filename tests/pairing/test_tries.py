@@ -28,8 +28,10 @@ from tests.effort import share
 from tests.pairing.support import NOW, PASSWORD, Wire, receiver, sender
 
 
-def begun(tries: Tries, words: str = PASSWORD, **options: Any) -> tuple[Wire, list[str]]:
-    """An exchange whose sender has answered, and the receiver's proof, held back."""
+def begun(
+    tries: Tries, words: str = PASSWORD, *, older: bool = True, **options: Any
+) -> tuple[Wire, list[str]]:
+    """An exchange whose sender has the receiver's share, and the receiver's proof, held back."""
     held: list[str] = []
 
     def tap(role: Role, message: str) -> list[str]:
@@ -40,7 +42,9 @@ def begun(tries: Tries, words: str = PASSWORD, **options: Any) -> tuple[Wire, li
 
     session: Session | None = options.get("session")
     known = {session.id: session} if session else {}
-    wire = Wire(sender(tries=tries, sessions=known), receiver(session=session), words=words, tap=tap)
+    wire = Wire(
+        sender(tries=tries, sessions=known), receiver(session=session, older=older), words=words, tap=tap
+    )
     wire.run()
     return wire, held
 
@@ -63,12 +67,13 @@ ENDS = {
 }
 
 
+@pytest.mark.parametrize("older", [True, False])
 @pytest.mark.parametrize("way", ENDS)
-def test_a_receiver_that_begins_for_ever_closes_the_room_however_it_leaves(way: str) -> None:
+def test_a_receiver_that_begins_for_ever_closes_the_room_however_it_leaves(way: str, older: bool) -> None:
     tries = Tries()
     errors: list[FlyxError] = []
     for _ in range(MAX_UNFINISHED):
-        wire, _ = begun(tries)
+        wire, _ = begun(tries, older=older)
         ENDS[way](wire.sender)
         error = outcome(wire.sender)
         assert isinstance(error, FlyxError)
@@ -80,8 +85,9 @@ def test_a_receiver_that_begins_for_ever_closes_the_room_however_it_leaves(way: 
     assert errors[-1].hint
     assert tries.failed == 0
     # Nobody gets an answer of CPace any more, and a receiver is told why.
-    wire, held = begun(tries)
-    assert not held
+    wire, held = begun(tries, older=older)
+    assert not (held and older)
+    assert not [text for role, text in wire.said if role is Role.SENDER and '"pake"' in text]
     for role in Role:
         assert isinstance(wire.error(role), TooManyUnfinished)
 
@@ -143,11 +149,13 @@ class Room(RuleBasedStateMachine):
             return TooManyTries
         return TooManyUnfinished if self.unfinished >= self.LIMIT else None
 
-    @rule(words=st.sampled_from([PASSWORD, PASSWORD, "lemon-apple"]), known=st.booleans())
-    def begin(self, words: str, known: bool) -> None:
-        wire, held = begun(self.tries, words, session=self.session if known else None)
+    @rule(
+        words=st.sampled_from([PASSWORD, PASSWORD, "lemon-apple"]), known=st.booleans(), older=st.booleans()
+    )
+    def begin(self, words: str, known: bool, older: bool) -> None:
+        wire, held = begun(self.tries, words, older=older, session=self.session if known else None)
         if self.closed and not known:
-            assert not held
+            assert not (held and older)
             assert isinstance(wire.error(Role.SENDER), self.closed)
         else:
             assert held

@@ -36,7 +36,7 @@ from flyx.pairing.keys import (
 )
 from flyx.pairing.messages import CodeKind
 from flyx.pairing.tries import Tries
-from tests.pairing.support import NOW, Wire
+from tests.pairing.support import NOW, OlderReceiver, Wire
 
 PATH = Path(__file__).parent / "data" / "pairing.json"
 
@@ -49,23 +49,30 @@ class Case:
     kind: CodeKind
     password: str
     session: Session | None = None
+    # The receiver does not answer the share in the sender's hello, as older ones, and any with a session.
+    in_turn: bool = False
 
 
 CASES = (
     Case("two words of the list", "words", "lemon-otter"),
     # Three bytes a letter: longer than the first block of the hash, and than one byte of LEB128 can tell.
     Case("words of one's own, not ASCII and long", "own", "雨の日には本を読む" * 5),
-    Case("a session", "words", "lemon-otter", Session("0123456789abcdef" * 2, bytes(range(32)))),
+    Case("a receiver without early-share", "words", "lemon-otter", in_turn=True),
+    Case(
+        "a session", "words", "lemon-otter", Session("0123456789abcdef" * 2, bytes(range(32))), in_turn=True
+    ),
 )
 ROOM = "K7M2QX"
 FINGERPRINTS = {role: hashlib.sha256(f"certificate of the {role.value}".encode()).digest() for role in Role}
 NONCES = {role: hashlib.sha256(f"nonce of the {role.value}".encode()).digest()[:NONCE_SIZE] for role in Role}
+UNUSED_SCALAR = hashlib.sha256(b"scalar of the sender's early share that nobody answers").digest()
 SCALARS = {role: hashlib.sha256(f"scalar of the {role.value}".encode()).digest() for role in Role}
 
 
-def scripted(role: Role) -> Callable[[int], bytes]:
+def scripted(role: Role, *, in_turn: bool) -> Callable[[int], bytes]:
     """Return the entropy of this end: its nonce, its scalar, and blindings, which change no result."""
-    drawn = iter([NONCES[role], SCALARS[role], b"\x01" * 32, b"\x02" * 32])
+    early = [UNUSED_SCALAR, b"\x01" * 32, b"\x02" * 32] if in_turn and role is Role.SENDER else []
+    drawn = iter([NONCES[role], *early, SCALARS[role], b"\x01" * 32, b"\x02" * 32])
     return lambda size: next(drawn)[:size]
 
 
@@ -76,11 +83,17 @@ def make(case: Case) -> dict[str, Any]:
     sessions = {case.session.id: case.session} if case.session else {}
     code = Code(case.kind, 2 if case.kind == "words" else 0, case.password)
     sender = SenderExchange(
-        binding, greeting, code, Tries(), sessions, entropy=scripted(Role.SENDER), now=NOW
+        binding,
+        greeting,
+        code,
+        Tries(),
+        sessions,
+        entropy=scripted(Role.SENDER, in_turn=case.in_turn),
+        now=NOW,
     )
-    receiver = ReceiverExchange(
-        binding, greeting, case.session, has_words=True, entropy=scripted(Role.RECEIVER), now=NOW
-    )
+    kind = OlderReceiver if case.in_turn and not case.session else ReceiverExchange
+    entropy = scripted(Role.RECEIVER, in_turn=case.in_turn)
+    receiver = kind(binding, greeting, case.session, has_words=True, entropy=entropy, now=NOW)
     wire = Wire(sender, receiver, words=case.password)
     wire.run()
     session = wire.paired(Role.SENDER).session
@@ -88,7 +101,9 @@ def make(case: Case) -> dict[str, Any]:
     assert session == wire.paired(Role.RECEIVER).session
 
     prs = case.session.key if case.session else case.password.encode()
-    ci, sid = channel_identifier(ROOM), NONCES[Role.SENDER] + NONCES[Role.RECEIVER]
+    ci, sid = channel_identifier(ROOM), NONCES[Role.SENDER]
+    if case.in_turn:
+        sid += NONCES[Role.RECEIVER]
     generator = calculate_generator(prs, ci, sid, entropy=lambda size: b"\x03" * size)
     shares = {role: scalar_mult_vfy(SCALARS[role], generator) for role in Role}
     shared = scalar_mult_vfy(SCALARS[Role.SENDER], shares[Role.RECEIVER])
