@@ -15,7 +15,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from flyx.errors import RemoteProtocolError
-from flyx.sctp.packet import serialize_chunk, serialize_parameter, split_parameters_untrusted
+from flyx.sctp.packet import serialize_chunk, serialize_parameters, split_parameters_untrusted
 
 
 class ChunkType(IntEnum):
@@ -140,20 +140,18 @@ def parse_init_untrusted(value: memoryview) -> Init:
 
 def serialize_init(init: Init) -> bytes:
     """Return INIT, or INIT ACK if there is a cookie."""
-    value = _INIT.pack(
+    fixed = _INIT.pack(
         init.initiate_tag, init.a_rwnd, init.outbound_streams, init.inbound_streams, init.initial_tsn
     )
+    parameters = [(ParameterType.SUPPORTED_EXTENSIONS, bytes(sorted(init.extensions)))]
     if init.forward_tsn:
-        value += serialize_parameter(ParameterType.FORWARD_TSN_SUPPORTED, b"")
-    value += serialize_parameter(ParameterType.SUPPORTED_EXTENSIONS, bytes(sorted(init.extensions)))
+        parameters.insert(0, (ParameterType.FORWARD_TSN_SUPPORTED, b""))
     if init.zero_checksum:
-        value += serialize_parameter(
-            ParameterType.ZERO_CHECKSUM_ACCEPTABLE, struct.pack("!I", ZERO_CHECKSUM_DTLS)
-        )
+        parameters.append((ParameterType.ZERO_CHECKSUM_ACCEPTABLE, struct.pack("!I", ZERO_CHECKSUM_DTLS)))
     if init.cookie is None:
-        return serialize_chunk(ChunkType.INIT, 0, value)
-    value += serialize_parameter(ParameterType.STATE_COOKIE, init.cookie)
-    return serialize_chunk(ChunkType.INIT_ACK, 0, value)
+        return serialize_chunk(ChunkType.INIT, 0, fixed + serialize_parameters(parameters))
+    parameters.append((ParameterType.STATE_COOKIE, init.cookie))
+    return serialize_chunk(ChunkType.INIT_ACK, 0, fixed + serialize_parameters(parameters))
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,26 +313,25 @@ def _streams(view: memoryview) -> Sequence[int]:
 
 def serialize_reconfig(parameters: Iterable[OutgoingReset | ReconfigResponse]) -> bytes:
     """Return RE-CONFIG."""
-    value = b""
+    bodies = []
     for parameter in parameters:
         match parameter:
             case OutgoingReset(request, response, last_tsn, streams):
                 body = struct.pack(f"!III{len(streams)}H", request, response, last_tsn, *streams)
-                value += serialize_parameter(ParameterType.OUTGOING_RESET_REQUEST, body)
+                bodies.append((ParameterType.OUTGOING_RESET_REQUEST, body))
             case ReconfigResponse(response, result):
-                body = struct.pack("!II", response, result)
-                value += serialize_parameter(ParameterType.RECONFIG_RESPONSE, body)
-    return serialize_chunk(ChunkType.RE_CONFIG, 0, value)
+                bodies.append((ParameterType.RECONFIG_RESPONSE, struct.pack("!II", response, result)))
+    return serialize_chunk(ChunkType.RE_CONFIG, 0, serialize_parameters(bodies))
 
 
 def serialize_abort(cause: CauseCode, text: bytes = b"") -> bytes:
     """Return ABORT with one cause (RFC 9260 §3.3.7)."""
-    return serialize_chunk(ChunkType.ABORT, 0, serialize_parameter(cause, text))
+    return serialize_chunk(ChunkType.ABORT, 0, serialize_parameters([(cause, text)]))
 
 
 def serialize_error(cause: CauseCode, value: bytes) -> bytes:
     """Return ERROR with one cause (RFC 9260 §3.3.10)."""
-    return serialize_chunk(ChunkType.ERROR, 0, serialize_parameter(cause, value))
+    return serialize_chunk(ChunkType.ERROR, 0, serialize_parameters([(cause, value)]))
 
 
 def serialize_pad(size: int) -> bytes:

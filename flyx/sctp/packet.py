@@ -107,7 +107,13 @@ def split_parameters_untrusted(view: memoryview) -> Iterator[tuple[int, memoryvi
         position += padded(length)
 
 
-def serialize_parameter(kind: int, value: bytes) -> bytes:
-    """Return a parameter or error cause with its header and padding."""
-    length = 4 + len(value)
-    return struct.pack("!HH", kind, length) + value + b"\0" * (padded(length) - length)
+def serialize_parameters(parameters: Iterable[tuple[int, bytes]]) -> bytes:
+    """Return parameters or error causes with their headers, each padded but for the last.
+
+    The padding of the last belongs to the chunk, whose length does not count it (RFC 9260 §3.2).
+    """
+    serialized = b""
+    for kind, value in parameters:
+        serialized += bytes(padded(len(serialized)) - len(serialized))
+        serialized += struct.pack("!HH", kind, 4 + len(value)) + value
+    return serialized

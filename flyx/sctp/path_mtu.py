@@ -10,7 +10,7 @@ import struct
 from math import inf
 
 from flyx.sctp.chunks import ChunkType, ParameterType, serialize_pad
-from flyx.sctp.packet import COMMON_HEADER_SIZE, serialize_chunk, serialize_parameter
+from flyx.sctp.packet import COMMON_HEADER_SIZE, serialize_chunk, serialize_parameters
 
 DATAGRAM_SIZES = (1232, 1352, 1452, 1472, 8952, 8972, 65507)
 """UDP payloads that fit IP packets of 1280, 1400, 1500 and 9000 bytes (IPv6, IPv4), and the largest."""
@@ -112,5 +112,5 @@ class PathMtu:
 
 def serialize_heartbeat(info: bytes) -> bytes:
     """Return HEARTBEAT (RFC 9260 §3.3.5)."""
-    parameter = serialize_parameter(ParameterType.HEARTBEAT_INFO, info)
-    return serialize_chunk(ChunkType.HEARTBEAT, 0, parameter)
+    parameters = serialize_parameters([(ParameterType.HEARTBEAT_INFO, info)])
+    return serialize_chunk(ChunkType.HEARTBEAT, 0, parameters)

@@ -47,7 +47,7 @@ EXAMPLES = (
 def test_rfc_9260_section_3_3_2_init():
     init = Init(0x01020304, 0x00010000, 0x10, 0x20, 0x0A0B0C0D, extensions=frozenset({192}))
     assert chunks.serialize_init(init) == bytes.fromhex(
-        "0100001c 01020304 00010000 0010 0020 0a0b0c0d 80080005 c0000000"
+        "01000019 01020304 00010000 0010 0020 0a0b0c0d 80080005 c0000000"
     )
 
 
@@ -66,7 +66,7 @@ def test_rfc_9260_section_3_3_4_sack_example():
 
 def test_rfc_9260_section_3_3_7_abort():
     assert chunks.serialize_abort(CauseCode.USER_INITIATED_ABORT, b"bye") == bytes.fromhex(
-        "0600000c 000c0007 62796500"
+        "0600000b 000c0007 62796500"
     )
 
 
@@ -78,7 +78,7 @@ def test_rfc_3758_section_3_2_forward_tsn():
 
 def test_rfc_6525_section_4_1_outgoing_reset():
     assert chunks.serialize_reconfig([OutgoingReset(1, 2, 3, [7])]) == bytes.fromhex(
-        "82000018 000d0012 00000001 00000002 00000003 00070000"
+        "82000016 000d0012 00000001 00000002 00000003 00070000"
     )
 
 

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyx.errors import RemoteProtocolError
+from flyx.sctp.chunks import ChunkType
 from flyx.sctp.packet import (
     checksum_ok,
     has_zero_checksum,
     padded,
     serialize_chunk,
     serialize_packet,
-    serialize_parameter,
+    serialize_parameters,
     split_chunks_untrusted,
     split_parameters_untrusted,
 )
@@ -84,9 +85,18 @@ def test_garbage_only_raises_the_remote_error(garbage):
 
 @given(st.lists(st.tuples(st.integers(0, 65535), st.binary(max_size=50)), max_size=6))
 def test_parameters_survive_a_round_trip(parameters):
-    serialized = b"".join(serialize_parameter(kind, value) for kind, value in parameters)
+    serialized = serialize_parameters(parameters)
     split = split_parameters_untrusted(memoryview(serialized))
     assert [(kind, bytes(value)) for kind, value in split] == parameters
+
+
+@given(st.lists(st.tuples(st.integers(0, 65535), st.binary(max_size=50)), min_size=1, max_size=6))
+def test_the_length_of_a_chunk_counts_the_padding_of_all_its_parameters_but_the_last(parameters):
+    chunk = serialize_chunk(ChunkType.INIT, 0, serialize_parameters(parameters))
+    (length,) = struct.unpack_from("!H", chunk, 2)
+    sizes = [4 + len(value) for _, value in parameters]
+    assert length == 4 + sum(padded(size) for size in sizes[:-1]) + sizes[-1]
+    assert len(chunk) == padded(length)
 
 
 @pytest.mark.parametrize("length", [0, 3])
