@@ -8,8 +8,9 @@ from math import inf
 import pytest
 
 from flyx.sctp.congestion.base import AckSample, Loss
-from flyx.sctp.congestion.bbr import Bbr, State
+from flyx.sctp.congestion.bbr import Bbr
 from flyx.sctp.congestion.bbr_model import PathModel
+from flyx.sctp.congestion.bbr_states import State
 from tests.effort import some
 from tests.sctp.congestion_simulation import (
     PACKET,

@@ -1,19 +1,27 @@
 """BBR version 3: sends at the rate that the path delivers, and keeps in flight what that takes.
 
-The state machine and its control of pacing_rate and cwnd; the estimates are in bbr_model.py. Specification:
-draft-ietf-ccwg-bbr-06 (6 July 2026); section numbers are its, and so are the names. Where this deviates,
-a comment beginning "Deviation" says why.
+The state machine and its control of pacing_rate and cwnd; its states are in bbr_states.py, the estimates in
+bbr_model.py. Specification: draft-ietf-ccwg-bbr-06 (6 July 2026); section numbers are its, and so are the
+names. Where this deviates, a comment beginning "Deviation" says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
 from math import inf, sqrt
 
 from flyx.sctp.congestion.base import AckSample, CongestionController, Loss
 from flyx.sctp.congestion.bbr_model import BETA, LOSS_THRESH, MAX_BACKGROUND_LOSS, OVERFLOW_LOSS, PathModel
+from flyx.sctp.congestion.bbr_states import (
+    GAINS,
+    PROBE_BW,
+    PROBE_FEEDBACK,
+    PROBE_RTT_CWND_GAIN,
+    PROBING,
+    AckPhase,
+    State,
+)
 from flyx.sctp.congestion.cubic import recovery_time
 from flyx.sctp.congestion.initial_window import INITIAL_WINDOW_PACKETS, paced_initial_window
 from flyx.sctp.pacing import send_quantum
@@ -45,46 +53,6 @@ OFFLOAD_BUDGET_QUANTA = 3
 MAX_PROBE_UP_ROUNDS = 30
 # Seconds that the initial pacing rate takes a round trip for, as long as none is known (§5.6.2).
 NOMINAL_RTT = 0.001
-
-
-class State(Enum):
-    """BBR.state. §5.1.1."""
-
-    STARTUP = auto()
-    DRAIN = auto()
-    PROBE_BW_DOWN = auto()
-    PROBE_BW_CRUISE = auto()
-    PROBE_BW_REFILL = auto()
-    PROBE_BW_UP = auto()
-    PROBE_RTT = auto()
-
-
-class AckPhase(Enum):
-    """What acks tell of bandwidth probing. §2.14."""
-
-    INIT = auto()
-    REFILLING = auto()
-    PROBE_STARTING = auto()
-    PROBE_FEEDBACK = auto()
-    PROBE_STOPPING = auto()
-
-
-# pacing_gain and cwnd_gain. §5.6.1.
-GAINS = {
-    State.STARTUP: (2.77, 2.0),
-    State.DRAIN: (0.5, 2.0),
-    State.PROBE_BW_DOWN: (0.9, 2.0),
-    State.PROBE_BW_CRUISE: (1.0, 2.0),
-    State.PROBE_BW_REFILL: (1.0, 2.0),
-    State.PROBE_BW_UP: (1.25, 2.25),
-    State.PROBE_RTT: (1.0, 0.5),
-}
-PROBE_RTT_CWND_GAIN = GAINS[State.PROBE_RTT][1]
-PROBE_BW = {State.PROBE_BW_DOWN, State.PROBE_BW_CRUISE, State.PROBE_BW_REFILL, State.PROBE_BW_UP}
-# Acks may tell of packets sent in order to find the path's limit.
-PROBE_FEEDBACK = {AckPhase.PROBE_STARTING, AckPhase.PROBE_FEEDBACK, AckPhase.PROBE_STOPPING}
-# Sending so as to find out what the path can take: loss then bounds the long-term model, not the short-term.
-PROBING = {State.STARTUP, State.PROBE_BW_REFILL, State.PROBE_BW_UP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +122,11 @@ class Bbr(CongestionController):
         self._undo_state: State | None = None
 
     # Events
+
+    @property
+    def phase(self) -> str:
+        """BBR.state."""
+        return self.state.name
 
     def on_sent(self, now: float, size: int, in_flight: int, is_app_limited: bool) -> None:
         """Notice that sending resumes after a pause; see CongestionController. §5.4.1."""
