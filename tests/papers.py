@@ -195,6 +195,10 @@ _FILES = [
 _OTHER_VARIABLES = [
     ("FLYX_CONFIG", "Configuration file in the place of the usual one."),
     ("FLYX_SCTP", "`aiortc`: use SCTP of aiortc in the place of our own."),
+    (
+        "FLYX_TRACE",
+        "File or directory for a capture of SCTP packets in the clear, for Wireshark.",
+    ),
     ("HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY", "Proxies to the signaling server, and what needs none."),
     ("SSL_CERT_FILE, SSL_CERT_DIR", "Authorities in the place of the system's."),
     ("VISUAL, EDITOR", "Editor of `flyx config edit`."),

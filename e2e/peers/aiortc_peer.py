@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from pathlib import Path
 from typing import Any
 
 import uvloop
 from aiortc import RTCConfiguration, RTCDataChannel, RTCSessionDescription
 
 from e2e.peers.agent import BUFFERED_LOW, Agent, emit
-from e2e.peers.recorder import RECORD_VARIABLE, record
+from e2e.peers.lossy import LOSS_VARIABLE, lose
 from flyx.net.interfaces import offered_addresses
 from flyx.net.loop import new_event_loop
 from flyx.rtc.driver import STOCK, STOCK_VARIABLE, SctpTransport, make_peer_connection
@@ -91,8 +90,8 @@ async def main() -> None:
 if __name__ == "__main__":
     if os.environ.get("FLYX_PEER_LOG"):
         logging.basicConfig(level=os.environ["FLYX_PEER_LOG"])
-    if os.environ.get(RECORD_VARIABLE):
-        record(Path(os.environ[RECORD_VARIABLE]))
+    if os.environ.get(LOSS_VARIABLE):
+        lose()
     stock = os.environ.get(STOCK_VARIABLE) == STOCK
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if stock else new_event_loop) as runner:
         runner.run(main())

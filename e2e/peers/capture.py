@@ -17,11 +17,14 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from e2e.peers.recorder import LOSS_VARIABLE, RECORD_VARIABLE
+from e2e.peers.lossy import LOSS_VARIABLE
 from e2e.test_interop import OURS, STACKS, Plan, connect, open_channels, started
 from flyx.errors import RemoteProtocolError
+from flyx.rtc.trace import VARIABLE as TRACE_VARIABLE
+from flyx.rtc.trace import Direction
 from flyx.sctp.chunks import ChunkType
 from flyx.sctp.packet import split_chunks_untrusted
+from tests.pcapng import read
 
 DATA = Path(__file__).resolve().parents[2] / "tests" / "sctp" / "data"
 
@@ -38,7 +41,7 @@ MESSAGES: Plan = [("text", 0, 1), ("binary", 0, 1), ("text", 5, 6), ("binary", 1
 
 async def session(name: str, path: Path) -> None:
     """Have both sides do everything once."""
-    environment = {RECORD_VARIABLE: str(path), LOSS_VARIABLE: str(LOSS)}
+    environment = {TRACE_VARIABLE: str(path), LOSS_VARIABLE: str(LOSS)}
     ours_recorded = dataclasses.replace(OURS, environment=environment)
     async with started(ours_recorded, "flyx") as ours, started(STACKS[name](), name) as theirs:
         await connect(theirs, ours)
@@ -62,12 +65,13 @@ def selected(path: Path) -> list[tuple[str, str]]:
     seen: Counter[object] = Counter()
     packets: list[tuple[str, str]] = []
     established = False
-    for line in path.read_text().splitlines():
-        _, direction, text = line.split()
+    for packet in read(path):
+        direction = "<" if packet.direction is Direction.INBOUND else ">"
+        text = packet.data.hex()
         try:
             chunks = [
                 (kind, flags, (any(value[8:10]), any(value[10:12])) if kind == ChunkType.SACK else None)
-                for kind, flags, value in split_chunks_untrusted(bytes.fromhex(text))
+                for kind, flags, value in split_chunks_untrusted(packet.data)
             ]
         except RemoteProtocolError as error:
             raise SystemExit(f"{text}: {error}") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from contextlib import suppress
+from contextlib import closing, suppress
 from importlib import import_module
 from threading import Thread
 from typing import Any, TypeVar
@@ -40,17 +40,24 @@ def run(work: Coroutine[Any, Any, Result], *, loading: str | None = None) -> Res
 
     Raises:
         KeyboardInterrupt: a signal ended it.
+        InputError: FLYX_TRACE names a file that cannot be made.
     """
     from flyx.net.loop import calm_allocator, calm_collector, new_event_loop, raise_file_limit
+    from flyx.rtc import trace
 
-    calm_allocator()
-    raise_file_limit(_FILES)
-    if loading is None:
-        calm_collector()
-    else:
-        Thread(target=_load, args=[loading], name="flyx-load").start()
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(_cancelled_by_signals(work))
+    # What ends before it has begun is closed here.
+    with closing(work):
+        if loading == CONNECTIONS:
+            # What is wrong with its file is told now, and not when the first peer has come.
+            trace.start()
+        calm_allocator()
+        raise_file_limit(_FILES)
+        if loading is None:
+            calm_collector()
+        else:
+            Thread(target=_load, args=[loading], name="flyx-load").start()
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(_cancelled_by_signals(work))
 
 
 def _load(module: str) -> None:

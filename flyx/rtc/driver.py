@@ -23,6 +23,7 @@ from aiortc import RTCConfiguration, RTCDtlsTransport, RTCPeerConnection
 from google_crc32c import value as crc32c
 
 from flyx.errors import RemoteProtocolError
+from flyx.rtc import trace
 from flyx.rtc.dtls import DtlsBatcher
 from flyx.rtc.seam.sctp import SctpSeam, SeamPeerConnection, StockSctp
 from flyx.rtc.tunnel import MAX_QUEUE_SIZE
@@ -99,6 +100,7 @@ class SctpTransport(SctpSeam):
         # Set by begin().
         self._batcher: DtlsBatcher | None = None
         self._association: Association | None = None
+        self._trace: trace.AssociationTrace | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._pump_scheduled = False
         # IP may fragment what is sent.
@@ -126,6 +128,8 @@ class SctpTransport(SctpSeam):
             checksum=crc32c,
             draw=secrets.randbits,
         )
+        if traced := trace.start():
+            self._trace = traced.association()
         self._association.connect(time.monotonic())
         batcher.start(self._packets_received)
         self._pump()
@@ -186,6 +190,8 @@ class SctpTransport(SctpSeam):
 
     def _packets_received(self, packets: list[bytes], now: float) -> None:
         assert self._association is not None
+        if self._trace:
+            self._trace.received(packets, now)
         self._association.receive_packets(packets, now)
         self._pump()
 
@@ -226,6 +232,8 @@ class SctpTransport(SctpSeam):
                     if error and violated:
                         self._on_violation(error)
                     self.association_closed()
+        if self._trace and (statistics := self.statistics()):
+            self._trace.progressed(statistics, now)
         self._set_timer(association, now, pause)
 
     def _send_packets(self, association: Association, now: float) -> float | None:
@@ -243,6 +251,8 @@ class SctpTransport(SctpSeam):
                 self._fragments = association.needs_fragments
                 batcher.allow_fragments(self._fragments)
             if packets:
+                if self._trace:
+                    self._trace.sent(packets, now)
                 batcher.send(packets)
             if len(packets) < MAX_BURST_PACKETS:
                 return None

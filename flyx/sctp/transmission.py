@@ -68,12 +68,22 @@ class SendStatistics:
     Attributes:
         rtt: smoothed round-trip time in seconds; None while there is none.
         delivered: payload bytes that the peer has acknowledged.
+        lost: payload bytes declared lost, some of which may have arrived.
         resent: payload bytes that have left again, as they seemed lost.
+        in_flight: payload bytes that have left and are neither acknowledged nor lost.
+        cwnd: how many of them there may be.
+        pacing_rate: payload bytes a second; inf: as fast as cwnd allows.
+        phase: the state of congestion control.
     """
 
     rtt: float | None
     delivered: int
+    lost: int
     resent: int
+    in_flight: int
+    cwnd: int
+    pacing_rate: float
+    phase: str
 
 
 class Transmission:
@@ -123,7 +133,17 @@ class Transmission:
 
     def statistics(self) -> SendStatistics:
         """Return what sending has shown so far."""
-        return SendStatistics(self.rtt.srtt, self.outstanding.delivered, self.outstanding.resent)
+        outstanding, controller = self.outstanding, self._controller
+        return SendStatistics(
+            rtt=self.rtt.srtt,
+            delivered=outstanding.delivered,
+            lost=outstanding.lost,
+            resent=outstanding.resent,
+            in_flight=outstanding.in_flight,
+            cwnd=controller.cwnd,
+            pacing_rate=controller.pacing_rate,
+            phase=controller.phase,
+        )
 
     def path_mtu_changed(self) -> None:
         """Packets may be of another size than before; messages begun keep their fragments."""

@@ -78,6 +78,11 @@ class CongestionController(ABC):
     # Bytes that may leave back to back, if the path has a buffer that holds no more; None: as pacing has it.
     max_burst: int | None = None
 
+    @property
+    @abstractmethod
+    def phase(self) -> str:
+        """The state that it is in, by the name in its source: PROBE_BW_UP, say."""
+
     @abstractmethod
     def on_sent(self, now: float, size: int, in_flight: int, is_app_limited: bool) -> None:
         """A burst of `size` bytes has left; in_flight counts it already."""

@@ -165,6 +165,11 @@ class Cubic(CongestionController):
         return MINIMUM_WINDOW_PACKETS * self._max_packet_size
 
     @property
+    def phase(self) -> str:
+        """SLOW_START (RFC 9438 §4.10) or CONGESTION_AVOIDANCE."""
+        return "SLOW_START" if self.in_slow_start else "CONGESTION_AVOIDANCE"
+
+    @property
     def in_slow_start(self) -> bool:
         """cwnd has not reached ssthresh."""
         return self.cwnd < self.ssthresh
