@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import socket
 import struct
 import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from flyx.client.doctor.finding import Finding, State
+from flyx.client.threads import on_daemon
 from flyx.errors import size_text
 from flyx.net.dnssd import interfaces
 from flyx.net.loop import create_udp_endpoint
 from flyx.net.udp import Address
-
-Result = TypeVar("Result")
+from flyx.storage.speed import measure_disk
 
 DATAGRAMS, DATAGRAM_SIZE = 32, 1200
 """What is sent to ourselves to see how many calls it takes."""
@@ -115,57 +109,18 @@ async def check_descriptors() -> Finding:
 async def check_disk(directory: Path) -> Finding:
     """See whether files can be saved here, how many, and how fast about."""
     try:
-        free, rate = await _on_thread(lambda: _measure_disk(directory))
+        speed = await on_daemon(lambda: measure_disk(directory, WRITTEN, WRITE_TIME, reads=False))
     except OSError as error:
         words = f"{directory}: {error.strerror or error}"
         meaning = "nothing can be received into this directory; sending from it may work"
         return Finding("disk", State.FAILING, words, meaning, "choose another one with --output")
+    free, rate = speed.free, speed.written / max(1e-6, speed.write_seconds)
     figures = {"free": free, "rate": round(rate)}
     words = f"{size_text(free)} free, {size_text(round(rate))}/s written and synced"
     if free < LITTLE_SPACE:
         meaning = "larger transfers are refused before they begin"
         return Finding("disk", State.WARNING, words, meaning, "free some space", figures)
     return Finding("disk", State.OK, words, f"files can be saved into {directory}", figures=figures)
-
-
-def _measure_disk(directory: Path) -> tuple[int, float]:
-    """Return the free bytes, and bytes a second of writing for WRITE_TIME with a sync at the end."""
-    piece = os.urandom(1 << 20)
-    with tempfile.TemporaryFile(dir=directory, prefix=".flyx-doctor-", buffering=0) as file:
-        free = shutil.disk_usage(directory).free
-        begun = time.monotonic()
-        written = 0
-        while written < min(WRITTEN, free // 2) and time.monotonic() - begun < WRITE_TIME:
-            written += file.write(piece)
-        os.fsync(file.fileno())
-        return free, written / max(1e-6, time.monotonic() - begun)
-
-
-async def _on_thread(work: Callable[[], Result]) -> Result:
-    """Run work on a thread that the end of the process does not wait for: a disk may never answer."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Result] = loop.create_future()
-
-    def settle(result: Result | None, error: Exception | None) -> None:
-        if done.cancelled():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]  # without an error there is a result
-
-    def run() -> None:
-        result, failure = None, None
-        try:
-            result = work()
-        except Exception as error:
-            failure = error
-        with suppress(RuntimeError):
-            # The loop may have closed meanwhile.
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=run, daemon=True, name="flyx-doctor-disk").start()
-    return await done
 
 
 async def check_mdns() -> Finding:
