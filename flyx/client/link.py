@@ -84,12 +84,14 @@ class Link:
         *,
         options: ConnectionOptions = ANY_CONNECTION,
         congestion: str | None = None,
+        probes: bool = True,
     ) -> None:
         """Args:
         signaling: the room both are in.
         target_id: the receiver to talk to; None when we are the receiver: ours always go to the sender.
         options: what the person allows.
         congestion: name of the congestion control of what we send; None for the default.
+        probes: look for packets larger than those that every path takes.
         """
         from flyx.rtc.peer import PeerConnection
 
@@ -109,6 +111,7 @@ class Link:
             addresses=offered_addresses(on_link=True) if signaling.on_link else None,
             policy=options.policy,
             open_tunnel=self._open_tunnel if signaling.joined.tunnel is not None else None,
+            probes=probes,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         # Set when the sender has offered us a connection.

@@ -69,6 +69,7 @@ def make_peer_connection(
     *,
     expected: set[str] | None = None,
     on_violation: Violation = lambda _: None,
+    probes: bool = True,
 ) -> RTCPeerConnection:
     """Return a peer connection with our association, or aiortc's if FLYX_SCTP says so.
 
@@ -78,12 +79,15 @@ def make_peer_connection(
         expected: labels of the channels that the peer may open, each once; it may be added to, and what has
             been opened is taken from it. Any other is a violation. None lets the peer open what it likes.
         on_violation: called before the channels close.
+        probes: look for packets larger than those that every path takes.
     """
 
     def make_sctp(transport: RTCDtlsTransport) -> SctpTransport | StockSctp:
         if os.environ.get(STOCK_VARIABLE) == STOCK:
             return StockSctp(transport, expected, on_violation)
-        return SctpTransport(transport, congestion or DEFAULT_CONGESTION, expected, on_violation)
+        return SctpTransport(
+            transport, congestion or DEFAULT_CONGESTION, expected, on_violation, probes=probes
+        )
 
     return SeamPeerConnection(configuration, make_sctp)
 
@@ -92,9 +96,16 @@ class SctpTransport(SctpSeam):
     """The SCTP transport of a peer connection."""
 
     def __init__(
-        self, transport: RTCDtlsTransport, congestion: str, expected: set[str] | None, on_violation: Violation
+        self,
+        transport: RTCDtlsTransport,
+        congestion: str,
+        expected: set[str] | None,
+        on_violation: Violation,
+        *,
+        probes: bool,
     ) -> None:
         super().__init__(transport, expected)
+        self._probes = probes
         self._congestion = congestion
         self._on_violation = on_violation
         # Set by begin().
@@ -117,7 +128,7 @@ class SctpTransport(SctpSeam):
         config = Config(
             packet_overhead=batcher.record_overhead,
             initial_packet_size=_initial_packet_size(batcher),
-            max_packet_size=_max_packet_size(batcher),
+            max_packet_size=self._max_packet_size(batcher),
             max_message_size=self.getCapabilities().maxMessageSize,
         )
         self._association = Association(
@@ -133,6 +144,11 @@ class SctpTransport(SctpSeam):
         self._association.connect(time.monotonic())
         batcher.start(self._packets_received)
         self._pump()
+
+    def _max_packet_size(self, batcher: DtlsBatcher) -> int:
+        """Bytes of the largest packet that is tried on the path in use."""
+        largest = batcher.max_probe_size if self._probes else None
+        return largest or _initial_packet_size(batcher)
 
     def _make_controller(self, batcher: DtlsBatcher) -> CongestionController:
         size = _initial_packet_size(batcher) - PACKET_OVERHEAD
@@ -242,7 +258,7 @@ class SctpTransport(SctpSeam):
         assert batcher is not None
         if batcher.path_changed():
             self._fragments = False
-            association.path_changed(self._make_controller(batcher), _max_packet_size(batcher), now)
+            association.path_changed(self._make_controller(batcher), self._max_packet_size(batcher), now)
         for _ in range(MAX_BURSTS):
             if batcher.backlog > MAX_BACKLOG:
                 return now + BACKLOG_PAUSE
@@ -279,8 +295,3 @@ class SctpTransport(SctpSeam):
 
 def _initial_packet_size(batcher: DtlsBatcher) -> int:
     return (DTLS_MTU - batcher.record_overhead) & ~3
-
-
-def _max_packet_size(batcher: DtlsBatcher) -> int:
-    """Bytes of the largest packet that is tried on the path in use."""
-    return batcher.max_probe_size or _initial_packet_size(batcher)

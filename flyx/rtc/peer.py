@@ -174,6 +174,7 @@ class PeerConnection:
         addresses: Sequence[str] | None = None,
         policy: IcePolicy = ANY_PATH,
         open_tunnel: Callable[[], Awaitable[DatagramSocket | None]] | None = None,
+        probes: bool = True,
     ) -> None:
         """Args:
         labels: of the control channel and the data channel.
@@ -186,6 +187,7 @@ class PeerConnection:
         addresses: of this machine, to be offered to the peer, the best first; None for those that suit.
         policy: which paths may be used.
         open_tunnel: opens the last resort, which the peer does as well; None if there is none.
+        probes: look for packets larger than those that every path takes.
         """
         self._labels = labels
         self._addresses = addresses
@@ -213,6 +215,7 @@ class PeerConnection:
             congestion,
             expected=self._expected,
             on_violation=self._on_violation,
+            probes=probes,
         )
         self._pc.on("datachannel", self._on_datachannel)
         self._pc.on("connectionstatechange", self._on_state)

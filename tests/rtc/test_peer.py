@@ -18,10 +18,12 @@ from flyx.net import udp
 from flyx.net.interfaces import Address, udp_socket
 from flyx.net.loop import new_event_loop
 from flyx.rtc import description, peer, relays
+from flyx.rtc.driver import SctpTransport
 from flyx.rtc.peer import Channel, IceCandidateInit, PeerConnection
 from flyx.rtc.seam import ice
 from flyx.rtc.seam.connection import MAX_LEARNED_CANDIDATES
 from flyx.rtc.servers import TurnServer
+from flyx.sctp.config import DTLS_MTU
 
 LABELS = ("control", "data")
 
@@ -48,8 +50,10 @@ class Ear:
 async def connection(
     on_candidate: Callable[[IceCandidateInit | None], None] = lambda _: None,
     stun_urls: list[str] | None = None,
+    *,
+    probes: bool = True,
 ) -> AsyncIterator[PeerConnection]:
-    made = PeerConnection(LABELS, stun_urls or [], on_candidate)
+    made = PeerConnection(LABELS, stun_urls or [], on_candidate, probes=probes)
     try:
         yield made
     finally:
@@ -57,9 +61,9 @@ async def connection(
 
 
 @asynccontextmanager
-async def pair() -> AsyncIterator[tuple[PeerConnection, PeerConnection]]:
+async def pair(*, probes: bool = True) -> AsyncIterator[tuple[PeerConnection, PeerConnection]]:
     """Two connections that are being made; everything they need is in their descriptions."""
-    async with connection() as left, connection() as right:
+    async with connection(probes=probes) as left, connection() as right:
         await left.accept_answer(await right.answer(await left.offer()))
         yield left, right
 
@@ -105,6 +109,23 @@ def is_refused(address: Address) -> bool:
         except ConnectionRefusedError:
             return True
         return False
+
+
+@pytest.mark.parametrize("probes", [True, False])
+async def test_who_does_not_probe_the_path_keeps_to_packets_that_every_path_takes(probes: bool) -> None:
+    async with pair(probes=probes) as (left, right):
+        ours, theirs = await asyncio.gather(left.connected(), right.connected())
+        ear = listen(theirs.data)
+        size, largest = 0, 0
+        # Some round trips, in which the answers to probes come.
+        for _ in range(20):
+            ours.data.send(bytes(100_000))
+            size += len(await asyncio.wait_for(ear.messages.get(), 5.0))
+            sctp = left._pc.sctp
+            assert isinstance(sctp, SctpTransport)
+            largest = max(largest, sctp.max_packet_size or 0)
+        assert size == 2_000_000
+        assert (largest > DTLS_MTU) is probes
 
 
 async def test_a_connection_closes_also_when_all_tasks_are_cancelled_as_at_the_end_of_asyncio_run() -> None:
