@@ -20,6 +20,7 @@ _TABLE = {
     "serve": ("serve", "serve", "Run the signaling server"),
     "demo": ("demo", "demo", "Run a whole transfer on this machine"),
     "doctor": ("doctor", "doctor", "Examine the server, the network and this computer"),
+    "bench": ("bench", "bench", "Measure how fast this computer is, or the path to another"),
     "help": ("help", "help_", "Read about a command or a topic, also without a network"),
     "config": (
         "config_commands",

@@ -53,17 +53,17 @@ async def demonstrate(path: Path | None, size: int) -> None:
 
 async def _transfer(server: str, source: Path, target: Path) -> dict[str, Any]:
     """Run both ends and return the receiver's `done` event."""
-    async with _flyx("send", "--server", server, "--json", "--", str(source)) as sender:
-        room = await _await_event(sender, "room")
+    async with flyx_process("send", "--server", server, "--json", "--", str(source)) as sender:
+        room = await await_event(sender, "room")
         report_line(f"sender    process {sender.pid}, code {room['code']}")
         arguments = ["--server", server, "--json", "--yes", "-o", str(target)]
-        async with _flyx("receive", *arguments, FLYX_CODE=room["code"]) as receiver:
+        async with flyx_process("receive", *arguments, FLYX_CODE=room["code"]) as receiver:
             report_line(f"receiver  process {receiver.pid}")
-            route = await _await_event(receiver, "path")
+            route = await await_event(receiver, "path")
             report_line(f"path      {route['local']} to {route['remote']}, {route['rtt'] * 1000:.1f} ms")
-            done = await _await_event(receiver, "done")
-            await _await_event(sender, "done")
-            await _await_event(receiver, None)
+            done = await await_event(receiver, "done")
+            await await_event(sender, "done")
+            await await_event(receiver, None)
             statuses = await sender.wait(), await receiver.wait()
     if statuses != (0, 0):
         raise FlyxError(reason=f"the processes ended with {statuses}")
@@ -72,7 +72,7 @@ async def _transfer(server: str, source: Path, target: Path) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _flyx(*arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def flyx_process(*arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run flyx in a process of its own, with these variables besides, which ends with the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -91,7 +91,7 @@ async def _flyx(*arguments: str, **environment: str) -> AsyncIterator[asyncio.su
             await process.wait()
 
 
-async def _await_event(process: asyncio.subprocess.Process, name: str | None) -> dict[str, Any]:
+async def await_event(process: asyncio.subprocess.Process, name: str | None) -> dict[str, Any]:
     """Read events until the one of that name; None: to the end.
 
     Raises:

@@ -190,7 +190,7 @@ def send(
         contents = contents_of(paths or (), name, text, receivers)
         options = SendOptions(
             server=meeting.server,
-            serve=_serve if meeting.local else None,
+            serve=serve_ourselves if meeting.local else None,
             paths=contents.paths,
             stream=contents.stream,
             text=contents.text,
@@ -210,7 +210,7 @@ def send(
         run(send_files(options, copying(reporter) if copy else reporter), loading=CONNECTIONS)
 
 
-def _serve() -> AbstractAsyncContextManager[OwnServer]:
+def serve_ourselves() -> AbstractAsyncContextManager[OwnServer]:
     """Return a server of our own, whose modules are loaded only now."""
     from flyx.server.embedded import EmbeddedServer
 

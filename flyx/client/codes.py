@@ -147,12 +147,13 @@ def format_code(room_id: str, password: str) -> str:
     return f"{room_id}-{password}" if password else room_id
 
 
-def receive_command(code: str, server: str | None) -> str:
+def receive_command(code: str, server: str | None, name: str = "receive") -> str:
     """Return the command that receives under this code, ready for a shell.
 
     Args:
         code: as format_code() returns it.
         server: URL that the other side has to be given; None if it finds the room without.
+        name: of the command of flyx.
     """
     option = f"--server {shlex.quote(server)} " if server is not None else ""
-    return without_controls(f"flyx receive {option}{code}")
+    return without_controls(f"flyx {name} {option}{code}")

@@ -114,6 +114,15 @@ def senders_limit(shares: Shares) -> Limit | None:
     }[cause]
 
 
+def limit_of_both(sender: Limit | None, receiver: Limit | None) -> Limit | None:
+    """Return what limits a transfer, by what each side of it sees (senders_limit(), receivers_limit()).
+
+    A receiver that cannot follow is, to the sender, a network that takes no more; and a receiver that can
+    sees no limit.
+    """
+    return receiver or sender
+
+
 def receivers_limit(shares: Shares, arrived: int, rate: int | None) -> Limit | None:
     """Return what limits a transfer at its receiver; None if that is not here, but before.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import flyx
 from flyx.client.failures import failure_of
-from flyx.errors import FlyxError, RemoteProtocolError
+from flyx.errors import FlyxError, MissingFeature, RemoteProtocolError
 from flyx.pairing.exchange import (
     Code,
     Exchange,
@@ -39,6 +39,11 @@ AskWords = Callable[[WordsWanted], Awaitable[str]]
 STREAMS = "streams"
 TEXTS = "texts"
 """What a receiver may be capable of (Hello.features): manifests of these contents (manifest.Content)."""
+
+MEASUREMENTS = "bench"
+"""What either side of a measurement is capable of, and needs of the other (flyx.client.bench)."""
+
+_NO_MEASUREMENT = "`flyx bench CODE` goes with the code of `flyx bench --wait`, and with no other"
 
 _GREETING = Greeting(flyx.AGENT, frozenset({STREAMS, TEXTS, ZSTD}))
 
@@ -104,7 +109,13 @@ class Pairing:
         return Binding(room_id, {role: ours, role.other: theirs})
 
     async def receive(
-        self, room_id: str, session: Session | None, ask: AskWords, *, has_words: bool
+        self,
+        room_id: str,
+        session: Session | None,
+        ask: AskWords,
+        *,
+        has_words: bool,
+        needs: frozenset[str] = frozenset(),
     ) -> Paired:
         """Pair with a sender.
 
@@ -113,13 +124,14 @@ class Pairing:
             session: of an earlier pairing with it in this room.
             ask: called if the sender wants words.
             has_words: the code has some, so the sender must want them.
+            needs: what the sender has to be capable of.
 
         Raises:
             FlyxError: it did not prove itself, or it was not satisfied with us.
         """
         exchange = ReceiverExchange(
             self.binding(room_id, Role.RECEIVER),
-            _GREETING,
+            replace(_GREETING, needs=needs),
             session,
             has_words=has_words,
             entropy=secrets.token_bytes,
@@ -158,6 +170,8 @@ class Pairing:
             await self._finish(exchange)
         assert self._result is not None
         if isinstance(self._result, FlyxError):
+            if isinstance(self._result, MissingFeature) and MEASUREMENTS in str(self._result):
+                self._result.hint = _NO_MEASUREMENT
             raise self._result
         return self._result
 

@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from flyx.client import events
-from flyx.client.broadcast import Broadcast
 from flyx.client.compression import Compression, CompressionPolicy
 from flyx.client.confirmation import Confirmation
 from flyx.client.driver import Driver, Wiring
@@ -207,26 +206,38 @@ class ReceiverLink:
 Blocks = Sequence[BlockRead | StreamEnded | BlockFailed]
 
 
+class StreamBlocks(Protocol):
+    """Where the blocks of a stream come from; Broadcast says more."""
+
+    async def read(self, receiver: int, requests: Sequence[BlockRequest]) -> Blocks:
+        """Return blocks when they are there."""
+        ...
+
+    def verified(self, receiver: int, size: int) -> None:
+        """A receiver has so much of it."""
+        ...
+
+
 class StreamReader:
     """Reads the blocks of a stream for one receiver."""
 
-    def __init__(self, manifest: Manifest, broadcast: Broadcast, receiver: int) -> None:
+    def __init__(self, manifest: Manifest, blocks: StreamBlocks, receiver: int) -> None:
         """Args:
         manifest: of the stream.
-        broadcast: where it comes from.
+        blocks: where it comes from.
         receiver: its number.
         """
         self.manifest = manifest
-        self._broadcast = broadcast
+        self._blocks = blocks
         self._receiver = receiver
 
     async def read(self, requests: Sequence[BlockRequest]) -> Blocks:
         """Return blocks when they are there."""
-        return await self._broadcast.read(self._receiver, requests)
+        return await self._blocks.read(self._receiver, requests)
 
     def verified(self, size: int) -> None:
         """The receiver has so much of the stream."""
-        self._broadcast.verified(self._receiver, size)
+        self._blocks.verified(self._receiver, size)
 
     def close(self) -> None:
         """Do nothing: the receiver may come back over another connection."""

@@ -169,15 +169,19 @@ class PipeDestination:
             raise CorruptData(path=self._path) from None
         if block_digest(data) != block.digest:
             raise CorruptData(path=self._path)
-        if self._writer is None:
-            self._writer = _Writer(self._descriptor, self._given_up)
-        self._writer.write(data)
+        self._pass_on(data)
         self._written += len(data)
         if self._content is Content.STREAM:
             self._digest.add(block.digest)
         else:
             self._digests += block.digest
         return BlockWritten(block.file, block.offset, len(data), held=sum(map(len, block.parts)))
+
+    def _pass_on(self, block: memoryview) -> None:
+        """Write a block that has been verified."""
+        if self._writer is None:
+            self._writer = _Writer(self._descriptor, self._given_up)
+        self._writer.write(block)
 
 
 def _translated(error: OSError) -> FlyxError:

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyx.client.limits import BUSY, Cause, Limit, Shares, Waits, receivers_limit, senders_limit
+from flyx.client.limits import (
+    BUSY,
+    Cause,
+    Limit,
+    Shares,
+    Waits,
+    limit_of_both,
+    receivers_limit,
+    senders_limit,
+)
 
 
 def spent(
@@ -105,3 +114,20 @@ def test_shares_never_leave_0_to_1_and_a_limit_is_what_the_shares_say(
     assert limit is Limit.SENDERS_CPU if shares.cpu >= BUSY else compresses or limit is not Limit.SENDERS_CPU
     if limit is Limit.NETWORK:
         assert shares.waiting[Cause.NETWORK] == max(shares.waiting.values())
+
+
+@pytest.mark.parametrize(
+    ("sender", "receiver", "limit"),
+    [
+        # To a sender, a receiver that cannot follow looks like a network.
+        (Limit.NETWORK, Limit.RECEIVERS_CPU, Limit.RECEIVERS_CPU),
+        (Limit.NETWORK, None, Limit.NETWORK),
+        (Limit.SENDERS_CPU, None, Limit.SENDERS_CPU),
+        (None, Limit.RECEIVERS_DISK, Limit.RECEIVERS_DISK),
+        (None, None, None),
+    ],
+)
+def test_what_limits_is_judged_by_both_sides(
+    sender: Limit | None, receiver: Limit | None, limit: Limit | None
+) -> None:
+    assert limit_of_both(sender, receiver) is limit

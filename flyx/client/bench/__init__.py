@@ -1,0 +1,1 @@
+"""How fast this computer goes, and the path to another one."""
