@@ -35,6 +35,7 @@ from flyx.errors import (
     SignalingError,
     without_credentials,
 )
+from flyx.net.connect import ATTEMPT_DELAY, connect_tcp
 from flyx.signaling.local import (
     LOCAL_PORTS,
     SERVICE_TYPE,
@@ -67,9 +68,6 @@ LAST_LOOK = 1.0
 
 REACH_TIMEOUT = 3.0
 """Seconds for the addresses of an announcement to accept a connection."""
-
-REACH_DELAY = 0.25
-"""Seconds by which the next address is tried before the one before it has failed (RFC 8305 §8)."""
 
 ENDING_TIME, ENDING_TRIES = 0.5, 10
 """Seconds in which a process that is killed ends what it has accepted, and how often that is looked at."""
@@ -425,7 +423,10 @@ class _Search:
             self._reaching.add(asyncio.create_task(self._reach(found)))
 
     async def _reach(self, found: Found) -> None:
-        """Try the addresses of an announcement, each a little after the one before it."""
+        """Try the addresses of an announcement, each a little after the one before it (RFC 8305 §5).
+
+        Unlike those of a name, all that answer are wanted: the first one may be another program's.
+        """
         from flyx.net.dnssd import interfaces
 
         here = interfaces()
@@ -442,7 +443,7 @@ class _Search:
                 await asyncio.gather(*(self._try(found, *each) for each in enumerate(addresses)))
 
     async def _try(self, found: Found, number: int, address: str) -> None:
-        await asyncio.sleep(number * REACH_DELAY)
+        await asyncio.sleep(number * ATTEMPT_DELAY)
         if await _accepts(address, found.port):
             self._add(Place(url_of_address(address, found.port), True, (found.label, found.port)))
 
@@ -475,23 +476,21 @@ async def _is_refused(address: str, port: int) -> bool:
 
 async def _ends_at_once(address: str, port: int) -> bool:
     """Whether a connection is accepted and ended within ENDING_TIME, though we have said nothing."""
-    reader, writer = await asyncio.open_connection(address, port)
-    try:
-        async with asyncio.timeout(ENDING_TIME):
-            return not await reader.read(1)
-    except ConnectionResetError:
-        return True
-    except TimeoutError:
-        return False
-    finally:
-        writer.transport.abort()
+    with await connect_tcp(address, port) as sock:
+        try:
+            async with asyncio.timeout(ENDING_TIME):
+                return not await asyncio.get_running_loop().sock_recv(sock, 1)
+        except ConnectionResetError:
+            return True
+        except TimeoutError:
+            return False
 
 
 async def _accepts(address: str, port: int) -> bool:
     """Whether anything accepts a connection there."""
     try:
-        _, writer = await asyncio.open_connection(address, port)
-    except (OSError, OverflowError):
+        sock = await connect_tcp(address, port)
+    except OSError:
         return False
-    writer.transport.abort()
+    sock.close()
     return True

@@ -304,7 +304,7 @@ async def test_one_sender_that_is_found_twice_is_met_once(
 
 
 async def test_unreachable_addresses_cost_little(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "REACH_DELAY", 0.01)
+    monkeypatch.setattr(local, "ATTEMPT_DELAY", 0.01)
     # Where something takes connections to everywhere, they lead to nothing.
     monkeypatch.setattr(local, "JOIN_TIMEOUT", 1.5)
     async with made(None) as room:
