@@ -69,6 +69,13 @@ def test_a_relay_joins_ipv4_and_ipv6(judge: Judge, name: str, sender: Site, rece
     judge(replace(case, turn=(RELAY_BY_NAME,), path="relay"))
 
 
+@SOAK
+def test_a_relay_is_reached_by_an_ipv6_address_and_a_transport_in_capitals(judge: Judge) -> None:
+    blocked = Site(firewall=Firewall(udp="drop"), families=(6,))
+    case = Case("IPv6 only, UDP dropped, TURN over TCP by its address", blocked, IPV6_HOME, server=BY_IPV6)
+    judge(replace(case, stun=(), turn=(f"turn:[{TURN6}]:3478?transport=TCP",), path="relay"))
+
+
 # Tried each time by test_server_names.py.
 @SOAK
 def test_ipv6_that_leads_nowhere_is_no_matter(judge: Judge) -> None:

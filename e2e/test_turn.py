@@ -193,7 +193,8 @@ def test_a_relay_is_reached_through_the_only_proxy(away: Away, tmp_path: Path) -
     proxy = away.start("middle", [sys.executable, "-c", _PROXY, MIDDLE], "listening on")
     away.only_through("sender", MIDDLE, 3128)
     url = f"http://{MIDDLE}:3128"
-    away.transfer(tmp_path, 10**6, **away.trust, HTTPS_PROXY=url, HTTP_PROXY=url)
+    authority = away.trust["SSL_CERT_FILE"]
+    away.transfer(tmp_path, 10**6, FLYX_TLS_CA=authority, HTTPS_PROXY=url, HTTP_PROXY=url)
     proxy.prints(f"CONNECT {MIDDLE} {TLS_PORT}")
 
 
