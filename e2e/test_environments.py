@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -139,6 +140,23 @@ def test_a_server_runs_without_standard_streams(flyx: Flyx) -> None:
         ended = run(flyx, *command, closed=closed)
         assert ended.returncode == expected.returncode, ended
         assert ended.stderr.splitlines()[-1:] == ([] if 2 in closed else expected.stderr.splitlines()[-1:])
+
+
+@pytest.mark.parametrize("files", [4, 8, 12])
+@pytest.mark.parametrize(
+    "arguments",
+    [["send", __file__], ["receive", "-y", "K7M2QX-lemon-otter"], ["serve", "--port", "0"], ["doctor"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_where_too_few_files_may_be_open_that_is_the_error(
+    flyx: Flyx, arguments: list[str], files: int
+) -> None:
+    ended = run(flyx, *arguments, prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)))
+    assert ended.returncode == 1, ended
+    assert ended.stderr == (
+        "error: This computer cannot go on: Too many open files\n"
+        "hint: raise the limit of open files (`ulimit -n`)\n"
+    )
 
 
 def leave_no_directory() -> None:

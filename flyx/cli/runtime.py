@@ -41,8 +41,15 @@ def run(work: Coroutine[Any, Any, Result], *, loading: str | None = None) -> Res
     Raises:
         KeyboardInterrupt: a signal ended it.
         InputError: FLYX_TRACE names a file that cannot be made.
+        OSError: this process may have too few files open.
     """
-    from flyx.net.loop import calm_allocator, calm_collector, new_event_loop, raise_file_limit
+    from flyx.net.loop import (
+        calm_allocator,
+        calm_collector,
+        new_event_loop,
+        raise_file_limit,
+        require_files,
+    )
     from flyx.rtc import trace
 
     # What ends before it has begun is closed here.
@@ -52,6 +59,7 @@ def run(work: Coroutine[Any, Any, Result], *, loading: str | None = None) -> Res
             trace.start()
         calm_allocator()
         raise_file_limit(_FILES)
+        require_files()
         if loading is None:
             calm_collector()
         else:

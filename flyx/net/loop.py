@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from flyx.net.udp import UdpTransport
@@ -23,6 +24,9 @@ _GC_THRESHOLDS = 10_000, 10, 10
 # Of mallopt(3), in glibc's malloc.h, and bytes: more than a transfer has under way.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT = 32 << 20
+
+# Those of a loop are 9, with what is loaded meanwhile. No transfer is made with 20.
+_FIRST_FILES = 16
 
 
 def calm_collector() -> None:
@@ -68,6 +72,20 @@ def raise_file_limit(enough: int | None = None) -> None:
     # Where "as many as it likes" is more than it can have, what there was stays.
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def require_files() -> None:
+    """Fail at once where an event loop could not have the few files and sockets that it begins with.
+
+    libuv aborts the process if it gets none for its signals, and a loop of uvloop that gets none a moment
+    later can be neither run nor closed.
+
+    Raises:
+        OSError: this process may not have that many more open.
+    """
+    with ExitStack() as opened:
+        for _ in range(_FIRST_FILES):
+            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
 
 
 def with_udp_endpoints(base: Any) -> Callable[[], asyncio.AbstractEventLoop]:
