@@ -64,6 +64,8 @@ async def read_line(keyboard: TextIO) -> str:
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(end, typed)
 
+    # Then the terminal has shown the end of the line already, above the question that it answers.
+    was_typed_before = bool(select.select([keyboard], [], [], 0)[0])
     stopped, stop = os.pipe()
     thread = threading.Thread(target=_read, args=(keyboard.fileno(), stopped, tell), daemon=True)
     thread.start()
@@ -71,7 +73,7 @@ async def read_line(keyboard: TextIO) -> str:
     try:
         typed = await ended
     finally:
-        screen.answered(ended=typed.endswith(b"\n"))
+        screen.answered(ended=typed.endswith(b"\n") and not was_typed_before)
         os.write(stop, b"\n")
         thread.join(_PATIENCE)
         if not thread.is_alive():

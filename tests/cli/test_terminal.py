@@ -18,8 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flyx.cli.screen import screen
 from flyx.cli.terminal import UNREADABLE, read_line, screen_size
 from flyx.net.loop import new_event_loop
+from tests.cli.screen import on_terminal
 
 
 @contextmanager
@@ -70,6 +72,23 @@ async def test_each_line_is_an_answer_of_its_own() -> None:
     with keyboard() as (outside, file):
         os.write(outside, b"a\n\xff\ny\n")
         assert [await read_line(file) for _ in range(3)] == ["a\n", f"{UNREADABLE}\n", "y\n"]
+
+
+@pytest.mark.parametrize("early", [False, True])
+async def test_what_follows_a_question_has_a_line_of_its_own_whenever_that_was_answered(early: bool) -> None:
+    with on_terminal() as terminal, keyboard() as (outside, file):
+        if early:
+            os.write(outside, b"y\n")
+            wait_for_input(file)
+        screen.question("Save? [y/N] ")
+        reading = asyncio.create_task(read_line(file))
+        await asyncio.sleep(0)
+        if not early:
+            os.write(outside, b"y\n")
+        assert await reading == "y\n"
+        screen.line("Received")
+    # This terminal shows what is typed nowhere; that of a person shows the end of the line there and then.
+    assert terminal.raw.decode() == ("Save? [y/N] \r\nReceived\r\n" if early else "Save? [y/N] Received\r\n")
 
 
 async def test_half_a_line_does_not_hold_up_the_loop() -> None:
