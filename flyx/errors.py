@@ -438,7 +438,10 @@ class DestinationExists(TransferRefused):
 
     code = "destination_exists"
     for_peer = "something of the same name is already there"
-    hint = "add --overwrite to replace it or --rename to keep both, or choose another directory with -o"
+    hint = (
+        "add --overwrite to replace what exists, --rename to keep both or --skip-existing to leave out "
+        "what is the same, or choose another directory with -o"
+    )
 
     def __init__(self, *, hint: str | None = None, **fields: object) -> None:
         """Args:
