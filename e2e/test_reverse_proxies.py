@@ -19,7 +19,13 @@ from flyx.client.websocket import PING_INTERVAL
 from flyx.errors import EXIT_DONE, EXIT_SERVER
 
 PAPER = (Path(__file__).parents[1] / "flyx/docs/serving.md").read_text()
-SNIPPETS = dict(re.findall(r"```(\w+)\n(.*?)```", PAPER, re.DOTALL))
+SERVE, *CHAPTERS = PAPER.split("\n## ")
+SNIPPETS = {
+    chapter.split("\n")[0].lower(): re.findall(r"```\w+\n(.*?)```", chapter, re.DOTALL)
+    for chapter in CHAPTERS
+}
+"""The files of each proxy, the first one that which the program is started with."""
+
 NAME = "flyx.example.org"
 
 # What distributions put around the snippet, as little as there can be of it.
@@ -33,13 +39,18 @@ AROUND = {
     "ServerName localhost\nListen 80\nListen 443\n{modules}\nInclude {here}/snippet\n",
     "caddy": "{{\nlocal_certs\nskip_install_trust\nadmin off\nstorage file_system {here}/caddy\n}}\n"
     "import {here}/snippet\n",
+    "traefik": "{snippet}",
+    "envoy": "{snippet}",
 }
 COMMANDS = {
     "nginx": "nginx -p {here} -c {here}/config",
     "haproxy": "haproxy -db -f {here}/config",
     "apache": "apache2 -DFOREGROUND -f {here}/config",
     "caddy": "caddy run --adapter caddyfile --config {here}/config",
+    "traefik": "traefik --configfile {here}/config.yaml",
+    "envoy": "envoy -c {here}/config.yaml --disable-hot-restart --log-level warn",
 }
+NOT_IN_DEBIAN = ("traefik", "envoy")
 APACHE_MODULES = "mpm_event authz_core alias headers ssl proxy proxy_http"
 
 # Runs on the host, until the proxy answers by TLS.
@@ -91,7 +102,7 @@ def test_a_file_passes_by_way_of_a_proxy(
 ) -> None:
     here, elsewhere = hosts
     program = COMMANDS[proxy].split()[0]
-    need(program, shutil.which(program) is not None)
+    need(program, shutil.which(program) is not None, in_ci=program not in NOT_IN_DEBIAN)
     authority = configure(proxy, here, tmp_path)
     environment = clean_environment(tmp_path)
 
@@ -99,7 +110,7 @@ def test_a_file_passes_by_way_of_a_proxy(
         processes.append(host.start(arguments, environment, tmp_path))
         return processes[-1]
 
-    serve = shlex.split(SNIPPETS["sh"])[1:]
+    serve = shlex.split(SERVE.split("```sh\n")[1].split("```")[0])[1:]
     server = start(here, *serve, "--stun", "none", "--create-rate", "1/hour")
     server.prints("listening on")
     command = COMMANDS[proxy].format(here=tmp_path).split()
@@ -134,18 +145,24 @@ def configure(proxy: str, host: Host, here: Path) -> Path:
     shutil.copy(certificate.chain, place / "certificate.pem")
     shutil.copy(certificate.key, place / "key.pem")
     (place / "both.pem").write_bytes(certificate.chain.read_bytes() + certificate.key.read_bytes())
-    snippet = SNIPPETS[proxy]
+    snippet, *others = SNIPPETS[proxy]
+    for other in others:
+        # There is but one: Traefik's.
+        snippet = snippet.replace("/etc/traefik/", f"{here}/")
+        (here / "flyx.yml").write_text(other)
     (here / "snippet").write_text(snippet)
     modules = "\n".join(
         f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in APACHE_MODULES.split()
     )
-    (here / "config").write_text(AROUND[proxy].format(here=here, snippet=snippet, modules=modules))
+    config = "config.yaml" if proxy in NOT_IN_DEBIAN else "config"
+    (here / config).write_text(AROUND[proxy].format(here=here, snippet=snippet, modules=modules))
     return here / "caddy/pki/authorities/local/root.crt" if proxy == "caddy" else certificate.authority
 
 
 @pytest.mark.parametrize("proxy", COMMANDS)
 def test_a_proxy_waits_for_longer_than_there_is_between_two_pings(proxy: str) -> None:
-    pattern = r"(?im)timeout(?: (?:client|server|tunnel))? (\d+)s?;?$"
-    timeouts = re.findall(pattern, SNIPPETS[proxy])
-    assert len(timeouts) == {"nginx": 2, "haproxy": 3, "apache": 1, "caddy": 0}[proxy]
+    pattern = r"(?im)timeout(?: (?:client|server|tunnel))?:? (\d+)s?;?$"
+    timeouts = re.findall(pattern, SNIPPETS[proxy][0])
+    expected = {"nginx": 2, "haproxy": 3, "apache": 1, "caddy": 0, "traefik": 0, "envoy": 1}
+    assert len(timeouts) == expected[proxy]
     assert all(int(seconds) > 2 * PING_INTERVAL for seconds in timeouts)
