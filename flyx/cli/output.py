@@ -175,7 +175,7 @@ def silence_logs() -> None:
 def log_to_stderr() -> None:
     """Log what flyx does. The libraries stay at warnings: their debug logs hold keys and addresses."""
     handler = logging.StreamHandler(_LogFile())
-    handler.setFormatter(_OneLineFormatter("%(levelname)s:%(name)s:%(message)s"))
+    handler.setFormatter(_OneLineFormatter("%(levelname)s:%(name)s:%(relativeCreated)d ms: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("flyx").setLevel(logging.DEBUG)
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -15,6 +15,7 @@ answers say. `now` is monotonic seconds.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from flyx.errors import (
 )
 from flyx.rtc.description import MAX_REMOTE_CANDIDATES
 from flyx.signaling.messages import Message, Offer
+
+logger = logging.getLogger("flyx.client")
 
 
 class ReceptionState(Enum):
@@ -231,4 +234,5 @@ class Reception:
         following = TRANSITIONS.get((self.state, step))
         if following is None:
             raise LocalProtocolError(reason=f"{step.name} of a reception that is {self.state.name}")
+        logger.debug("reception: %s by %s", following.name, step.name)
         self.state = following

@@ -13,12 +13,15 @@ Pure: no clock, no connection. client/send.py connects to the receivers and tell
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from flyx.client.confirmation import Confirmation
 from flyx.errors import FlyxError, LocalProtocolError
+
+logger = logging.getLogger("flyx.client")
 
 
 class ReceiverState(Enum):
@@ -207,6 +210,7 @@ class Roster:
         following = TRANSITIONS.get((receiver.state, step))
         if following is None:
             raise LocalProtocolError(reason=f"{step.name} of a receiver that is {receiver.state.name}")
+        logger.debug("receiver %d: %s by %s", receiver.number, following.name, step.name)
         del self._in[receiver.state][receiver]
         receiver.state = following
         if following not in (ReceiverState.SERVED, ReceiverState.UNSERVED):

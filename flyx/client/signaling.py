@@ -16,6 +16,7 @@ server helps: `join` follows for each receiver that is there, as on the first da
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections import deque
@@ -71,6 +72,8 @@ from flyx.signaling.messages import (
     Role,
     encoded_size,
 )
+
+logger = logging.getLogger("flyx.client")
 
 JOINED_TIMEOUT = 10.0
 """Seconds for the server to say `joined` when there is a connection."""
@@ -320,6 +323,7 @@ class Signaling:
         """
         counts = isinstance(message, Offer | Answer | IceCandidate | Paired)
         text = messages.serialize(message)
+        logger.debug("server > %s", message.type)
         self._outgoing.append((text, counts))
         self._outgoing_size += encoded_size(text)
         if len(self._outgoing) > MAX_OUTGOING_LENGTH or self._outgoing_size > MAX_OUTGOING_SIZE:
@@ -521,6 +525,7 @@ class Signaling:
         self._take_ice_servers(joined.ice_servers, joined.ice_servers_ttl)
         self.there.set()
         self._writer = asyncio.create_task(self._write(socket))
+        logger.debug("in the room as its %s%s", joined.role, ", again" if joined.recovered else "")
 
     async def _drop_socket(self) -> None:
         socket, writer = self._socket, self._writer
@@ -557,11 +562,13 @@ class Signaling:
 
     async def _hear(self, socket: ClientConnection) -> Message:
         try:
-            return messages.parse_untrusted(await socket.recv())
+            message = messages.parse_untrusted(await socket.recv())
         except RemoteProtocolError as error:
             raise ServerProtocolError(reason=str(error.fields["reason"])) from error
         except ConnectionClosed as closed:
             raise error_of_close(closed, self._wanted, self._told) from closed
+        logger.debug("server < %s", message.type)
+        return message
 
 
 async def _close_soon(socket: ClientConnection) -> None:

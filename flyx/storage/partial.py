@@ -14,6 +14,7 @@ file whose mode forbids that.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -31,6 +32,8 @@ from flyx.storage.tree import Parts, Tree, make_file, names_in
 from flyx.transfer.disk import Changed, GoesOn, Held, Kept
 from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, RunningDigest, block_digest
 from flyx.transfer.names import STATE_DIRECTORY
+
+logger = logging.getLogger("flyx.storage")
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KNOWN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -309,6 +312,7 @@ class Partials:
             self._durability.sync([writer.handle])
             for _, partial in pending:
                 partial.recorded = len(partial.digests)
+            logger.debug("a checkpoint of %d files is durable", len(pending))
         self._next_checkpoint = time.monotonic() + CHECKPOINT_INTERVAL
 
     # Finishing.
@@ -415,6 +419,9 @@ class Partials:
         left = remains is not None and bool(remains.left)
         has_saved = self._has_saved and not self.is_stream
         keep = begun or left or has_saved or only_shown
+        logger.debug(
+            "what has arrived is %s", "kept for a later run" if keep else "not kept: there is nothing"
+        )
         self._let_go(keep=keep)
         return keep
 

@@ -10,6 +10,7 @@ monotonic seconds, never earlier than in the last call.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from flyx.errors import (
 )
 from flyx.transfer import messages
 from flyx.transfer.messages import Cancel, ControlMessage, Ping, Pong, Reject
+
+logger = logging.getLogger("flyx.transfer")
 
 PING_INTERVAL = 5.0
 """Seconds between our pings: a third of the loss that ICE consent (RFC 7675) tolerates, and cheap."""
@@ -114,7 +117,9 @@ class Session(ABC):
             return
         self._heard(now)
         try:
-            self._dispatch(messages.parse_control_untrusted(message), now)
+            parsed = messages.parse_control_untrusted(message)
+            logger.debug("%s < %s", self._peer, parsed.type)
+            self._dispatch(parsed, now)
         except RemoteProtocolError as error:
             self.cancel(error)
 
@@ -198,6 +203,7 @@ class Session(ABC):
         message = self._outgoing.popleft()
         if isinstance(message, Pong):
             self._pong_waiting = False
+        logger.debug("%s > %s", self._peer, message.type)
         return messages.serialize_control(message)
 
     def next_timeout(self) -> float | None:
