@@ -8,10 +8,12 @@ each request has a deadline up to its last byte, and what a peer may make us kee
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any, ClassVar, cast
+from urllib.parse import unquote
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -21,10 +23,12 @@ from websockets.frames import CloseCode as StandardCloseCode
 from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 from flyx.server.config import ServerConfig
 from flyx.server.connection import WIRE, Connection
 from flyx.server.gate import VISIT, Doorkeeper
+from flyx.server.handshake import Handshake, handshake_in
 from flyx.server.limits import Limit, TokenBucket, Visit
 from flyx.server.turns import Turn, TurnTransport
 from flyx.signaling.messages import CloseCode
@@ -83,6 +87,8 @@ class HttpProtocol(Lingering, H11Protocol):
     _deadline: asyncio.TimerHandle | None = None
     # Set before the connection is made if it was counted then.
     visit: Visit | None = None
+    # Nothing has been read yet.
+    _fresh = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -102,6 +108,11 @@ class HttpProtocol(Lingering, H11Protocol):
             self.visit.leave()
 
     def data_received(self, data: bytes) -> None:
+        handshake = handshake_in(data) if self._fresh else None
+        self._fresh = False
+        if handshake is not None:
+            self._open_websocket(handshake)
+            return
         super().data_received(data)
         if self.transport.get_protocol() is not self:
             return
@@ -111,6 +122,18 @@ class HttpProtocol(Lingering, H11Protocol):
             self._disarm()
         if self.transport.is_closing():
             self.cut_off_later()
+
+    def _open_websocket(self, handshake: Handshake) -> None:
+        """The fast twin of handle_websocket_upgrade(): neither h11 nor `websockets` has seen the request."""
+        self._disarm()
+        self.connections.discard(self)
+        protocol = self.ws_protocol_class(  # type: ignore[call-arg, misc]
+            config=self.config, server_state=self.server_state, app_state=self.app_state
+        )
+        assert isinstance(protocol, WebSocketProtocol)
+        protocol.connection_made(self.transport)
+        protocol.begin(handshake)
+        self.transport.set_protocol(protocol)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._disarm()
@@ -218,6 +241,8 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
     door: ClassVar[Doorkeeper]
     turn: ClassVar[Turn]
     _control: TokenBucket | None = None
+    # What the application is asked, if it is a plain handshake, until it has answered.
+    _handshake: Handshake | None = None
     # Set by take_over().
     _connection: Connection | None = None
     # What was read and waits for its turn; whether it waits for release().
@@ -230,6 +255,35 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(TurnTransport(cast(asyncio.Transport, transport), self.turn))
+
+    def begin(self, handshake: Handshake) -> None:
+        """Ask the application what to do about a handshake: the fast twin of handle_connect()."""
+        self._handshake = handshake
+        self.handshake_initiated = True
+        # It waits for frames from the beginning, as it does after a handshake.
+        self.conn = ServerProtocol(
+            state=State.OPEN, max_size=self.config.ws_max_size, logger=logging.getLogger("uvicorn.error")
+        )
+        self.scope = {
+            "type": "websocket",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": self.scheme,
+            "server": self.server,
+            "client": self.client,
+            "root_path": self.root_path,
+            "path": self.root_path + unquote(handshake.path.decode()),
+            "raw_path": self.root_path.encode() + handshake.path,
+            "query_string": handshake.query,
+            "headers": handshake.headers,
+            "subprotocols": handshake.subprotocols,
+            "state": self.app_state.copy(),
+            "extensions": {"websocket.http.response": {}, WIRE: cast(Any, self)},
+        }
+        self.queue.put_nowait({"type": "websocket.connect"})
+        task = self.loop.create_task(self.run_asgi())
+        task.add_done_callback(self.on_task_complete)
+        self.tasks.add(task)
 
     def expect_handshake(self) -> None:
         """The request for a handshake has been passed on: if it is not one, the answer to it is the end."""
@@ -256,7 +310,8 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
         else:
             if self._connection is not None:
                 # An idle client costs as little as it can: these are some kilobytes.
-                del self.scope, self.request, self.response
+                for name in ("scope", "request", "response"):
+                    self.__dict__.pop(name, None)
                 self.queue = self.writable = cast(Any, _NOBODY)
                 return
         if self.close_timer is None:
@@ -460,7 +515,20 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         if self._failed:
             raise ClientDisconnected
-        await super().send(message)
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None and message["type"] == "websocket.accept":
+            self._accept(handshake, message)
+        else:
+            await super().send(message)
+
+    def _accept(self, handshake: Handshake, message: dict[str, Any]) -> None:
+        if self.disconnected:
+            raise ClientDisconnected
+        if not self.transport.is_closing():
+            self.handshake_complete = True
+            headers = (*self.default_headers, *message.get("headers", ()))
+            self.transport.write(handshake.response(headers, message.get("subprotocol")))
+            self.start_keepalive()
 
     def handle_cont(self, event: Frame) -> None:
         if self.close_sent:

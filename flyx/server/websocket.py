@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, assert_never
+from urllib.parse import parse_qsl
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketClose
+from starlette.websockets import WebSocketClose
 
 from flyx.errors import InputError, RemoteProtocolError, RoomTaken
 from flyx.server.connection import LEFT, WIRE, Connection, Frame, Job
@@ -113,31 +114,39 @@ class Sockets:
             return
         match scope["path"].split("/"):
             case ["", "ws"]:
-                await _serve(WebSocket(scope, receive, send), self._hub, None)
+                await _accept(scope, receive, send)
+                await _serve(scope, self._hub, None)
             case ["", "ws", room_text] if room_text:
-                await _serve(WebSocket(scope, receive, send), self._hub, room_text)
+                await _accept(scope, receive, send)
+                await _serve(scope, self._hub, room_text)
             case ["", "relay", room_text] if room_text and self._hub.tunnels is not None:
-                await _serve_tunnel(WebSocket(scope, receive, send), self._hub, self._hub.tunnels, room_text)
+                await _accept(scope, receive, send)
+                await _serve_tunnel(scope, self._hub, self._hub.tunnels, room_text)
             case _:
                 await WebSocketClose()(scope, receive, send)
 
 
-async def _serve(websocket: WebSocket, hub: Hub, room_text: str | None) -> None:
-    offered = websocket.scope["subprotocols"]
-    await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+async def _accept(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
+    await send({"type": "websocket.accept", "subprotocol": subprotocol})
+
+
+async def _serve(scope: Scope, hub: Hub, room_text: str | None) -> None:
     connection = Connection(
-        websocket.scope["extensions"][WIRE],
+        scope["extensions"][WIRE],
         max_queue_size=hub.config.max_queue_size,
         close_timeout=hub.config.close_timeout,
     )
-    token = websocket.headers.get("authorization", "").removeprefix("Bearer ")
-    session = _Session(hub, connection, address_of(websocket), token)
+    request = HTTPConnection(scope)
+    token = request.headers.get("authorization", "").removeprefix("Bearer ")
+    session = _Session(hub, connection, address_of(request), token)
 
     async def enter() -> None:
         hub.connect(connection)
         try:
-            _check_subprotocol(offered)
-            await session.begin(room_text, _wishes(websocket))
+            _check_subprotocol(scope["subprotocols"])
+            await session.begin(room_text, _wishes(scope["query_string"]))
         except _Refused as exc:
             hub.metrics.join_ended(exc.error_code)
             connection.close(exc.close_code, exc.error_code, exc.reason, exc.retry_after)
@@ -145,20 +154,18 @@ async def _serve(websocket: WebSocket, hub: Hub, room_text: str | None) -> None:
     await connection.run(session, enter())
 
 
-async def _serve_tunnel(websocket: WebSocket, hub: Hub, tunnels: Tunnels, room_text: str) -> None:
-    offered = websocket.scope["subprotocols"]
-    await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+async def _serve_tunnel(scope: Scope, hub: Hub, tunnels: Tunnels, room_text: str) -> None:
     connection = Connection(
-        websocket.scope["extensions"][WIRE],
+        scope["extensions"][WIRE],
         max_queue_size=hub.config.max_queue_size,
         close_timeout=hub.config.close_timeout,
     )
-    address = address_of(websocket)
+    address = address_of(HTTPConnection(scope))
     half = Half(tunnels, connection, room_text, address)
 
     async def enter() -> None:
         try:
-            _check_subprotocol(offered)
+            _check_subprotocol(scope["subprotocols"])
             await hub.door.rates.join(address)
             half.begin()
         except _Refused as exc:
@@ -191,8 +198,9 @@ class _Wishes:
     new_room_id: str | None
 
 
-def _wishes(websocket: WebSocket) -> _Wishes:
-    query = websocket.query_params
+def _wishes(query_string: bytes) -> _Wishes:
+    # Of what is said twice, the last counts.
+    query = dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
     if query.get("resume") not in (None, "1"):
         raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.BAD_REQUEST, "resume must be 1")
     hold = query.get("hold", "0")
