@@ -327,11 +327,12 @@ class Hub:
 
     def _reaches_all(self, effects: Effects) -> bool:
         """Tell whether all whom something is for are connected here, as far as the room knows and really."""
-        return all(
-            self._seat_of(effect.client_id, effect.member.generation) is not None
-            for effect in effects
-            if isinstance(effect, Deliver)
-        )
+        for effect in effects:
+            if isinstance(effect, Deliver):
+                member = effect.member
+                if self._seat_of(member.client_id, member.generation) is None:
+                    return False
+        return True
 
     async def _relay_and_wait(self, seat: Seat, command: Relay) -> None:
         """The slow twin of relay: for whatever store, and whatever becomes of the room."""

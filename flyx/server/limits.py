@@ -399,6 +399,9 @@ class PairBook:
     Each client counts by itself. The receivers of a room that have one address count together as well, of
     however many client ids, and may say as much as a whole room of them. Ask anew for each message: what no
     longer counts is forgotten, and beyond `max_peers` what was asked for longest ago.
+
+    Attributes:
+        counting: There is a limit.
     """
 
     def __init__(self, config: LimitConfig, *, max_peers: int = _MAX_WINDOWS) -> None:
@@ -406,6 +409,7 @@ class PairBook:
         config: How much one client may say to one peer.
         max_peers: Peers that are kept at most, of all clients together.
         """
+        self.counting = bool(config.max_offers_per_peer or config.max_candidates_per_peer)
         self._config = config
         self._most = max_peers
         # Each with when it was asked for last, in that order, and the peers that it has had at most since.

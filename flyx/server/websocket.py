@@ -416,7 +416,7 @@ class _Session:
         return None
 
     def _may_relay(self, seat: Seat, message: Relayed | Paired, now: float) -> bool:
-        if isinstance(message, Paired):
+        if not self._hub.pairs.counting or isinstance(message, Paired):
             return True
         # A receiver has one peer, whatever it writes.
         peer: str | None = None
