@@ -380,7 +380,7 @@ class _Session:
             self._complain(ErrorCode.BINARY_MESSAGE, "messages are text frames")
             return None
         try:
-            message = parse_untrusted(frame)
+            message = parse_untrusted(frame, "" if self._seat is None else self._seat.client_id)
         except RemoteProtocolError as exc:
             self._complain(ErrorCode(str(exc.fields["code"])), str(exc.fields["reason"]))
             return None

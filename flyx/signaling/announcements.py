@@ -87,6 +87,8 @@ def farewell_of(member: Member, reason: str, *, away: bool = False) -> Disconnec
 def stamped(message: Relayed, speaker: str) -> Relayed:
     """Return message with its true speaker; whom it was meant for is nobody else's business."""
     data = message.data
+    if data.client_id == speaker and (isinstance(data, AnswerData) or data.target_id is None):
+        return message
     match data:
         case OfferData():
             return Offer(data=OfferData(client_id=speaker, sdp=data.sdp))

@@ -495,6 +495,8 @@ class Error(_Part):
 
 
 Relayed = Offer | Answer | IceCandidate
+# No set: what is looked for may be anything.
+_RELAYED_TYPES = ("offer", "answer", "ice_candidate")
 Message = (
     Joined
     | Join
@@ -527,8 +529,13 @@ def serialize(message: Message) -> str:
     return message.__pydantic_serializer__.to_json(message, by_alias=True).decode()
 
 
-def parse_untrusted(text: str | bytes) -> Message:
+def parse_untrusted(text: str | bytes, speaker: str = "") -> Message:
     """Return the message that a frame from the other side holds.
+
+    Args:
+        text: The frame.
+        speaker: For the server: who says it, put over what an offer, an answer or a candidate itself says of
+            that. A room still makes sure, and need not write it again.
 
     Raises:
         RemoteProtocolError: It holds none. The field `code` is the ErrorCode to answer with; the text never
@@ -545,6 +552,10 @@ def parse_untrusted(text: str | bytes) -> Message:
         tree = from_json(text, allow_inf_nan=False)
     except ValueError as exc:
         raise _refusal(ErrorCode.BAD_JSON, "the message is not JSON") from exc
+    if speaker and isinstance(tree, dict) and tree.get("type") in _RELAYED_TYPES:
+        data = tree.get("data")
+        if isinstance(data, dict):
+            data["client_id"] = speaker
     try:
         message: Message = _VALIDATOR.validate_python(tree, by_alias=True, by_name=False)
     except ValidationError as exc:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -9,8 +10,10 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from flyx.errors import RemoteProtocolError
+from flyx.signaling.announcements import stamped
 from flyx.signaling.messages import (
     CLOSE_CODES,
+    MAX_CLIENT_ID_LENGTH,
     MAX_MESSAGE_SIZE,
     MAX_SDP_SIZE,
     Answer,
@@ -38,6 +41,7 @@ from flyx.signaling.messages import (
     Ping,
     Pong,
     RefreshIceServers,
+    Relayed,
     Role,
     error_message,
     parse_untrusted,
@@ -155,6 +159,25 @@ def test_every_message_survives_the_wire(message: Message) -> None:
     assert parse_untrusted(frame) == message
     assert parse_untrusted(frame.encode()) == message
     assert set(json.loads(frame)) == {"type", "data"}
+
+
+@given(messages, text)
+def test_the_server_writes_the_speaker_over_what_a_client_says_of_it(message: Message, claim: str) -> None:
+    tree = json.loads(serialize(message))
+    tree["data"]["client_id"] = claim[:MAX_CLIENT_ID_LENGTH]
+    heard = parse_untrusted(json.dumps(tree), "the speaker")
+    if isinstance(heard, Relayed):
+        assert heard.data.client_id == "the speaker"
+        assert stamped(heard, "the speaker") == stamped(message, "the speaker")
+    else:
+        assert heard == parse_untrusted(json.dumps(tree))
+
+
+@given(json_values, json_values)
+def test_of_a_known_speaker_too_garbage_is_refused_and_no_more(kind: object, data: object) -> None:
+    for tree in ({"type": kind, "data": data}, {"type": "offer", "data": data}, kind):
+        with contextlib.suppress(RemoteProtocolError):
+            parse_untrusted(json.dumps(tree), "the speaker")
 
 
 @given(messages)
