@@ -117,7 +117,7 @@ class HumanReporter:
         self._files: _FilesByOffset | None = None
         self._files_known = False
         self._is_text = False
-        # The first of what the sender could not list.
+        # The first of what a sender could not list; a receiver is told of each as of one that is lost.
         self._not_listed: list[str] = []
         # Saved files that a terminal is shown if there are no more of them.
         self._saved: list[str] = []
@@ -233,13 +233,13 @@ class HumanReporter:
         self._files_known = True
         self._is_text = manifest.content is Content.TEXT
         self._files = _FilesByOffset(manifest) if manifest.file_count > 1 else None
-        failures = (
-            f"{printable(path)}: {reason(code)}"
-            for path, code in manifest.left_out.named
-            if code not in BY_NATURE
-        )
-        self._not_listed = list(islice(failures, NAMED))
         if self._sending:
+            failures = (
+                f"{printable(path)}: {reason(code)}"
+                for path, code in manifest.left_out.named
+                if code not in BY_NATURE
+            )
+            self._not_listed = list(islice(failures, NAMED))
             roots = ", ".join(printable(root) for root in manifest.roots[:3])
             more = f" and {len(manifest.roots) - 3} more" if len(manifest.roots) > 3 else ""
             named = "" if manifest.content is Content.TEXT else f"{roots}{more} "

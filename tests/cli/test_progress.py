@@ -267,22 +267,32 @@ def test_what_was_left_out_is_named_at_the_end_ten_and_the_number_of_the_others(
     assert lines[-1] == "  and 1,234 more"
 
 
+@pytest.mark.parametrize("sending", [True, False])
 @pytest.mark.parametrize("count", [1, 12])
-def test_what_the_sender_could_not_list_is_named_at_the_end_as_well(
-    count: int, capfd: pytest.CaptureFixture[str]
+def test_what_the_sender_could_not_list_is_named_once_at_the_end_as_well(
+    count: int, sending: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     failures = tuple((f"locked\x1b-{n}", left_out.UNREADABLE) for n in range(count))
     named = (*failures, ("a link", left_out.LINK_SKIPPED))
     entries = files("one").entries
     offered = Manifest(entries, left_out=left_out.LeftOut(named, failures=count, others=1))
-    with HumanReporter(sending=False, bars=True, directory=Path("in")) as report:
+    directory = None if sending else Path("in")
+    with HumanReporter(sending=sending, bars=True, directory=directory) as report:
         report(events.ManifestKnown(offered))
+        if not sending:
+            # A receiver hears of each as of one that was lost later.
+            for path, code in failures:
+                report(events.FileLost(1, path, left_out.reason(code)))
         report(events.FileFinished(1, "one", "in/one", None))
         report(events.TransferDone(1, 1, MB, 2.0, "00" * 32, missing=count))
     lines = capfd.readouterr().err.splitlines()
-    assert lines[0].startswith(f"Received 1 of {count + 1} files, 1.00 MB into ")
-    assert lines[1:3] == ["Left out:", r"  locked\x1b-0: it could not be read"]
-    assert lines[3:] == ([] if count == 1 else [*lines[3:12], "  and 2 more"])
+    del lines[: lines.index("Left out:") - 1]
+    amount = f"1 of {count + 1} files, 1.00 MB "
+    assert lines[0].startswith(f"Receiver 1 has {amount}" if sending else f"Received {amount}")
+    assert lines[2:] == [
+        *(rf"  locked\x1b-{n}: it could not be read" for n in range(min(count, NAMED))),
+        *([] if count == 1 else ["  and 2 more"]),
+    ]
 
 
 def test_a_million_files_are_passed_over_bit_by_bit() -> None:
