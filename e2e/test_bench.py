@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from e2e import link
+from e2e.link import Link
 from e2e.mounts import mounted
-from e2e.processes import Flyx, FlyxProcess, names_in, sha256, write_random
+from e2e.processes import Flyx, FlyxProcess, names_in, need, sha256, write_random
 from flyx.errors import EXIT_CTRL_C, EXIT_DONE, EXIT_PAIRING, EXIT_REFUSED
 
 LITTLE = "2MB"
@@ -58,6 +61,43 @@ def test_the_path_is_measured_both_ways_and_both_sides_tell_the_same(flyx: Flyx)
         assert (last["limit"], last["rate"]) == (None, None)
     # The one that received has counted.
     assert rates(guest)["to_peer"] == rates(host)["from_peer"]
+
+
+class OnLink(FlyxProcess):
+    """A `flyx` on a host of a link."""
+
+    def __init__(self, flyx: Flyx, place: Link, host: link.Host, *arguments: str) -> None:
+        self._place, self._host = place, host
+        super().__init__(arguments, flyx.environment, flyx.directory)
+        flyx.adopt(self)
+
+    def _start(
+        self, command: list[str], environment: dict[str, str], directory: Path
+    ) -> subprocess.Popen[bytes]:
+        return super()._start(self._place.on(self._host, command), environment, directory)
+
+
+def test_of_a_slow_path_the_network_is_named_with_its_round_trip_and_no_more_than_its_rate(
+    flyx: Flyx,
+) -> None:
+    lacking = link.missing()
+    need(lacking or "nothing", lacking is None)
+    rate_mbit, delay_ms = 8, 20
+    with Link(rate_mbit=rate_mbit, delay_ms=delay_ms) as place:
+        server = f"ws://{place.address('left')}:8000"
+        served = OnLink(flyx, place, "left", "serve", "--stun", "none")
+        served.prints("listening")
+        host = OnLink(flyx, place, "left", "bench", "--wait", "--server", server, "--json")
+        guest = OnLink(flyx, place, "right", "bench", host.code(), "--server", server, "--json")
+        for side in (guest.ends(EXIT_DONE), host.ends(EXIT_DONE)):
+            (last,) = side.named("benched")
+            for measured in side.named("measured"):
+                # Who waits for a processor that others have is told so.
+                is_starved = last["load"] > last["processors"] and "CPU" in (measured["limit"] or "")
+                assert measured["limit"] == "network" or is_starved
+                assert measured["rtt"] >= 2 * delay_ms / 1000
+                assert measured["bytes"] / measured["seconds"] <= rate_mbit * 1e6 / 8
+        served.send_signal(signal.SIGINT).ends(EXIT_DONE)
 
 
 def test_people_read_what_to_run_elsewhere_and_then_what_limits(flyx: Flyx) -> None:

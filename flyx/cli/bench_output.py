@@ -202,7 +202,7 @@ def machine_text(load: float | None) -> str:
     build = "compiled" if _is_compiled() else "pure Python"
     text = f"flyx {flyx.__version__} ({build}), {count} {'processor' if count == 1 else 'processors'}"
     if load is not None and load > count:
-        text += f", busy with other things (load {load:.1f}), which all of this counts"
+        text += f", busy with other programs as well (load {load:.1f})"
     return text
 
 

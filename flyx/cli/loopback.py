@@ -14,6 +14,7 @@ from flyx.client.bench.one_way import Tell
 from flyx.client.bench.peer import Meeting, host
 from flyx.client.codes import make_code
 from flyx.errors import FlyxError
+from flyx.rtc.driver import STOCK_VARIABLE
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
 
@@ -62,8 +63,8 @@ async def bench_transfer(part: Part, amount: Amount, tell: Tell) -> Measured:
 
 async def _visited(server: str, code: str, hosting: asyncio.Task[list[Measured]]) -> list[Measured]:
     """Have another process visit; return what the host has measured with it."""
-    # What the person has set is for this process.
-    unset = {name: "" for name in os.environ if name.startswith("FLYX_")}
+    # What the person has set is for this process, but for what data channels are made of.
+    unset = {name: "" for name in os.environ if name.startswith("FLYX_") and name != STOCK_VARIABLE}
     variables = {**unset, "FLYX_CONFIG": os.devnull, "FLYX_BENCH_CODE": code}
     arguments = ("bench", "--server", server, "--size", _LITTLE, "--json")
     async with flyx_process(*arguments, **variables) as process:

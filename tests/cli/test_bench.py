@@ -104,7 +104,7 @@ def test_what_was_seen_of_a_path_is_its_round_trip_and_what_was_lost() -> None:
 def test_a_computer_that_is_busy_is_said_to_be() -> None:
     assert "busy" not in machine_text(None)
     assert "busy" not in machine_text(0.5)
-    assert "busy with other things (load 99.0)" in machine_text(99.0)
+    assert "busy with other programs as well (load 99.0)" in machine_text(99.0)
 
 
 def test_events_are_those_of_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
