@@ -263,8 +263,11 @@ def blocks_record(number: int, first: int, digests: bytes | bytearray) -> Record
 
 def serialize(record: Record) -> bytes:
     """Return the line of a record."""
-    text = json.dumps(record, separators=(",", ":")).encode()
+    text = _JSON.encode(record).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 def parse(data: bytes) -> Contents | None:

@@ -44,7 +44,9 @@ class BlockDigests:
 
     def __init__(self, found: Scan) -> None:
         # The number of the first block of each file, of all blocks of all files.
-        self._first = array("Q", accumulate((block_count(e.size) for e in found.manifest.entries), initial=0))
+        entries = found.manifest.entries
+        counts = map(block_count, map(entries.size, range(len(entries))))
+        self._first = array("Q", accumulate(counts, initial=0))
         # The digests of so many blocks in a row; zeros for those that were not read.
         self._pages: defaultdict[int, bytearray] = defaultdict(lambda: bytearray(_PAGE_BLOCKS * DIGEST_SIZE))
 

@@ -44,13 +44,17 @@ class Frame:
     payload: memoryview
 
 
-_PAYLOAD_LIMITS = {
-    FrameKind.DATA: (1, 1 << 30),
-    FrameKind.BLOCK_END: (DIGEST_SIZE, DIGEST_SIZE),
-    FrameKind.FILE_END: (DIGEST_SIZE, DIGEST_SIZE),
-    FrameKind.FILE_FAILED: (1, 64),
-    FrameKind.HOLE: (0, 0),
-    FrameKind.PACKED: (1, BLOCK_SIZE - 1),
+# By the number of a kind: the kind, and the least and the most bytes of its payload.
+_KINDS: dict[int, tuple[FrameKind, int, int]] = {
+    kind.value: (kind, shortest, longest)
+    for kind, shortest, longest in (
+        (FrameKind.DATA, 1, 1 << 30),
+        (FrameKind.BLOCK_END, DIGEST_SIZE, DIGEST_SIZE),
+        (FrameKind.FILE_END, DIGEST_SIZE, DIGEST_SIZE),
+        (FrameKind.FILE_FAILED, 1, 64),
+        (FrameKind.HOLE, 0, 0),
+        (FrameKind.PACKED, 1, BLOCK_SIZE - 1),
+    )
 }
 
 
@@ -64,19 +68,17 @@ def parse_frames_untrusted(message: bytes | str) -> list[Frame]:
         raise RemoteProtocolError(reason="a data message without frames")
     frames = []
     view = memoryview(message)
-    position = 0
-    while position < len(view):
+    position, end = 0, len(view)
+    while position < end:
         start = position + FRAME_HEADER.size
-        if start > len(view):
+        if start > end:
             raise RemoteProtocolError(reason="a frame is cut short")
         kind_value, file, length, offset = FRAME_HEADER.unpack_from(view, position)
         position = start + length
-        try:
-            kind = FrameKind(kind_value)
-        except ValueError:
-            raise RemoteProtocolError(reason=f"unknown frame kind {kind_value}") from None
-        shortest, longest = _PAYLOAD_LIMITS[kind]
-        if position > len(view) or not shortest <= length <= longest:
+        if (known := _KINDS.get(kind_value)) is None:
+            raise RemoteProtocolError(reason=f"unknown frame kind {kind_value}")
+        kind, shortest, longest = known
+        if position > end or not shortest <= length <= longest:
             raise RemoteProtocolError(reason=f"a frame of impossible length {length}")
         frames.append(Frame(kind, file, offset, view[start:position]))
     return frames

@@ -10,7 +10,6 @@ from flyx.transfer.manifest import (
     DIGEST_SIZE,
     MAX_FILE_SIZE,
     Entries,
-    Entry,
     EntryKind,
     RunningDigest,
     hole_digest,
@@ -55,10 +54,10 @@ class FileInbox:
 
         Return the bytes that are to be dropped, as the sender begins anew.
         """
-        entry = self._enter(frame.file)
+        size = self._enter(frame.file)
         dropped = self._restart(frame)
         end = frame.offset + len(frame.payload)
-        block_end = self._longest(entry)
+        block_end = self._longest(size)
         if frame.kind is FrameKind.PACKED:
             self._take_packed(frame, block_end - self._block_start)
             return dropped
@@ -70,10 +69,10 @@ class FileInbox:
 
     def block_end(self, frame: Frame) -> WriteBlock:
         """Return what is to be written."""
-        entry = self._enter(frame.file)
+        size = self._enter(frame.file)
         end = self._offset
         if self._packed or not self.is_stream:
-            end = self._longest(entry)
+            end = self._longest(size)
         # How much of a compressed block has come is known when it is decompressed.
         is_whole = bool(self._packed) or self._offset == end
         if frame.offset != self._block_start or not is_whole or not self._parts:
@@ -89,9 +88,9 @@ class FileInbox:
 
     def hole(self, frame: Frame) -> tuple[int, WriteBlock]:
         """Take a hole. Return the bytes that are to be dropped, as data() does, and what is to be written."""
-        entry = self._enter(frame.file)
+        size = self._enter(frame.file)
         dropped = self._restart(frame)
-        end = self._longest(entry)
+        end = self._longest(size)
         is_next = frame.offset == self._offset == self._block_start < end
         if self.is_stream or self._packed or not is_next:
             raise RemoteProtocolError(reason="a hole out of place")
@@ -103,13 +102,13 @@ class FileInbox:
 
     def file_end(self, frame: Frame) -> bytes:
         """Return the digest of the file."""
-        entry = self._enter(frame.file)
-        size = self._offset if self.is_stream else entry.size
+        listed = self._enter(frame.file)
+        size = self._offset if self.is_stream else listed
         if not frame.offset == self._offset == self._block_start == size:
             raise RemoteProtocolError(reason="a file that ends out of place")
         digest = self._digest.value()
         if digest != frame.payload:
-            raise CorruptData(path=entry.path)
+            raise CorruptData(path=self._entries.path(frame.file))
         self._next_file()
         return digest
 
@@ -120,10 +119,10 @@ class FileInbox:
         self._next_file()
         return dropped
 
-    def _longest(self, entry: Entry) -> int:
-        """Where the open block ends at the latest; one of a stream may end before."""
+    def _longest(self, size: int) -> int:
+        """Where the open block of a file of this size ends at the latest; one of a stream may end before."""
         boundary = (self._block_start // BLOCK_SIZE + 1) * BLOCK_SIZE
-        return min(boundary, MAX_FILE_SIZE if self.is_stream else entry.size)
+        return min(boundary, MAX_FILE_SIZE if self.is_stream else size)
 
     def _add_part(self, payload: memoryview) -> None:
         """Only the last part of a block may be short."""
@@ -149,23 +148,23 @@ class FileInbox:
         self._digest = RunningDigest()
         return dropped
 
-    def _enter(self, file: int) -> Entry:
-        """Go on to this file, if nothing that is to come lies between."""
+    def _enter(self, file: int) -> int:
+        """Go on to this file, if nothing that is to come lies between; return its size."""
         while self._file < file and not self._comes(self._file):
             self._next_file()
         if self._file != file or not self._comes(file):
             raise RemoteProtocolError(reason="files out of order")
-        entry = self._entries[file]
+        size = self._entries.size(file)
         if not self._begun:
             self._begun = True
             if digests := self._have.pop(file, None):
-                self._droppable = min(len(digests) // DIGEST_SIZE * BLOCK_SIZE, entry.size)
+                self._droppable = min(len(digests) // DIGEST_SIZE * BLOCK_SIZE, size)
                 self._offset = self._block_start = self._droppable
                 self._digest.add(digests)
-        return entry
+        return size
 
     def _comes(self, file: int) -> bool:
-        return self._entries[file].kind is EntryKind.FILE and file not in self.absent
+        return self._entries.kind(file) is EntryKind.FILE and file not in self.absent
 
     def _next_file(self) -> None:
         self._file += 1

@@ -120,8 +120,8 @@ class Entries(Sequence[Entry]):
     """The entries of a manifest, in order; they can be added to, and never change.
 
     An Entry with its strings and numbers takes 250 bytes; here it is the bytes of its path and 26 more, and
-    made when asked for. A slice is a view, good as long as the entries: other threads may read through one
-    while entries are added.
+    made when asked for, if it is another one than the last. A slice is a view, good as long as the entries:
+    other threads may read through one while entries are added.
     """
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
@@ -140,6 +140,8 @@ class Entries(Sequence[Entry]):
         self.roots: list[str] = []
         self._known_roots: set[str] = set()
         self._last_root: str | None = None
+        # The entry that was asked for last, and its index: who has to do with a file asks many times.
+        self._recent: tuple[int, Entry] | None = None
         for entry in entries:
             self.append(entry)
 
@@ -233,12 +235,18 @@ class Entries(Sequence[Entry]):
 
     def path(self, index: int) -> str:
         """The path of an entry, not counted from the end."""
-        path, _, _ = self._paths[self._ends[index] : self._ends[index + 1]].partition(b"\0")
+        path = self._paths[self._ends[index] : self._ends[index + 1]]
+        if self.kind(index) is EntryKind.SYMBOLIC_LINK:
+            path, _, _ = path.partition(b"\0")
         return path_of_bytes(path)
 
     def kind(self, index: int) -> EntryKind:
         """What an entry is, not counted from the end."""
         return _KINDS[self._modes[index] >> _KIND_SHIFT]
+
+    def size(self, index: int) -> int:
+        """The size of an entry, not counted from the end."""
+        return 0 if self.kind(index) is EntryKind.HARD_LINK else self._sizes[index]
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -255,15 +263,23 @@ class Entries(Sequence[Entry]):
     def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
         if isinstance(index, slice):
             return _View(self, range(len(self))[index])
+        recent = self._recent
+        if recent is not None and recent[0] == index:
+            return recent[1]
         place = range(len(self))[index]
+        entry = self._make(place)
+        self._recent = place, entry
+        return entry
+
+    def _make(self, place: int) -> Entry:
         kind = self.kind(place)
-        number, mode = self._sizes[place], self._modes[place] & _MODE_BITS
+        number, mode, mtime_us = self._sizes[place], self._modes[place] & _MODE_BITS, self._mtimes[place]
         if kind is EntryKind.HARD_LINK:
-            return Entry(self.path(place), kind, 0, mode, self._mtimes[place], same_as=number)
+            return Entry(self.path(place), kind, 0, mode, mtime_us, same_as=number)
+        if kind is not EntryKind.SYMBOLIC_LINK:
+            return Entry(self.path(place), kind, number, mode, mtime_us)
         path, _, target = self._paths[self._ends[place] : self._ends[place + 1]].partition(b"\0")
-        return Entry(
-            path_of_bytes(path), kind, number, mode, self._mtimes[place], target=path_of_bytes(target)
-        )
+        return Entry(path_of_bytes(path), kind, number, mode, mtime_us, target=path_of_bytes(target))
 
 
 class _View(Sequence[Entry]):
@@ -321,7 +337,10 @@ def _row_hashed(entry: Entry, mtime_us: int) -> bytes:
         row.append(entry.target)
     elif entry.kind is EntryKind.HARD_LINK:
         row.append(entry.same_as)
-    return json.dumps(row, separators=(",", ":")).encode() + b"\n"
+    return _ROW_JSON.encode(row).encode() + b"\n"
+
+
+_ROW_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 class Manifest:

@@ -391,8 +391,11 @@ def _pieces(items: Sequence[Item], texts_of: Callable[[Item], Iterable[str]]) ->
 def _path_size(path: str) -> int:
     """Most bytes that a path takes in JSON."""
     if path.isprintable():
-        return len(json.dumps(path, ensure_ascii=False).encode())
+        return len(_PATH_JSON.encode(path).encode())
     return len(path_bytes(path)) * 4 // 3 + 20
+
+
+_PATH_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 def _path(path: str) -> Path:

@@ -210,7 +210,7 @@ class Receiver(Session):
 
     def path_of(self, file: int) -> str:
         """The path of an entry that has been told, as the sender wrote it."""
-        return self._entries[file].path
+        return self._entries.path(file)
 
     def receive_data(self, message: bytes | str, now: float) -> None:
         """Take one message of the data channel. The transfer keeps views of it until the disk has it."""
@@ -537,5 +537,5 @@ class Receiver(Session):
         digest = self._next_finished(file)
         self._transfer_digest.add(file, digest)
         self._saved_files += 1
-        self._saved_bytes += self.bytes_written if self._inbox.is_stream else self._entries[file].size
+        self._saved_bytes += self.bytes_written if self._inbox.is_stream else self._entries.size(file)
         self._emit(FileReceived(file, path, digest.hex()))

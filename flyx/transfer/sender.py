@@ -412,7 +412,7 @@ class Sender(Session):
                 raise RemoteProtocolError(reason="a file confirmed that was not sent")
             self._ends[file] = _HAS
             self._delivered_files += 1
-            self._delivered_bytes += self._reading_offset if self._is_stream else entries[file].size
+            self._delivered_bytes += self._reading_offset if self._is_stream else entries.size(file)
             self._emit(FileConfirmed(file))
         self._settle_digests()
 
@@ -458,19 +458,18 @@ class Sender(Session):
             file = self._reading_file
             if self._is_stream and not (self._lost or self._ends[file]):
                 return BlockRequest(file, self._reading_offset, BLOCK_SIZE)
-            entry = entries[file]
-            if entry.kind is EntryKind.FILE and file not in self._lost and not self._ends[file]:
+            if entries.kind(file) is EntryKind.FILE and file not in self._lost and not self._ends[file]:
                 offset = self._reading_offset
                 if offset == 0 and (digests := self._have.get(file)):
                     offset = (len(digests) // DIGEST_SIZE - 1) * BLOCK_SIZE
-                return BlockRequest(file, offset, min(BLOCK_SIZE, entry.size - offset))
+                return BlockRequest(file, offset, min(BLOCK_SIZE, entries.size(file) - offset))
             self._reading_file += 1
             self._reading_offset = 0
         return None
 
     def _advance(self, request: BlockRequest) -> None:
         self._reading_offset = request.offset + request.length
-        if self._reading_offset >= self.manifest.entries[request.file].size:
+        if self._reading_offset >= self.manifest.entries.size(request.file):
             self._reading_file += 1
             self._reading_offset = 0
 
@@ -499,7 +498,7 @@ class Sender(Session):
             self._reading_offset += len(block.data)
             return
         end = offset + block.request.length
-        if end == self.manifest.entries[file].size:
+        if end == self.manifest.entries.size(file):
             self._end_file(file, end, self._file_digest.value())
 
     def _end_stream(self, ended: StreamEnded) -> None:

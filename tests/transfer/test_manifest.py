@@ -37,6 +37,10 @@ def test_entries_are_those_that_were_added(entries: list[Entry]) -> None:
     assert len(kept) == len(entries)
     for index in range(-len(entries), len(entries)):
         assert kept[index] == entries[index]
+        # Asked for again, it is the same.
+        assert kept[index] == entries[index]
+    for index, entry in enumerate(entries):
+        assert (kept.path(index), kept.kind(index), kept.size(index)) == (entry.path, entry.kind, entry.size)
     for index in (len(entries), -len(entries) - 1):
         with pytest.raises(IndexError):
             kept[index]
