@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from flyx.transfer.manifest import MAX_MTIME_US
 
@@ -24,16 +22,16 @@ def set_attributes(handle: int, mode: int, atime_ns: int, mtime_us: int) -> None
     """
     mtime_us = max(-MAX_MTIME_US, min(mtime_us, MAX_MTIME_US))
     # What is ours we may change, unless nobody can: on some FUSE and network filesystems, one of the two.
-    with _unless_refused():
-        os.fchmod(handle, mode)
-    with _unless_refused():
-        os.utime(handle, ns=(atime_ns, mtime_us * 1000))
-
-
-@contextmanager
-def _unless_refused() -> Iterator[None]:
     try:
-        yield
+        os.fchmod(handle, mode)
     except OSError as error:
-        if error.errno not in _NO_ATTRIBUTES:
-            raise
+        _raise_unless_refused(error)
+    try:
+        os.utime(handle, ns=(atime_ns, mtime_us * 1000))
+    except OSError as error:
+        _raise_unless_refused(error)
+
+
+def _raise_unless_refused(error: OSError) -> None:
+    if error.errno not in _NO_ATTRIBUTES:
+        raise error

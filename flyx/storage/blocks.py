@@ -90,6 +90,8 @@ class BlockWriter:
                 done = self._past_cache(handle, os.pwrite, block, start) or 0
             if done < len(block):
                 _write_through_cache(handle, start + done, block[done:])
+                if size > BLOCK_SIZE:
+                    _start_writing_out(handle, start, len(block))
         except OSError:
             # On a full disk, leaves the journal some room.
             with suppress(OSError):
@@ -153,7 +155,13 @@ def _write_through_cache(handle: int, offset: int, block: memoryview) -> None:
     done = 0
     while done < len(block):
         done += os.pwrite(handle, block[done:], offset + done)
-    # Lets the kernel start to write it out now, so that the next fsync is short. That is what Linux makes of
-    # this advice for pages that are dirty: it drops none of them.
+
+
+def _start_writing_out(handle: int, offset: int, length: int) -> None:
+    """Let the kernel start to write a block out now, so that the next fsync is short.
+
+    That is what Linux makes of this advice for pages that are dirty: it drops none of them. Files of one
+    block are synced many together, and are written out then.
+    """
     if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(handle, offset, len(block), os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(handle, offset, length, os.POSIX_FADV_DONTNEED)

@@ -267,9 +267,9 @@ class Partials:
         self, file: int, entry: Entry, length: int, digest: bytes, write: Callable[[int, int], None]
     ) -> None:
         """Call write() with the handle of a file and the offset after what it has; count what it wrote."""
-        if time.monotonic() >= self._next_checkpoint:
+        if self.checkpoint_is_due:
             self.checkpoint()
-        handle = self._handle(file, Identity.of(entry))
+        handle = self._handle(file, entry)
         partial = self._files[file]
         try:
             write(handle, partial.written)
@@ -278,13 +278,18 @@ class Partials:
                 raise
             # It may be just what is missing, once all that has arrived is recorded.
             self.checkpoint()
-            write(self._handle(file, partial.identity), partial.written)
+            write(self._handle(file), partial.written)
         if length:
             partial.written += length
             if partial.running:
                 partial.running.add(digest)
             else:
                 partial.digests += digest
+
+    @property
+    def checkpoint_is_due(self) -> bool:
+        """Whether the next block is preceded by a checkpoint."""
+        return time.monotonic() >= self._next_checkpoint
 
     def checkpoint(self) -> None:
         """Make durable what was written, then say so in the journal.
@@ -297,7 +302,7 @@ class Partials:
         if pending:
             records: list[Record] = []
             for file, partial in pending:
-                handle = self._handle(file, partial.identity)
+                handle = self._handle(file)
                 self._durability.sync([handle])
                 if partial.recorded is None:
                     inode = os.fstat(handle).st_ino
@@ -322,7 +327,7 @@ class Partials:
 
         The file stays where source() says until forget() or discard().
         """
-        handle = self._handle(file, Identity.of(entry))
+        handle = self._handle(file, entry)
         self._open = None
         return handle
 
@@ -448,7 +453,7 @@ class Partials:
                 del partial.digests[-DIGEST_SIZE:]
                 # A copy-on-write filesystem may need space for that, and have found some by the next try.
                 with suppress(OSError):
-                    os.ftruncate(self._handle(file, partial.identity), partial.written)
+                    os.ftruncate(self._handle(file), partial.written)
                 return
 
     def _let_go(self, *, keep: bool) -> None:
@@ -498,7 +503,8 @@ class Partials:
 
     # Handles.
 
-    def _handle(self, file: int, identity: Identity) -> int:
+    def _handle(self, file: int, entry: Entry | None = None) -> int:
+        """Return the handle of a file; `entry` is its own, if it may not have been begun."""
         if self._open and self._open[0] == file:
             return self._open[1]
         if self._open and (last := self._files.get(self._open[0])):
@@ -514,9 +520,10 @@ class Partials:
             if os.fstat(handle).st_size > partial.written:
                 os.ftruncate(handle, partial.written)
         else:
+            assert entry is not None
             handle = os.open(part_name(self._next_number), _NEW, 0o600, dir_fd=own.handle)
             running = RunningDigest() if self.is_stream else None
-            self._files[file] = _Partial(self._next_number, identity, running=running)
+            self._files[file] = _Partial(self._next_number, Identity.of(entry), running=running)
             self._next_number += 1
         self._open = file, handle
         return handle

@@ -100,6 +100,8 @@ class Tree:
         """
         self.directory = directory
         self._durability = durability
+        # What stands before the path of everything below it, as people know it.
+        self._shown = str(directory / "_")[:-1]
         # Directories that this transfer made, below the output directory.
         self.made: set[Parts] = set()
         # Those of them whose names may not be durable yet.
@@ -120,7 +122,7 @@ class Tree:
 
     def shown(self, parts: Parts) -> str:
         """The path as people know it: below the directory as they named it."""
-        return str(self.directory.joinpath(*parts))
+        return self._shown + "/".join(parts) if parts else str(self.directory)
 
     @property
     def base(self) -> int:

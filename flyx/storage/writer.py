@@ -70,6 +70,8 @@ class _Finishing:
     """A file that is complete, and waits for its group to be saved."""
 
     file: int
+    entry: Entry
+    target: Parts  # where it goes, unless something is there by then
     handle: int
     position: int  # of its outcome among those of the batch
     digest: bytes
@@ -197,8 +199,9 @@ class Destination:
         outcomes: list[Outcome] = []
         failure: FlyxError | None = None
         for operation in operations:
-            together = isinstance(operation, (FinishFile, WriteBlock))
-            if (not together or len(self._finishing) >= self._group) and not self._save(outcomes):
+            together = isinstance(operation, (FinishFile, WriteBlock)) and len(self._finishing) < self._group
+            # A checkpoint would sync each of those that wait by itself.
+            if (not together or self._partials.checkpoint_is_due) and not self._save(outcomes):
                 return outcomes
             try:
                 try:
@@ -229,8 +232,6 @@ class Destination:
 
     def _carry_out(self, operation: Operation, position: int) -> Outcome:
         match operation:
-            case PlanTree() | PlanEntries() | HashFiles() | SettleFiles():
-                return self._planner.carry_out(operation)
             case WriteBlock():
                 return self._write(operation)
             case FinishFile(file=file) if file in self._too_large:
@@ -249,6 +250,8 @@ class Destination:
                 return FileRestarted(file)
             case FinishTree():
                 return TreeFinished(tuple(self._finish_tree()))
+            case PlanTree() | PlanEntries() | HashFiles() | SettleFiles():
+                return self._planner.carry_out(operation)
         assert_never(operation)
 
     def _translated(self, error: OSError, operation: Operation) -> FlyxError:
@@ -331,7 +334,8 @@ class Destination:
         with suppress(OSError):
             while len(self._spare) < _SPARE:
                 self._spare.append(os.dup(self._tree.base))
-        return _Finishing(file, handle, position, self._partials.digest_of(file))
+        digest = self._partials.digest_of(file)
+        return _Finishing(file, entry, self._target(file), handle, position, digest)
 
     def _free_spare(self) -> None:
         while self._spare:
@@ -397,14 +401,14 @@ class Destination:
         elsewhere: list[Saved] = []
         for finishing in group:
             try:
-                saved_as = self._name(finishing.file)
+                saved_as = self._name(finishing)
             except (OSError, FlyxError) as error:
                 if code := refusal_code(error):
                     outcomes[finishing.position] = self._refuse(finishing.file, code)
                     continue
                 self._fail(outcomes, finishing, error)
                 break
-            if saved_as != self._target(finishing.file):
+            if saved_as != finishing.target:
                 self._elsewhere[finishing.file] = saved_as
                 elsewhere.append(self._saved(finishing, saved_as))
             named.append((finishing, saved_as))
@@ -447,11 +451,11 @@ class Destination:
 
     def _record(self, group: list[_Finishing]) -> int:
         """Have the journal say under which names these files will be found; return its handle."""
-        saved = [self._saved(finishing, self._target(finishing.file)) for finishing in group]
+        saved = [self._saved(finishing, finishing.target) for finishing in group]
         return self._partials.record_saved(saved, self._plan.new_names())
 
     def _saved(self, finishing: _Finishing, parts: Parts) -> Saved:
-        identity = Identity.of(self._plan.entry(finishing.file))
+        identity = Identity.of(finishing.entry)
         status = os.fstat(finishing.handle)
         return Saved(identity, parts, status.st_ino, status.st_mtime_ns, finishing.digest)
 
@@ -466,10 +470,10 @@ class Destination:
         self._discard(file)
         return FileRefused(file, code)
 
-    def _name(self, file: int) -> Parts:
+    def _name(self, finishing: _Finishing) -> Parts:
         """Move a file that is durable to its final name, and return that."""
-        parts = tuple(self._plan.entry(file).path.split("/"))
-        source = self._partials.source(file)
+        parts = tuple(finishing.entry.path.split("/"))
+        source = self._partials.source(finishing.file)
         return self._give_name(
             parts,
             lambda directory, name: self._tree.place(source, directory, name),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import resource
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from flyx.storage import durability
-from tests.storage.support import mounted
+from flyx.storage import durability, partial
+from flyx.storage.writer import Destination
+from flyx.transfer.disk import FinishTree
+from tests.storage.support import Offer, mounted, succeed
 
 
 @pytest.fixture
@@ -151,3 +154,22 @@ def test_a_group_has_room_among_the_files_that_may_be_open() -> None:
             assert durability.group_size() == size
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_file_that_is_complete_is_synced_once_however_often_there_is_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partial, "CHECKPOINT_INTERVAL", 0.0)
+    synced: Counter[int] = Counter()
+    fsync = os.fsync
+
+    def count(handle: int) -> None:
+        synced[os.fstat(handle).st_ino] += 1
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", count)
+    offer = Offer({str(number): b"content" for number in range(5)})
+    with Destination(tmp_path / "out") as destination:
+        succeed(destination, offer.plan())
+        succeed(destination, [*offer.files(), FinishTree()])
+    assert [synced[path.stat().st_ino] for path in (tmp_path / "out").iterdir()] == [1] * 5
