@@ -320,12 +320,11 @@ class Replaying(PassingOn):
         said = asyncio.Queue[str]()
         listener = _Queueing(said)
         to_receiver.channels.control.listen(listener)
-        hello, pake = (text for text in self.recorded if json.loads(text)["type"] in ("hello", "pake"))
+        # It has the share of the sender.
+        (hello,) = (text for text in self.recorded if json.loads(text)["type"] == "hello")
         to_receiver.channels.control.send(hello)
         while (message := json.loads(text := await said.get()))["type"] != "reject":
-            if message["type"] == "pake":
-                to_receiver.channels.control.send(pake)
-            elif message["type"] == "confirm":
+            if message["type"] == "confirm":
                 # The only proof there is.
                 to_receiver.channels.control.send(text)
 
@@ -363,7 +362,7 @@ def test_a_server_that_passes_on_what_both_say_is_found_out_by_both(
         assert "do not trust this signaling server" in process.event("error")["hint"]
     knows_nothing(receiver)
     told = [json.loads(message)["type"] for message in attack.heard]
-    assert sorted(told) == ["confirm", "hello", "hello", "pake", "pake", "reject"]
+    assert sorted(told) == ["confirm", "hello", "hello", "pake", "reject"]
     assert not (tmp_path / "in").exists()
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,6 +41,16 @@ MDNS_SUFFIX = ".local "
 
 MAX_FINGERPRINTS = 16
 
+CHANNELS = "channels"
+"""The feature of those who know the channels of a transfer by their stream ids, and need no
+DATA_CHANNEL_OPEN (RFC 8832): a flyx of either kind."""
+
+EARLY_DATA = "early-data"
+"""The feature of those who take DTLS on any candidate pair that works, before one is nominated."""
+
+FEATURES = frozenset({CHANNELS, EARLY_DATA})
+"""Those that we have."""
+
 DEFAULT_MAX_MESSAGE_SIZE = 65536
 """What a peer accepts that does not say (RFC 8841 §6.1)."""
 
@@ -57,6 +68,8 @@ _ATTRIBUTES = {
     "mid": re.compile(r"[!-~]{1,64}"),
     "sctp-port": re.compile(r"\d{1,5}"),
     "max-message-size": re.compile(r"\d{1,20}"),
+    "sctp-init": re.compile(r"[A-Za-z0-9+/]{4,1024}={0,2}"),
+    "flyx": re.compile(r"(?:offer|answer)(?: [a-z0-9-]{1,32}){0,16}"),
 }
 """The grammar of the values that we act on."""
 
@@ -72,6 +85,19 @@ _MDNS_NAME = re.compile(r"[0-9A-Za-z-]{1,63}\.local")
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What an end tells beforehand, so that less is left to agree on; who does not know of it goes in turn.
+
+    Attributes:
+        init_chunk: the INIT of its SCTP association (a=sctp-init, draft-hancke-tsvwg-snap-00).
+        features: what it can do beyond WebRTC, if it is a flyx (a=flyx): CHANNELS, EARLY_DATA.
+    """
+
+    init_chunk: bytes | None = None
+    features: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Description:
     """A description that was judged.
 
@@ -80,19 +106,37 @@ class Description:
         max_message_size: bytes of the largest message to send, at most MAX_MESSAGE_SIZE.
         candidates: values of its candidate attributes, for RemoteCandidates.
         complete: no more candidates will follow.
+        told: what lets the connection begin sooner.
     """
 
     sdp: str
     max_message_size: int
     candidates: tuple[str, ...]
     complete: bool
+    told: Told
 
 
-def judge(sdp: str, *, min_message_size: int) -> Description:
+def extend(sdp: str, kind: str, told: Told) -> str:
+    """Return a description of ours with what lets the connection begin sooner.
+
+    Args:
+        sdp: its only section is that of data channels.
+        kind: "offer" or "answer". It is said, as some peers answer with what they do not know of an offer.
+        told: of an answer, no more than the offer has.
+    """
+    if told.init_chunk is not None:
+        sdp += f"a=sctp-init:{b64encode(told.init_chunk).decode()}\r\n"
+    if told.features:
+        sdp += f"a=flyx:{kind} {' '.join(sorted(told.features))}\r\n"
+    return sdp
+
+
+def judge(sdp: str, kind: str, *, min_message_size: int) -> Description:
     """Judge the description of a peer when it arrives: one section of data channels over DTLS and ICE.
 
     Args:
         sdp: as the peer gave it.
+        kind: "offer" or "answer".
         min_message_size: bytes of the largest message that has to be sent to it whole.
 
     Raises:
@@ -129,12 +173,13 @@ def judge(sdp: str, *, min_message_size: int) -> Description:
         size,
         tuple(line.removeprefix("a=candidate:") for line in lines if _name(line) == "candidate"),
         any(_name(line) == "end-of-candidates" for line in lines),
+        Told(_init_chunk(values), _features(values, kind)),
     )
 
 
 # What RFC 8866 wants of every description, and nobody acts on.
 _HEAD = ("v=0", "o=- 0 0 IN IP4 0.0.0.0", "s=-", "t=0 0")
-_KEPT = frozenset(_ATTRIBUTES) - {"max-message-size"}
+_KEPT = frozenset(_ATTRIBUTES) - {"max-message-size", "sctp-init", "flyx"}
 
 
 def _attributes(lines: Iterable[str]) -> dict[str, list[str]]:
@@ -167,6 +212,20 @@ def _max_message_size(values: dict[str, list[str]], smallest: int) -> int:
     if said < smallest:
         raise _bad(f"messages of {said} bytes at most, where {smallest} are needed")
     return min(said, MAX_MESSAGE_SIZE)
+
+
+def _init_chunk(values: dict[str, list[str]]) -> bytes | None:
+    if "sctp-init" not in values:
+        return None
+    try:
+        return b64decode(values["sctp-init"][0], validate=True)
+    except ValueError:
+        raise _bad("sctp-init") from None
+
+
+def _features(values: dict[str, list[str]], kind: str) -> frozenset[str]:
+    said, *features = values.get("flyx", [kind])[0].split(" ")
+    return frozenset(features if said == kind else ())
 
 
 def _bad(what: str) -> RemoteProtocolError:

@@ -28,9 +28,11 @@ from flyx.rtc.dtls import DtlsBatcher
 from flyx.rtc.seam.sctp import SctpSeam, SeamPeerConnection, StockSctp
 from flyx.rtc.tunnel import MAX_QUEUE_SIZE
 from flyx.sctp.association import MAX_BURST_PACKETS, Association, Closed, Established, StreamsReset
+from flyx.sctp.chunks import Init, serialize_init
 from flyx.sctp.config import DTLS_MTU, Config
 from flyx.sctp.congestion import make_controller
 from flyx.sctp.congestion.base import CongestionController
+from flyx.sctp.initiation import draw_init, parse_init_chunk_untrusted
 from flyx.sctp.transmission import PACKET_OVERHEAD, SendStatistics
 
 logger = logging.getLogger("flyx.rtc")
@@ -108,6 +110,9 @@ class SctpTransport(SctpSeam):
         self._probes = probes
         self._congestion = congestion
         self._on_violation = on_violation
+        # What we tell to begin with, and what the peer has told so, if that came with its description (SNAP).
+        self._our_init = draw_init(Config(), secrets.randbits)
+        self._peer_init: Init | None = None
         # Set by begin().
         self._batcher: DtlsBatcher | None = None
         self._association: Association | None = None
@@ -122,8 +127,22 @@ class SctpTransport(SctpSeam):
         """Bytes of the largest packet that is known to pass, once there is an association."""
         return self._association.max_packet_size if self._association else None
 
+    def init_chunk(self, *, offering: bool) -> bytes | None:
+        """Return our INIT for a description: none for an answer to an offer that had none."""
+        return serialize_init(self._our_init) if offering or self._peer_init else None
+
+    def take_init_chunk(self, chunk: bytes) -> None:
+        """Take the INIT of the peer's description, if it is its own; that it has ours follows.
+
+        Raises:
+            RemoteProtocolError: it is malformed.
+        """
+        if chunk != serialize_init(self._our_init):
+            # libdatachannel puts what it does not know into its answers as it stood in our offer.
+            self._peer_init = parse_init_chunk_untrusted(chunk)
+
     def begin(self, remote_port: int) -> None:
-        """DTLS is connected: send INIT."""
+        """DTLS is connected: send INIT, unless both sides have told it."""
         batcher = self._batcher = DtlsBatcher(self.transport)
         config = Config(
             packet_overhead=batcher.record_overhead,
@@ -138,6 +157,7 @@ class SctpTransport(SctpSeam):
             controller=self._make_controller(batcher),
             checksum=crc32c,
             draw=secrets.randbits,
+            exchanged=(self._our_init, self._peer_init) if self._peer_init else None,
         )
         if traced := trace.start():
             self._trace = traced.association()

@@ -88,7 +88,7 @@ class DtlsBatcher:
         self._pair: object | None = None
         self._path: seam.Path | None = None
         # The path that path_changed() knew of last.
-        self._known_pair = seam.nominated_pair(transport)
+        self._known_pair = seam.path_identity(transport)
 
     @property
     def record_overhead(self) -> int:
@@ -126,7 +126,7 @@ class DtlsBatcher:
 
     def path_changed(self) -> bool:
         """Whether ICE has gone over to another path since this was asked last."""
-        pair = seam.nominated_pair(self._dtls)
+        pair = seam.path_identity(self._dtls)
         if pair is None or pair is self._known_pair:
             return False
         changed, self._known_pair = self._known_pair is not None, pair
@@ -202,12 +202,12 @@ class DtlsBatcher:
     # Sending.
 
     def _find_path(self) -> seam.Path:
-        pair = seam.nominated_pair(self._dtls)
+        pair = seam.path_identity(self._dtls)
         if pair is None:
             raise ConnectionError("no path to the peer")
         if pair is not self._pair or self._path is None:
             self._pair = pair
-            self._path = seam.nominated_path(self._dtls)
+            self._path = seam.path_in_use(self._dtls)
             # A relayed candidate, say, may have been gathered after start().
             self._take_over(self._path.protocol)
         return self._path
@@ -249,7 +249,7 @@ class DtlsBatcher:
             return
         size = self._bio_read(records.outgoing, self._outgoing, _OUTGOING_SIZE)
         flight = bytes(self._outgoing_view[:size])
-        if seam.nominated_pair(self._dtls) is not None:
+        if seam.path_identity(self._dtls) is not None:
             path = self._find_path()
             # As aiortc sends it: OpenSSL made the flight fit its own small MTU.
             path.transport.sendto(flight, path.address)

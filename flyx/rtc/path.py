@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +29,11 @@ class CandidatePair:
     def is_like(self, other: CandidatePair) -> bool:
         """Whether people would call it the same; which relay it goes through may be known only later."""
         return replace(self, relay=None) == replace(other, relay=None)
+
+
+def is_of_local_network(address: str) -> bool:
+    """Return whether an address is one that only a local network has; a name (mDNS) stands for such a one."""
+    try:
+        return ip_address(address.partition("%")[0]).is_private
+    except ValueError:
+        return True

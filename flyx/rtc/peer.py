@@ -34,9 +34,19 @@ from flyx.rtc.attempts import (
     log_lines,
     server_host,
 )
-from flyx.rtc.description import MAX_REMOTE_CANDIDATES, MDNS_SUFFIX, RemoteCandidates, judge
+from flyx.rtc.description import (
+    CHANNELS,
+    EARLY_DATA,
+    FEATURES,
+    MAX_REMOTE_CANDIDATES,
+    MDNS_SUFFIX,
+    RemoteCandidates,
+    Told,
+    extend,
+    judge,
+)
 from flyx.rtc.driver import SctpTransport, make_peer_connection
-from flyx.rtc.path import CandidatePair
+from flyx.rtc.path import CandidatePair, is_of_local_network
 from flyx.rtc.policy import ANY_PATH, IcePolicy
 from flyx.rtc.relays import gather_relayed_candidates
 from flyx.rtc.seam import dtls, ice, tunnel
@@ -197,6 +207,8 @@ class PeerConnection:
         # By URL, those that are asked or have been.
         self._servers: dict[str, ServerAttempt] = {}
         self._open_tunnel = None if policy.no_relay else open_tunnel
+        # We offer; else we answer.
+        self._offering = False
         # Both descriptions are there.
         self._described = asyncio.Event()
         for each in malformed:
@@ -205,8 +217,9 @@ class PeerConnection:
             self._note(ServerAttempt(each.url, "turn", f"cannot be asked: {each.reason}"))
         self._on_candidate = on_candidate
         self._min_message_size = min_message_size
-        # What the peer accepts; set by its description.
+        # What the peer accepts, and can do beyond WebRTC; set by its description.
         self._max_message_size = 0
+        self._peer_features: frozenset[str] = frozenset()
         # No ICE servers here: aiortc would wait for them; see seam.
         # The channels that the peer may open: none unless it offers.
         self._expected: set[str] = set()
@@ -220,6 +233,8 @@ class PeerConnection:
         self._pc.on("datachannel", self._on_datachannel)
         self._pc.on("connectionstatechange", self._on_state)
         self._channels: dict[str, Channel] = {}
+        # Those that we offer.
+        self._offered: list[RTCDataChannel] = []
         self._opened: set[str] = set()
         self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Remote candidates that came before both descriptions were there (None: the last has come); None once
@@ -239,10 +254,10 @@ class PeerConnection:
 
     async def offer(self) -> str:
         """Create the channels and return the SDP that offers them."""
-        for label in self._labels:
-            channel = self._pc.createDataChannel(label)
-            self._channels[label] = Channel(channel)
-            channel.on("open", lambda label=label: self._on_open(label))
+        self._offering = True
+        self._offered = [self._pc.createDataChannel(label) for label in self._labels]
+        for channel in self._offered:
+            self._await_open(channel)
         return await self._describe_ourselves()
 
     async def answer(self, offer: str) -> str:
@@ -251,8 +266,12 @@ class PeerConnection:
         Raises:
             RemoteProtocolError: the offer is not one of data channels over DTLS.
         """
-        self._expected.update(self._labels)
         await self._describe_peer(offer, "offer")
+        if CHANNELS in self._peer_features:
+            for stream_id, label in enumerate(self._labels):
+                self._await_open(self._pc.createDataChannel(label, negotiated=True, id=stream_id))
+        else:
+            self._expected.update(self._labels)
         return await self._describe_ourselves()
 
     async def accept_answer(self, answer: str) -> None:
@@ -262,6 +281,8 @@ class PeerConnection:
             RemoteProtocolError: it is not an answer to that offer.
         """
         await self._describe_peer(answer, "answer")
+        if CHANNELS in self._peer_features and isinstance(self._pc.sctp, SctpTransport):
+            self._pc.sctp.agree_on(self._offered)
         await self._add_early_candidates()
 
     async def add_candidate(self, candidate: IceCandidateInit | None) -> None:
@@ -306,7 +327,7 @@ class PeerConnection:
             local.type,
             remote.type,
             family=ip_address(local.ip.partition("%")[0]).version,
-            is_local=local.type == remote.type == "host" and _is_of_local_network(remote.ip),
+            is_local=local.type == remote.type == "host" and is_of_local_network(remote.ip),
             relay=hosts.pop() if local.type == "relay" and len(hosts) == 1 else None,
         )
 
@@ -432,10 +453,16 @@ class PeerConnection:
         await self._pc.setLocalDescription(description)
         self._trickling = asyncio.create_task(self._trickle(candidates, relaying))
         # More candidates may follow: the SDP must not say that these are all (RFC 8838 §8.2).
-        return self._pc.localDescription.sdp.replace("a=end-of-candidates\r\n", "")
+        sdp: str = self._pc.localDescription.sdp.replace("a=end-of-candidates\r\n", "")
+        sctp = self._pc.sctp
+        if not isinstance(sctp, SctpTransport):
+            return sdp
+        features = FEATURES if self._offering else FEATURES & self._peer_features
+        told = Told(sctp.init_chunk(offering=self._offering), features)
+        return extend(sdp, description.type, told)
 
     async def _describe_peer(self, sdp: str, kind: str) -> None:
-        judged = judge(sdp, min_message_size=self._min_message_size)
+        judged = judge(sdp, kind, min_message_size=self._min_message_size)
         try:
             await self._pc.setRemoteDescription(RTCSessionDescription(sdp=judged.sdp, type=kind))
         except Exception as error:
@@ -447,6 +474,13 @@ class PeerConnection:
         self._early_candidates[:0] = judged.candidates[:MAX_REMOTE_CANDIDATES]
         if judged.complete:
             self._early_candidates.append(None)
+        sctp, told = self._pc.sctp, judged.told
+        if isinstance(sctp, SctpTransport):
+            self._peer_features = told.features
+            if told.init_chunk is not None:
+                sctp.take_init_chunk(told.init_chunk)
+            if EARLY_DATA in told.features:
+                ice.hurry(self._pc)
 
     async def _gather_relayed(self, early: list[RTCIceCandidate]) -> None:
         """Gather relayed candidates: those that come before our description are added to the early ones."""
@@ -506,7 +540,11 @@ class PeerConnection:
             return
         socket = await open_tunnel()
         if socket is not None:
-            tunnel.add_tunnel(self._pc, socket, offering=not self._expected)
+            tunnel.add_tunnel(self._pc, socket, offering=self._offering)
+
+    def _await_open(self, channel: RTCDataChannel) -> None:
+        self._channels[channel.label] = Channel(channel)
+        channel.on("open", lambda: self._on_open(channel.label))
 
     def _on_datachannel(self, channel: RTCDataChannel) -> None:
         self._channels[channel.label] = Channel(channel)
@@ -547,14 +585,6 @@ class PeerConnection:
 
 def _relays(server: ServerAttempt) -> bool:
     return server.kind == "turn" and server.outcome == OK
-
-
-def _is_of_local_network(address: str) -> bool:
-    """Whether an address is one that only a local network has; a name (mDNS) stands for such a one."""
-    try:
-        return ip_address(address.partition("%")[0]).is_private
-    except ValueError:
-        return True
 
 
 def _is_end(candidate: str | None) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from flyx.errors import LocalProtocolError, RemoteProtocolError
 from flyx.sctp import chunks
@@ -26,6 +27,7 @@ from flyx.sctp.config import Config
 from flyx.sctp.congestion.base import CongestionController
 from flyx.sctp.control import ControlPackets
 from flyx.sctp.events import Closed, Established, Event, State, StreamsReset
+from flyx.sctp.initiation import draw_init
 from flyx.sctp.packet import (
     COMMON_HEADER,
     COMMON_HEADER_SIZE,
@@ -57,7 +59,6 @@ __all__ = [
     "StreamsReset",
 ]
 
-_EXTENSIONS = frozenset({ChunkType.RE_CONFIG, ChunkType.FORWARD_TSN, ChunkType.PAD})
 _COOKIE_BITS, _MAX_OFFERED = 128, 4
 
 _MOVES_DATA = {State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_RECEIVED}
@@ -76,6 +77,7 @@ class Association:
         controller: CongestionController,
         checksum: Checksum,
         draw: Callable[[int], int],
+        exchanged: tuple[Init, Init] | None = None,
     ) -> None:
         """Args:
         config: everything tunable.
@@ -84,6 +86,7 @@ class Association:
         controller: congestion control, made for config.initial_packet_size.
         checksum: CRC32c (RFC 9260 appendix A).
         draw: returns an unpredictable integer with so many bits, such as `secrets.randbits`.
+        exchanged: our INIT (draw_init()) and the peer's, if each side has the other's beforehand (SNAP).
         """
         self._config = config
         self._local_port = local_port
@@ -95,8 +98,9 @@ class Association:
         self._over = False
         # It ended by a shutdown.
         self._agreed = False
-        self._local_tag = draw(32) or 1
-        self._initial_tsn = draw(32)
+        self._our_init = exchanged[0] if exchanged else draw_init(config, draw)
+        self._told_init = exchanged[1] if exchanged else None
+        self._local_tag, self._initial_tsn = self._our_init.initiate_tag, self._our_init.initial_tsn
         self._cookie = draw(_COOKIE_BITS).to_bytes(_COOKIE_BITS // 8, "big")
         # The INIT that each cookie given out has answered.
         self._offered: dict[bytes, Init] = {}
@@ -127,11 +131,15 @@ class Association:
     # Commands.
 
     def connect(self, now: float) -> None:
-        """Send INIT. Both ends may, at the same time (RFC 8841 §9.3)."""
+        """Send INIT, unless both are exchanged. Both ends may, at the same time (RFC 8841 §9.3)."""
         if self.state is not State.CLOSED or self._over:
             raise LocalProtocolError(reason="an association was connected twice")
+        if self._told_init is not None:
+            self._know_peer(self._told_init)
+            self._establish(now)
+            return
         self.state = State.COOKIE_WAIT
-        packet = self._control.packet([chunks.serialize_init(self._our_init())], tag=0)
+        packet = self._control.packet([chunks.serialize_init(self._our_init)], tag=0)
         self._control.packets.append(packet)
         self._start_t1(packet, now)
 
@@ -360,20 +368,6 @@ class Association:
 
     # Set-up (§5).
 
-    def _our_init(self, cookie: bytes | None = None, answered: Init | None = None) -> Init:
-        return Init(
-            initiate_tag=self._local_tag,
-            a_rwnd=self._config.receive_window,
-            outbound_streams=self._config.streams,
-            inbound_streams=self._config.streams,
-            initial_tsn=self._initial_tsn,
-            cookie=cookie,
-            forward_tsn=True,
-            # Old releases of pion drop an INIT ACK with a parameter that it does not know.
-            zero_checksum=self._config.zero_checksum and (answered is None or answered.zero_checksum),
-            extensions=_EXTENSIONS,
-        )
-
     def _receive_init(self, init: Init, now: float) -> None:
         """§5.1 B, §5.2.1: also when ours is under way, with the tag and TSN of ours.
 
@@ -385,8 +379,10 @@ class Association:
                 # A restart, see the module's deviations; or a flood.
                 return
             self._offered[cookie] = init
-        answer = chunks.serialize_init(self._our_init(cookie, init))
-        self._control.add_packet(answer, tag=init.initiate_tag)
+        # Old releases of pion drop an INIT ACK with a parameter that it does not know.
+        zero_checksum = self._our_init.zero_checksum and init.zero_checksum
+        answer = replace(self._our_init, cookie=cookie, zero_checksum=zero_checksum)
+        self._control.add_packet(chunks.serialize_init(answer), tag=init.initiate_tag)
 
     def _know_peer(self, init: Init) -> None:
         self._peer_init = init

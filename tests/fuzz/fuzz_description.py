@@ -47,7 +47,7 @@ def one_description(data: bytes) -> None:
             case _:
                 lines.insert(at, source.text(60))
     try:
-        judged = judge("\r\n".join(lines), min_message_size=SMALLEST)
+        judged = judge("\r\n".join(lines), "offer", min_message_size=SMALLEST)
     except RemoteProtocolError:
         return
     assert SMALLEST <= judged.max_message_size <= MAX_MESSAGE_SIZE

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from flyx.errors import FlyxError, RemoteProtocolError
 from flyx.rtc import peer
 from flyx.rtc.description import (
+    CHANNELS,
     DEFAULT_MAX_MESSAGE_SIZE,
+    EARLY_DATA,
     MAX_DESCRIPTION_SIZE,
     MAX_MDNS_CANDIDATES,
     MAX_MESSAGE_SIZE,
@@ -22,6 +24,8 @@ from flyx.rtc.description import (
     MAX_REMOTE_CANDIDATES,
     Description,
     RemoteCandidates,
+    Told,
+    extend,
     judge,
 )
 from flyx.rtc.peer import PeerConnection
@@ -75,7 +79,7 @@ a=max-message-size:1073741823
 
 
 def judged(sdp: str) -> Description:
-    return judge(sdp, min_message_size=SMALLEST)
+    return judge(sdp, "offer", min_message_size=SMALLEST)
 
 
 def lines(value: str, name: str) -> list[str]:
@@ -144,6 +148,37 @@ def test_a_description_of_anything_else_is_refused_with_its_reason(old: str, new
     assert old in CHROMIUM
     with pytest.raises(RemoteProtocolError, match=r"a bad session description \(.+\)"):
         judged(CHROMIUM.replace(old, new))
+
+
+def test_what_an_end_tells_beforehand_is_taken_and_not_shown_to_aiortc() -> None:
+    told = Told(b"\x01\x00\x00\x04", frozenset({CHANNELS, EARLY_DATA}))
+    description = judged(extend(CHROMIUM, "offer", told))
+    assert description.told == told
+    assert description.sdp == judged(CHROMIUM).sdp
+    assert judged(CHROMIUM).told == judged(extend(CHROMIUM, "offer", Told())).told == Told()
+
+
+def test_features_of_our_offer_that_come_back_in_an_answer_are_none() -> None:
+    echo = extend(CHROMIUM, "offer", Told(features=frozenset({CHANNELS})))
+    assert judge(echo, "answer", min_message_size=SMALLEST).told.features == frozenset()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a=sctp-init:AQ",
+        "a=sctp-init:AQAABA=",
+        "a=sctp-init:" + "A" * 1028,
+        "a=sctp-init:AQAA\na=sctp-init:AQAA",
+        "a=flyx:maybe channels",
+        "a=flyx:offer Channels",
+        "a=flyx:offer" + " x" * 17,
+        "a=flyx:offer\na=flyx:offer",
+    ],
+)
+def test_what_is_told_beforehand_in_another_grammar_is_refused(line: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=r"a bad session description \(.+\)"):
+        judged(f"{CHROMIUM}{line}\n")
 
 
 def candidate(host: str, port: int = 5000) -> str:

@@ -74,7 +74,7 @@ class End:
 
     @property
     def protocol(self) -> Any:
-        return seam.nominated_path(self.dtls).protocol
+        return seam.path_in_use(self.dtls).protocol
 
 
 def udp_socket() -> socket.socket:
@@ -184,8 +184,8 @@ def test_thousands_of_packets_each_way_arrive_as_they_were_sent(
 def test_a_batch_of_equal_packets_is_one_call_each_way() -> None:
     async def scenario() -> None:
         async with pair() as (sender, receiver):
-            outgoing = seam.nominated_path(sender.dtls).transport
-            incoming = seam.nominated_path(receiver.dtls).transport
+            outgoing = seam.path_in_use(sender.dtls).transport
+            incoming = seam.path_in_use(receiver.dtls).transport
             assert isinstance(outgoing, UdpTransport)
             assert isinstance(incoming, UdpTransport)
             if not (outgoing.send_offload and incoming.receive_offload):
@@ -293,7 +293,7 @@ async def test_the_peers_close_notify_closes_the_transport_after_the_last_packet
 
 async def test_losing_the_path_closes_the_transport() -> None:
     async with pair() as (_, receiver):
-        path = seam.nominated_path(receiver.dtls)
+        path = seam.path_in_use(receiver.dtls)
         path.transport.abort()
         await receiver.until(lambda: receiver.dtls.state == "closed")
         with pytest.raises(ConnectionError):
@@ -310,7 +310,7 @@ async def test_a_transport_without_handshake_cannot_be_taken() -> None:
 async def test_consent_is_still_asked_and_given() -> None:
     async with pair() as ends:
         for end in ends:
-            ice, path = ice_of(end.dtls), seam.nominated_path(end.dtls)
+            ice, path = ice_of(end.dtls), seam.path_in_use(end.dtls)
             (nominated,) = ice._nominated.values()
             protocol: Any = path.protocol
             response, address = await protocol.request(
@@ -361,7 +361,7 @@ async def test_garbage_from_anyone_is_ignored(batched: bool) -> None:
     troubles: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
     async with pair(batched) as (sender, receiver):
-        target = seam.nominated_path(receiver.dtls).transport.get_extra_info("sockname")
+        target = seam.path_in_use(receiver.dtls).transport.get_extra_info("sockname")
         packets = packets_of([1160] * 300)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             for number in range(0, 300, 3):
@@ -423,10 +423,10 @@ async def test_a_transport_that_is_not_ours_gets_a_datagram_a_record(batched: bo
 
 async def test_a_peer_that_missed_our_last_flight_gets_it_again() -> None:
     server, client = await unconnected()
-    transport = OtherTransport(seam.nominated_path(server).transport)
+    transport = OtherTransport(seam.path_in_use(server).transport)
     # ChangeCipherSpec and Finished, which are the server's last: RFC 6347 §4.2.4.
     transport.loses = lambda datagram: datagram[0] == 20 and not transport.lost
-    seam.nominated_path(server).protocol.transport = transport  # type: ignore[attr-defined]
+    seam.path_in_use(server).protocol.transport = transport  # type: ignore[attr-defined]
     starting = asyncio.ensure_future(client.start(server.getLocalParameters()))
     await server.start(client.getLocalParameters())
     assert server.state == "connected"
@@ -540,7 +540,7 @@ def test_packets_pass_through_a_relay_both_ways(runner: asyncio.Runner, batched:
     async def scenario() -> None:
         relay = Relay()
         async with pair(batched, relay) as ends:
-            assert isinstance(seam.nominated_path(ends[0].dtls).transport, RelayTransport)
+            assert isinstance(seam.path_in_use(ends[0].dtls).transport, RelayTransport)
             before = relay.relayed
             for end in ends:
                 end.batcher.send(packets)

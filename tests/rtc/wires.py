@@ -63,8 +63,7 @@ class Wires:
         foundation = candidate_foundation(kind, "udp", address[0])
         candidate = Candidate(foundation, 1, "udp", priority, *address, type=kind)
         protocol.local_candidate = candidate
-        protocol.connection_made(_Port(self, address, protocol))
-        self.protocols[address] = protocol
+        self.open(protocol, address)
         connection._protocols.append(protocol)
         connection._local_candidates.append(candidate)
         connection._local_candidates_end = True
@@ -73,10 +72,20 @@ class Wires:
         connection.sort_check_list()
         return candidate
 
+    def open(self, protocol: StunProtocol, address: Address) -> None:
+        """Give a protocol a port of this address."""
+        protocol.connection_made(_Port(self, address, protocol))
+        self.protocols[address] = protocol
+
+    def arrive(self, data: bytes, source: Address, target: Address) -> None:
+        """A datagram has come to this port, if there is one by now."""
+        if protocol := self.protocols.get(target):
+            protocol.datagram_received(data, source)
+
 
 class _Port(asyncio.DatagramTransport):
     def __init__(self, wires: Wires, address: Address, protocol: StunProtocol) -> None:
-        super().__init__()
+        super().__init__({"sockname": address})
         self._wires = wires
         self._address = address
         self._protocol = protocol
@@ -85,9 +94,11 @@ class _Port(asyncio.DatagramTransport):
         loop = asyncio.get_running_loop()
         self._wires.sent.append((self._address, addr))
         delay = self._wires.delay(self._address, addr, loop.time())
-        receiver = self._wires.protocols.get(addr)
-        if delay is not None and receiver is not None:
-            loop.call_later(delay, receiver.datagram_received, bytes(data), self._address)
+        if delay is not None:
+            loop.call_later(delay, self._wires.arrive, bytes(data), self._address, addr)
+
+    def set_protocol(self, protocol: Any) -> None:
+        self._protocol = self._wires.protocols[self._address] = protocol
 
     def close(self) -> None:
         self._wires.protocols.pop(self._address, None)

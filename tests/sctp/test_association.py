@@ -1,15 +1,20 @@
 """flyx/sctp/association.py: its life, its chunks, its limits. Whole transfers are in test_transfer.py."""
 
+import random
 import struct
 
 import pytest
 from google_crc32c import value as crc32c
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flyx.errors import LocalProtocolError, RemoteProtocolError
 from flyx.sctp import chunks
-from flyx.sctp.association import Closed, Established, State, StreamsReset
-from flyx.sctp.chunks import ChunkType, ForwardTsn, Init, OutgoingReset, Sack
+from flyx.sctp.association import Association, Closed, Established, State, StreamsReset
+from flyx.sctp.chunks import ChunkType, ForwardTsn, Init, OutgoingReset, Sack, serialize_init
 from flyx.sctp.config import Config
+from flyx.sctp.congestion import make_controller
+from flyx.sctp.initiation import draw_init, parse_init_chunk_untrusted
 from flyx.sctp.packet import (
     COMMON_HEADER,
     checksum_ok,
@@ -533,6 +538,73 @@ def test_tsns_wrap(bits):
         link.right.association.send(1, 51, message)
     link.run(until=link.now + 10)
     assert [m.data for m in link.left.messages] == [m.data for m in link.right.messages] == data
+
+
+# INITs that each side has of the other beforehand (draft-hancke-tsvwg-snap-00).
+
+
+def exchanged(seed=0):
+    """Two associations that have exchanged their INITs by another way."""
+    link = Link(Conditions(delay=0.1), seed=seed)
+    inits = [draw_init(Config(), random.Random(seed + side).getrandbits) for side in range(2)]
+    told = [parse_init_chunk_untrusted(serialize_init(init)) for init in inits]
+    assert told == inits
+    for endpoint, ours, theirs in ((link.left, *inits), (link.right, *reversed(inits))):
+        endpoint.association = Association(
+            config=Config(),
+            local_port=5000,
+            remote_port=5000,
+            controller=make_controller("bbr", 1132, random.Random(seed).random),
+            checksum=crc32c,
+            draw=random.Random(seed + 9).getrandbits,
+            exchanged=(ours, theirs),
+        )
+    return link
+
+
+def test_data_leaves_at_once_where_both_inits_are_known():
+    link = exchanged()
+    started = link.now
+    link.left.association.send(1, 51, b"first")
+    link.connect()
+    assert link.left.association.state is link.right.association.state is State.ESTABLISHED
+    link.run(done=lambda: bool(link.right.messages))
+    assert link.now == pytest.approx(started + 0.1)
+    link.right.association.send(1, 51, bytes(200_000))
+    link.left.association.send(2, 51, bytes(200_000))
+    link.run(until=link.now + 5)
+    assert [len(message.data) for message in link.left.messages] == [200_000]
+    assert [len(message.data) for message in link.right.messages] == [5, 200_000]
+
+
+def test_an_exchanged_association_sends_nothing_before_it_has_data():
+    link = exchanged()
+    sent = []
+    link.filter = lambda _, packet: sent.append(packet) is None
+    link.connect()
+    link.run(until=link.now + 1)
+    assert {kind for packet in sent for kind in kinds(packet)} <= {
+        *(ChunkType.HEARTBEAT, ChunkType.HEARTBEAT_ACK, ChunkType.PAD)
+    }
+
+
+@given(st.binary(max_size=60))
+def test_an_init_chunk_from_elsewhere_is_one_or_is_refused(chunk):
+    try:
+        init = parse_init_chunk_untrusted(chunk)
+    except RemoteProtocolError:
+        return
+    assert chunk[0] == ChunkType.INIT
+    assert init.initiate_tag
+
+
+def test_an_init_chunk_cut_short_anywhere_is_refused():
+    chunk = serialize_init(draw_init(Config(), random.Random(1).getrandbits))
+    for size in range(len(chunk)):
+        with pytest.raises(RemoteProtocolError):
+            parse_init_chunk_untrusted(chunk[:size])
+    with pytest.raises(RemoteProtocolError):
+        parse_init_chunk_untrusted(chunk + chunk)
 
 
 # The end.

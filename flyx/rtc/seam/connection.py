@@ -3,6 +3,8 @@
 aioice gathers, answers and authenticates; what differs here:
 
 - The sockets of candidates are flyx.net.udp's, whatever the event loop.
+- Between two of ours, data takes a direct pair as soon as that works (RFC 8445 §12): the DTLS handshake does
+  not wait for the nomination, a round trip at least.
 - Nomination is regular, and goes on: a pair of better rank that begins to work later is gone over to, as long
   as the connection lives (flyx.rtc.nomination). aioice takes the first that works, and then stops checking.
 - A check that comes in has its pair's own check sent again at once (RFC 8445 §7.3.1.4): the NAT between has
@@ -18,7 +20,6 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-import random
 from collections.abc import Sequence
 from itertools import count
 
@@ -31,6 +32,7 @@ from aiortc.rtcicetransport import RTCIceGatherer
 
 from flyx.net.loop import create_udp_endpoint
 from flyx.rtc.nomination import nomination_delay
+from flyx.rtc.seam.consent import ask_for_consent
 from flyx.rtc.seam.pair import Pair, Transaction, is_link_local
 
 logger = logging.getLogger("flyx.rtc")
@@ -94,12 +96,6 @@ It begins ICE with an answer before it keeps the fingerprint in it, and refuses 
 between (alert unknown_ca): 1 connection in 7 between processes of a busy machine.
 """
 
-CONSENT_INTERVAL = 5.0
-"""Seconds between consent checks, times 0.8 to 1.2 (RFC 7675 §5.1)."""
-
-CONSENT_TIMEOUT = 30.0
-"""Seconds without a sign of life after which nothing more is sent (RFC 7675 §5.1)."""
-
 ROLE_CONFLICT = 487
 """Error of STUN: both sides claim the same role (RFC 8445 §7.3.1.1)."""
 
@@ -113,19 +109,6 @@ def install(dtls: RTCDtlsTransport) -> None:
     ours = IceConnection()
     transport.iceGatherer._connection = transport._connection = ours
     transport._recv, transport._send = ours.recv, ours.send
-
-
-class _ConsentCheck:
-    """A consent check that stays answerable for as long as the answer may count."""
-
-    def __init__(self, connection: IceConnection, key: bytes) -> None:
-        self._connection = connection
-        self._key = key
-
-    def response_received(self, message: stun.Message, addr: tuple[str, int]) -> None:
-        """Take what the protocol has received for this transaction."""
-        if message.message_class is stun.Class.RESPONSE and message.check_message_integrity(self._key):
-            self._connection.heard()
 
 
 class IceConnection(Connection):
@@ -151,7 +134,11 @@ class IceConnection(Connection):
         # As it says in its checks (SOFTWARE, RFC 8489 §14.14).
         self._peer_is_libjuice = False
         # When anything authentic last came from the peer.
-        self._heard_at = 0.0
+        self.heard_at = 0.0
+        # The peer takes data before a pair is nominated; and connect() has ended with a pair for that.
+        self.hurries = self._hurried = False
+        # Ends the connection when no pair works after all.
+        self._failing: asyncio.Task[None] | None = None
 
     @property
     def selected(self) -> Pair | None:
@@ -159,6 +146,17 @@ class IceConnection(Connection):
         pair = self._nominated.get(COMPONENT)
         assert pair is None or isinstance(pair, Pair)
         return pair
+
+    @property
+    def in_use(self) -> Pair | None:
+        """The pair that data takes: the one nominated, or before that the best direct one that works.
+
+        A relay has to wait for its nomination: see flyx.rtc.nomination.
+        """
+        if self.selected is not None or not self.hurries:
+            return self.selected
+        direct = (pair for pair in self.pairs if pair.works and not pair.rank.relays)
+        return min(direct, key=lambda pair: pair.rank, default=None)
 
     @property
     def pairs(self) -> list[Pair]:
@@ -173,7 +171,7 @@ class IceConnection(Connection):
 
     def heard(self) -> None:
         """Something has come that only the peer can have sent: it wants what we send (RFC 7675 §4)."""
-        self._heard_at = _now()
+        self.heard_at = _now()
 
     async def gather_candidates(self) -> None:
         """Gather the host candidates of self.addresses: those that cannot be bound are left out."""
@@ -213,7 +211,7 @@ class IceConnection(Connection):
         await create_udp_endpoint(asyncio.get_running_loop(), lambda: protocol, (address, 0))
 
     async def connect(self) -> None:
-        """Check pairs until one is nominated, and go on checking better ones until close().
+        """Check pairs until data can take one, and go on checking better ones until close().
 
         Raises:
             ConnectionError: every pair has failed, and no more candidates come on either side.
@@ -233,6 +231,7 @@ class IceConnection(Connection):
         self._checking = asyncio.create_task(self._check())
         if await self._check_list_state.get() != ICE_COMPLETED:
             raise ConnectionError("ICE negotiation failed")
+        self._hurried = self.selected is None
         self._query_consent_task = asyncio.create_task(self.query_consent())
         if not self.ice_controlling and self._peer_is_libjuice:
             await asyncio.sleep(LIBJUICE_DELAY)
@@ -247,6 +246,28 @@ class IceConnection(Connection):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await super().close()
+
+    async def sendto(self, data: bytes, component: int) -> None:
+        """Send a datagram.
+
+        Raises:
+            ConnectionError: there is no path.
+        """
+        pair = self.in_use
+        if pair is None:
+            raise ConnectionError("no path to the peer")
+        await pair.protocol.send_data(data, pair.remote_addr)
+
+    async def recvfrom(self) -> tuple[bytes, int]:
+        """Return the next datagram that is not STUN, and its component.
+
+        Raises:
+            ConnectionError: there is no path, or no longer.
+        """
+        received = await self._queue.get() if self.in_use else None
+        if received is None:
+            raise ConnectionError("no path to the peer")
+        return received
 
     # Pairs.
 
@@ -392,6 +413,9 @@ class IceConnection(Connection):
             if pair.nominated:
                 pair.nominated = False
                 self._select(pair)
+            elif self.in_use is pair and self.selected is None:
+                # Once is enough; nobody takes a second.
+                self._check_list_state.put_nowait(ICE_COMPLETED)
             for other in self._check_list:
                 # RFC 8445 §7.2.5.3.3.
                 if (
@@ -531,43 +555,26 @@ class IceConnection(Connection):
             return
         if all(pair.state is CandidatePair.State.FAILED for pair in self._check_list):
             self._check_list_done = True
-            self._check_list_state.put_nowait(ICE_FAILED)
+            if self._hurried:
+                self._failing = asyncio.create_task(self.close())
+            else:
+                self._check_list_state.put_nowait(ICE_FAILED)
 
     # Consent.
 
     async def query_consent(self) -> None:
-        """Ask the peer every few seconds whether it still wants what we send; close after a long silence.
-
-        RFC 7675 §5.1. The controlling side nominates by the way, so that both sides use the same pair even if
-        two nominations have overtaken one another.
-        """
-        assert self.remote_password is not None
-        key = self.remote_password.encode()
-        pending: list[tuple[float, StunProtocol, bytes]] = []
+        """Ask the peer whether it still wants what we send; close after a long silence."""
         self.heard()
-        try:
-            while (now := _now()) - self._heard_at < CONSENT_TIMEOUT:
-                while pending and now - pending[0][0] > CONSENT_TIMEOUT:
-                    _forget(*pending.pop(0)[1:])
-                pair = self.selected
-                if pair is not None:
-                    request = self.build_request(pair, nominate=True)
-                    request.add_message_integrity(key)
-                    check = _ConsentCheck(self, key)
-                    pair.protocol.transactions[request.transaction_id] = check  # type: ignore[assignment]
-                    pending.append((now, pair.protocol, request.transaction_id))
-                    pair.protocol.send_stun(request, pair.remote_addr)
-                pause = CONSENT_INTERVAL * random.uniform(0.8, 1.2)  # noqa: S311  # no secret
-                await asyncio.sleep(min(pause, self._heard_at + CONSENT_TIMEOUT - now))
-        finally:
-            for _, protocol, transaction_id in pending:
-                _forget(protocol, transaction_id)
+        await ask_for_consent(self)
         self._query_consent_task = None
         await self.close()
 
 
-def _forget(protocol: StunProtocol, transaction_id: bytes) -> None:
-    protocol.transactions.pop(transaction_id, None)
+def pair_in_use(connection: Connection) -> CandidatePair | None:
+    """Return the pair that data takes; None if there is none."""
+    if isinstance(connection, IceConnection):
+        return connection.in_use
+    return connection._nominated.get(COMPONENT)
 
 
 def _now() -> float:

@@ -13,14 +13,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
 
 from flyx.net.udp import UdpTransport
-from flyx.rtc.seam.connection import COMPONENT, IceConnection
+from flyx.rtc.seam.connection import COMPONENT, IceConnection, pair_in_use
 from flyx.rtc.seam.ice import connection_below, connection_of
 from flyx.rtc.seam.relayed import RelayTransport
 from flyx.rtc.tunnel import TunnelTransport
 
 PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
     RTCDtlsTransport: ("_ssl",),
-    Connection: ("_nominated", "_protocols", "_queue"),
+    Connection: ("_protocols", "_queue"),
     SSL.Connection: ("_ssl", "_into_ssl", "_from_ssl"),
 }
 """Attributes that instances of these classes have and this module uses."""
@@ -74,27 +74,29 @@ def record_layer(dtls: RTCDtlsTransport) -> RecordLayer:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Where ICE sends: the protocol and the transport of the nominated pair, and the peer's address."""
+    """Where ICE sends: the protocol and the transport of the pair in use, and the peer's address."""
 
     protocol: asyncio.DatagramProtocol
     transport: asyncio.DatagramTransport
     address: tuple[str, int]
 
 
-def nominated_pair(dtls: RTCDtlsTransport) -> object | None:
+def path_identity(dtls: RTCDtlsTransport) -> object | None:
     """Return something that stays the same as long as the path does; None while there is none."""
-    return connection_below(dtls)._nominated.get(COMPONENT)
+    return pair_in_use(connection_below(dtls))
 
 
-def nominated_path(dtls: RTCDtlsTransport) -> Path:
+def path_in_use(dtls: RTCDtlsTransport) -> Path:
     """Return the path in use; there is one."""
-    pair = connection_below(dtls)._nominated[COMPONENT]
+    pair = pair_in_use(connection_below(dtls))
+    assert pair is not None
     return Path(pair.protocol, pair.protocol.transport, pair.remote_addr)
 
 
 def is_relayed(dtls: RTCDtlsTransport) -> bool:
     """Return whether the path in use goes through a TURN server, ours or the peer's, as far as we know."""
-    pair = connection_below(dtls)._nominated[COMPONENT]
+    pair = pair_in_use(connection_below(dtls))
+    assert pair is not None
     return "relay" in (pair.local_candidate.type, pair.remote_candidate.type)
 
 
@@ -146,8 +148,8 @@ def end_datagrams(dtls: RTCDtlsTransport) -> None:
 
 
 def socket_addresses(pc: RTCPeerConnection) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
-    """Return the addresses of the socket of the nominated pair, and of where it sends to; None if unknown."""
-    pair = connection_of(pc)._nominated.get(COMPONENT)
+    """Return the addresses of the socket of the pair in use, and of where it sends to; None if unknown."""
+    pair = pair_in_use(connection_of(pc))
     if pair is None:
         return None
     transport = pair.protocol.transport

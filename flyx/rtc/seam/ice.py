@@ -21,12 +21,12 @@ from aiortc.rtcicetransport import RTCIceGatherer, candidate_from_aioice
 
 from flyx.net.names import resolve
 from flyx.rtc.attempts import PairAttempt, PairState
-from flyx.rtc.seam.connection import COMPONENT, IceConnection
+from flyx.rtc.seam.connection import COMPONENT, IceConnection, pair_in_use
 
 PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
     RTCIceGatherer: ("_connection",),
     Connection: (
-        *("_check_list", "_local_candidates", "_nominated", "_pair_remote_candidate", "_protocols"),
+        *("_check_list", "_local_candidates", "_pair_remote_candidate", "_protocols"),
         "_remote_candidates",
     ),
 }
@@ -54,6 +54,13 @@ def connection_of(pc: RTCPeerConnection) -> Connection:
 def connection_below(dtls: RTCDtlsTransport) -> Connection:
     """Return the ICE connection that a DTLS transport sends through."""
     return dtls.transport.iceGatherer._connection
+
+
+def hurry(pc: RTCPeerConnection) -> None:
+    """Let data take a direct pair before one is nominated: the peer takes it there."""
+    ice = connection_of(pc)
+    assert isinstance(ice, IceConnection)
+    ice.hurries = True
 
 
 def add_local_candidate(ice: Connection, candidate: Candidate, protocol: StunProtocol) -> None:
@@ -199,8 +206,8 @@ def count_told_candidates(pc: RTCPeerConnection) -> int:
 
 
 def selected_pair(pc: RTCPeerConnection) -> tuple[RTCIceCandidate, RTCIceCandidate] | None:
-    """Return the nominated candidate pair, local and remote; None before there is one."""
-    pair = connection_of(pc)._nominated.get(COMPONENT)
+    """Return the candidate pair in use, local and remote; None before there is one."""
+    pair = pair_in_use(connection_of(pc))
     if pair is None:
         return None
     return candidate_from_aioice(pair.local_candidate), candidate_from_aioice(pair.remote_candidate)

@@ -42,6 +42,11 @@ class Pair(CandidatePair):
         return relayed and _is_private(self.remote_addr) and not _is_private(self.local_addr)
 
     @property
+    def works(self) -> bool:
+        """Whether its last check has succeeded."""
+        return self.state is CandidatePair.State.SUCCEEDED
+
+    @property
     def open(self) -> bool:
         """Whether its check is still to come, or under way."""
         return self.state in _OPEN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from aiortc import RTCConfiguration, RTCDataChannel, RTCDtlsTransport, RTCPeerConnection
 from aiortc.rtcsctptransport import (
@@ -24,7 +24,7 @@ from flyx.errors import RemoteProtocolError
 from flyx.rtc.seam import connection
 
 PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
-    RTCDataChannel: ("_addBufferedAmount", "_setId"),
+    RTCDataChannel: ("_addBufferedAmount", "_setId", "_setReadyState"),
     RTCPeerConnection: (
         *("_RTCPeerConnection__createDtlsTransport", "_RTCPeerConnection__createSctpTransport"),
         "_RTCPeerConnection__sctp",
@@ -126,6 +126,20 @@ class SctpSeam(ChannelGuard):
     def __init__(self, transport: RTCDtlsTransport, expected: set[str] | None) -> None:
         super().__init__(transport, expected)
         self._begun = False
+        # Channels that both sides know of without DATA_CHANNEL_OPEN.
+        self._agreed: list[RTCDataChannel] = []
+
+    def agree_on(self, channels: Sequence[RTCDataChannel]) -> None:
+        """Take channels of ours that are not open as negotiated (RFC 8831 §6.5), with stream ids from 0 on.
+
+        As if they had been made so: when they were, that was not known.
+        """
+        # All that waits are their DATA_CHANNEL_OPENs.
+        self._data_channel_queue.clear()
+        for stream_id, channel in enumerate(channels):
+            channel._setId(stream_id)
+            self._data_channels[stream_id] = channel
+        self._agreed += channels
 
     # To be implemented. None of them may wait.
 
@@ -161,6 +175,9 @@ class SctpSeam(ChannelGuard):
         self._outbound_streams_count = outbound_streams
         self._inbound_streams_count = inbound_streams
         self._set_state(self.State.ESTABLISHED)
+        for channel in self._agreed:
+            if channel.readyState == "connecting":
+                channel._setReadyState("open")
 
     def association_closed(self) -> None:
         """Nothing more will come or go; all channels close."""
