@@ -54,9 +54,8 @@ def normalise_room_id(text: str) -> str:
         raise InputError(reason="the room code has a letter outside A-Z", hint=_HINT)
     room_id = compact.upper().translate(_LOOKALIKES)
     if len(room_id) != ROOM_ID_LENGTH:
-        raise InputError(
-            reason=f"the room code has {len(room_id)} characters instead of {ROOM_ID_LENGTH}", hint=_HINT
-        )
+        count = "1 character" if len(room_id) == 1 else f"{len(room_id)} characters"
+        raise InputError(reason=f"the room code has {count} instead of {ROOM_ID_LENGTH}", hint=_HINT)
     if not is_room_id(room_id):
         raise InputError(reason="the room code has a character that no room code has", hint=_HINT)
     return room_id

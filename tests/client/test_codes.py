@@ -178,6 +178,7 @@ def test_what_cannot_be_a_code_is_explained_without_repeating_it(text: str) -> N
         ("K7M2Q-lemon-otter", "has 5 characters instead of 6"),
         ("K7M-2QXX-lemon", "has 7 characters instead of 6"),
         ("K7M2", "has 4 characters instead of 6"),
+        ("K", "has 1 character instead of 6"),
     ],
 )
 def test_what_is_wrong_with_a_code_is_said(text: str, reason: str) -> None:
