@@ -17,14 +17,18 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from e2e.bench.flow import BUCKET
+from e2e.bench.throughput import FLYX, line_of
 from e2e.link import Link, missing
+from e2e.processes import write_random
 
 PROBE_INTERVAL = 0.05
 PROBE_PORT = 9999
@@ -169,6 +173,38 @@ def recovery_from(outage: float) -> Callable[[Link, str, float, float], float]:
     return measure
 
 
+def command(megabytes: int) -> Callable[[Link, str, float, float], float]:
+    """Measure a file of so many MB from starting `flyx receive` to its end, in Mbit/s.
+
+    The server is beside the sender: what the receiver says to it crosses the link as well.
+    """
+
+    def measure(link: Link, stack: str, seconds: float, rate_mbit: float) -> float:
+        if stack != "flyx":
+            raise ValueError(f"{stack} has no commands")
+        server = ["--server", f"ws://{link.address('left')}:8000"]
+        with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stop:
+            source = write_random(Path(scratch, "random.bin"), megabytes * 1_000_000)
+            serve = _start(link.on("left", [*FLYX, "serve", "--stun", "none"]), stop)
+            line_of(serve)
+            send = _start(link.on("left", [*FLYX, "send", *server, "--quiet", source]), stop)
+            code = line_of(send).split()[-1]
+            began = time.monotonic()
+            receive = [*FLYX, "receive", *server, "--quiet", "--yes", "-o", Path(scratch, "received"), code]
+            subprocess.run(link.on("right", receive), check=True, stdout=subprocess.DEVNULL)
+            return megabytes * 8 / (time.monotonic() - began)
+
+    return measure
+
+
+def _start(command: list[str], stop: contextlib.ExitStack) -> subprocess.Popen[str]:
+    """Start a program that is ended with the others."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    stop.callback(process.wait)
+    stop.callback(process.terminate)
+    return process
+
+
 def _sleep_until(moment: float) -> None:
     time.sleep(max(0.0, moment - time.monotonic()))
 
@@ -217,11 +253,15 @@ ROWS = {
     "fast": Row("80", {"rate_mbit": 500, "delay_ms": 5}, share),
     "bursts": Row("no collapse", {**_LOSSY, "loss_percent": 1, "burst": 20}, share),
     "jitter": Row("no collapse", {**_LOSSY, "jitter_ms": 5}, share),
+    "shallow": Row("85", {**_LOSSY, "queue_ms": 2}, share),
+    "gigabit": Row("85", {"rate_mbit": 1000, "delay_ms": 1}, share),
     "deep": Row("below 60", {"rate_mbit": 20, "delay_ms": 10, "queue_ms": 1000}, queueing, "ms of queue"),
     "two": Row("25", {**_LOSSY}, lesser_share_against(""), "% for the poorer"),
     "beside-tcp": Row("25", {**_LOSSY}, lesser_share_against("tcp-cubic"), "% for the poorer"),
     "blackout-0.1": Row("at most 1.15", {**_LOSSY}, recovery_from(0.1), "s to recover"),
     "outage-2": Row("at most 1.15", {**_LOSSY}, recovery_from(2.0), "s to recover"),
+    "60MB-0.1": Row("1.15 x", {**_LOSSY, "loss_percent": 0.1}, command(60), "Mbit/s"),
+    "20MB-1": Row("1.4 x", {**_LOSSY, "loss_percent": 1}, command(20), "Mbit/s"),
 }
 
 
