@@ -480,7 +480,9 @@ class Outstanding:
 
     def _losses(self, sizes: dict[Burst, int]) -> list[Loss]:
         return [
-            Loss(size, burst.sent_at, burst.in_flight, self.lost - burst.lost, burst.is_app_limited)
+            Loss(
+                size, burst.size, burst.sent_at, burst.in_flight, self.lost - burst.lost, burst.is_app_limited
+            )
             for burst, size in sizes.items()
         ]
 

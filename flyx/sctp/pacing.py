@@ -26,6 +26,12 @@ BURST_TIME = 0.004
 # Mbit/s at 50 ms, stalls of up to 20 ms leave 97 % instead of 82 % (tests/sctp/congestion_simulation.py). The
 # path has drained by as much in the meantime, so that the burst finds room; but not if a queue kept it busy.
 BURST_TIME_MAX = 0.025
+# A path whose buffer is shorter than that drops the end of such a burst. Then half of what passed is saved up
+# at most, as the next burst comes before this one has left the buffer, but a quantum at least; and more again
+# as time goes by: as much more each so many seconds.
+BURST_REGROWTH_TIME = 10.0
+# What part of a burst has to be lost for that: more than a path loses at random.
+BURST_OVERFLOW = 0.25
 # The bucket holds this many packets even if they take longer than BURST_TIME, so that a slow flow's bundle of
 # packets still leaves in one send (RFC 9002 §7.7 recommends no more than 10).
 BURST_MIN_PACKETS = 4
@@ -45,7 +51,16 @@ class Pacer:
     the debt is paid before anything else leaves.
     """
 
-    __slots__ = ("_burst_time", "_level", "_max_burst", "_max_packet_size", "_updated_at")
+    __slots__ = (
+        "_burst_time",
+        "_level",
+        "_max_burst",
+        "_max_packet_size",
+        "_passed",
+        "_passed_at",
+        "_queue",
+        "_updated_at",
+    )
 
     def __init__(self, max_packet_size: int, max_burst: int | None = None) -> None:
         """Args:
@@ -55,6 +70,12 @@ class Pacer:
         self._max_burst = UNLIMITED if max_burst is None else max_burst
         self._max_packet_size = max_packet_size
         self._burst_time = BURST_TIME
+        # Seconds that the newest packet acknowledged was queued for, or its SACK.
+        self._queue = 0.0
+        # Bytes that passed of the last burst too long for the path, and when that was noticed. None: there
+        # was none, or the bucket holds no more anyhow.
+        self._passed: int | None = None
+        self._passed_at = 0.0
         # Bytes that may leave at _updated_at; filled by the first budget() call.
         self._level = 0.0
         # None until the bucket is first asked for.
@@ -64,9 +85,25 @@ class Pacer:
         """Packets may be this large from now on."""
         self._max_packet_size = size
 
-    def on_round_trip(self, min_rtt: float, queueing: float) -> None:
-        """The path's round trip takes so many seconds without queues, and so many more with them."""
+    def on_round_trip(self, rtt: float, min_rtt: float, queueing: float) -> None:
+        """A round trip has taken so many seconds.
+
+        Args:
+            rtt: Seconds.
+            min_rtt: What it takes without queues.
+            queueing: What it has taken more of late, at the least.
+        """
+        self._queue = rtt - min_rtt
         self._burst_time = min(max(BURST_TIME, min_rtt / 2 - queueing), BURST_TIME_MAX)
+
+    def on_loss(self, now: float, rate: float, burst: int, lost: int) -> None:
+        """Of a burst of so many bytes, as many have been lost.
+
+        Where what arrived met a longer queue than a burst makes, that was too long, not the burst.
+        """
+        long = 2 * send_quantum(rate, self._max_packet_size) if rate < inf else UNLIMITED
+        if self._queue < BURST_TIME and burst >= long and lost > burst * BURST_OVERFLOW:
+            self._passed, self._passed_at = burst - lost, now
 
     def budget(self, now: float, rate: float) -> int:
         """Bytes that may leave now: a quantum at least, or none until next_send_time().
@@ -101,11 +138,24 @@ class Pacer:
         return now + (missing + 1) / rate if missing > 0 else now
 
     def _quantum(self, rate: float) -> int:
-        return min(send_quantum(rate, self._max_packet_size), self._max_burst)
+        quantum = send_quantum(rate, self._max_packet_size)
+        if self._passed is not None:
+            # SACKs come more often than timers fire.
+            quantum //= 2
+        return min(quantum, self._max_burst)
+
+    def _capacity(self, now: float, rate: float) -> float:
+        capacity = max(rate * self._burst_time, float(BURST_MIN_PACKETS * self._max_packet_size))
+        if self._passed is not None:
+            passes = self._passed / 2 * (1 + (now - self._passed_at) / BURST_REGROWTH_TIME)
+            if passes < capacity:
+                capacity = max(passes, float(send_quantum(rate, self._max_packet_size)))
+            else:
+                self._passed = None
+        return min(capacity, self._max_burst)
 
     def _fill(self, now: float, rate: float) -> None:
-        capacity = max(rate * self._burst_time, float(BURST_MIN_PACKETS * self._max_packet_size))
-        capacity = min(capacity, self._max_burst)
+        capacity = self._capacity(now, rate)
         if self._updated_at is None:
             self._level = capacity
         else:

@@ -34,6 +34,7 @@ class Burst:
         "is_app_limited",
         "lost",
         "sent_at",
+        "size",
     )
 
     def __init__(
@@ -51,8 +52,9 @@ class Burst:
         self.first_sent_at = first_sent_at
         self.lost = lost
         self.is_app_limited = is_app_limited
-        # Bytes in flight right after it left.
+        # Bytes in flight right after it left, and its own.
         self.in_flight = 0
+        self.size = 0
 
 
 class Run:

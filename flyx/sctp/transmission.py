@@ -12,7 +12,7 @@ from typing import Final
 
 from flyx.sctp import chunks
 from flyx.sctp.chunks import ChunkType
-from flyx.sctp.congestion.base import CongestionController
+from flyx.sctp.congestion.base import CongestionController, Loss
 from flyx.sctp.outstanding import Outstanding
 from flyx.sctp.pacing import Pacer
 from flyx.sctp.packet import COMMON_HEADER, COMMON_HEADER_SIZE, Checksum, padded, with_checksum
@@ -223,12 +223,11 @@ class Transmission:
         )
         if result is None:
             return False
-        if result.losses:
-            self._controller.on_loss(now, result.losses, outstanding.in_flight)
+        self._lost(result.losses, now)
         if result.sample is not None:
             if result.sample.rtt is not None:
                 self.rtt.update(result.sample.rtt, now)
-                self._pacer.on_round_trip(self.rtt.min_rtt or 0.0, self.rtt.queueing)
+                self._pacer.on_round_trip(result.sample.rtt, self.rtt.min_rtt or 0.0, self.rtt.queueing)
             self.rtt.reset_back_off()
             self.failures = 0
             self._probed = False
@@ -246,10 +245,16 @@ class Transmission:
     def handle_rack(self, now: float) -> None:
         """What was suspect may be lost by now."""
         losses, again = self.outstanding.detect_losses(now, self.rtt.min_rtt or 0.0)
-        if losses:
-            self._controller.on_loss(now, losses, self.outstanding.in_flight)
+        self._lost(losses, now)
         if again is not None:
             self._timers.start(Timer.RACK, again)
+
+    def _lost(self, losses: list[Loss], now: float) -> None:
+        if not losses:
+            return
+        for loss in losses:
+            self._pacer.on_loss(now, self._controller.pacing_rate, loss.burst, loss.size)
+        self._controller.on_loss(now, losses, self.outstanding.in_flight)
 
     def handle_tail_probe(self, now: float) -> None:
         """Nothing was heard for two round trips: send something whose acknowledgement tells what is lost."""
@@ -341,7 +346,7 @@ class Transmission:
         self._probe_due = False
         size = outstanding.in_flight - before
         if packets:
-            burst.in_flight = outstanding.in_flight
+            burst.in_flight, burst.size = outstanding.in_flight, size
             self._pacer.on_sent(size)
             self._after_sending(now, size, burst)
         self._schedule_more(now, rate)

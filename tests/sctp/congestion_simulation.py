@@ -207,7 +207,7 @@ class Flow:
         self.newest_acked = max(self.newest_acked, newest_number)
         rtt = now - newest.sent_at
         self.rtt.update(rtt, now)
-        self.pacer.on_round_trip(self.rtt.min_rtt or 0.0, self.rtt.queueing)
+        self.pacer.on_round_trip(rtt, self.rtt.min_rtt or 0.0, self.rtt.queueing)
         send_elapsed = newest.sent_at - newest.first_send_time
         ack_elapsed = now - newest.delivered_time
         self.first_send_time = newest.sent_at
@@ -266,8 +266,17 @@ class Flow:
             size = packets * PACKET
             self.in_flight -= size
             self.lost += size
+            whole = PACKET * burst.size
+            self.pacer.on_loss(now, self.controller.pacing_rate, whole, size)
             losses.append(
-                Loss(size, burst.sent_at, burst.tx_in_flight, self.lost - burst.lost, burst.is_app_limited)
+                Loss(
+                    size,
+                    whole,
+                    burst.sent_at,
+                    burst.tx_in_flight,
+                    self.lost - burst.lost,
+                    burst.is_app_limited,
+                )
             )
         self.controller.on_loss(now, losses, self.in_flight)
         return sum(loss.size for loss in losses)

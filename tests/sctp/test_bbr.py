@@ -37,6 +37,7 @@ def sample(
     tx_in_flight: int = 100 * PACKET,
     lost_since: int = 0,
     is_app_limited: bool = False,
+    cwnd_limited: bool = False,
 ) -> AckSample:
     return AckSample(
         acked=acked,
@@ -49,7 +50,7 @@ def sample(
         tx_in_flight=tx_in_flight,
         lost_since=lost_since,
         in_flight=in_flight,
-        cwnd_limited=False,
+        cwnd_limited=cwnd_limited,
         sent_at=sent_at,
     )
 
@@ -249,7 +250,10 @@ def test_little_loss_without_a_queue_bounds_nothing() -> None:
         return model.bw_shortterm
 
     assert bound_after(rtt=0.051, lost=2_000) == inf
+    # One round alone may be a burst that was too long for a short buffer; two are no accident.
+    assert bound_after(rtt=0.051, lost=10_000) == inf
     assert bound_after(rtt=0.051, lost=2_100) == 0.7e6
+    assert bound_after(rtt=0.051, lost=0) == inf
     assert bound_after(rtt=0.060, lost=1_000) == 0.7e6
 
 
@@ -279,7 +283,9 @@ def test_background_loss_is_learned_without_a_queue_only() -> None:
 
 def lossy_round(driven: Driven, rtt: float) -> State:
     """A round at 10 MB/s that loses 80 of 500 packets, in 8 bursts, while the application limits."""
-    lost = [Loss(PACKET, driven.now - 0.09, 500 * PACKET, (n + 1) * 10 * PACKET, True) for n in range(8)]
+    lost = [
+        Loss(PACKET, PACKET, driven.now - 0.09, 500 * PACKET, (n + 1) * 10 * PACKET, True) for n in range(8)
+    ]
     driven.bbr.on_loss(driven.now, lost, 400 * PACKET)
     fields = {"in_flight": 10**9, "lost_since": 80 * PACKET, "tx_in_flight": 500 * PACKET}
     return driven.round(10e6, is_app_limited=True, rtt=rtt, **fields)
@@ -314,7 +320,7 @@ def test_a_burst_of_losses_while_it_starts_does_not_keep_it_slow() -> None:
 def test_few_losses_do_not_end_startup() -> None:
     driven = Driven()
     driven.round(1e6)
-    driven.bbr.on_loss(driven.now, [Loss(PACKET, 0.05, 20 * PACKET, 5 * PACKET, False)] * 5, 0)
+    driven.bbr.on_loss(driven.now, [Loss(PACKET, PACKET, 0.05, 20 * PACKET, 5 * PACKET, False)] * 5, 0)
     assert driven.round(2e6, lost_since=5 * PACKET, tx_in_flight=20 * PACKET) is State.STARTUP
 
 
@@ -331,18 +337,18 @@ def test_a21_loss_while_probing_up_sets_inflight_longterm_and_goes_down() -> Non
     driven = Driven()
     to_probe_up(driven, 10e6)
     assert driven.bbr.pacing_rate == pytest.approx(1.25 * 0.99 * 10e6)
-    burst = Loss(12_000, driven.now, 1_000_000, 24_000, False)
+    burst = Loss(12_000, 12_000, driven.now, 1_000_000, 24_000, False)
     driven.bbr.on_loss(driven.now, [burst], 900_000)
     assert driven.bbr.state is State.PROBE_BW_DOWN
     # inflight_prev + (0.02 * inflight_prev - lost_prev) / 0.98
-    assert driven.bbr.model.inflight_longterm == pytest.approx(988_000 + (0.02 * 988_000 - 12_000) / 0.98)
+    assert driven.bbr.model.inflight_longterm == int(988_000 + (0.02 * 988_000 - 12_000) / 0.98)
     assert driven.bbr.pacing_rate == pytest.approx(0.9 * 0.99 * 10e6)
 
 
 def test_a21_tolerable_loss_while_probing_up_changes_nothing() -> None:
     driven = Driven()
     to_probe_up(driven, 10e6)
-    driven.bbr.on_loss(driven.now, [Loss(12_000, driven.now, 1_000_000, 19_000, False)], 900_000)
+    driven.bbr.on_loss(driven.now, [Loss(12_000, 12_000, driven.now, 1_000_000, 19_000, False)], 900_000)
     assert driven.bbr.state is State.PROBE_BW_UP
     assert driven.bbr.model.inflight_longterm == inf
 
@@ -351,7 +357,7 @@ def test_hardly_any_loss_ends_a_probe_whose_packets_all_met_a_queue() -> None:
     driven = Driven()
     to_probe_up(driven, 10e6)
     assert driven.round(10e6, rtt=0.12) is State.PROBE_BW_UP
-    driven.bbr.on_loss(driven.now, [Loss(6_000, driven.now, 1_000_000, 6_000, False)], 900_000)
+    driven.bbr.on_loss(driven.now, [Loss(6_000, 6_000, driven.now, 1_000_000, 6_000, False)], 900_000)
     assert driven.bbr.state is State.PROBE_BW_DOWN
     # The 5,001st byte lost.
     assert driven.bbr.model.inflight_longterm == pytest.approx(994_000 + 0.005 * 994_000 / 0.995)
@@ -383,7 +389,7 @@ def test_a18_spurious_loss_restarts_the_probe_it_ended() -> None:
     """§5.5.11.2."""
     driven = Driven()
     to_probe_up(driven, 10e6)
-    driven.bbr.on_loss(driven.now, [Loss(12_000, driven.now, 1_000_000, 24_000, False)], 900_000)
+    driven.bbr.on_loss(driven.now, [Loss(12_000, 12_000, driven.now, 1_000_000, 24_000, False)], 900_000)
     driven.bbr.on_spurious_loss(driven.now)
     assert driven.bbr.state is State.PROBE_BW_REFILL
     assert driven.bbr.model.inflight_longterm == inf
@@ -540,9 +546,49 @@ def test_a16_a_tenth_of_the_bandwidth_is_noticed() -> None:
 def test_a17_without_a_buffer_little_is_lost() -> None:
     link = Link(megabits(20), 0.025, buffer=0.002)
     flow, _ = simulate(link, 8)
-    assert flow.rate_between(0, 8) > 0.6 * link.rate
+    assert flow.rate_between(0, 8) > 0.85 * link.rate
     # No queue betrays that Startup has gone too far: it takes a round more to be sure.
     assert link.dropped < 0.025 * link.packets
+
+
+def test_a_short_buffer_is_no_reason_to_leave_the_link_idle() -> None:
+    """It was, for a fifth of it: headroom below a bdp, and bursts of half a round trip."""
+    link = Link(megabits(100), 0.025, buffer=0.002)
+    flow, watch = simulate(link, 8)
+    assert flow.rate_between(2, 8) > 0.95 * link.rate
+    assert link.dropped < 0.02 * link.packets
+    # PROBE_BW_DOWN ends before the next probe.
+    longest = max(
+        end - begin
+        for (begin, state), (end, _) in zip(watch.states, watch.states[1:], strict=False)
+        if state is State.PROBE_BW_DOWN
+    )
+    assert longest < 0.2
+
+
+@pytest.mark.parametrize(("stall", "least"), [(0.002, 0.9), (0.005, 0.85)])
+def test_a_process_that_is_stopped_does_not_flood_a_short_buffer_again_and_again(
+    stall: float, least: float
+) -> None:
+    """With stalls of up to 5 ms, half of the link was used, and one packet in twenty lost."""
+    used, link = run_alone("bbr", megabits(100), 0.05, 0.0, 8, longest_stall=stall, buffer=0.002)
+    assert used > least
+    assert link.dropped < 0.02 * link.packets
+
+
+def test_inflight_longterm_grows_again_after_a_loss_that_left_a_fraction_of_a_byte() -> None:
+    driven = Driven()
+    to_probe_up(driven, 10e6)
+    burst = Loss(12_000, 12_000, driven.now, 1_000_000, 24_000, False)
+    driven.bbr.on_loss(driven.now, [burst], 900_000)
+    bound = driven.bbr.model.inflight_longterm
+    assert bound == int(bound) < inf
+    for _ in range(100):
+        if driven.round(10e6, cwnd_limited=True) is State.PROBE_BW_UP:
+            break
+    for _ in range(3):
+        driven.round(10e6, cwnd_limited=True, acked=10**6)
+    assert driven.bbr.model.inflight_longterm > bound
 
 
 def test_application_that_offers_little_does_not_inflate_the_model() -> None:

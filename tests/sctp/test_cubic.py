@@ -48,7 +48,7 @@ def ack(
 
 
 def loss(sent_at: float) -> list[Loss]:
-    return [Loss(PACKET, sent_at, PACKET, PACKET, False)]
+    return [Loss(PACKET, PACKET, sent_at, PACKET, PACKET, False)]
 
 
 def packets(cwnd: float) -> float:
@@ -348,7 +348,7 @@ def test_no_sequence_of_events_breaks_window_or_rate(
             )
         elif what == "loss":
             lost += volume
-            runs = [Loss(volume, now - part, volume, volume, flag) for _ in range(1 + seed)]
+            runs = [Loss(volume, volume, now - part, volume, volume, flag) for _ in range(1 + seed)]
             controller.on_loss(now, runs, int(volume * part))
         elif what == "timeout":
             controller.on_timeout(now, 0)

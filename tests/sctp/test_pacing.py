@@ -75,6 +75,48 @@ def test_rate_is_reached_with_timers_that_fire_late_on_whole_milliseconds(rate: 
     assert sent == pytest.approx(rate, rel=0.02)
 
 
+def test_bursts_are_half_of_what_passed_where_the_end_of_a_long_one_was_lost() -> None:
+    rate = 12.5e6
+    pacer = Pacer(PACKET)
+    pacer.on_round_trip(0.052, 0.050, 0.0)
+    assert pacer.budget(0.0, rate) == 312_500
+    pacer.on_loss(0.0, rate, 100_000, 64_000)
+    assert pacer.budget(0.0, rate) == 18_000
+    # As much more in ten seconds.
+    assert pacer.budget(5.0, rate) == 27_000
+    # A quantum at least; half of one is worth waking up for.
+    pacer.on_loss(5.0, rate, 100_000, 90_000)
+    assert pacer.budget(5.0, rate) == 12_500
+    pacer.on_sent(12_500)
+    assert pacer.next_send_time(5.0, rate) == pytest.approx(5.0005, abs=1e-5)
+    # Ever more, until it is what the bucket holds anyhow.
+    assert pacer.budget(1_000.0, rate) == 312_500
+
+
+@pytest.mark.parametrize(
+    ("rtt", "burst", "lost"),
+    [
+        # A queue was there before.
+        (0.060, 100_000, 64_000),
+        # No longer than what any turn sends.
+        (0.052, 24_000, 20_000),
+        # Few, as a path may lose at random.
+        (0.052, 100_000, 24_000),
+    ],
+)
+def test_other_losses_leave_bursts_as_they_are(rtt: float, burst: int, lost: int) -> None:
+    pacer = Pacer(PACKET)
+    pacer.on_round_trip(rtt, 0.050, 0.0)
+    pacer.on_loss(0.0, 12.5e6, burst, lost)
+    assert pacer.budget(0.0, 12.5e6) == 12.5e6 * 0.025
+
+
+def test_a_loss_while_nothing_is_paced_says_nothing() -> None:
+    pacer = Pacer(PACKET)
+    pacer.on_loss(0.0, float("inf"), 1_000_000, 900_000)
+    assert pacer.budget(0.0, 12.5e6) == 50_000
+
+
 @given(
     rate=st.floats(1_000, 1e10),
     steps=st.lists(st.tuples(st.floats(0, 0.01), st.floats(0, 1)), max_size=50),

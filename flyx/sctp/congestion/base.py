@@ -55,6 +55,7 @@ class Loss:
 
     Attributes:
         size: bytes.
+        burst: bytes that left in that burst.
         sent_at: when the burst left.
         tx_in_flight: bytes in flight right after it left.
         lost_since: bytes declared lost since it left, these included.
@@ -62,6 +63,7 @@ class Loss:
     """
 
     size: int
+    burst: int
     sent_at: float
     tx_in_flight: int
     lost_since: int

@@ -89,12 +89,13 @@ class PathModel:
 
         # See update_background_loss(). queue_met: some packet of this round or the last met a queue.
         # queue_seen: all of the last round's packets did.
-        # queue_overflows: and more than a few of them were lost. loss_is_background: some met none, and few
-        # were lost.
+        # queue_overflows: and more than a few of them were lost. loss_is_background: some met none, and in
+        # this round or the one before few were lost.
         self.background_loss = 0.0
         self.queue_met = False
         self.queue_seen = False
         self.loss_is_background = False
+        self._was_lossy = False
         self.queue_overflows = False
         self._round_min_rtt = inf
         self._round_max_rtt = 0.0
@@ -243,9 +244,9 @@ class PathModel:
         self.queue_overflows = self.queue_seen and lost > (acked + lost) * (
             OVERFLOW_LOSS + self.background_loss
         )
-        self.loss_is_background = not self.queue_seen and lost <= (acked + lost) * (
-            LOSS_THRESH + self.background_loss
-        )
+        lossy = lost > (acked + lost) * (LOSS_THRESH + self.background_loss)
+        self.loss_is_background = not self.queue_seen and not (lossy and self._was_lossy)
+        self._was_lossy = lossy
         if not self.queue_seen:
             self._confirm_min_rtt(now)
         if probing or self.queue_seen or lost > (acked + lost) * MAX_QUIET_ROUND_LOSS:
