@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -68,6 +69,16 @@ class TestRedisRoomStore(RoomStoreContract):
             yield store
             # Whatever was done, nothing stays for ever.
             assert all(ttl > 0 for ttl in self.server.keys().values()), self.server.keys()
+
+    async def test_a_connection_that_redis_has_closed_is_made_anew(self) -> None:
+        async with self.make_store() as store:
+            assert await store.create(a_room("000001"))
+            self.server.ask("CLIENT", "KILL", "TYPE", "normal")
+            # The event loop takes note of it.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert await store.create(a_room("000002"))
+            assert await store.room_ids() == ["000001", "000002"]
 
     async def test_a_creator_without_a_budget_leaves_no_list_of_rooms(self) -> None:
         async with self.make_store() as store:

@@ -1,5 +1,6 @@
 """Redis itself: one connection for commands, one for this node's channel.
 
+Both are redis-py's, without its pool, pipeline and PubSub: these cost more for each batch than the batch.
 Commands are sent at once; what is asked for during the round trip goes out together in the next one. They run
 in one task of their own: a client that goes away cancels nothing half-way, and no reply is ever taken for
 another's. A command that is not answered within a second fails, and so do those behind it.
@@ -18,10 +19,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from flyx.errors import InputError
 from flyx.server.logs import get_logger
@@ -47,7 +48,7 @@ from flyx.signaling.room import Room
 
 log = get_logger("flyx.server.redis.client")
 
-# Seconds for a command or a connection. Twice that for a batch, which may have to connect first.
+# Seconds for a batch of commands, and for a connection.
 TIMEOUT = 1.0
 # Commands that go out together.
 _BATCH = 256
@@ -94,14 +95,19 @@ class RedisShared(Shared):
         url: redis://, rediss:// or unix://, checked by check_url.
         """
         self.node_id = secrets.token_hex(8)
-        self._client = Redis.from_url(
+        self._pool = Redis.from_url(
             url,
             socket_timeout=TIMEOUT,
             socket_connect_timeout=TIMEOUT,
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
             client_name=f"flyx-{self.node_id}",
-        )
+            # With RESP3 each message of a channel is written out for a log that nobody reads.
+            protocol=2,
+        ).connection_pool
+        self._line = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        # The timeout is ours, of a batch as a whole.
+        self._line.socket_timeout = None
         # What waits for the next round trip, each with the future of its answer.
         self._queue: deque[tuple[Command, asyncio.Future[Any]]] = deque()
         self._wake = asyncio.Event()
@@ -124,7 +130,7 @@ class RedisShared(Shared):
         self._ear.cancel()
         await asyncio.gather(self._voice, self._ear, return_exceptions=True)
         self._fail_all(StoreAway("this node stops"))
-        await self._client.aclose()
+        await self._line.disconnect()
 
     # Commands.
 
@@ -143,6 +149,8 @@ class RedisShared(Shared):
                 try:
                     answers = await self._execute([command for command, _ in batch])
                 except (RedisError, OSError, TimeoutError) as exc:
+                    # What is still to come must not be taken for the answer to something else.
+                    await self._line.disconnect(nowait=True)
                     away = StoreAway(f"Redis does not answer: {type(exc).__name__}")
                     away.__cause__ = exc
                     for _, future in batch:
@@ -165,10 +173,21 @@ class RedisShared(Shared):
         return answers
 
     async def _round_trip(self, commands: list[Command]) -> list[Any]:
-        async with asyncio.timeout(2 * TIMEOUT), self._client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            return list(await pipeline.execute(raise_on_error=False))
+        line, answers = self._line, []
+        if line.is_connected and await line.can_read():
+            # Redis has closed it.
+            await line.disconnect(nowait=True)
+        if not line.is_connected:
+            async with asyncio.timeout(TIMEOUT):
+                await line.connect()
+        async with asyncio.timeout(TIMEOUT):
+            await line.send_packed_command(line.pack_commands(commands))
+            for _ in commands:
+                try:
+                    answers.append(await line.read_response())
+                except ResponseError as exc:
+                    answers.append(exc)
+        return answers
 
     def _fail_all(self, exc: Exception) -> None:
         while self._queue:
@@ -178,26 +197,28 @@ class RedisShared(Shared):
 
     async def _listen(self) -> None:
         while True:
-            pubsub = self._client.pubsub()
+            channel = self._pool.make_connection()  # type: ignore[no-untyped-call]
             try:
-                await self._hear(pubsub)
+                await self._hear(channel)
             except (RedisError, OSError, TimeoutError) as exc:
                 log.info("the channel of this node is not heard", error=type(exc).__name__)
             finally:
                 self.on_hearing(False)
-                await pubsub.aclose()  # type: ignore[no-untyped-call]
+                await channel.disconnect(nowait=True)
             await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries
 
-    async def _hear(self, pubsub: PubSub) -> None:
+    async def _hear(self, channel: AbstractConnection) -> None:
         """Listen until the connection breaks."""
-        await pubsub.subscribe(f"flyx:node:{self.node_id}")
+        await channel.connect()  # type: ignore[no-untyped-call]
+        await channel.send_command("SUBSCRIBE", f"flyx:node:{self.node_id}")
         while True:
-            message = await pubsub.get_message(timeout=_SILENCE)
+            message = await channel.read_response(timeout=_SILENCE)
             if message is None:
                 raise TimeoutError
-            if message["type"] == "message":
-                self.on_message(message["data"])
-            elif message["type"] == "subscribe":
+            kind, _, content = message
+            if kind == "message":
+                self.on_message(content)
+            elif kind == "subscribe":
                 self.on_hearing(True)
 
     # What Shared promises.
