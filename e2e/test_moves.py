@@ -187,13 +187,13 @@ def test_an_end_that_sleeps_for_90_seconds_goes_on(scene: Scene) -> None:
 @pytest.mark.timeout(300)
 def test_an_end_that_is_offline_for_90_seconds_goes_on(scene: Scene) -> None:
     scene.reach_the_middle()
-    scene.network.cable("right", "down")
+    scene.hosts["right"].cable("down")
     for end in (scene.mover, scene.other):
         end.event("peer", state="lost")
     # The time is the condition here.
     time.sleep(90.0)
     scene.hurry()
-    scene.network.cable("right", "up")
+    scene.hosts["right"].cable("up")
     began = time.monotonic()
     scene.arrives()
     # It does not wait for the next try.
