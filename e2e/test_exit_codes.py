@@ -1,4 +1,4 @@
-"""Each exit status that README names, by each end that can have it, and the `code` of the last event with it.
+"""Each exit status of scripting.md, by each end that can have it, and the `code` of the last event with it.
 
 What takes long, or somebody who lies, is shown elsewhere: ELSEWHERE says where, so that no code is without a
 test.
@@ -31,7 +31,7 @@ from flyx.errors import (
     EXIT_USAGE,
     FlyxError,
 )
-from tests.papers import README, exit_statuses
+from tests.papers import exit_statuses
 
 NOBODY = "ws://127.0.0.1:9"
 """Nothing listens at port 9, which is discard's (RFC 863)."""
@@ -142,7 +142,7 @@ def test_every_status_of_the_readme_and_every_code_is_shown_here_or_elsewhere() 
             text = (ROOT / place).read_text()
             assert re.search(rf'"{kind.code}"|\b{kind.__name__}\b', text), kind.code
     shown = {kind.exit_status for kind in kinds if kind.code in HERE} | {EXIT_DONE, EXIT_CTRL_C}
-    assert shown == {int(status) for status, _ in exit_statuses(README.read_text())}
+    assert shown == {int(status) for status, _ in exit_statuses()}
 
 
 @pytest.mark.parametrize(("arguments", "status", "code"), SENDING_ALONE)

@@ -17,6 +17,7 @@ import pytest
 import uvloop
 
 import flyx
+from e2e.documents import blocks_of
 from e2e.processes import DEADLINE, LONG, Flyx, clean_environment, sha256, snapshot, write_random, write_thin
 from flyx.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PAIRING, EXIT_REFUSED
 
@@ -463,17 +464,15 @@ def test_the_process_is_left_as_it_was(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def examples(paper: str) -> list[str]:
-    """The programs in a paper."""
-    return re.findall(r"^```python\n(.*?)^```", (ROOT / paper).read_text(), re.DOTALL | re.MULTILINE)
+WHOLE, *PARTS = blocks_of("flyx/docs/library.md", "python")
+"""A program, and functions."""
 
 
-def test_the_program_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
+def test_the_whole_program_of_the_document_does_what_it_says(tmp_path: Path) -> None:
     write_random(tmp_path / "photos" / "a.jpg", 1_000_000)
     write_random(tmp_path / "photos" / "b.jpg", 2_000_000)
-    (program,) = examples("README.md")
     # Variables of flyx are the command line's.
-    done = python(program, tmp_path, FLYX_SERVER="ws://127.0.0.1:1", FLYX_OUTPUT="elsewhere")
+    done = python(WHOLE, tmp_path, FLYX_SERVER="ws://127.0.0.1:1", FLYX_OUTPUT="elsewhere")
     assert (done.returncode, done.stderr) == (0, "")
     assert snapshot(tmp_path / "Downloads" / "photos") == snapshot(tmp_path / "photos")
     lines = done.stdout.splitlines()
@@ -483,7 +482,7 @@ def test_the_program_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
     assert re.search(r"^2 files in \d+\.\d s$", done.stdout, re.MULTILINE)
 
 
-def test_the_programs_of_the_document_do_what_they_say(
+def test_the_functions_of_the_document_do_what_they_say(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -493,7 +492,7 @@ def test_the_programs_of_the_document_do_what_they_say(
     async def scenario() -> None:
         printed: asyncio.Queue[str] = asyncio.Queue()
         functions: dict[str, Any] = {"print": printed.put_nowait}
-        for program in examples("flyx/docs/library.md"):
+        for program in PARTS:
             exec(program.replace("port=8000", "port=0"), functions)  # noqa: S102 - it is ours
         serving = asyncio.create_task(functions["main"]())
         url = (await printed.get()).removeprefix("rooms at ")
@@ -508,9 +507,8 @@ def test_the_programs_of_the_document_do_what_they_say(
     run(scenario)
 
 
-@pytest.mark.parametrize("paper", ["README.md", "flyx/docs/library.md"])
-def test_the_programs_of_the_papers_are_typed(paper: str, tmp_path: Path) -> None:
-    for number, program in enumerate(examples(paper)):
+def test_the_programs_of_the_document_are_typed(tmp_path: Path) -> None:
+    for number, program in enumerate((WHOLE, *PARTS)):
         (tmp_path / f"example_{number}.py").write_text(program)
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", ROOT / ".mypy_cache", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The README's terminals and codes: commands run as they stand, outputs compared line by line."""
+"""The terminals of README and the codes of their document run as they stand, outputs compared by lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flyx.client.codes import format_code, parse_code
 from flyx.errors import EXIT_DONE
 from flyx.pairing.words import password_of, resolve_words
 
-README = Path(__file__).parents[1] / "README.md"
+CODES = Path(__file__).parents[1] / "flyx" / "docs" / "codes.md"
 
 # What differs from run to run: the code, ports and directories, times and rates.
 VARYING = [
@@ -75,11 +75,11 @@ def test_the_terminals_show_what_the_readme_shows(flyx: Flyx) -> None:
     assert generalised(shown) == expected
 
 
-def test_the_codes_of_the_readme_are_made_and_understood_as_it_says(flyx: Flyx) -> None:
-    section = README.read_text().split("## Codes and trust")[1].split("###")[0]
+def test_the_codes_of_the_document_are_made_and_understood_as_it_says(flyx: Flyx) -> None:
+    section = CODES.read_text().split("\n## ")[0]
     write_random(flyx.directory / "file.bin", 1000)
     commands = [shlex.split(command) for command in re.findall(r"`(flyx send [^`]+)`", section)]
-    (pipeline,) = blocks_of("README.md", "sh", "## Codes and trust")
+    (pipeline,) = blocks_of("flyx/docs/codes.md", "sh")
     codes = [r"\w{6}(-[a-z]+){4}", r"\w{6}-nobody-guesses-this", r"\w{6}"]
     shell = Shell(flyx)
     for n, (command, code) in enumerate(zip(commands, codes, strict=True)):

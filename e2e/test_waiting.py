@@ -26,7 +26,7 @@ from e2e.processes import (
     write_thin,
 )
 
-README = Path(__file__).parents[1] / "README.md"
+CODES = Path(__file__).parents[1] / "flyx" / "docs" / "codes.md"
 
 ROOM, WORDS = "K7M2QX", "nobody guesses this"
 AGREED = f"{ROOM}-nobody-guesses-this"
@@ -155,7 +155,7 @@ def test_what_is_no_flyx_server_is_not_waited_for(flyx: Flyx, tmp_path: Path) ->
 
 
 class Cron:
-    """Runs the job of a crontab in the README, but for the hour and the server."""
+    """Runs the job of a crontab in the document about codes, but for the hour and the server."""
 
     def __init__(self, flyx: Flyx, crontab: str, server: str) -> None:
         *settings, job = crontab.splitlines()
@@ -187,9 +187,11 @@ class Cron:
         self._process.communicate()
 
 
-def test_the_crontabs_of_the_readme_meet_in_any_order(flyx: Flyx, own_server: Server, tmp_path: Path) -> None:
+def test_the_crontabs_of_the_document_meet_in_any_order(
+    flyx: Flyx, own_server: Server, tmp_path: Path
+) -> None:
     need("flock", shutil.which("flock") is not None)
-    sends, receives = re.findall(r"```crontab\n(.*?)\n```", README.read_text(), re.DOTALL)
+    sends, receives = re.findall(r"```crontab\n(.*?)\n```", CODES.read_text(), re.DOTALL)
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "flyx").write_text(f'#!/bin/sh\nexec {sys.executable} -m flyx "$@"\n')

@@ -59,7 +59,7 @@ import re
 import unicodedata
 from typing import ClassVar
 
-# Exit statuses, as documented in README "Exit codes".
+# Exit statuses, as documented in docs/scripting.md.
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2

@@ -1,9 +1,9 @@
-"""What of the papers is written by the program: rows of options in README.md, and the manual page.
+"""What of the papers is written by the program: rows of options in commands.md, and the manual page.
 
     python -m tests.papers
 
 brings both up to date, and a test fails while they are not. Of a row, all up to the first full stop is
-generated from the command; what comes after it is README's own, and is in the manual page as well.
+generated from the command; what comes after it is the document's own, and is in the manual page as well.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from flyx.cli.config_template import default_text
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-MANUAL = ROOT / "flyx" / "docs" / "flyx.1"
+DOCUMENTS = ROOT / "flyx" / "docs"
+COMMANDS_PAPER = DOCUMENTS / "commands.md"
+EXIT_CODES_PAPER = DOCUMENTS / "scripting.md"
+MANUAL = DOCUMENTS / "flyx.1"
 
 PROGRAM: Any = typer.main.get_command(app)
 
@@ -92,33 +95,33 @@ def _number(number: float) -> str:
 
 
 def row(option: Any, own: str = "") -> str:
-    """The row of an option in README, with what README has to add."""
+    """The row of an option in commands.md, with what that has to add."""
     written = ", ".join(f"`{each}`" for each in spellings(option)).replace("|", "\\|")
     return f"| {written} | `{option.envvar}` | {meaning(option)}{f'. {own}' if own else ''} |"
 
 
-def section_of(readme: str, command: str) -> str:
-    """What README says of a command, or of the group that it is of."""
-    rest = readme.split(f"### `flyx {command.split()[0]}", 1)[1]
+def section_of(paper: str, command: str) -> str:
+    """What commands.md says of a command, or of the group that it is of."""
+    rest = paper.split(f"\n## `flyx {command.split()[0]}", 1)[1]
     return re.split(r"^##+ ", rest, flags=re.MULTILINE)[0]
 
 
-def own_words(readme: str, command: str) -> dict[str, str]:
-    """What README adds of the options in the tables of a command."""
-    return {found[1]: found[2].partition(". ")[2] for found in _ROW.finditer(section_of(readme, command))}
+def own_words(paper: str, command: str) -> dict[str, str]:
+    """What commands.md adds of the options in the tables of a command."""
+    return {found[1]: found[2].partition(". ")[2] for found in _ROW.finditer(section_of(paper, command))}
 
 
-def fresh_readme(readme: str) -> str:
-    """README with each row as the commands are now. Which tables there are, and their order, is its own."""
+def with_fresh_rows(paper: str) -> str:
+    """commands.md with rows as the commands are now. Which tables there are, and their order, is its own."""
     for name, command in COMMANDS.items():
-        options, section = options_of(command), section_of(readme, name)
+        options, section = options_of(command), section_of(paper, name)
 
         def renewed(found: re.Match[str], options: dict[str, Any] = options) -> str:
             option = options.get(found[1])
             return found[0] if option is None else row(option, found[2].partition(". ")[2])
 
-        readme = readme.replace(section, _ROW.sub(renewed, section))
-    return readme
+        paper = paper.replace(section, _ROW.sub(renewed, section))
+    return paper
 
 
 # The manual page.
@@ -141,7 +144,7 @@ def prose(markdown: str) -> str:
 
 
 def paragraphs(markdown: str) -> Iterator[str]:
-    """Paragraphs, lists and blocks of code of README."""
+    """Paragraphs, lists and blocks of code of a document."""
     for part in re.split(r"\n\n+(?![ `]*```\n)", markdown.strip()):
         if block := re.match(r"```\w*\n(.*?)```", part, re.DOTALL):
             yield ".PP\n.RS 4\n.nf\n" + roff(block[1].rstrip()) + "\n.fi\n.RE"
@@ -152,32 +155,32 @@ def paragraphs(markdown: str) -> Iterator[str]:
             yield f".PP\n{prose(part)}"
 
 
-def manual(readme: str, date: str) -> str:
-    """The manual page, of this date."""
+def manual(commands: str, date: str) -> str:
+    """The manual page, of this date, from the text of commands.md."""
     title = f'.TH FLYX 1 "{date}" "flyx {flyx.__version__}" "User Commands"'
     parts = [
-        '.\\" Written by `python -m tests.papers` from the commands and README.md.',
+        '.\\" Written by `python -m tests.papers` from the commands and the documents.',
         title,
         ".SH NAME",
         prose(f"flyx - {PROGRAM.help[:1].lower()}{PROGRAM.help[1:]}"),
         ".SH SYNOPSIS",
         "\n.br\n".join(f".B {_usage(name, command)}" for name, command in COMMANDS.items()),
         ".SH DESCRIPTION",
-        *paragraphs(re.split(r"\n\nInstall", readme.split("# flyx\n", 1)[1], maxsplit=1)[0]),
+        *paragraphs(re.split(r"\n\nInstall", README.read_text().split("# flyx\n", 1)[1], maxsplit=1)[0]),
         ".SH OPTIONS",
         *(_entry(option, "") for option in options_of(PROGRAM).values()),
         ".SH COMMANDS",
-        *_commands(readme),
+        *_commands(commands),
         ".SH CONFIGURATION",
-        *paragraphs(re.split(r"\n\n`FLYX_SCTP", readme.split("\n## Commands\n", 1)[1], maxsplit=1)[0]),
+        *paragraphs(re.split(r"\n\n`FLYX_SCTP", commands.split("# Commands\n", 1)[1], maxsplit=1)[0]),
         ".SH ON THE LOCAL NETWORK",
-        *paragraphs(re.split(r"\n#+ ", readme.split("\n#### On the local network\n", 1)[1], maxsplit=1)[0]),
+        *paragraphs(re.split(r"\n#+ ", commands.split("\n### On the local network\n", 1)[1], maxsplit=1)[0]),
         ".SH ENVIRONMENT",
         *_variables(),
         ".SH FILES",
         *(f".TP\n.I {roff(path)}\n{prose(what)}" for path, what in _FILES),
         ".SH EXIT STATUS",
-        *(f".TP\n.B {status}\n{prose(what)}" for status, what in exit_statuses(readme)),
+        *(f".TP\n.B {status}\n{prose(what)}" for status, what in exit_statuses()),
         ".SH EXAMPLES",
         *(f".TP\n.B {roff(example)}\n{roff(summary)}." for example, summary in _examples()),
         ".SH SEE ALSO",
@@ -221,7 +224,7 @@ def _entry(option: Any, own: str) -> str:
     return f".TP\n{written}\n{prose(said)}"
 
 
-def _commands(readme: str) -> Iterator[str]:
+def _commands(commands: str) -> Iterator[str]:
     seen: dict[tuple[str, str], str] = {}
     for name, command in COMMANDS.items():
         yield f'.SS "{_usage(name, command)}"'
@@ -229,7 +232,7 @@ def _commands(readme: str) -> Iterator[str]:
         summary, _, rest = text.partition("\n")
         yield from paragraphs(f"{summary}.\n\n{rest}")
         elsewhere: dict[str, list[str]] = {}
-        own = own_words(readme, name)
+        own = own_words(commands, name)
         for argument in command.params:
             if argument.param_type_name == "argument":
                 variable = f" ({argument.envvar})" if argument.envvar else ""
@@ -256,9 +259,9 @@ def _variables() -> Iterator[str]:
         yield f".TP\n.B {name}\n{prose(what)}"
 
 
-def exit_statuses(readme: str) -> list[tuple[str, str]]:
-    """The table of exit statuses in README."""
-    table = readme.split("### Exit codes\n\n", 1)[1].split("\n\n", 1)[0]
+def exit_statuses() -> list[tuple[str, str]]:
+    """The table of exit statuses in scripting.md."""
+    table = EXIT_CODES_PAPER.read_text().split("## Exit codes\n\n", 1)[1].split("\n\n", 1)[0]
     return re.findall(r"^\| (\d+) \| (.*?) \|$", table, re.MULTILINE)
 
 
@@ -277,11 +280,11 @@ def date_of(page: str) -> str:
 
 def main() -> None:
     """Bring the papers up to date; the manual page has a new date if it says something else."""
-    readme = fresh_readme(README.read_text())
-    README.write_text(readme)
+    commands = with_fresh_rows(COMMANDS_PAPER.read_text())
+    COMMANDS_PAPER.write_text(commands)
     there = MANUAL.read_text() if MANUAL.exists() else ""
-    if not there or manual(readme, date_of(there)) != there:
-        MANUAL.write_text(manual(readme, datetime.datetime.now(datetime.UTC).date().isoformat()))
+    if not there or manual(commands, date_of(there)) != there:
+        MANUAL.write_text(manual(commands, datetime.datetime.now(datetime.UTC).date().isoformat()))
 
 
 if __name__ == "__main__":

@@ -5,20 +5,24 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.papers import (
     COMMANDS,
+    COMMANDS_PAPER,
+    DOCUMENTS,
     MANUAL,
     PROGRAM,
     README,
+    ROOT,
     date_of,
     exit_statuses,
-    fresh_readme,
     manual,
     options_of,
     row,
+    with_fresh_rows,
 )
 
 STALE = "run `python -m tests.papers`"
@@ -26,13 +30,13 @@ SEND = options_of(COMMANDS["send"])
 SERVE = options_of(COMMANDS["serve"])
 
 
-def test_the_rows_of_the_readme_say_what_the_commands_do() -> None:
-    assert fresh_readme(README.read_text()) == README.read_text(), STALE
+def test_the_rows_of_options_say_what_the_commands_do() -> None:
+    assert with_fresh_rows(COMMANDS_PAPER.read_text()) == COMMANDS_PAPER.read_text(), STALE
 
 
-def test_the_manual_page_says_what_the_commands_and_the_readme_do() -> None:
+def test_the_manual_page_says_what_the_commands_and_the_documents_do() -> None:
     page = MANUAL.read_text()
-    assert manual(README.read_text(), date_of(page)) == page, STALE
+    assert manual(COMMANDS_PAPER.read_text(), date_of(page)) == page, STALE
 
 
 @pytest.mark.parametrize(
@@ -74,12 +78,14 @@ def test_a_row_tells_spellings_variable_bounds_and_default(option: object, expec
     assert row(option) == expected
 
 
-def test_what_the_readme_adds_to_a_row_is_kept() -> None:
-    (line,) = [line for line in README.read_text().splitlines() if line.startswith("| `--no-relay`")]
+def test_what_the_document_adds_to_a_row_is_kept() -> None:
+    (line,) = [line for line in COMMANDS_PAPER.read_text().splitlines() if line.startswith("| `--no-relay`")]
     assert line == row(SEND["--no-relay"], "Excludes `--relay-only`")
-    changed = README.read_text().replace(line, line.replace("Go through no TURN server", "Go nowhere"))
-    assert changed != README.read_text()
-    assert fresh_readme(changed) == README.read_text()
+    changed = COMMANDS_PAPER.read_text().replace(
+        line, line.replace("Go through no TURN server", "Go nowhere")
+    )
+    assert changed != COMMANDS_PAPER.read_text()
+    assert with_fresh_rows(changed) == COMMANDS_PAPER.read_text()
 
 
 @pytest.mark.skipif(shutil.which("man") is None, reason="needs man-db")
@@ -94,7 +100,7 @@ def test_man_shows_the_page_without_a_warning() -> None:
         for option, parameter in options_of(command_).items():
             assert re.search(rf"(^|[ ,]){option}\b", shown, re.MULTILINE), option
             assert parameter.envvar is None or parameter.envvar in shown
-    for status, meaning in exit_statuses(README.read_text()):
+    for status, meaning in exit_statuses():
         assert re.search(rf"^ +{status} +{re.escape(meaning.split()[0])}", shown, re.MULTILINE), status
 
 
@@ -104,3 +110,29 @@ def test_mandoc_finds_nothing_to_mend_in_the_page() -> None:
     # Words that cannot be broken may be longer than a line.
     found = [line for line in done.stdout.splitlines() if "longer than 80 bytes" not in line]
     assert (found, done.stderr) == ([], "")
+
+
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)")
+
+
+def anchors_of(paper: Path) -> set[str]:
+    """What GitHub makes of the headings."""
+    plain = re.sub(r"^ *```.*?^ *```", "", paper.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", plain, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "paper",
+    [README, *sorted(DOCUMENTS.glob("*.md")), *sorted((ROOT / ".github").glob("*.md"))],
+    ids=lambda path: path.name,
+)
+def test_every_link_of_a_paper_leads_somewhere(paper: Path) -> None:
+    for target, anchor in LINK.findall(paper.read_text()):
+        there = (paper.parent / target).resolve() if target else paper
+        assert there.exists(), target
+        assert not anchor or anchor in anchors_of(there), (target, anchor)
+
+
+def test_the_readme_is_read_in_a_few_minutes() -> None:
+    assert len(README.read_text().splitlines()) <= 200

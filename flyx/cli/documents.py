@@ -1,4 +1,4 @@
-"""The documents that come with flyx, by topics: the chapters of README, and the files of flyx/docs."""
+"""The documents that come with flyx, by topics: each of them, and the chapters in it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import json
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import metadata
 from pathlib import Path
 
 import flyx
 from flyx.errors import InputError
 
-_PACKAGE = Path(flyx.__file__).parent
+DOCUMENTS = Path(flyx.__file__).parent / "docs"
 
-EVENTS_SCHEMA = _PACKAGE / "docs" / "events.schema.json"
+EVENTS_SCHEMA = DOCUMENTS / "events.schema.json"
 """What the events of --json are, as a JSON Schema."""
 
 _BLOCK = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
@@ -43,15 +42,15 @@ class Topic:
 
 
 def topics() -> dict[str, Topic]:
-    """Return what there is to read about, by name, in the order of the documents."""
-    # One that begins with a number is a release.
-    chapters = _topics_in(_readme())[1:]
-    found = [topic for topic in chapters if not topic.name[:1].isdecimal()]
-    for path in sorted((_PACKAGE / "docs").glob("*.md")):
-        whole = _topics_in(path.read_text(encoding="utf-8"))[0]
-        found.append(Topic(path.stem, whole.title, 1, whole.text))
+    """Return what there is to read about, by name: the documents, and then the chapters in them."""
+    papers = [
+        _topics_in(path.read_text(encoding="utf-8"), path.stem) for path in sorted(DOCUMENTS.glob("*.md"))
+    ]
     schema = EVENTS_SCHEMA.read_text(encoding="utf-8").strip()
+    found = [paper[0] for paper in papers]
     found.append(Topic("events-schema", json.loads(schema)["title"], 1, schema, is_markdown=False))
+    # One that begins with a number is a release.
+    found += [each for paper in papers for each in paper[1:] if not each.name[:1].isdecimal()]
     by_name: dict[str, Topic] = {}
     for topic in found:
         by_name.setdefault(topic.name, topic)
@@ -76,16 +75,8 @@ def find_topic(asked: str) -> Topic:
     raise InputError(reason=reason, hint=hint)
 
 
-def _readme() -> str:
-    """Return README: of the checkout, or what was installed of it."""
-    beside = _PACKAGE.parent / "README.md"
-    if (_PACKAGE.parent / "pyproject.toml").exists() and beside.exists():
-        return beside.read_text(encoding="utf-8")
-    return str(metadata.metadata("flyx").json.get("description", ""))
-
-
-def _topics_in(document: str) -> list[Topic]:
-    """Return the chapters of a document, the whole of it first."""
+def _topics_in(document: str, name: str) -> list[Topic]:
+    """Return the document, by this name, and then its chapters."""
     # A comment of a shell's code is no heading.
     plain = _BLOCK.sub(lambda block: "." * len(block[0]), document)
     headings = [(len(each[1]), each[2], each.start()) for each in _HEADING.finditer(plain)]
@@ -94,7 +85,7 @@ def _topics_in(document: str) -> list[Topic]:
         end = next((at for deep, _, at in headings[n + 1 :] if deep <= level), len(document))
         title = heading.replace("`", "")
         markdown = _INNER_LINK.sub(r"\1", document[start:end].strip())
-        found.append(Topic(_name_of(title), title, level, markdown))
+        found.append(Topic(name if level == 1 else _name_of(title), title, level, markdown))
     return found
 
 

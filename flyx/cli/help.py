@@ -34,7 +34,7 @@ def help_(
         str | None,
         typer.Argument(
             metavar="TOPIC",
-            help="What to read about, by its name or a part of it; all are listed if left out",
+            help="What to read about, by its name or a part of it; if left out, topics are listed",
             show_default=False,
             autocompletion=_topic_names,
         ),
@@ -49,9 +49,10 @@ def help_(
     from flyx.cli.documents import find_topic, topics
 
     if topic is None:
-        there = topics()
-        width = max(map(len, there), default=0)
-        for each in there.values():
+        # A chapter of another document is found by its name, and listed at its beginning.
+        there = [each for each in topics().values() if each.level == 1 or each.title.startswith("flyx ")]
+        width = max(len(each.name) for each in there)
+        for each in there:
             write_data(f"{each.name:<{width}}  {each.title}")
         return
     _show(find_topic(topic))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from flyx.cli.app import app
-from flyx.cli.documents import EVENTS_SCHEMA, find_topic, topics
+from flyx.cli.documents import DOCUMENTS, EVENTS_SCHEMA, find_topic, topics
 from flyx.errors import InputError
 from tests.cli.pseudo_terminal import flyx_on_terminal
 
@@ -23,10 +24,11 @@ def shown(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
     return out
 
 
-def test_without_a_topic_all_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_a_topic_all_documents_and_commands_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
     listed = [line.split()[0] for line in shown(capfd).splitlines()]
-    assert listed == list(TOPICS)
-    assert {"use", "resume", "send", "receive", "serve", "for-scripts", "security", "library"} <= set(listed)
+    assert set(listed) == {path.stem for path in DOCUMENTS.glob("*.md")} | {"events-schema"} | set(
+        "send receive serve demo bench doctor config help".split()
+    )
 
 
 @pytest.mark.parametrize("name", TOPICS)
@@ -42,28 +44,29 @@ def test_a_topic_is_shown_as_text_where_there_is_no_terminal(
 
 def test_a_topic_ends_where_the_next_one_of_its_kind_begins() -> None:
     commands, send = TOPICS["commands"], TOPICS["send"]
-    assert commands.text.startswith("## Commands\n")
+    assert commands.text.startswith("# Commands\n")
     assert send.text in commands.text
     assert TOPICS["on-the-local-network"].text in send.text
-    assert "### `flyx receive" not in send.text
-    assert "\n## " not in commands.text
+    assert "## `flyx receive" not in send.text
+    assert "\n# " not in commands.text
 
 
-@pytest.mark.parametrize("asked", ["events", "schema"])
+@pytest.mark.parametrize("asked", ["events-schema", "schema"])
 def test_the_schema_of_the_events_is_printed_as_it_is(asked: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert shown(capfd, asked) == EVENTS_SCHEMA.read_text()
 
 
-def test_a_comment_in_code_is_no_heading(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comment_in_code_is_no_heading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "# Paper\n\n## One\n\n```sh\n# not a heading\nls\n```\n\nend\n\n## Two\n"
-    monkeypatch.setattr("flyx.cli.documents._readme", lambda: text)
+    (tmp_path / "paper.md").write_text(text)
+    monkeypatch.setattr("flyx.cli.documents.DOCUMENTS", tmp_path)
     assert topics()["one"].text.endswith("end")
     assert "not-a-heading" not in topics()
 
 
 @pytest.mark.parametrize(
     ("asked", "found"),
-    [("resume", "resume"), ("Resume", "resume"), ("exit", "exit-codes"), ("scripts", "for-scripts")],
+    [("resume", "resume"), ("Resume", "resume"), ("exit", "exit-codes"), ("codes", "codes")],
 )
 def test_a_part_of_a_name_is_enough(asked: str, found: str) -> None:
     assert find_topic(asked).name == found
@@ -87,7 +90,10 @@ def test_what_there_is_instead_is_named(asked: str, reason: str, hint: str) -> N
 
 @pytest.mark.parametrize(
     ("pager", "expected"),
-    [("sed s/^/PAGED/", "PAGEDResume"), ("/nowhere/pager", "warning: cannot start the pager /nowhere/pager")],
+    [
+        ("sed s/^/PAGED/", "PAGEDWhatever ends a transfer early"),
+        ("/nowhere/pager", "warning: cannot start the pager /nowhere/pager"),
+    ],
 )
 def test_on_a_terminal_the_pager_shows_it(pager: str, expected: str) -> None:
     status, text = flyx_on_terminal("help", "resume", answers={}, PAGER=pager, FLYX_CONFIG=os.devnull)
