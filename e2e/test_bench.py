@@ -39,7 +39,7 @@ def test_alone_it_measures_this_computer_and_leaves_nothing(flyx: Flyx, tmp_path
     # What is set for this process is not for the other one that it starts.
     options = {"FLYX_BENCH_SIZE": LITTLE, "FLYX_JSON": "1", "FLYX_OUTPUT": str(place)}
     bench = flyx.start("bench", "--json", **options).ends(EXIT_DONE)
-    assert list(rates(bench)) == ["disk_write", "disk_read", "sha256", "transfer", "transfer_1200"]
+    assert list(rates(bench)) == ["disk_write", "disk_read", "sha256", "blake3", "transfer", "transfer_1200"]
     assert all(rate > 0 for rate in rates(bench).values())
     moved = {event["part"]: event["bytes"] for event in bench.named("measured")}
     # The last block of a transfer says what its sender saw.

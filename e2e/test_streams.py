@@ -157,6 +157,7 @@ def test_a_live_stream_of_any_length_takes_little_memory_at_both_ends(
     assert receiver.event("file") | {"time": 0} == {
         **{"event": "file", "time": 0, "peer": 1, "path": "log", "saved_as": None},
         "digest": receiver.event("file")["digest"],
+        "algorithm": receiver.event("done")["algorithm"],
     }
 
 

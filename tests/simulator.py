@@ -18,6 +18,7 @@ from flyx.storage.packing import BlockPacker, BlockUnpacker
 from flyx.transfer import disk
 from flyx.transfer import manifest as manifests
 from flyx.transfer.comparison import Comparison
+from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.disk import (
     BlockFailed,
     BlockRead,
@@ -31,7 +32,7 @@ from flyx.transfer.disk import (
     StreamEnded,
 )
 from flyx.transfer.left_out import ALREADY_HERE, NO_FILE, UNREADABLE, VANISHED
-from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, RunningDigest, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest
 from flyx.transfer.messages import MIN_MESSAGE_SIZE
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import ReceiverEvent
@@ -71,10 +72,14 @@ def _entry(path: str, content: Content, paths: list[str]) -> Entry:
     return Entry(path, EntryKind.FILE, len(content), 0o644, 1_700_000_000_000_000)
 
 
-def digests_of(content: bytes | bytearray) -> bytes:
-    """Return the SHA-256 of each block of a file, in one string."""
+FASTEST = (Algorithm.BLAKE3, Algorithm.SHA256)
+"""What two new ends can hash with."""
+
+
+def digests_of(content: bytes | bytearray, algorithm: Algorithm = Algorithm.SHA256) -> bytes:
+    """Return the digest of each block of a file, in one string."""
     blocks = range(0, len(content), BLOCK_SIZE)
-    return b"".join(block_digest(bytes(content[at : at + BLOCK_SIZE])) for at in blocks)
+    return b"".join(algorithm.digest(bytes(content[at : at + BLOCK_SIZE])) for at in blocks)
 
 
 @dataclass
@@ -92,8 +97,11 @@ class MemorySource:
 
     def __post_init__(self) -> None:
         self._packer = BlockPacker()
+        # What digests were asked for.
+        self.algorithms: set[Algorithm] = set()
 
     def read(self, requests: Sequence[BlockRequest]) -> list[BlockRead | BlockFailed]:
+        self.algorithms |= {request.algorithm for request in requests}
         return [self._read(request) for request in requests]
 
     def _read(self, request: BlockRequest) -> BlockRead | BlockFailed:
@@ -106,7 +114,8 @@ class MemorySource:
         data = content[request.offset : request.offset + request.length]
         hole = self.holes and data != b"" and not any(data)
         packed = self._packer.pack(data) if self.packs and not hole else b""
-        return BlockRead(request, b"" if hole else data, block_digest(data), hole=hole, packed=packed)
+        digest = request.algorithm.digest(data)
+        return BlockRead(request, b"" if hole else data, digest, hole=hole, packed=packed)
 
 
 def manifest_of_stream(name: str = "stream") -> Manifest:
@@ -127,21 +136,29 @@ class MemoryStream:
         self._fails = fails
         ends = itertools.accumulate(map(len, blocks), initial=0)
         self._blocks = dict(zip(ends, blocks, strict=False))
-        self._digest = RunningDigest()
-        for block in blocks:
-            self._digest.add(block_digest(block))
+        self.algorithms: set[Algorithm] = set()
+
+    def digest(self, algorithm: Algorithm) -> bytes:
+        """That of all of it."""
+        running = RunningDigest(algorithm)
+        for block in self._blocks.values():
+            running.add(algorithm.digest(block))
+        return running.value()
 
     def read(self, requests: Sequence[BlockRequest]) -> list[BlockRead | StreamEnded | BlockFailed]:
+        self.algorithms |= {request.algorithm for request in requests}
         return [self._read(request) for request in requests]
 
     def _read(self, request: BlockRequest) -> BlockRead | StreamEnded | BlockFailed:
         assert request.length == BLOCK_SIZE
         if request.offset in self._blocks:
             block = self._blocks[request.offset]
-            return BlockRead(request, block, block_digest(block))
+            return BlockRead(request, block, request.algorithm.digest(block))
         if request.offset != len(self.content):
             return BlockFailed(request, VANISHED)
-        return BlockFailed(request, UNREADABLE) if self._fails else StreamEnded(request, self._digest.value())
+        if self._fails:
+            return BlockFailed(request, UNREADABLE)
+        return StreamEnded(request, self.digest(request.algorithm))
 
 
 class MemoryDestination:
@@ -152,6 +169,7 @@ class MemoryDestination:
         refused: paths that cannot be saved in the end, and why.
         here: files whose content is compared with those of the same path and size; they may be replaced.
         unreadable: paths of those that cannot be read.
+        algorithm: what digests are by: of an earlier run, those that it had, if the sender knows that.
     """
 
     def __init__(self, existing: set[str]) -> None:
@@ -160,6 +178,7 @@ class MemoryDestination:
         self.refused: dict[str, str] = {}
         self.here: dict[str, bytes] = {}
         self.unreadable: set[str] = set()
+        self.algorithm = Algorithm.SHA256
         # How many were hashed.
         self.hashed = 0
         self.files: dict[str, Content] = {}
@@ -176,7 +195,7 @@ class MemoryDestination:
     def again(self) -> MemoryDestination:
         """Return what a new run finds."""
         later = MemoryDestination(self.existing)
-        later.files = self.files
+        later.files, later.algorithm = self.files, self.algorithm
         later.here, later.unreadable = self.here, self.unreadable
         later._saved = dict(self._saved)
         later._parts = self._parts | {
@@ -188,17 +207,20 @@ class MemoryDestination:
         if self._saved.get(entry.path) == entry:
             content = self.files[entry.path]
             assert isinstance(content, bytes)
-            return Kept(file, entry.path, block_digest(digests_of(content)))
+            return Kept(file, entry.path, self._digest(content))
         if entry.path not in self._parts:
             return None
         earlier, part = self._parts.pop(entry.path)
         if earlier != entry:
             return Changed(file)
         self._partial[file] = part
-        return Held(file, digests_of(part)) if part else None
+        return Held(file, digests_of(part, self.algorithm)) if part else None
 
     def _digest_here(self, path: str) -> bytes | None:
-        return None if path in self.unreadable else block_digest(digests_of(self.here[path]))
+        return None if path in self.unreadable else self._digest(self.here[path])
+
+    def _digest(self, content: bytes) -> bytes:
+        return self.algorithm.digest(digests_of(content, self.algorithm))
 
     def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -211,10 +233,14 @@ class MemoryDestination:
 
     def _apply(self, operation: Operation) -> Outcome:
         match operation:
-            case disk.PlanTree(roots=roots):
+            case disk.PlanTree(roots=roots, algorithms=algorithms):
                 self._entries.clear()
+                has_digests = self._saved or self._parts or self._partial
+                if not has_digests or self.algorithm not in algorithms:
+                    self.algorithm = algorithms[0]
                 there = {path.split("/")[0] for path in self.here}
-                return disk.TreePlanned(fresh=not (self.existing | self._saved.keys() | there) & set(roots))
+                fresh = not (self.existing | self._saved.keys() | there) & set(roots)
+                return disk.TreePlanned(fresh, algorithm=self.algorithm)
             case disk.PlanEntries(first=first, entries=entries):
                 assert first == len(self._entries)
                 self._entries += entries
@@ -252,7 +278,7 @@ class MemoryDestination:
                         parts = [self._unpacker.unpack(parts, operation.unpacked)]
                     except ValueError:
                         return disk.OperationFailed(CorruptData(path=self._entries[file].path))
-                if block_digest(b"".join(parts)) != digest:
+                if self.algorithm.digest(b"".join(parts)) != digest:
                     return disk.OperationFailed(CorruptData(path=self._entries[file].path))
                 partial = self._partial.setdefault(file, bytearray())
                 assert len(partial) == offset
@@ -300,15 +326,16 @@ class StreamDestination(MemoryDestination):
 
     def __init__(self) -> None:
         super().__init__(set())
-        self._digest = RunningDigest()
+        self._running: RunningDigest | None = None
 
     def _find(self, file: int, entry: Entry) -> GoesOn | None:  # type: ignore[override]
         size = len(self._partial.get(file, b""))
-        return GoesOn(file, size, self._digest.copy()) if size else None
+        return GoesOn(file, size, self._running.copy()) if size and self._running else None
 
     def _apply(self, operation: Operation) -> Outcome:
         if isinstance(operation, disk.WriteBlock):
-            self._digest.add(operation.digest)
+            self._running = self._running or RunningDigest(self.algorithm)
+            self._running.add(operation.digest)
         if isinstance(operation, disk.FinishFile):
             # It may be finished over another connection once more.
             self.files["stream"] = bytes(self._partial.setdefault(operation.file, bytearray()))
@@ -352,6 +379,7 @@ class Simulation:
         compared: Comparison | None = None,
         packs: bool = False,
         stream: MemoryStream | None = None,
+        algorithms: tuple[Algorithm, ...] = FASTEST,
     ) -> None:
         """Args:
         files: what is sent.
@@ -365,6 +393,7 @@ class Simulation:
         holes: blocks of zeros are holes.
         compared: what an earlier connection found out of files that are there.
         packs: blocks that compression makes smaller are compressed.
+        algorithms: what both ends can hash with, the fastest first.
         """
         self.seed = seed
         self.conditions = conditions or Conditions()
@@ -381,7 +410,9 @@ class Simulation:
         self.sender = Sender(self.manifest, max_message_size=size, now=self.now)
         self.sender.release()
         ask = self.conditions.answer is not None
-        self.receiver = Receiver(ask=ask, now=self.now, accepted=accepted, compared=compared)
+        self.receiver = Receiver(
+            ask=ask, now=self.now, accepted=accepted, compared=compared, algorithms=algorithms
+        )
         self.sender_events: list[SenderEvent] = []
         self.receiver_events: list[ReceiverEvent] = []
         # Bytes of data messages: sent in all, on their way now, and the most that ever were.
@@ -405,6 +436,8 @@ class Simulation:
             self._drain()
             if self.sender.ended and self.receiver.ended:
                 self._drain()
+                # Nothing is hashed twice for one receiver.
+                assert len(self.source.algorithms) <= 1, self.seed
                 return
             self._step()
         raise AssertionError(f"seed {self.seed}: no end in sight")

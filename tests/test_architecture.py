@@ -53,7 +53,7 @@ BANNED_IN_CORES = {
 }
 CORE_LIBRARIES = {
     "signaling": {"pydantic", "pydantic_core"},
-    "transfer": {"pydantic"},
+    "transfer": {"pydantic", "blake3"},
     "pairing": {"pydantic", "cryptography"},
     "sctp": set(),
 }

@@ -24,8 +24,9 @@ from flyx.pairing.messages import VERSION
 from flyx.rtc.peer import Channel, Channels
 from flyx.signaling.messages import Join, Role
 from flyx.transfer import messages
+from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.frames import FRAME_HEADER, FrameKind
-from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, RunningDigest, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest
 from flyx.transfer.messages import ControlMessage
 
 CODE = Code("words", 2, "lemon-otter")
@@ -131,11 +132,11 @@ def frame(kind: FrameKind, file: int, offset: int, payload: bytes) -> bytes:
 
 
 def whole_file(file: int, content: bytes) -> list[bytes]:
-    digest = RunningDigest()
-    digest.add(block_digest(content))
+    digest = RunningDigest(Algorithm.SHA256)
+    digest.add(Algorithm.SHA256.digest(content))
     return [
         frame(FrameKind.DATA, file, 0, content),
-        frame(FrameKind.BLOCK_END, file, 0, block_digest(content)),
+        frame(FrameKind.BLOCK_END, file, 0, Algorithm.SHA256.digest(content)),
         frame(FrameKind.FILE_END, file, len(content), digest.value()),
     ]
 
@@ -205,7 +206,7 @@ async def send_bomb(wire: Wire) -> None:
     # Magic number, descriptor (a size of eight bytes, one segment), size: RFC 8878 §3.1.1.1.
     header = b"\x28\xb5\x2f\xfd\xe0" + struct.pack("<Q", BLOCK_SIZE)
     packed = header + bomb[zstandard.frame_header_size(bomb) :]
-    digest = block_digest(bytes(BLOCK_SIZE))
+    digest = Algorithm.SHA256.digest(bytes(BLOCK_SIZE))
     await wire.send(frame(FrameKind.PACKED, 0, 0, packed), frame(FrameKind.BLOCK_END, 0, 0, digest))
 
 

@@ -39,6 +39,7 @@ LABELS: Mapping[Part, str] = {
     Part.DISK_WRITE: "disk, writing",
     Part.DISK_READ: "disk, reading",
     Part.SHA256: "SHA-256",
+    Part.BLAKE3: "BLAKE3",
     Part.TRANSFER: "memory to memory",
     Part.TRANSFER_1200: "in 1,200-byte packets",
     Part.TO_PEER: "to the other side",

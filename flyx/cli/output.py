@@ -317,7 +317,8 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
         case e.Progress(peer=peer, bytes=done, total=total):
             return "progress", {"peer": peer, "bytes": done, "total": total}
         case e.FileFinished(peer=peer, path=path, saved_as=saved_as, digest=digest):
-            saved = {} if digest is None else {"saved_as": saved_as, "digest": digest}
+            hashed = {"digest": digest, "algorithm": event.algorithm}
+            saved = {} if digest is None else {"saved_as": saved_as, **hashed}
             return "file", {"peer": peer, "path": path, **saved}
         case e.TextReceived(peer=peer, text=text):
             return "text", {"peer": peer, "text": text}
@@ -326,7 +327,8 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
         case e.TransferDone(peer=peer, files=files, bytes=size, seconds=seconds, digest=digest):
             amounts = {"files": files, "bytes": size, "resumed": event.resumed, "missing": event.missing}
             amounts["spared"] = event.spared
-            return "done", {"peer": peer, **amounts, "seconds": round(seconds, 3), "digest": digest}
+            hashed = {"digest": digest, "algorithm": event.algorithm}
+            return "done", {"peer": peer, **amounts, "seconds": round(seconds, 3), **hashed}
         case e.Notice(message=message):
             return "notice", {"message": message}
         case _:

@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flyx.errors import StreamBegun
 from flyx.storage.stream_source import StreamSource
+from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, StreamEnded
 from flyx.transfer.left_out import UNREADABLE, VANISHED
-from flyx.transfer.manifest import RunningDigest, block_digest
 
 MOST_BYTES = 32 << 20
 """Bytes of the stream in memory: what one receiver may have under way (WINDOW of transfer/receiver.py), and
@@ -44,7 +44,30 @@ class Stream:
 @dataclass(frozen=True, slots=True)
 class _Block:
     data: bytes
-    digest: bytes
+    # By each algorithm that has been asked for.
+    digests: dict[Algorithm, bytes] = field(default_factory=dict)
+
+    def hash_with(self, algorithm: Algorithm) -> None:
+        """Have its digest by this algorithm; blocking."""
+        self.digests[algorithm] = algorithm.digest(self.data)
+
+
+class _StreamDigest:
+    """The digest of the stream by one algorithm, as far as its blocks have been asked for."""
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self._running = RunningDigest(algorithm)
+        self._end = 0
+
+    def add(self, offset: int, block: _Block, digest: bytes) -> None:
+        """Add a block, if it has not been."""
+        if offset == self._end:
+            self._running.add(digest)
+            self._end += len(block.data)
+
+    def value(self) -> bytes:
+        """Return it: all blocks have been asked for."""
+        return self._running.value()
 
 
 class Broadcast:
@@ -72,8 +95,9 @@ class Broadcast:
         self._offsets: deque[int] = deque()
         self._start = 0
         self._end = 0
-        # Of all blocks so far.
-        self._digest = RunningDigest()
+        # By each algorithm that receivers ask for. What is asked for late can be computed then: all blocks
+        # are here as long as others may take part.
+        self._digests: dict[Algorithm, _StreamDigest] = {}
         # Set when nothing more will be read, and when that is because it could not be.
         self._has_ended = False
         self._has_failed = False
@@ -109,6 +133,8 @@ class Broadcast:
         if not self.can_serve(receiver):
             raise StreamBegun()
         self._verified.setdefault(receiver, 0)
+        for request in requests:
+            self._digests.setdefault(request.algorithm, _StreamDigest(request.algorithm))
         if self._reading is None:
             self._reading = asyncio.create_task(self._read())
         self._forget()
@@ -140,13 +166,19 @@ class Broadcast:
     async def _block(self, request: BlockRequest) -> BlockRead | StreamEnded | BlockFailed:
         await self._until(lambda: request.offset != self._end or self._has_ended)
         if block := self._blocks.get(request.offset):
-            return BlockRead(request, block.data, block.digest)
+            algorithm = request.algorithm
+            if algorithm not in block.digests:
+                # It was read before anybody asked for that.
+                await asyncio.to_thread(block.hash_with, algorithm)
+            digest = block.digests[algorithm]
+            self._digests[algorithm].add(request.offset, block, digest)
+            return BlockRead(request, block.data, digest)
         if request.offset != self._end:
             # It has begun, and this is not where a block does.
             return BlockFailed(request, VANISHED)
         if self._has_failed:
             return BlockFailed(request, UNREADABLE)
-        return StreamEnded(request, self._digest.value())
+        return StreamEnded(request, self._digests[request.algorithm].value())
 
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()
@@ -156,19 +188,20 @@ class Broadcast:
             await self._until(lambda: not self._is_full)
             block = None
             with suppress(OSError):
-                block = await loop.run_in_executor(self._thread, self._read_block)
+                block = await loop.run_in_executor(self._thread, self._read_block, tuple(self._digests))
             self._has_failed = block is None
             self._has_ended = block is None or not block.data
             if block and block.data:
                 self._blocks[self._end] = block
                 self._offsets.append(self._end)
                 self._end += len(block.data)
-                self._digest.add(block.digest)
             self._tell()
 
-    def _read_block(self) -> _Block:
-        data = self._source.read_block()
-        return _Block(data, block_digest(data))
+    def _read_block(self, algorithms: Sequence[Algorithm]) -> _Block:
+        block = _Block(self._source.read_block())
+        for algorithm in algorithms:
+            block.hash_with(algorithm)
+        return block
 
     @property
     def _is_full(self) -> bool:

@@ -17,14 +17,14 @@ class Confirmation:
     Attributes:
         files: how many are complete at the receiver.
         bytes: in these.
-        sha256: the transfer's digest in hex; both ends have computed it.
+        digest: of the transfer, in hex; both ends have computed it.
         missing: how many entries the receiver does not have.
         first_missing: path of the first of them, and why (a code of left_out.py).
     """
 
     files: int
     bytes: int
-    sha256: str
+    digest: str
     missing: int = 0
     first_missing: tuple[str, str] = ("", "")
 

@@ -262,13 +262,14 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self._told[index] = fate
         return news
 
-    def succeed(self, files: int, size: int, sha256: str) -> None:
+    def succeed(self, files: int, size: int, digest: str) -> None:
         """Everything that could be delivered is complete, and both sides have confirmed its digest."""
-        self._confirmation = Confirmation(files, size, sha256, self._missing, self._first_missing)
+        self._confirmation = Confirmation(files, size, digest, self._missing, self._first_missing)
         self.on_event(events.Progress(self.peer, size, size))
         seconds = time.monotonic() - (self._started or time.monotonic())
         counts = self._resumed, self._missing, self._spared + self.spared_bytes
-        self.on_event(events.TransferDone(self.peer, files, size, seconds, sha256, *counts))
+        algorithm = self.machine.algorithm.value
+        self.on_event(events.TransferDone(self.peer, files, size, seconds, digest, *counts, algorithm))
 
     @abstractmethod
     def next_work(self) -> Work | None:

@@ -168,13 +168,15 @@ class FileFinished:
     Attributes:
         path: in the manifest.
         saved_as: its final path on this machine; None at the sender.
-        digest: of its content, in hex, as defined in transfer/manifest.py; None at the sender.
+        digest: of its content, in hex, as defined in transfer/digests.py; None at the sender.
+        algorithm: what it is by, "sha256" or "blake3"; None at the sender.
     """
 
     peer: int
     path: str
     saved_as: str | None
     digest: str | None
+    algorithm: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,8 @@ class TransferDone:
     """The transfer with this peer is complete and confirmed; `seconds` since it was accepted.
 
     Attributes:
+        digest: of all of it, in hex: the same on both sides.
+        algorithm: what it is by, "sha256" or "blake3".
         resumed: how many of the bytes were there before.
         missing: how many entries the receiver does not have, as told by FileLost.
         spared: how many of them had not to be sent, as they were compressed; 0 at a receiver.
@@ -212,6 +216,7 @@ class TransferDone:
     resumed: int = 0
     missing: int = 0
     spared: int = 0
+    algorithm: str = "sha256"
 
 
 @dataclass(frozen=True, slots=True)

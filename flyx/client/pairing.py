@@ -25,6 +25,7 @@ from flyx.pairing.exchange import (
 )
 from flyx.pairing.keys import Binding, Role, Session
 from flyx.pairing.tries import Tries
+from flyx.transfer.digests import BLAKE3
 from flyx.transfer.messages import ZSTD
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ MEASUREMENTS = "bench"
 
 _NO_MEASUREMENT = "`flyx bench CODE` goes with the code of `flyx bench --wait`, and with no other"
 
-_GREETING = Greeting(flyx.AGENT, frozenset({STREAMS, TEXTS, ZSTD}))
+_GREETING = Greeting(flyx.AGENT, frozenset({STREAMS, TEXTS, ZSTD, BLAKE3}))
 
 
 class Gate:

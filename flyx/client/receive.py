@@ -34,7 +34,7 @@ from flyx.errors import (
     UnverifiedSender,
 )
 from flyx.net.changes import Change, NetworkWatch, networks
-from flyx.pairing.exchange import WordsWanted
+from flyx.pairing.exchange import Paired, WordsWanted
 from flyx.pairing.keys import Session
 from flyx.pairing.tries import MAX_TRIES
 from flyx.pairing.words import password_of, resolve_words
@@ -45,6 +45,7 @@ from flyx.storage.plan import needs_all
 from flyx.storage.stream import StreamDestination
 from flyx.storage.text import TextDestination
 from flyx.storage.writer import Destination, ExistingPolicy, Skip
+from flyx.transfer.digests import Algorithm, algorithms_of
 from flyx.transfer.disk import PlanTree
 from flyx.transfer.manifest import Content, Manifest
 from flyx.transfer.names import NamePolicy
@@ -245,10 +246,10 @@ class ReceiveSession:
         """Connect and receive, until the connection is lost."""
         link, channels = await self._connect()
         try:
-            await self._pair(link, channels)
+            paired = await self._pair(link, channels)
             try:
                 wiring = Wiring(link.connection, channels, disk, SENDER, self._on_event)
-                driver = self._make_driver(wiring)
+                driver = self._make_driver(wiring, algorithms_of(paired.features))
                 self._reception.paired()
                 path = link.connection.path()
                 relayed = path is not None and "relay" in (path.local, path.remote)
@@ -296,7 +297,7 @@ class ReceiveSession:
                     self._sink = make(options.directory, existing, options.names, options.selection, skip)
         return self._sink
 
-    def _make_driver(self, wiring: Wiring) -> ReceiveDriver:
+    def _make_driver(self, wiring: Wiring, algorithms: tuple[Algorithm, ...]) -> ReceiveDriver:
         options, earlier = self._options, self._driver
         believed = self._session is not None or options.trust_server
         confirm = options.confirm if believed else options.confirm_unverified or _refuse_unverified
@@ -307,6 +308,7 @@ class ReceiveSession:
             accepted=accepted,
             rate=options.limit,
             compared=earlier.machine.compared if earlier else None,
+            algorithms=algorithms,
         )
         ask_existing = self._ask_existing if self._asks_existing else None
         self._driver = ReceiveDriver(
@@ -332,7 +334,7 @@ class ReceiveSession:
             self._existing = answer
         return answer
 
-    async def _pair(self, link: Link, channels: Channels) -> None:
+    async def _pair(self, link: Link, channels: Channels) -> Paired:
         """Prove to know the sender's code, and have it prove the same."""
         options = self._options
         self._pairing = Pairing(link.connection, channels)
@@ -345,6 +347,7 @@ class ReceiveSession:
             self._on_event(events.PeerPaired(SENDER))
             if paired.session is None and options.trust_server:
                 self._on_event(events.Notice(_OPEN.format(options.server)))
+        return paired
 
     async def _password(self, wanted: WordsWanted) -> str:
         options = self._options

@@ -204,13 +204,13 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
             case UnfinishedFound(transfers=transfers) if not self.goes_on:
                 for transfer in transfers:
                     self.on_event(events.Notice(self._unfinished(transfer)))
-            case FileReceived(file=file, path=saved_as, sha256=sha256):
-                self.finish_file(file, self._finished(file, saved_as, sha256))
+            case FileReceived(file=file, path=saved_as, digest=digest):
+                self.finish_file(file, self._finished(file, saved_as, digest))
             case EntryLeftOut(index=index, code=code):
                 self.lose(index, self.machine.path_of(index), code)
-            case Received(files=files, bytes=size, sha256=sha256):
+            case Received(files=files, bytes=size, digest=digest):
                 self._count_absent()
-                self.succeed(files, size, sha256)
+                self.succeed(files, size, digest)
             case UnfinishedFound():
                 pass
             case _:
@@ -242,12 +242,13 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
             self.resume(received.kept_files, received.found_bytes)
 
     def _finished(
-        self, file: int, saved_as: str | None, sha256: str
+        self, file: int, saved_as: str | None, digest: str
     ) -> events.FileFinished | events.TextReceived:
         if isinstance(self._sink, TextDestination):
             assert self._sink.text is not None
             return events.TextReceived(self.peer, self._sink.text)
-        return events.FileFinished(self.peer, self.machine.path_of(file), saved_as, sha256)
+        algorithm = self.machine.algorithm.value
+        return events.FileFinished(self.peer, self.machine.path_of(file), saved_as, digest, algorithm)
 
     def _count_absent(self) -> None:
         """What the sender leaves out is missing as well."""

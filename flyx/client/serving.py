@@ -395,14 +395,14 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
                 self.finish_file(file, events.FileFinished(self.peer, entries.path(file), None, None))
             case EntryLeftOut(index=index, code=code):
                 self.lose(index, entries.path(index), code)
-            case Delivered(files=files, bytes=size, sha256=sha256):
+            case Delivered(files=files, bytes=size, digest=digest):
                 if (left_out := self.machine.manifest.left_out).failures:
                     self.count_missing(left_out.failures, *left_out.first_failure)
                 for code, count in sorted(self.not_needed.items()):
                     which = f"{count:,} of the files and links"
                     did = f"did not want {which}" if code == NOT_WANTED else f"had {which} already"
                     self.on_event(events.Notice(f"Receiver {self.peer} {did}"))
-                self.succeed(files, size, sha256)
+                self.succeed(files, size, digest)
             case _:
                 raise LocalProtocolError(reason=f"unknown event {event}")
 

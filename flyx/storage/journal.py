@@ -3,13 +3,15 @@
 A file of lines, each a CRC-32 in hex, a space, and a JSON array; the first element is the kind of the record.
 Names are those of the manifest, where a byte that is not UTF-8 is half a surrogate pair, and so in JSON, too:
 
-    flyx    version, manifest id, digest of the roots, first root, time: always the first line
+    flyx    version, manifest id, digest of the roots, first root, time, and in version 2, what all digests
+            are by (transfer/digests.py): always the first line. They are by SHA-256 in version 1, which who
+            knows no other goes on with; version 2 they leave alone
     name    root, the name it was given here
     made    a directory that the transfer made, by its parts
     opened  a directory that was there, by its parts, and its mode, which it gets back: it was closed to its
             owner, and is not while the transfer goes on
     file    number, path, size, mtime_us, inode: a partial file
-    blocks  number, index of the first, their SHA-256 in one string: these blocks are durable in it
+    blocks  number, index of the first, their digests in one string: these blocks are durable in it
     drop    number: the partial file counts no more
     saved   path, size, mtime_us, parts of its final name, inode, mtime_ns there, digest: the file is about
             to get that name, and has it if a file of this inode, size and time is there. Some filesystems
@@ -42,12 +44,14 @@ from typing import Any
 
 from flyx.storage.durability import Durability
 from flyx.storage.tree import Parts, Tree, names_in
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, path_bytes
+from flyx.transfer.digests import DIGEST_SIZE, Algorithm
+from flyx.transfer.manifest import BLOCK_SIZE, Entry, path_bytes
 
 NAME = "journal"
 DOUBTED_NAME = "journal.doubted"
 _NEW_NAME = "journal.new"
 _VERSION = 1
+_VERSION_WITH_ALGORITHM = 2
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -76,7 +80,7 @@ class Identity:
 
 @dataclass(slots=True)
 class Begun:
-    """A partial file: `identity` says of which file, `digests` has the SHA-256 of each of its blocks."""
+    """A partial file: `identity` says of which file, `digests` has that of each of its blocks."""
 
     identity: Identity
     inode: int
@@ -90,7 +94,7 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A file that got, or was about to get, its final name `parts`; `digest` is that of manifest.py."""
+    """A file that got, or was about to get, its final name `parts`; `digest` is that of digests.py."""
 
     identity: Identity
     parts: Parts
@@ -127,22 +131,32 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """The first line: which transfer this is. `first_root` and `time` (Unix seconds) are for people."""
+    """The first line: which transfer this is. `first_root` and `time` (Unix seconds) are for people.
+
+    Attributes:
+        algorithm: what the digests of blocks and files are by.
+    """
 
     manifest_id: str
     roots: str
     first_root: str
     time: int
+    algorithm: Algorithm = Algorithm.SHA256
 
     @classmethod
-    def of(cls, manifest_id: str, roots: Sequence[str], time: int) -> Heading:
+    def of(
+        cls, manifest_id: str, roots: Sequence[str], time: int, algorithm: Algorithm = Algorithm.SHA256
+    ) -> Heading:
         """The heading of a transfer of these roots."""
         digest = hashlib.sha256(b"\0".join(sorted(map(path_bytes, roots)))).hexdigest()
-        return cls(manifest_id, digest, roots[0] if roots else "", time)
+        return cls(manifest_id, digest, roots[0] if roots else "", time, algorithm)
 
     def record(self) -> Record:
         """The record that says so."""
-        return ["flyx", _VERSION, self.manifest_id, self.roots, self.first_root, self.time]
+        says = [self.manifest_id, self.roots, self.first_root, self.time]
+        if self.algorithm is Algorithm.SHA256:
+            return ["flyx", _VERSION, *says]
+        return ["flyx", _VERSION_WITH_ALGORITHM, *says, self.algorithm.value]
 
 
 class Contents:
@@ -302,6 +316,10 @@ def _heading(line: bytes) -> Heading | None:
                 version == _VERSION
             ):
                 return Heading(manifest_id, roots, first, time)
+            case ["flyx", version, str(manifest_id), str(roots), str(first), int(time), algorithm] if (
+                version == _VERSION_WITH_ALGORITHM
+            ):
+                return Heading(manifest_id, roots, first, time, Algorithm(algorithm))
     return None
 
 

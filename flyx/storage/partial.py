@@ -19,7 +19,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 
 from flyx.storage import journal, state
@@ -29,8 +29,9 @@ from flyx.storage.journal import Heading, Identity, Journal, Record, Saved
 from flyx.storage.remains import Remains, open_part, part_name
 from flyx.storage.state import StateDirectory
 from flyx.storage.tree import Parts, Tree, make_file, names_in
+from flyx.transfer.digests import DIGEST_SIZE, Algorithm, RunningDigest
 from flyx.transfer.disk import Changed, GoesOn, Held, Kept
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, RunningDigest, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, Entry
 from flyx.transfer.names import STATE_DIRECTORY
 
 logger = logging.getLogger("flyx.storage")
@@ -58,7 +59,7 @@ class _Partial:
     Attributes:
         number: in its name, and in the journal.
         written: bytes written.
-        digests: SHA-256 of its blocks.
+        digests: those of its blocks.
         recorded: bytes of `digests` that the journal has; None if it does not have the file.
         running: in the place of `digests`, of a stream: it may have any number of blocks.
     """
@@ -119,12 +120,17 @@ class Partials:
 
     # An unfinished transfer goes on.
 
-    def begin(self, manifest_id: str, roots: Sequence[str]) -> list[Heading]:
+    def begin(self, manifest_id: str, roots: Sequence[str], algorithms: Sequence[Algorithm]) -> list[Heading]:
         """Find the unfinished transfer of these roots, if there is one; return the headings of others.
 
         It is locked from then on, and not changed yet.
+
+        Args:
+            manifest_id: of what is offered.
+            roots: all of them.
+            algorithms: what digests can be by, the fastest first.
         """
-        self._heading = Heading.of(manifest_id, roots, int(time.time()))
+        self._heading = Heading.of(manifest_id, roots, int(time.time()), algorithms[0])
         if not self._tree.open():
             return []
         own, others, self.state_directory = state.find(self._tree, self._heading)
@@ -135,7 +141,12 @@ class Partials:
             own.release()
             return others
         self._own = own
-        self._remains = Remains(self._tree, own.handle, found, self._blocks, self._given_up)
+        if (known := found.heading.algorithm) in algorithms:
+            # What is here already need not be hashed anew.
+            self._heading = replace(self._heading, algorithm=known)
+        self._remains = Remains(
+            self._tree, own.handle, found, self._blocks, self._given_up, self._heading.algorithm
+        )
         self._has_saved = bool(found.saved)
         self._next_number = max(found.begun, default=-1) + 1
         found.heading = self._heading
@@ -157,6 +168,7 @@ class Partials:
             self.state_directory = self._own.parent
         remains = self._remains
         if remains:
+            remains.forget_foreign()
             # First those that nothing is known of: the new journal may need the room.
             self._remove_unknown(self._own, {*remains.contents.begun, *remains.useless})
         self.permitted = self._probe(self._own)
@@ -167,6 +179,18 @@ class Partials:
             self._remove_unknown(self._own, remains.contents.begun)
         self._prepared = True
         return self._own
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """What the digests of the transfer are by, since begin()."""
+        assert self._heading is not None
+        return self._heading.algorithm
+
+    @property
+    def needs_all_first(self) -> bool:
+        """Whether all entries are to be looked for, with find(), before anything is written: what is found
+        has other digests than the transfer, until it is read back."""
+        return self._remains is not None and self._remains.is_foreign
 
     @property
     def names(self) -> dict[str, str]:
@@ -206,6 +230,7 @@ class Partials:
         if not remains.is_sound(number):
             self._give_up(file, remains)
             return None
+        self._files[file].digests[:] = begun.digests
         return Held(file, bytes(begun.digests))
 
     def kept_at(self, entry: Entry) -> Parts:
@@ -332,9 +357,9 @@ class Partials:
         return handle
 
     def digest_of(self, file: int) -> bytes:
-        """The digest of a file that is all written, as manifest.py defines it."""
+        """The digest of a file that is all written, as digests.py defines it."""
         partial = self._files[file]
-        return partial.running.value() if partial.running else block_digest(partial.digests)
+        return partial.running.value() if partial.running else self.algorithm.digest(partial.digests)
 
     def goes_on(self, file: int) -> GoesOn | None:
         """Say how much there is of a stream, if there is anything."""
@@ -522,7 +547,7 @@ class Partials:
         else:
             assert entry is not None
             handle = os.open(part_name(self._next_number), _NEW, 0o600, dir_fd=own.handle)
-            running = RunningDigest() if self.is_stream else None
+            running = RunningDigest(self.algorithm) if self.is_stream else None
             self._files[file] = _Partial(self._next_number, Identity.of(entry), running=running)
             self._next_number += 1
         self._open = file, handle

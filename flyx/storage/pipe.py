@@ -1,6 +1,6 @@
 """The receiver's disk where it is none: one file, or a stream, goes to a descriptor, such as standard output.
 
-Only whole blocks that match their SHA-256 are written, each once. After a lost connection the next one goes
+Only whole blocks that match their digests are written, each once. After a lost connection the next one goes
 on where the last block ended, so this outlives connections, as a Destination does for a stream.
 
 Blocking, for a thread; POSIX only.
@@ -21,6 +21,7 @@ from flyx.errors import CorruptData, FlyxError, LocalProtocolError, NotOneFile, 
 from flyx.storage.blocks import BlockWriter
 from flyx.storage.failures import storage_error
 from flyx.storage.pipe_size import enlarge_pipe
+from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.disk import (
     BlockWritten,
     DiscardFile,
@@ -45,7 +46,7 @@ from flyx.transfer.disk import (
     WriteBlock,
 )
 from flyx.transfer.left_out import NOT_WANTED
-from flyx.transfer.manifest import BLOCK_SIZE, Content, EntryKind, RunningDigest, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, Content, EntryKind
 from flyx.transfer.selection import Selection
 
 _PLACE = "standard output"
@@ -81,10 +82,10 @@ class PipeDestination:
         self._file: int | None = None
         self._path = ""
         self._size = 0
-        # How many bytes are out, and the digests of their blocks.
+        # How many bytes are out, and the digests of their blocks; what these are by, over each connection.
         self._written = 0
         self._digests = bytearray()
-        self._digest = RunningDigest()
+        self._hash_with(Algorithm.SHA256)
 
     def abandon(self) -> None:
         """Write no more. Any number of times."""
@@ -113,10 +114,12 @@ class PipeDestination:
         if self._given_up.is_set():
             raise LocalProtocolError(reason="the destination was given up")
         match operation:
-            case PlanTree(content=content):
+            case PlanTree(content=content, algorithms=algorithms):
                 self._content, self._file = content, None
+                if not self._written:
+                    self._hash_with(algorithms[0])
                 # Only all entries say which of them is the one.
-                return TreePlanned(fresh=False)
+                return TreePlanned(fresh=False, algorithm=self._algorithm)
             case PlanEntries():
                 return self._plan_entries(operation)
             case WriteBlock():
@@ -137,6 +140,10 @@ class PipeDestination:
             case HashFiles() | SettleFiles():
                 raise LocalProtocolError(reason="a file that is in doubt")
         assert_never(operation)
+
+    def _hash_with(self, algorithm: Algorithm) -> None:
+        self._algorithm = algorithm
+        self._digest = RunningDigest(algorithm)
 
     def _plan_entries(self, operation: PlanEntries) -> EntriesPlanned:
         unwanted: list[tuple[int, str]] = []
@@ -167,7 +174,7 @@ class PipeDestination:
                 data = self._blocks.gather(block.parts, block.unpacked)
         except ValueError:
             raise CorruptData(path=self._path) from None
-        if block_digest(data) != block.digest:
+        if self._algorithm.digest(data) != block.digest:
             raise CorruptData(path=self._path)
         self._pass_on(data)
         self._written += len(data)

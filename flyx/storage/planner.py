@@ -18,6 +18,7 @@ from flyx.storage.opening import OPEN_FLAGS
 from flyx.storage.partial import Partials
 from flyx.storage.plan import Plan
 from flyx.storage.tree import Parts, Tree
+from flyx.transfer.digests import RunningDigest
 from flyx.transfer.disk import (
     EntriesPlanned,
     FilesHashed,
@@ -32,7 +33,7 @@ from flyx.transfer.disk import (
     TreePlanned,
     Unfinished,
 )
-from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, RunningDigest, block_digest, hole_digest
+from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind
 
 
 class Planner:
@@ -80,9 +81,10 @@ class Planner:
     def _plan_tree(self, operation: PlanTree) -> TreePlanned:
         self._plan.check_roots(operation.roots)
         self._plan.check_place()
-        others = self._partials.begin(operation.manifest_id, operation.roots)
+        others = self._partials.begin(operation.manifest_id, operation.roots, operation.algorithms)
         fresh = self._plan.begin(operation.roots, operation.total_bytes, operation.hole_bytes, self._partials)
-        return TreePlanned(fresh, tuple(Unfinished(other.first_root, other.time) for other in others))
+        unfinished = tuple(Unfinished(other.first_root, other.time) for other in others)
+        return TreePlanned(fresh and not self._partials.needs_all_first, unfinished, self._partials.algorithm)
 
     def _plan_entries(self, first: int, entries: Sequence[Entry]) -> EntriesPlanned:
         found = []
@@ -128,18 +130,19 @@ class Planner:
                 os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         self._block = self._block or memoryview(bytearray(BLOCK_SIZE))
         sparse = may_have_holes(before)
-        digest = RunningDigest()
+        algorithm = self._partials.algorithm
+        digest = RunningDigest(algorithm)
         for offset in range(0, size, BLOCK_SIZE):
             if self._given_up.is_set():
                 raise LocalProtocolError(reason="the destination was given up")
             length = min(BLOCK_SIZE, size - offset)
             if sparse and is_hole(handle, offset, length):
-                digest.add(hole_digest(length))
+                digest.add(algorithm.hole_digest(length))
                 continue
             block = self._block[:length]
             if not _fill(block, handle, offset):
                 return None
-            digest.add(block_digest(block))
+            digest.add(algorithm.digest(block))
         after = os.fstat(handle)
         unchanged = (after.st_size, after.st_mtime_ns) == (size, before.st_mtime_ns)
         return digest.value() if unchanged else None

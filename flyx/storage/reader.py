@@ -23,9 +23,10 @@ from flyx.errors import LocalProtocolError
 from flyx.storage.holes import is_hole, may_have_holes
 from flyx.storage.opening import OPEN_FLAGS
 from flyx.storage.scan import Scan
+from flyx.transfer.digests import DIGEST_SIZE, Algorithm
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
 from flyx.transfer.left_out import CHANGED, UNREADABLE, VANISHED
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, EntryKind, block_count, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, block_count
 
 # What the kernel reads ahead by itself; larger files gain from being announced as read from start to end.
 _READ_AHEAD = 128 * 1024
@@ -36,7 +37,8 @@ _CHANGED = {errno.ELOOP, errno.ENXIO}
 
 
 class BlockDigests:
-    """What the blocks of a scan hash to, remembered: each is hashed once, however many receivers there are.
+    """What the blocks of a scan hash to, remembered: each is hashed once by each algorithm that receivers ask
+    for, however many they are.
 
     Safe to use from several threads. 32 bytes for each block of BLOCK_SIZE bytes that has been read; shorter
     ones, the last of their files, cost less to hash anew than to look for.
@@ -47,18 +49,21 @@ class BlockDigests:
         entries = found.manifest.entries
         counts = map(block_count, map(entries.size, range(len(entries))))
         self._first = array("Q", accumulate(counts, initial=0))
-        # The digests of so many blocks in a row; zeros for those that were not read.
-        self._pages: defaultdict[int, bytearray] = defaultdict(lambda: bytearray(_PAGE_BLOCKS * DIGEST_SIZE))
+        # The digests of so many blocks in a row, by one algorithm; zeros for those that were not read.
+        self._pages: defaultdict[tuple[Algorithm, int], bytearray] = defaultdict(
+            lambda: bytearray(_PAGE_BLOCKS * DIGEST_SIZE)
+        )
 
     def of(self, request: BlockRequest, data: bytes) -> bytes:
-        """Return the SHA-256 of a block, given what was read of it now or of the unchanged file earlier."""
+        """Return the digest of a block, given what was read of it now or of the unchanged file earlier."""
+        algorithm = request.algorithm
         if request.length != BLOCK_SIZE:
-            return block_digest(data)
+            return algorithm.digest(data)
         page, place = divmod(self._first[request.file] + request.offset // BLOCK_SIZE, _PAGE_BLOCKS)
-        digests, begin = self._pages[page], place * DIGEST_SIZE
+        digests, begin = self._pages[algorithm, page], place * DIGEST_SIZE
         digest = bytes(digests[begin : begin + DIGEST_SIZE])
         if digest == _NOT_READ:
-            digest = digests[begin : begin + DIGEST_SIZE] = block_digest(data)
+            digest = digests[begin : begin + DIGEST_SIZE] = algorithm.digest(data)
         return digest
 
 
@@ -122,7 +127,7 @@ class SourceReader:
             self._failed = request.file, code
             return BlockFailed(request, code)
         if len(data) < request.length:
-            return BlockRead(request, b"", _digest_of_zeros(request.length), hole=True)
+            return BlockRead(request, b"", _digest_of_zeros(request), hole=True)
         return BlockRead(request, data, self._digests.of(request, data))
 
     def _read_block(self, request: BlockRequest, entry: Entry) -> bytes | None:
@@ -177,12 +182,14 @@ def _read_whole(handle: int, request: BlockRequest) -> bytes | None:
 
 
 @cache
-def _digest_of_zero_block() -> bytes:
-    return block_digest(bytes(BLOCK_SIZE))
+def _digest_of_zero_block(algorithm: Algorithm) -> bytes:
+    return algorithm.digest(bytes(BLOCK_SIZE))
 
 
-def _digest_of_zeros(length: int) -> bytes:
-    return _digest_of_zero_block() if length == BLOCK_SIZE else block_digest(bytes(length))
+def _digest_of_zeros(request: BlockRequest) -> bytes:
+    if request.length == BLOCK_SIZE:
+        return _digest_of_zero_block(request.algorithm)
+    return request.algorithm.digest(bytes(request.length))
 
 
 def _announce(handle: int, entry: Entry) -> None:

@@ -4,9 +4,10 @@ That is: that a partial file of the inode in the journal, at least as long as th
 bytes that were verified before they were written. The last of their blocks is read from the disk to see that
 it kept its word, and no more: the first new byte of a file of 10 GB does not wait for 10 GB to be read. A
 file of another inode is read back whole: FAT and many FUSE filesystems number their files anew. So is a saved
-file of another time, where the filesystem never had the time that it should have. If a sync has failed, the
-run that met it writes nothing more to the journal, and later ones read back all that the journal says, until
-one has done so with all of it and goes on.
+file of another time, where the filesystem never had the time that it should have. So is all
+of it if its digests are by an algorithm that the sender does not know, to have others. If a sync has failed,
+the run that met it writes nothing more to the journal, and later ones read back all that the journal says,
+until one has done so with all of it and goes on.
 
 Nothing is changed here, but for the mode of a partial file that cannot be read.
 """
@@ -27,7 +28,8 @@ from flyx.errors import DestinationExists, LocalProtocolError
 from flyx.storage.blocks import BlockWriter
 from flyx.storage.journal import Contents, Identity, Saved
 from flyx.storage.tree import Tree
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entry, RunningDigest, block_digest
+from flyx.transfer.digests import DIGEST_SIZE, Algorithm, RunningDigest
+from flyx.transfer.manifest import BLOCK_SIZE, Entry
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KNOWN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -48,10 +50,17 @@ class Remains:
         useless: numbers of those that are of no use, and wait for the transfer to be accepted to be removed.
         doubted: what cannot be believed before it has been read back: numbers of partial files, paths of
             saved ones.
+        is_foreign: its digests are by another algorithm than those of the transfer.
     """
 
     def __init__(
-        self, tree: Tree, directory: int, contents: Contents, blocks: BlockWriter, given_up: Event
+        self,
+        tree: Tree,
+        directory: int,
+        contents: Contents,
+        blocks: BlockWriter,
+        given_up: Event,
+        algorithm: Algorithm,
     ) -> None:
         """Args:
         tree: the output directory.
@@ -59,6 +68,7 @@ class Remains:
         contents: what the journal there says.
         blocks: reads them back.
         given_up: set, by another thread, when nobody waits for what is read back any more.
+        algorithm: what the digests of the transfer are by; what is found to be good has them so.
         """
         self._tree = tree
         self._directory = directory
@@ -67,7 +77,12 @@ class Remains:
         self.contents = contents
         self.left = {begun.identity.path: number for number, begun in contents.begun.items()}
         self.useless: set[int] = set()
-        self.doubted: set[int | str] = {*contents.begun, *contents.saved} if contents.doubted else set()
+        self._stored_by = contents.heading.algorithm
+        self._algorithm = algorithm
+        self.is_foreign = self._stored_by is not algorithm
+        # What is believed unread.
+        self._is_trusted = not (contents.doubted or self.is_foreign)
+        self.doubted: set[int | str] = set() if self._is_trusted else {*contents.begun, *contents.saved}
 
     @property
     def size(self) -> int:
@@ -80,6 +95,17 @@ class Remains:
         del self.contents.begun[number]
         self.doubted.discard(number)
         self.useless.add(number)
+
+    def forget_foreign(self) -> None:
+        """The journal is written anew: leave out what has not been read back."""
+        if self.is_foreign:
+            for one in tuple(self.doubted):
+                if isinstance(one, int):
+                    self.left.pop(self.contents.begun[one].identity.path, None)
+                    self.set_aside(one)
+                else:
+                    del self.contents.saved[one]
+            self.doubted.clear()
 
     def saved(self, entry: Entry) -> Saved | None:
         """Where this file was saved before, if it is still there as it was.
@@ -94,31 +120,33 @@ class Remains:
             status = self._tree.status(saved.parts)
             if status is None or not saved.is_like(status):
                 return None
-            known = saved.is_same(status) and not self.contents.doubted
-            if not known and not self._is_stored(saved):
-                del self.contents.saved[entry.path]
-                self.doubted.discard(entry.path)
-                return None
-            self.contents.saved[entry.path] = replace(saved, inode=status.st_ino, mtime_ns=status.st_mtime_ns)
+            known = saved.is_same(status) and self._is_trusted
+            digest = saved.digest if known else self._read_saved(saved)
             self.doubted.discard(entry.path)
+            if digest is None:
+                del self.contents.saved[entry.path]
+                return None
+            saved = replace(saved, inode=status.st_ino, mtime_ns=status.st_mtime_ns, digest=digest)
+            self.contents.saved[entry.path] = saved
             return saved
         return None
 
-    def _is_stored(self, saved: Saved) -> bool:
-        """Read back whether the disk has the file that was saved.
+    def _read_saved(self, saved: Saved) -> bytes | None:
+        """Read a file that was saved back; return its digest, None if the disk has another.
 
         Raises:
             OSError: it does not say.
             LocalProtocolError: the destination was given up meanwhile.
         """
-        digest = RunningDigest()
+        stored, wanted = RunningDigest(self._stored_by), RunningDigest(self._algorithm)
         handle = os.open(saved.parts[-1], _READ, dir_fd=self._tree.handle(saved.parts[:-1]))
         try:
-            for block in self._read_back(handle, 0, saved.identity.size):
-                digest.add(block)
+            for one, other in self._read_back(handle, 0, saved.identity.size):
+                stored.add(one)
+                wanted.add(other)
         finally:
             os.close(handle)
-        return digest.value() == saved.digest
+        return wanted.value() if stored.value() == saved.digest else None
 
     def is_sound(self, number: int) -> bool:
         """Whether a partial file has what the journal says; more than that is cut off before it is used.
@@ -140,11 +168,13 @@ class Remains:
             # Others cannot get here, so the mode does not matter: it may be the final one already.
             if not one or not self._tree.is_ours(status):
                 return False
-            whole = self.contents.doubted or status.st_ino != begun.inode
+            whole = not self._is_trusted or status.st_ino != begun.inode
             first = 0 if whole else (begun.size - 1) // BLOCK_SIZE
-            for index, block in enumerate(self._read_back(handle, first, begun.size), first):
-                if block != begun.digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE]:
+            for index, (stored, wanted) in enumerate(self._read_back(handle, first, begun.size), first):
+                place = slice(index * DIGEST_SIZE, (index + 1) * DIGEST_SIZE)
+                if stored != begun.digests[place]:
                     return False
+                begun.digests[place] = wanted
         except OSError:
             return False
         finally:
@@ -178,8 +208,9 @@ class Remains:
                 os.utime(self._directory, ns=(status.st_atime_ns, status.st_mtime_ns))
         return True
 
-    def _read_back(self, handle: int, first: int, size: int) -> Iterator[bytes]:
-        """Yield the SHA-256 of each block from `first` on that the disk has of a file of this size.
+    def _read_back(self, handle: int, first: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the digest of each block from `first` on that the disk has of a file of this size, by the
+        algorithm of the journal and by that of the transfer.
 
         Raises:
             OSError: it cannot be read.
@@ -188,7 +219,9 @@ class Remains:
         for at in range(first * BLOCK_SIZE, size, BLOCK_SIZE):
             if self._given_up.is_set():
                 raise LocalProtocolError(reason="the destination was given up")
-            yield block_digest(self._blocks.read_back(handle, at, min(BLOCK_SIZE, size - at)))
+            block = self._blocks.read_back(handle, at, min(BLOCK_SIZE, size - at))
+            stored = self._stored_by.digest(block)
+            yield stored, self._algorithm.digest(block) if self.is_foreign else stored
 
 
 def part_name(number: int) -> str:

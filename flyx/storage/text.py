@@ -7,6 +7,7 @@ from typing import assert_never
 
 from flyx.errors import CorruptData, FlyxError, LocalProtocolError, RemoteProtocolError
 from flyx.storage.blocks import BlockWriter
+from flyx.transfer.digests import Algorithm
 from flyx.transfer.disk import (
     BlockWritten,
     DiscardFile,
@@ -28,7 +29,6 @@ from flyx.transfer.disk import (
     TreePlanned,
     WriteBlock,
 )
-from flyx.transfer.manifest import block_digest
 
 
 class TextDestination:
@@ -39,6 +39,7 @@ class TextDestination:
 
     def __init__(self) -> None:
         self._data = b""
+        self._algorithm = Algorithm.SHA256
         # Set when all of it is here.
         self.text: str | None = None
 
@@ -58,8 +59,9 @@ class TextDestination:
 
     def _carry_out(self, operation: Operation) -> Outcome:
         match operation:
-            case PlanTree():
-                return TreePlanned(fresh=True)
+            case PlanTree(algorithms=algorithms):
+                self._algorithm = algorithms[0]
+                return TreePlanned(fresh=True, algorithm=self._algorithm)
             case PlanEntries(first=first, entries=entries):
                 return EntriesPlanned(first + len(entries))
             case WriteBlock():
@@ -88,6 +90,6 @@ class TextDestination:
             self._data = bytes(BlockWriter().gather(block.parts, block.unpacked))
         except ValueError:
             raise CorruptData(path="the text") from None
-        if block_digest(self._data) != block.digest:
+        if self._algorithm.digest(self._data) != block.digest:
             raise CorruptData(path="the text")
         return BlockWritten(block.file, block.offset, len(self._data), held=sum(map(len, block.parts)))

@@ -1,7 +1,7 @@
 """The receiver's disk: carries out the Operations of a transfer below one directory.
 
 Whatever a sender says, nothing changes outside that directory, nothing in it is replaced unless the person
-allowed it, no byte is written that does not match its SHA-256, and no file has its final name before it is
+allowed it, no byte is written that does not match its digest, and no file has its final name before it is
 complete and durable. names.py judges the names, tree.py walks the directories, partial.py keeps what is not
 complete, durability.py makes it last, journal.py remembers it for a later run.
 
@@ -54,7 +54,7 @@ from flyx.transfer.disk import (
     TreeFinished,
     WriteBlock,
 )
-from flyx.transfer.manifest import BLOCK_SIZE, Entry, block_digest, hole_digest
+from flyx.transfer.manifest import BLOCK_SIZE, Entry
 from flyx.transfer.names import NamePolicy, numbered
 from flyx.transfer.selection import Selection
 
@@ -288,7 +288,8 @@ class Destination:
         is_next = too_large or block.offset == self._partials.written(block.file)
         if not is_next or block.offset + length > self._most_bytes(entry):
             raise LocalProtocolError(reason=f"a block of {entry.path} out of sequence")
-        if (hole_digest(length) if data is None else block_digest(data)) != block.digest:
+        algorithm = self._partials.algorithm
+        if (algorithm.hole_digest(length) if data is None else algorithm.digest(data)) != block.digest:
             raise CorruptData(path=self._tree.shown(self._target(block.file)))
         self._tree.open_or_make()
         if not too_large:

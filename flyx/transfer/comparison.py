@@ -11,8 +11,9 @@ from array import array
 from collections.abc import Iterable, Sequence
 
 from flyx.errors import RemoteProtocolError
+from flyx.transfer.digests import DIGEST_SIZE, Algorithm, RunningDigest
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, StreamEnded
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entries, EntryKind, RunningDigest
+from flyx.transfer.manifest import BLOCK_SIZE, Entries, EntryKind
 
 _NO_DIGEST = bytes(DIGEST_SIZE)
 # What is known of a file.
@@ -72,11 +73,11 @@ class Comparison:
         Raises:
             RemoteProtocolError: it was not asked for that now.
         """
-        for file, sha256 in rows:
+        for file, digest in rows:
             at = self._decided + len(self._theirs) // DIGEST_SIZE
             if self._asked[at : at + 1].tolist() != [file]:
                 raise RemoteProtocolError(reason="a digest that was not asked for")
-            self._theirs += bytes.fromhex(sha256) if sha256 else _NO_DIGEST
+            self._theirs += bytes.fromhex(digest) if digest else _NO_DIGEST
         self._decide()
 
     def _decide(self) -> None:
@@ -97,8 +98,9 @@ class Comparison:
 class Hashing:
     """The sender's half: hashes the files that it is asked about, in that order, each of them once."""
 
-    def __init__(self, entries: Entries) -> None:
+    def __init__(self, entries: Entries, algorithm: Algorithm) -> None:
         self._entries = entries
+        self._algorithm = algorithm
         # By entry: whether it has been asked about; made with the first question.
         self._seen = bytearray()
         # In the order of asking; how many of these have been answered.
@@ -108,7 +110,7 @@ class Hashing:
         self._reading = 0
         self._offset = 0
         # Of the first that is not answered.
-        self._digest = RunningDigest()
+        self._digest = RunningDigest(algorithm)
 
     @property
     def is_busy(self) -> bool:
@@ -136,7 +138,7 @@ class Hashing:
         while self._reading < len(self._asked) and size > 0 and len(requests) < count:
             file = self._asked[self._reading]
             rest = self._entries[file].size - self._offset
-            request = BlockRequest(file, self._offset, min(BLOCK_SIZE, rest))
+            request = BlockRequest(file, self._offset, min(BLOCK_SIZE, rest), self._algorithm)
             requests.append(request)
             size -= request.length
             self._offset += request.length
@@ -164,5 +166,5 @@ class Hashing:
                     continue
                 answers.append((request.file, self._digest.value().hex()))
             self._answered += 1
-            self._digest = RunningDigest()
+            self._digest = RunningDigest(self._algorithm)
         return answers

@@ -12,7 +12,8 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from flyx.errors import FlyxError
-from flyx.transfer.manifest import Content, Entry, RunningDigest
+from flyx.transfer.digests import Algorithm, RunningDigest
+from flyx.transfer.manifest import Content, Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +21,20 @@ class BlockRequest:
     """Read one block. `length` 0 stands for the only "block" of an empty file, which must still be there.
 
     Of a stream, the next block has `length` bytes at most.
+
+    Attributes:
+        algorithm: what its digest is to be by.
     """
 
     file: int
     offset: int
     length: int
+    algorithm: Algorithm = Algorithm.SHA256
 
 
 @dataclass(frozen=True, slots=True)
 class BlockRead:
-    """The bytes of a requested block and their SHA-256.
+    """The bytes of a requested block and their digest.
 
     After the last block of a file the reader has made sure that the file is still what the manifest says.
 
@@ -76,6 +81,7 @@ class PlanTree:
     Attributes:
         hole_bytes: how many of all the bytes need no space.
         content: what it is that is offered.
+        algorithms: what both sides can hash with, the fastest first: the disk chooses (TreePlanned).
     """
 
     roots: tuple[str, ...]
@@ -83,6 +89,7 @@ class PlanTree:
     manifest_id: str = ""
     hole_bytes: int = 0
     content: Content = Content.FILES
+    algorithms: tuple[Algorithm, ...] = (Algorithm.SHA256,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +116,7 @@ class SettleFiles:
 
 @dataclass(frozen=True, slots=True)
 class WriteBlock:
-    """Verify one block against its SHA-256 and append it to the file's partial file, in order of offset.
+    """Verify one block against its digest and append it to the file's partial file, in order of offset.
 
     A hole is a block of zeros, as long as a block is at that offset, that has no parts and takes no room.
 
@@ -161,10 +168,12 @@ class TreePlanned:
     """Attributes:
     fresh: nothing is there yet under any of the roots, so no entry can be in the way of another.
     unfinished: other transfers into the same directory that wait to be gone on with.
+    algorithm: what all digests of the transfer are by: what those from an earlier run are, if that can be.
     """
 
     fresh: bool
     unfinished: tuple[Unfinished, ...] = ()
+    algorithm: Algorithm = Algorithm.SHA256
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +186,7 @@ class Unfinished:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A file is complete under `path`, its final name, from before. `digest` is the one of manifest.py."""
+    """A file is complete under `path`, its final name, from before. `digest` is the one of digests.py."""
 
     file: int
     path: str
@@ -230,7 +239,7 @@ class EntriesPlanned:
 
 @dataclass(frozen=True, slots=True)
 class FilesHashed:
-    """The digest of each file, as manifest.py defines it; None if it is not of the size any more, or cannot
+    """The digest of each file, as digests.py defines it; None if it is not of the size any more, or cannot
     be read."""
 
     digests: tuple[bytes | None, ...]

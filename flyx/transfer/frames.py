@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from flyx.errors import LocalProtocolError, RemoteProtocolError
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE
+from flyx.transfer.digests import DIGEST_SIZE
+from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.messages import MIN_MESSAGE_SIZE
 
 MAX_DATA_SIZE = 262_144

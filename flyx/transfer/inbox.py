@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from flyx.errors import CorruptData, RemoteProtocolError
+from flyx.transfer.digests import DIGEST_SIZE, Algorithm, RunningDigest
 from flyx.transfer.disk import GoesOn, Held, WriteBlock
 from flyx.transfer.frames import SHORTEST_DATA, Frame, FrameKind
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
-    DIGEST_SIZE,
     MAX_FILE_SIZE,
     Entries,
     EntryKind,
-    RunningDigest,
-    hole_digest,
 )
 
 
@@ -37,7 +35,12 @@ class FileInbox:
         self._parts: list[memoryview] = []
         # Bytes of the parts, if the open block comes compressed; else 0.
         self._packed = 0
-        self._digest = RunningDigest()
+        self.hash_with(Algorithm.SHA256)
+
+    def hash_with(self, algorithm: Algorithm) -> None:
+        """Digests are by this algorithm; nothing has come yet."""
+        self._algorithm = algorithm
+        self._digest = RunningDigest(algorithm)
 
     def hold(self, held: Held) -> None:
         """The first blocks of a file that is to come are here."""
@@ -95,7 +98,7 @@ class FileInbox:
         if self.is_stream or self._packed or not is_next:
             raise RemoteProtocolError(reason="a hole out of place")
         length = end - frame.offset
-        digest = hole_digest(length)
+        digest = self._algorithm.hole_digest(length)
         self._digest.add(digest)
         self._offset = self._block_start = end
         return dropped, WriteBlock(frame.file, frame.offset, (), digest, hole=True)
@@ -145,7 +148,7 @@ class FileInbox:
         if not dropped or frame.offset:
             return 0
         self._offset = self._block_start = 0
-        self._digest = RunningDigest()
+        self._digest = RunningDigest(self._algorithm)
         return dropped
 
     def _enter(self, file: int) -> int:
@@ -172,4 +175,4 @@ class FileInbox:
         self._offset = self._block_start = self._droppable = 0
         self._parts = []
         self._packed = 0
-        self._digest = RunningDigest()
+        self._digest = RunningDigest(self._algorithm)

@@ -1,9 +1,7 @@
-"""What is offered: the entries of a transfer, and how their content is hashed.
+"""What is offered: the entries of a transfer.
 
-A file is a row of blocks of BLOCK_SIZE bytes (the last may be shorter; an empty file has none). Each block
-has its SHA-256; the digest of a file is the SHA-256 over its block digests, in order; the digest of a
-transfer is the SHA-256 over its file digests, in the order of the manifest. So a receiver can verify, keep
-and later resume block by block, and a file's digest never needs a second pass over its bytes.
+A file is a row of blocks of BLOCK_SIZE bytes (the last may be shorter; an empty file has none), which
+digests.py says how to hash.
 """
 
 from __future__ import annotations
@@ -12,11 +10,9 @@ import hashlib
 import json
 import re
 from array import array
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
 from typing import overload
 
 from flyx.errors import LocalProtocolError
@@ -24,9 +20,6 @@ from flyx.transfer.left_out import NOTHING, LeftOut
 
 BLOCK_SIZE = 1 << 20
 """Bytes in a block; the unit of verification."""
-
-DIGEST_SIZE = 32
-"""Bytes in a SHA-256."""
 
 MAX_ENTRIES = 1_000_000
 """Entries in one manifest, with the directories that only their paths name: more than people send at once.
@@ -374,104 +367,6 @@ class Manifest:
 def _id_of(content: Content, entries_id: str) -> str:
     """The id of a manifest whose content is not files: no manifest of files has the same."""
     return hashlib.sha256(f"{content.value} {entries_id}".encode()).hexdigest()
-
-
-def block_digest(block: bytes | bytearray | memoryview) -> bytes:
-    """Return the SHA-256 of one block."""
-    return hashlib.sha256(block).digest()
-
-
-@lru_cache(maxsize=16)
-def hole_digest(length: int) -> bytes:
-    """Return the SHA-256 of a block that is a hole: so many zeros, at most BLOCK_SIZE."""
-    return block_digest(bytes(length))
-
-
-class RunningDigest:
-    """The digest of a file from its block digests, or of a transfer from its file digests."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def add(self, digest: bytes | bytearray) -> None:
-        """Append the next digest, or several in one string; order matters."""
-        self._hash.update(digest)
-
-    def value(self) -> bytes:
-        """The digest of all added so far, DIGEST_SIZE bytes."""
-        return self._hash.digest()
-
-    def copy(self) -> RunningDigest:
-        """Return another one, of all added so far."""
-        other = RunningDigest()
-        other._hash = self._hash.copy()
-        return other
-
-
-class DigestQueue:
-    """Files and their digests, oldest first, in 36 bytes each: of empty files, very many wait."""
-
-    def __init__(self) -> None:
-        self._files = array("I")
-        self._digests = bytearray()
-        # How many of them have been taken out.
-        self._taken = 0
-
-    def __len__(self) -> int:
-        return len(self._files) - self._taken
-
-    @property
-    def first(self) -> int:
-        """The oldest file; there is one."""
-        return self._files[self._taken]
-
-    def append(self, file: int, digest: bytes) -> None:
-        """Add a file."""
-        self._files.append(file)
-        self._digests += digest
-
-    def pop(self) -> tuple[int, bytes]:
-        """Take out the oldest file; there is one."""
-        at = self._taken
-        file, digest = self._files[at], bytes(self._digests[at * DIGEST_SIZE : (at + 1) * DIGEST_SIZE])
-        self._taken += 1
-        if self._taken * 2 > len(self._files):
-            # As many are moved as were taken out since the last time.
-            del self._files[: self._taken]
-            del self._digests[: self._taken * DIGEST_SIZE]
-            self._taken = 0
-        return file, digest
-
-
-class TransferDigest:
-    """The digest of a transfer from the digests of its files, of which some were there before it began.
-
-    Those are told with keep(), the others with add(); each kind in the order of the manifest, and a file that
-    is kept before any that follows it there is added.
-    """
-
-    def __init__(self) -> None:
-        self._digest = RunningDigest()
-        # Oldest first: index and digest.
-        self._kept: deque[tuple[int, bytes]] = deque()
-
-    def keep(self, file: int, digest: bytes) -> None:
-        """This file is complete already."""
-        self._kept.append((file, digest))
-
-    def add(self, file: int, digest: bytes) -> None:
-        """This file has become complete."""
-        self._catch_up(file)
-        self._digest.add(digest)
-
-    def value(self) -> bytes:
-        """The digest, DIGEST_SIZE bytes: all files have been told."""
-        self._catch_up(MAX_ENTRIES + 1)
-        return self._digest.value()
-
-    def _catch_up(self, file: int) -> None:
-        while self._kept and self._kept[0][0] < file:
-            self._digest.add(self._kept.popleft()[1])
 
 
 def block_count(size: int) -> int:

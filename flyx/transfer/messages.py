@@ -15,13 +15,14 @@ one JSON object a message, at most MAX_CONTROL_SIZE bytes of UTF-8:
                                symbolic_links among them lead to, in order
     absent          sender     entries: rows [path, code] of what is left out, in pieces
     manifest_end    sender
+    hash_with       receiver   algorithm: what all digests are by; "sha256" until this is said
     compare         receiver   files: indexes of those that are here with this size: what do yours hash to?
-    digests         sender     files: rows [file, sha256], in the order of the questions; null if one cannot
+    digests         sender     files: rows [file, digest], in the order of the questions; null if one cannot
                                be read
     left_out        receiver   entries: rows [index, code] that the receiver goes without
-    kept            receiver   files: rows [file, sha256], complete from an earlier try: not to be sent
-    have            receiver   file, first, sha256: its blocks from `first` on, here from an earlier try; in
-                               pieces that together are the beginning of the file
+    kept            receiver   files: rows [file, digest], complete from an earlier try: not to be sent
+    have            receiver   file, first, sha256: the digests of its blocks from `first` on, here from an
+                               earlier try; in pieces that together are the beginning of the file
     go_on           receiver   offset: so much of the stream is here from an earlier connection
     accept          receiver   below: entries with a smaller index may be sent; rate: the data bytes a second
                                that the sender is to keep to, if any; of the first accept, it is good for all
@@ -40,7 +41,7 @@ FRAME_HEADER (kind, file index, payload length, offset; network byte order) and 
 
     DATA         bytes of the file at offset; in order, never across a block boundary, and at least
                  frames.SHORTEST_DATA of them unless they end their block
-    BLOCK_END    SHA-256 of the block that began at offset; in a stream, the block ends here
+    BLOCK_END    the digest of the block that began at offset; in a stream, the block ends here
     HOLE         nothing: the block that begins at offset is zeros, and need not be stored
     PACKED       a part of the block that begins at offset, compressed; for receivers with the feature ZSTD
     FILE_END     the file's digest; offset is the file's size, that of a stream too
@@ -50,18 +51,23 @@ Files come in the order of the manifest; directories, links, and files that are 
 frames. Data bytes, for credit and rates, are the bytes of the data messages, headers included. Unknown fields
 are ignored, so that later versions can add some.
 
+Digests (digests.py), in hex in messages, are by SHA-256, or by BLAKE3 if the receiver says so with
+`hash_with`: before all else that it tells of entries, and only to a sender that has the feature BLAKE3. It
+chooses, as it may have digests from an earlier try. Fields are called sha256 whatever they bear, as peers
+without that feature know them so.
+
 `compare` comes before the first `accept`, which waits for all answers; no file is compared twice.
 
 A block is all DATA or all PACKED, and then BLOCK_END. In a stream, one that is PACKED ends at a multiple of
 BLOCK_SIZE, and others before that or there. The payloads of its PACKED frames, each but the last of
 frames.SHORTEST_DATA bytes at least, are one Zstandard frame (RFC 8878) together: smaller than the block, with
-its size as Frame_Content_Size, no dictionary, and a Window_Size of at most a block. The SHA-256 is that of
+its size as Frame_Content_Size, no dictionary, and a Window_Size of at most a block. The digest is that of
 the block itself.
 
 `left_out`, `kept` and `have` come before the `accept` that covers their entries, each in the order of the
 manifest; `left_out` also later, for what cannot be saved after all: instead of `saved`, or, if it is no file,
 before `complete`. Of a file that the receiver has blocks of, the sender reads the last of these: if its
-SHA-256 is the receiver's, it goes on after it (with FILE_END at once if that was the file's last), else it
+digest is the receiver's, it goes on after it (with FILE_END at once if that was the file's last), else it
 begins at offset 0, and the receiver drops what it had. FILE_END bears the digest over the receiver's block
 digests and the new ones. A stream goes on, over another connection, at the offset that `go_on` says, before
 `accept`; it is the end of a block, and none that the receiver has said it has verified is read again.
@@ -78,8 +84,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from flyx.errors import RemoteProtocolError
 from flyx.transfer import disk
+from flyx.transfer.digests import DIGEST_SIZE, Algorithm
 from flyx.transfer.manifest import (
-    DIGEST_SIZE,
     MAX_ENTRIES,
     MAX_FILE_SIZE,
     MAX_MTIME_US,
@@ -125,6 +131,7 @@ DATA_CHANNEL = "data"
 Index = Annotated[int, Field(ge=0, le=MAX_ENTRIES)]
 Count = Annotated[int, Field(ge=0, le=MAX_TOTAL_SIZE)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Rate = Annotated[int, Field(ge=MIN_RATE, le=MAX_RATE)]
 Code = Annotated[str, Field(max_length=64, pattern=r"^[a-z_]+$")]
 
@@ -195,6 +202,13 @@ class ManifestEnd(_Message):
     type: Literal["manifest_end"] = "manifest_end"
 
 
+class HashWith(_Message):
+    """All digests of the transfer are by this algorithm."""
+
+    type: Literal["hash_with"] = "hash_with"
+    algorithm: Algorithm
+
+
 class Compare(_Message):
     """The receiver has files of these names and sizes, and asks what the sender's hash to."""
 
@@ -206,7 +220,7 @@ class Digests(_Message):
     """The digests of files that were asked for; none of one that cannot be read."""
 
     type: Literal["digests"] = "digests"
-    files: Annotated[list[tuple[Index, Sha256 | None]], Field(min_length=1, max_length=PIECE_ITEMS)]
+    files: Annotated[list[tuple[Index, Digest | None]], Field(min_length=1, max_length=PIECE_ITEMS)]
 
 
 class LeftOut(_Message):
@@ -220,7 +234,7 @@ class Kept(_Message):
     """Files that are complete from an earlier try, with their digests."""
 
     type: Literal["kept"] = "kept"
-    files: Annotated[list[tuple[Index, Sha256]], Field(min_length=1, max_length=PIECE_ITEMS)]
+    files: Annotated[list[tuple[Index, Digest]], Field(min_length=1, max_length=PIECE_ITEMS)]
 
 
 class Have(_Message):
@@ -229,7 +243,7 @@ class Have(_Message):
     type: Literal["have"] = "have"
     file: Index
     first: Count
-    sha256: Annotated[list[Sha256], Field(min_length=1, max_length=PIECE_ITEMS)]
+    sha256: Annotated[list[Digest], Field(min_length=1, max_length=PIECE_ITEMS)]
 
 
 class GoOn(_Message):
@@ -268,7 +282,7 @@ class Complete(_Message):
     type: Literal["complete"] = "complete"
     files: Index
     bytes: Count
-    sha256: Sha256
+    sha256: Digest
 
 
 class Done(_Message):
@@ -313,6 +327,7 @@ ControlMessage = (
     | ManifestPiece
     | Absent
     | ManifestEnd
+    | HashWith
     | Compare
     | Digests
     | LeftOut

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from flyx.transfer.digests import DIGEST_SIZE
 from flyx.transfer.disk import Changed, EntriesPlanned, GoesOn, Held, Kept
 from flyx.transfer.left_out import ALREADY_HERE
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Entries, Entry
+from flyx.transfer.manifest import BLOCK_SIZE, Entries, Entry
 
 
 class Planned:

@@ -13,11 +13,13 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from enum import Enum, auto
 
 from flyx.errors import CorruptData, Declined, FlyxError, LocalProtocolError, RemoteProtocolError
 from flyx.transfer import messages
 from flyx.transfer.comparison import Comparison
+from flyx.transfer.digests import Algorithm, TransferDigest
 from flyx.transfer.disk import (
     BlockWritten,
     DiscardFile,
@@ -55,7 +57,6 @@ from flyx.transfer.manifest import (
     Content,
     EntryKind,
     Manifest,
-    TransferDigest,
 )
 from flyx.transfer.manifest_inbox import ManifestInbox
 from flyx.transfer.messages import (
@@ -65,6 +66,7 @@ from flyx.transfer.messages import (
     Credit,
     Digests,
     Done,
+    HashWith,
     ManifestEnd,
     ManifestPiece,
     ManifestStart,
@@ -141,6 +143,7 @@ class Receiver(Session):
         accepted: str | None = None,
         rate: int | None = None,
         compared: Comparison | None = None,
+        algorithms: tuple[Algorithm, ...] = (Algorithm.SHA256,),
     ) -> None:
         """Args:
         ask: whether the person is asked before anything is accepted.
@@ -149,6 +152,7 @@ class Receiver(Session):
             again about that one, and no other is accepted.
         rate: data bytes a second that the sender is asked to keep to; None: as many as it can.
         compared: what was found out about files over an earlier connection.
+        algorithms: what both sides can hash with, the fastest first.
         """
         super().__init__(now)
         self._ask = ask and accepted is None
@@ -162,6 +166,7 @@ class Receiver(Session):
         # Operations handed out and not answered.
         self._running = 0
         self._offer = ManifestInbox()
+        self._algorithms = algorithms
         # Set when all roots have come.
         self._plan_tree: PlanTree | None = None
         # Unfinished transfers that were told.
@@ -186,7 +191,7 @@ class Receiver(Session):
         self.bytes_written = 0
         # How many of those the sender has been told.
         self._written_told = 0
-        self._transfer_digest = TransferDigest()
+        self._transfer_digest = TransferDigest(self.algorithm)
         # Digests of files that the disk is finishing, oldest first; files are finished in order.
         self._finishing: deque[tuple[int, bytes]] = deque()
         self._saved_files = 0
@@ -321,8 +326,8 @@ class Receiver(Session):
                 self._emit(Offered(message.files, message.bytes))
             case Roots():
                 if plan := self._offer.take_roots(message):
-                    self._plan_tree = plan
-                    self._operations.append(plan)
+                    self._plan_tree = replace(plan, algorithms=self._algorithms)
+                    self._operations.append(self._plan_tree)
             case ManifestPiece():
                 self._offer.take_piece(message)
                 self._plan_entries(message.first)
@@ -489,8 +494,9 @@ class Receiver(Session):
 
     def _settle(self, outcome: Outcome, saved: list[int], refused: list[tuple[int, str]]) -> None:
         match outcome:
-            case TreePlanned(fresh=fresh, unfinished=unfinished):
+            case TreePlanned(fresh=fresh, unfinished=unfinished, algorithm=algorithm):
                 self._early = fresh
+                self._hash_with(algorithm)
                 if unfinished != self._unfinished:
                     self._unfinished = unfinished
                     self._emit(UnfinishedFound(unfinished))
@@ -525,6 +531,17 @@ class Receiver(Session):
                 self._plan_anew()
             case OperationFailed(error=error):
                 self.cancel(error)
+
+    def _hash_with(self, algorithm: Algorithm) -> None:
+        """Have all digests be by what the disk has chosen; nothing has been told of entries yet."""
+        assert self._plan_tree is not None
+        # That is final, also if it is planned anew.
+        self._plan_tree = replace(self._plan_tree, algorithms=(algorithm,))
+        if algorithm is not self.algorithm:
+            self.algorithm = algorithm
+            self._inbox.hash_with(algorithm)
+            self._transfer_digest = TransferDigest(algorithm)
+            self._telling = itertools.chain(self._telling, [HashWith(algorithm=algorithm)])
 
     def _next_finished(self, file: int) -> bytes:
         """Return the digest of the file that the disk has finished next."""

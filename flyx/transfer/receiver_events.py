@@ -57,20 +57,23 @@ class UnfinishedFound:
 
 @dataclass(frozen=True, slots=True)
 class FileReceived:
-    """A file is complete under its final name `path`; None if it has none: it was passed on."""
+    """A file is complete under its final name `path`; None if it has none: it was passed on.
+
+    `digest` is in hex, by the receiver's algorithm, as that of Received.
+    """
 
     file: int
     path: str | None
-    sha256: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """Everything that the sender could deliver is complete. `sha256` is the transfer's digest, hex."""
+    """Everything that the sender could deliver is complete. `digest` is that of the transfer."""
 
     files: int
     bytes: int
-    sha256: str
+    digest: str
 
 
 ReceiverEvent = (

@@ -26,18 +26,15 @@ from enum import Enum, auto
 from flyx.errors import LocalProtocolError, RemoteProtocolError
 from flyx.transfer import messages
 from flyx.transfer.comparison import Hashing
+from flyx.transfer.digests import DIGEST_SIZE, Algorithm, DigestQueue, RunningDigest, TransferDigest
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, StreamEnded
 from flyx.transfer.frames import FrameKind, FramePacker
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
-    DIGEST_SIZE,
     Content,
-    DigestQueue,
     Entry,
     EntryKind,
     Manifest,
-    RunningDigest,
-    TransferDigest,
     block_count,
 )
 from flyx.transfer.messages import (
@@ -48,6 +45,7 @@ from flyx.transfer.messages import (
     Credit,
     Done,
     GoOn,
+    HashWith,
     Have,
     Kept,
     LeftOut,
@@ -93,11 +91,12 @@ class FileConfirmed:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The receiver has everything that is not left out, and has confirmed its digest (hex)."""
+    """The receiver has everything that is not left out, and has confirmed its digest (hex), by the sender's
+    algorithm."""
 
     files: int
     bytes: int
-    sha256: str
+    digest: str
 
 
 SenderEvent = RoundTrip | Comparing | Accepted | Resumed | FileConfirmed | EntryLeftOut | Delivered | Failed
@@ -154,10 +153,8 @@ class Sender(Session):
         # Data bytes a second that this receiver wants at most, once it has accepted; as `rate`.
         self.rate: int | None = None
         self._keep_to(rate)
-        # The digest of the file being packed.
-        self._file_digest = RunningDigest()
-        # What the receiver must confirm in the end.
-        self._transfer_digest = TransferDigest()
+        # The digest of the file being packed, and what the receiver must confirm in the end.
+        self._hash_with(self.algorithm)
         self._delivered_files = 0
         self._delivered_bytes = 0
         # Files that are packed, and their digests, until all before them have been saved or left out.
@@ -295,11 +292,13 @@ class Sender(Session):
         match message:
             case _ if self._state is _State.HELD:
                 raise RemoteProtocolError(reason=f"{message.type} before anything was offered")
+            case HashWith(algorithm=algorithm) if self._has_told_nothing:
+                self._hash_with(algorithm)
             case Compare(files=files) if self._state is _State.OFFERING and not self._is_stream:
                 self._compare(files)
             case Kept(files=files) if not self._is_stream:
-                for file, sha256 in files:
-                    self._keep(file, bytes.fromhex(sha256))
+                for file, digest in files:
+                    self._keep(file, bytes.fromhex(digest))
             case Have():
                 self._hold(message)
             case GoOn(offset=offset):
@@ -321,9 +320,20 @@ class Sender(Session):
             case _:
                 raise RemoteProtocolError(reason=f"{message.type} from a receiver")
 
+    def _hash_with(self, algorithm: Algorithm) -> None:
+        self.algorithm = algorithm
+        self._file_digest = RunningDigest(algorithm)
+        self._transfer_digest = TransferDigest(algorithm)
+
+    @property
+    def _has_told_nothing(self) -> bool:
+        """Whether the receiver may still say what all digests are by."""
+        has_told = self._hashing or self._told >= 0 or self._gone_without >= 0
+        return self._state is _State.OFFERING and not has_told
+
     def _compare(self, files: list[int]) -> None:
         if self._hashing is None:
-            self._hashing = Hashing(self.manifest.entries)
+            self._hashing = Hashing(self.manifest.entries, self.algorithm)
             self._emit(Comparing())
         self._hashing.ask(files)
 
@@ -457,12 +467,13 @@ class Sender(Session):
         while self._reading_file < self._accepted:
             file = self._reading_file
             if self._is_stream and not (self._lost or self._ends[file]):
-                return BlockRequest(file, self._reading_offset, BLOCK_SIZE)
+                return BlockRequest(file, self._reading_offset, BLOCK_SIZE, self.algorithm)
             if entries.kind(file) is EntryKind.FILE and file not in self._lost and not self._ends[file]:
                 offset = self._reading_offset
                 if offset == 0 and (digests := self._have.get(file)):
                     offset = (len(digests) // DIGEST_SIZE - 1) * BLOCK_SIZE
-                return BlockRequest(file, offset, min(BLOCK_SIZE, entries.size(file) - offset))
+                length = min(BLOCK_SIZE, entries.size(file) - offset)
+                return BlockRequest(file, offset, length, self.algorithm)
             self._reading_file += 1
             self._reading_offset = 0
         return None
@@ -509,7 +520,7 @@ class Sender(Session):
         """All blocks of a file are packed."""
         self._packer.add(FrameKind.FILE_END, file, size, digest)
         self._packed.append(file, digest)
-        self._file_digest = RunningDigest()
+        self._file_digest = RunningDigest(self.algorithm)
 
     def _lose(self, result: BlockFailed) -> None:
         file = result.request.file
@@ -517,6 +528,6 @@ class Sender(Session):
             return
         self._lost.add(file)
         self._have.pop(file, None)
-        self._file_digest = RunningDigest()
+        self._file_digest = RunningDigest(self.algorithm)
         self._packer.add(FrameKind.FILE_FAILED, file, result.request.offset, result.code.encode())
         self._emit(EntryLeftOut(file, result.code))

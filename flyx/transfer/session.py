@@ -27,6 +27,7 @@ from flyx.errors import (
     TransferRefused,
 )
 from flyx.transfer import messages
+from flyx.transfer.digests import Algorithm
 from flyx.transfer.messages import Cancel, ControlMessage, Ping, Pong, Reject
 
 logger = logging.getLogger("flyx.transfer")
@@ -85,6 +86,8 @@ class Session(ABC):
     _peer: str
 
     def __init__(self, now: float) -> None:
+        # What digests are by: the receiver's disk chooses.
+        self.algorithm = Algorithm.SHA256
         self._outgoing: deque[ControlMessage] = deque()
         # Set once, at the end.
         self._ended = False

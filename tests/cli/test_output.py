@@ -54,7 +54,7 @@ EVERY_EVENT: list[events.Event] = [
     events.ManifestKnown(MANIFEST),
     events.Resuming(1, 2, 10),
     events.Progress(1, 5, 15),
-    events.FileFinished(1, "d/one", "out/d/one", "00" * 32),
+    events.FileFinished(1, "d/one", "out/d/one", "00" * 32, "blake3"),
     events.FileFinished(1, "d/one", None, None),
     events.TextReceived(1, "two\nlines\n"),
     events.FileLost(1, "d/\x1b[2Jtwo", "it vanished"),

@@ -12,6 +12,7 @@ import pytest
 from flyx.client.doctor.finding import State
 from flyx.client.limits import Limit
 from flyx.rtc.attempts import PairState
+from flyx.transfer.digests import Algorithm
 from flyx.transfer.manifest import EntryKind
 from tests.schema import EVENTS, SCHEMA, check_event
 
@@ -72,6 +73,7 @@ def test_a_field_that_is_missing_fails(missing: str) -> None:
         {"event": "peer", "peer": 1, "state": "lost"},
         {"event": "peer", "peer": 1, "state": "done", "code": "failed", "message": "why"},
         {"event": "file", "peer": 1, "path": "a", "saved_as": "a"},
+        {"event": "file", "peer": 1, "path": "a", "saved_as": "a", "digest": "0" * 64},
         {"event": "file", "peer": 1, "path": "a", "saved_as": "a", "digest": "0" * 64, "error": "why"},
         {"event": "room", "room_id": "K7M2QX", "server": "ws://a", "local": False, "code": "K7M2QX"},
     ],
@@ -85,6 +87,7 @@ def test_fields_that_do_not_go_together_fail(event: dict[str, Any]) -> None:
     [
         (choices_of("condition", "limit"), Limit),
         (choices_of("entries", "entries", "[]", "type"), EntryKind),
+        (choices_of("file", "algorithm"), Algorithm),
         (choices_of("finding", "state"), State),
     ],
 )

@@ -14,9 +14,10 @@ from flyx.client import broadcast as module
 from flyx.client.broadcast import Broadcast
 from flyx.errors import StreamBegun
 from flyx.storage.stream_source import StreamSource
+from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, StreamEnded
 from flyx.transfer.left_out import UNREADABLE, VANISHED
-from flyx.transfer.manifest import BLOCK_SIZE, RunningDigest, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE
 from tests.effort import share
 from tests.server.peers import until
 
@@ -61,18 +62,23 @@ class Scene:
     def _note_begin(self) -> None:
         self.begun += 1
 
-    async def read(self, receiver: int, offset: int) -> BlockRead | StreamEnded | BlockFailed:
+    async def read(
+        self, receiver: int, offset: int, algorithm: Algorithm = Algorithm.SHA256
+    ) -> BlockRead | StreamEnded | BlockFailed:
         async with asyncio.timeout(PATIENCE):
-            (block,) = await self.broadcast.read(receiver, [BlockRequest(0, offset, BLOCK_SIZE)])
+            (block,) = await self.broadcast.read(receiver, [BlockRequest(0, offset, BLOCK_SIZE, algorithm)])
         return block
 
-    async def read_all(self, receiver: int) -> bytes:
+    async def read_all(self, receiver: int, algorithm: Algorithm = Algorithm.SHA256) -> bytes:
         """Read to the end, telling each block as verified."""
-        data = b""
-        while isinstance(block := await self.read(receiver, len(data)), BlockRead):
+        data, digest = b"", RunningDigest(algorithm)
+        while isinstance(block := await self.read(receiver, len(data), algorithm), BlockRead):
+            assert block.digest == algorithm.digest(block.data)
+            digest.add(block.digest)
             data += block.data
             self.broadcast.verified(receiver, len(data))
         assert isinstance(block, StreamEnded), block
+        assert block.digest == digest.value()
         return data
 
 
@@ -91,9 +97,9 @@ MEBI = bytes(BLOCK_SIZE)
 
 async def test_each_receiver_gets_every_block_and_the_digest_of_all() -> None:
     blocks = [b"a", b"bb" * 1000, b"c"]
-    digest = RunningDigest()
+    digest = RunningDigest(Algorithm.SHA256)
     for block in blocks:
-        digest.add(block_digest(block))
+        digest.add(Algorithm.SHA256.digest(block))
     async with scene(*blocks, receivers=3) as made:
         got = await asyncio.gather(*(made.read_all(receiver) for receiver in (1, 2, 3)))
         assert got == [b"".join(blocks)] * 3
@@ -103,11 +109,30 @@ async def test_each_receiver_gets_every_block_and_the_digest_of_all() -> None:
         assert made.source.read == 3
 
 
+async def test_receivers_get_digests_by_the_algorithm_that_each_asks_for() -> None:
+    blocks = [b"a", b"bb" * 1000, b"c"]
+    async with scene(*blocks, receivers=4) as made:
+        reading = [
+            made.read_all(receiver, algorithm) for receiver, algorithm in enumerate([*Algorithm, *Algorithm])
+        ]
+        assert await asyncio.gather(*reading) == [b"".join(blocks)] * 4
+        assert made.source.read == 3
+
+
+async def test_whoever_comes_late_gets_the_digests_that_nobody_asked_for_before() -> None:
+    blocks = [b"a", b"bb" * 1000, b"c"]
+    async with scene(*blocks, receivers=2) as made:
+        assert await made.read_all(1, Algorithm.SHA256) == b"".join(blocks)
+        # All of it was read, and waits for the second.
+        assert await made.read_all(2, Algorithm.BLAKE3) == b"".join(blocks)
+        assert made.source.read == 3
+
+
 async def test_an_empty_stream_ends_at_once() -> None:
     async with scene() as made:
         end = await made.read(1, 0)
         assert isinstance(end, StreamEnded)
-        assert end.digest == RunningDigest().value()
+        assert end.digest == RunningDigest(Algorithm.SHA256).value()
 
 
 async def test_nothing_is_read_before_anybody_takes_part() -> None:

@@ -209,8 +209,8 @@ def serve_by_simulation(roster: Roster, receiver: Receiver, seed: int) -> Simula
         assert roster.pair(receiver)
         simulation.run()
         match simulation.sender_events[-1]:
-            case Delivered(files=files, bytes=size, sha256=sha256):
-                roster.confirm(receiver, Confirmation(files, size, sha256))
+            case Delivered(files=files, bytes=size, digest=digest):
+                roster.confirm(receiver, Confirmation(files, size, digest))
                 return simulation
             case Failed(error=error) if error.code == "connection_lost" and chance.random() < 0.8:
                 roster.lose(receiver)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from flyx.client import events
+from flyx.client import events, pairing
 from flyx.client.compression import Compression
 from flyx.client.driver import Wiring
 from flyx.client.link import Link
@@ -30,12 +32,14 @@ from flyx.rtc.peer import Channels
 from flyx.server.app import Server
 from flyx.signaling.messages import Offer, Role
 from flyx.storage.writer import Destination, ExistingPolicy
+from flyx.transfer.digests import BLAKE3, Algorithm
 from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.messages import ZSTD
 from flyx.transfer.rate_limit import MOST_PORTIONS, portion_of
 from flyx.transfer.receiver import Receiver
 from tests.client.network import network
 from tests.server.peers import local, until
+from tests.simulator import digests_of
 
 CODE = Code("words", 2, "lemon-otter")
 
@@ -62,11 +66,14 @@ async def sending(
     content: bytes = b"content",
     limit: int | None = None,
     compression: Compression = Compression.AUTO,
+    receivers: int = 1,
 ) -> AsyncIterator[tuple[asyncio.Task[None], Told, str]]:
-    """A sender of one file to one receiver, what it tells, and its room."""
+    """A sender of one file, what it tells, and its room."""
     (tmp_path / "file").write_bytes(content)
     told = Told()
-    options = SendOptions(url, [tmp_path / "file"], CODE, limit=limit, compression=compression)
+    options = SendOptions(
+        url, [tmp_path / "file"], CODE, receivers=receivers, limit=limit, compression=compression
+    )
     task = asyncio.create_task(send(options, told.queue.put_nowait))
     try:
         yield task, told, (await told.hear(events.RoomOpened)).room_id
@@ -105,16 +112,16 @@ class ByHand:
             assert self._session is None, "asked for words again"
             return CODE.password
 
-        pairing = Pairing(link.connection, channels)
+        by_hand = Pairing(link.connection, channels)
         exchange = ReceiverExchange(
-            pairing.binding(self._signaling.joined.room_id, PairingRole.RECEIVER),
+            by_hand.binding(self._signaling.joined.room_id, PairingRole.RECEIVER),
             self._greeting,
             self._session,
             has_words=True,
             entropy=secrets.token_bytes,
             now=time.monotonic(),
         )
-        self._session = (await pairing.run(exchange, ask)).session
+        self._session = (await by_hand.run(exchange, ask)).session
 
 
 async def guess(url: str, room_id: str, directory: Path) -> FlyxError:
@@ -202,6 +209,67 @@ async def test_a_limit_holds_over_another_connection(whose: str, tmp_path: Path)
         await task
     assert (tmp_path / "in" / "file").read_bytes() == content
     assert rate // 2 < second.data_received <= most
+
+
+async def test_one_sender_hashes_for_each_receiver_as_that_can(tmp_path: Path) -> None:
+    content = os.urandom(2 * BLOCK_SIZE + 7)
+
+    async def take(algorithms: tuple[Algorithm, ...], wiring: Wiring) -> tuple[str, str]:
+        """Receive all of it; return its digest, and what that is by."""
+        machine = Receiver(ask=False, now=time.monotonic(), algorithms=algorithms)
+        algorithm = algorithms[0]
+        with Destination(tmp_path / algorithm.value) as destination:
+            confirmed = await ReceiveDriver(machine, wiring, lambda _: destination, None).run()
+        assert (tmp_path / algorithm.value / "file").read_bytes() == content
+        file_digest = algorithm.digest(digests_of(content, algorithm))
+        assert confirmed.digest == algorithm.digest(file_digest).hex()
+        return confirmed.digest, algorithm.value
+
+    async with (
+        Server(local(stun_urls=())) as server,
+        sending(server.url, tmp_path, content, receivers=2) as (task, told, room_id),
+        Signaling(server.url, room_id, Role.RECEIVER) as first,
+        Signaling(server.url, room_id, Role.RECEIVER) as second,
+    ):
+        with ThreadPoolExecutor(2) as disk:
+            async with (
+                ByHand(first, frozenset({BLAKE3})).connected(disk) as new,
+                ByHand(second).connected(disk) as old,
+            ):
+                confirmed = await asyncio.gather(
+                    take((Algorithm.BLAKE3, Algorithm.SHA256), new), take((Algorithm.SHA256,), old)
+                )
+        done = [await told.hear(events.TransferDone) for _ in range(2)]
+        # Each of them has told what the sender tells of it.
+        assert {(event.digest, event.algorithm) for event in done} == set(confirmed)
+        await task
+
+
+@pytest.mark.parametrize("old", ["neither", "sender", "receiver"])
+async def test_an_older_flyx_at_either_end_is_spoken_to_in_sha256(
+    old: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = pairing._GREETING
+    older = replace(new, features=new.features - {BLAKE3})
+    heard: list[events.Event] = []
+    async with Server(local(stun_urls=())) as server:
+        monkeypatch.setattr(pairing, "_GREETING", older if old == "sender" else new)
+        async with sending(server.url, tmp_path) as (task, told, room_id):
+            monkeypatch.setattr(pairing, "_GREETING", older if old == "receiver" else new)
+            words = tuple(CODE.password.split("-"))
+            options = ReceiveOptions(
+                server.url, room_id, words, None, tmp_path / "in", ExistingPolicy.REFUSE, None
+            )
+            await receive(options, heard.append)
+            sent = await told.hear(events.TransferDone)
+            await task
+    (received,) = [event for event in heard if isinstance(event, events.TransferDone)]
+    (file,) = [event for event in heard if isinstance(event, events.FileFinished)]
+    algorithm = Algorithm.BLAKE3 if old == "neither" else Algorithm.SHA256
+    assert sent.algorithm == received.algorithm == file.algorithm == algorithm.value
+    assert sent.digest == received.digest
+    assert file.digest == algorithm.digest(algorithm.digest(b"content")).hex()
+    assert (tmp_path / "in" / "file").read_bytes() == b"content"
 
 
 TEXT = b"a line of text\n" * 200_000

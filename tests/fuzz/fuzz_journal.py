@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 
 from flyx.storage.journal import Contents, Heading, Identity, Record, Saved, parse, serialize
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE
+from flyx.transfer.digests import DIGEST_SIZE, Algorithm
+from flyx.transfer.manifest import BLOCK_SIZE
 from tests.fuzz.grammar import make_message
 from tests.fuzz.source import Source
 from tests.fuzz.target import Target
 
 DIGESTS = bytes(range(DIGEST_SIZE)) * 3
-HEADING = Heading.of("ab" * 32, ["photos", "notes"], 1_700_000_000)
+HEADING = Heading.of("ab" * 32, ["photos", "notes"], 1_700_000_000, Algorithm.BLAKE3)
 EXAMPLES: list[Record] = [
     ["name", "photos", "photos (1)"],
     ["made", ["photos (1)", "sub"]],

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from flyx.errors import RemoteProtocolError
 from flyx.transfer import messages
+from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.frames import FRAME_HEADER, FrameKind
-from flyx.transfer.manifest import RunningDigest, block_digest
 from flyx.transfer.receiver import WINDOW, Receiver
 from flyx.transfer.sender import READ_AHEAD, READ_BATCH, Delivered, Sender
 from tests.fuzz.fuzz_transfer import FROM_BOTH, FROM_RECEIVERS, NOW, drain
@@ -66,7 +66,7 @@ def fuzz_data(data: bytes) -> None:
     for message in messages.manifest_messages(manifest_of_stream()):
         machine.receive_control(messages.serialize_control(message), NOW)
     work(machine, destination)
-    content, block, digest = b"", b"", RunningDigest()
+    content, block, digest = b"", b"", RunningDigest(Algorithm.SHA256)
     while source.left and not machine.ended:
         kind = FrameKind(source.pick([1, 1, 2, 2, 3, 4, 5]))
         start = len(content) - len(block) if kind is FrameKind.BLOCK_END else len(content)
@@ -76,7 +76,7 @@ def fuzz_data(data: bytes) -> None:
             block += payload
             content += payload
         elif kind is FrameKind.BLOCK_END:
-            payload = block_digest(block)
+            payload = Algorithm.SHA256.digest(block)
             digest.add(payload)
             block = b""
         elif kind is FrameKind.FILE_END:

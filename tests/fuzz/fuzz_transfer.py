@@ -15,8 +15,8 @@ import json
 from flyx.errors import RemoteProtocolError
 from flyx.storage.packing import BlockPacker
 from flyx.transfer import messages
+from flyx.transfer.digests import Algorithm
 from flyx.transfer.frames import FRAME_HEADER, FrameKind
-from flyx.transfer.manifest import block_digest
 from flyx.transfer.receiver import WINDOW, Receiver
 from flyx.transfer.sender import READ_AHEAD, READ_BATCH, Sender
 from tests.fuzz.grammar import make_message
@@ -103,6 +103,7 @@ FROM_RECEIVERS = [
     {"type": "credit", "bytes": 100_000, "written": 5013},
     {"type": "saved", "files": [1, 2]},
     {"type": "complete", "files": 4, "bytes": 5013, "sha256": "0" * 64},
+    {"type": "hash_with", "algorithm": "blake3"},
 ]
 FROM_BOTH = [
     {"type": "ping", "token": 1},
@@ -144,7 +145,7 @@ def complete(message: bytes) -> bytes:
         position += FRAME_HEADER.size
         size = length % 5001
         if kind in (FrameKind.BLOCK_END, FrameKind.FILE_END):
-            payload = last = block_digest(last)
+            payload = last = Algorithm.SHA256.digest(last)
         elif kind == FrameKind.PACKED:
             # A few bytes again and again: short inputs, too, have blocks that become smaller.
             few = message[position : position + REPEATED] or bytes(1)

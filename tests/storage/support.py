@@ -16,6 +16,7 @@ import pytest
 from flyx.storage.reader import SourceReader
 from flyx.storage.scan import Scan
 from flyx.storage.writer import Destination
+from flyx.transfer.digests import Algorithm
 from flyx.transfer.disk import (
     BlockRead,
     BlockRequest,
@@ -30,7 +31,7 @@ from flyx.transfer.disk import (
     PlanTree,
     WriteBlock,
 )
-from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest
 
 MTIME_US = 1_600_000_000_123_456
 
@@ -44,10 +45,21 @@ def directory_entry(path: str, *, mode: int = 0o755, mtime_us: int = MTIME_US) -
 
 
 class Offer:
-    """A transfer made from literals: paths with their contents; None makes a directory."""
+    """A transfer made from literals: paths with their contents; None makes a directory.
 
-    def __init__(self, contents: Mapping[str, bytes | None], *, mode: int = 0o644) -> None:
+    Attributes:
+        algorithms: what the sender can hash with, the fastest first.
+    """
+
+    def __init__(
+        self,
+        contents: Mapping[str, bytes | None],
+        *,
+        mode: int = 0o644,
+        algorithms: tuple[Algorithm, ...] = (Algorithm.SHA256,),
+    ) -> None:
         self.contents = contents
+        self.algorithms = algorithms
         self.entries = [
             directory_entry(path) if content is None else file_entry(path, len(content), mode=mode)
             for path, content in contents.items()
@@ -59,14 +71,20 @@ class Offer:
 
     def plan(self) -> list[Operation]:
         return [
-            PlanTree(self.manifest.roots, self.manifest.total_bytes, self.manifest.id),
+            PlanTree(
+                self.manifest.roots,
+                self.manifest.total_bytes,
+                self.manifest.id,
+                algorithms=self.algorithms,
+            ),
             PlanEntries(0, self.entries),
         ]
 
-    def writes(self, path: str) -> list[Operation]:
+    def writes(self, path: str, algorithm: Algorithm | None = None) -> list[Operation]:
         content = self.contents[path] or b""
+        hashed = algorithm or self.algorithms[0]
         return [
-            write_block(self.index(path), offset, content[offset : offset + BLOCK_SIZE])
+            write_block(self.index(path), offset, content[offset : offset + BLOCK_SIZE], hashed)
             for offset in range(0, len(content), BLOCK_SIZE)
         ]
 
@@ -84,8 +102,10 @@ class Offer:
         return [*self.plan(), *self.files(), FinishTree()]
 
 
-def write_block(file: int, offset: int, content: bytes) -> WriteBlock:
-    return WriteBlock(file, offset, [content], block_digest(content))
+def write_block(
+    file: int, offset: int, content: bytes, algorithm: Algorithm = Algorithm.SHA256
+) -> WriteBlock:
+    return WriteBlock(file, offset, [content], algorithm.digest(content))
 
 
 def failure(outcomes: list[Outcome]) -> Exception:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from flyx.errors import DestinationExists, NoSpace
-from flyx.storage import planner
 from flyx.storage.reader import SourceReader
 from flyx.storage.scan import scan
 from flyx.storage.writer import Destination, ExistingPolicy, Skip
 from flyx.transfer import left_out
+from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.disk import (
     BlockRead,
     BlockRequest,
@@ -29,7 +29,7 @@ from flyx.transfer.disk import (
     PlanTree,
     SettleFiles,
 )
-from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, RunningDigest, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind
 from tests.simulator import digests_of
 from tests.storage.support import MTIME_US, Offer, failure, file_entry, names_in, succeed
 
@@ -61,7 +61,7 @@ def planned_by(destination: Destination, operations: list[Operation]) -> Entries
 
 
 def digest_of(content: bytes) -> bytes:
-    return block_digest(digests_of(content))
+    return Algorithm.SHA256.digest(digests_of(content))
 
 
 def test_a_file_of_the_same_size_is_in_doubt_whatever_its_time(out: Path) -> None:
@@ -84,7 +84,7 @@ def test_what_is_here_is_hashed_as_the_sender_hashes_it(out: Path) -> None:
     assert isinstance(hashed, FilesHashed)
     for file, ours in zip(planned.in_doubt, hashed.digests, strict=True):
         size = manifest.entries[file].size
-        theirs = RunningDigest()
+        theirs = RunningDigest(Algorithm.SHA256)
         for at in range(0, size, BLOCK_SIZE):
             (block,) = reader.read([BlockRequest(file, at, min(BLOCK_SIZE, size - at))])
             assert isinstance(block, BlockRead)
@@ -183,12 +183,14 @@ def test_a_file_that_cannot_be_read_is_not_the_same_and_others_are_hashed(
 def test_a_file_that_changes_while_it_is_hashed_is_not_the_same(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_and_hash(block: memoryview) -> bytes:
+    digest = Algorithm.digest
+
+    def write_and_hash(algorithm: Algorithm, block: memoryview) -> bytes:
         with (out / "d" / "large").open("r+b") as file:
             file.write(b"changed")
-        return block_digest(block)
+        return digest(algorithm, block)
 
-    monkeypatch.setattr(planner, "block_digest", write_and_hash)
+    monkeypatch.setattr(Algorithm, "digest", write_and_hash)
     os.utime(out / "d" / "large", ns=(0, 0))
     with comparing(out) as destination:
         planned_by(destination, Offer(CONTENTS).plan())
@@ -200,15 +202,16 @@ def test_hashing_ends_after_a_block_when_nobody_waits_for_it(
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
     hashed = 0
+    digest = Algorithm.digest
 
-    def count(block: memoryview) -> bytes:
+    def count(algorithm: Algorithm, block: memoryview) -> bytes:
         nonlocal hashed
         hashed += 1
         begun.set()
         assert go_on.wait(10)
-        return block_digest(block)
+        return digest(algorithm, block)
 
-    monkeypatch.setattr(planner, "block_digest", count)
+    monkeypatch.setattr(Algorithm, "digest", count)
     destination = comparing(out)
     planned_by(destination, Offer(CONTENTS).plan())
     outcomes: list[object] = []

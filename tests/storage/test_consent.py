@@ -10,8 +10,9 @@ import pytest
 
 from flyx.errors import DestinationExists
 from flyx.storage.writer import Destination
+from flyx.transfer.digests import DIGEST_SIZE
 from flyx.transfer.disk import Changed, EntriesPlanned, FinishTree, Held, Kept
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Manifest
+from flyx.transfer.manifest import BLOCK_SIZE, Manifest
 from tests.storage.support import MTIME_US, Offer, failure, file_entry, succeed
 
 BIG = os.urandom(3 * BLOCK_SIZE)

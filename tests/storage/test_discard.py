@@ -6,8 +6,9 @@ import pytest
 
 from flyx.errors import CorruptData
 from flyx.storage.discard import DiscardingDestination
+from flyx.transfer.digests import Algorithm
 from flyx.transfer.disk import FileSaved, OperationFailed, PlanEntries, PlanTree, WriteBlock
-from flyx.transfer.manifest import BLOCK_SIZE, Content, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, Content
 from tests.storage.support import file_entry, succeed
 from tests.storage.test_stream import END, blocks_of
 
@@ -27,7 +28,7 @@ def test_the_last_block_is_kept_if_it_is_short(end: bytes, kept: bytes) -> None:
 def test_a_block_that_is_not_what_was_sent_is_an_error() -> None:
     sink = DiscardingDestination(100)
     succeed(sink, list(PLAN))
-    (outcome,) = sink.apply([WriteBlock(0, 0, [b"other"], block_digest(b"noise"))])
+    (outcome,) = sink.apply([WriteBlock(0, 0, [b"other"], Algorithm.SHA256.digest(b"noise"))])
     assert isinstance(outcome, OperationFailed)
     assert isinstance(outcome.error, CorruptData)
     assert sink.last == b""

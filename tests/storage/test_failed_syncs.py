@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from flyx.errors import LocalProtocolError, StorageError
 from flyx.storage import durability, partial
 from flyx.storage.writer import Destination, ExistingPolicy
+from flyx.transfer.digests import DIGEST_SIZE
 from flyx.transfer.disk import EntriesPlanned, FinishTree, Held, Kept, Operation, OperationFailed
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE
+from flyx.transfer.manifest import BLOCK_SIZE
 from tests.effort import share, some
 from tests.storage.failing_disk import FailingDisk
 from tests.storage.support import Offer, failure, saved_in, succeed

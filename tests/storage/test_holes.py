@@ -12,6 +12,7 @@ import pytest
 from flyx.errors import CorruptData, LocalProtocolError
 from flyx.storage import partial
 from flyx.storage.writer import Destination
+from flyx.transfer.digests import DIGEST_SIZE, Algorithm
 from flyx.transfer.disk import (
     EntriesPlanned,
     FinishFile,
@@ -23,7 +24,7 @@ from flyx.transfer.disk import (
     RestartFile,
     WriteBlock,
 )
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, block_digest, hole_digest
+from flyx.transfer.manifest import BLOCK_SIZE
 from tests.storage.support import Offer, failure, file_entry, succeed
 
 ZEROS = bytes(BLOCK_SIZE)
@@ -52,7 +53,7 @@ def received(out: Path, offer: Offer) -> Path:
 
 @pytest.mark.parametrize("length", [1, BLOCK_SIZE - 1, BLOCK_SIZE])
 def test_the_digest_of_a_hole_is_that_of_zeros(length: int) -> None:
-    assert hole_digest(length) == block_digest(bytes(length))
+    assert Algorithm.SHA256.hole_digest(length) == Algorithm.SHA256.digest(bytes(length))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,10 @@ def test_a_hole_reads_as_zeros_and_takes_no_room(tmp_path: Path, content: bytes)
 def test_a_large_file_of_holes_takes_next_to_no_room(tmp_path: Path) -> None:
     size = 1 << 31
     plan: list[Operation] = [PlanTree(("f",), size), PlanEntries(0, [file_entry("f", size)])]
-    holes = [WriteBlock(0, at, [], hole_digest(BLOCK_SIZE), hole=True) for at in range(0, size, BLOCK_SIZE)]
+    holes = [
+        WriteBlock(0, at, [], Algorithm.SHA256.hole_digest(BLOCK_SIZE), hole=True)
+        for at in range(0, size, BLOCK_SIZE)
+    ]
     with Destination(tmp_path) as destination:
         succeed(destination, [*plan, *holes, FinishFile(0), FinishTree()])
     status = (tmp_path / "f").stat()
@@ -90,14 +94,14 @@ def test_a_hole_with_another_digest_than_that_of_zeros_is_refused(tmp_path: Path
     offer = sparse(ZEROS)
     with Destination(tmp_path) as destination:
         succeed(destination, offer.plan())
-        bad = WriteBlock(0, 0, [], block_digest(DATA), hole=True)
+        bad = WriteBlock(0, 0, [], Algorithm.SHA256.digest(DATA), hole=True)
         assert isinstance(failure(destination.apply([bad])), CorruptData)
 
 
 @pytest.mark.parametrize("offset", [BLOCK_SIZE, 2 * BLOCK_SIZE, 3 * BLOCK_SIZE])
 def test_a_hole_out_of_sequence_is_refused(tmp_path: Path, offset: int) -> None:
     offer = sparse(ZEROS * 2)
-    hole = WriteBlock(0, offset, [], hole_digest(BLOCK_SIZE), hole=True)
+    hole = WriteBlock(0, offset, [], Algorithm.SHA256.hole_digest(BLOCK_SIZE), hole=True)
     with Destination(tmp_path) as destination:
         succeed(destination, offer.plan())
         assert isinstance(failure(destination.apply([hole])), LocalProtocolError)

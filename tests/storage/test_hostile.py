@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyx.storage.writer import Destination, ExistingPolicy
+from flyx.transfer.digests import Algorithm
 from flyx.transfer.disk import (
     DiscardFile,
     FinishFile,
@@ -23,7 +24,7 @@ from flyx.transfer.disk import (
     PlanTree,
     WriteBlock,
 )
-from flyx.transfer.manifest import Entry, EntryKind, block_digest
+from flyx.transfer.manifest import Entry, EntryKind
 from tests.storage.support import snapshot
 
 # Names of what is there, ways out, and names that mean something to some system.
@@ -71,7 +72,7 @@ ENTRIES = st.one_of(
 INDEXES = st.integers(-1, 4)
 BLOCKS = st.builds(
     lambda file, offset, content, honest: WriteBlock(
-        file, offset, [content], block_digest(content if honest else b"")
+        file, offset, [content], Algorithm.SHA256.digest(content if honest else b"")
     ),
     INDEXES,
     st.sampled_from([0, 1, 3]),
@@ -157,7 +158,10 @@ def honest(entries: list[Entry]) -> list[Operation]:
     for index, entry in enumerate(entries):
         if entry.kind is EntryKind.FILE:
             content = b"abc"[: entry.size]
-            operations += [WriteBlock(index, 0, [content], block_digest(content)), FinishFile(index)]
+            operations += [
+                WriteBlock(index, 0, [content], Algorithm.SHA256.digest(content)),
+                FinishFile(index),
+            ]
     return operations
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from flyx.storage import journal
 from flyx.storage.durability import Durability
 from flyx.storage.journal import Contents, Heading, Identity, Journal, Record, Saved, parse, serialize
 from flyx.storage.tree import Tree
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE
+from flyx.transfer.digests import DIGEST_SIZE, Algorithm
+from flyx.transfer.manifest import BLOCK_SIZE
 
 HEADING = Heading.of("ab" * 32, ["photos", "notes"], 1_700_000_000)
 DIGESTS = bytes(range(DIGEST_SIZE * 3))
@@ -124,7 +126,31 @@ def test_an_impossible_record_ends_the_journal(record: Record) -> None:
     assert known([*RECORDS, record, ["name", "after", "it"]]) == known(RECORDS)
 
 
-@pytest.mark.parametrize("first", [b"[]\n", serialize(["flyx", 2, "", "", "", 0]), LINES[1]])
+def test_a_journal_by_sha256_is_one_that_an_older_flyx_goes_on_with() -> None:
+    assert HEADING.record()[1] == 1
+    assert len(HEADING.record()) == 6
+
+
+def test_a_journal_by_another_algorithm_says_which_and_is_none_to_an_older_flyx() -> None:
+    heading = replace(HEADING, algorithm=Algorithm.BLAKE3)
+    contents = parse(serialize(heading.record()) + b"".join(LINES[1:]))
+    assert contents is not None
+    assert contents.heading == heading
+    assert list(contents.records())[1:] == known(RECORDS)[1:]
+    assert heading.record()[1] == 2
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"[]\n",
+        serialize(["flyx", 3, "", "", "", 0]),
+        serialize(["flyx", 2, "", "", "", 0]),
+        serialize(["flyx", 2, "", "", "", 0, "md5"]),
+        serialize(["flyx", 2, "", "", "", 0, ["blake3"]]),
+        LINES[1],
+    ],
+)
 def test_a_journal_of_another_version_or_without_a_heading_is_none(first: bytes) -> None:
     assert parse(first + b"".join(LINES)) is None
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from flyx.errors import CorruptData
 from flyx.storage.packing import BlockPacker, BlockUnpacker
 from flyx.storage.writer import Destination
+from flyx.transfer.digests import Algorithm
 from flyx.transfer.disk import FinishTree, WriteBlock
-from flyx.transfer.manifest import BLOCK_SIZE, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE
 from tests.effort import share
 from tests.storage.support import Offer, failure, saved_in, succeed
 
@@ -146,8 +147,8 @@ def test_a_compressed_block_is_written_as_what_it_was(tmp_path: Path) -> None:
     offer = Offer({"f": content})
     parts = [PACKED[:3000], PACKED[3000:]]
     blocks = [
-        WriteBlock(0, 0, parts, block_digest(TEXT), unpacked=BLOCK_SIZE),
-        WriteBlock(0, BLOCK_SIZE, [TEXT[:5000]], block_digest(TEXT[:5000])),
+        WriteBlock(0, 0, parts, Algorithm.SHA256.digest(TEXT), unpacked=BLOCK_SIZE),
+        WriteBlock(0, BLOCK_SIZE, [TEXT[:5000]], Algorithm.SHA256.digest(TEXT[:5000])),
     ]
     with Destination(tmp_path) as destination:
         outcomes = succeed(destination, [*offer.plan(), *blocks, offer.finish("f"), FinishTree()])
@@ -159,7 +160,7 @@ def test_a_compressed_block_is_written_as_what_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize("packed", [LIES["a bomb that says the size of a block"], compressed(RANDOM)])
 def test_a_compressed_block_that_is_another_is_corrupt_and_not_kept(tmp_path: Path, packed: bytes) -> None:
     offer = Offer({"f": TEXT})
-    block = WriteBlock(0, 0, [packed], block_digest(TEXT), unpacked=BLOCK_SIZE)
+    block = WriteBlock(0, 0, [packed], Algorithm.SHA256.digest(TEXT), unpacked=BLOCK_SIZE)
     with Destination(tmp_path) as destination:
         assert isinstance(failure(destination.apply([*offer.plan(), block])), CorruptData)
     assert not destination.keeps

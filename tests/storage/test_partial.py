@@ -14,20 +14,20 @@ from flyx.storage import partial
 from flyx.storage.durability import Durability
 from flyx.storage.partial import Partials
 from flyx.storage.tree import Tree
+from flyx.transfer.digests import Algorithm
 from flyx.transfer.disk import Held
-from flyx.transfer.manifest import block_digest
 from tests.storage.support import file_entry
 
 FILE = file_entry("f", 100)
 
 
 def write(partials: Partials, file: int, content: bytes) -> None:
-    partials.append(file, FILE, partials.gather([content]), block_digest(content))
+    partials.append(file, FILE, partials.gather([content]), Algorithm.SHA256.digest(content))
 
 
 def begun(tree: Tree) -> Partials:
     partials = Partials(tree, Durability(), threading.Event())
-    partials.begin("id", ["f"])
+    partials.begin("id", ["f"], [Algorithm.SHA256])
     return partials
 
 
@@ -68,12 +68,12 @@ def test_files_whose_names_are_not_utf8_are_gone_on_with(tree: Tree) -> None:
     name = "caf\udce9"
     entry = file_entry(f"{name}/\udcff\n", 100)
     first = Partials(tree, Durability(), threading.Event())
-    first.begin("id", [name])
-    first.append(0, entry, first.gather([bytes(100)]), block_digest(bytes(100)))
+    first.begin("id", [name], [Algorithm.SHA256])
+    first.append(0, entry, first.gather([bytes(100)]), Algorithm.SHA256.digest(bytes(100)))
     assert first.keep()
     second = Partials(tree, Durability(), threading.Event())
-    assert second.begin("id", [name]) == []
-    assert second.find(0, entry) == Held(0, block_digest(bytes(100)))
+    assert second.begin("id", [name], [Algorithm.SHA256]) == []
+    assert second.find(0, entry) == Held(0, Algorithm.SHA256.digest(bytes(100)))
     second.remove()
 
 

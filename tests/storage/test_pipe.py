@@ -13,6 +13,7 @@ import pytest
 
 from flyx.errors import CorruptData, LocalProtocolError, NotOneFile, StorageError
 from flyx.storage.pipe import PipeDestination
+from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.disk import DiscardFile as Discard
 from flyx.transfer.disk import (
     EntriesPlanned,
@@ -29,15 +30,7 @@ from flyx.transfer.disk import (
     WriteBlock,
 )
 from flyx.transfer.left_out import NOT_WANTED
-from flyx.transfer.manifest import (
-    BLOCK_SIZE,
-    Content,
-    Entry,
-    EntryKind,
-    RunningDigest,
-    block_digest,
-    hole_digest,
-)
+from flyx.transfer.manifest import BLOCK_SIZE, Content, Entry, EntryKind
 from flyx.transfer.selection import Selection
 from tests.storage.support import directory_entry, failure, file_entry, write_block
 
@@ -98,9 +91,9 @@ STREAM = plan(file_entry("stream"), content=Content.STREAM)
 
 
 def digest_of(*blocks: bytes) -> bytes:
-    digest = RunningDigest()
+    digest = RunningDigest(Algorithm.SHA256)
     for block in blocks:
-        digest.add(block_digest(block))
+        digest.add(Algorithm.SHA256.digest(block))
     return digest.value()
 
 
@@ -126,8 +119,8 @@ def test_a_hole_is_zeros(pipe: Pipe) -> None:
     destination = PipeDestination(pipe.writer)
     reading = pipe.read_meanwhile(BLOCK_SIZE + 7)
     holes: list[Operation] = [
-        WriteBlock(0, 0, (), hole_digest(BLOCK_SIZE), hole=True),
-        WriteBlock(0, BLOCK_SIZE, (), hole_digest(7), hole=True),
+        WriteBlock(0, 0, (), Algorithm.SHA256.hole_digest(BLOCK_SIZE), hole=True),
+        WriteBlock(0, BLOCK_SIZE, (), Algorithm.SHA256.hole_digest(7), hole=True),
     ]
     destination.apply([*plan(file_entry("f", BLOCK_SIZE + 7)), *holes])
     assert reading.result(PATIENCE) == bytes(BLOCK_SIZE + 7)
@@ -235,7 +228,7 @@ def test_a_file_goes_on_over_another_connection_where_it_was(pipe: Pipe) -> None
     reading = pipe.read_meanwhile(len(data))
     destination.apply([*offered, *blocks_of(data, 1)[:1]])
     planned = destination.apply(offered)[-1]
-    assert planned == EntriesPlanned(2, (Held(1, block_digest(data[:BLOCK_SIZE])),))
+    assert planned == EntriesPlanned(2, (Held(1, Algorithm.SHA256.digest(data[:BLOCK_SIZE])),))
     destination.apply([*blocks_of(data, 1)[1:], FinishFile(1), FinishTree()])
     assert reading.result(PATIENCE) == data
     destination.abandon()

@@ -7,6 +7,7 @@ import os
 import socket
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 from flyx.errors import LocalProtocolError
 from flyx.storage.reader import BlockDigests, SourceReader
 from flyx.storage.scan import Scan, scan
+from flyx.transfer.digests import Algorithm
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
-from flyx.transfer.manifest import BLOCK_SIZE, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE
 from tests.effort import share
 from tests.storage.support import MTIME_US, block_requests, descriptors_used_up
 
@@ -31,7 +33,7 @@ def test_blocks_come_with_their_digests(tmp_path: Path) -> None:
     blocks = SourceReader(found).read(requests)
     assert [block.request for block in blocks] == requests
     assert b"".join(block.data for block in blocks if isinstance(block, BlockRead)) == content
-    assert all(isinstance(b, BlockRead) and b.digest == block_digest(b.data) for b in blocks)
+    assert all(isinstance(b, BlockRead) and b.digest == Algorithm.SHA256.digest(b.data) for b in blocks)
 
 
 def test_each_of_many_blocks_has_its_own_digest_for_all_readers_of_a_scan(tmp_path: Path) -> None:
@@ -48,7 +50,7 @@ def test_each_of_many_blocks_has_its_own_digest_for_all_readers_of_a_scan(tmp_pa
     requests = [BlockRequest(file, n * BLOCK_SIZE, BLOCK_SIZE) for file in (1, 2) for n in numbers]
     for _ in range(2):
         blocks = SourceReader(found, digests).read(requests)
-        assert all(isinstance(b, BlockRead) and b.digest == block_digest(b.data) for b in blocks)
+        assert all(isinstance(b, BlockRead) and b.digest == Algorithm.SHA256.digest(b.data) for b in blocks)
 
 
 def test_a_block_is_hashed_once_for_all_readers_of_a_scan(tmp_path: Path) -> None:
@@ -68,6 +70,21 @@ def test_a_block_is_hashed_once_for_all_readers_of_a_scan(tmp_path: Path) -> Non
         assert isinstance(new, BlockRead)
         assert new.data != old.data
         assert (new.digest == old.digest) == (new.request.length == BLOCK_SIZE)
+
+
+def test_receivers_of_one_scan_get_digests_by_the_algorithm_that_each_asks_for(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(os.urandom(BLOCK_SIZE) + bytes(BLOCK_SIZE) + b"end")
+    with path.open("ab") as sparse:
+        sparse.truncate(5 * BLOCK_SIZE)
+    found = scan([path])
+    digests = BlockDigests(found)
+    for algorithm in [*Algorithm, *Algorithm]:
+        requests = [replace(one, algorithm=algorithm) for one in block_requests(found.manifest)]
+        blocks = SourceReader(found, digests).read(requests)
+        for request, block in zip(requests, blocks, strict=True):
+            assert isinstance(block, BlockRead)
+            assert block.digest == algorithm.digest(block.data or bytes(request.length))
 
 
 def test_advice_that_a_filesystem_does_not_take_is_no_failure(
@@ -101,7 +118,7 @@ def holes_of(found: Scan) -> list[bool]:
         assert isinstance(block, BlockRead)
         assert not (block.hole and block.data)
         data = bytes(block.request.length) if block.hole else block.data
-        assert block.digest == block_digest(data)
+        assert block.digest == Algorithm.SHA256.digest(data)
         contents[block.request.file] += data
         holes.append(block.hole)
     for file, content in contents.items():
@@ -176,7 +193,7 @@ def test_a_hole_of_a_file_that_changes_fails_at_its_last_block_at_the_latest(
 def test_an_empty_file_is_read_to_see_that_it_is_there(tree: Path) -> None:
     found = scan([tree / "sub" / "deep" / "zero"])
     request = BlockRequest(0, 0, 0)
-    assert SourceReader(found).read([request]) == [BlockRead(request, b"", block_digest(b""))]
+    assert SourceReader(found).read([request]) == [BlockRead(request, b"", Algorithm.SHA256.digest(b""))]
     Path(found.sources.path(found.manifest.entries[0])).unlink()
     assert SourceReader(found).read([request]) == [BlockFailed(request, "file_vanished")]
 

@@ -14,6 +14,7 @@ import pytest
 from flyx.errors import NoSpace
 from flyx.storage import durability, partial
 from flyx.storage.writer import Destination, ExistingPolicy
+from flyx.transfer.digests import DIGEST_SIZE, Algorithm
 from flyx.transfer.disk import (
     Changed,
     EntriesPlanned,
@@ -27,8 +28,9 @@ from flyx.transfer.disk import (
     RestartFile,
     TreePlanned,
 )
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, Manifest, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, Manifest
 from tests.effort import some
+from tests.simulator import digests_of
 from tests.storage.support import MTIME_US, Offer, failure, file_entry, mounted, names_in, saved_in, succeed
 
 BIG = os.urandom(2 * BLOCK_SIZE + 100)
@@ -50,7 +52,9 @@ def found(destination: Destination, offer: Offer = OFFER) -> dict[str, Kept | He
     return {offer.entries[one.file].path: one for one in outcome.found}
 
 
-def rest(offer: Offer, there: dict[str, Kept | Held | Changed]) -> list[Operation]:
+def rest(
+    offer: Offer, there: dict[str, Kept | Held | Changed], algorithm: Algorithm | None = None
+) -> list[Operation]:
     """What an honest sender still sends."""
     operations: list[Operation] = []
     for path, content in offer.contents.items():
@@ -58,7 +62,7 @@ def rest(offer: Offer, there: dict[str, Kept | Held | Changed]) -> list[Operatio
         if content is None or isinstance(one, Kept):
             continue
         blocks = len(one.digests) // DIGEST_SIZE if isinstance(one, Held) else 0
-        operations += [*offer.writes(path)[blocks:], offer.finish(path)]
+        operations += [*offer.writes(path, algorithm)[blocks:], offer.finish(path)]
     return [*operations, FinishTree()]
 
 
@@ -90,13 +94,77 @@ def test_a_later_run_finds_saved_files_and_verified_blocks(out: Path) -> None:
     begin(out)
     with Destination(out) as destination:
         there = found(destination)
-        small = block_digest(b"small")
+        small = Algorithm.SHA256.digest(b"small")
         assert there == {
-            "d/small": Kept(1, str(out / "d" / "small"), block_digest(small)),
-            "d/big": Held(2, block_digest(BIG[:BLOCK_SIZE]) + block_digest(BIG[BLOCK_SIZE : 2 * BLOCK_SIZE])),
+            "d/small": Kept(1, str(out / "d" / "small"), Algorithm.SHA256.digest(small)),
+            "d/big": Held(2, digests_of(BIG[: 2 * BLOCK_SIZE], Algorithm.SHA256)),
         }
         succeed(destination, rest(OFFER, there))
     assert contents_of(out) == CONTENTS
+
+
+NEW = Algorithm.BLAKE3, Algorithm.SHA256
+OLD = (Algorithm.SHA256,)
+
+
+def found_by(destination: Destination, offer: Offer) -> tuple[TreePlanned, dict[str, Kept | Held | Changed]]:
+    """Plan a transfer; return what that came to, and what there is of it, by path."""
+    planned, entries = succeed(destination, offer.plan())
+    assert isinstance(planned, TreePlanned)
+    assert isinstance(entries, EntriesPlanned)
+    return planned, {offer.entries[one.file].path: one for one in entries.found}
+
+
+@pytest.mark.parametrize("later", [NEW, OLD])
+@pytest.mark.parametrize("first", [NEW, OLD])
+def test_what_is_here_goes_on_whatever_it_was_hashed_with(
+    first: tuple[Algorithm, ...], later: tuple[Algorithm, ...], out: Path
+) -> None:
+    begin(out, Offer(CONTENTS, algorithms=first))
+    offer = Offer(CONTENTS, algorithms=later)
+    # The second run writes one block, and the third believes what the journal says since then.
+    for blocks in (2, 3):
+        with Destination(out) as destination:
+            planned, there = found_by(destination, offer)
+            # Digests are made anew only if the sender does not know those that there are.
+            algorithm = first[0] if first[0] in later else later[0]
+            assert planned.algorithm is algorithm
+            assert there == {
+                "d/small": Kept(1, str(out / "d" / "small"), algorithm.digest(algorithm.digest(b"small"))),
+                "d/big": Held(2, digests_of(BIG[: blocks * BLOCK_SIZE], algorithm)),
+            }
+            operations = rest(offer, there, algorithm)
+            succeed(destination, operations[:1] if blocks == 2 else operations)
+    assert contents_of(out) == CONTENTS
+
+
+def test_what_was_changed_since_is_not_hashed_anew(out: Path) -> None:
+    begin(out, Offer(CONTENTS, algorithms=NEW))
+    with only_part(out).open("r+b") as part:
+        part.write(b"other")
+    times = (out / "d" / "small").stat()
+    (out / "d" / "small").write_bytes(b"smell")
+    os.utime(out / "d" / "small", ns=(times.st_atime_ns, times.st_mtime_ns))
+    offer = Offer(CONTENTS, algorithms=OLD)
+    with Destination(out, ExistingPolicy.OVERWRITE) as destination:
+        planned, there = found_by(destination, offer)
+        assert not planned.fresh
+        assert there == {}
+        succeed(destination, rest(offer, there))
+    assert contents_of(out) == CONTENTS
+
+
+def test_what_is_not_offered_any_more_has_no_place_in_a_journal_of_other_digests(out: Path) -> None:
+    begin(out, Offer(CONTENTS, algorithms=NEW))
+    offer = Offer({"d": None, "d/last": b"last", "d/more": BIG}, algorithms=OLD)
+    with Destination(out) as destination:
+        assert found(destination, offer) == {}
+        succeed(destination, [*offer.writes("d/last"), offer.finish("d/last"), *offer.writes("d/more")[:1]])
+    with Destination(out) as destination:
+        there = found(destination, offer)
+        assert there["d/more"] == Held(2, Algorithm.SHA256.digest(BIG[:BLOCK_SIZE]))
+        succeed(destination, rest(offer, there))
+    assert (out / "d" / "more").read_bytes() == BIG
 
 
 def test_resuming_reads_one_block_however_many_there_are(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from flyx.storage.links import Links
 from flyx.storage.reader import SourceReader
 from flyx.storage.scan import Scan, scan
 from flyx.transfer import messages
+from flyx.transfer.digests import Algorithm
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
 from flyx.transfer.left_out import (
     CHANGED,
@@ -30,7 +31,7 @@ from flyx.transfer.left_out import (
     VANISHED,
     LeftOut,
 )
-from flyx.transfer.manifest import MAX_MTIME_US, Entry, EntryKind, block_digest
+from flyx.transfer.manifest import MAX_MTIME_US, Entry, EntryKind
 from flyx.transfer.messages import (
     ManifestPiece,
     entries_of,
@@ -450,7 +451,7 @@ def contents_of(found: Scan) -> dict[str, bytes]:
     contents: defaultdict[str, bytes] = defaultdict(bytes)
     for block in SourceReader(found).read(block_requests(found.manifest)):
         assert isinstance(block, BlockRead)
-        assert block.digest == block_digest(block.data)
+        assert block.digest == Algorithm.SHA256.digest(block.data)
         contents[found.manifest.entries[block.request.file].path] += block.data
     return contents
 

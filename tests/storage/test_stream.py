@@ -12,6 +12,7 @@ from flyx.errors import DestinationExists, LocalProtocolError, NoSpace
 from flyx.storage.plan import ExistingPolicy, Skip
 from flyx.storage.stream import StreamDestination
 from flyx.storage.writer import Destination
+from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.disk import (
     DiscardFile,
     EntriesPlanned,
@@ -25,7 +26,7 @@ from flyx.transfer.disk import (
     TreeFinished,
 )
 from flyx.transfer.left_out import IN_THE_WAY, NOT_WANTED
-from flyx.transfer.manifest import BLOCK_SIZE, Content, Manifest, RunningDigest, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, Content, Manifest
 from tests.storage.support import (
     Offer,
     failure,
@@ -55,9 +56,9 @@ def blocks_of(*blocks: bytes, at: int = 0) -> list[Operation]:
 
 
 def digest_of(*blocks: bytes) -> bytes:
-    digest = RunningDigest()
+    digest = RunningDigest(Algorithm.SHA256)
     for block in blocks:
-        digest.add(block_digest(block))
+        digest.add(Algorithm.SHA256.digest(block))
     return digest.value()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flyx.storage.writer import Destination
 from flyx.transfer import left_out
+from flyx.transfer.digests import Algorithm
 from flyx.transfer.disk import (
     BlockWritten,
     DiscardFile,
@@ -19,7 +20,7 @@ from flyx.transfer.disk import (
     RestartFile,
     WriteBlock,
 )
-from flyx.transfer.manifest import BLOCK_SIZE, hole_digest
+from flyx.transfer.manifest import BLOCK_SIZE
 from tests.storage.support import Offer, names_in, saved_paths, succeed
 
 LARGE = os.urandom(2 * BLOCK_SIZE + 100)
@@ -57,7 +58,7 @@ def test_a_file_of_holes_that_becomes_too_large_is_left_out_as_well(tmp_path: Pa
     file = OFFER.index("d/large")
     lengths = [BLOCK_SIZE, BLOCK_SIZE, 100]
     holes: list[Operation] = [
-        WriteBlock(file, at * BLOCK_SIZE, (), hole_digest(length), hole=True)
+        WriteBlock(file, at * BLOCK_SIZE, (), Algorithm.SHA256.hole_digest(length), hole=True)
         for at, length in enumerate(lengths)
     ]
     operations: list[Operation] = [

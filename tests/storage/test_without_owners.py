@@ -9,8 +9,9 @@ import pytest
 
 from flyx.errors import DestinationExists
 from flyx.storage.writer import Destination
+from flyx.transfer.digests import DIGEST_SIZE
 from flyx.transfer.disk import EntriesPlanned, FinishTree, Held, Kept
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE
+from flyx.transfer.manifest import BLOCK_SIZE
 from tests.storage.forgetful_filesystem import ForgetfulFilesystem
 from tests.storage.support import Offer, failure, names_in, succeed
 

@@ -24,6 +24,7 @@ from flyx.storage import durability
 from flyx.storage.scan import scan
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer import left_out
+from flyx.transfer.digests import Algorithm
 from flyx.transfer.disk import (
     BlockWritten,
     DiscardFile,
@@ -39,7 +40,7 @@ from flyx.transfer.disk import (
     TreePlanned,
     WriteBlock,
 )
-from flyx.transfer.manifest import BLOCK_SIZE, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE
 from tests.storage.support import (
     MTIME_US,
     Offer,
@@ -180,7 +181,7 @@ def test_a_file_that_is_saved_has_no_other_name(out: Path, destination: Destinat
 
 def test_a_wrong_digest_leaves_nothing(out: Path, destination: Destination) -> None:
     offer = Offer({"f": b"content"})
-    bad = WriteBlock(0, 0, [b"CONTENT"], block_digest(b"content"))
+    bad = WriteBlock(0, 0, [b"CONTENT"], Algorithm.SHA256.digest(b"content"))
     error = failure(destination.apply([*offer.plan(), bad, offer.finish("f")]))
     assert isinstance(error, CorruptData)
     assert error.fields["path"] == str(out / "f")
@@ -191,7 +192,7 @@ def test_a_wrong_digest_leaves_nothing(out: Path, destination: Destination) -> N
 def test_nothing_unverified_reaches_the_disk(out: Path, destination: Destination) -> None:
     offer = Offer({"f": b"a" * (BLOCK_SIZE + 1)})
     succeed(destination, [*offer.plan(), offer.writes("f")[0]])
-    destination.apply([WriteBlock(0, BLOCK_SIZE, [b"b"], block_digest(b"a"))])
+    destination.apply([WriteBlock(0, BLOCK_SIZE, [b"b"], Algorithm.SHA256.digest(b"a"))])
     (partial,) = out.glob(".flyx/*/*.part")
     assert partial.stat().st_size == BLOCK_SIZE
 
@@ -200,7 +201,7 @@ def test_a_block_in_many_pieces_is_written_whole(out: Path, destination: Destina
     content = os.urandom(5000)
     parts = [memoryview(content)[i : i + 2] for i in range(0, 5000, 2)]
     offer = Offer({"f": content})
-    block = WriteBlock(0, 0, [b"", *parts], block_digest(content))
+    block = WriteBlock(0, 0, [b"", *parts], Algorithm.SHA256.digest(content))
     succeed(destination, [*offer.plan(), block, offer.finish("f")])
     assert (out / "f").read_bytes() == content
 
@@ -212,7 +213,9 @@ def test_short_writes_are_continued(
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:700], at))
     offer = Offer({"f": content})
-    block = WriteBlock(0, 0, [content[:1000], content[1000:1001], content[1001:]], block_digest(content))
+    block = WriteBlock(
+        0, 0, [content[:1000], content[1000:1001], content[1001:]], Algorithm.SHA256.digest(content)
+    )
     succeed(destination, [*offer.plan(), block, offer.finish("f")])
     assert (out / "f").read_bytes() == content
 
@@ -258,7 +261,7 @@ def test_our_own_mistakes_are_reported_and_leave_nothing(
 def test_what_follows_a_failure_is_not_begun(out: Path, destination: Destination) -> None:
     offer = Offer({"a": b"a", "b": b"b", "c": b"c"})
     good = [*offer.plan(), *offer.writes("a"), offer.finish("a")]
-    bad = WriteBlock(1, 0, [b"B"], block_digest(b"b"))
+    bad = WriteBlock(1, 0, [b"B"], Algorithm.SHA256.digest(b"b"))
     outcomes = destination.apply([*good, bad, *offer.writes("c"), offer.finish("c")])
     assert len(outcomes) == len(good) + 1
     assert saved_paths(outcomes) == [str(out / "a")]
@@ -378,7 +381,7 @@ def test_giving_up_keeps_what_was_saved_and_shows_nothing_else(out: Path) -> Non
 def test_giving_up_what_was_not_verified_removes_the_directories_made_for_it(tmp_path: Path) -> None:
     offer = Offer({"f": b"a" * (BLOCK_SIZE + 1)})
     destination = Destination(tmp_path / "a" / "out")
-    bad = WriteBlock(0, 0, [b"bad"], block_digest(b"good"))
+    bad = WriteBlock(0, 0, [b"bad"], Algorithm.SHA256.digest(b"good"))
     assert isinstance(failure(destination.apply([*offer.plan(), bad])), CorruptData)
     destination.abandon()
     assert names_in(tmp_path) == set()

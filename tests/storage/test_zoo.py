@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from flyx.storage.links import Links
 from flyx.storage.reader import SourceReader
 from flyx.storage.scan import Scan, scan
+from flyx.transfer.digests import Algorithm
 from flyx.transfer.disk import BlockRead
 from flyx.transfer.left_out import LINK_OUTSIDE, LINK_SKIPPED, SPECIAL, STATE, UNREADABLE
-from flyx.transfer.manifest import MAX_MTIME_US, EntryKind, block_digest
+from flyx.transfer.manifest import MAX_MTIME_US, EntryKind
 from flyx.transfer.names import is_state_directory, link_stays_inside
 from tests.effort import share
 from tests.storage.support import block_requests
@@ -37,7 +38,7 @@ def rows_of(found: Scan) -> dict[str, Row]:
     for block in SourceReader(found).read(block_requests(found.manifest)):
         assert isinstance(block, BlockRead)
         data = bytes(block.request.length) if block.hole else block.data
-        assert block.digest == block_digest(data)
+        assert block.digest == Algorithm.SHA256.digest(data)
         contents[block.request.file] += data
         in_holes += len(data) if block.hole else 0
     assert found.manifest.hole_bytes == in_holes

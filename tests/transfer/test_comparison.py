@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from flyx.errors import DestinationExists
 from flyx.transfer import left_out, messages
 from flyx.transfer.comparison import Comparison
+from flyx.transfer.digests import Algorithm
 from flyx.transfer.disk import (
     HashFiles,
     OperationFailed,
@@ -20,7 +21,7 @@ from flyx.transfer.disk import (
     PlanTree,
     SettleFiles,
 )
-from flyx.transfer.manifest import BLOCK_SIZE, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import Comparing, ManifestReceived, Received
 from flyx.transfer.sender import Comparing as SenderComparing
@@ -223,7 +224,7 @@ def test_a_path_cut_while_files_are_compared_ends_both_sides(seed: int) -> None:
 
 
 def digest_of(content: bytes) -> str:
-    return block_digest(digests_of(content)).hex()
+    return Algorithm.SHA256.digest(digests_of(content)).hex()
 
 
 def heard(receiver: Receiver, *told: messages.ControlMessage) -> None:

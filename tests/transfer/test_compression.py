@@ -52,7 +52,7 @@ def deliver(simulation: Simulation) -> Delivered:
     delivered, received = simulation.sender_events[-1], simulation.receiver_events[-1]
     assert isinstance(delivered, Delivered), (simulation.seed, delivered)
     assert isinstance(received, Received), (simulation.seed, received)
-    assert delivered.sha256 == received.sha256
+    assert delivered.digest == received.digest
     assert simulation.destination.files == MIXED
     return delivered
 

@@ -15,6 +15,7 @@ from flyx.errors import CorruptData, FlyxError, LocalProtocolError, RemoteProtoc
 from flyx.storage.packing import BlockPacker
 from flyx.transfer import left_out, messages
 from flyx.transfer import receiver as receiver_module
+from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.disk import (
     BlockRead,
     BlockWritten,
@@ -29,7 +30,7 @@ from flyx.transfer.disk import (
     WriteBlock,
 )
 from flyx.transfer.frames import FRAME_HEADER, FrameKind
-from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest, RunningDigest, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest
 from flyx.transfer.receiver import WINDOW, Receiver
 from flyx.transfer.sender import Sender
 from flyx.transfer.session import SILENCE_LIMIT, EntryLeftOut, Failed
@@ -45,11 +46,11 @@ def frame(kind: int, file: int, offset: int, payload: bytes) -> bytes:
 
 
 def file_frames(index: int, content: bytes) -> list[bytes]:
-    digest = RunningDigest()
-    digest.add(block_digest(content))
+    digest = RunningDigest(Algorithm.SHA256)
+    digest.add(Algorithm.SHA256.digest(content))
     return [
         frame(FrameKind.DATA, index, 0, content),
-        frame(FrameKind.BLOCK_END, index, 0, block_digest(content)),
+        frame(FrameKind.BLOCK_END, index, 0, Algorithm.SHA256.digest(content)),
         frame(FrameKind.FILE_END, index, len(content), digest.value()),
     ]
 
@@ -186,7 +187,9 @@ def test_compressed_blocks_wait_as_they_came_and_the_disk_gets_few_at_once() -> 
     receiver, _ = accepting_receiver(manifest)
     for n in range(count):
         told = frame(FrameKind.PACKED, 0, n * BLOCK_SIZE, packed)
-        receiver.receive_data(told + frame(FrameKind.BLOCK_END, 0, n * BLOCK_SIZE, block_digest(block)), NOW)
+        receiver.receive_data(
+            told + frame(FrameKind.BLOCK_END, 0, n * BLOCK_SIZE, Algorithm.SHA256.digest(block)), NOW
+        )
     assert receiver.bytes_held == count * len(packed)
     done = 0
     while operations := receiver.next_operations():
@@ -206,7 +209,9 @@ def test_a_sender_hears_what_is_verified_however_few_bytes_that_took() -> None:
     list(said(receiver))
     for n in range(count):
         told = frame(FrameKind.PACKED, 0, n * BLOCK_SIZE, packed)
-        receiver.receive_data(told + frame(FrameKind.BLOCK_END, 0, n * BLOCK_SIZE, block_digest(block)), NOW)
+        receiver.receive_data(
+            told + frame(FrameKind.BLOCK_END, 0, n * BLOCK_SIZE, Algorithm.SHA256.digest(block)), NOW
+        )
     heard = []
     while operations := receiver.next_operations():
         receiver.operations_done([outcome_of(operation) for operation in operations], NOW)
@@ -226,7 +231,7 @@ def test_data_beyond_the_credit_ends_the_transfer() -> None:
     size = WINDOW + 3 * BLOCK_SIZE
     receiver, _ = accepting_receiver(manifest_of({"big": bytes(size)}))
     piece = BLOCK_SIZE // 2
-    block = block_digest(bytes(BLOCK_SIZE))
+    block = Algorithm.SHA256.digest(bytes(BLOCK_SIZE))
     for offset in range(0, size, piece):
         receiver.receive_data(frame(FrameKind.DATA, 0, offset, bytes(piece)), NOW)
         if offset % BLOCK_SIZE:
@@ -333,7 +338,7 @@ def test_the_disk_gets_few_operations_at_once_however_small_they_are(what: str) 
         told = [frame(5, 0, at * BLOCK_SIZE, b"") for at in range(count)]
     else:
         entries = [Entry(f"f{n}", EntryKind.FILE, 0, 0o644, 0) for n in range(count)]
-        told = [frame(3, n, 0, RunningDigest().value()) for n in range(count)]
+        told = [frame(3, n, 0, RunningDigest(Algorithm.SHA256).value()) for n in range(count)]
     receiver, _ = accepting_receiver(Manifest(entries))
     receiver.receive_data(b"".join(told), NOW)
     done = 0
@@ -357,7 +362,7 @@ def test_what_has_no_bytes_gets_credit_anew(what: str, monkeypatch: pytest.Monke
         told = [frame(4, n, 0, b"file_vanished") for n in range(count)]
     else:
         entries = [Entry(f"f{n}", EntryKind.FILE, 0, 0o644, 0) for n in range(count)]
-        told = [frame(3, n, 0, RunningDigest().value()) for n in range(count)]
+        told = [frame(3, n, 0, RunningDigest(Algorithm.SHA256).value()) for n in range(count)]
     receiver, _ = accepting_receiver(Manifest(entries))
     credit, sent = 0, 0
     for message in told:

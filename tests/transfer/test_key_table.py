@@ -7,8 +7,8 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flyx.transfer.digests import DIGEST_SIZE, DigestQueue
 from flyx.transfer.key_table import KeyTable
-from flyx.transfer.manifest import DIGEST_SIZE, DigestQueue
 
 # Many in the same places, few and far ones.
 KEYS = st.integers(1, 40) | st.integers(1, 1 << 12).map(lambda n: n << 10) | st.integers(1, (1 << 64) - 1)

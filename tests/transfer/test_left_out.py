@@ -82,7 +82,7 @@ def test_what_is_left_out_is_known_on_both_sides_and_all_else_arrives(
     contents = [content for content in expected.values() if isinstance(content, bytes)]
     assert (received.files, received.bytes) == (len(contents), sum(map(len, contents)))
     assert (delivered.files, delivered.bytes) == (received.files, received.bytes)
-    assert delivered.sha256 == received.sha256
+    assert delivered.digest == received.digest
 
 
 def test_holes_are_not_sent() -> None:

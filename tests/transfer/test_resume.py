@@ -11,9 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from flyx.errors import FlyxError, RemoteProtocolError
 from flyx.transfer import messages
+from flyx.transfer.digests import DIGEST_SIZE, Algorithm, TransferDigest
 from flyx.transfer.disk import Held, Kept, PlanEntries, PlanTree
 from flyx.transfer.frames import FRAME_HEADER, FrameKind
-from flyx.transfer.manifest import BLOCK_SIZE, DIGEST_SIZE, TransferDigest, block_count, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE, block_count
 from flyx.transfer.messages import DIGESTS_PER_MESSAGE, MAX_CONTROL_SIZE
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import FileReceived, ManifestReceived, Received
@@ -51,7 +52,7 @@ def deliver(simulation: Simulation) -> tuple[Delivered, Received]:
     delivered, received = simulation.sender_events[-1], simulation.receiver_events[-1]
     assert isinstance(delivered, Delivered), (simulation.seed, delivered)
     assert isinstance(received, Received), (simulation.seed, received)
-    assert delivered.sha256 == received.sha256
+    assert delivered.digest == received.digest
     return delivered, received
 
 
@@ -299,7 +300,7 @@ def test_a_false_digest_of_a_kept_file_changes_only_what_its_owner_confirms() ->
     manifest = manifest_of({"a": b"a"})
     sender = Sender(manifest, max_message_size=16384, now=NOW)
     sender.release()
-    told = TransferDigest()
+    told = TransferDigest(Algorithm.SHA256)
     told.keep(0, bytes.fromhex(A_DIGEST))
     complete = messages.Complete(files=1, bytes=1, sha256=told.value().hex())
     tell(sender, [messages.Kept(files=[(0, A_DIGEST)]), messages.Accept(below=1), complete])
@@ -432,12 +433,12 @@ TestReconnections.settings = settings(max_examples=share(20), stateful_step_coun
 
 
 def test_the_digest_of_a_transfer_does_not_depend_on_what_was_kept() -> None:
-    digests = [block_digest(bytes([i])) for i in range(6)]
-    whole = TransferDigest()
+    digests = [Algorithm.SHA256.digest(bytes([i])) for i in range(6)]
+    whole = TransferDigest(Algorithm.SHA256)
     for file, digest in enumerate(digests):
         whole.add(file, digest)
     for kept in range(1 << 6):
-        parts = TransferDigest()
+        parts = TransferDigest(Algorithm.SHA256)
         for file, digest in enumerate(digests):
             if kept >> file & 1:
                 parts.keep(file, digest)

@@ -68,10 +68,10 @@ def test_every_byte_arrives_and_both_ends_agree_on_the_digest(seed: int) -> None
     delivered = simulation.sender_events[-1]
     assert isinstance(delivered, Delivered)
     received = completed(simulation)
-    assert (delivered.files, delivered.bytes, delivered.sha256) == (
+    assert (delivered.files, delivered.bytes, delivered.digest) == (
         received.files,
         received.bytes,
-        received.sha256,
+        received.digest,
     )
 
 

@@ -11,18 +11,10 @@ from hypothesis import strategies as st
 
 from flyx.errors import CorruptData, RemoteProtocolError, StreamBegun
 from flyx.transfer import messages, receiver
+from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.frames import FrameKind
 from flyx.transfer.left_out import UNREADABLE
-from flyx.transfer.manifest import (
-    BLOCK_SIZE,
-    MAX_TEXT_SIZE,
-    Content,
-    Entry,
-    EntryKind,
-    Manifest,
-    RunningDigest,
-    block_digest,
-)
+from flyx.transfer.manifest import BLOCK_SIZE, MAX_TEXT_SIZE, Content, Entry, EntryKind, Manifest
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import Received
 from flyx.transfer.sender import Delivered, Sender
@@ -58,9 +50,9 @@ def blocks_of(chance: random.Random, count: int, longest: int = BLOCK_SIZE) -> l
 
 
 def digest_of(blocks: Sequence[bytes]) -> bytes:
-    digest = RunningDigest()
+    digest = RunningDigest(Algorithm.SHA256)
     for block in blocks:
-        digest.add(block_digest(block))
+        digest.add(Algorithm.SHA256.digest(block))
     return digest.value()
 
 
@@ -89,7 +81,7 @@ def test_a_stream_arrives_whatever_the_length_of_its_blocks(seed: int) -> None:
     assert isinstance(delivered, Delivered)
     assert isinstance(received, Received)
     assert delivered.bytes == received.bytes == len(stream.content)
-    assert delivered.sha256 == received.sha256
+    assert delivered.digest == received.digest
     assert simulation.sender.expected_bytes is simulation.receiver.expected_bytes is None
 
 
@@ -156,7 +148,7 @@ def streaming_receiver() -> tuple[Receiver, StreamDestination]:
 
 def block_frames(offset: int, block: bytes) -> bytes:
     data = frame(FrameKind.DATA, 0, offset, block)
-    return data + frame(FrameKind.BLOCK_END, 0, offset, block_digest(block))
+    return data + frame(FrameKind.BLOCK_END, 0, offset, Algorithm.SHA256.digest(block))
 
 
 def test_a_receiver_tells_soon_what_it_has_of_a_stream_that_comes_in_lines() -> None:
@@ -193,7 +185,7 @@ LINES = b"x" * 2000
     {
         "a block that is too long": frame(FrameKind.DATA, 0, 0, bytes(BLOCK_SIZE + 1)),
         "splinters": frame(FrameKind.DATA, 0, 0, b"a") + frame(FrameKind.DATA, 0, 1, b"a"),
-        "an empty block": frame(FrameKind.BLOCK_END, 0, 0, block_digest(b"")),
+        "an empty block": frame(FrameKind.BLOCK_END, 0, 0, Algorithm.SHA256.digest(b"")),
         "a hole": frame(FrameKind.HOLE, 0, 0, b""),
         "a block across a multiple of the longest": block_frames(0, LINES)
         + frame(FrameKind.DATA, 0, len(LINES), bytes(BLOCK_SIZE - len(LINES) + 1)),
@@ -345,7 +337,7 @@ def test_a_receiver_that_confirms_another_length_is_not_served() -> None:
     answer(machine, stream)
     while machine.next_data() is not None:
         pass
-    digest = RunningDigest()
+    digest = RunningDigest(Algorithm.SHA256)
     digest.add(digest_of([b"a" * 5000, b"b" * 10]))
     sha256 = digest.value().hex()
     control(machine, messages.Saved(files=[0]), messages.Complete(files=1, bytes=5009, sha256=sha256))

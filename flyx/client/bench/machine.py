@@ -12,7 +12,8 @@ from flyx.client.bench.measured import Measured, Part
 from flyx.client.threads import on_daemon
 from flyx.storage.failures import write_error
 from flyx.storage.speed import measure_disk
-from flyx.transfer.manifest import BLOCK_SIZE, block_digest
+from flyx.transfer.digests import Algorithm
+from flyx.transfer.manifest import BLOCK_SIZE
 
 DISK_TIME = 2.0
 """Seconds of writing, and of reading, at most."""
@@ -20,7 +21,10 @@ DISK_TIME = 2.0
 HASH_TIME = 0.3
 """Seconds of each hash."""
 
-HASHES: Mapping[Part, Callable[[bytes], bytes]] = {Part.SHA256: block_digest}
+HASHES: Mapping[Part, Callable[[bytes], bytes]] = {
+    Part.SHA256: Algorithm.SHA256.digest,
+    Part.BLAKE3: Algorithm.BLAKE3.digest,
+}
 """What blocks are hashed by, in the order in which it is told."""
 
 

@@ -23,6 +23,7 @@ class Part(StrEnum):
     DISK_READ = "disk_read"
     # Hashing, on one thread.
     SHA256 = "sha256"
+    BLAKE3 = "blake3"
     # From one process to another on this computer, memory to memory; and in packets that every path takes.
     TRANSFER = "transfer"
     TRANSFER_1200 = "transfer_1200"

@@ -10,8 +10,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from flyx.client.serving import Blocks, SendDriver
+from flyx.transfer.digests import RunningDigest
 from flyx.transfer.disk import BlockRead, BlockRequest, StreamEnded
-from flyx.transfer.manifest import BLOCK_SIZE, RunningDigest, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE
 
 SHORT_BLOCK = 64 * 1024
 """Bytes of the first blocks, of which a slow path has few under way when the time is over."""
@@ -49,7 +50,8 @@ class Noise:
         self._disk = disk
         self._last_block = last_block
         self._noise = os.urandom(BLOCK_SIZE)
-        self._digest = RunningDigest()
+        # Set with the first block.
+        self._digest: RunningDigest | None = None
         # Blocks and bytes so far, and when the first of them was asked for.
         self._count = 0
         self._size = 0
@@ -66,6 +68,7 @@ class Noise:
     async def _block(self, request: BlockRequest) -> BlockRead | StreamEnded:
         now = time.monotonic()
         self._begun = now if self._begun is None else self._begun
+        self._digest = self._digest or RunningDigest(request.algorithm)
         if self._is_complete:
             return StreamEnded(request, self._digest.value())
         left = self._amount.bytes - self._size
@@ -75,7 +78,7 @@ class Noise:
         else:
             length = SHORT_BLOCK if self._count < SHORT_BLOCKS else BLOCK_SIZE
             data = self._noise[: min(length, left, request.length)]
-        digest = await asyncio.get_running_loop().run_in_executor(self._disk, block_digest, data)
+        digest = await asyncio.get_running_loop().run_in_executor(self._disk, request.algorithm.digest, data)
         self._digest.add(digest)
         self._count += 1
         self._size += len(data)

@@ -22,6 +22,7 @@ from flyx.client.serving import StreamReader
 from flyx.errors import TransferInterrupted
 from flyx.storage.discard import DiscardingDestination
 from flyx.storage.single import scan_of_stream
+from flyx.transfer.digests import Algorithm
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.sender import Sender
 
@@ -56,6 +57,8 @@ class OneWay:
         self._connection = link.connection
         self._channels = channels
         self._tell = tell
+        # What both sides can hash with, the fastest first.
+        self.algorithms: tuple[Algorithm, ...] = (Algorithm.SHA256,)
         # Set while it is under way.
         self.driver: Driver[Any, Any, Any] | None = None
         # How often each limit was seen, about once a second.
@@ -108,7 +111,7 @@ class OneWay:
         """
         sink = DiscardingDestination(report.MAX_SIZE)
         with ThreadPoolExecutor(1, thread_name_prefix="flyx-noise") as disk:
-            machine = Receiver(ask=False, now=time.monotonic())
+            machine = Receiver(ask=False, now=time.monotonic(), algorithms=self.algorithms)
             await self._run(ReceiveDriver(machine, self._wiring(disk), lambda _: sink, None))
         told = report.parse_untrusted(sink.last)
         limit = limit_of_both(report.limit_named(told.limit), self._limit)

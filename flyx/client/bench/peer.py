@@ -31,6 +31,7 @@ from flyx.pairing.keys import Session
 from flyx.pairing.words import password_of, resolve_words
 from flyx.rtc.description import MAX_REMOTE_CANDIDATES
 from flyx.signaling.messages import Answer, Disconnect, IceCandidate, Join, Message, Offer, Role
+from flyx.transfer.digests import algorithms_of
 
 NEEDS = frozenset({MEASUREMENTS})
 
@@ -89,9 +90,10 @@ class _End:
         self._pairing = Pairing(link.connection, channels)
         return self._pairing
 
-    def paired(self) -> OneWay:
-        """Return the direction to measure: the two know each other."""
+    def paired(self, features: frozenset[str]) -> OneWay:
+        """Return the direction to measure: the two know each other, and have these features in common."""
         assert self._way is not None
+        self._way.algorithms = algorithms_of(features)
         self._pairing = None
         return self._way
 
@@ -200,8 +202,8 @@ class _Host:
     async def _connected(self, visitor: str) -> AsyncIterator[OneWay]:
         async with self._end.open(visitor) as link:
             await link.offer()
-            await self._gate.pair(await self._end.connect(link))
-            yield self._end.paired()
+            paired = await self._gate.pair(await self._end.connect(link))
+            yield self._end.paired(paired.features)
 
     async def _listen(self) -> None:
         try:
@@ -305,7 +307,7 @@ class _Visitor:
                 self._room_id, self._session, self._password, has_words=True, needs=NEEDS
             )
             self._session = paired.session
-            yield self._end.paired()
+            yield self._end.paired(paired.features)
 
     async def _offer(self) -> list[Message]:
         """Return the next offer, and what has followed it."""

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from flyx.client.bench.noise import SHORT_BLOCK, SHORT_BLOCKS, Amount, Noise
+from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.disk import BlockRead, BlockRequest, StreamEnded
-from flyx.transfer.manifest import BLOCK_SIZE, RunningDigest, block_digest
+from flyx.transfer.manifest import BLOCK_SIZE
 
 LAST = b"that was all"
 
@@ -19,12 +20,12 @@ async def read_all(amount: Amount) -> tuple[list[bytes], bytes]:
     with ThreadPoolExecutor(1) as disk:
         noise = Noise(amount, disk, lambda: LAST)
         while True:
-            request = BlockRequest(0, sum(map(len, blocks)), BLOCK_SIZE)
+            request = BlockRequest(0, sum(map(len, blocks)), BLOCK_SIZE, Algorithm.BLAKE3)
             (answer,) = await noise.read(1, [request])
             if isinstance(answer, StreamEnded):
                 return blocks, answer.digest
             assert isinstance(answer, BlockRead)
-            assert answer.digest == block_digest(answer.data)
+            assert answer.digest == Algorithm.BLAKE3.digest(answer.data)
             blocks.append(answer.data)
 
 
@@ -34,9 +35,9 @@ async def read_all(amount: Amount) -> tuple[list[bytes], bytes]:
 async def test_noise_is_as_long_as_it_should_be_and_its_last_block_says_something(size: int) -> None:
     blocks, digest = await read_all(Amount(3600.0, size))
     assert (sum(map(len, blocks[:-1])), blocks[-1]) == (size, LAST)
-    running = RunningDigest()
+    running = RunningDigest(Algorithm.BLAKE3)
     for block in blocks:
-        running.add(block_digest(block))
+        running.add(Algorithm.BLAKE3.digest(block))
     assert digest == running.value()
 
 
