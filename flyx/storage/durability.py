@@ -15,8 +15,7 @@ a file, relative to doing none of it durably:
                   syncfs                                   1.6
 
 Groups of 16 cost a quarter more with syncfs; groups of 512 gain nothing. On that disk a flush is nearly free;
-where it is not, only syncfs and the threads save flushes, and the distance grows: while other programs kept
-the same disk busy, 10,000 files took 98 s in groups of 64 and 71 s in groups of 256.
+where it is not, only syncfs and the threads save flushes, and the distance grows.
 
 The price: syncfs writes what other programs have left unwritten on the same filesystem, too. A few files
 therefore get an fsync each.
@@ -38,7 +37,7 @@ import resource
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-GROUP = 256
+GROUP = 64
 """Files to save together, if as many may be open."""
 
 # Of filesystems that know no sync, or none of directories: what they store, they store when they like.
