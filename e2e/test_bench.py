@@ -184,4 +184,4 @@ def test_a_screen_of_any_width_shows_all_of_it(flyx: Flyx, columns: str) -> None
     bench = flyx.start("bench", "--size", "200KB", COLUMNS=columns).ends(EXIT_DONE)
     *table, _ = bench.out.splitlines()
     assert all(len(line) <= int(columns) for line in table)
-    assert " ".join(table).count("B/s") == 5
+    assert " ".join(table).count("B/s") == 6
