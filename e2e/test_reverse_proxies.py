@@ -19,7 +19,7 @@ from flyx.client.websocket import PING_INTERVAL
 from flyx.errors import EXIT_DONE, EXIT_SERVER
 
 PAPER = (Path(__file__).parents[1] / "flyx/docs/serving.md").read_text()
-SERVE, *CHAPTERS = PAPER.split("\n## ")
+SERVE, *CHAPTERS = PAPER.split("\n## Behind a proxy\n")[1].split("\n### ")
 SNIPPETS = {
     chapter.split("\n")[0].lower(): re.findall(r"```\w+\n(.*?)```", chapter, re.DOTALL)
     for chapter in CHAPTERS
