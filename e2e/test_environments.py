@@ -142,7 +142,8 @@ def test_a_server_runs_without_standard_streams(flyx: Flyx) -> None:
         assert ended.stderr.splitlines()[-1:] == ([] if 2 in closed else expected.stderr.splitlines()[-1:])
 
 
-@pytest.mark.parametrize("files", [4, 8, 12])
+# With fewer Python itself complains: it opens what is in its environment to begin with.
+@pytest.mark.parametrize("files", [8, 12])
 @pytest.mark.parametrize(
     "arguments",
     [["send", __file__], ["receive", "-y", "K7M2QX-lemon-otter"], ["serve", "--port", "0"], ["doctor"]],

@@ -294,7 +294,7 @@ def test_what_exists_is_refused_until_told_otherwise(flyx: Flyx, tmp_path: Path)
     code = sender.code()
 
     refusing = flyx.start("receive", "--server", flyx.server, "--yes", "-o", "in", code)
-    refusing.complains(7, "in/file already exists.", "--overwrite to replace what exists, --rename")
+    refusing.complains(7, "in/file already exists.", "add --overwrite to replace what exists, --rename")
     assert snapshot(target) == before
     assert refusing.out == ""
     told = sender.event("peer", peer=1, state="failed")

@@ -57,7 +57,9 @@ def test_a_url_that_can_be_no_redis_is_refused_unread(url: str, capfd: pytest.Ca
 
 
 SERVER = """
-import asyncio, sys
+import asyncio, signal, sys
+# nohup, under which all of this may run, has it ignored.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 import flyx.server.app
 from flyx.cli.app import app
 
