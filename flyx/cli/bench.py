@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flyx.cli.demo import parse_size
-from flyx.cli.meeting import Local, Server, TlsCa, meeting_of, trust
+from flyx.cli.meeting import ApiToken, Local, Server, TlsCa, meeting_of, trust
 from flyx.cli.options import (
     Json,
     Quiet,
@@ -70,16 +70,7 @@ def bench(
     server: Server = None,
     local: Local = None,
     tls_ca: TlsCa = None,
-    api_token: Annotated[
-        str | None,
-        typer.Option(
-            "--api-token",
-            envvar="FLYX_API_TOKEN",
-            metavar="TOKEN",
-            help="Token of a server that lets only its own people make rooms; @FILE or - as well",
-            show_default=False,
-        ),
-    ] = None,
+    api_token: ApiToken = None,
     relay_only: RelayOnly = False,
     no_relay: NoRelay = False,
     ice_server: IceServers = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flyx.cli.meeting import Server, TlsCa, named_server, trust
+from flyx.cli.meeting import ApiToken, Server, TlsCa, named_server, trust
 from flyx.cli.options import Json, given_path, read_secret, token_of
 from flyx.cli.output import make_console, write_event
 from flyx.cli.screen import can_draw, screen
@@ -48,16 +48,7 @@ def doctor(
     ] = Path("."),
     server: Server = None,
     tls_ca: TlsCa = None,
-    api_token: Annotated[
-        str | None,
-        typer.Option(
-            "--api-token",
-            envvar="FLYX_API_TOKEN",
-            metavar="TOKEN",
-            help="Token of a server that lets only its own people make rooms: itself, @FILE or - for stdin",
-            show_default=False,
-        ),
-    ] = None,
+    api_token: ApiToken = None,
     as_json: Json = False,
 ) -> None:
     """Examine the server, the network and this computer

@@ -46,6 +46,18 @@ TlsCa = Annotated[
 ]
 
 
+ApiToken = Annotated[
+    str | None,
+    typer.Option(
+        "--api-token",
+        envvar="FLYX_API_TOKEN",
+        metavar="TOKEN",
+        show_default=False,
+        help="Token of a server that lets only its own people make rooms; @FILE or - as well",
+    ),
+]
+
+
 def trust(authorities: Path | None) -> None:
     """Believe the authorities of --tls-ca, if it is given.
 

@@ -11,7 +11,7 @@ import typer
 from flyx.cli.clipboard import Copy, copying
 from flyx.cli.content_options import STANDARD_INPUT, Name, Text, contents_of
 from flyx.cli.exclusion_options import Exclude, ExcludeFrom, Gitignore, exclusions_of
-from flyx.cli.meeting import Local, Server, TlsCa, meeting_of, trust
+from flyx.cli.meeting import ApiToken, Local, Server, TlsCa, meeting_of, trust
 from flyx.cli.options import (
     DEFAULT_RECONNECT,
     Json,
@@ -149,15 +149,7 @@ def send(
             help="Compress what is sent: where that saves time, wherever it saves bytes, or never",
         ),
     ] = Compression.AUTO,
-    api_token: Annotated[
-        str | None,
-        typer.Option(
-            "--api-token",
-            envvar="FLYX_API_TOKEN",
-            metavar="TOKEN",
-            help="Token of a server that lets only its own people make rooms; @FILE or - as well",
-        ),
-    ] = None,
+    api_token: ApiToken = None,
     relay_only: RelayOnly = False,
     no_relay: NoRelay = False,
     ice_server: IceServers = None,

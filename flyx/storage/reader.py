@@ -16,7 +16,6 @@ from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
 from itertools import accumulate
 
 from flyx.errors import LocalProtocolError
@@ -127,7 +126,7 @@ class SourceReader:
             self._failed = request.file, code
             return BlockFailed(request, code)
         if len(data) < request.length:
-            return BlockRead(request, b"", _digest_of_zeros(request), hole=True)
+            return BlockRead(request, b"", request.algorithm.hole_digest(request.length), hole=True)
         return BlockRead(request, data, self._digests.of(request, data))
 
     def _read_block(self, request: BlockRequest, entry: Entry) -> bytes | None:
@@ -179,17 +178,6 @@ def _read_whole(handle: int, request: BlockRequest) -> bytes | None:
             return None
         data += more
     return data
-
-
-@cache
-def _digest_of_zero_block(algorithm: Algorithm) -> bytes:
-    return algorithm.digest(bytes(BLOCK_SIZE))
-
-
-def _digest_of_zeros(request: BlockRequest) -> bytes:
-    if request.length == BLOCK_SIZE:
-        return _digest_of_zero_block(request.algorithm)
-    return request.algorithm.digest(bytes(request.length))
 
 
 def _announce(handle: int, entry: Entry) -> None:

@@ -4,10 +4,10 @@ That is: that a partial file of the inode in the journal, at least as long as th
 bytes that were verified before they were written. The last of their blocks is read from the disk to see that
 it kept its word, and no more: the first new byte of a file of 10 GB does not wait for 10 GB to be read. A
 file of another inode is read back whole: FAT and many FUSE filesystems number their files anew. So is a saved
-file of another time, where the filesystem never had the time that it should have. So is all
-of it if its digests are by an algorithm that the sender does not know, to have others. If a sync has failed,
-the run that met it writes nothing more to the journal, and later ones read back all that the journal says,
-until one has done so with all of it and goes on.
+file of another time, where the filesystem never had the time that it should have. So is all of it if its
+digests are by an algorithm that the sender does not know, to have others. If a sync has failed, the run that
+met it writes nothing more to the journal, and later ones read back all that the journal says, until one has
+done so with all of it and goes on.
 
 Nothing is changed here, but for the mode of a partial file that cannot be read.
 """

@@ -8,7 +8,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -203,11 +203,20 @@ def mounted(directory: Path, options: str) -> Iterator[None]:
 
 
 @contextmanager
-def descriptors_used_up() -> Iterator[None]:
-    """No file can be opened: a failure that even root meets."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+def _limited(kind: int, most: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (most, hard))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(kind, (soft, hard))
+
+
+def descriptors_used_up() -> AbstractContextManager[None]:
+    """No file can be opened: a failure that even root meets."""
+    return _limited(resource.RLIMIT_NOFILE, 0)
+
+
+def files_no_longer_than(size: int) -> AbstractContextManager[None]:
+    """Have the system refuse files of more bytes, as a filesystem does that has such a limit."""
+    return _limited(resource.RLIMIT_FSIZE, size)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from flyx.storage.writer import Destination
@@ -21,25 +18,14 @@ from flyx.transfer.disk import (
     WriteBlock,
 )
 from flyx.transfer.manifest import BLOCK_SIZE
-from tests.storage.support import Offer, names_in, saved_paths, succeed
+from tests.storage.support import Offer, files_no_longer_than, names_in, saved_paths, succeed
 
 LARGE = os.urandom(2 * BLOCK_SIZE + 100)
 OFFER = Offer({"d": None, "d/a": b"a", "d/large": LARGE, "d/z": b"z"})
 
 
-@contextmanager
-def largest(size: int) -> Iterator[None]:
-    """No file can be larger than that."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def receive(out: Path, operations: list[Operation]) -> list[FileRefused]:
-    with largest(BLOCK_SIZE + 1000), Destination(out) as destination:
+    with files_no_longer_than(BLOCK_SIZE + 1000), Destination(out) as destination:
         outcomes = succeed(destination, [*OFFER.plan(), *operations, FinishTree()])
     assert len([one for one in outcomes if isinstance(one, BlockWritten)]) == len(
         [one for one in operations if isinstance(one, WriteBlock)]

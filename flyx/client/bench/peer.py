@@ -25,7 +25,7 @@ from flyx.client.local import Serve, find_rooms, make_room
 from flyx.client.pairing import MEASUREMENTS, Gate, Pairing
 from flyx.client.server_messages import MAX_PEERS
 from flyx.client.signaling import Interrupted, Restored, Signaling
-from flyx.errors import FlyxError, InputError, PeerUnreachable, SenderLeft, TransferInterrupted
+from flyx.errors import FlyxError, PeerUnreachable, SenderLeft, TransferInterrupted
 from flyx.pairing.exchange import Code, WordsWanted
 from flyx.pairing.keys import Session
 from flyx.pairing.words import password_of, resolve_words
@@ -244,7 +244,7 @@ async def visit(
     Args:
         meeting: where.
         room_id: normalised.
-        words: of the code, in their common form.
+        words: of the code, in their common form; not empty.
         tell: told what happens.
         local: look for the room on this computer and its network as well.
 
@@ -325,9 +325,6 @@ class _Visitor:
         return offered
 
     async def _password(self, wanted: WordsWanted) -> str:
-        if not self._words:
-            hint = "give the whole code, such as K7M2QX-lemon-otter"
-            raise InputError(reason="the code has words, and this one has none", hint=hint)
         return password_of(resolve_words(self._words, wanted.count) if wanted.count else self._words)
 
     async def _listen(self) -> None:

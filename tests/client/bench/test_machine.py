@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,18 +10,9 @@ import pytest
 from flyx.client.bench.machine import HASHES, bench_disk, bench_hash, processors
 from flyx.client.bench.measured import Part
 from flyx.errors import StorageError
+from tests.storage.support import files_no_longer_than
 
 SIZE = 3_000_001
-
-
-@contextmanager
-def files_no_longer_than(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def test_what_is_written_is_read_back_and_removed(tmp_path: Path) -> None:
