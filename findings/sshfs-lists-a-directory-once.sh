@@ -25,12 +25,12 @@ apt-get install -qq -y --no-install-recommends --download-only -o Dir::Cache="$f
   -o Dir::State::status="$folder/apt/status" -o APT::Sandbox::User="$(id -un)" \
   sshfs=3.7.3-1.2~deb12u1 libfuse3-3=3.14.0-4 openssh-sftp-server > "$folder/apt/log"
 rm "$folder"/apt/archives/libc6_*.deb
-for package in "$folder"/apt/archives/*.deb; do dpkg -x "$package" "$folder/root"; done
+for package in "$folder"/apt/archives/*.deb; do dpkg -x "$package" "$folder/debian"; done
 machine=$(uname -m)-linux-gnu
-export LD_LIBRARY_PATH="$folder/root/usr/lib/$machine:$folder/root/lib/$machine"
-export PATH="$folder/root/usr/bin:$folder/root/bin:$PATH"
+export LD_LIBRARY_PATH="$folder/debian/usr/lib/$machine:$folder/debian/lib/$machine"
+export PATH="$folder/debian/usr/bin:$folder/debian/bin:$PATH"
 # What sshfs takes for ssh: the other side is here.
-printf '#!/bin/sh\nexec %s/root/usr/lib/openssh/sftp-server\n' "$folder" > "$folder/ssh"
+printf '#!/bin/sh\nexec %s/debian/usr/lib/openssh/sftp-server\n' "$folder" > "$folder/ssh"
 chmod +x "$folder/ssh"
 cat > "$folder/twice.py" <<'PY'
 import os
