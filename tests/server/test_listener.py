@@ -17,6 +17,7 @@ from flyx.server.listener import (
     url_of,
 )
 from tests.server.peers import joined, peer
+from tests.storage.support import descriptors_no_more_than
 
 
 async def test_small_messages_are_not_held_back() -> None:
@@ -81,16 +82,11 @@ def test_urls_for_others_are_named_only_for_all_addresses() -> None:
 
 
 def test_a_server_has_no_more_connections_than_files() -> None:
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
+    with descriptors_no_more_than(1000):
         assert affordable_connections(100) == 100
         assert affordable_connections(50_000) < 1000
         # As many as it likes is not more than it can.
         assert affordable_connections(0) == affordable_connections(50_000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture

@@ -212,9 +212,14 @@ def _limited(kind: int, most: int) -> Iterator[None]:
         resource.setrlimit(kind, (soft, hard))
 
 
+def descriptors_no_more_than(most: int) -> AbstractContextManager[None]:
+    """Have the system refuse to open files once so many are open; those that are open stay so."""
+    return _limited(resource.RLIMIT_NOFILE, most)
+
+
 def descriptors_used_up() -> AbstractContextManager[None]:
     """No file can be opened: a failure that even root meets."""
-    return _limited(resource.RLIMIT_NOFILE, 0)
+    return descriptors_no_more_than(0)
 
 
 def files_no_longer_than(size: int) -> AbstractContextManager[None]:

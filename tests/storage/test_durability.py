@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from flyx.storage import durability, partial
 from flyx.storage.writer import Destination
 from flyx.transfer.disk import FinishTree
-from tests.storage.support import Offer, mounted, succeed
+from tests.storage.support import Offer, descriptors_no_more_than, mounted, succeed
 
 
 @pytest.fixture
@@ -145,15 +144,11 @@ def test_a_handle_that_cannot_be_had_is_no_failed_sync(monkeypatch: pytest.Monke
 
 
 def test_a_group_has_room_among_the_files_that_may_be_open() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     open_now = len(os.listdir("/dev/fd"))
     assert durability.group_size() == durability.GROUP
-    try:
-        for spare, size in ((41, 20), (11, 5), (1, 1), (1000, durability.GROUP)):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + spare, hard))
+    for spare, size in ((41, 20), (11, 5), (1, 1), (1000, durability.GROUP)):
+        with descriptors_no_more_than(open_now + spare):
             assert durability.group_size() == size
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_file_that_is_complete_is_synced_once_however_often_there_is_a_checkpoint(
