@@ -32,8 +32,9 @@ from flyx.sctp.chunks import Init, serialize_init
 from flyx.sctp.config import DTLS_MTU, Config
 from flyx.sctp.congestion import make_controller
 from flyx.sctp.congestion.base import CongestionController
+from flyx.sctp.data_chunk import PACKET_OVERHEAD
 from flyx.sctp.initiation import draw_init, parse_init_chunk_untrusted
-from flyx.sctp.transmission import PACKET_OVERHEAD, SendStatistics
+from flyx.sctp.transmission import SendStatistics
 
 logger = logging.getLogger("flyx.rtc")
 

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from flyx.errors import RemoteProtocolError
-
-BEGINNING, ENDING, UNORDERED = 0x02, 0x01, 0x04
-"""Flags of a DATA chunk: B, E, U (RFC 9260 §3.3.1)."""
+from flyx.sctp.data_chunk import BEGINNING, ENDING, UNORDERED
 
 _BOTH = BEGINNING | ENDING
 _SSN_MASK = 0xFFFF

@@ -11,18 +11,23 @@ from typing import Final
 from flyx.errors import RemoteProtocolError
 from flyx.sctp import chunks
 from flyx.sctp.config import Config
+from flyx.sctp.data_chunk import (
+    BEGINNING,
+    DATA_CHUNK_HEADER_SIZE,
+    DATA_PACKET_HEADER,
+    ENDING,
+    IMMEDIATE,
+    PACKET_OVERHEAD,
+    TSN_AT,
+    put_tsn,
+)
 from flyx.sctp.packet import COMMON_HEADER_SIZE, padded
-from flyx.sctp.reassembly import BEGINNING, ENDING, Fragment, Message, Reassembly
+from flyx.sctp.reassembly import Fragment, Message, Reassembly
 from flyx.sctp.receive_tracker import ReceiveTracker
 from flyx.sctp.serial import TSN_MODULUS, widen
 from flyx.sctp.timers import Timer, Timers
-from flyx.sctp.transmission import DATA_CHUNK_HEADER, DATA_PACKET_HEADER, TSN_AT, put_tsn
 
-_HEADER_SIZE: Final = DATA_PACKET_HEADER.size
-_unpack_header = DATA_PACKET_HEADER.unpack_from
-_CHUNK_HEADER = DATA_CHUNK_HEADER.size
-_IMMEDIATELY = 0x08
-"""I bit of DATA: the sender wants its SACK now (RFC 7053)."""
+_unpack_header: Final = DATA_PACKET_HEADER.unpack_from
 
 
 class Reception:
@@ -73,23 +78,23 @@ class Reception:
         wanted = (tag, 0, 0, first.flags & ~BEGINNING, expected, first.stream_id, first.ssn)
         packet = packets[start]
         whole = len(packet)
-        if whole <= _HEADER_SIZE:
+        if whole <= PACKET_OVERHEAD:
             return start
         _, _, told, checksum, kind, flags, length, tsn, stream_id, ssn, _ = _unpack_header(packet)
-        size, end = length - _CHUNK_HEADER, length + COMMON_HEADER_SIZE
+        size, end = length - DATA_CHUNK_HEADER_SIZE, length + COMMON_HEADER_SIZE
         if (told, checksum, kind, flags, tsn, stream_id, ssn) != wanted or padded(end) != whole:
             return start
         # No more than one beyond the largest message: took_parts() refuses that.
         most = start + (self._config.max_message_size - reassembly.parts_size) // size + 1
         parts = reassembly.parts
         # Of the next packets, all of the header must be the same but for the TSN.
-        header = bytearray(packet[:_HEADER_SIZE])
+        header = bytearray(packet[:PACKET_OVERHEAD])
         index = start
         for packet in packets[start:most]:
             put_tsn(header, TSN_AT, expected)
-            if len(packet) != whole or packet[:_HEADER_SIZE] != header:
+            if len(packet) != whole or packet[:PACKET_OVERHEAD] != header:
                 break
-            parts.append(packet[_HEADER_SIZE:end])
+            parts.append(packet[PACKET_OVERHEAD:end])
             expected = (expected + 1) % TSN_MODULUS
             index += 1
         taken = index - start
@@ -105,7 +110,7 @@ class Reception:
         Raises:
             RemoteProtocolError: it has no data, or does not fit its neighbours.
         """
-        if len(value) <= _CHUNK_HEADER - 4:
+        if len(value) <= DATA_CHUNK_HEADER_SIZE - 4:
             raise RemoteProtocolError(reason="a DATA chunk without data")
         tsn_wire = int.from_bytes(value[0:4], "big")
         stream_id = int.from_bytes(value[4:6], "big")
@@ -116,7 +121,7 @@ class Reception:
         self._counted += len(value)
         if flags & ENDING:
             self._ended = True
-        if flags & _IMMEDIATELY:
+        if flags & IMMEDIATE:
             self._sack_now = True
         if self._full() and tsn != tracker.cumulative + 1:
             # Dropped without a word: it was sent beyond the window. What fills the first gap frees space.

@@ -6,36 +6,31 @@ and pacing. Builds packets whole, common header included, in one go: this is the
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
-from typing import Final
 
 from flyx.sctp import chunks
 from flyx.sctp.chunks import ChunkType
 from flyx.sctp.congestion.base import CongestionController, Loss
+from flyx.sctp.data_chunk import (
+    BEGINNING,
+    DATA_CHUNK_HEADER,
+    DATA_CHUNK_HEADER_SIZE,
+    DATA_PACKET_HEADER,
+    ENDING,
+    PACKET_OVERHEAD,
+    TSN_AT,
+    UNORDERED,
+    put_tsn,
+)
 from flyx.sctp.outstanding import Outstanding
 from flyx.sctp.pacing import Pacer
 from flyx.sctp.packet import COMMON_HEADER, COMMON_HEADER_SIZE, Checksum, padded, with_checksum
 from flyx.sctp.path_mtu import TRIES, PathMtu
-from flyx.sctp.reassembly import BEGINNING, ENDING, UNORDERED
 from flyx.sctp.rto import RttEstimator
 from flyx.sctp.runs import Burst
 from flyx.sctp.send_queue import OutgoingMessage, SendQueue
 from flyx.sctp.serial import TSN_MODULUS, widen
 from flyx.sctp.timers import Timer, Timers
-
-DATA_CHUNK_HEADER = struct.Struct("!BBHIHHI")
-"""Type, flags, length, TSN, stream id, SSN, PPID (RFC 9260 §3.3.1): 16 bytes."""
-
-DATA_PACKET_HEADER = struct.Struct("!HHIIBBHIHHI")
-"""The common header and that of one DATA chunk: 28 bytes."""
-
-PACKET_OVERHEAD = DATA_PACKET_HEADER.size
-
-TSN_AT: Final = COMMON_HEADER_SIZE + 4
-"""Where its TSN is in a packet that begins with DATA."""
-
-put_tsn: Final = struct.Struct("!I").pack_into
 
 MAX_BURST_PACKETS = 256
 """Packets built before the driver gets its turn: the event loop must not stand still."""
@@ -479,7 +474,7 @@ class _Builder:
                 0,
                 ChunkType.DATA,
                 UNORDERED if message.unordered else 0,
-                size + DATA_CHUNK_HEADER.size,
+                size + DATA_CHUNK_HEADER_SIZE,
                 0,
                 message.stream_id,
                 message.ssn,
@@ -510,7 +505,7 @@ class _Builder:
         header = DATA_CHUNK_HEADER.pack(
             ChunkType.DATA,
             flags,
-            len(part) + DATA_CHUNK_HEADER.size,
+            len(part) + DATA_CHUNK_HEADER_SIZE,
             tsn,
             message.stream_id,
             message.ssn,

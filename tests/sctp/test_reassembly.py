@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flyx.errors import RemoteProtocolError
-from flyx.sctp.reassembly import BEGINNING, ENDING, MAX_WAITING, UNORDERED, Fragment, Message, Reassembly
+from flyx.sctp.data_chunk import BEGINNING, ENDING, UNORDERED
+from flyx.sctp.reassembly import MAX_WAITING, Fragment, Message, Reassembly
 from tests.compiled import needs_lines
 from tests.effort import share
 from tests.fuzz.work import steps

@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 
 from flyx.errors import RemoteProtocolError
 from flyx.sctp.config import Config
+from flyx.sctp.data_chunk import BEGINNING, DATA_PACKET_HEADER, ENDING
 from flyx.sctp.packet import COMMON_HEADER, split_chunks_untrusted
-from flyx.sctp.reassembly import BEGINNING, ENDING
 from flyx.sctp.reception import Reception
 from flyx.sctp.timers import Timers
-from flyx.sctp.transmission import DATA_PACKET_HEADER
 
 TAG = 0x11223344
 FIRST_TSN = (1 << 32) - 6

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from flyx.sctp.chunks import Sack, parse_forward_tsn_untrusted
 from flyx.sctp.congestion import make_controller
+from flyx.sctp.data_chunk import DATA_CHUNK_HEADER
 from flyx.sctp.packet import split_chunks_untrusted
 from flyx.sctp.path_mtu import PathMtu
 from flyx.sctp.send_queue import OutgoingMessage, SendQueue
 from flyx.sctp.timers import Timers
-from flyx.sctp.transmission import DATA_CHUNK_HEADER, Peer, Transmission, _Builder
+from flyx.sctp.transmission import Peer, Transmission, _Builder
 
 TSN = 100
 
