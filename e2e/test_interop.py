@@ -31,7 +31,7 @@ import pytest
 
 from e2e.peers.agent import LINE_LIMIT, describe_message, make_messages
 from e2e.processes import need
-from flyx.rtc.driver import STOCK, STOCK_VARIABLE
+from flyx.rtc.sctp_transport import STOCK, STOCK_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "e2e" / "peers"

@@ -33,5 +33,5 @@ def test_a_transfer_loads_nothing_that_it_does_not_use(flyx: Flyx, tmp_path: Pat
     assert names_in(tmp_path / "in") == ["photo.jpg"]
     for process in (sender, receiver):
         modules = loaded(process)
-        assert {"aiortc.rtcdatachannel", "flyx.rtc.driver"} <= modules
+        assert {"aiortc.rtcdatachannel", "flyx.rtc.sctp_transport"} <= modules
         assert modules & NOT_USED == set()

@@ -14,7 +14,7 @@ from e2e.peers.agent import BUFFERED_LOW, Agent, emit
 from e2e.peers.lossy import LOSS_VARIABLE, lose
 from flyx.net.interfaces import offered_addresses
 from flyx.net.loop import new_event_loop
-from flyx.rtc.driver import STOCK, STOCK_VARIABLE, SctpTransport, make_peer_connection
+from flyx.rtc.sctp_transport import STOCK, STOCK_VARIABLE, SctpTransport, make_peer_connection
 from flyx.rtc.seam import ice
 
 

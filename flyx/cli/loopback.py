@@ -14,7 +14,7 @@ from flyx.client.bench.one_way import Tell
 from flyx.client.bench.peer import Meeting, host
 from flyx.client.codes import make_code
 from flyx.errors import FlyxError
-from flyx.rtc.driver import STOCK_VARIABLE
+from flyx.rtc.sctp_transport import STOCK_VARIABLE
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
 

@@ -45,10 +45,10 @@ from flyx.rtc.description import (
     extend,
     judge,
 )
-from flyx.rtc.driver import SctpTransport, make_peer_connection
 from flyx.rtc.path import CandidatePair, is_of_local_network
 from flyx.rtc.policy import ANY_PATH, IcePolicy
 from flyx.rtc.relays import gather_relayed_candidates
+from flyx.rtc.sctp_transport import SctpTransport, make_peer_connection
 from flyx.rtc.seam import dtls, ice, tunnel
 from flyx.rtc.servers import StunAddress, TurnServer
 from flyx.rtc.tunnel import DatagramSocket

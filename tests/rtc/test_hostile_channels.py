@@ -15,8 +15,8 @@ import pytest
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 
 from flyx.errors import RemoteProtocolError
-from flyx.rtc.driver import STOCK, STOCK_VARIABLE
 from flyx.rtc.peer import Channel, PeerConnection
+from flyx.rtc.sctp_transport import STOCK, STOCK_VARIABLE
 from tests.rtc.test_peer import LABELS, listen
 
 DCEP, TEXT, BINARY = 50, 51, 53

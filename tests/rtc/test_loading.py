@@ -19,7 +19,7 @@ def run(code: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("module", ["peer", "driver", "dtls", "relays", "description", "seam"])
+@pytest.mark.parametrize("module", ["peer", "sctp_transport", "dtls", "relays", "description", "seam"])
 def test_a_connection_loads_neither_media_nor_dns_messages(module: str) -> None:
     said = run(
         f"import sys, flyx.rtc.{module}\nprint(*(each for each in {NOT_NEEDED!r} if each in sys.modules))"

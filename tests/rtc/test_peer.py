@@ -18,8 +18,8 @@ from flyx.net import udp
 from flyx.net.interfaces import Address, udp_socket
 from flyx.net.loop import new_event_loop
 from flyx.rtc import description, peer, relays
-from flyx.rtc.driver import SctpTransport
 from flyx.rtc.peer import Channel, IceCandidateInit, PeerConnection
+from flyx.rtc.sctp_transport import SctpTransport
 from flyx.rtc.seam import ice
 from flyx.rtc.seam.connection import MAX_LEARNED_CANDIDATES
 from flyx.rtc.servers import TurnServer

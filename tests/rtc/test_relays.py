@@ -17,8 +17,8 @@ from aiortc import RTCConfiguration, RTCIceCandidate, RTCPeerConnection
 from flyx.net import names
 from flyx.rtc import relays
 from flyx.rtc.attempts import NO_ANSWER, OK, ServerAttempt
-from flyx.rtc.driver import make_peer_connection
 from flyx.rtc.policy import ANY_PATH, IcePolicy
+from flyx.rtc.sctp_transport import make_peer_connection
 from flyx.rtc.seam import ice, turn
 from flyx.rtc.seam.turn import IPV6
 from flyx.rtc.servers import Transport, TurnAddress

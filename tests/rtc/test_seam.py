@@ -18,7 +18,7 @@ from aiortc import (
 )
 from OpenSSL import SSL
 
-from flyx.rtc.driver import make_peer_connection
+from flyx.rtc.sctp_transport import make_peer_connection
 from flyx.rtc.seam import connection, dtls, ice, pair, sctp, tunnel, turn
 
 
