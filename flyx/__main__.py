@@ -13,7 +13,7 @@ def main() -> None:
         import os
 
         # Little of what a program loads is garbage, and to look for it is a tenth of the time to start.
-        # What runs for long has the collector back: calm_collector().
+        # What runs for long has the collector back: tune_gc().
         gc.disable()
         # Plugins of pydantic would see all that is received, and to look for some takes as long as for all.
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

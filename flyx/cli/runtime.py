@@ -43,13 +43,8 @@ def run(work: Coroutine[Any, Any, Result], *, loading: str | None = None) -> Res
         InputError: FLYX_TRACE names a file that cannot be made.
         OSError: this process may have too few files open.
     """
-    from flyx.net.loop import (
-        calm_allocator,
-        calm_collector,
-        new_event_loop,
-        raise_file_limit,
-        require_files,
-    )
+    from flyx.cli.process import raise_file_limit, require_files, tune_gc, tune_malloc
+    from flyx.net.loop import new_event_loop
     from flyx.rtc import trace
 
     # What ends before it has begun is closed here.
@@ -57,11 +52,11 @@ def run(work: Coroutine[Any, Any, Result], *, loading: str | None = None) -> Res
         if loading == CONNECTIONS:
             # What is wrong with its file is told now, and not when the first peer has come.
             trace.start()
-        calm_allocator()
+        tune_malloc()
         raise_file_limit(_FILES)
         require_files()
         if loading is None:
-            calm_collector()
+            tune_gc()
         else:
             Thread(target=_load, args=[loading], name="flyx-load").start()
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -70,13 +65,13 @@ def run(work: Coroutine[Any, Any, Result], *, loading: str | None = None) -> Res
 
 def _load(module: str) -> None:
     """Load a module, and only then have the garbage collector back, for which loading is nothing but work."""
-    from flyx.net.loop import calm_collector
+    from flyx.cli.process import tune_gc
 
     # Who needs the module is told what is wrong with it.
     with suppress(Exception):
         import_module(module)
         _logger.debug("%s is loaded", module)
-    calm_collector()
+    tune_gc()
 
 
 async def _cancelled_by_signals(work: Coroutine[Any, Any, Result]) -> Result:

@@ -254,12 +254,13 @@ def _start(
     """Run one server until a signal ends it, or the end of the channel."""
     import asyncio
 
-    from flyx.net.loop import calm_collector, new_event_loop, raise_file_limit, require_files
+    from flyx.cli.process import raise_file_limit, require_files, tune_gc
+    from flyx.net.loop import new_event_loop
 
     _configure_logging(log_level, as_json=log_json)
     raise_file_limit()
     require_files()
-    calm_collector()
+    tune_gc()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_serve(config, announce, channel, drain))
 

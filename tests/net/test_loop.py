@@ -1,19 +1,16 @@
-"""What create_datagram_endpoint() returns on our loops, and what else a process of ours sets for itself."""
+"""What create_datagram_endpoint() returns on our loops."""
 
 from __future__ import annotations
 
 import asyncio
-import resource
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import uvloop
 
-from flyx.net.loop import create_udp_endpoint, new_event_loop, raise_file_limit, with_udp_endpoints
+from flyx.net.loop import create_udp_endpoint, new_event_loop, with_udp_endpoints
 from flyx.net.udp import UdpTransport
 
 
@@ -146,51 +143,3 @@ def test_a_protocol_that_cannot_be_made_leaves_no_socket_open(runner: asyncio.Ru
 
     # A socket left open would be a ResourceWarning, which is an error here.
     runner.run(scenario())
-
-
-_FAULTS = """
-import gc, platform, resource
-from flyx.net.loop import calm_allocator, calm_collector
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        [bytes(1 << 20) for _ in range(8)]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-faults()
-plain = faults()
-calm_allocator()
-faults()
-calm = faults()
-assert platform.libc_ver()[0] != "glibc" or calm < plain / 4, (plain, calm)
-gc.disable()
-calm_collector()
-assert gc.isenabled() and gc.get_freeze_count()
-"""
-
-
-def test_a_calm_process_gives_no_memory_back_that_it_needs_again_and_collects_what_it_drops() -> None:
-    subprocess.run([sys.executable, "-c", _FAULTS], check=True)
-
-
-@pytest.fixture
-def files() -> Iterator[int]:
-    """The most files that this process may have open; 100 until it asks for more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
-        pytest.skip("this system has no such limit")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
-    yield hard
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def test_a_process_may_have_as_many_files_open_as_it_needs_and_no_fewer_than_before(files: int) -> None:
-    for enough, expected in [(300, 300), (200, 300), (files + 1, files)]:
-        raise_file_limit(enough)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (expected, files)
-
-
-def test_a_process_may_have_as_many_files_open_as_the_system_allows(files: int) -> None:
-    raise_file_limit()
-    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (files, files)
