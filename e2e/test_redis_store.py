@@ -12,10 +12,10 @@ from e2e.redis import RedisServer
 from flyx.server.redis.client import RedisShared
 from flyx.server.redis.shared import Budget, SharedRoom
 from flyx.server.redis.store import RedisRoomStore
-from flyx.server.store import RoomStore
+from flyx.server.rooms.store import RoomStore
 from flyx.signaling.commands import Effects
 from flyx.signaling.messages import CloseCode, ErrorCode
-from tests.server.store_contract import RoomStoreContract, a_room
+from tests.server.rooms.store_contract import RoomStoreContract, a_room
 
 
 @pytest.fixture(scope="module")

@@ -77,8 +77,8 @@ def supervise(config: ServerConfig, count: int, start: Start, announce: Callable
     """
     import asyncio
 
-    from flyx.server.listener import reserve, url_of
-    from flyx.server.workers import Supervisor
+    from flyx.server.transport.listener import reserve, url_of
+    from flyx.server.transport.workers import Supervisor
 
     reserved = asyncio.run(reserve(config.host, config.port))
     try:
@@ -103,7 +103,7 @@ def of_worker(config: ServerConfig, number: int) -> ServerConfig:
 
 def _work(start: Start, config: ServerConfig, channel: Connection) -> None:
     """What a worker does."""
-    from flyx.server.workers import READY
+    from flyx.server.transport.workers import READY
 
     try:
         start(config, lambda url: channel.send(READY), channel)

@@ -19,19 +19,26 @@ from starlette.types import ASGIApp
 
 from flyx import __version__
 from flyx.errors import InputError
-from flyx.server import operations, rest, websocket
 from flyx.server.config import MAX_TTL, ServerConfig
 from flyx.server.coturn import Coturn
-from flyx.server.errors import add_error_handlers
-from flyx.server.gate import Doorkeeper, Gate
-from flyx.server.hub import Hub
-from flyx.server.listener import Listener, affordable_connections, bind, connectable, reachable_urls, url_of
+from flyx.server.http import operations, rest, websocket
+from flyx.server.http.access import Doorkeeper, Gate
+from flyx.server.http.errors import add_error_handlers
 from flyx.server.logs import get_logger
 from flyx.server.redis.client import RedisShared
 from flyx.server.redis.store import RedisRoomStore
-from flyx.server.sqlite import SqliteRoomStore
-from flyx.server.store import AWAY, MemoryRoomStore, RoomStore, StoreAway, StoreFull
-from flyx.server.tls import Certificate
+from flyx.server.rooms.hub import Hub
+from flyx.server.rooms.sqlite import SqliteRoomStore
+from flyx.server.rooms.store import AWAY, MemoryRoomStore, RoomStore, StoreAway, StoreFull
+from flyx.server.transport.listener import (
+    Listener,
+    affordable_connections,
+    bind,
+    connectable,
+    reachable_urls,
+    url_of,
+)
+from flyx.server.transport.tls import Certificate
 
 log = get_logger("flyx.server.app")
 

@@ -14,8 +14,8 @@ from typing import Self
 from flyx.errors import InputError
 from flyx.server.app import Server
 from flyx.server.config import LimitConfig, ServerConfig
-from flyx.server.listener import url_of
 from flyx.server.logs import get_logger
+from flyx.server.transport.listener import url_of
 from flyx.signaling.local import LOCAL_PORTS
 from flyx.signaling.room import RoomConfig
 

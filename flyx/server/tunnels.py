@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING
 
 from flyx.errors import RemoteProtocolError
 from flyx.server.config import DEFAULT_RELAY_PAIRS, DEFAULT_RELAY_PAIRS_PER_ADDRESS
-from flyx.server.connection import Connection, Frame, Job
 from flyx.server.limits import Limit
 from flyx.server.logs import get_logger, room_tag
 from flyx.server.pacing import PacedQueue
+from flyx.server.transport.connection import Connection, Frame, Job
 from flyx.signaling.messages import CloseCode, ErrorCode, Role
 from flyx.signaling.tunnel import OPENED, max_datagram_size, parse_claim_untrusted
 
 if TYPE_CHECKING:
-    from flyx.server.hub import Hub
+    from flyx.server.rooms.hub import Hub
 
 log = get_logger("flyx.server.tunnels")
 
@@ -179,7 +179,7 @@ class Tunnels:
 
 
 class Half:
-    """One client's WebSocket of a tunnel: a flyx.server.connection.Session."""
+    """One client's WebSocket of a tunnel: a flyx.server.transport.connection.Session."""
 
     def __init__(self, tunnels: Tunnels, connection: Connection, room_id: str, address: str) -> None:
         """Args:

@@ -4,7 +4,7 @@
 
 A record of a later release may have fields that are not known here, and they are ignored: a new field must be
 one that an older release can do without. For any other change `version` rises, with that of the file in
-flyx.server.sqlite, which an older release then refuses.
+flyx.server.rooms.sqlite, which an older release then refuses.
 
 A record comes from a disk or a database that others can write to: `load_room` believes nothing that a room
 could not be. Tokens are in it as hashes only; addresses, and the messages kept for those away, are in it as

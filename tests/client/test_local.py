@@ -270,7 +270,7 @@ async def test_a_false_sender_is_followed_by_the_true_one(network: Network) -> N
 async def test_false_senders_have_three_guesses_in_all(
     network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("flyx.server.hub.draw_room_id", lambda _: "K7M2QX")
+    monkeypatch.setattr("flyx.server.rooms.hub.draw_room_id", lambda _: "K7M2QX")
     (tmp_path / "file").write_bytes(b"content")
     guess = Code("words", 2, "wrong guess")
     async with AsyncExitStack() as stack:

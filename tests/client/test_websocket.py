@@ -30,7 +30,7 @@ from flyx.signaling.messages import Role
 from tests.net.endpoints import free_port, swallowing
 from tests.net.names import NO_SUCH_NAME, TRY_AGAIN, Names
 from tests.net.proxies import http_proxy, saying, serving, socks4_proxy, socks5_proxy
-from tests.server.test_tls import issue
+from tests.server.transport.test_tls import issue
 
 SERVER = "server.test"
 QUICK = Patience(first_pause=0.01, longest_pause=0.05, limit=20.0)

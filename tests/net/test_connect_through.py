@@ -18,7 +18,7 @@ from flyx.net.proxy import Proxy
 from tests.net.endpoints import free_port, swallowing
 from tests.net.names import NO_SUCH_NAME, TRY_AGAIN, Names
 from tests.net.proxies import TestProxy, http_proxy, saying, serving, socks4_proxy, socks5_proxy
-from tests.server.test_tls import issue
+from tests.server.transport.test_tls import issue
 
 # A name that only the proxy knows.
 HIDDEN = {"hidden.test": "127.0.0.1"}

@@ -24,7 +24,7 @@ from flyx.rtc.seam.turn import IPV6
 from flyx.rtc.servers import Transport, TurnAddress
 from tests.net.proxies import http_proxy
 from tests.rtc.relay import Relay, StreamRelay
-from tests.server.test_tls import issue
+from tests.server.transport.test_tls import issue
 
 UDP, TCP = Transport.UDP, Transport.TCP
 

@@ -41,7 +41,7 @@ from flyx.server.coturn import (
 from flyx.server.metrics import Metrics
 from flyx.server.turn import credentials
 from tests.server.peers import PATIENCE, http_of, local, until
-from tests.server.test_tls import issue
+from tests.server.transport.test_tls import issue
 
 CONFIG = CoturnConfig(
     host="turn.example.org",

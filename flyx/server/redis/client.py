@@ -42,7 +42,7 @@ from flyx.server.redis.shared import (
     State,
 )
 from flyx.server.redis.wire import dump_item
-from flyx.server.store import BudgetSpent, StoreAway, StoreFull
+from flyx.server.rooms.store import BudgetSpent, StoreAway, StoreFull
 from flyx.signaling.record import dump_room, load_room
 from flyx.signaling.room import Room
 

@@ -27,7 +27,7 @@ from flyx.server.logs import get_logger
 from flyx.server.redis import wire
 from flyx.server.redis.copies import Copies
 from flyx.server.redis.shared import Lease, LeaseLost, Shared, SharedRoom, State
-from flyx.server.store import StoreAway
+from flyx.server.rooms.store import StoreAway
 from flyx.signaling.commands import LoseNode
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from flyx.errors import NoSuchRoom
 from flyx.server.redis.copies import Copies
 from flyx.server.redis.shared import Shared, SharedRoom
-from flyx.server.store import StoreAway
+from flyx.server.rooms.store import StoreAway
 from flyx.signaling.commands import Amend
 from flyx.signaling.room import Room
 

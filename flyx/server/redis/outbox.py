@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from flyx.server.redis import wire
 from flyx.server.redis.shared import Fate, Item, LeaseLost, Shared
-from flyx.server.store import StoreAway
+from flyx.server.rooms.store import StoreAway
 from flyx.signaling.messages import encoded_size
 
 # Items that go out together.

@@ -13,7 +13,7 @@ from flyx.server.logs import get_logger
 from flyx.server.redis.copies import Copies
 from flyx.server.redis.outbox import PATIENCE, Outbox
 from flyx.server.redis.shared import Item, Shared, SharedRoom
-from flyx.server.store import SeeTo, StoreAway
+from flyx.server.rooms.store import SeeTo, StoreAway
 from flyx.signaling.commands import Deliver, Effect, Effects, Relay
 from flyx.signaling.members import Member
 from flyx.signaling.messages import Answer, Error, Paired, Relayed, serialize

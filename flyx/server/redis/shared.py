@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from flyx.server.store import StoreAway, Stored
+from flyx.server.rooms.store import StoreAway, Stored
 from flyx.signaling.members import Member
 
 

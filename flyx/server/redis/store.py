@@ -38,7 +38,7 @@ from flyx.server.redis.keeper import Keeper
 from flyx.server.redis.mender import Mender
 from flyx.server.redis.relays import Relays
 from flyx.server.redis.shared import Budget, Commit, LeaseLost, Shared, SharedRoom
-from flyx.server.store import (
+from flyx.server.rooms.store import (
     BudgetSpent,
     RoomStore,
     SeeTo,

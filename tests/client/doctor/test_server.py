@@ -23,7 +23,7 @@ from flyx.server.app import Server
 from flyx.server.config import ServerConfig
 from tests.net.names import NO_SUCH_NAME, Names
 from tests.server.peers import http_of
-from tests.server.test_tls import issue
+from tests.server.transport.test_tls import issue
 
 
 @asynccontextmanager

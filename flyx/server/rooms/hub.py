@@ -1,0 +1,526 @@
+"""The hub: rooms on one side, connections on the other.
+
+It runs commands on the store and hands their effects to the connections of this process. It never waits for a
+client: a connection only queues what it is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, assert_never
+from uuid import uuid4
+
+from flyx.errors import NoSuchRoom, RoomTaken
+from flyx.server.config import ServerConfig
+from flyx.server.http.access import Doorkeeper
+from flyx.server.limits import PairBook
+from flyx.server.logs import get_logger, room_tag
+from flyx.server.metrics import LOCAL, REMOTE, Metrics
+from flyx.server.rooms.seat import Outlet, Seat
+from flyx.server.rooms.store import AWAY, RoomStore, SeeTo, StoreAway, Wanted, always
+from flyx.server.transport.connection import LOST
+from flyx.server.tunnels import Tunnels
+from flyx.server.turn import ice_servers
+from flyx.signaling.codes import draw_room_id
+from flyx.signaling.commands import (
+    Admit,
+    CloseClient,
+    Command,
+    Deliver,
+    Effects,
+    Enter,
+    Expire,
+    Leave,
+    Lose,
+    Refuse,
+    Relay,
+    Resume,
+    RoomClosed,
+    Shut,
+)
+from flyx.signaling.members import Traffic
+from flyx.signaling.messages import (
+    Answer,
+    CloseCode,
+    Error,
+    ErrorCode,
+    IceCandidate,
+    IceServersData,
+    JoinData,
+    Joined,
+    Message,
+    Offer,
+    Paired,
+    Relayed,
+    Role,
+    Tunnel,
+    serialize,
+)
+from flyx.signaling.refusals import refusal_of
+from flyx.signaling.room import Room, RoomConfig, new_room, step
+
+log = get_logger("flyx.server.rooms.hub")
+
+# Bytes of randomness in a token.
+_TOKEN_SIZE = 24
+_REPLACED = "a newer connection of the same client took its place"
+# Seconds between two groups of clients that are told to come back.
+_DRAIN_STEP = 0.05
+_RELAYED = (Offer, Answer, IceCandidate)
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedRoom:
+    """A new room, with the only copy of the secret that its owner may later close it with."""
+
+    room: Room
+    owner_token: str | None
+
+
+class Hub:
+    """All rooms of a store and the clients connected to this process."""
+
+    def __init__(
+        self, store: RoomStore, config: ServerConfig, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Args:
+        store: Where the rooms are.
+        config: Limits and what is handed to clients.
+        clock: Returns Unix time.
+        """
+        self.config = config
+        self.clock = clock
+        self.started_at = clock()
+        self.metrics = Metrics()
+        self.door = Doorkeeper(config, self.metrics)
+        self.pairs = PairBook(config.limits)
+        # None: no datagrams are passed on.
+        self.tunnels = Tunnels(config.relay, self) if config.relay else None
+        self.stopping = False
+        self._store = store
+        # Every connection, and by client id those that are inside a room.
+        self._outlets: set[Outlet] = set()
+        self._seats: dict[str, Seat] = {}
+        # Goodbyes that the store could not take yet.
+        self._overdue: list[tuple[str, Leave | Lose]] = []
+        # Goodbyes under way that nobody waits for.
+        self._goodbyes: set[asyncio.Task[None]] = set()
+        # Set while there is no connection.
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    @property
+    def client_count(self) -> int:
+        """Connections to this process."""
+        return len(self._outlets)
+
+    def queue_sizes(self) -> Iterable[int]:
+        """Bytes that wait for each client of this process."""
+        return (outlet.queued_size for outlet in self._outlets)
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients should be sent here."""
+        return not self.stopping and self._store.ready
+
+    async def room_count(self) -> int:
+        """Return how many rooms there are."""
+        return await self._store.count()
+
+    async def create_room(
+        self,
+        config: RoomConfig,
+        *,
+        owned: bool = True,
+        creator: str | None = None,
+        wanted_id: str | None = None,
+    ) -> CreatedRoom:
+        """Make a room under an id that no other has.
+
+        Args:
+            config: What it is like.
+            owned: The holder of its token may close it.
+            creator: Address in whose budget it counts; None: in no budget.
+            wanted_id: Its id, normalised; None: one is drawn.
+
+        Raises:
+            StoreFull: The server has as many rooms as it may have.
+            BudgetSpent: The creator has.
+            RoomTaken: Another room has the id that is wanted.
+        """
+        owner_token = _new_token() if owned else None
+        if wanted_id is not None:
+            # One that is over, and has not been swept yet, is not in the way.
+            await self._perform(wanted_id, Expire())
+        while True:
+            room_id = wanted_id or draw_room_id(secrets.randbelow)
+            room = new_room(room_id, config, self.clock(), owner_token=owner_token, creator=creator)
+            if await self._store.create(room):
+                log.info("room created", room=room_tag(room_id), persistent=config.persistent)
+                return CreatedRoom(room, owner_token)
+            if wanted_id is not None:
+                raise RoomTaken(room_id=wanted_id)
+
+    async def find_room(self, room_id: str) -> Room:
+        """Return the room as it is now.
+
+        Raises:
+            NoSuchRoom: There is none, or its time is over.
+        """
+        seen = await self._store.load(room_id)
+        if seen is None:
+            raise NoSuchRoom(room_id=room_id)
+        room, _ = step(seen.room, Expire(), self.clock())
+        if room.closed:
+            raise NoSuchRoom(room_id=room_id)
+        return room
+
+    def members_of(self, room_id: str) -> Collection[str]:
+        """Return the ids of the clients in a room that has one here, as this process was told of it last."""
+        room = self._store.last_known(room_id)
+        return () if room is None else room.members.keys()
+
+    def role_of(self, room_id: str, client_id: str) -> Role | None:
+        """Return what a client is in a room, as this process was told of it last; None if it is not in it."""
+        room = self._store.last_known(room_id)
+        member = room.members.get(client_id) if room else None
+        return member.role if member else None
+
+    async def list_rooms(self, after: str, limit: int) -> list[Room]:
+        """Return the first rooms, by id, of those whose id comes after this one."""
+        found: list[Room] = []
+        for room_id in sorted(await self._store.room_ids()):
+            if room_id <= after:
+                continue
+            if len(found) == limit:
+                break
+            with contextlib.suppress(NoSuchRoom):
+                found.append(await self.find_room(room_id))
+        return found
+
+    async def close_room(self, room_id: str, owner_token: str | None) -> None:
+        """Close a room in the name of its owner; None: of the operator.
+
+        Raises:
+            NoSuchRoom: There is none, or it is somebody else's; nobody learns which.
+        """
+        effects = await self._perform(room_id, Shut(owner_token))
+        if any(isinstance(effect, Refuse) for effect in effects):
+            raise NoSuchRoom(room_id=room_id)
+
+    def connect(self, outlet: Outlet) -> None:
+        """Take notice of a connection. Call `disconnect` in the end."""
+        self._outlets.add(outlet)
+        self._quiet.clear()
+        if self.stopping:
+            self._send_away(outlet)
+
+    def disconnect(self, outlet: Outlet) -> None:
+        """Forget a connection."""
+        self._outlets.discard(outlet)
+        if not self._outlets:
+            self._quiet.set()
+
+    async def enter(
+        self, outlet: Outlet, room_id: str, role: Role | None, address: str = "", *, hold: float = 0.0
+    ) -> Seat | None:
+        """Bring a new client into a room; a connection that is refused is closed, and gets no seat."""
+        if self.stopping:
+            return None
+        client_id = str(uuid4())
+        ice = self.ice_servers(client_id)
+        command = Enter(client_id, _new_token(), role, ice=ice, address=address, hold=hold)
+        return await self._admit(outlet, room_id, command)
+
+    async def resume(self, outlet: Outlet, room_id: str, claim: JoinData) -> Seat | None:
+        """Bring back a client that was inside; a connection that is refused is closed, and gets no seat."""
+        if self.stopping:
+            return None
+        await self._catch_up()
+        token = claim.resume_token or ""
+        handover = await self._take_over(outlet, room_id, claim.client_id, token)
+        command = Resume(
+            claim.client_id,
+            token,
+            _new_token(),
+            received=claim.received,
+            handover=handover,
+            ice=self.ice_servers(claim.client_id),
+        )
+        admitted = await self._admit(outlet, room_id, command)
+        if admitted is None and handover is not None:
+            # The older connection is over all the same.
+            generation, traffic = handover
+            await self._part(room_id, Lose(claim.client_id, generation, LOST, traffic))
+        return admitted
+
+    async def _admit(self, outlet: Outlet, room_id: str, command: Enter | Resume) -> Seat | None:
+        admitted: Seat | None = None
+
+        def see_to(effects: Effects) -> None:
+            nonlocal admitted
+            admitted = self._dispatch(effects, outlet)
+            if admitted is not None and outlet not in self._outlets:
+                # The connection has ended meanwhile, and with it whoever would see to its goodbye.
+                self._lose_later(admitted)
+
+        def wanted() -> bool:
+            # After a wait that was too long for its client, which may be inside by another way by now: then
+            # the newer connection would be taken for the older one, and ended.
+            return not outlet.gone
+
+        try:
+            await self._apply(room_id, command, see_to, wanted)
+        except StoreAway:
+            outlet.close(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, AWAY)
+        return admitted
+
+    def _lose_later(self, seat: Seat) -> None:
+        task = asyncio.create_task(self.lose(seat, LOST))
+        self._goodbyes.add(task)
+        task.add_done_callback(self._goodbyes.discard)
+
+    def ice_servers(self, client_id: str) -> IceServersData:
+        """Return what the connections of a client may ask, with credentials that begin to be good now."""
+        return ice_servers(self.config.stun_urls, self.config.turn, client_id, self.clock())
+
+    async def _take_over(
+        self, outlet: Outlet, room_id: str, client_id: str, token: str
+    ) -> tuple[int, Traffic] | None:
+        """End the older connection of a client, if it is here, so that what went over it is known."""
+        seat = self._seats.get(client_id)
+        if seat is None or seat.room_id != room_id:
+            return None
+        try:
+            seen = await self._store.load(room_id)
+        except StoreAway:
+            return None
+        member = seen.room.members.get(client_id) if seen else None
+        # Client ids are known to peers: they alone must not end anybody's connection.
+        if outlet.gone or member is None or not member.accepts(token, self.clock()):
+            return None
+        seat.close(CloseCode.REPLACED, ErrorCode.REPLACED, _REPLACED)
+        return seat.generation, await seat.traffic()
+
+    def relay(self, seat: Seat, message: Relayed | Paired) -> Coroutine[Any, Any, None] | None:
+        """Pass on what a client says.
+
+        Returns:
+            What is left to do if the store has to be waited for; the next message of the client comes after.
+        """
+        if seat.over:
+            return None
+        command = Relay(seat.client_id, seat.generation, message)
+        room = self._store.at_hand(seat.room_id)
+        if room is not None:
+            after, effects = step(room, command, self.clock())
+            if after is room and self._reaches_all(effects):
+                seat.count()
+                self._dispatch(effects, None)
+                return None
+        return self._relay_and_wait(seat, command)
+
+    def _reaches_all(self, effects: Effects) -> bool:
+        """Tell whether all whom something is for are connected here, as far as the room knows and really."""
+        for effect in effects:
+            if isinstance(effect, Deliver):
+                member = effect.member
+                if self._seat_of(member.client_id, member.generation) is None:
+                    return False
+        return True
+
+    async def _relay_and_wait(self, seat: Seat, command: Relay) -> None:
+        """The slow twin of relay: for whatever store, and whatever becomes of the room."""
+        seat.begin_relay()
+        try:
+            await self._perform(seat.room_id, command)
+        except StoreAway:
+            # A peer would wait for a message that is lost. That a place is not kept is no reason to part.
+            if not isinstance(command.message, Paired):
+                seat.refuse_relay()
+        finally:
+            seat.end_relay()
+
+    async def leave(self, seat: Seat, reason: str) -> None:
+        """A client has said goodbye."""
+        if self._rise(seat):
+            await self._part(seat.room_id, Leave(seat.client_id, seat.generation, reason))
+
+    async def lose(self, seat: Seat, reason: str, *, died: bool = False) -> None:
+        """The connection of a client has ended without a goodbye; died: and its program, as it seems."""
+        if self._rise(seat):
+            traffic = await seat.traffic()
+            command = Lose(seat.client_id, seat.generation, reason, traffic, died=died)
+            await self._part(seat.room_id, command)
+
+    async def _part(self, room_id: str, command: Leave | Lose) -> None:
+        try:
+            await self._perform(room_id, command)
+        except StoreAway:
+            self._overdue.append((room_id, command))
+
+    async def _catch_up(self) -> None:
+        """Tell the store the goodbyes that it could not take before."""
+        overdue, self._overdue = self._overdue, []
+        for room_id, command in overdue:
+            await self._part(room_id, command)
+
+    def _rise(self, seat: Seat) -> bool:
+        """Have nothing more go over a connection; False if that was so already."""
+        if self._seats.get(seat.client_id) is seat:
+            del self._seats[seat.client_id]
+        was_over, seat.over = seat.over, True
+        return not was_over
+
+    async def _apply(self, room_id: str, command: Command, see_to: SeeTo, wanted: Wanted = always) -> Effects:
+        try:
+            return await self._store.apply(room_id, command, self.clock(), see_to, wanted)
+        except NoSuchRoom:
+            effects = (refusal_of(command),) if isinstance(command, Enter | Resume | Shut) else ()
+            see_to(effects)
+            return effects
+
+    async def _perform(self, room_id: str, command: Command) -> Effects:
+        return await self._apply(room_id, command, self.see_to)
+
+    def see_to(self, effects: Effects) -> None:
+        """Do what a command has brought about that no connection waits for."""
+        self._dispatch(effects, None)
+
+    async def sweep(self) -> None:
+        """Close the rooms whose time is over, and empty the places held too long."""
+        await self._catch_up()
+        # Where rooms cannot be reached, the store has said so, and the next sweep may fare better.
+        with contextlib.suppress(StoreAway):
+            for room_id in await self._store.due(self.clock()):
+                await self._perform(room_id, Expire())
+
+    # For a store that shares its rooms with other processes.
+
+    def holds(self, client_id: str, generation: int) -> bool:
+        """Tell whether this connection of the client is here and speaks for it."""
+        return self._seat_of(client_id, generation) is not None
+
+    def send(self, client_id: str, generation: int, text: str, *, counted: bool) -> None:
+        """Send to a connection that is here; counted: it is about a peer and must not get lost."""
+        seat = self._seat_of(client_id, generation)
+        if seat is not None:
+            seat.send(text, counted=counted)
+
+    async def oust(self, room_id: str, client_id: str, generation: int) -> None:
+        """End a connection whose client has come back elsewhere, and tell the room what went over it."""
+        seat = self._seat_of(client_id, generation)
+        if seat is not None:
+            seat.close(CloseCode.REPLACED, ErrorCode.REPLACED, _REPLACED)
+            lose = Lose(client_id, generation, "it came back elsewhere", await seat.traffic())
+            await self._part(room_id, lose)
+
+    def relayed_elsewhere(self, clients: int) -> None:
+        """Count what a client here said to so many on other nodes."""
+        self.metrics.relays[REMOTE] += clients
+
+    def close(self, client_id: str, generation: int, code: CloseCode, error: ErrorCode, reason: str) -> None:
+        """End a connection that is here; it speaks for the client no longer."""
+        seat = self._seat_of(client_id, generation)
+        if seat is not None:
+            seat.close(code, error, reason)
+
+    # The end.
+
+    async def drain(self, seconds: float) -> None:
+        """Let nobody in from now on, and tell those who are here to come back, spread over so many seconds.
+
+        Returns when all have gone, or the time is over.
+        """
+        self.stopping = True
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        waiting = list(self._outlets)
+        total = len(waiting)
+        # Told all at once, they would all be back at once.
+        while waiting:
+            passed = loop.time() - start
+            due = total if passed >= seconds else int(total * passed / seconds) + 1
+            while waiting and total - len(waiting) < due:
+                self._send_away(waiting.pop())
+            if waiting:
+                await asyncio.sleep(min(_DRAIN_STEP, seconds - passed))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet.wait(), max(0.0, start + seconds - loop.time()))
+
+    async def stop(self) -> None:
+        """Tell every client that the server stops, and wait until all are gone or had their time."""
+        self.stopping = True
+        if self.tunnels is not None:
+            self.tunnels.close()
+        for outlet in list(self._outlets):
+            self._send_away(outlet)
+        # Each connection ends within close_timeout by itself; the margin is for the event loop.
+        try:
+            await asyncio.wait_for(self._quiet.wait(), self.config.close_timeout + 1.0)
+        except TimeoutError:
+            log.warning("clients left behind", clients=len(self._outlets))
+
+    def _send_away(self, outlet: Outlet) -> None:
+        outlet.close(CloseCode.SERVICE_RESTART, ErrorCode.SERVER_STOPPING, "the server is stopping")
+
+    def _dispatch(self, effects: Effects, asker: Outlet | None) -> Seat | None:
+        """See to effects; return the seat that the connection which asked to come in has got."""
+        message: Message | None = None
+        text = ""
+        admitted: Seat | None = None
+        for effect in effects:
+            match effect:
+                case Deliver():
+                    # A broadcast is the same message many times: it is serialized once.
+                    if effect.message is not message:
+                        message, text = effect.message, serialize(effect.message)
+                    seat = self._seat_of(effect.client_id, effect.member.generation)
+                    if seat is not None:
+                        seat.send(text, counted=not isinstance(message, Error))
+                        self.metrics.relays[LOCAL] += isinstance(message, _RELAYED)
+                case Admit():
+                    assert asker is not None
+                    admitted = self._seat(asker, effect)
+                case Refuse():
+                    if asker is not None:
+                        asker.close(effect.close_code, effect.error_code, effect.reason)
+                case CloseClient():
+                    seat = self._seat_of(effect.client_id, effect.member.generation)
+                    if seat is not None:
+                        seat.close(effect.close_code, effect.error_code, effect.reason)
+                case RoomClosed():
+                    log.info("room closed", room=room_tag(effect.room_id), reason=effect.error_code.value)
+                case _:
+                    assert_never(effect)
+        return admitted
+
+    def _seat_of(self, client_id: str, generation: int) -> Seat | None:
+        seat = self._seats.get(client_id)
+        return seat if seat is not None and seat.generation == generation and not seat.over else None
+
+    def _seat(self, outlet: Outlet, effect: Admit) -> Seat:
+        room_id = effect.joined.data.room_id
+        seat = Seat(outlet, room_id, effect.member, sent=effect.sent, received=effect.received)
+        self._seats[seat.client_id] = seat
+        seat.send(serialize(self._with_tunnel(effect.joined)), counted=False)
+        for text in effect.replay:
+            seat.send(text, counted=True)
+        return seat
+
+    def _with_tunnel(self, joined: Joined) -> Joined:
+        """Add what the client needs for a tunnel, if there are any."""
+        if self.tunnels is None:
+            return joined
+        token = self.tunnels.token(joined.data.room_id, joined.data.client_id)
+        tunnel = Tunnel(token=token, max_datagram_size=self.tunnels.config.max_datagram_size)
+        return Joined(data=joined.data.model_copy(update={"tunnel": tunnel}))
+
+
+def _new_token() -> str:
+    return secrets.token_urlsafe(_TOKEN_SIZE)

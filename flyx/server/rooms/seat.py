@@ -1,0 +1,113 @@
+"""A client inside a room, as one process sees it: its connection, and what has gone over that."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from flyx.server.rooms.store import AWAY
+from flyx.signaling.members import Member, Tail, Traffic
+from flyx.signaling.messages import CloseCode, ErrorCode
+
+
+class Outlet(Protocol):
+    """A connection, as the hub sees it. Neither method waits."""
+
+    @property
+    def queued_size(self) -> int:
+        """Bytes that wait for the client."""
+
+    @property
+    def gone(self) -> bool:
+        """Nothing more reaches the client."""
+
+    def send(self, text: str) -> None:
+        """Queue one message; a client that does not keep up is closed instead."""
+
+    def close(self, code: CloseCode, error_code: ErrorCode, reason: str) -> None:
+        """Say why, then close; what is queued goes out first."""
+
+
+class Seat:
+    """A client inside a room, and the connection of this process that is its own.
+
+    Attributes:
+        room_id: Where it is.
+        client_id: Who it is.
+        role: What it is there.
+        generation: Of the connection.
+        over: The connection speaks for the client no longer.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_idle",
+        "_outlet",
+        "_received",
+        "_tail",
+        "client_id",
+        "generation",
+        "over",
+        "role",
+        "room_id",
+    )
+
+    def __init__(self, outlet: Outlet, room_id: str, member: Member, *, sent: int, received: int) -> None:
+        """Args:
+        outlet: The connection.
+        room_id: Where the client is.
+        member: Who it is there.
+        sent: Messages that it has seen already.
+        received: Messages that were taken from it already.
+        """
+        self.room_id = room_id
+        self.client_id = member.client_id
+        self.role = member.role
+        self.generation = member.generation
+        self.over = False
+        self._outlet = outlet
+        self._tail = Tail(sent)
+        self._received = received
+        # While a message of the client is being relayed; set by whoever waits for the end of that.
+        self._busy = False
+        self._idle: asyncio.Future[None] | None = None
+
+    def send(self, text: str, *, counted: bool) -> None:
+        """Send to the client; counted: it is about a peer, and must come again if it does not arrive."""
+        if counted:
+            self._tail.append(text)
+        self._outlet.send(text)
+
+    def close(self, code: CloseCode, error_code: ErrorCode, reason: str) -> None:
+        """End the connection; nothing else is sent on it or taken from it."""
+        self.over = True
+        self._outlet.close(code, error_code, reason)
+
+    def count(self) -> None:
+        """Count a message that was taken from the client."""
+        self._received += 1
+
+    def refuse_relay(self) -> None:
+        """The message was not taken after all, and the client is to send it again when it is back."""
+        self._received -= 1
+        self._outlet.close(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, AWAY)
+
+    def begin_relay(self) -> None:
+        """Count a message of the client, whose relaying begins."""
+        self._received += 1
+        self._busy = True
+
+    def end_relay(self) -> None:
+        """The message has gone its way."""
+        self._busy = False
+        if self._idle is not None:
+            self._idle.set_result(None)
+            self._idle = None
+
+    async def traffic(self) -> Traffic:
+        """Return what went over the connection, once what is under way has gone its way."""
+        if self._busy:
+            if self._idle is None:
+                self._idle = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._idle)
+        return Traffic(self._received, self._tail.count, self._tail.texts)

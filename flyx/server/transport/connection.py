@@ -1,0 +1,284 @@
+"""One WebSocket client: what is sent to it, what it says, and how the two end.
+
+Nobody ever waits for a client. What is sent goes to the transport, which keeps what the network does not
+take yet; a client that lets more than a limit pile up there is closed. What it says is acted on as it comes,
+in the callback that brought it. Only an action that has to wait, for a disk or another node, gets a task:
+meanwhile the client's socket is not read, so that the client is slowed down and not the server filled.
+
+    room effects --send()--> transport buffer --> socket
+         session <--frame_received()-- socket
+
+An idle client costs no task and no queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from flyx.server.logs import get_logger
+from flyx.signaling.messages import CLOSE_CODES, CloseCode, ErrorCode, error_message, serialize
+
+log = get_logger("flyx.server.transport.connection")
+
+# RFC 6455 §5.5: a control frame carries at most 125 bytes, two of them the code.
+_MAX_CLOSE_REASON = 123
+
+Frame = str | bytes
+Job = Coroutine[Any, Any, None]
+LOST = "the connection was lost"
+LEFT = "it left"
+
+WIRE = "flyx.wire"
+"""Key of the Wire in the extensions of a WebSocket's scope."""
+
+
+class Wire(Protocol):
+    """The WebSocket below: flyx.server.transport.protocols.WebSocketProtocol."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the network has not taken."""
+
+    def take_over(self, connection: Connection) -> None:
+        """Hand frames, and the news of the end, to connection from now on."""
+
+    def send_text(self, payload: bytes) -> None:
+        """Send a text frame of valid UTF-8."""
+
+    def send_binary(self, payload: bytes) -> None:
+        """Send a binary frame."""
+
+    def send_close(self, code: int, reason: str) -> None:
+        """Send a close frame, the last thing that is sent, and see to it that the connection ends."""
+
+    def hold(self) -> None:
+        """Read no further until release()."""
+
+    def release(self) -> None:
+        """Read on."""
+
+    def abort(self) -> None:
+        """End the connection at once."""
+
+    def spawn(self, job: Job) -> None:
+        """Run job in a task of its own."""
+
+
+class Session(Protocol):
+    """What a client does here."""
+
+    def handle(self, frame: Frame) -> Job | None:
+        """Act on a frame; text comes as str, binary as bytes.
+
+        Returns:
+            What is left to do before the next frame, if that could not be done at once.
+        """
+
+    async def end(self) -> None:
+        """Nothing more comes from the client or goes to it. Called once."""
+
+    def gone(self) -> None:
+        """The client has taken its last message, or had its time for it. Called once."""
+
+
+class Connection:
+    """A client's end of the line.
+
+    Attributes:
+        farewell: Why the client is no longer here, for its peers; grows better while the connection ends.
+        final: It said goodbye, or was told not to come back.
+        closed_for: The code of the fatal error that it was told, if it was told one.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_close_timeout",
+        "_closing",
+        "_countdown",
+        "_late",
+        "_leaving",
+        "_left",
+        "_lost",
+        "_max_queue_size",
+        "_session",
+        "_waiting",
+        "_wire",
+        "closed_for",
+        "died",
+        "farewell",
+        "final",
+    )
+
+    def __init__(self, wire: Wire, *, max_queue_size: int, close_timeout: float) -> None:
+        """Args:
+        wire: Its handshake is done.
+        max_queue_size: Bytes that may wait for the client.
+        close_timeout: Seconds that the client has to take what is on its way once it is being closed.
+        """
+        self.farewell = LOST
+        self.final = False
+        # TCP has ended without a goodbye, and not for want of a sign of life: so does a program that dies.
+        self.died = False
+        self.closed_for: ErrorCode | None = None
+        self._wire = wire
+        self._max_queue_size = max_queue_size
+        self._close_timeout = close_timeout
+        # Set by run(), forgotten when it has been told that the client is gone.
+        self._session: Session | None = None
+        # We have sent a close frame; nothing is sent or acted on any more.
+        self._closing = False
+        # The peer has, or the connection is lost.
+        self._lost = False
+        # The session is being told of the end; it has seen to it.
+        self._leaving = False
+        self._left = False
+        # While a job runs; frames that come meanwhile.
+        self._busy = True
+        self._waiting: deque[Frame] | None = None
+        # After we have closed: the time of the client to take it, and whether that is over.
+        self._countdown: asyncio.TimerHandle | None = None
+        self._late = False
+
+    @property
+    def queued_size(self) -> int:
+        """Bytes that wait for the client."""
+        return self._wire.unsent
+
+    @property
+    def gone(self) -> bool:
+        """It has ended, or is being closed."""
+        return self._closing or self._lost
+
+    async def run(self, session: Session, first: Job) -> None:
+        """Hand frames to session from now on, once first is done. Returns then: no task stays behind."""
+        self._session = session
+        self._wire.take_over(self)
+        await self._work(first)
+
+    def send(self, text: str) -> None:
+        """Send one message. A client that does not keep up is closed instead."""
+        if self._closing or self._lost:
+            return
+        payload = text.encode()
+        if self._wire.unsent + len(payload) > self._max_queue_size:
+            self.close(CloseCode.TIMED_OUT, ErrorCode.TOO_SLOW, "messages pile up faster than they are read")
+        else:
+            self._wire.send_text(payload)
+
+    def send_datagram(self, payload: bytes) -> None:
+        """Send bytes that may be lost; whoever calls looks at queued_size."""
+        if not self._closing and not self._lost:
+            self._wire.send_binary(payload)
+
+    def hold(self) -> None:
+        """Read no further until release()."""
+        self._wire.hold()
+
+    def release(self) -> None:
+        """Read on."""
+        self._wire.release()
+
+    def close(
+        self, code: CloseCode, error_code: ErrorCode, reason: str, retry_after: float | None = None
+    ) -> None:
+        """Send a fatal `error`, then close. Only the first call counts."""
+        if self._closing or self._lost:
+            return
+        # A browser shows the close code and little else: the reason must come before, as a message.
+        message = error_message(error_code, reason, fatal=True, retry_after=retry_after)
+        self._wire.send_text(serialize(message).encode())
+        self.farewell = reason
+        self.final = not CLOSE_CODES[code].retry
+        self.closed_for = error_code
+        self._close(code, reason)
+
+    def leave(self, reason: str) -> None:
+        """Close because the client asked for it, with its own reason."""
+        if not self._closing and not self._lost:
+            self.farewell = reason
+            self.final = True
+            self._close(CloseCode.NORMAL, "")
+
+    def _close(self, code: CloseCode, reason: str) -> None:
+        self._closing = True
+        self._wire.send_close(code, reason.encode()[:_MAX_CLOSE_REASON].decode(errors="ignore"))
+        self._countdown = asyncio.get_running_loop().call_later(self._close_timeout, self._too_late)
+        self._leave_once()
+
+    # What the wire tells.
+
+    def frame_received(self, frame: Frame) -> None:
+        """The client has said something."""
+        if self._closing or self._lost or self._session is None:
+            return
+        if self._busy:
+            if self._waiting is None:
+                self._waiting = deque()
+                self._wire.hold()
+            self._waiting.append(frame)
+            return
+        job = self._session.handle(frame)
+        if job is not None:
+            self._busy = True
+            self._wire.spawn(self._work(job))
+
+    def lost(self, code: int | None, *, died: bool = False) -> None:
+        """The client has closed, with this code, or the connection is lost. Only the first call counts."""
+        if self._lost:
+            return
+        self._lost = True
+        self.died = died and not self._closing
+        if code == CloseCode.NORMAL and not self._closing:
+            self.farewell = LEFT
+            self.final = True
+        if self._countdown is not None:
+            self._countdown.cancel()
+            self._countdown = None
+        self._leave_once()
+        self._tell_gone()
+
+    # The end.
+
+    async def _work(self, job: Job) -> None:
+        try:
+            await job
+            while self._waiting and self._session is not None and not self._closing:
+                following = self._session.handle(self._waiting.popleft())
+                if following is not None:
+                    await following
+        except Exception:
+            log.exception("a client's message failed")
+            self._wire.abort()
+        finally:
+            self._busy = False
+            held, self._waiting = self._waiting is not None, None
+            self._leave_once()
+        if held and not self._leaving:
+            self._wire.release()
+
+    def _leave_once(self) -> None:
+        # Whatever has begun is finished first: it may be half-way through a change of its room.
+        if (self._closing or self._lost) and not self._busy and not self._leaving:
+            self._leaving = True
+            self._wire.spawn(self._leave())
+
+    async def _leave(self) -> None:
+        assert self._session is not None
+        try:
+            await self._session.end()
+        finally:
+            self._left = True
+            self._tell_gone()
+
+    def _too_late(self) -> None:
+        self._late = True
+        self._tell_gone()
+
+    def _tell_gone(self) -> None:
+        if self._left and (self._lost or self._late) and self._session is not None:
+            self._session.gone()
+            # The two know each other: without this, only the garbage collector would free them.
+            self._session = None
