@@ -77,7 +77,8 @@ def supervise(config: ServerConfig, count: int, start: Start, announce: Callable
     """
     import asyncio
 
-    from flyx.server.transport.listener import reserve, url_of
+    from flyx.server.transport.binding import reserve
+    from flyx.server.transport.urls import url_of
     from flyx.server.transport.workers import Supervisor
 
     reserved = asyncio.run(reserve(config.host, config.port))

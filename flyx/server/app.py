@@ -19,10 +19,12 @@ from starlette.types import ASGIApp
 
 from flyx import __version__
 from flyx.errors import InputError
+from flyx.server.admission import Doorkeeper, affordable_connections
 from flyx.server.config import MAX_TTL, ServerConfig
 from flyx.server.coturn import Coturn
 from flyx.server.http import operations, rest, websocket
-from flyx.server.http.access import Doorkeeper, Gate
+from flyx.server.http.access import Gate
+from flyx.server.http.bodies import BodyLimit
 from flyx.server.http.errors import add_error_handlers
 from flyx.server.logs import get_logger
 from flyx.server.redis.client import RedisShared
@@ -30,15 +32,10 @@ from flyx.server.redis.store import RedisRoomStore
 from flyx.server.rooms.hub import Hub
 from flyx.server.rooms.sqlite import SqliteRoomStore
 from flyx.server.rooms.store import AWAY, MemoryRoomStore, RoomStore, StoreAway, StoreFull
-from flyx.server.transport.listener import (
-    Listener,
-    affordable_connections,
-    bind,
-    connectable,
-    reachable_urls,
-    url_of,
-)
+from flyx.server.transport.binding import bind
+from flyx.server.transport.listener import Listener
 from flyx.server.transport.tls import Certificate
+from flyx.server.transport.urls import connectable, reachable_urls, url_of
 
 log = get_logger("flyx.server.app")
 
@@ -60,7 +57,7 @@ def create_app(hub: Hub) -> ASGIApp:
     app.include_router(operations.health)
     if hub.config.metrics_port is None:
         app.include_router(operations.router)
-    app.add_middleware(rest.BodyLimit, limit=hub.config.limits.max_body_size)
+    app.add_middleware(BodyLimit, limit=hub.config.limits.max_body_size)
     add_error_handlers(app, hub.door)
     if hub.config.api_token is None:
         _need_no_token(app, ("/room", "post"))
@@ -89,7 +86,7 @@ def create_operations_app(hub: Hub, config: ServerConfig, door: Doorkeeper) -> F
     app.state.hub = hub
     app.include_router(operations.health)
     app.include_router(operations.router)
-    app.add_middleware(rest.BodyLimit, limit=hub.config.limits.max_body_size)
+    app.add_middleware(BodyLimit, limit=hub.config.limits.max_body_size)
     app.add_middleware(Gate, config=config, door=door)
     add_error_handlers(app, door)
     return app

@@ -15,7 +15,7 @@ from flyx.errors import InputError
 from flyx.server.app import Server
 from flyx.server.config import LimitConfig, ServerConfig
 from flyx.server.logs import get_logger
-from flyx.server.transport.listener import url_of
+from flyx.server.transport.urls import url_of
 from flyx.signaling.local import LOCAL_PORTS
 from flyx.signaling.room import RoomConfig
 

@@ -1,8 +1,7 @@
 """The gate: who may speak to the application at all.
 
-`Doorkeeper` keeps the counts that the listener, the gate and the application share. `Gate` is ASGI middleware
-outside of everything else. It finds out whose request it is, checks the host it names and the page it comes
-from, and sends away what is beyond a limit of connections.
+`Gate` is ASGI middleware outside of everything else. It finds out whose request it is, checks the host it
+names and the page it comes from, and sends away what is beyond a limit of connections.
 
 What a proxy says of its clients is believed of trusted proxies only, and then the right-most address of
 X-Forwarded-For that is not itself one of them: what is left of it, anybody may have written.
@@ -18,16 +17,10 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from flyx.server.admission import VISIT, Doorkeeper
 from flyx.server.config import ServerConfig
-from flyx.server.limits import ConnectionCounter, Limit, RateLimits, Visit, address_key
-from flyx.server.logs import Throttle, get_logger
-from flyx.server.metrics import Metrics
+from flyx.server.limits import Limit, Visit, address_key
 from flyx.signaling.messages import SUBPROTOCOL, CloseCode, ErrorCode, error_message, serialize
-
-log = get_logger("flyx.server.http.access")
-
-VISIT = "flyx.visit"
-"""Key of the connection's Visit in the state of its scopes."""
 
 # Connections end within minutes; whoever is beyond a limit may ask again soon.
 _RETRY_AFTER = 10
@@ -35,48 +28,6 @@ _RETRY_AFTER = 10
 _ALWAYS_OPEN = {"/healthz", "/readyz"}
 _LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
-
-
-class Doorkeeper:
-    """What the parts of one server know of those outside.
-
-    Attributes:
-        connections: All that are open.
-        rates: What addresses do.
-    """
-
-    def __init__(self, config: ServerConfig, metrics: Metrics) -> None:
-        self.connections = ConnectionCounter(config.limits)
-        self.rates = RateLimits(config.limits)
-        self._proxies = config.trusted_proxies
-        self._metrics = metrics
-        self._throttle = Throttle()
-
-    def enter(self, host: str) -> Visit | None:
-        """Count a connection from host; None: cut it off."""
-        address = None if self.is_proxy(host) else address_key(host)
-        visit = self.connections.enter(address)
-        if visit is None:
-            self.turned_away(Limit.CONNECTIONS if address is None else Limit.CONNECTIONS_PER_ADDRESS)
-        return visit
-
-    def is_proxy(self, host: str) -> bool:
-        """Whether what host says of its clients is believed."""
-        if not self._proxies:
-            return False
-        try:
-            address = ip_address(host.partition("%")[0])
-        except ValueError:
-            return False
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any((mapped or address) in network for network in self._proxies)
-
-    def turned_away(self, limit: Limit) -> None:
-        """Count, and now and then log, that a limit was reached."""
-        self._metrics.limit_reached(limit)
-        suppressed = self._throttle.count(limit)
-        if suppressed is not None:
-            log.warning("limit reached", limit=limit.value, suppressed=suppressed)
 
 
 class Gate:

@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from flyx.server.http.access import Doorkeeper
+from flyx.server.admission import Doorkeeper
 from flyx.server.limits import LimitReached
 from flyx.server.rooms.store import AWAY, StoreAway
 from flyx.signaling.messages import ErrorCode

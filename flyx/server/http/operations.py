@@ -15,8 +15,8 @@ from fastapi.security import HTTPAuthorizationCredentials
 from pydantic import BaseModel, Field
 
 from flyx import __version__
+from flyx.server.http.dependencies import HubOfApp
 from flyx.server.http.errors import bearer, errors, require_token, unavailable
-from flyx.server.http.websocket import HubOfApp
 from flyx.server.metrics import CONTENT_TYPE
 from flyx.server.rooms.store import AWAY
 from flyx.signaling.messages import ErrorCode

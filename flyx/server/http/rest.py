@@ -9,7 +9,6 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flyx.errors import InputError, NoSuchRoom
 from flyx.server.config import (
@@ -21,8 +20,8 @@ from flyx.server.config import (
     MIN_MAX_CLIENTS,
     MIN_TTL,
 )
+from flyx.server.http.dependencies import HubOfApp, address_of
 from flyx.server.http.errors import ApiFailure, bearer, errors, require_token, token_is, unavailable
-from flyx.server.http.websocket import HubOfApp, address_of
 from flyx.server.limits import Limit, LimitReached
 from flyx.server.rooms.store import BudgetSpent, StoreFull
 from flyx.signaling.codes import normalise_room_id
@@ -326,32 +325,3 @@ async def list_rooms(
             for room in rooms
         ]
     )
-
-
-class BodyLimit:
-    """ASGI middleware: no request body grows past a limit, whatever its headers promise."""
-
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        """Args:
-        app: What it protects.
-        limit: Bytes.
-        """
-        self._app = app
-        self._limit = limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        size = 0
-
-        async def receive_bounded() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._limit:
-                reason = f"the body has more than {self._limit} bytes"
-                raise ApiFailure(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ErrorCode.MESSAGE_TOO_BIG, reason)
-            return message
-
-        await self._app(scope, receive_bounded, send)

@@ -12,18 +12,18 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, assert_never
+from typing import assert_never
 from urllib.parse import parse_qsl
 
-from fastapi import Depends
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from flyx.errors import InputError, RemoteProtocolError, RoomTaken
+from flyx.server.http.dependencies import address_of
 from flyx.server.http.errors import ApiError, token_is
-from flyx.server.limits import Limit, LimitReached, PairLimits, TokenBucket, address_key
+from flyx.server.limits import Limit, LimitReached, PairLimits, TokenBucket
 from flyx.server.logs import get_logger, room_tag
 from flyx.server.rooms.hub import Hub
 from flyx.server.rooms.seat import Seat
@@ -61,22 +61,6 @@ _PONG = serialize(Pong())
 _BEGINS = re.compile(r"/ws(/[^/]+)?|/relay/[^/]+")
 _NO_WEBSOCKET = "no WebSocket has come: a proxy in between has to pass the header Upgrade on"
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,3})?", re.ASCII)
-
-
-# A coroutine, because FastAPI runs plain functions on threads.
-async def hub_of(connection: HTTPConnection) -> Hub:
-    """Return the hub of the application that a request came to."""
-    hub = connection.app.state.hub
-    assert isinstance(hub, Hub)
-    return hub
-
-
-HubOfApp = Annotated[Hub, Depends(hub_of)]
-
-
-def address_of(connection: HTTPConnection) -> str:
-    """Return what the address of a client counts as, for rates."""
-    return address_key(connection.client.host if connection.client else "")
 
 
 class _Refused(Exception):

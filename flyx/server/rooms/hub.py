@@ -16,8 +16,8 @@ from typing import Any, assert_never
 from uuid import uuid4
 
 from flyx.errors import NoSuchRoom, RoomTaken
+from flyx.server.admission import Doorkeeper
 from flyx.server.config import ServerConfig
-from flyx.server.http.access import Doorkeeper
 from flyx.server.limits import PairBook
 from flyx.server.logs import get_logger, room_tag
 from flyx.server.metrics import LOCAL, REMOTE, Metrics

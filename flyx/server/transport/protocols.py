@@ -25,8 +25,8 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from flyx.server.admission import VISIT, Doorkeeper
 from flyx.server.config import ServerConfig
-from flyx.server.http.access import VISIT, Doorkeeper
 from flyx.server.limits import Limit, TokenBucket, Visit
 from flyx.server.transport.coalescing import Turn, TurnTransport
 from flyx.server.transport.connection import WIRE, Connection

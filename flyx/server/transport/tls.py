@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flyx.errors import InputError
-from flyx.server.http.access import Doorkeeper
+from flyx.server.admission import Doorkeeper
 from flyx.server.limits import Limit, Visit
 from flyx.server.logs import get_logger
 from flyx.server.transport.protocols import HttpProtocol

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from flyx.server.admission import VISIT, Doorkeeper
 from flyx.server.config import ServerConfig
-from flyx.server.http.access import VISIT, Doorkeeper
 from flyx.server.metrics import Metrics
 from flyx.server.transport.coalescing import Turn
 from flyx.server.transport.connection import WIRE

@@ -8,16 +8,8 @@ import pytest
 from flyx.errors import InputError
 from flyx.server.app import Server
 from flyx.server.config import LimitConfig, ServerConfig
-from flyx.server.transport.listener import (
-    affordable_connections,
-    bind,
-    connectable,
-    reachable_urls,
-    reserve,
-    url_of,
-)
+from flyx.server.transport.binding import bind, reserve
 from tests.server.peers import joined, peer
-from tests.storage.support import descriptors_no_more_than
 
 
 async def test_small_messages_are_not_held_back() -> None:
@@ -61,32 +53,6 @@ async def test_a_port_that_somebody_listens_on_is_refused() -> None:
             await bind("127.0.0.1", other.getsockname()[1])
         assert "another program" in str(caught.value)
         assert "--port" in str(caught.value.hint)
-
-
-def test_ipv6_hosts_stand_in_brackets() -> None:
-    assert url_of("::1", 8000) == "ws://[::1]:8000"
-    assert url_of("example.org", 80) == "ws://example.org:80"
-
-
-def test_all_addresses_stand_for_the_loopback_when_connecting() -> None:
-    assert connectable("0.0.0.0") == "127.0.0.1"
-    assert connectable("::") == "::1"
-    assert connectable("192.0.2.1") == "192.0.2.1"
-
-
-def test_urls_for_others_are_named_only_for_all_addresses() -> None:
-    assert reachable_urls("127.0.0.1", 8000) == []
-    urls = reachable_urls("0.0.0.0", 8000)
-    assert urls
-    assert all(url.startswith("ws://") and url.endswith(":8000") for url in urls)
-
-
-def test_a_server_has_no_more_connections_than_files() -> None:
-    with descriptors_no_more_than(1000):
-        assert affordable_connections(100) == 100
-        assert affordable_connections(50_000) < 1000
-        # As many as it likes is not more than it can.
-        assert affordable_connections(0) == affordable_connections(50_000)
 
 
 @pytest.fixture
@@ -142,7 +108,7 @@ async def test_without_ipv6_a_server_listens_on_ipv4_alone(monkeypatch: pytest.M
                 raise OSError(97, "Address family not supported by protocol")
             super().__init__(family, *more, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("flyx.server.transport.listener.socket.socket", WithoutIPv6)
+    monkeypatch.setattr("flyx.server.transport.binding.socket.socket", WithoutIPv6)
     [only] = await bind(None, 0)
     only.close()
     assert only.family == socket.AF_INET
