@@ -14,8 +14,7 @@ from flyx.cli.serve_options import networks_of
 from flyx.errors import InputError
 
 if TYPE_CHECKING:
-    from flyx.server.coturn import CoturnConfig
-    from flyx.server.tunnels import TunnelConfig
+    from flyx.server.config import CoturnConfig, TunnelConfig
     from flyx.server.turn import TurnConfig
 
 # Those of flyx.server.config, which loads too much for `flyx --help`; a test holds them equal.
@@ -194,7 +193,8 @@ def coturn_of(
     Raises:
         InputError: One of them cannot be used.
     """
-    from flyx.server.coturn import CoturnConfig, find_addresses, user_quota_of
+    from flyx.server.config import CoturnConfig
+    from flyx.server.coturn import find_addresses, user_quota_of
 
     matched = _RANGE.fullmatch(relay_ports)
     first, last = (int(matched[1]), int(matched[2])) if matched else (0, 0)
@@ -243,6 +243,6 @@ def relay_of(rate: str | None, pairs: int, pairs_per_address: int, *, redis: boo
         hint = "leave out --relay; --with-turn or --turn relay with any number of nodes"
         raise InputError(reason="--relay and --redis exclude each other", hint=hint)
     size = bytes_a_second("--relay", rate, _MIN_RELAY_RATE, _MAX_RELAY_RATE)
-    from flyx.server.tunnels import TunnelConfig
+    from flyx.server.config import TunnelConfig
 
     return TunnelConfig(float(size), max_pairs=pairs, max_per_address=pairs_per_address)

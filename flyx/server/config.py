@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from limits import RateLimitItem
 from limits import parse as parse_limit
@@ -14,10 +14,7 @@ from flyx.errors import InputError
 from flyx.server.turn import DEFAULT_TTL, TurnConfig
 from flyx.signaling.messages import MAX_MESSAGE_SIZE
 from flyx.signaling.room import RoomConfig
-
-if TYPE_CHECKING:
-    from flyx.server.coturn import CoturnConfig
-    from flyx.server.tunnels import TunnelConfig
+from flyx.signaling.tunnel import max_datagram_size
 
 DEFAULT_HOST = None
 DEFAULT_PORT = 8000
@@ -56,6 +53,11 @@ DEFAULT_CREATE_RATE = "60/minute"
 DEFAULT_JOIN_RATE = "300/minute"
 DEFAULT_MISS_RATE = "20/minute"
 DEFAULT_TOTAL_MISS_RATE = "600/minute"
+
+# Bytes of randomness in the secret of a coturn.
+_SECRET_SIZE = 32
+# Its allocations in all, if there are as many ports.
+_MAX_ALLOCATIONS = 2000
 
 IPNetwork = IPv4Network | IPv6Network
 
@@ -123,6 +125,84 @@ class LimitConfig:
     max_frame_size: int = DEFAULT_MAX_FRAME_SIZE
     max_body_size: int = DEFAULT_MAX_BODY_SIZE
     handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelConfig:
+    """What tunnels may carry. Times are seconds.
+
+    Attributes:
+        rate: Bytes a second of one pair, each way.
+        max_pairs: Pairs at a time of which both sides are there.
+        max_per_address: WebSockets of tunnels from one address.
+        wait_timeout: For the other side to come.
+        idle_timeout: Without a datagram.
+    """
+
+    rate: float
+    max_pairs: int = DEFAULT_RELAY_PAIRS
+    max_per_address: int = DEFAULT_RELAY_PAIRS_PER_ADDRESS
+    wait_timeout: float = 30.0
+    idle_timeout: float = 60.0
+
+    @property
+    def max_datagram_size(self) -> int:
+        """Bytes that a datagram may have."""
+        return max_datagram_size(self.rate)
+
+
+@dataclass(frozen=True, slots=True)
+class CoturnConfig:
+    """A coturn that is part of the server.
+
+    Attributes:
+        host: Name or address by which clients reach it; also its realm.
+        relay_addresses: Addresses of this machine at which it relays, one of a family.
+        public_address: What the world sees in the place of the relay address of the same family; None: that.
+        listening_addresses: Addresses of this machine that it listens on; empty: all.
+        port: For UDP and TCP.
+        tls_port: For TLS over TCP; None: no TLS.
+        relay_ports: First and last port at which it relays.
+        tls: PEM files of a certificate chain and its key.
+        allowed: Networks to which it relays though they are not public.
+        user_quota: Allocations of one client at a time.
+        ttl: Seconds for which credentials are good.
+        secret: Of which these are made.
+    """
+
+    host: str
+    relay_addresses: tuple[str, ...]
+    public_address: str | None = None
+    listening_addresses: tuple[str, ...] = ()
+    port: int = 3478
+    tls_port: int | None = None
+    relay_ports: tuple[int, int] = (49152, 65535)
+    tls: tuple[Path, Path] | None = None
+    allowed: tuple[IPNetwork, ...] = ()
+    user_quota: int = 120
+    ttl: float = 3600.0
+    secret: str = field(default_factory=lambda: secrets.token_urlsafe(_SECRET_SIZE), repr=False)
+
+    @property
+    def turn(self) -> TurnConfig:
+        """What clients are told."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        urls = [f"turn:{host}:{self.port}?transport={transport}" for transport in ("udp", "tcp")]
+        if self.tls_port is not None:
+            urls.append(f"turns:{host}:{self.tls_port}?transport=tcp")
+        return TurnConfig(tuple(urls), self.secret, self.ttl)
+
+    @property
+    def stun_url(self) -> str:
+        """It is a STUN server, too."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"stun:{host}:{self.port}"
+
+    @property
+    def total_quota(self) -> int:
+        """Allocations at a time: each has a port of its own."""
+        first, last = self.relay_ports
+        return min(_MAX_ALLOCATIONS, last - first + 1)
 
 
 @dataclass(frozen=True, slots=True)

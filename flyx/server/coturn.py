@@ -25,16 +25,15 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 
 from flyx.errors import InputError, printable
 from flyx.net.interfaces import outgoing_address
-from flyx.server.config import IPNetwork
+from flyx.server.config import CoturnConfig, IPNetwork
 from flyx.server.logs import get_logger
 from flyx.server.metrics import Metrics
-from flyx.server.turn import TurnConfig
 
 log = get_logger("flyx.server.coturn")
 
@@ -48,10 +47,6 @@ MISSING_HINT = (
 # Allocations of one client for each peer that it may have: each URL and address family, and those of a
 # connection that is being replaced.
 _ALLOCATIONS_PER_PEER = 8
-# Allocations in all, if there are as many ports.
-_MAX_ALLOCATIONS = 2000
-# Bytes of randomness in the secret.
-_SECRET_SIZE = 32
 
 # Seconds: for the first answer, between two questions for it, for each further one, between two of these, and
 # to end.
@@ -111,60 +106,6 @@ DENIED_NETWORKS = tuple(
 )
 """Networks to which nothing is relayed unless the operator allows it: none of them is the internet. Addresses
 that clouds serve machine metadata at, 169.254.169.254 and fd00:ec2::254, are among them."""
-
-
-@dataclass(frozen=True, slots=True)
-class CoturnConfig:
-    """A coturn that is part of the server.
-
-    Attributes:
-        host: Name or address by which clients reach it; also its realm.
-        relay_addresses: Addresses of this machine at which it relays, one of a family.
-        public_address: What the world sees in the place of the relay address of the same family; None: that.
-        listening_addresses: Addresses of this machine that it listens on; empty: all.
-        port: For UDP and TCP.
-        tls_port: For TLS over TCP; None: no TLS.
-        relay_ports: First and last port at which it relays.
-        tls: PEM files of a certificate chain and its key.
-        allowed: Networks to which it relays though they are not public.
-        user_quota: Allocations of one client at a time.
-        ttl: Seconds for which credentials are good.
-        secret: Of which these are made.
-    """
-
-    host: str
-    relay_addresses: tuple[str, ...]
-    public_address: str | None = None
-    listening_addresses: tuple[str, ...] = ()
-    port: int = 3478
-    tls_port: int | None = None
-    relay_ports: tuple[int, int] = (49152, 65535)
-    tls: tuple[Path, Path] | None = None
-    allowed: tuple[IPNetwork, ...] = ()
-    user_quota: int = 120
-    ttl: float = 3600.0
-    secret: str = field(default_factory=lambda: secrets.token_urlsafe(_SECRET_SIZE), repr=False)
-
-    @property
-    def turn(self) -> TurnConfig:
-        """What clients are told."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        urls = [f"turn:{host}:{self.port}?transport={transport}" for transport in ("udp", "tcp")]
-        if self.tls_port is not None:
-            urls.append(f"turns:{host}:{self.tls_port}?transport=tcp")
-        return TurnConfig(tuple(urls), self.secret, self.ttl)
-
-    @property
-    def stun_url(self) -> str:
-        """It is a STUN server, too."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"stun:{host}:{self.port}"
-
-    @property
-    def total_quota(self) -> int:
-        """Allocations at a time: each has a port of its own."""
-        first, last = self.relay_ports
-        return min(_MAX_ALLOCATIONS, last - first + 1)
 
 
 def user_quota_of(max_clients: int) -> int:

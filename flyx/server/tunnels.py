@@ -17,20 +17,18 @@ import hashlib
 import hmac
 import secrets
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from flyx.errors import RemoteProtocolError
-from flyx.server.config import DEFAULT_RELAY_PAIRS, DEFAULT_RELAY_PAIRS_PER_ADDRESS
+from flyx.server.admission import Doorkeeper
+from flyx.server.config import TunnelConfig
 from flyx.server.limits import Limit
 from flyx.server.logs import get_logger, room_tag
+from flyx.server.metrics import Metrics
 from flyx.server.pacing import PacedQueue
 from flyx.server.transport.connection import Connection, Frame, Job
 from flyx.signaling.messages import CloseCode, ErrorCode, Role
-from flyx.signaling.tunnel import OPENED, max_datagram_size, parse_claim_untrusted
-
-if TYPE_CHECKING:
-    from flyx.server.rooms.hub import Hub
+from flyx.signaling.tunnel import OPENED, parse_claim_untrusted
 
 log = get_logger("flyx.server.tunnels")
 
@@ -42,28 +40,8 @@ _UNSENT_PAUSE = 0.01
 _MAX_EXCESS, _EXCESS_PAUSE = 4.0, 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class TunnelConfig:
-    """What tunnels may carry. Times are seconds.
-
-    Attributes:
-        rate: Bytes a second of one pair, each way.
-        max_pairs: Pairs at a time of which both sides are there.
-        max_per_address: WebSockets of tunnels from one address.
-        wait_timeout: For the other side to come.
-        idle_timeout: Without a datagram.
-    """
-
-    rate: float
-    max_pairs: int = DEFAULT_RELAY_PAIRS
-    max_per_address: int = DEFAULT_RELAY_PAIRS_PER_ADDRESS
-    wait_timeout: float = 30.0
-    idle_timeout: float = 60.0
-
-    @property
-    def max_datagram_size(self) -> int:
-        """Bytes that a datagram may have."""
-        return max_datagram_size(self.rate)
+RoleOf = Callable[[str, str], Role | None]
+"""By room id and client id; None: the client is not in the room."""
 
 
 class _Pair:
@@ -83,13 +61,17 @@ class _Pair:
 class Tunnels:
     """All tunnels of this process."""
 
-    def __init__(self, config: TunnelConfig, hub: Hub) -> None:
+    def __init__(self, config: TunnelConfig, role_of: RoleOf, metrics: Metrics, door: Doorkeeper) -> None:
         """Args:
         config: What they may carry.
-        hub: Knows who is in which room.
+        role_of: Tells what a client is in a room.
+        metrics: Of this server.
+        door: Told of limits that were reached.
         """
         self.config = config
-        self.hub = hub
+        self.metrics = metrics
+        self._role_of = role_of
+        self._door = door
         # Tokens are good as long as this process lives, and their client is in its room.
         self._key = secrets.token_bytes(32)
         # By room, sender and receiver.
@@ -97,7 +79,7 @@ class Tunnels:
         # Those of which both sides are there.
         self._whole = 0
         self._addresses: Counter[str] = Counter()
-        hub.metrics.tunnels = 0
+        metrics.tunnels = 0
 
     def token(self, room_id: str, client_id: str) -> str:
         """Return what shows that somebody is this client of this room; no other may ever see it."""
@@ -107,7 +89,7 @@ class Tunnels:
     def enter(self, half: Half, room_id: str, client_id: str, peer_id: str, token: str) -> None:
         """Take a client that says who it is; it is closed if it may not be here."""
         good = hmac.compare_digest(self.token(room_id, client_id).encode(), token.encode())
-        role, other = (self.hub.role_of(room_id, member) for member in (client_id, peer_id))
+        role, other = (self._role_of(room_id, member) for member in (client_id, peer_id))
         if not good or role is None or other is None or role is other:
             half.refuse(CloseCode.NOT_ALLOWED, ErrorCode.BAD_TOKEN, "no tunnel for these two")
             return
@@ -121,7 +103,7 @@ class Tunnels:
             self.leave(earlier)
             pair = None
         if self._whole >= self.config.max_pairs:
-            self.hub.door.turned_away(Limit.TUNNELS)
+            self._door.turned_away(Limit.TUNNELS)
             for refused in (half, *(pair.halves.values() if pair else ())):
                 reason = "as many are relayed as may be"
                 refused.refuse(CloseCode.TRY_AGAIN_LATER, ErrorCode.TOO_MANY_CONNECTIONS, reason)
@@ -132,7 +114,7 @@ class Tunnels:
         half.inside(key, role)
         if pair.is_whole:
             self._count_whole(1)
-            self.hub.metrics.tunnels_opened += 1
+            self.metrics.tunnels_opened += 1
             log.info("tunnel opened", room=room_tag(room_id))
             sending, receiving = pair.halves[Role.SENDER], pair.halves[Role.RECEIVER]
             sending.couple(receiving)
@@ -155,12 +137,12 @@ class Tunnels:
 
     def _count_whole(self, change: int) -> None:
         self._whole += change
-        self.hub.metrics.tunnels = self._whole
+        self.metrics.tunnels = self._whole
 
     def count_address(self, address: str) -> bool:
         """Count a WebSocket; False, and it is not counted, if there are too many from there."""
         if self._addresses[address] >= self.config.max_per_address:
-            self.hub.door.turned_away(Limit.TUNNELS_PER_ADDRESS)
+            self._door.turned_away(Limit.TUNNELS_PER_ADDRESS)
             return False
         self._addresses[address] += 1
         return True
@@ -292,7 +274,7 @@ class Half:
             self._connection.hold()
             self._reading_on = self._loop.call_later(_EXCESS_PAUSE, self._read_on)
         if not self._queue.push(datagram):
-            self._tunnels.hub.metrics.tunnel_drops += 1
+            self._tunnels.metrics.tunnel_drops += 1
         elif self._sending is None:
             self._send()
 
@@ -303,7 +285,7 @@ class Half:
     def _send(self) -> None:
         """Pass on what may leave now, and come back for the rest."""
         self._sending = None
-        other, metrics = self._other, self._tunnels.hub.metrics
+        other, metrics = self._other, self._tunnels.metrics
         if other is None:
             return
         now = self._loop.time()

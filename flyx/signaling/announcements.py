@@ -27,6 +27,10 @@ from flyx.signaling.messages import (
     Role,
 )
 
+LOST = "the connection was lost"
+LEFT = "it left"
+"""Why a client has gone, where nobody gave a better reason."""
+
 
 def joined_of(
     member: Member,

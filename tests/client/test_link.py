@@ -13,8 +13,7 @@ from flyx.errors import NoRelay, SenderLeft
 from flyx.rtc.attempts import Attempts
 from flyx.rtc.policy import IcePolicy
 from flyx.server.app import Server
-from flyx.server.config import ServerConfig
-from flyx.server.tunnels import TunnelConfig
+from flyx.server.config import ServerConfig, TunnelConfig
 from flyx.signaling.messages import IceCandidate, IceCandidateData, Role
 
 

@@ -29,12 +29,11 @@ from flyx.cli.turn_options import check_with_turn, coturn_of
 from flyx.errors import InputError
 from flyx.net.interfaces import outgoing_address
 from flyx.server.app import Server
-from flyx.server.config import ServerConfig
+from flyx.server.config import CoturnConfig, ServerConfig
 from flyx.server.coturn import (
     DENIED_NETWORKS,
     PROGRAM,
     Coturn,
-    CoturnConfig,
     config_text,
     find_addresses,
 )

@@ -17,8 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from flyx.cli.turn_options import relay_of
 from flyx.errors import InputError, RemoteProtocolError
 from flyx.server.app import Server
-from flyx.server.config import ServerConfig
-from flyx.server.tunnels import TunnelConfig
+from flyx.server.config import ServerConfig, TunnelConfig
 from flyx.signaling.tunnel import OPENED, TunnelClaim, parse_claim_untrusted, serialize_claim
 from tests.server.peers import PATIENCE, Peer, http_of, joined, local, pair, peer
 from tests.server.raw import BINARY, HANDSHAKE, TEXT, Raw, connection, frame

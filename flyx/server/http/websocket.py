@@ -28,8 +28,9 @@ from flyx.server.logs import get_logger, room_tag
 from flyx.server.rooms.hub import Hub
 from flyx.server.rooms.seat import Seat
 from flyx.server.rooms.store import AWAY, BudgetSpent, StoreAway, StoreFull
-from flyx.server.transport.connection import LEFT, WIRE, Connection, Frame, Job
+from flyx.server.transport.connection import WIRE, Connection, Frame, Job
 from flyx.server.tunnels import Half, Tunnels
+from flyx.signaling.announcements import LEFT
 from flyx.signaling.codes import normalise_room_id
 from flyx.signaling.messages import (
     SUBPROTOCOL,

@@ -49,6 +49,7 @@ from flyx.server.rooms.store import (
     always,
     leave_alone,
 )
+from flyx.signaling.announcements import LOST
 from flyx.signaling.commands import (
     CloseClient,
     Command,
@@ -512,7 +513,7 @@ class RedisRoomStore(RoomStore):
                 continue
             for member in entry.members_at(self._shared.node_id):
                 if not self.clients.holds(member.client_id, member.generation):
-                    lose = Lose(member.client_id, member.generation, "the connection was lost", None)
+                    lose = Lose(member.client_id, member.generation, LOST, None)
                     self.spawn(self.perform(entry.room.room_id, lose))
 
     def lose_touch(self) -> None:

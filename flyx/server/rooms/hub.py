@@ -23,9 +23,9 @@ from flyx.server.logs import get_logger, room_tag
 from flyx.server.metrics import LOCAL, REMOTE, Metrics
 from flyx.server.rooms.seat import Outlet, Seat
 from flyx.server.rooms.store import AWAY, RoomStore, SeeTo, StoreAway, Wanted, always
-from flyx.server.transport.connection import LOST
 from flyx.server.tunnels import Tunnels
 from flyx.server.turn import ice_servers
+from flyx.signaling.announcements import LOST
 from flyx.signaling.codes import draw_room_id
 from flyx.signaling.commands import (
     Admit,
@@ -100,7 +100,7 @@ class Hub:
         self.door = Doorkeeper(config, self.metrics)
         self.pairs = PairBook(config.limits)
         # None: no datagrams are passed on.
-        self.tunnels = Tunnels(config.relay, self) if config.relay else None
+        self.tunnels = Tunnels(config.relay, self.role_of, self.metrics, self.door) if config.relay else None
         self.stopping = False
         self._store = store
         # Every connection, and by client id those that are inside a room.

@@ -19,6 +19,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from flyx.server.logs import get_logger
+from flyx.signaling.announcements import LEFT, LOST
 from flyx.signaling.messages import CLOSE_CODES, CloseCode, ErrorCode, error_message, serialize
 
 log = get_logger("flyx.server.transport.connection")
@@ -28,8 +29,6 @@ _MAX_CLOSE_REASON = 123
 
 Frame = str | bytes
 Job = Coroutine[Any, Any, None]
-LOST = "the connection was lost"
-LEFT = "it left"
 
 WIRE = "flyx.wire"
 """Key of the Wire in the extensions of a WebSocket's scope."""
