@@ -7,7 +7,7 @@ import socket
 import pytest
 
 # Sets how many examples Hypothesis tries, before any test is made.
-import tests.effort  # noqa: F401
+import tests.thoroughness  # noqa: F401
 from tests.net.names import Names
 
 

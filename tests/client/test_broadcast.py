@@ -18,8 +18,8 @@ from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, StreamEnded
 from flyx.transfer.left_out import UNREADABLE, VANISHED
 from flyx.transfer.manifest import BLOCK_SIZE
-from tests.effort import share
 from tests.server.peers import until
+from tests.thoroughness import share
 
 PATIENCE = 10.0
 

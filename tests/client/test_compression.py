@@ -16,7 +16,7 @@ from flyx.client.compression import (
     Compression,
     CompressionPolicy,
 )
-from tests.effort import share
+from tests.thoroughness import share
 
 MB = 1_000_000
 BLOCK = 1 << 20

@@ -14,8 +14,8 @@ from flyx.client.roster import TRANSITIONS, Receiver, ReceiverState, Roster, Ste
 from flyx.errors import FilesFailed, FlyxError, LocalProtocolError, PeerUnreachable
 from flyx.transfer.sender import Delivered
 from flyx.transfer.session import Failed
-from tests.effort import share
 from tests.simulator import Conditions, Simulation
+from tests.thoroughness import share
 
 DIGEST = "ab" * 32
 CONFIRMED = Confirmation(1, 7, DIGEST)

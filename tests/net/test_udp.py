@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from flyx.net import udp
 from flyx.net.loop import create_udp_endpoint, with_udp_endpoints
 from flyx.net.udp import Address, UdpTransport
-from tests.effort import share
+from tests.thoroughness import share
 
 LOOPBACK = ("127.0.0.1", 0)
 SO_NO_CHECK = 11

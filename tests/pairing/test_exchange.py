@@ -40,7 +40,6 @@ from flyx.pairing.exchange import (
 from flyx.pairing.keys import Binding, Role
 from flyx.pairing.messages import VERSION, Confirm, Hello, Pake, Reject
 from flyx.pairing.tries import MAX_TRIES, Tries
-from tests.effort import share
 from tests.pairing.support import (
     BINDING,
     CODE,
@@ -53,6 +52,7 @@ from tests.pairing.support import (
     receiver,
     sender,
 )
+from tests.thoroughness import share
 
 
 def run(wire: Wire) -> Wire:

@@ -14,9 +14,9 @@ from flyx.transfer import session
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import Received
 from flyx.transfer.sender import Delivered, Sender
-from tests.effort import share
 from tests.pairing.support import CODE, PASSWORD, receiver, sender
 from tests.simulator import Conditions, Simulation
+from tests.thoroughness import share
 
 FILES: dict[str, bytes | None] = {"d": None, "d/secret name": random.Random(1).randbytes(3_000_000)}
 MARGIN = 1.0

@@ -24,8 +24,8 @@ from flyx.pairing.exchange import STEP_TIMEOUT, Failed, Paired, SenderExchange
 from flyx.pairing.keys import Role, Session
 from flyx.pairing.messages import Reject
 from flyx.pairing.tries import MAX_TRIES, MAX_UNFINISHED, Tries
-from tests.effort import share
 from tests.pairing.support import NOW, PASSWORD, Wire, receiver, sender
+from tests.thoroughness import share
 
 
 def begun(

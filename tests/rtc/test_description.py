@@ -29,7 +29,7 @@ from flyx.rtc.description import (
     judge,
 )
 from flyx.rtc.peer import PeerConnection
-from tests.effort import share
+from tests.thoroughness import share
 
 SMALLEST = 60_000
 LAN = ["10.0.0.2"]

@@ -28,8 +28,8 @@ from flyx.rtc.dtls import MAX_PACKET_SIZE, DtlsBatcher
 from flyx.rtc.seam import dtls as seam
 from flyx.rtc.seam import turn
 from flyx.rtc.seam.relayed import RelayTransport, use_allocation
-from tests.effort import share
 from tests.rtc.relay import Relay
+from tests.thoroughness import share
 
 OVERHEAD = 37
 """Of a DTLS 1.2 record with AES-128-GCM: header 13, explicit nonce 8, tag 16 (RFC 5288, RFC 6347)."""

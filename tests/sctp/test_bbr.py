@@ -11,7 +11,6 @@ from flyx.sctp.congestion.base import AckSample, Loss
 from flyx.sctp.congestion.bbr import Bbr
 from flyx.sctp.congestion.bbr_model import PathModel
 from flyx.sctp.congestion.bbr_states import State
-from tests.effort import some
 from tests.sctp.congestion_simulation import (
     PACKET,
     Flow,
@@ -23,6 +22,7 @@ from tests.sctp.congestion_simulation import (
     run_outage,
     run_together,
 )
+from tests.thoroughness import some
 
 
 def sample(

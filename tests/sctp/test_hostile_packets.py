@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from flyx.sctp.association import State
 from flyx.sctp.config import Config
 from flyx.sctp.packet import serialize_chunk, serialize_packet, with_checksum
-from tests.effort import share
 from tests.sctp.link import Conditions, Link
+from tests.thoroughness import share
 
 CONFIG = Config(max_packet_size=1163, receive_window=100_000, max_message_size=50_000)
 TYPES = st.sampled_from([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 130, 132, 192, 0x3F, 0x7F, 0xBF, 0xFF])

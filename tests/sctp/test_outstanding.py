@@ -12,8 +12,8 @@ from flyx.sctp.outstanding import MAX_RENEGES, MAX_SKIPPED_STREAMS, Outstanding,
 from flyx.sctp.runs import Fate
 from flyx.sctp.send_queue import OutgoingMessage
 from tests.compiled import needs_lines
-from tests.effort import share
 from tests.fuzz.work import steps
+from tests.thoroughness import share
 
 FIRST = (1 << 32) - 30
 SIZE = 100

@@ -11,8 +11,8 @@ from flyx.errors import RemoteProtocolError
 from flyx.sctp.data_chunk import BEGINNING, ENDING, UNORDERED
 from flyx.sctp.reassembly import MAX_WAITING, Fragment, Message, Reassembly
 from tests.compiled import needs_lines
-from tests.effort import share
 from tests.fuzz.work import steps
+from tests.thoroughness import share
 
 LIMIT = 10_000
 

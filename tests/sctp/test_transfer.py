@@ -14,8 +14,8 @@ from flyx.sctp.packet import serialize_chunk, serialize_packet, split_chunks_unt
 from flyx.sctp.receive_tracker import MAX_RANGES
 from flyx.sctp.runs import Fate
 from flyx.sctp.transmission import MAX_TSN_SPAN
-from tests.effort import THOROUGH, share
 from tests.sctp.link import Conditions, Link
+from tests.thoroughness import THOROUGH, share
 
 SMALL = Config(max_packet_size=1163)
 CHECKSUMS = Config(max_packet_size=1163, zero_checksum=False)

@@ -20,7 +20,7 @@ from flyx.server.app import Server
 from flyx.server.config import ServerConfig, TunnelConfig
 from flyx.signaling.tunnel import OPENED, TunnelClaim, parse_claim_untrusted, serialize_claim
 from tests.server.peers import PATIENCE, Peer, http_of, joined, local, pair, peer
-from tests.server.raw import BINARY, HANDSHAKE, TEXT, Raw, connection, frame
+from tests.server.raw_websocket import BINARY, HANDSHAKE, TEXT, Raw, connection, frame
 
 FAST = TunnelConfig(rate=10e6)
 MAX_DATAGRAM_SIZE = FAST.max_datagram_size

@@ -47,7 +47,7 @@ from flyx.signaling.messages import (
     parse_untrusted,
     serialize,
 )
-from tests.effort import share
+from tests.thoroughness import share
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 client_ids = st.uuids(version=4).map(str)

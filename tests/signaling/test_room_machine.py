@@ -52,7 +52,7 @@ from flyx.signaling.messages import (
 from flyx.signaling.record import dump_room, load_room
 from flyx.signaling.refusals import MISSING_SESSION
 from flyx.signaling.room import Room, RoomConfig, new_room, step
-from tests.effort import share
+from tests.thoroughness import share
 
 T0 = 1_000_000.0
 OWNER = "the owner's secret"

@@ -17,9 +17,9 @@ from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.digests import DIGEST_SIZE
 from flyx.transfer.disk import EntriesPlanned, FinishTree, Held, Kept, Operation, OperationFailed
 from flyx.transfer.manifest import BLOCK_SIZE
-from tests.effort import share, some
 from tests.storage.failing_disk import FailingDisk
 from tests.storage.support import Offer, failure, saved_in, succeed
+from tests.thoroughness import share, some
 
 CONTENTS: dict[str, bytes | None] = {
     "d": None,

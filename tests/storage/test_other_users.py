@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.effort import share
+from tests.thoroughness import share
 
 REPOSITORY = Path(__file__).parents[2]
 VICTIM, OTHER = 64001, 64002

@@ -18,8 +18,8 @@ from flyx.storage.writer import Destination
 from flyx.transfer.digests import Algorithm
 from flyx.transfer.disk import FinishTree, WriteBlock
 from flyx.transfer.manifest import BLOCK_SIZE
-from tests.effort import share
 from tests.storage.support import Offer, failure, saved_in, succeed
+from tests.thoroughness import share
 
 TEXT = b"".join(b"%d bottles of beer on the wall\n" % n for n in range(40_000))[:BLOCK_SIZE]
 RANDOM = random.Random(1).randbytes(BLOCK_SIZE)

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.effort import some
+from tests.thoroughness import some
 
 REPOSITORY = Path(__file__).parents[2]
 NOBODY = 65534
@@ -40,7 +40,7 @@ from flyx.storage.scan import scan
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.disk import FinishFile, FinishTree, Held, PlanEntries, PlanTree
 from flyx.transfer.manifest import BLOCK_SIZE, Manifest
-from tests.effort import some
+from tests.thoroughness import some
 from tests.storage.support import Offer, directory_entry, failure, file_entry, saved_in, succeed
 
 if os.geteuid() == 0:

@@ -21,8 +21,8 @@ from flyx.storage.scan import Scan, scan
 from flyx.transfer.digests import Algorithm
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
 from flyx.transfer.manifest import BLOCK_SIZE
-from tests.effort import share
 from tests.storage.support import MTIME_US, block_requests, descriptors_used_up
+from tests.thoroughness import share
 
 
 def test_blocks_come_with_their_digests(tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ from flyx.transfer.disk import (
     TreePlanned,
 )
 from flyx.transfer.manifest import BLOCK_SIZE, Manifest
-from tests.effort import some
 from tests.simulator import digests_of
 from tests.storage.support import MTIME_US, Offer, failure, file_entry, mounted, names_in, saved_in, succeed
+from tests.thoroughness import some
 
 BIG = os.urandom(2 * BLOCK_SIZE + 100)
 CONTENTS: dict[str, bytes | None] = {"d": None, "d/small": b"small", "d/big": BIG, "d/last": b"last"}

@@ -15,9 +15,9 @@ from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.left_out import CONTROLS
 from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest
 from flyx.transfer.names import NameJudge, NamePolicy
-from tests.effort import share
 from tests.storage.support import names_in, transfer
 from tests.storage.zoo import TREES, Tree
+from tests.thoroughness import share
 from tests.transfer.disk_names import LINUX
 
 # The times that every filesystem of Linux keeps.

@@ -22,9 +22,9 @@ from flyx.transfer.disk import BlockRead
 from flyx.transfer.left_out import LINK_OUTSIDE, LINK_SKIPPED, SPECIAL, STATE, UNREADABLE
 from flyx.transfer.manifest import MAX_MTIME_US, EntryKind
 from flyx.transfer.names import is_state_directory, link_stays_inside
-from tests.effort import share
 from tests.storage.support import block_requests
 from tests.storage.zoo import TREES, Tree
+from tests.thoroughness import share
 
 NOBODY = 65534
 

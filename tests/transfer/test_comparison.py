@@ -27,8 +27,8 @@ from flyx.transfer.receiver_events import Comparing, ManifestReceived, Received
 from flyx.transfer.sender import Comparing as SenderComparing
 from flyx.transfer.sender import Delivered
 from flyx.transfer.session import SILENCE_LIMIT, EntryLeftOut, Failed
-from tests.effort import share
 from tests.simulator import Conditions, Content, MemoryDestination, Simulation, digests_of, manifest_of
+from tests.thoroughness import share
 
 LARGE = random.Random(1).randbytes(2 * BLOCK_SIZE + 17)
 TREE: dict[str, Content] = {

@@ -15,8 +15,8 @@ from flyx.transfer.messages import MIN_MESSAGE_SIZE
 from flyx.transfer.receiver import WINDOW
 from flyx.transfer.receiver_events import Received
 from flyx.transfer.sender import Delivered
-from tests.effort import share, some
 from tests.simulator import Conditions, Content, MemoryDestination, Simulation
+from tests.thoroughness import share, some
 
 
 def text(size: int, seed: int = 1) -> bytes:

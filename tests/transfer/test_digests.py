@@ -21,7 +21,6 @@ from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.receiver_events import FileReceived, Received
 from flyx.transfer.sender import Delivered, Sender
 from flyx.transfer.session import Failed
-from tests.effort import share
 from tests.simulator import (
     FASTEST,
     Conditions,
@@ -31,6 +30,7 @@ from tests.simulator import (
     digests_of,
     manifest_of,
 )
+from tests.thoroughness import share
 
 NOW = 50.0
 QUICK = Conditions(network_delay=0.001, disk_delay=0.0001, max_message_size=65536)

@@ -34,8 +34,8 @@ from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest
 from flyx.transfer.receiver import WINDOW, Receiver
 from flyx.transfer.sender import Sender
 from flyx.transfer.session import SILENCE_LIMIT, EntryLeftOut, Failed
-from tests.effort import share
 from tests.simulator import MemoryDestination, MemorySource, manifest_of
+from tests.thoroughness import share
 
 FILES: dict[str, bytes | None] = {"d": None, "d/a": b"a" * 5000, "d/b": b"b" * 10}
 NOW = 50.0

@@ -12,8 +12,8 @@ from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import ManifestReceived, Received
 from flyx.transfer.sender import Delivered
 from flyx.transfer.session import EntryLeftOut, Failed
-from tests.effort import share
 from tests.simulator import Conditions, Content, Link, MemoryDestination, Simulation, manifest_of
+from tests.thoroughness import share
 
 KINDS = st.sampled_from(["file", "large", "holes", "empty", "directory", "symbolic", "hard"])
 FATES = st.sampled_from(["saved", "saved", "saved", "unwanted", "refused", "lost"])

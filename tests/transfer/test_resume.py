@@ -20,7 +20,6 @@ from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import FileReceived, ManifestReceived, Received
 from flyx.transfer.sender import Delivered, FileConfirmed, Resumed, Sender
 from flyx.transfer.session import EntryLeftOut, Failed
-from tests.effort import share, some
 from tests.simulator import (
     Conditions,
     MemoryDestination,
@@ -29,6 +28,7 @@ from tests.simulator import (
     digests_of,
     manifest_of,
 )
+from tests.thoroughness import share, some
 
 NOW = 50.0
 TREE: dict[str, bytes | None] = {

@@ -30,8 +30,8 @@ from flyx.transfer.session import (
     Failed,
     RoundTrip,
 )
-from tests.effort import share
 from tests.simulator import Conditions, Simulation
+from tests.thoroughness import share
 
 TREE: dict[str, bytes | None] = {
     "top.bin": random.Random(1).randbytes(3 * BLOCK_SIZE + 17),

@@ -19,7 +19,6 @@ from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import Received
 from flyx.transfer.sender import Delivered, Sender
 from flyx.transfer.session import EntryLeftOut
-from tests.effort import share
 from tests.simulator import (
     Conditions,
     MemoryStream,
@@ -27,6 +26,7 @@ from tests.simulator import (
     StreamDestination,
     manifest_of_stream,
 )
+from tests.thoroughness import share
 from tests.transfer.test_hostile_peers import (
     NOW,
     control,

@@ -24,8 +24,8 @@ from flyx.signaling.messages import (
     Relayed,
 )
 from flyx.signaling.room import RoomConfig
-from tests.effort import share
 from tests.server.peers import FakeClock
+from tests.thoroughness import share
 
 
 class DistantStore(MemoryRoomStore):

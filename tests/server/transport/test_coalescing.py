@@ -6,7 +6,7 @@ from typing import Any
 from flyx.server.app import Server
 from flyx.server.transport.coalescing import Turn, TurnTransport
 from tests.server.peers import local
-from tests.server.raw import HANDSHAKE
+from tests.server.raw_websocket import HANDSHAKE
 
 
 class Below(asyncio.Transport):

@@ -13,7 +13,19 @@ import pytest
 from flyx.server.app import Server
 from flyx.server.config import DEFAULT_MAX_FRAME_SIZE
 from flyx.signaling.messages import MAX_MESSAGE_SIZE
-from tests.server.raw import BINARY, CLOSE, CONT, PING, PING_MESSAGE, PONG, TEXT, Raw, closing, frame, raw
+from tests.server.raw_websocket import (
+    BINARY,
+    CLOSE,
+    CONT,
+    PING,
+    PING_MESSAGE,
+    PONG,
+    TEXT,
+    Raw,
+    closing,
+    frame,
+    raw,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

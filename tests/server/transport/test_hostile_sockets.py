@@ -19,7 +19,7 @@ import pytest
 from flyx.server.app import Server
 from flyx.server.config import LimitConfig
 from tests.server.peers import PATIENCE, local, pair, until
-from tests.server.raw import CONT, HANDSHAKE, PING, PONG, TEXT, Raw, connection, frame, http, raw
+from tests.server.raw_websocket import CONT, HANDSHAKE, PING, PONG, TEXT, Raw, connection, frame, http, raw
 
 HASTY = LimitConfig(handshake_timeout=0.2)
 # A request that goes on.

@@ -7,7 +7,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 
 from flyx.server.transport.protocols import text_frame, text_in
-from tests.server.raw import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame
+from tests.server.raw_websocket import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame
 
 # At the edges of the three ways to write a length.
 SIZES = (0, 1, 125, 126, 127, 65535, 65536, 70_000)

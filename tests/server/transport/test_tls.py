@@ -18,7 +18,7 @@ from flyx.server.app import Server
 from flyx.server.config import LimitConfig
 from flyx.server.transport.tls import Certificate
 from tests.server.peers import OFFER, PATIENCE, local, peer
-from tests.server.raw import connection, http, trusting
+from tests.server.raw_websocket import connection, http, trusting
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
