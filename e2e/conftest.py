@@ -11,7 +11,7 @@ import pytest
 from e2e.edge import Edge
 from e2e.laboratory import Case, Laboratory, Outcome, check
 from e2e.network import Network
-from e2e.processes import Flyx, Liar, Server, clean_environment
+from e2e.processes import Flyx, HostilePeer, Server, clean_environment
 
 ROW = "network"
 """Property of a test: what it adds to the table of networks."""
@@ -47,12 +47,12 @@ def own_server(flyx: Flyx) -> Server:
 
 
 @pytest.fixture
-def liar(flyx: Flyx) -> Iterator[Callable[..., Liar]]:
+def hostile_peer(flyx: Flyx) -> Iterator[Callable[..., HostilePeer]]:
     """Starts peers that lie."""
-    started: list[Liar] = []
+    started: list[HostilePeer] = []
 
-    def start(*arguments: str) -> Liar:
-        started.append(Liar(flyx, *arguments))
+    def start(*arguments: str) -> HostilePeer:
+        started.append(HostilePeer(flyx, *arguments))
         return started[-1]
 
     yield start

@@ -375,13 +375,13 @@ os.execv(sys.argv[1], sys.argv[1:])
 """Runs in the new session: Ctrl-C reaches those whose controlling terminal it is. Then it becomes flyx."""
 
 
-class Liar:
-    """A process of e2e.peers.liar."""
+class HostilePeer:
+    """A process of e2e.peers.hostile_peer."""
 
     def __init__(self, flyx: Flyx, *arguments: str) -> None:
         role, lie, *rest = arguments
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "e2e.peers.liar", role, lie, flyx.server, *rest],
+            [sys.executable, "-m", "e2e.peers.hostile_peer", role, lie, flyx.server, *rest],
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[1],
             env=flyx.environment,

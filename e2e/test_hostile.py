@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from e2e.peers.liar import BEGINNING, DAWDLING, OTHER_VERSION, RECEIVER_LIES
+from e2e.peers.hostile_peer import BEGINNING, DAWDLING, OTHER_VERSION, RECEIVER_LIES
 from e2e.processes import (
     Flyx,
     FlyxProcess,
-    Liar,
+    HostilePeer,
     names_in,
     sha256,
     snapshot,
@@ -29,7 +29,7 @@ from flyx.transfer.manifest import MAX_PATHS_SIZE
 MEMORY = 400 * 10**6
 """Bytes that an honest end may take at most, whatever is done to it; about 100 MB are usual."""
 
-Start = Callable[..., Liar]
+Start = Callable[..., HostilePeer]
 
 
 def peak_memory(process: FlyxProcess) -> int:
@@ -65,10 +65,10 @@ def prepared(tmp_path: Path) -> Path:
     ids=lambda value: repr(value) if isinstance(value, list) else value,
 )
 def test_a_path_that_leads_elsewhere_is_refused_and_nothing_is_touched(
-    flyx: Flyx, tmp_path: Path, prepared: Path, liar: Start, path: list[str], code: str
+    flyx: Flyx, tmp_path: Path, prepared: Path, hostile_peer: Start, path: list[str], code: str
 ) -> None:
     before = snapshot(tmp_path)
-    sender = liar("sender", "paths:" + json.dumps(path))
+    sender = hostile_peer("sender", "paths:" + json.dumps(path))
     words = str(sender.says()["code"])
     receiver = flyx.start("receive", "--server", flyx.server, "--yes", "-o", prepared, words)
     receiver.ends(1 if code == "protocol_error" else 7)
@@ -81,10 +81,10 @@ def test_a_path_that_leads_elsewhere_is_refused_and_nothing_is_touched(
 
 @pytest.mark.parametrize("path", [[".flyx/", ".flyx/journal"], ["\x1b[2J\x1b[31mred"]], ids=repr)
 def test_a_name_that_is_ours_or_steers_a_terminal_is_left_out_and_shown_escaped(
-    flyx: Flyx, tmp_path: Path, prepared: Path, liar: Start, path: list[str]
+    flyx: Flyx, tmp_path: Path, prepared: Path, hostile_peer: Start, path: list[str]
 ) -> None:
     before = snapshot(tmp_path)
-    sender = liar("sender", "paths:" + json.dumps(path))
+    sender = hostile_peer("sender", "paths:" + json.dumps(path))
     words = str(sender.says()["code"])
     receiver = flyx.start("receive", "--server", flyx.server, "--yes", "-o", prepared, words)
     receiver.ends(1)
@@ -111,10 +111,10 @@ def test_a_name_that_is_ours_or_steers_a_terminal_is_left_out_and_shown_escaped(
     ],
 )
 def test_a_sender_that_lies_is_told_so_and_leaves_nothing(
-    flyx: Flyx, tmp_path: Path, prepared: Path, liar: Start, lie: str, status: int, code: str | None
+    flyx: Flyx, tmp_path: Path, prepared: Path, hostile_peer: Start, lie: str, status: int, code: str | None
 ) -> None:
     before = snapshot(tmp_path)
-    sender = liar("sender", lie)
+    sender = hostile_peer("sender", lie)
     words = str(sender.says()["code"])
     receiver = flyx.start("receive", "--server", flyx.server, "--yes", "-o", prepared, words)
     said = sender.says()
@@ -137,10 +137,10 @@ def test_a_sender_that_lies_is_told_so_and_leaves_nothing(
     ],
 )
 def test_a_flood_is_stopped_before_it_fills_the_memory(
-    flyx: Flyx, tmp_path: Path, prepared: Path, liar: Start, lie: str, limit: int, code: str
+    flyx: Flyx, tmp_path: Path, prepared: Path, hostile_peer: Start, lie: str, limit: int, code: str
 ) -> None:
     before = snapshot(tmp_path)
-    sender = liar("sender", lie)
+    sender = hostile_peer("sender", lie)
     receiver = flyx.receive(str(sender.says()["code"]), prepared)
     most = 0
     while receiver.process.poll() is None:
@@ -161,14 +161,14 @@ def test_a_flood_is_stopped_before_it_fills_the_memory(
 
 
 def test_receivers_that_lie_are_told_so_and_the_sender_goes_on(
-    flyx: Flyx, tmp_path: Path, liar: Start
+    flyx: Flyx, tmp_path: Path, hostile_peer: Start
 ) -> None:
     source = write_random(tmp_path / "file", 5_000_000)
     sender = flyx.send(source)
     code = sender.code()
     lies = [lie for lie in RECEIVER_LIES if lie != "stands still"]
     for n, lie in enumerate(lies):
-        receiver = liar("receiver", lie, code)
+        receiver = hostile_peer("receiver", lie, code)
         said = receiver.says()
         if lie != "escapes":
             assert said == {"heard": "cancel", "code": "protocol_error"}, lie
@@ -182,12 +182,12 @@ def test_receivers_that_lie_are_told_so_and_the_sender_goes_on(
 
 
 def test_a_receiver_that_takes_without_end_and_reads_nothing_fills_no_memory_and_slows_nobody(
-    flyx: Flyx, tmp_path: Path, liar: Start
+    flyx: Flyx, tmp_path: Path, hostile_peer: Start
 ) -> None:
     source = write_thin(tmp_path / "file", 600_000_000)
     sender = flyx.send("--receivers", "2", source)
     code = sender.code()
-    hostile = liar("receiver", "stands still", code)
+    hostile = hostile_peer("receiver", "stands still", code)
     assert hostile.says() == {"granted": True}
     hostile.process.send_signal(signal.SIGSTOP)
     flyx.receive(code, tmp_path / "in").ends(0)
@@ -198,12 +198,12 @@ def test_a_receiver_that_takes_without_end_and_reads_nothing_fills_no_memory_and
 
 
 def test_strangers_that_never_finish_pairing_keep_nobody_out_and_learn_nothing(
-    flyx: Flyx, tmp_path: Path, liar: Start
+    flyx: Flyx, tmp_path: Path, hostile_peer: Start
 ) -> None:
     source = write_random(tmp_path / "secret-name", 1000)
     sender = flyx.send(source)
     code = sender.code()
-    dawdlers = [liar("receiver", DAWDLING, code) for _ in range(4)]
+    dawdlers = [hostile_peer("receiver", DAWDLING, code) for _ in range(4)]
     for dawdler in dawdlers:
         assert dawdler.says() == {"connected": True}
     flyx.receive(code, tmp_path / "in").ends(0)
@@ -213,25 +213,25 @@ def test_strangers_that_never_finish_pairing_keep_nobody_out_and_learn_nothing(
 
 @pytest.mark.parametrize(("version", "older"), [(1, "the other side"), (3, "this one")])
 def test_another_version_is_named_on_both_sides(
-    flyx: Flyx, tmp_path: Path, liar: Start, version: int, older: str
+    flyx: Flyx, tmp_path: Path, hostile_peer: Start, version: int, older: str
 ) -> None:
-    other = liar("sender", f"{OTHER_VERSION}{version}")
+    other = hostile_peer("sender", f"{OTHER_VERSION}{version}")
     receiver = flyx.start("receive", "--server", flyx.server, "--yes", str(other.says()["code"]))
     told = f"The other side speaks version {version} of flyx's protocol, this one version 2: upgrade {older}."
     receiver.complains(5, told, "bring both sides to the same release")
     assert other.says() == {"heard": "reject", "code": "other_version"}
     sender = flyx.send(write_random(tmp_path / "file", 10))
-    other = liar("receiver", f"{OTHER_VERSION}{version}", sender.code())
+    other = hostile_peer("receiver", f"{OTHER_VERSION}{version}", sender.code())
     assert other.says() == {"heard": "reject", "code": "other_version"}
     assert sender.event("peer", state="failed", code="other_version")["message"] == told
     assert sender.named("notice") == []
 
 
 def test_a_stranger_that_begins_to_pair_for_ever_closes_the_room(
-    flyx: Flyx, tmp_path: Path, liar: Start
+    flyx: Flyx, tmp_path: Path, hostile_peer: Start
 ) -> None:
     sender = flyx.send(write_random(tmp_path / "secret-name", 1000))
-    stranger = liar("receiver", BEGINNING, sender.code())
+    stranger = hostile_peer("receiver", BEGINNING, sender.code())
     for n in range(MAX_UNFINISHED):
         assert stranger.says() == {"answered": n + 1}
     sender.fails(5, "too_many_unfinished")
@@ -243,12 +243,12 @@ def test_a_stranger_that_begins_to_pair_for_ever_closes_the_room(
 
 @pytest.mark.soak
 def test_a_stranger_that_never_finishes_pairing_is_sent_away_and_makes_room(
-    flyx: Flyx, tmp_path: Path, liar: Start
+    flyx: Flyx, tmp_path: Path, hostile_peer: Start
 ) -> None:
     source = write_random(tmp_path / "secret-name", 1000)
     sender = flyx.send(source)
     code = sender.code()
-    for dawdler in [liar("receiver", DAWDLING, code) for _ in range(8)]:
+    for dawdler in [hostile_peer("receiver", DAWDLING, code) for _ in range(8)]:
         assert dawdler.says() == {"connected": True}
     flyx.receive(code, tmp_path / "in").ends(0)
     assert sender.event("peer", state="failed")["code"] == "pairing_timed_out"

@@ -18,8 +18,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
-from e2e.peers.liar import SAYS
-from e2e.processes import Flyx, FlyxProcess, Liar, Terminal, write_random
+from e2e.peers.hostile_peer import SAYS
+from e2e.processes import Flyx, FlyxProcess, HostilePeer, Terminal, write_random
 from flyx.signaling import messages as signaling
 from flyx.transfer import messages as transfer
 from flyx.transfer.manifest import Entry, EntryKind, Manifest
@@ -154,7 +154,7 @@ HONEST = [
 
 
 def literally(model: type[Any], place: Place) -> list[str]:
-    """What a liar says: this message with hostile text in this place, and before it what belongs there."""
+    """What a hostile peer says: this message with hostile text in this place, and before it what belongs there."""
     message = example(model)
     kind = message["type"]
     told = [json.loads(text) for text in HONEST]
@@ -184,13 +184,13 @@ FREE = [
 
 @pytest.mark.parametrize(("model", "place"), PEER_TEXT)
 def test_no_field_of_a_lying_senders_messages_steers_a_receiver(
-    flyx: Flyx, tmp_path: Path, liar: Callable[..., Liar], model: type[Any], place: Place
+    flyx: Flyx, tmp_path: Path, hostile_peer: Callable[..., HostilePeer], model: type[Any], place: Place
 ) -> None:
     lie = SAYS + json.dumps(literally(model, place))
     running = []
     # What the grammar refuses is told in our words: one mode shows that.
     for mode in MODES if (model, place) in FREE else MODES[-1:]:
-        sender = liar("sender", lie)
+        sender = hostile_peer("sender", lie)
         code = str(sender.says()["code"])
         process = start(
             flyx, mode, "receive", "--server", flyx.server, "--reconnect", "0", "--yes", "-o", "in", code
@@ -206,7 +206,7 @@ def test_no_field_of_a_lying_senders_messages_steers_a_receiver(
 
 @pytest.mark.parametrize("mode", [("--json",), ("terminal", "--debug")], ids=repr)
 def test_no_field_of_a_lying_receivers_messages_steers_a_sender(
-    flyx: Flyx, tmp_path: Path, liar: Callable[..., Liar], mode: Mode
+    flyx: Flyx, tmp_path: Path, hostile_peer: Callable[..., HostilePeer], mode: Mode
 ) -> None:
     sender = start(flyx, mode, "send", "--server", flyx.server, write_random(tmp_path / "file", 10))
     code = sender.code()
@@ -214,7 +214,7 @@ def test_no_field_of_a_lying_receivers_messages_steers_a_sender(
         model, place = case.values
         assert isinstance(model, type)
         assert isinstance(place, tuple)
-        hostile = liar(
+        hostile = hostile_peer(
             "receiver", SAYS + json.dumps([json.dumps(changed(example(model), place, HOSTILE_TEXT))]), code
         )
         hostile.says()

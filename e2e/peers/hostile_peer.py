@@ -1,4 +1,4 @@
-"""A peer that speaks the protocol and lies: `python -m e2e.peers.liar ROLE LIE SERVER [CODE]`.
+"""A peer that speaks the protocol and lies: `python -m e2e.peers.hostile_peer ROLE LIE SERVER [CODE]`.
 
 A sender prints the code as a line of JSON, then lies to whoever pairs with it; a receiver pairs with the code
 first. Each prints what the other side answered in the end, as {"heard": type, "code": code}. Everything below
