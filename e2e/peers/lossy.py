@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 
-from flyx.rtc import driver
+from flyx.rtc import sctp_transport
 from flyx.sctp.association import Association, State
 
 LOSS_VARIABLE = "FLYX_PEER_LOSS"
@@ -33,4 +33,4 @@ def lose() -> None:
                 return packets
             return [packet for packet in packets if chance() >= loss]
 
-    driver.Association = Lossy  # type: ignore[misc]  # on purpose: product code loses nothing
+    sctp_transport.Association = Lossy  # type: ignore[misc]  # on purpose: product code loses nothing
