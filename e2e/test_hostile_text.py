@@ -154,7 +154,7 @@ HONEST = [
 
 
 def literally(model: type[Any], place: Place) -> list[str]:
-    """What a hostile peer says: this message with hostile text in this place, and before it what belongs there."""
+    """What a hostile peer says: a message with hostile text in this place, after what belongs before it."""
     message = example(model)
     kind = message["type"]
     told = [json.loads(text) for text in HONEST]

@@ -10,47 +10,23 @@ digests; see e2e/peers/agent.py.
 from __future__ import annotations
 
 import asyncio
-import atexit
-import base64
-import contextlib
-import functools
-import json
-import os
-import random
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from e2e.peers.agent import LINE_LIMIT, describe_message, make_messages
-from e2e.processes import need
-from flyx.rtc.sctp_transport import STOCK, STOCK_VARIABLE
-
-ROOT = Path(__file__).resolve().parent.parent
-PEERS = ROOT / "e2e" / "peers"
-
-GOPATH = Path("/usr/share/gocode")
-"""Where Debian has Go packages."""
-
-DEADLINE = 60.0
-"""Seconds for anything but bulk."""
-
-MAX_MESSAGE_SIZE = 262144
+from e2e.peers.agent import Plan, describe_message, make_messages
+from e2e.peers.session import (
+    DEADLINE,
+    POOL,
+    Peer,
+    connect,
+    open_channels,
+    opened,
+    started,
+)
+from e2e.peers.stacks import OURS, SIMPLE_STACKS, STACKS, Stack
 
 PROBED_SIZE = 1400
 """Bytes of an SCTP packet that fits Ethernet, and the buffers of all stacks: 1,460 for a datagram in pion."""
-
-POOL = random.Random("interop").randbytes(MAX_MESSAGE_SIZE + 65537)
-
-Plan = list[tuple[str, int, int]]
-"""Kind, size (of a text: characters) and count of messages; see make_messages()."""
 
 BOUNDARIES = [0, 1, 2, 3, 4, 5, 1023, 1100, 1130, 1140, 1150, 1160, 1171, 1172, 1173, 1200, 2345]
 """Sizes around those of padding and of the first fragment."""
@@ -71,239 +47,6 @@ def edges(largest: int) -> Plan:
 LOSSY: Plan = [("binary", 1000, 50), ("text", 3000, 20), ("binary", 30000, 20), ("binary", 0, 1)]
 
 LOSSY_CHANNELS = {"retransmits", "lifetime"}
-
-
-@dataclass(frozen=True)
-class Stack:
-    """A peer to talk to, and what it cannot do."""
-
-    command: list[str]
-    environment: dict[str, str]
-    tells_parameters: bool = True
-    """Whether it knows how a channel works that the other side has opened."""
-    max_message_size: int = MAX_MESSAGE_SIZE
-    """Bytes of the largest message that it sends and takes."""
-    delivers_before_closing: bool = True
-    """Whether the application gets what was acknowledged before the channel was closed by the other side."""
-    lifetime: int = 500
-    """Milliseconds after which it gives up a message of its channel `lifetime`."""
-
-
-OURS = Stack([sys.executable, "-m", "e2e.peers.aiortc_peer"], {})
-
-
-def aiortc() -> Stack:
-    """Return stock aiortc."""
-    return Stack(OURS.command, {STOCK_VARIABLE: STOCK})
-
-
-DCSCTP_LIFETIME = 60_000
-"""So long that no message expires before it is sent.
-
-The SCTP of libwebrtc (dcsctp) stops for good, on all its channels, when the lifetime of a message ends after
-some of its fragments were sent and acknowledged, and nothing else is in flight: neither the FORWARD TSN comes
-nor anything else. Our SACKs acknowledge a whole burst at once, so it gets there often: in 11 of 12 runs that
-sent 16 MB beside messages with lifetimes of 20 and 50 ms.
-"""
-
-
-def libwebrtc() -> Stack:
-    """Return libwebrtc, what Chromium is made with, but of another version."""
-    need("the PyPI package wrtc", find_spec("webrtc") is not None)
-    command = [sys.executable, "-m", "e2e.peers.libwebrtc_peer"]
-    return Stack(command, {}, lifetime=DCSCTP_LIFETIME)
-
-
-def node_stack(program: str, **limits: Any) -> Stack:
-    """Return a stack whose peer runs in Node."""
-    node = shutil.which("node")
-    need("node", node is not None, in_ci=False)
-    need("`npm ci --prefix e2e/peers`", (PEERS / "node_modules").exists(), in_ci=False)
-    return Stack([str(node), str(PEERS / program)], {}, **limits)
-
-
-def libdatachannel() -> Stack:
-    """Return libdatachannel, which has usrsctp.
-
-    node-datachannel drops the messages that it has not given to JavaScript yet when the other side closes the
-    channel, though SCTP has acknowledged all of them (its issue 375).
-    """
-    return node_stack("libdatachannel_peer.js", tells_parameters=False, delivers_before_closing=False)
-
-
-def werift() -> Stack:
-    """Return werift, all of which is TypeScript.
-
-    It announces lossy channels as ordered in any case, and stops when many channels come and go at once.
-    """
-    return node_stack("werift_peer.js", tells_parameters=False, max_message_size=65536)
-
-
-def wrtc() -> Stack:
-    """Return libwebrtc in Node, by way of npm's @roamhq/wrtc.
-
-    Of what comes before its program listens to a channel it loses the order, or all.
-    """
-    return node_stack("wrtc_peer.js")
-
-
-def chromium() -> Stack:
-    """Return Chromium."""
-    need("the Debian package chromium", shutil.which("chromium") is not None)
-    need("the PyPI package playwright", find_spec("playwright") is not None)
-    command = [sys.executable, "-m", "e2e.peers.chromium_peer"]
-    return Stack(command, {}, lifetime=DCSCTP_LIFETIME)
-
-
-@functools.cache
-def built_pion() -> Path:
-    """Build the peer on pion from Debian's packages, once."""
-    path = Path(tempfile.mkdtemp(prefix="flyx-pion-"), "src", "pion")
-    atexit.register(shutil.rmtree, path.parent.parent, ignore_errors=True)
-    # Where GOPATH has it, with a go.mod, Go finds the packages of version 3 without their modules.
-    shutil.copytree(PEERS / "pion", path)
-    environment = {**os.environ, "GO111MODULE": "off", "GOPATH": f"{path.parent.parent}:{GOPATH}"}
-    subprocess.run(["go", "build", "-o", "pion"], cwd=path, env=environment, check=True)
-    return path / "pion"
-
-
-def pion() -> Stack:
-    """Return pion, which takes no messages of more than 65,535 bytes."""
-    need("the Debian package golang-go", shutil.which("go") is not None)
-    source = GOPATH / "src/github.com/pion/webrtc"
-    need("the Debian package golang-github-pion-webrtc.v3-dev", source.exists())
-    return Stack([str(built_pion())], {}, max_message_size=65535)
-
-
-STACKS = {stack.__name__: stack for stack in (aiortc, libwebrtc, libdatachannel, chromium, pion)}
-
-SIMPLE_STACKS = {stack.__name__: stack for stack in (werift, wrtc)}
-"""Those that are good for the channels of a transfer, not for all that there is."""
-
-
-class Peer:
-    """A running peer."""
-
-    def __init__(self, stack: Stack, name: str, process: asyncio.subprocess.Process) -> None:
-        self.stack, self.name = stack, name
-        self._process = process
-        self._events: list[dict[str, Any]] = []
-        self._news = asyncio.Condition()
-        self._reading = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
-            async with self._news:
-                self._events.append(json.loads(line))
-                self._news.notify_all()
-        async with self._news:
-            self._events.append({"event": "end"})
-            self._news.notify_all()
-
-    def tell(self, command: str, **fields: Any) -> None:
-        """Give it a command."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": command, **fields}).encode() + b"\n")
-
-    async def event(self, name: str, within: float = DEADLINE, **fields: Any) -> dict[str, Any]:
-        """Wait for an event with these fields, and take it."""
-        wanted = {"event": name, **fields}
-        try:
-            async with asyncio.timeout(within), self._news:
-                while True:
-                    for event in self._events:
-                        bad = {"error", "end"} if name == "closed" else {"error", "channel-error", "end"}
-                        assert event["event"] not in bad, f"{self.name}: {event}, waiting for {wanted}"
-                        if wanted.items() <= event.items():
-                            self._events.remove(event)
-                            return event
-                    await self._news.wait()
-        except TimeoutError:
-            events = [str(event)[:200] for event in self._events]
-            raise AssertionError(f"{self.name}: no {wanted}; there are {events}") from None
-
-    async def description(self) -> str:
-        """Wait for its SDP."""
-        return str((await self.event("description"))["sdp"])
-
-    async def report(self, label: str) -> dict[str, Any]:
-        """Ask what has come on a channel."""
-        self.tell("report", label=label)
-        return await self.event("report", label=label)
-
-    async def quit(self) -> None:
-        """Have it close its connection and end."""
-        self.tell("quit")
-        await asyncio.wait_for(self._process.wait(), DEADLINE)
-        await self._reading
-
-    async def kill(self) -> None:
-        """End it if it runs."""
-        if self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
-        await self._reading
-
-
-@contextlib.asynccontextmanager
-async def started(stack: Stack, name: str) -> AsyncIterator[Peer]:
-    """Start a peer; end it with the block."""
-    process = await asyncio.create_subprocess_exec(
-        *stack.command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-        env={**os.environ, **stack.environment},
-        limit=LINE_LIMIT,
-    )
-    peer = Peer(stack, name, process)
-    try:
-        peer.tell("pool", bytes=base64.b64encode(POOL).decode())
-        yield peer
-    finally:
-        await peer.kill()
-
-
-async def connect(offerer: Peer, answerer: Peer) -> None:
-    """Connect the two by a channel `first` of the offerer."""
-    offerer.tell("create", label="first", init={})
-    offerer.tell("offer")
-    answerer.tell("answer", sdp=await offerer.description())
-    offerer.tell("accept", sdp=await answerer.description())
-    await opened(offerer, answerer, "first")
-
-
-async def opened(creator: Peer, other: Peer, label: str, init: dict[str, Any] | None = None) -> None:
-    """Wait until a channel is open on both sides, and see that both know how it works."""
-    expected = {"ordered": True, "maxRetransmits": None, "maxPacketLifeTime": None, "protocol": ""}
-    expected |= init or {}
-    for peer in (creator, other):
-        event = await peer.event("open", label=label)
-        if peer is creator or peer.stack.tells_parameters:
-            assert {name: event[name] for name in expected} == expected, (peer.name, label)
-
-
-def channels_of(creator: Peer) -> dict[str, dict[str, Any]]:
-    """Return a channel of each kind for a side to open: labels, and how each of them works."""
-    kinds: dict[str, dict[str, Any]] = {
-        "ordered": {"ordered": True, "protocol": "bytes"},
-        "unordered": {"ordered": False},
-        "retransmits": {"ordered": False, "maxRetransmits": 0},
-        "lifetime": {"ordered": True, "maxPacketLifeTime": creator.stack.lifetime},
-    }
-    return {f"{creator.name} {kind}": init for kind, init in kinds.items()}
-
-
-async def open_channels(first: Peer, second: Peer) -> list[str]:
-    """Open a channel of each kind from each side, all at once; return their labels."""
-    for peer in (first, second):
-        for label, init in channels_of(peer).items():
-            peer.tell("create", label=label, init=init)
-    for creator, other in ((first, second), (second, first)):
-        for label, init in channels_of(creator).items():
-            await opened(creator, other, label, init)
-    return [*channels_of(first), *channels_of(second)]
 
 
 async def exchange(

@@ -37,8 +37,11 @@ BUFFERED_LOW = 1 << 19
 OFFSET_STEP = 7919
 """Message n is cut out of the pool n times this far in, modulo what is left."""
 
+Plan = list[tuple[str, int, int]]
+"""Kind, size (of a text: characters) and count of messages; see make_messages()."""
 
-def make_messages(pool: bytes, plan: list[tuple[str, int, int]]) -> Iterator[bytes | str]:
+
+def make_messages(pool: bytes, plan: Plan) -> Iterator[bytes | str]:
     """Yield the messages of a plan.
 
     A text has as many characters as its size says; in UTF-8 half of them are two bytes long.
@@ -179,7 +182,7 @@ class Agent(ABC):
             emit("error", text=f"{name}: {error!r}")
             raise
 
-    async def _send(self, label: str, messages: list[tuple[str, int, int]], *, close: bool) -> None:
+    async def _send(self, label: str, messages: Plan, *, close: bool) -> None:
         channel, writable = self.channels[label], self.writable[label]
         for message in make_messages(self.pool, messages):
             if self.buffered(label) > BUFFERED_HIGH:

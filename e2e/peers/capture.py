@@ -2,7 +2,7 @@
 
     python -m e2e.peers.capture STACK VERSION
 
-STACK is one of e2e/test_interop.py, VERSION what the file is to tell of it. Channels of all kinds are opened,
+STACK is one of stacks.py, VERSION what the file is to tell of it. Channels of all kinds are opened,
 used and closed while packets get lost, then both sides idle until the peer has tested the path. Of the
 packets recorded, those stay that set the association up, and a few of each kind after that.
 """
@@ -17,8 +17,10 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from e2e.peers.agent import Plan
 from e2e.peers.lossy import LOSS_VARIABLE
-from e2e.test_interop import OURS, STACKS, Plan, connect, open_channels, started
+from e2e.peers.session import connect, open_channels, started
+from e2e.peers.stacks import OURS, STACKS
 from flyx.errors import RemoteProtocolError
 from flyx.rtc.trace import VARIABLE as TRACE_VARIABLE
 from flyx.rtc.trace import Direction
