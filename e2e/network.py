@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from e2e.link import emulate, missing
+from e2e.namespaces import files_of, inside, make_namespace, remove_namespace, run
 from e2e.processes import FlyxProcess, Terminal, need
 
 State = Literal["up", "down"]
@@ -118,24 +119,13 @@ class Network:
             emulator.terminate()
             emulator.communicate()
         for name in self._namespaces:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-            shutil.rmtree(Path("/etc/netns", name), ignore_errors=True)
+            remove_namespace(name)
 
     def namespace(self, part: str) -> str:
         """Make a network namespace with nothing but a loopback, and no name server; return its name."""
         name = f"{self._prefix}-{part}"
         self._namespaces.append(name)
-        _run("ip", "netns", "add", name)
-        _run("ip", "-n", name, "link", "set", "lo", "up")
-        # Addresses are good at once: nobody else has them.
-        settings = ["net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.default.router_solicitations=0"]
-        # Where the kernel has them, the firewall of bridges sees what switches carry; here it is not to.
-        if Path("/proc/sys/net/bridge").exists():
-            settings += ["net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0"]
-        _run("ip", "netns", "exec", name, "sysctl", "-q", "-w", *settings)
-        # Else it would ask the name server of this machine.
-        Path("/etc/netns", name).mkdir(parents=True)
-        Path("/etc/netns", name, "resolv.conf").write_text("nameserver 127.0.0.1\n")
+        make_namespace(name)
         return name
 
     def switch(self) -> Switch:
@@ -196,10 +186,10 @@ class Network:
         """Make a port of a switch; return its name and the name of the other end, in the same namespace."""
         number = next(self._ports)
         port, plug = f"port{number}", f"plug{number}"
-        _run("ip", "-n", self.switches, "link", "add", port, "type", "veth", "peer", "name", plug)
-        _run("ip", "-n", self.switches, "link", "set", port, "master", switch, "up")
+        run("ip", "-n", self.switches, "link", "add", port, "type", "veth", "peer", "name", plug)
+        run("ip", "-n", self.switches, "link", "set", port, "master", switch, "up")
         if isolated:
-            _run("bridge", "-n", self.switches, "link", "set", "dev", port, "isolated", "on")
+            run("bridge", "-n", self.switches, "link", "set", "dev", port, "isolated", "on")
         return port, plug
 
 
@@ -209,10 +199,9 @@ class Switch:
     def __init__(self, network: Network, name: str) -> None:
         self.network = network
         self.name = name
-        _run("ip", "-n", network.switches, "link", "add", name, "type", "bridge")
-        inside = ["ip", "netns", "exec", network.switches]
-        _run(*inside, "sysctl", "-q", "-w", f"net.ipv6.conf.{name}.disable_ipv6=1")
-        _run("ip", "-n", network.switches, "link", "set", name, "up")
+        run("ip", "-n", network.switches, "link", "add", name, "type", "bridge")
+        run(*inside(network.switches, ["sysctl", "-q", "-w", f"net.ipv6.conf.{name}.disable_ipv6=1"]))
+        run("ip", "-n", network.switches, "link", "set", name, "up")
 
 
 class Host:
@@ -251,7 +240,7 @@ class Host:
             metric: of the routes: the smallest wins. 0 is the default of the kernel.
         """
         port, plug = self.network.port(switch.name, isolated)
-        _run("ip", "-n", self.network.switches, "link", "set", plug, "netns", self.namespace, "name", device)
+        run("ip", "-n", self.network.switches, "link", "set", plug, "netns", self.namespace, "name", device)
         self._ports[device] = port
         self._ip("link", "set", device, "mtu", str(mtu), "up")
         self._routes[device] = (via,) if isinstance(via, str) else tuple(via)
@@ -306,7 +295,7 @@ class Host:
 
     def cable(self, state: State, device: str = "eth0") -> None:
         """Pull the cable out of an interface ("down"), or put it in ("up"): addresses and routes stay."""
-        _run("ip", "-n", self.network.switches, "link", "set", self._ports[device], state)
+        run("ip", "-n", self.network.switches, "link", "set", self._ports[device], state)
 
     def limit(self, megabits: int, device: str = "eth0") -> None:
         """Let it send no faster than this, from now on."""
@@ -316,21 +305,21 @@ class Host:
     def name_server(self, *addresses: str) -> Self:
         """Let it ask these name servers, and processes that run already as well."""
         lines = [f"nameserver {address}\n" for address in addresses]
-        Path("/etc/netns", self.namespace, "resolv.conf").write_text("".join(lines))
+        Path(files_of(self.namespace), "resolv.conf").write_text("".join(lines))
         return self
 
     def rules(self, ruleset: str) -> None:
         """Add to its rules of nftables."""
         need("nft, of the package nftables", shutil.which("nft") is not None)
-        _run(*self.on("nft", "-f", "-"), text=ruleset)
+        run(*self.on("nft", "-f", "-"), text=ruleset)
 
     def on(self, *command: str | Path) -> list[str]:
         """Return the command that runs this one on the host."""
-        return ["ip", "netns", "exec", self.namespace, *map(str, command)]
+        return inside(self.namespace, command)
 
     def run(self, *command: str | Path) -> str:
         """Run a command on the host to its end; return what it prints."""
-        return _run(*self.on(*command))
+        return run(*self.on(*command))
 
     def start(
         self,
@@ -357,7 +346,7 @@ class Host:
         return Program(self, [str(word) for word in command], dict(environment), directory)
 
     def _ip(self, *arguments: str) -> None:
-        _run("ip", "-n", self.namespace, *arguments)
+        run("ip", "-n", self.namespace, *arguments)
 
 
 class OnHost(FlyxProcess):
@@ -439,6 +428,13 @@ class Router(Host):
             self.run("sysctl", "-q", "-w", *(f"net.netfilter.{name}={timeout}" for name in names))
         else:
             self.rules("\n".join(rules))
+
+    def narrow(self, mtu: int) -> None:
+        """From now on drop what is longer than so many bytes, and do not say so."""
+        self._mtu = mtu
+        for device in ("inside", "outside"):
+            self._ip("link", "set", device, "mtu", str(mtu))
+        self.apply()
 
     def forget(self, *, ports: str = "") -> None:
         """Start anew, as after a loss of power: no mapping is left. `ports` as in apply()."""
@@ -544,12 +540,3 @@ table ip nat {{
 
 def _lines(rules: Sequence[str]) -> str:
     return "".join(f"\n    {rule}" for rule in rules) + "\n  "
-
-
-def _run(*command: str | Path, text: str | None = None) -> str:
-    done = subprocess.run(command, input=text, check=False, capture_output=True, text=True)
-    if done.returncode:
-        error = subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
-        error.add_note(f"{done.stderr}\n{text or ''}")
-        raise error
-    return done.stdout

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from e2e.processes import need
+from e2e.namespaces import inside
+from e2e.network import Network
 
 _numbers = itertools.count()
 
@@ -60,15 +59,8 @@ asyncio.run(main(sys.argv[1]))
 @contextmanager
 def host() -> Iterator[str]:
     """A machine without interfaces but its loopback."""
-    need("the right to make network namespaces", os.geteuid() == 0)
-    need("ip, of the package iproute2", shutil.which("ip") is not None)
-    name = f"flyx-{os.getpid()}-if{next(_numbers)}"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    try:
-        ip(name, "link set lo up")
-        yield name
-    finally:
-        subprocess.run(["ip", "netns", "del", name], check=False)
+    with Network() as network:
+        yield network.namespace("host")
 
 
 @pytest.fixture
@@ -107,7 +99,7 @@ def bridge(name: str, address: str, member: int) -> list[str]:
 
 def ask(name: str, program: str) -> Any:
     """What a program prints on a machine, as JSON."""
-    command = ["ip", "netns", "exec", name, sys.executable, "-c", program]
+    command = inside(name, [sys.executable, "-c", program])
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
@@ -173,7 +165,7 @@ def test_two_machines_and_one_cable_need_no_addresses_but_link_local_ones() -> N
         offering, answering = (
             stack.enter_context(
                 subprocess.Popen(
-                    ["ip", "netns", "exec", name, sys.executable, "-c", PEER, role],
+                    inside(name, [sys.executable, "-c", PEER, role]),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from e2e.namespaces import files_of
 from e2e.network import Host, Network
 from e2e.processes import FlyxProcess, clean_environment, need, sha256, write_random
 from e2e.services import Certificate
@@ -76,7 +77,7 @@ def hosts() -> Iterator[tuple[Host, Host]]:
         server = network.host("server").plug(switch, "203.0.113.5/24")
         client = network.host("client").plug(switch, "203.0.113.6/24")
         for host in (server, client):
-            names = Path("/etc/netns", host.namespace, "hosts")
+            names = Path(files_of(host.namespace), "hosts")
             names.write_text(f"127.0.0.1 localhost\n203.0.113.5 {NAME}\n")
         yield server, client
 
@@ -140,7 +141,7 @@ def test_a_file_passes_by_way_of_a_proxy(
 def configure(proxy: str, host: Host, here: Path) -> Path:
     """Write the files of a proxy, and of its certificate where the snippet looks; return its authority."""
     certificate = Certificate(here / "issued", NAME)
-    place = Path("/etc/netns", host.namespace, "ssl", "flyx")
+    place = Path(files_of(host.namespace), "ssl", "flyx")
     place.mkdir(parents=True)
     shutil.copy(certificate.chain, place / "certificate.pem")
     shutil.copy(certificate.key, place / "key.pem")

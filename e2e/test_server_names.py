@@ -7,10 +7,7 @@ are asked for at an address that swallows what comes.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -19,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.processes import FlyxProcess, clean_environment, need, write_random
+from e2e.namespaces import files_of
+from e2e.network import Host, Network
+from e2e.processes import FlyxProcess, clean_environment, write_random
 
 CLIENT, SERVER, ROUTER = "198.51.100.2", "192.0.2.1", "192.0.2.2"
 # Documentation networks (RFC 3849, RFC 5737); the router drops what is for DEAD.
@@ -32,133 +31,75 @@ SLOW = 20.0
 """Seconds within which a dead address, or a dead proxy, must not matter, on a machine that is busy."""
 
 
-class Inside(FlyxProcess):
-    """A process in a network namespace."""
-
-    def __init__(self, namespace: str, arguments: list[str], environment: dict[str, str], home: Path) -> None:
-        self._namespace = namespace
-        super().__init__(arguments, environment, home)
-
-    def _start(
-        self, command: list[str], environment: dict[str, str], directory: Path
-    ) -> subprocess.Popen[bytes]:
-        return super()._start(["ip", "netns", "exec", self._namespace, *command], environment, directory)
-
-
-class ProxyProcess(Inside):
-    """A proxy of tests/net/proxies.py: `http_proxy` or `socks5_proxy`, and its options."""
-
-    def __init__(self, namespace: str, home: Path, run: str) -> None:
-        self._run = run
-        super().__init__(namespace, [], clean_environment(home), home)
-        self.port = int(self.prints(r"listening on (\d+)\n")[1])
-
-    def _start(
-        self, command: list[str], environment: dict[str, str], directory: Path
-    ) -> subprocess.Popen[bytes]:
-        program = (
-            "import asyncio, sys\n"
-            f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
-            "from tests.net.proxies import *\n"
-            "async def main():\n"
-            f"    async with {self._run} as proxy:\n"
-            "        print('listening on', proxy.port, flush=True)\n"
-            "        await asyncio.Event().wait()\n"
-            "asyncio.run(main())\n"
-        )
-        return super()._start([sys.executable, "-c", program], environment, directory)
-
-
-def run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, (command, done.stderr)
-    return done.stdout
+PROXY = """
+import asyncio, sys
+from tests.net.proxies import *
+async def main():
+    async with {run} as proxy:
+        print("listening on", proxy.port, flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+"""Runs a proxy of tests/net/proxies.py: `http_proxy` or `socks5_proxy`, and its options."""
 
 
 class Networks:
     """The three, joined; and what runs there."""
 
-    def __init__(self, directory: Path) -> None:
-        self._prefix = f"flyx-names-{os.getpid()}"
+    def __init__(self, network: Network, directory: Path) -> None:
         self._directory = directory
         self._processes: list[FlyxProcess] = []
-        self.client, self.router, self.server = (self._namespace(part) for part in "crs")
-        self._join(self.client, f"{CLIENT}/24", f"{CLIENT6}/64", "198.51.100.1/24", "2001:db8:1::1/64")
-        self._join(self.server, f"{SERVER}/24", f"{SERVER6}/64", f"{ROUTER}/24", "2001:db8:2::2/64")
-        for setting in ("ipv4.ip_forward", "ipv6.conf.all.forwarding"):
-            run("ip", "netns", "exec", self.router, "sysctl", "-q", "-w", f"net.{setting}=1")
-        run("ip", "-n", self.router, "route", "add", "blackhole", f"{DEAD}/32")
-        run("ip", "-n", self.router, "-6", "route", "add", "blackhole", f"{DEAD6}/128")
-
-    def _namespace(self, part: str) -> str:
-        name = f"{self._prefix}-{part}"
-        run("ip", "netns", "add", name)
-        run("ip", "-n", name, "link", "set", "lo", "up")
-        run("ip", "netns", "exec", name, "sysctl", "-q", "-w", "net.ipv6.conf.default.accept_dad=0")
-        # Seen in the namespace as if they were in /etc.
-        files = Path("/etc/netns", name)
-        files.mkdir(parents=True)
-        (files / "resolv.conf").write_text(f"nameserver {DEAD}\n")
-        (files / "hosts").write_text("127.0.0.1 localhost\n")
-        return name
-
-    def _join(self, end: str, *addresses: str) -> None:
-        port = f"to-{end[-1]}"
-        peer = ("peer", "name", port, "netns", self.router)
-        run("ip", "-n", end, "link", "add", "eth0", "type", "veth", *peer)
-        for namespace, device, own in (
-            (end, "eth0", addresses[:2]),
-            (self.router, port, addresses[2:]),
-        ):
-            for address in own:
-                run("ip", "-n", namespace, "address", "add", address, "dev", device)
-            run("ip", "-n", namespace, "link", "set", device, "up")
-        for gateway in addresses[2:]:
-            family = "-6" if ":" in gateway else "-4"
-            run("ip", "-n", end, family, "route", "add", "default", "via", gateway.partition("/")[0])
+        lan, internet = network.switch(), network.switch()
+        inside, outside = ("198.51.100.1", "2001:db8:1::1"), (ROUTER, "2001:db8:2::2")
+        self.router = network.router(
+            "router",
+            lan,
+            [f"{inside[0]}/24", f"{inside[1]}/64"],
+            internet,
+            [f"{outside[0]}/24", f"{outside[1]}/64"],
+        )
+        self.router.run("ip", "route", "add", "blackhole", f"{DEAD}/32")
+        self.router.run("ip", "-6", "route", "add", "blackhole", f"{DEAD6}/128")
+        self.client = network.host("client").plug(lan, f"{CLIENT}/24", f"{CLIENT6}/64", via=inside)
+        self.client.name_server(DEAD)
+        self.hosts()
+        self.server = network.host("server")
+        self.server.plug(internet, f"{SERVER}/24", f"{SERVER6}/64", via=outside)
 
     def hosts(self, *addresses: str) -> None:
         """Let the client know these addresses of server.test from now on; processes that run as well."""
         lines = "".join(f"{address} server.test\n" for address in addresses)
         # In place: a new file would not be seen in the namespace.
-        Path("/etc/netns", self.client, "hosts").write_text(f"127.0.0.1 localhost\n{lines}")
+        Path(files_of(self.client.namespace), "hosts").write_text(f"127.0.0.1 localhost\n{lines}")
 
     def only_the_router(self) -> None:
         """Let the client reach nothing but the router."""
         for family in ("-4", "-6"):
-            run("ip", "-n", self.client, family, "route", "del", "default")
-
-    def narrow(self) -> None:
-        """Let nothing through that is longer than 1,280 bytes, and tell nobody.
-
-        The ends of the cables at the router drop it: they are a link layer, which says nothing. Segments are
-        made before that, not by the network card.
-        """
-        for end in (self.client, self.server):
-            run("ip", "-n", end, "link", "set", "eth0", "gso_max_segs", "1")
-            run("ip", "-n", self.router, "link", "set", f"to-{end[-1]}", "mtu", "1280", "gso_max_segs", "1")
+            self.client.run("ip", family, "route", "del", "default")
 
     def link_local(self) -> str:
         """The router's address on the client's link."""
-        device = f"to-{self.client[-1]}"
-        (shown,) = json.loads(run("ip", "-n", self.router, "-j", "address", "show", "dev", device))
+        (shown,) = json.loads(self.router.run("ip", "-j", "address", "show", "dev", "inside"))
         return next(str(each["local"]) for each in shown["addr_info"] if each["scope"] == "link")
 
-    def start(self, namespace: str, *arguments: str | Path, **environment: str) -> FlyxProcess:
-        """Run flyx in a namespace."""
+    def start(self, host: Host, *arguments: str | Path, **environment: str) -> FlyxProcess:
+        """Run flyx on a host."""
         variables = clean_environment(self._directory) | environment
-        return self._adopt(Inside(namespace, [str(a) for a in arguments], variables, self._directory))
+        return self._adopt(host.start(arguments, variables, self._directory))
 
-    def serve(self, namespace: str = "", *, host: str = "0.0.0.0", stun: Sequence[str] = ("none",)) -> None:
+    def serve(
+        self, on: Host | None = None, *, host: str = "0.0.0.0", stun: Sequence[str] = ("none",)
+    ) -> None:
         """Run a signaling server."""
         options = ["--host", host, "--port", str(PORT), *(word for url in stun for word in ("--stun", url))]
-        self.start(namespace or self.server, "serve", *options).prints("listening on")
+        self.start(on or self.server, "serve", *options).prints("listening on")
 
     def proxy(self, run: str) -> str:
         """Run a proxy on the router; return its host and port."""
-        proxy = ProxyProcess(self.router, self._directory, run)
-        self._adopt(proxy)
-        return f"198.51.100.1:{proxy.port}"
+        environment = clean_environment(self._directory) | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        command = [sys.executable, "-c", PROXY.format(run=run)]
+        proxy = self._adopt(self.router.program(command, environment, self._directory))
+        return f"198.51.100.1:{proxy.prints(r'listening on ([0-9]+)')[1]}"
 
     def _adopt(self, process: FlyxProcess) -> FlyxProcess:
         self._processes.append(process)
@@ -167,20 +108,18 @@ class Networks:
     def close(self) -> None:
         for process in self._processes:
             process.kill()
-        for name in (self.client, self.router, self.server):
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
-            shutil.rmtree(Path("/etc/netns", name), ignore_errors=True)
         for process in self._processes:
             assert not process.crashed, process
 
 
 @pytest.fixture
 def networks(tmp_path: Path) -> Iterator[Networks]:
-    need("the right to make network namespaces", os.geteuid() == 0)
-    need("ip, of the package iproute2", shutil.which("ip") is not None)
-    made = Networks(tmp_path)
-    yield made
-    made.close()
+    with Network() as network:
+        made = Networks(network, tmp_path)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 @pytest.fixture
@@ -287,7 +226,7 @@ def test_a_dead_proxy_that_is_not_needed_does_not_matter(networks: Networks, sen
 def test_a_path_that_swallows_long_packets_and_says_nothing_is_passed(networks: Networks, send: Send) -> None:
     """The server's first word is longer than such a packet: it names many servers."""
     networks.hosts(SERVER)
-    networks.narrow()
+    networks.router.narrow(1280)
     stun = [f"stun:{number:060}.{number:060}.{number:060}.test" for number in range(8)]
     networks.serve(stun=stun)
     assert seconds_to_the_code(send()) < SLOW

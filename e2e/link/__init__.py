@@ -8,7 +8,6 @@ Needs root, iproute2, a C compiler and /dev/net/tun; see missing().
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -20,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
+
+from e2e.namespaces import inside, make_namespace, remove_namespace, run
 
 Host = Literal["left", "right"]
 
@@ -75,12 +76,11 @@ class Link:
     def __enter__(self) -> Self:
         arguments = []
         for host, address in _HOSTS.items():
-            _ip("netns", "add", self.namespace(host))
-            _ip("-n", self.namespace(host), "link", "set", "lo", "up")
+            make_namespace(self.namespace(host))
             arguments += [self.namespace(host), address]
         self._emulator = emulate([*arguments, *self._figures])
         for host in _HOSTS:
-            _ip("-n", self.namespace(host), "route", "add", "default", "dev", "wan0")
+            run("ip", "-n", self.namespace(host), "route", "add", "default", "dev", "wan0")
         return self
 
     def __exit__(
@@ -90,8 +90,7 @@ class Link:
         output, _ = self._emulator.communicate()
         self.report = json.loads(output)
         for host in _HOSTS:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                _ip("netns", "del", self.namespace(host))
+            remove_namespace(self.namespace(host))
 
     def namespace(self, host: Host) -> str:
         """The name of a host's network namespace."""
@@ -103,7 +102,7 @@ class Link:
 
     def on(self, host: Host, command: Sequence[Any]) -> list[str]:
         """Return the command that runs this one on a host."""
-        return ["ip", "netns", "exec", self.namespace(host), *map(str, command)]
+        return inside(self.namespace(host), command)
 
     def cut(self) -> None:
         """Lose everything from now on; what is under way still arrives."""
@@ -123,7 +122,3 @@ def emulate(arguments: Sequence[str]) -> subprocess.Popen[str]:
     assert emulator.stdout is not None
     assert emulator.stdout.readline() == "ready\n"
     return emulator
-
-
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True)
