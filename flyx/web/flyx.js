@@ -166,18 +166,9 @@ import { FlyxError } from "./errors.js";
  * @property {string} digest Of all, in hex: the same on both sides.
  */
 
-export { FlyxError };
-
-/**
- * Receive everything that the sender of a room offers.
- *
- * @param {ReceiveOptions} options
- * @returns {Promise<Done>}
- * @throws {FlyxError}
- */
-export async function receive(options) {
-  throw new FlyxError("unsupported", "this version cannot receive in a browser yet");
-}
+export { parseInvitation } from "./codes.js";
+export { FlyxError } from "./errors.js";
+export { receive } from "./receiving.js";
 
 /**
  * Send to as many receivers as asked for.
@@ -188,18 +179,6 @@ export async function receive(options) {
  */
 export async function send(options) {
   throw new FlyxError("unsupported", "this version cannot send in a browser yet");
-}
-
-/**
- * Return the room and the words that a person meant who typed or pasted this: a code, a URL with a code, or
- * the whole command.
- *
- * @param {string} text
- * @returns {{ server: string | null, roomId: string, words: string[] }} No words if the code has none.
- * @throws {FlyxError} `bad_input`; its text never repeats what was typed.
- */
-export function parseInvitation(text) {
-  throw new FlyxError("unsupported", "this version cannot read codes in a browser yet");
 }
 
 /**
