@@ -168,7 +168,7 @@ import { FlyxError } from "./errors.js";
 
 export { parseInvitation } from "./codes.js";
 export { FlyxError } from "./errors.js";
-export { receive } from "./receiving.js";
+export { receive } from "./receive.js";
 
 /**
  * Send to as many receivers as asked for.

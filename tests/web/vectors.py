@@ -23,7 +23,15 @@ INVITATIONS = (
     *("flyx receive --yes K7M2QX-lemon-otter", "https://flyx.example.org/", "K7M2QX-ﬁne-STRAẞE-ΟΔΟΣ"),
 )
 TYPED = ("lemon-otter", "lemn otte", "lemno otter", "lemon", "aba otter", "xxxx otter", "lem otter")
-OWN = ("nobody guesses this", "aaaaaaaa", "short", "Straße der Öfen", "a" * 101 + "bcdef", "one*two three", "")
+OWN = (
+    "nobody guesses this",
+    "aaaaaaaa",
+    "short",
+    "Straße der Öfen",
+    "a" * 101 + "bcdef",
+    "one*two three",
+    "",
+)
 PATHS = (
     *("a", "b/c/d.txt", 'quo"te\\back', "\t\n\x01\x7f", "\x85\xa0ä", "雨/の日", "\U0001f600", "\ufeff\u2028"),
     *("bytes \udcff\udc80", "\udced\udca0\udc80", "\ud7ff\ue000", "é\udcc3"),
