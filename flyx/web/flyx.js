@@ -13,7 +13,7 @@
  * @module
  */
 
-import { FlyxError } from "./errors.js";
+/** @typedef {import("./errors.js").FlyxError} FlyxError */
 
 /**
  * What is offered, complete and judged.
@@ -169,17 +169,7 @@ import { FlyxError } from "./errors.js";
 export { parseInvitation } from "./codes.js";
 export { FlyxError } from "./errors.js";
 export { receive } from "./receive.js";
-
-/**
- * Send to as many receivers as asked for.
- *
- * @param {SendOptions} options
- * @returns {Promise<Done[]>} Of each receiver that has everything.
- * @throws {FlyxError}
- */
-export async function send(options) {
-  throw new FlyxError("unsupported", "this version cannot send in a browser yet");
-}
+export { send } from "./send.js";
 
 /**
  * Return a Source that reads a File (or Blob).

@@ -155,7 +155,7 @@ function* sizedPieces(items) {
 /**
  * Yield the messages that tell a manifest of files and directories.
  *
- * @param {import("./sender.js").SentManifest} manifest
+ * @param {import("./listing.js").SentManifest} manifest
  */
 export function* manifestMessages({ id, content, rows, roots, files, bytes }) {
   const counts = { entries: rows.length, files, bytes, roots: roots.length };

@@ -16,15 +16,12 @@ import { pairAsReceiver } from "./pairing.js";
 import { Receiver } from "./receiver.js";
 import { sha256 } from "./sha256.js";
 import { Signaling } from "./signaling.js";
-import { deferred, now, timeLimit } from "./timing.js";
+import { deferred, now, RECONNECT_TIME, timeLimit } from "./timing.js";
 
 /** @typedef {import("./flyx.js").Sink} Sink */
 /** @typedef {import("./flyx.js").Event} Event */
 /** @typedef {import("./channel.js").Channels} Channels */
 /** @typedef {import("./manifest_inbox.js").Offered} Offered */
-
-/** Seconds for which a lost connection is made anew, unless the page says otherwise. */
-export const RECONNECT_TIME = 7200;
 
 /** Seconds between two progress events. */
 const PROGRESS_INTERVAL = 0.1;

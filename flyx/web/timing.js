@@ -4,6 +4,9 @@
  * @module
  */
 
+/** Seconds for which a lost connection is made anew, unless the page says otherwise. */
+export const RECONNECT_TIME = 7200;
+
 /** Seconds that only grow; in sleep they may stand still. */
 export const now = () => performance.now() / 1000;
 
