@@ -29,7 +29,7 @@ _SERVER = """
 import asyncio, sys
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
-from flyx.server.turn import TurnConfig
+from flyx.server.config import TurnConfig
 
 async def serve(host, port, secret, ttl, *urls):
     turn = TurnConfig(urls, secret, float(ttl))

@@ -20,7 +20,7 @@ from flyx.api.parameters import (
 )
 from flyx.api.transfer import Transfer
 from flyx.client.codes import parse_invitation
-from flyx.client.driver import RECONNECT_TIME
+from flyx.client.meeting import RECONNECT_TIME
 from flyx.client.receive import ReceiveOptions
 from flyx.client.receive import receive as receive_files
 from flyx.client.receiving import Confirm

@@ -23,14 +23,13 @@ from flyx.api.transfer import Transfer
 from flyx.client.broadcast import Stream
 from flyx.client.codes import make_code
 from flyx.client.compression import Compression
-from flyx.client.driver import RECONNECT_TIME
 from flyx.client.local import OwnServer
+from flyx.client.meeting import RECONNECT_TIME
 from flyx.client.send import SendOptions
 from flyx.client.send import send as send_files
 from flyx.errors import InputError
 from flyx.pairing.exchange import Code
-from flyx.pairing.messages import MAX_WORDS
-from flyx.pairing.words import MIN_WORDS
+from flyx.pairing.words import MAX_WORDS, MIN_WORDS
 from flyx.signaling.codes import normalise_room_id
 from flyx.storage.exclusions import Exclusions
 from flyx.storage.links import Links

@@ -22,9 +22,6 @@ Json = Annotated[
     bool, typer.Option("--json", envvar="FLYX_JSON", help="Print one JSON event a line on stdout")
 ]
 
-# As in flyx.client.driver, which loads too much for `flyx --help`; a test holds them equal.
-DEFAULT_RECONNECT = 7200.0
-
 Reconnect = Annotated[
     float,
     typer.Option(

@@ -12,7 +12,6 @@ import typer
 from flyx.cli.meeting import Local, Server, TlsCa, meeting_of, trust
 from flyx.cli.offer import all_lines, pages, summarize
 from flyx.cli.options import (
-    DEFAULT_RECONNECT,
     Json,
     NoProgress,
     Quiet,
@@ -27,6 +26,7 @@ from flyx.cli.path_options import Bind, IceServers, NoRelay, RelayOnly, connecti
 from flyx.cli.rate_options import ReceiveLimit, limit_of
 from flyx.cli.settings import place_of
 from flyx.cli.terminal import UNREADABLE, read_line, screen_size
+from flyx.client.meeting import RECONNECT_TIME
 from flyx.errors import ConsentNeeded, InputError
 from flyx.transfer.manifest import Content
 from flyx.transfer.names import NamePolicy
@@ -135,7 +135,7 @@ def receive(
     no_relay: NoRelay = False,
     ice_server: IceServers = None,
     bind: Bind = None,
-    reconnect: Reconnect = DEFAULT_RECONNECT,
+    reconnect: Reconnect = RECONNECT_TIME,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
     as_json: Json = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,6 @@ from flyx.cli.content_options import STANDARD_INPUT, Name, Text, contents_of
 from flyx.cli.exclusion_options import Exclude, ExcludeFrom, Gitignore, exclusions_of
 from flyx.cli.meeting import ApiToken, Local, Server, TlsCa, meeting_of, trust
 from flyx.cli.options import (
-    DEFAULT_RECONNECT,
     Json,
     NoProgress,
     Quiet,
@@ -28,7 +26,10 @@ from flyx.cli.options import (
 from flyx.cli.path_options import Bind, IceServers, NoRelay, RelayOnly, connection_options_of
 from flyx.cli.rate_options import SendLimit, limit_of
 from flyx.client.compression import Compression
+from flyx.client.meeting import RECONNECT_TIME
 from flyx.errors import InputError
+from flyx.pairing.words import DEFAULT_WORDS, MAX_WORDS, MIN_WORDS
+from flyx.sctp.config import DEFAULT_CONGESTION, Congestion
 from flyx.storage.links import Links
 
 if TYPE_CHECKING:
@@ -36,19 +37,6 @@ if TYPE_CHECKING:
 
     from flyx.client.local import OwnServer
     from flyx.pairing.exchange import Code
-
-
-# As in flyx.pairing, which loads too much for `flyx --help`; a test holds them equal.
-DEFAULT_WORDS = 2
-MIN_WORDS = 2
-MAX_WORDS = 8
-
-
-class Congestion(StrEnum):
-    """Names of flyx.sctp.congestion, the default first."""
-
-    BBR = "bbr"
-    CUBIC = "cubic"
 
 
 def send(
@@ -140,7 +128,7 @@ def send(
     congestion: Annotated[
         Congestion,
         typer.Option("--congestion", envvar="FLYX_CONGESTION", help="Congestion control of what is sent"),
-    ] = Congestion.BBR,
+    ] = DEFAULT_CONGESTION,
     compress: Annotated[
         Compression,
         typer.Option(
@@ -154,7 +142,7 @@ def send(
     no_relay: NoRelay = False,
     ice_server: IceServers = None,
     bind: Bind = None,
-    reconnect: Reconnect = DEFAULT_RECONNECT,
+    reconnect: Reconnect = RECONNECT_TIME,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
     as_json: Json = False,

@@ -18,15 +18,6 @@ if TYPE_CHECKING:
 
 DEFAULT_WORKERS = 1
 
-Redis = Annotated[
-    str | None,
-    typer.Option(
-        "--redis",
-        envvar="FLYX_REDIS",
-        metavar="URL",
-        help="Redis through which many nodes are one service, such as redis://localhost:6379/0",
-    ),
-]
 Workers = Annotated[
     int,
     typer.Option(

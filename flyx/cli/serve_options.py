@@ -1,7 +1,4 @@
-"""Options of `flyx serve` about what strangers may do, and how they become the server's limits.
-
-The defaults are those of flyx.server.config, which loads too much for `flyx --help`; a test holds them equal.
-"""
+"""Options of `flyx serve` about where it listens, what strangers may do, and what operators see."""
 
 from __future__ import annotations
 
@@ -10,178 +7,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flyx.cli.options import given_path, naming
+from flyx.cli.option_table import OptionTable, setting
+from flyx.cli.options import given_path, naming, token_of
 from flyx.errors import InputError
+from flyx.server.config import (
+    DEFAULT_CREATE_RATE,
+    DEFAULT_JOIN_RATE,
+    DEFAULT_MISS_RATE,
+    DEFAULT_STUN_URL,
+    DEFAULT_TOTAL_MISS_RATE,
+    LimitConfig,
+    ServerConfig,
+    parse_rate,
+)
+from flyx.signaling.config import MAX_MESSAGE_SIZE
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
     from flyx.server.config import IPNetwork
 
-DEFAULT_MAX_CONNECTIONS = 50_000
-DEFAULT_MAX_CONNECTIONS_PER_ADDRESS = 200
-DEFAULT_CREATE_RATE = "60/minute"
-DEFAULT_JOIN_RATE = "300/minute"
-DEFAULT_MISS_RATE = "20/minute"
-DEFAULT_TOTAL_MISS_RATE = "600/minute"
-DEFAULT_MESSAGE_RATE = 100.0
-DEFAULT_MESSAGE_BURST = 1000
-DEFAULT_MAX_OFFERS = 16
-DEFAULT_MAX_CANDIDATES = 256
-DEFAULT_MAX_FRAME_SIZE = 128 * 1024
-DEFAULT_MAX_BODY_SIZE = 16 * 1024
-DEFAULT_HANDSHAKE_TIMEOUT = 10.0
-DEFAULT_METRICS_HOST = "127.0.0.1"
-DEFAULT_DRAIN = 5.0
-
-MaxConnections = Annotated[
-    int,
-    typer.Option(
-        "--max-connections",
-        envvar="FLYX_MAX_CONNECTIONS",
-        metavar="N",
-        min=0,
-        help="Most connections at a time; 0 is no limit",
-    ),
-]
-MaxConnectionsPerAddress = Annotated[
-    int,
-    typer.Option(
-        "--max-connections-per-ip",
-        envvar="FLYX_MAX_CONNECTIONS_PER_IP",
-        metavar="N",
-        min=0,
-        help="Most connections of one address; 0 is no limit",
-    ),
-]
-CreateRate = Annotated[
-    str,
-    typer.Option(
-        "--create-rate", envvar="FLYX_CREATE_RATE", metavar="RATE", help="Rooms that one address may make"
-    ),
-]
-JoinRate = Annotated[
-    str,
-    typer.Option(
-        "--join-rate", envvar="FLYX_JOIN_RATE", metavar="RATE", help="Times that one address may join a room"
-    ),
-]
-MissRate = Annotated[
-    str,
-    typer.Option(
-        "--miss-rate",
-        envvar="FLYX_MISS_RATE",
-        metavar="RATE",
-        help="Times that one address may ask for a room that is not there",
-    ),
-]
-TotalMissRate = Annotated[
-    str,
-    typer.Option(
-        "--total-miss-rate",
-        envvar="FLYX_TOTAL_MISS_RATE",
-        metavar="RATE",
-        help="The same for all addresses together; beyond it, each has one miss a minute",
-    ),
-]
-MessageRate = Annotated[
-    float,
-    typer.Option(
-        "--message-rate",
-        envvar="FLYX_MESSAGE_RATE",
-        metavar="N",
-        min=0,
-        help="Messages a second of one client in the long run; 0 is no limit",
-    ),
-]
-MessageBurst = Annotated[
-    int,
-    typer.Option(
-        "--message-burst",
-        envvar="FLYX_MESSAGE_BURST",
-        metavar="N",
-        min=1,
-        help="Messages of one client at once",
-    ),
-]
-MaxOffers = Annotated[
-    int,
-    typer.Option(
-        "--max-offers",
-        envvar="FLYX_MAX_OFFERS",
-        metavar="N",
-        min=0,
-        help="Offers or answers of one client to one peer in 10 minutes; 0 is no limit",
-    ),
-]
-MaxCandidates = Annotated[
-    int,
-    typer.Option(
-        "--max-candidates",
-        envvar="FLYX_MAX_CANDIDATES",
-        metavar="N",
-        min=0,
-        help="ICE candidates of one client to one peer in 10 minutes; 0 is no limit",
-    ),
-]
-MaxFrameSize = Annotated[
-    int,
-    typer.Option(
-        "--max-frame-size",
-        envvar="FLYX_MAX_FRAME_SIZE",
-        metavar="BYTES",
-        # Less would cut off messages that the protocol allows.
-        min=64 * 1024,
-        help="Longest WebSocket message that is read at all",
-    ),
-]
-MaxBodySize = Annotated[
-    int,
-    typer.Option(
-        "--max-body-size",
-        envvar="FLYX_MAX_BODY_SIZE",
-        metavar="BYTES",
-        min=1024,
-        help="Longest body of an HTTP request",
-    ),
-]
-HandshakeTimeout = Annotated[
-    float,
-    typer.Option(
-        "--handshake-timeout",
-        envvar="FLYX_HANDSHAKE_TIMEOUT",
-        metavar="SECONDS",
-        min=0.1,
-        help="Time for TLS, and for each request up to its last byte",
-    ),
-]
-AllowHost = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-host",
-        envvar="FLYX_ALLOW_HOST",
-        metavar="NAME",
-        help="Name under which clients may reach the server, repeatable  [default: any]",
-    ),
-]
-AllowOrigin = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-origin",
-        envvar="FLYX_ALLOW_ORIGIN",
-        metavar="ORIGIN",
-        help="Origin of web pages from elsewhere that may use the server, repeatable; * is any",
-    ),
-]
-TrustedProxy = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--trusted-proxy",
-        envvar="FLYX_TRUSTED_PROXY",
-        metavar="NETWORK",
-        help="Address or network of a proxy whose X-Forwarded-For is believed, repeatable",
-    ),
-]
+NO_STUN = "none"
 
 TlsCert = Annotated[
     Path | None,
@@ -203,53 +49,8 @@ TlsKey = Annotated[
         help="Key of --tls-cert in PEM",
     ),
 ]
-ApiToken = Annotated[
-    str | None,
-    typer.Option(
-        "--api-token",
-        envvar="FLYX_API_TOKEN",
-        metavar="TOKEN",
-        help="Token without which nobody makes rooms; @FILE reads it from a file, - from standard input",
-    ),
-]
-AdminToken = Annotated[
-    str | None,
-    typer.Option(
-        "--admin-token",
-        envvar="FLYX_ADMIN_TOKEN",
-        metavar="TOKEN",
-        help="Token that shows all rooms (GET /rooms) and closes any (DELETE /room/ID); @FILE or - as well",
-    ),
-]
-MetricsPort = Annotated[
-    int | None,
-    typer.Option(
-        "--metrics-port",
-        envvar="FLYX_METRICS_PORT",
-        metavar="PORT",
-        min=0,
-        max=65535,
-        help="Port for /metrics and /status, instead of --port; 0 is any free one",
-    ),
-]
-MetricsHost = Annotated[
-    str,
-    typer.Option(
-        "--metrics-host",
-        envvar="FLYX_METRICS_HOST",
-        metavar="ADDRESS",
-        help="Address to listen on for --metrics-port",
-    ),
-]
-MetricsToken = Annotated[
-    str | None,
-    typer.Option(
-        "--metrics-token",
-        envvar="FLYX_METRICS_TOKEN",
-        metavar="TOKEN",
-        help="Token without which nobody sees /metrics and /status; @FILE or - as well",
-    ),
-]
+DEFAULT_DRAIN = 5.0
+
 Drain = Annotated[
     float,
     typer.Option(
@@ -299,14 +100,12 @@ def rate_of(option: str, text: str) -> RateLimitItem | None:
     Raises:
         InputError: It is none.
     """
-    from flyx.server.config import parse_rate
-
     with naming(option):
         return parse_rate(text)
 
 
-def origins_of(texts: list[str] | None) -> tuple[str, ...]:
-    """Return the origins that --allow-origin names.
+def origins_of(option: str, texts: list[str] | None) -> tuple[str, ...]:
+    """Return the origins that an option names.
 
     Raises:
         InputError: One is not an origin, which no page would ever have.
@@ -317,5 +116,192 @@ def origins_of(texts: list[str] | None) -> tuple[str, ...]:
         parts = urlsplit(text)
         if text != "*" and (not parts.scheme or not parts.netloc or parts.path.rstrip("/")):
             hint = "write it like https://example.org or https://example.org:8443"
-            raise InputError(reason=f"--allow-origin {text} is not an origin", hint=hint)
+            raise InputError(reason=f"{option} {text} is not an origin", hint=hint)
     return tuple(texts or ())
+
+
+def stun_urls_of(option: str, urls: list[str] | None) -> tuple[str, ...]:
+    """Return the STUN servers that an option names: those of the server by default.
+
+    Raises:
+        InputError: One is none.
+    """
+    if not urls:
+        return (DEFAULT_STUN_URL,)
+    if urls == [NO_STUN]:
+        return ()
+    for url in urls:
+        if not url.startswith(("stun:", "stuns:")):
+            hint = f"a STUN URL looks like {DEFAULT_STUN_URL}; `{option} {NO_STUN}` alone is for no server"
+            raise InputError(reason=f"{option} {url} is not a STUN URL", hint=hint)
+    return tuple(urls)
+
+
+def _names_of(option: str, names: list[str] | None) -> tuple[str, ...]:
+    return tuple(names or ())
+
+
+LISTENING = OptionTable(
+    ServerConfig,
+    {
+        "host": setting(
+            str | None, "--host", "ADDRESS", "Address to listen on  [default: all, of IPv4 and IPv6]"
+        ),
+        "port": setting(int, "--port", "PORT", "Port to listen on; 0 is any free one", min=0, max=65535),
+        "stun_urls": setting(
+            list[str] | None,
+            "--stun",
+            "URL",
+            f"STUN server to hand to clients, repeatable, or `{NO_STUN}`  [default: {DEFAULT_STUN_URL}]",
+            convert=stun_urls_of,
+        ),
+        "max_rooms": setting(int, "--max-rooms", "N", "Most rooms at a time", min=1),
+    },
+)
+
+LIMITS = OptionTable(
+    LimitConfig,
+    {
+        "max_connections": setting(
+            int, "--max-connections", "N", "Most connections at a time; 0 is no limit", min=0
+        ),
+        "max_connections_per_address": setting(
+            int, "--max-connections-per-ip", "N", "Most connections of one address; 0 is no limit", min=0
+        ),
+        "create_rate": setting(
+            str,
+            "--create-rate",
+            "RATE",
+            "Rooms that one address may make",
+            default=DEFAULT_CREATE_RATE,
+            convert=rate_of,
+        ),
+        "join_rate": setting(
+            str,
+            "--join-rate",
+            "RATE",
+            "Times that one address may join a room",
+            default=DEFAULT_JOIN_RATE,
+            convert=rate_of,
+        ),
+        "miss_rate": setting(
+            str,
+            "--miss-rate",
+            "RATE",
+            "Times that one address may ask for a room that is not there",
+            default=DEFAULT_MISS_RATE,
+            convert=rate_of,
+        ),
+        "total_miss_rate": setting(
+            str,
+            "--total-miss-rate",
+            "RATE",
+            "The same for all addresses together; beyond it, each has one miss a minute",
+            default=DEFAULT_TOTAL_MISS_RATE,
+            convert=rate_of,
+        ),
+        "message_rate": setting(
+            float,
+            "--message-rate",
+            "N",
+            "Messages a second of one client in the long run; 0 is no limit",
+            min=0,
+        ),
+        "message_burst": setting(int, "--message-burst", "N", "Messages of one client at once", min=1),
+        "max_offers_per_peer": setting(
+            int,
+            "--max-offers",
+            "N",
+            "Offers or answers of one client to one peer in 10 minutes; 0 is no limit",
+            min=0,
+        ),
+        "max_candidates_per_peer": setting(
+            int,
+            "--max-candidates",
+            "N",
+            "ICE candidates of one client to one peer in 10 minutes; 0 is no limit",
+            min=0,
+        ),
+        "max_frame_size": setting(
+            int,
+            "--max-frame-size",
+            "BYTES",
+            "Longest WebSocket message that is read at all",
+            # Less would cut off messages that the protocol allows.
+            min=MAX_MESSAGE_SIZE,
+        ),
+        "max_body_size": setting(
+            int, "--max-body-size", "BYTES", "Longest body of an HTTP request", min=1024
+        ),
+        "handshake_timeout": setting(
+            float,
+            "--handshake-timeout",
+            "SECONDS",
+            "Time for TLS, and for each request up to its last byte",
+            min=0.1,
+        ),
+    },
+)
+
+ACCESS = OptionTable(
+    ServerConfig,
+    {
+        "allowed_hosts": setting(
+            list[str] | None,
+            "--allow-host",
+            "NAME",
+            "Name under which clients may reach the server, repeatable  [default: any]",
+            convert=_names_of,
+        ),
+        "allowed_origins": setting(
+            list[str] | None,
+            "--allow-origin",
+            "ORIGIN",
+            "Origin of web pages from elsewhere that may use the server, repeatable; * is any",
+            convert=origins_of,
+        ),
+        "trusted_proxies": setting(
+            list[str] | None,
+            "--trusted-proxy",
+            "NETWORK",
+            "Address or network of a proxy whose X-Forwarded-For is believed, repeatable",
+            convert=networks_of,
+        ),
+    },
+)
+
+OPERATION = OptionTable(
+    ServerConfig,
+    {
+        "api_token": setting(
+            str | None,
+            "--api-token",
+            "TOKEN",
+            "Token without which nobody makes rooms; @FILE reads it from a file, - from standard input",
+            convert=token_of,
+        ),
+        "admin_token": setting(
+            str | None,
+            "--admin-token",
+            "TOKEN",
+            "Token that shows all rooms (GET /rooms) and closes any (DELETE /room/ID); @FILE or - as well",
+            convert=token_of,
+        ),
+        "metrics_port": setting(
+            int | None,
+            "--metrics-port",
+            "PORT",
+            "Port for /metrics and /status, instead of --port; 0 is any free one",
+            min=0,
+            max=65535,
+        ),
+        "metrics_host": setting(str, "--metrics-host", "ADDRESS", "Address to listen on for --metrics-port"),
+        "metrics_token": setting(
+            str | None,
+            "--metrics-token",
+            "TOKEN",
+            "Token without which nobody sees /metrics and /status; @FILE or - as well",
+            convert=token_of,
+        ),
+    },
+)

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from flyx.cli.option_table import OptionTable, default_of, setting
 from flyx.cli.options import secret_of
 from flyx.cli.rate_options import bytes_a_second
 from flyx.cli.serve_options import networks_of
 from flyx.errors import InputError
+from flyx.server.config import CoturnConfig, TunnelConfig, TurnConfig
 
-if TYPE_CHECKING:
-    from flyx.server.config import CoturnConfig, TunnelConfig
-    from flyx.server.turn import TurnConfig
-
-# Those of flyx.server.config, which loads too much for `flyx --help`; a test holds them equal.
-DEFAULT_TURN_TTL = 3600.0
-DEFAULT_TURN_PORT = 3478
+DEFAULT_TURN_TTL = default_of(TurnConfig, "ttl")
+DEFAULT_TURN_PORT = default_of(CoturnConfig, "port")
 DEFAULT_TURN_TLS_PORT = 5349
-DEFAULT_TURN_RELAY_PORTS = "49152-65535"
-DEFAULT_RELAY_PAIRS = 16
-DEFAULT_RELAY_PAIRS_PER_ADDRESS = 8
+DEFAULT_TURN_RELAY_PORTS = "{}-{}".format(*default_of(CoturnConfig, "relay_ports"))
 
 Turn = Annotated[
     list[str] | None,
@@ -121,22 +116,15 @@ Relay = Annotated[
         help="Pass on, as a last resort, so much a second of each pair through this server, such as 2MB",
     ),
 ]
-RelayPairs = Annotated[
-    int,
-    typer.Option(
-        "--relay-pairs", envvar="FLYX_RELAY_PAIRS", metavar="N", min=1, help="Most pairs of --relay at a time"
-    ),
-]
-RelayPairsPerAddress = Annotated[
-    int,
-    typer.Option(
-        "--relay-pairs-per-ip",
-        envvar="FLYX_RELAY_PAIRS_PER_IP",
-        metavar="N",
-        min=1,
-        help="Most connections of --relay from one address",
-    ),
-]
+RELAY_LIMITS = OptionTable(
+    TunnelConfig,
+    {
+        "max_pairs": setting(int, "--relay-pairs", "N", "Most pairs of --relay at a time", min=1),
+        "max_per_address": setting(
+            int, "--relay-pairs-per-ip", "N", "Most connections of --relay from one address", min=1
+        ),
+    },
+)
 
 # Less carries no transfer, more no process.
 _MIN_RELAY_RATE, _MAX_RELAY_RATE = "16KB", "1GB"
@@ -160,8 +148,6 @@ def turn_of(urls: list[str] | None, secret: str | None, ttl: float) -> TurnConfi
         if not url.startswith(("turn:", "turns:")) or not url.partition(":")[2]:
             hint = "write it like turn:turn.example.org:3478 or turns:turn.example.org:5349?transport=tcp"
             raise InputError(reason=f"--turn {url} is not a TURN URL", hint=hint)
-    from flyx.server.turn import TurnConfig
-
     return TurnConfig(tuple(urls), secret, ttl)
 
 
@@ -193,7 +179,6 @@ def coturn_of(
     Raises:
         InputError: One of them cannot be used.
     """
-    from flyx.server.config import CoturnConfig
     from flyx.server.coturn import find_addresses, user_quota_of
 
     matched = _RANGE.fullmatch(relay_ports)
@@ -243,6 +228,4 @@ def relay_of(rate: str | None, pairs: int, pairs_per_address: int, *, redis: boo
         hint = "leave out --relay; --with-turn or --turn relay with any number of nodes"
         raise InputError(reason="--relay and --redis exclude each other", hint=hint)
     size = bytes_a_second("--relay", rate, _MIN_RELAY_RATE, _MAX_RELAY_RATE)
-    from flyx.server.config import TunnelConfig
-
     return TunnelConfig(float(size), max_pairs=pairs, max_per_address=pairs_per_address)

@@ -34,10 +34,6 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUT = 2.0
 """Seconds that the other side gets to read our last message and close."""
 
-RECONNECT_TIME = 7200.0
-"""Seconds for which both ends try to make a connection anew that was lost, and would like the server to hold
-their places: a router restarts, a train leaves a tunnel, a laptop sleeps for an hour."""
-
 PROGRESS_INTERVAL = 0.1
 """Seconds between two progress events."""
 

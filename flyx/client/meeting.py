@@ -1,10 +1,14 @@
-"""Where the two sides of a transfer meet; alone here, as `flyx --help` has no time to load the rest."""
+"""Where the two sides of a transfer meet, and for how long; it loads quickly, as `--help` shows it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 DEFAULT_SERVER = "ws://localhost:8000"
+
+RECONNECT_TIME = 7200.0
+"""Seconds for which both ends try to make a connection anew that was lost, and would like the server to hold
+their places: a router restarts, a train leaves a tunnel, a laptop sleeps for an hour."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from flyx.client import events
 from flyx.client.confirmation import Confirmation
-from flyx.client.driver import RECONNECT_TIME, Wiring
+from flyx.client.driver import Wiring
 from flyx.client.failures import failure_of
 from flyx.client.link import ANY_CONNECTION, ConnectionOptions, Link
 from flyx.client.local import find_rooms
+from flyx.client.meeting import RECONNECT_TIME
 from flyx.client.pairing import Pairing
 from flyx.client.receiving import SENDER, AskExisting, Confirm, ReceiveDriver, Sink
 from flyx.client.reception import Action, Check, Doubt, Feed, GiveUp, Reception, ReceptionState

@@ -16,11 +16,11 @@ from flyx.client.broadcast import Broadcast, Stream
 from flyx.client.codes import format_code
 from flyx.client.compression import Compression
 from flyx.client.confirmation import Confirmation
-from flyx.client.driver import RECONNECT_TIME
 from flyx.client.failures import failure_of
 from flyx.client.link import ANY_CONNECTION, ConnectionOptions, Link
 from flyx.client.listing import Listed, Lists, OneList
 from flyx.client.local import Serve, make_room
+from flyx.client.meeting import RECONNECT_TIME
 from flyx.client.pairing import STREAMS, TEXTS, Gate
 from flyx.client.roster import Receiver, ReceiverState, Roster
 from flyx.client.server_messages import MAX_PEERS

@@ -31,6 +31,7 @@ from flyx.net.connect import ConnectError, ProxyError, connect
 from flyx.net.proxy import proxy_for
 from flyx.net.tls import client_context, why_not_trusted
 from flyx.signaling import messages
+from flyx.signaling.config import MAX_MESSAGE_SIZE
 from flyx.signaling.messages import ErrorCode
 
 OPEN_TIMEOUT = 10.0
@@ -144,7 +145,7 @@ async def _open(url: str, headers: Mapping[str, str], *, direct: bool) -> Client
         additional_headers=headers,
         subprotocols=[Subprotocol(messages.SUBPROTOCOL)],
         compression=None,
-        max_size=messages.MAX_MESSAGE_SIZE,
+        max_size=MAX_MESSAGE_SIZE,
         open_timeout=OPEN_TIMEOUT,
         close_timeout=2,
         ping_interval=PING_INTERVAL,

@@ -31,14 +31,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from flyx.errors import RemoteProtocolError
+from flyx.pairing.words import MAX_WORDS
 
 VERSION = 2
 """Of everything that two peers say to each other, the transfer included."""
 
 MAX_SIZE = 4_000
 """Characters in a message: generous, and little for a stranger to have us read."""
-
-MAX_WORDS = 8
 
 EARLY_SHARE = "early-share"
 """The feature of receivers that answer the share in a sender's hello."""

@@ -18,6 +18,8 @@ DEFAULT_WORDS = 2
 MIN_WORDS = 2
 """One alone is found by three tries once in 340 rooms."""
 
+MAX_WORDS = 8
+
 SHORTEST_START = 3
 """Letters of a word from which on it is completed."""
 

@@ -29,7 +29,7 @@ from flyx.rtc.seam.sctp import SctpSeam, SeamPeerConnection, StockSctp
 from flyx.rtc.tunnel import MAX_QUEUE_SIZE
 from flyx.sctp.association import MAX_BURST_PACKETS, Association, Closed, Established, StreamsReset
 from flyx.sctp.chunks import Init, serialize_init
-from flyx.sctp.config import DTLS_MTU, Config
+from flyx.sctp.config import DEFAULT_CONGESTION, DTLS_MTU, Config
 from flyx.sctp.congestion import make_controller
 from flyx.sctp.congestion.base import CongestionController
 from flyx.sctp.data_chunk import PACKET_OVERHEAD
@@ -37,8 +37,6 @@ from flyx.sctp.initiation import draw_init, parse_init_chunk_untrusted
 from flyx.sctp.transmission import SendStatistics
 
 logger = logging.getLogger("flyx.rtc")
-
-DEFAULT_CONGESTION = "bbr"
 
 STOCK_VARIABLE, STOCK = "FLYX_SCTP", "aiortc"
 """FLYX_SCTP=aiortc: the switch back to aiortc's own association."""

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
 
 DTLS_MTU = 1200
 """Bytes of a UDP datagram that every path takes (RFC 8831 §5: PMTU 1200 without discovery)."""
+
+
+class Congestion(StrEnum):
+    """The names of what flyx.sctp.congestion has, in the order to show them in."""
+
+    BBR = "bbr"
+    CUBIC = "cubic"
+
+
+DEFAULT_CONGESTION: Final = Congestion.BBR
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,27 +1,24 @@
-"""Everything that can be chosen about a signaling server, with its bounds."""
+"""Everything that can be chosen about a signaling server, with its bounds.
+
+Imports nothing that takes time to load: the command line shows the defaults.
+"""
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-
-from limits import RateLimitItem
-from limits import parse as parse_limit
+from typing import TYPE_CHECKING
 
 from flyx.errors import InputError
-from flyx.server.turn import DEFAULT_TTL, TurnConfig
-from flyx.signaling.messages import MAX_MESSAGE_SIZE
-from flyx.signaling.room import RoomConfig
-from flyx.signaling.tunnel import max_datagram_size
+from flyx.signaling.config import MAX_MESSAGE_SIZE, RoomConfig
 
-DEFAULT_HOST = None
-DEFAULT_PORT = 8000
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+
 DEFAULT_STUN_URL = "stun:stun.l.google.com:19302"
-DEFAULT_MAX_ROOMS = 10_000
-DEFAULT_MAX_PERSISTENT_PER_ADDRESS = 8
-DEFAULT_UNUSED_TIMEOUT = 3600
 
 # Bounds of what POST /room may ask for. A room of two is a sender and one receiver.
 MIN_MAX_CLIENTS, MAX_MAX_CLIENTS = 2, 256
@@ -34,21 +31,6 @@ DEFAULT_MAX_FRAME_SIZE = 2 * MAX_MESSAGE_SIZE
 DEFAULT_MAX_BODY_SIZE = 16 * 1024
 
 NO_LIMIT = "none"
-DEFAULT_METRICS_HOST = "127.0.0.1"
-DEFAULT_DRAIN = 5.0
-DEFAULT_TURN_TTL = DEFAULT_TTL
-DEFAULT_TURN_PORT = 3478
-DEFAULT_TURN_TLS_PORT = 5349
-DEFAULT_RELAY_PAIRS = 16
-DEFAULT_RELAY_PAIRS_PER_ADDRESS = 8
-DEFAULT_TURN_RELAY_PORTS = "49152-65535"
-DEFAULT_MAX_CONNECTIONS = 50_000
-DEFAULT_MAX_CONNECTIONS_PER_ADDRESS = 200
-DEFAULT_MESSAGE_RATE = 100.0
-DEFAULT_MESSAGE_BURST = 1000
-DEFAULT_MAX_OFFERS = 16
-DEFAULT_MAX_CANDIDATES = 256
-DEFAULT_HANDSHAKE_TIMEOUT = 10.0
 DEFAULT_CREATE_RATE = "60/minute"
 DEFAULT_JOIN_RATE = "300/minute"
 DEFAULT_MISS_RATE = "20/minute"
@@ -70,8 +52,10 @@ def parse_rate(text: str) -> RateLimitItem | None:
     """
     if text == NO_LIMIT:
         return None
+    from limits import parse
+
     try:
-        rate = parse_limit(text)
+        rate: RateLimitItem | None = parse(text)
     except ValueError:
         rate = None
     # A rate of nothing would switch off what it limits, which is hardly what somebody wanted.
@@ -79,12 +63,6 @@ def parse_rate(text: str) -> RateLimitItem | None:
         hint = f"write it like 60/minute or 1000/hour, or `{NO_LIMIT}` for no limit"
         raise InputError(reason=f"{text} is not a rate", hint=hint)
     return rate
-
-
-_CREATE_RATE = parse_rate(DEFAULT_CREATE_RATE)
-_JOIN_RATE = parse_rate(DEFAULT_JOIN_RATE)
-_MISS_RATE = parse_rate(DEFAULT_MISS_RATE)
-_TOTAL_MISS_RATE = parse_rate(DEFAULT_TOTAL_MISS_RATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +89,37 @@ class LimitConfig:
         handshake_timeout: Time for TLS, and then for each request up to its last byte.
     """
 
-    max_connections: int = DEFAULT_MAX_CONNECTIONS
-    max_connections_per_address: int = DEFAULT_MAX_CONNECTIONS_PER_ADDRESS
-    create_rate: RateLimitItem | None = _CREATE_RATE
-    join_rate: RateLimitItem | None = _JOIN_RATE
-    miss_rate: RateLimitItem | None = _MISS_RATE
-    total_miss_rate: RateLimitItem | None = _TOTAL_MISS_RATE
-    message_rate: float = DEFAULT_MESSAGE_RATE
-    message_burst: int = DEFAULT_MESSAGE_BURST
-    max_offers_per_peer: int = DEFAULT_MAX_OFFERS
-    max_candidates_per_peer: int = DEFAULT_MAX_CANDIDATES
+    max_connections: int = 50_000
+    max_connections_per_address: int = 200
+    create_rate: RateLimitItem | None = field(default_factory=partial(parse_rate, DEFAULT_CREATE_RATE))
+    join_rate: RateLimitItem | None = field(default_factory=partial(parse_rate, DEFAULT_JOIN_RATE))
+    miss_rate: RateLimitItem | None = field(default_factory=partial(parse_rate, DEFAULT_MISS_RATE))
+    total_miss_rate: RateLimitItem | None = field(
+        default_factory=partial(parse_rate, DEFAULT_TOTAL_MISS_RATE)
+    )
+    message_rate: float = 100.0
+    message_burst: int = 1000
+    max_offers_per_peer: int = 16
+    max_candidates_per_peer: int = 256
     pair_window: float = 600.0
     max_frame_size: int = DEFAULT_MAX_FRAME_SIZE
     max_body_size: int = DEFAULT_MAX_BODY_SIZE
-    handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT
+    handshake_timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class TurnConfig:
+    """A TURN service.
+
+    Attributes:
+        urls: "turn:host:port?transport=udp" or "turns:…" (RFC 7065).
+        secret: Its `static-auth-secret`.
+        ttl: Seconds for which credentials are good; an allocation made in that time goes on.
+    """
+
+    urls: tuple[str, ...]
+    secret: str
+    ttl: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +135,16 @@ class TunnelConfig:
     """
 
     rate: float
-    max_pairs: int = DEFAULT_RELAY_PAIRS
-    max_per_address: int = DEFAULT_RELAY_PAIRS_PER_ADDRESS
+    max_pairs: int = 16
+    max_per_address: int = 8
     wait_timeout: float = 30.0
     idle_timeout: float = 60.0
 
     @property
     def max_datagram_size(self) -> int:
         """Bytes that a datagram may have."""
+        from flyx.signaling.tunnel import max_datagram_size
+
         return max_datagram_size(self.rate)
 
 
@@ -248,14 +245,14 @@ class ServerConfig:
         metrics_token: Needed for /metrics and /status; None: none.
     """
 
-    host: str | None = DEFAULT_HOST
-    port: int = DEFAULT_PORT
+    host: str | None = None
+    port: int = 8000
     stun_urls: tuple[str, ...] = (DEFAULT_STUN_URL,)
     test_room: bool = False
     room: RoomConfig = field(default_factory=RoomConfig)
-    max_rooms: int = DEFAULT_MAX_ROOMS
-    max_persistent_per_address: int = DEFAULT_MAX_PERSISTENT_PER_ADDRESS
-    unused_timeout: float = DEFAULT_UNUSED_TIMEOUT
+    max_rooms: int = 10_000
+    max_persistent_per_address: int = 8
+    unused_timeout: float = 3600
     state: Path | None = None
     redis: str | None = None
     shared_port: bool = False
@@ -277,6 +274,6 @@ class ServerConfig:
     tls: tuple[Path, Path] | None = None
     api_token: str | None = None
     admin_token: str | None = None
-    metrics_host: str = DEFAULT_METRICS_HOST
+    metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     metrics_token: str | None = None

@@ -16,8 +16,8 @@ from flyx.server.app import Server
 from flyx.server.config import LimitConfig, ServerConfig
 from flyx.server.logs import get_logger
 from flyx.server.transport.urls import url_of
+from flyx.signaling.config import RoomConfig
 from flyx.signaling.local import LOCAL_PORTS
-from flyx.signaling.room import RoomConfig
 
 log = get_logger("flyx.server.embedded")
 

@@ -11,26 +11,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from dataclasses import dataclass
 
+from flyx.server.config import TurnConfig
 from flyx.signaling.messages import IceServer, IceServersData
-
-DEFAULT_TTL = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class TurnConfig:
-    """A TURN service.
-
-    Attributes:
-        urls: "turn:host:port?transport=udp" or "turns:…" (RFC 7065).
-        secret: Its `static-auth-secret`.
-        ttl: Seconds for which credentials are good; an allocation made in that time goes on.
-    """
-
-    urls: tuple[str, ...]
-    secret: str
-    ttl: float = DEFAULT_TTL
 
 
 def credentials(config: TurnConfig, client_id: str, now: float) -> IceServer:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
+from flyx.signaling.config import MAX_MESSAGE_SIZE
 from flyx.signaling.members import Member
 from flyx.signaling.messages import (
-    MAX_MESSAGE_SIZE,
     Answer,
     AnswerData,
     Disconnect,

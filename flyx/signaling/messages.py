@@ -120,11 +120,10 @@ from pydantic import (
 from pydantic_core import from_json, to_json
 
 from flyx.errors import RemoteProtocolError
+from flyx.signaling.config import MAX_MESSAGE_SIZE
 
 SUBPROTOCOL: Final = "flyx.v1"
 
-# Bytes of UTF-8, both ways. An SDP with 200 candidates has about 20 KiB.
-MAX_MESSAGE_SIZE: Final = 64 * 1024
 # Bytes of JSON in UTF-8. Leaves room for what the server adds: a message that may be sent can be relayed.
 MAX_SDP_SIZE: Final = 60 * 1024
 # Characters. A UUID has 36; later versions may choose something longer.

@@ -17,6 +17,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flyx.signaling.config import RoomConfig
 from flyx.signaling.members import (
     MAX_ADDRESS_LENGTH,
     MAX_MAILBOX_LENGTH,
@@ -26,7 +27,7 @@ from flyx.signaling.members import (
     Traffic,
 )
 from flyx.signaling.messages import MAX_CLIENT_ID_LENGTH, Role
-from flyx.signaling.room import Room, RoomConfig
+from flyx.signaling.room import Room
 
 VERSION: Final = 1
 

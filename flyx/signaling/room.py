@@ -53,6 +53,7 @@ from flyx.signaling.commands import (
     RoomClosed,
     Shut,
 )
+from flyx.signaling.config import RoomConfig
 from flyx.signaling.members import MAX_KEPT_SIZE, NOBODY, Absence, Member, Traffic, hash_token, matches
 from flyx.signaling.messages import (
     Answer,
@@ -71,37 +72,6 @@ from flyx.signaling.messages import (
 )
 from flyx.signaling.places import held_for, who_gives_way
 from flyx.signaling.refusals import MISSING_ROOM, MISSING_SESSION, refusal_of
-
-DEFAULT_MAX_CLIENTS = 16
-DEFAULT_TTL = 24 * 3600.0
-DEFAULT_IDLE_TIMEOUT = 600.0
-DEFAULT_GRACE = 30.0
-DEFAULT_MAX_HOLD = 24 * 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class RoomConfig:
-    """What may be chosen when a room is made.
-
-    Attributes:
-        max_clients: Most clients at a time, the sender included.
-        ttl: Seconds from creation to the end of the room, unless its sender is inside; None: no end.
-        idle_timeout: Seconds that a room without anybody inside is kept, unless it is persistent.
-        persistent: The room outlives its sender and waits for the next one.
-        grace: Seconds that the place of a client is held after its connection was lost; 0: not at all.
-        unused_timeout: Seconds that a persistent room is kept before its first client; None: no end.
-        max_hold: Seconds that it is held at most for a client that asks for more, as it may sleep meanwhile.
-            Beyond idle_timeout only in rooms that count in the budget of their maker: nobody is to fill a
-            server with clients that are not there.
-    """
-
-    max_clients: int = DEFAULT_MAX_CLIENTS
-    ttl: float | None = DEFAULT_TTL
-    idle_timeout: float = DEFAULT_IDLE_TIMEOUT
-    persistent: bool = False
-    grace: float = DEFAULT_GRACE
-    unused_timeout: float | None = None
-    max_hold: float = DEFAULT_MAX_HOLD
 
 
 class RoomStatus(Enum):

@@ -26,7 +26,8 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flyx.errors import RemoteProtocolError
-from flyx.signaling.messages import MAX_CLIENT_ID_LENGTH, MAX_MESSAGE_SIZE, ErrorCode, Token
+from flyx.signaling.config import MAX_MESSAGE_SIZE
+from flyx.signaling.messages import MAX_CLIENT_ID_LENGTH, ErrorCode, Token
 
 LARGEST_DATAGRAMS: Final = 2048, 16 * 1024
 """The least and the most that `max_datagram_size` ever is. A tunnel has no path MTU, and each datagram costs

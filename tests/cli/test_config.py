@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from flyx.cli import options
 from flyx.cli.app import app
 from flyx.cli.config import CONFIG_VARIABLE, config_path, load_config
-from flyx.client import driver
+from flyx.client import meeting
 from flyx.errors import InputError
+from tests.papers import COMMANDS, options_of
 
 
 @pytest.fixture
@@ -81,7 +81,8 @@ def test_the_file_is_looked_for_where_the_system_keeps_such(monkeypatch: pytest.
 
 
 def test_the_default_of_reconnect_is_that_of_the_client() -> None:
-    assert options.DEFAULT_RECONNECT == driver.RECONNECT_TIME
+    for command in ("send", "receive"):
+        assert options_of(COMMANDS[command])["--reconnect"].default == meeting.RECONNECT_TIME
 
 
 @pytest.mark.parametrize(

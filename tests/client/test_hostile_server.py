@@ -18,6 +18,7 @@ from flyx.client.signaling import Interrupted, Patience, Restored, Signaling
 from flyx.errors import InputError, ServerProtocolError, SignalingError
 from flyx.signaling import messages
 from flyx.signaling.codes import is_room_id, normalise_room_id
+from flyx.signaling.config import MAX_MESSAGE_SIZE
 from flyx.signaling.messages import IceCandidate, IceCandidateData, Role
 from tests.hostile_text import HOSTILE, Place, changed, example, text_places
 from tests.server.peers import until
@@ -238,7 +239,7 @@ async def test_what_a_server_cannot_say_to_this_role_is_a_named_error(
 async def test_a_message_that_is_too_large_is_a_named_error_and_not_read() -> None:
     async def answer(socket: ServerConnection) -> None:
         await says(joined())(socket)
-        await socket.send("x" * (messages.MAX_MESSAGE_SIZE + 1))
+        await socket.send("x" * (MAX_MESSAGE_SIZE + 1))
 
     async with lying(answer) as url, Signaling(url, None, Role.SENDER) as client:
         with pytest.raises(ServerProtocolError, match="a message is too large"):

@@ -16,6 +16,7 @@ from flyx.errors import RoomLost, RoomTaken, ServerRefused, ServerUnreachable
 from flyx.net import changes
 from flyx.net.changes import Moved, Slept
 from flyx.server.app import Server
+from flyx.signaling.config import RoomConfig
 from flyx.signaling.messages import (
     Answer,
     AnswerData,
@@ -28,7 +29,6 @@ from flyx.signaling.messages import (
     OfferData,
     Role,
 )
-from flyx.signaling.room import RoomConfig
 from tests.client.network import Network, network
 from tests.server.peers import ANSWER, FakeClock, joined, local, until
 

@@ -24,8 +24,7 @@ from flyx.errors import (
     SignalingError,
 )
 from flyx.server.app import Server
-from flyx.server.config import ServerConfig
-from flyx.server.turn import TurnConfig
+from flyx.server.config import ServerConfig, TurnConfig
 from flyx.signaling.messages import CloseCode, Disconnect, Join, Offer, OfferData, Role
 from tests.client.test_hostile_server import joined, lying, says
 from tests.server.peers import FakeClock, local, until

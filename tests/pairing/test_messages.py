@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from flyx.errors import RemoteProtocolError
 from flyx.pairing import messages
 from flyx.pairing.messages import VERSION, Confirm, Hello, OtherHello, Pake, Reject
+from flyx.pairing.words import MAX_WORDS
 
 hexes = st.sampled_from("0123456789abcdef")
 features = st.lists(st.text("abcdefgh-0123", min_size=1, max_size=32), max_size=32)
@@ -23,7 +24,7 @@ pairing_messages = st.one_of(
         features=features,
         needs=features,
         code=st.sampled_from(["words", "own", "open", None]),
-        words=st.integers(0, messages.MAX_WORDS),
+        words=st.integers(0, MAX_WORDS),
         session=st.one_of(st.none(), st.text(hexes, min_size=32, max_size=32)),
     ),
     st.builds(OtherHello, version=st.integers(1, 1 << 31).filter(lambda version: version != VERSION)),

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyx.cli import send
 from flyx.errors import InputError
-from flyx.pairing import messages, words
+from flyx.pairing import words
 from flyx.pairing.wordlist import WORDS
 from flyx.pairing.words import (
     check_own_words,
@@ -24,6 +23,7 @@ from flyx.pairing.words import (
     resolve_words,
     split_words,
 )
+from tests.papers import COMMANDS, options_of
 
 listed = st.sampled_from(WORDS)
 letters = st.sampled_from("abcdefghijklmnopqrstuvwxyz")
@@ -179,6 +179,6 @@ def test_words_of_ones_own_are_taken_in_their_common_form(text: str, expected: t
 
 
 def test_what_the_command_line_says_of_words_is_what_pairing_does() -> None:
-    assert send.DEFAULT_WORDS == words.DEFAULT_WORDS
-    assert send.MIN_WORDS == words.MIN_WORDS
-    assert send.MAX_WORDS == messages.MAX_WORDS
+    option = options_of(COMMANDS["send"])["--words"]
+    assert (option.min, option.max) == (words.MIN_WORDS, words.MAX_WORDS)
+    assert option.help.endswith(f"[default: {words.DEFAULT_WORDS}]")

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from flyx.sctp.congestion import CONTROLLERS, make_controller
+from flyx.sctp.config import Congestion
+from flyx.sctp.congestion import make_controller
 from flyx.sctp.congestion.base import AckSample, CongestionController, Loss
 from flyx.sctp.pacing import Pacer
 from flyx.sctp.rto import RttEstimator
@@ -455,7 +456,7 @@ def run_outage(name: str, rate: float, rtt: float, start: float, end: float) -> 
 def table() -> Iterator[str]:
     """What the controllers make of the scenarios of issue 3, seed by seed."""
     seeds = (1, 2, 3)
-    for name in CONTROLLERS:
+    for name in Congestion:
         for rate, rtt, loss in (
             *((100, 0.05, loss) for loss in (0, 0.001, 0.01, 0.03, 0.05)),
             (20, 0.2, 0.005),

@@ -6,28 +6,55 @@ from pathlib import Path
 
 import pytest
 
-from flyx.cli import room_options, serve, serve_options, turn_options
+from flyx.cli import room_options, serve_options, turn_options
+from flyx.cli.option_table import Chosen, OptionTable
 from flyx.cli.options import check_standard_input, read_secret, secret_of, token_of
 from flyx.errors import InputError
 from flyx.server import config
-from flyx.signaling import room
+from tests.papers import COMMANDS, options_of
+
+TABLES = [
+    *(serve_options.LISTENING, serve_options.LIMITS, serve_options.ACCESS, serve_options.OPERATION),
+    *(room_options.ROOMS, room_options.KEEPING),
+]
 
 
-def test_the_commands_defaults_are_the_servers() -> None:
-    for name in ("DEFAULT_HOST", "DEFAULT_PORT", "DEFAULT_STUN_URL", "DEFAULT_MAX_ROOMS"):
-        assert getattr(serve, name) == getattr(config, name)
-    for options in (serve_options, turn_options):
-        for name in vars(options):
-            if name.startswith("DEFAULT_"):
-                assert getattr(options, name) == getattr(config, name), name
-    for name in vars(room_options):
-        if name.startswith("DEFAULT_"):
-            owner = room if hasattr(room, name) else config
-            assert getattr(room_options, name) == getattr(owner, name), name
-        if name.startswith(("MIN_", "MAX_")) and name != "MAX_GRACE":
-            assert getattr(room_options, name) == getattr(config, name), name
+@pytest.mark.parametrize("table", TABLES)
+def test_the_commands_defaults_are_the_servers(table: OptionTable) -> None:
+    parameters = COMMANDS["serve"].make_context("serve", []).params
+    chosen = Chosen(table, {name: parameters[name] for name in table.settings})
+    default = table.config()
+    assert chosen.fields() == {name: getattr(default, name) for name in table.settings}
+
+
+def test_the_commands_defaults_of_relays_are_the_servers() -> None:
+    parameters = COMMANDS["serve"].make_context("serve", []).params
+    assert parameters["turn_ttl"] == config.TurnConfig((), "").ttl
+    tunnels, coturn = config.TunnelConfig(1.0), config.CoturnConfig("", ())
+    assert (parameters["max_pairs"], parameters["max_per_address"]) == (
+        tunnels.max_pairs,
+        tunnels.max_per_address,
+    )
+    assert (parameters["turn_port"], parameters["turn_relay_ports"]) == (coturn.port, "49152-65535")
+    assert coturn.relay_ports == (49152, 65535)
+
+
+def test_a_server_listens_on_port_8000_of_every_address_by_default() -> None:
     default = config.ServerConfig()
     assert (default.host, default.port) == (None, 8000)
+
+
+def test_the_bounds_of_the_commands_rooms_are_those_of_the_servers() -> None:
+    options = options_of(COMMANDS["serve"])
+    bounds = {
+        name: (options[name].min, options[name].max) for name in ("--max-clients", "--ttl", "--idle-timeout")
+    }
+    assert bounds == {
+        "--max-clients": (config.MIN_MAX_CLIENTS, config.MAX_MAX_CLIENTS),
+        # An operator may let every room live as long as a persistent one.
+        "--ttl": (config.MIN_TTL, config.MAX_PERSISTENT_TTL),
+        "--idle-timeout": (config.MIN_IDLE_TIMEOUT, config.MAX_IDLE_TIMEOUT),
+    }
 
 
 @pytest.mark.parametrize("text", ["", "many", "0/minute", "-1/minute", "5/fortnight", "5"])
@@ -53,7 +80,7 @@ def test_what_is_not_a_network_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["example.org", "https://example.org/path", "https://", ""])
 def test_what_is_not_an_origin_is_refused(text: str) -> None:
     with pytest.raises(InputError):
-        serve_options.origins_of([text])
+        serve_options.origins_of("--allow-origin", [text])
 
 
 @pytest.mark.parametrize("option", ["--turn-secret", "--api-token", "--admin-token", "--metrics-token"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flyx.server.app import Server
-from flyx.signaling.room import RoomConfig
+from flyx.signaling.config import RoomConfig
 from tests.server.peers import ANSWER, OFFER, FakeClock, Peer, joined, local, pair, peer, to, trio, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

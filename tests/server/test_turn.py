@@ -7,7 +7,8 @@ import pytest
 from flyx.cli.turn_options import turn_of
 from flyx.errors import InputError
 from flyx.server.app import Server
-from flyx.server.turn import TurnConfig, credentials
+from flyx.server.config import TurnConfig
+from flyx.server.turn import credentials
 from tests.server.peers import FakeClock, joined, local
 
 TURN = TurnConfig(("turn:turn.example:3478", "turns:turn.example:5349?transport=tcp"), "north", ttl=600)

@@ -11,10 +11,10 @@ from pydantic_core import to_json
 
 from flyx.errors import RemoteProtocolError
 from flyx.signaling.announcements import stamped
+from flyx.signaling.config import MAX_MESSAGE_SIZE
 from flyx.signaling.messages import (
     CLOSE_CODES,
     MAX_CLIENT_ID_LENGTH,
-    MAX_MESSAGE_SIZE,
     MAX_SDP_SIZE,
     Answer,
     AnswerData,

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyx.signaling.commands import Enter, Lose, Relay
+from flyx.signaling.config import RoomConfig
 from flyx.signaling.members import Traffic
 from flyx.signaling.messages import Paired, PairedData
 from flyx.signaling.record import BadRecord, dump_room, load_room
-from flyx.signaling.room import Room, RoomConfig, new_room, step
+from flyx.signaling.room import Room, new_room, step
 
 NOW = 1_000_000.0
 

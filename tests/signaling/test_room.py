@@ -28,6 +28,7 @@ from flyx.signaling.commands import (
     RoomClosed,
     Shut,
 )
+from flyx.signaling.config import RoomConfig
 from flyx.signaling.members import (
     Traffic,
 )
@@ -51,7 +52,7 @@ from flyx.signaling.messages import (
     Role,
 )
 from flyx.signaling.refusals import MISSING_ROOM
-from flyx.signaling.room import Room, RoomConfig, RoomStatus, new_room, step
+from flyx.signaling.room import Room, RoomStatus, new_room, step
 
 T0 = 1_000_000.0
 OFFER = Offer(data=OfferData(sdp="v=0"))

@@ -30,6 +30,7 @@ from flyx.signaling.commands import (
     RoomClosed,
     Shut,
 )
+from flyx.signaling.config import RoomConfig
 from flyx.signaling.members import MAX_KEPT_SIZE, MAX_MAILBOX_LENGTH, Tail, Traffic
 from flyx.signaling.messages import (
     Answer,
@@ -51,7 +52,7 @@ from flyx.signaling.messages import (
 )
 from flyx.signaling.record import dump_room, load_room
 from flyx.signaling.refusals import MISSING_SESSION
-from flyx.signaling.room import Room, RoomConfig, new_room, step
+from flyx.signaling.room import Room, new_room, step
 from tests.thoroughness import share
 
 T0 = 1_000_000.0

@@ -25,8 +25,9 @@ from flyx.server.http.errors import ApiFailure, bearer, errors, require_token, t
 from flyx.server.limits import Limit, LimitReached
 from flyx.server.rooms.store import BudgetSpent, StoreFull
 from flyx.signaling.codes import normalise_room_id
+from flyx.signaling.config import RoomConfig
 from flyx.signaling.messages import ErrorCode
-from flyx.signaling.room import Room, RoomConfig, RoomStatus
+from flyx.signaling.room import Room, RoomStatus
 
 router = APIRouter()
 admin = APIRouter()

@@ -43,6 +43,7 @@ from flyx.signaling.commands import (
     RoomClosed,
     Shut,
 )
+from flyx.signaling.config import RoomConfig
 from flyx.signaling.members import Traffic
 from flyx.signaling.messages import (
     Answer,
@@ -62,7 +63,7 @@ from flyx.signaling.messages import (
     serialize,
 )
 from flyx.signaling.refusals import refusal_of
-from flyx.signaling.room import Room, RoomConfig, new_room, step
+from flyx.signaling.room import Room, new_room, step
 
 log = get_logger("flyx.server.rooms.hub")
 

@@ -12,8 +12,7 @@ from flyx.client.doctor.examination import ORDER, Examination, examine
 from flyx.client.doctor.finding import Finding, State
 from flyx.errors import InputError
 from flyx.server.app import Server
-from flyx.server.config import ServerConfig, TunnelConfig
-from flyx.server.turn import TurnConfig
+from flyx.server.config import ServerConfig, TunnelConfig, TurnConfig
 from tests.client.doctor.stun_server import MAIN, stun_server
 from tests.rtc.relay import Relay
 

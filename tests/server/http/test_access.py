@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 
 from flyx.server.app import Server
 from flyx.server.config import LimitConfig, ServerConfig, parse_rate
-from flyx.signaling.room import RoomConfig
+from flyx.signaling.config import RoomConfig
 from tests.server.peers import ANSWER, OFFER, PATIENCE, candidate, http_of, joined, local, pair, peer, to
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)

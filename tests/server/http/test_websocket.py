@@ -14,8 +14,7 @@ from websockets.asyncio.client import connect
 
 from flyx.server.app import Server
 from flyx.signaling.codes import ROOM_ID_ALPHABET
-from flyx.signaling.messages import MAX_MESSAGE_SIZE
-from flyx.signaling.room import RoomConfig
+from flyx.signaling.config import MAX_MESSAGE_SIZE, RoomConfig
 from tests.server.peers import (
     ANSWER,
     OFFER,

@@ -29,6 +29,7 @@ from flyx.server.redis.store import RedisRoomStore
 from flyx.server.rooms.hub import Hub
 from flyx.server.rooms.seat import Seat
 from flyx.server.rooms.store import StoreAway
+from flyx.signaling.config import RoomConfig
 from flyx.signaling.messages import (
     CLOSE_CODES,
     Answer,
@@ -43,7 +44,6 @@ from flyx.signaling.messages import (
     Relayed,
     Role,
 )
-from flyx.signaling.room import RoomConfig
 from tests.server.redis.shared_memory import Service, SharedMemory, VirtualLoop
 
 EPOCH = 1_000_000.0

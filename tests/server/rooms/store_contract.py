@@ -26,10 +26,11 @@ from flyx.signaling.commands import (
     RoomClosed,
     Shut,
 )
+from flyx.signaling.config import RoomConfig
 from flyx.signaling.members import Traffic
 from flyx.signaling.messages import Offer, OfferData, Role
 from flyx.signaling.record import dump_room, load_room
-from flyx.signaling.room import Room, RoomConfig, new_room
+from flyx.signaling.room import Room, new_room
 
 T0 = 1_000_000.0
 

@@ -14,6 +14,7 @@ from flyx.server.config import ServerConfig
 from flyx.server.rooms.hub import Hub
 from flyx.server.rooms.seat import Seat
 from flyx.server.rooms.store import MemoryRoomStore, StoreAway, Stored
+from flyx.signaling.config import RoomConfig
 from flyx.signaling.messages import (
     CloseCode,
     ErrorCode,
@@ -24,7 +25,7 @@ from flyx.signaling.messages import (
     PairedData,
     Role,
 )
-from flyx.signaling.room import Room, RoomConfig
+from flyx.signaling.room import Room
 from tests.server.peers import FakeClock
 
 OFFER = Offer(data=OfferData(sdp="v=0"))

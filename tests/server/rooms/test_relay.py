@@ -12,6 +12,7 @@ from flyx.server.config import ServerConfig
 from flyx.server.rooms.hub import Hub
 from flyx.server.rooms.seat import Seat
 from flyx.server.rooms.store import MemoryRoomStore
+from flyx.signaling.config import RoomConfig
 from flyx.signaling.messages import (
     Answer,
     AnswerData,
@@ -23,7 +24,6 @@ from flyx.signaling.messages import (
     OfferData,
     Relayed,
 )
-from flyx.signaling.room import RoomConfig
 from tests.server.peers import FakeClock
 from tests.thoroughness import share
 

@@ -12,7 +12,7 @@ import pytest
 
 from flyx.server.app import Server
 from flyx.server.config import DEFAULT_MAX_FRAME_SIZE
-from flyx.signaling.messages import MAX_MESSAGE_SIZE
+from flyx.signaling.config import MAX_MESSAGE_SIZE
 from tests.server.raw_websocket import (
     BINARY,
     CLOSE,
