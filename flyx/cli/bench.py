@@ -14,8 +14,8 @@ from flyx.cli.options import (
     Json,
     Quiet,
     check_standard_input,
-    given_path,
     naming,
+    output_option,
     read_secret,
     token_of,
 )
@@ -56,17 +56,7 @@ def bench(
             help="Bytes that each measurement moves at most, such as 20MB; it ends after some seconds anyway",
         ),
     ] = "1GB",
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            envvar="FLYX_OUTPUT",
-            metavar="DIR",
-            parser=given_path,
-            help="Directory whose disk is measured",
-        ),
-    ] = Path("."),
+    output: Annotated[Path, output_option("Directory whose disk is measured")] = Path("."),
     server: Server = None,
     local: Local = None,
     tls_ca: TlsCa = None,

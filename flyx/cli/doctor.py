@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flyx.cli.meeting import ApiToken, Server, TlsCa, named_server, trust
-from flyx.cli.options import Json, given_path, read_secret, token_of
+from flyx.cli.options import Json, output_option, read_secret, token_of
 from flyx.cli.output import make_console, write_event
 from flyx.cli.screen import can_draw, screen
 from flyx.client.meeting import DEFAULT_SERVER
@@ -35,17 +35,7 @@ def doctor(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            envvar="FLYX_OUTPUT",
-            metavar="DIR",
-            parser=given_path,
-            help="Directory whose disk is examined",
-        ),
-    ] = Path("."),
+    output: Annotated[Path, output_option("Directory whose disk is examined")] = Path("."),
     server: Server = None,
     tls_ca: TlsCa = None,
     api_token: ApiToken = None,

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +36,13 @@ Reconnect = Annotated[
 NoProgress = Annotated[
     bool, typer.Option("--no-progress", envvar="FLYX_NO_PROGRESS", help="Print lines only, no bars")
 ]
+
+
+def output_option(help_text: str) -> Any:
+    """Return --output of a command, for which it means this."""
+    return typer.Option(
+        "--output", "-o", envvar="FLYX_OUTPUT", metavar="DIR", parser=given_path, help=help_text
+    )
 
 
 def given_path(text: str) -> Path:

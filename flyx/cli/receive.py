@@ -16,9 +16,9 @@ from flyx.cli.options import (
     NoProgress,
     Quiet,
     Reconnect,
-    given_path,
     make_reporter,
     naming,
+    output_option,
     read_secret,
 )
 from flyx.cli.output import directory_text, events_to_standard_error, report_line, report_question
@@ -56,15 +56,7 @@ def receive(
         ),
     ] = None,
     output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            envvar="FLYX_OUTPUT",
-            metavar="DIR",
-            parser=given_path,
-            help="Directory to save into, or - to write one file to standard output",
-        ),
+        Path, output_option("Directory to save into, or - to write one file to standard output")
     ] = Path("."),
     yes: Annotated[
         bool, typer.Option("--yes", "-y", envvar="FLYX_YES", help="Accept without asking")

@@ -30,6 +30,11 @@ class DiskSpeed:
     read: int = 0
     read_seconds: float = 0.0
 
+    @property
+    def write_rate(self) -> float:
+        """Bytes a second."""
+        return self.written / max(1e-6, self.write_seconds)
+
 
 def measure_disk(directory: Path, size: int, seconds: float, *, reads: bool) -> DiskSpeed:
     """Write a file as a receiver does, and read it back.

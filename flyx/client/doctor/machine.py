@@ -114,9 +114,9 @@ async def check_disk(directory: Path) -> Finding:
         words = f"{directory}: {error.strerror or error}"
         meaning = "nothing can be received into this directory; sending from it may work"
         return Finding("disk", State.FAILING, words, meaning, "choose another one with --output")
-    free, rate = speed.free, speed.written / max(1e-6, speed.write_seconds)
-    figures = {"free": free, "rate": round(rate)}
-    words = f"{size_text(free)} free, {size_text(round(rate))}/s written and synced"
+    free, rate = speed.free, round(speed.write_rate)
+    figures = {"free": free, "rate": rate}
+    words = f"{size_text(free)} free, {size_text(rate)}/s written and synced"
     if free < LITTLE_SPACE:
         meaning = "larger transfers are refused before they begin"
         return Finding("disk", State.WARNING, words, meaning, "free some space", figures)
