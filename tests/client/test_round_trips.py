@@ -171,10 +171,10 @@ def test_a_small_file_is_verified_five_round_trips_after_the_answer(monkeypatch:
     assert_counts(count(1000, monkeypatch), expected)
 
 
-def test_1_mb_is_verified_within_five_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_1_mb_is_verified_within_four_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """The window doubles each time, from that of a path of this length; nothing else limits it."""
     times = count(1_000_000, monkeypatch)
-    assert 9.5 < times["file verified"] < 10.5
+    assert 8.5 < times["file verified"] < 9.5
     assert times["receiver done"] < times["file verified"] + 1 + SLACK
     assert times["sender done"] < times["receiver done"] + 0.5 + SLACK
 
