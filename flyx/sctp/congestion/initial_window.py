@@ -7,10 +7,10 @@ from __future__ import annotations
 INITIAL_WINDOW_PACKETS = 10
 # Packets, however long the path is.
 MAX_INITIAL_WINDOW_PACKETS = 100
-# Bytes a second, 4 Mbit/s. On a path whose round trip is longer than that of 10 packets at this rate (24 ms), as
-# many a second may leave. They are paced; what is saved are the first doublings, a round trip each. Measured:
-# 1 MB over 100 Mbit/s and 200 ms is there 0.18 s earlier than at 1.6 Mbit/s, and over 2 Mbit/s with a buffer of
-# 50 KB, which is less than these packets, no later. At 6 Mbit/s and 128 packets it is 0.1 s later there.
+# Bytes a second, 4 Mbit/s. Where a round trip is longer than the 24 ms that 10 packets take at this rate, as
+# many bytes a second may leave. They are paced; what is saved are the first doublings, a round trip each.
+# Measured: over 100 Mbit/s and 200 ms, 1 MB is there 0.18 s earlier than at 1.6 Mbit/s; over 2 Mbit/s with a
+# buffer of 50 KB, less than these packets, no later. At 6 Mbit/s and 128 packets it is 0.1 s later there.
 INITIAL_RATE = 500_000
 
 
