@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from e2e.redis import RedisServer
-from flyx.server.redis.client import RedisShared
-from flyx.server.redis.shared import Budget, SharedRoom
+from flyx.server.redis.backend import Budget, SharedRoom
+from flyx.server.redis.client import RedisBackend
 from flyx.server.redis.store import RedisRoomStore
 from flyx.server.rooms.store import RoomStore
 from flyx.signaling.commands import Effects
@@ -35,7 +35,7 @@ class Everybody:
 
     def send(self, client_id: str, generation: int, text: str, *, counted: bool) -> None: ...
 
-    async def oust(self, room_id: str, client_id: str, generation: int) -> None: ...
+    async def take_over(self, room_id: str, client_id: str, generation: int) -> None: ...
 
     def relayed_elsewhere(self, clients: int) -> None: ...
 
@@ -46,7 +46,7 @@ class Everybody:
 
 @asynccontextmanager
 async def node(redis_server: RedisServer, **options: object) -> AsyncIterator[RedisRoomStore]:
-    store = RedisRoomStore(RedisShared(redis_server.url), **{"max_rooms": 100, **options})  # type: ignore[arg-type]
+    store = RedisRoomStore(RedisBackend(redis_server.url), **{"max_rooms": 100, **options})  # type: ignore[arg-type]
     store.clients = Everybody()
     await store.open(0.0)
     try:
@@ -88,13 +88,13 @@ class TestRedisRoomStore(RoomStoreContract):
 
     @pytest.mark.parametrize(("per_creator", "lists"), [(0, []), (8, ["flyx:made:192.0.2.1"])])
     async def test_nor_does_a_room_of_it_that_is_put_back(self, per_creator: int, lists: list[str]) -> None:
-        shared = RedisShared(self.server.url)
-        shared.on_message = shared.on_hearing = lambda _: None
-        await shared.start()
+        backend = RedisBackend(self.server.url)
+        backend.on_message = backend.on_subscription = lambda _: None
+        await backend.start()
         try:
-            await shared.renew()
+            await backend.renew()
             entry = SharedRoom(a_room(creator="192.0.2.1"), 1, "incarnation")
-            assert await shared.restore(entry, Budget(100, per_creator))
+            assert await backend.restore(entry, Budget(100, per_creator))
             assert [key for key in self.server.keys() if key.startswith("flyx:made:")] == lists
         finally:
-            await shared.stop()
+            await backend.stop()

@@ -27,7 +27,7 @@ from flyx.server.http.access import Gate
 from flyx.server.http.bodies import BodyLimit
 from flyx.server.http.errors import add_error_handlers
 from flyx.server.logs import get_logger
-from flyx.server.redis.client import RedisShared
+from flyx.server.redis.client import RedisBackend
 from flyx.server.redis.store import RedisRoomStore
 from flyx.server.rooms.hub import Hub
 from flyx.server.rooms.sqlite import SqliteRoomStore
@@ -95,8 +95,8 @@ def create_operations_app(hub: Hub, config: ServerConfig, door: Doorkeeper) -> F
 def _make_store(config: ServerConfig, clock: Callable[[], float]) -> RoomStore:
     most, most_per_creator = config.max_rooms, config.max_persistent_per_address
     if config.redis is not None:
-        shared = RedisShared(config.redis)
-        return RedisRoomStore(shared, max_rooms=most, max_per_creator=most_per_creator, clock=clock)
+        backend = RedisBackend(config.redis)
+        return RedisRoomStore(backend, max_rooms=most, max_per_creator=most_per_creator, clock=clock)
     if config.state is None:
         return MemoryRoomStore(max_rooms=most, max_per_creator=most_per_creator)
     return SqliteRoomStore(config.state, max_rooms=most, max_per_creator=most_per_creator)

@@ -26,21 +26,21 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from flyx.errors import InputError
 from flyx.server.logs import get_logger
-from flyx.server.redis.scripts import JANITOR_MS, LEASE_MS, SCRIPTS
-from flyx.server.redis.shared import (
+from flyx.server.redis.backend import (
+    Backend,
     Budget,
-    Chores,
     Commit,
-    Fate,
+    DeliveryReport,
+    DeliveryStatus,
     Item,
+    LeaderTasks,
     Lease,
     LeaseLost,
-    Pulse,
-    Relayed,
-    Shared,
+    Renewal,
+    RoomState,
     SharedRoom,
-    State,
 )
+from flyx.server.redis.scripts import LEADER_MS, LEASE_MS, SCRIPTS
 from flyx.server.redis.wire import dump_item
 from flyx.server.rooms.store import BudgetSpent, StoreAway, StoreFull
 from flyx.signaling.record import dump_room, load_room
@@ -87,7 +87,7 @@ def check_url(url: str) -> None:
         raise InputError(reason="--redis needs the URL of a Redis", hint=hint)
 
 
-class RedisShared(Shared):
+class RedisBackend(Backend):
     """What the nodes of one service share, kept in one Redis (6.2 or newer)."""
 
     def __init__(self, url: str) -> None:
@@ -114,21 +114,21 @@ class RedisShared(Shared):
         # The largest count of ticks that Redis has shown us: a smaller one means that it lost data.
         self._ticks = 0
         # Set by start(): what talks to Redis, and what listens.
-        self._voice: asyncio.Task[None]
-        self._ear: asyncio.Task[None]
+        self._sender: asyncio.Task[None]
+        self._subscriber: asyncio.Task[None]
 
     # Life.
 
     async def start(self) -> None:
-        self._voice = asyncio.create_task(self._send())
-        self._ear = asyncio.create_task(self._listen())
+        self._sender = asyncio.create_task(self._send())
+        self._subscriber = asyncio.create_task(self._listen())
 
     async def stop(self) -> None:
         with contextlib.suppress(StoreAway):
             await self._run("resign", self.node_id)
-        self._voice.cancel()
-        self._ear.cancel()
-        await asyncio.gather(self._voice, self._ear, return_exceptions=True)
+        self._sender.cancel()
+        self._subscriber.cancel()
+        await asyncio.gather(self._sender, self._subscriber, return_exceptions=True)
         self._fail_all(StoreAway("this node stops"))
         await self._line.disconnect()
 
@@ -199,15 +199,15 @@ class RedisShared(Shared):
         while True:
             channel = self._pool.make_connection()  # type: ignore[no-untyped-call]
             try:
-                await self._hear(channel)
+                await self._subscribe(channel)
             except (RedisError, OSError, TimeoutError) as exc:
                 log.info("the channel of this node is not heard", error=type(exc).__name__)
             finally:
-                self.on_hearing(False)
+                self.on_subscription(False)
                 await channel.disconnect(nowait=True)
             await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries
 
-    async def _hear(self, channel: AbstractConnection) -> None:
+    async def _subscribe(self, channel: AbstractConnection) -> None:
         """Listen until the connection breaks."""
         await channel.connect()  # type: ignore[no-untyped-call]
         await channel.send_command("SUBSCRIBE", f"flyx:node:{self.node_id}")
@@ -219,9 +219,9 @@ class RedisShared(Shared):
             if kind == "message":
                 self.on_message(content)
             elif kind == "subscribe":
-                self.on_hearing(True)
+                self.on_subscription(True)
 
-    # What Shared promises.
+    # What Backend promises.
 
     async def create(self, entry: SharedRoom, budget: Budget) -> bool:
         most = (budget.total, budget.per_creator)
@@ -239,7 +239,7 @@ class RedisShared(Shared):
         _, number, change = _state(incarnation, version)
         return SharedRoom(load_room(record), number, incarnation, change)
 
-    async def states(self, room_ids: Sequence[str]) -> list[State | None]:
+    async def states(self, room_ids: Sequence[str]) -> list[RoomState | None]:
         found = await asyncio.gather(*(self._run("version", room_id) for room_id in room_ids))
         return [None if version is None else _state(incarnation, version) for incarnation, version in found]
 
@@ -276,30 +276,31 @@ class RedisShared(Shared):
         answer = await self._run("restore", self.node_id, *_put(entry, budget), *entry.nodes)
         return bool(_checked(answer) == "ok")
 
-    async def relay(self, node_id: str, sequence: int, items: Sequence[Item]) -> Relayed:
+    async def relay(self, node_id: str, sequence: int, items: Sequence[Item]) -> DeliveryReport:
         parts: list[Argument] = []
         for item in items:
             parts += (item.room_id, item.state[0], _version(item.state), dump_item(item))
         answer = await self._run("relay", self.node_id, node_id, sequence, *parts)
         _, heard, leased, *current = _checked(answer)
-        fate = Fate.HEARD if heard else Fate.DEAF if leased else Fate.DEAD
-        return Relayed(fate, tuple(map(bool, current)))
+        missed_by = DeliveryStatus.NO_SUBSCRIBER if leased else DeliveryStatus.NODE_DEAD
+        status = DeliveryStatus.DELIVERED if heard else missed_by
+        return DeliveryReport(status, tuple(map(bool, current)))
 
-    async def tell(self, node_id: str, message: str) -> bool:
-        return bool(_checked(await self._run("tell", self.node_id, node_id, message)))
+    async def publish(self, node_id: str, message: str) -> bool:
+        return bool(_checked(await self._run("publish", self.node_id, node_id, message)))
 
-    async def renew(self) -> Pulse:
+    async def renew(self) -> Renewal:
         fresh = secrets.token_hex(8)
         how, epoch, ticks = await self._run("renew", self.node_id, LEASE_MS, self._ticks, fresh)
         self._ticks = int(ticks)
-        return Pulse(Lease(how), epoch)
+        return Renewal(Lease(how), epoch)
 
-    async def chores(self, now: float) -> Chores | None:
-        answer = await self._run("chores", self.node_id, JANITOR_MS, now)
-        return Chores(tuple(answer[1]), tuple(answer[2])) if answer[0] else None
+    async def leader_tasks(self, now: float) -> LeaderTasks | None:
+        answer = await self._run("leader_tasks", self.node_id, LEADER_MS, now)
+        return LeaderTasks(tuple(answer[1]), tuple(answer[2])) if answer[0] else None
 
-    async def bury(self, node_id: str) -> list[str] | None:
-        answer = await self._run("bury", node_id)
+    async def evict(self, node_id: str) -> list[str] | None:
+        answer = await self._run("evict", node_id)
         return list(answer[1]) if answer[0] else None
 
     async def forget(self, node_id: str) -> None:
@@ -313,8 +314,8 @@ class RedisShared(Shared):
 
     def rename(self) -> None:
         self.node_id = secrets.token_hex(8)
-        self._ear.cancel()
-        self._ear = asyncio.create_task(self._listen())
+        self._subscriber.cancel()
+        self._subscriber = asyncio.create_task(self._listen())
 
 
 def _put(entry: SharedRoom, budget: Budget) -> tuple[Argument, ...]:
@@ -328,12 +329,12 @@ def _put(entry: SharedRoom, budget: Budget) -> tuple[Argument, ...]:
     )
 
 
-def _version(state: State) -> str:
+def _version(state: RoomState) -> str:
     """Return version and change as one word, which is all that the scripts compare."""
     return f"{state[1]} {state[2]}"
 
 
-def _state(incarnation: str, version: str) -> State:
+def _state(incarnation: str, version: str) -> RoomState:
     """The reverse of _version."""
     number, _, change = version.partition(" ")
     return incarnation, int(number), change

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from flyx.server.redis import wire
-from flyx.server.redis.shared import Fate, Item, LeaseLost, Shared
+from flyx.server.redis.backend import Backend, DeliveryStatus, Item, LeaseLost
 from flyx.server.rooms.store import StoreAway
 from flyx.signaling.messages import encoded_size
 
@@ -27,24 +27,24 @@ class Outbox:
     One batch is under way at a time; what comes meanwhile is the next one. A batch that nobody heard, or of
     which nobody knows whether it was heard, is said again under the same number, so that the other side can
     tell: a number twice is dropped there, a number left out is a loss, of which clients are told. So a batch
-    of unknown fate counts as said: said anew it could come twice. A mark says the last number, and only while
-    no batch is under way.
+    of unknown status counts as said: said anew it could come twice. A mark says the last number, and only
+    while no batch is under way.
 
     Attributes:
         sequence: Of the last batch that was said.
     """
 
     def __init__(
-        self, shared: Shared, node_id: str, on_death: Callable[[str], bool], on_loss: Callable[[], None]
+        self, backend: Backend, node_id: str, on_death: Callable[[str], bool], on_loss: Callable[[], None]
     ) -> None:
         """Args:
-        shared: The way out.
+        backend: The way out.
         node_id: The other node.
         on_death: Called when the node turns out to have no lease; True: its clients will be seen to.
         on_loss: Called when this node turns out to have none itself.
         """
         self.sequence = 0
-        self._shared = shared
+        self._backend = backend
         self._node_id = node_id
         self._on_death = on_death
         self._on_loss = on_loss
@@ -101,10 +101,10 @@ class Outbox:
                 await self._say_mark()
 
     async def _say_mark(self) -> None:
-        message = wire.encode([wire.MARK, self._shared.node_id, self.sequence])
+        message = wire.encode([wire.MARK, self._backend.node_id, self.sequence])
         # There will be others.
         with contextlib.suppress(StoreAway):
-            if not await self._shared.tell(self._node_id, message):
+            if not await self._backend.publish(self._node_id, message):
                 self._on_death(self._node_id)
 
     async def _say(self, items: list[Item]) -> Sequence[bool]:
@@ -113,17 +113,17 @@ class Outbox:
         unsure = False
         while True:
             try:
-                said = await self._shared.relay(self._node_id, self.sequence + 1, items)
+                said = await self._backend.relay(self._node_id, self.sequence + 1, items)
             except LeaseLost:
-                # The Keeper will get it back, or will know better.
+                # Membership will get it back, or will know better.
                 self._on_loss()
             except StoreAway:
                 unsure = True
             else:
-                if said.fate is Fate.HEARD:
+                if said.status is DeliveryStatus.DELIVERED:
                     self.sequence += any(said.current) or unsure
                     return [ok or unsure for ok in said.current]
-                if said.fate is Fate.DEAD and self._on_death(self._node_id):
+                if said.status is DeliveryStatus.NODE_DEAD and self._on_death(self._node_id):
                     return (False,) * len(items)
             if loop.time() > deadline:
                 if not unsure:

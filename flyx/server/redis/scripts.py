@@ -21,7 +21,7 @@ from typing import Final
 
 LEASE_MS: Final = 15_000
 # The node that does the chores keeps them for so long without having to win again.
-JANITOR_MS: Final = 3_000
+LEADER_MS: Final = 3_000
 # For what describes the service and not a room. Every use starts it anew.
 INDEX_MS: Final = 40 * 24 * 3600 * 1000
 # A frozen node that comes back later than that finds out by looking at its rooms.
@@ -159,12 +159,12 @@ return answer
 """
 
 # node, to, message -> lost | how many listened
-_TELL = """
+_PUBLISH = """
 if not leased(ARGV[1]) then return 'lost' end
 return redis.call('PUBLISH', channel(ARGV[2]), ARGV[3])
 """
 
-# node, lease in ms, the ticks seen last, an id for a new epoch -> held | lapsed | buried, epoch, ticks
+# node, lease in ms, the ticks seen last, an id for a new epoch -> held | lapsed | evicted, epoch, ticks
 _RENEW = """
 local node, lease, seen, fresh = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local epoch = redis.call('HMGET', 'flyx:epoch', 'id', 'ticks')
@@ -178,7 +178,7 @@ ticks = ticks + 1
 redis.call('HSET', 'flyx:epoch', 'ticks', ticks)
 redis.call('PEXPIRE', 'flyx:epoch', INDEX_MS)
 local how = leased(node) and 'held' or 'lapsed'
-if redis.call('EXISTS', 'flyx:grave:' .. node) == 1 then return {'buried', id, ticks} end
+if redis.call('EXISTS', 'flyx:grave:' .. node) == 1 then return {'evicted', id, ticks} end
 local time = redis.call('TIME')
 redis.call('SET', 'flyx:lease:' .. node, '1', 'PX', lease)
 redis.call('ZADD', 'flyx:nodes', time[1] * 1000 + math.floor(time[2] / 1000) + lease, node)
@@ -188,7 +188,7 @@ return {how, id, ticks}
 """
 
 # node, its turn in ms, now -> 0 | 1, dead nodes, due rooms
-_CHORES = """
+_LEADER_TASKS = """
 local node, turn, now = ARGV[1], ARGV[2], ARGV[3]
 local winner = redis.call('GET', 'flyx:janitor')
 if winner and winner ~= node then return {0} end
@@ -199,7 +199,7 @@ return {1, dead, redis.call('ZRANGEBYSCORE', 'flyx:due', '-inf', now, 'LIMIT', 0
 """
 
 # node -> 0 | 1, rooms
-_BURY = """
+_EVICT = """
 if leased(ARGV[1]) then return {0} end
 redis.call('SET', 'flyx:grave:' .. ARGV[1], '1', 'PX', GRAVE_MS)
 return {1, redis.call('SMEMBERS', 'flyx:rooms:' .. ARGV[1])}
@@ -231,10 +231,10 @@ SCRIPTS: Final = {
         "commit": _COMMIT,
         "restore": _RESTORE,
         "relay": _RELAY,
-        "tell": _TELL,
+        "publish": _PUBLISH,
         "renew": _RENEW,
-        "chores": _CHORES,
-        "bury": _BURY,
+        "leader_tasks": _LEADER_TASKS,
+        "evict": _EVICT,
         "forget": _FORGET,
         "resign": _RESIGN,
     }.items()

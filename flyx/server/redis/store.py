@@ -1,20 +1,20 @@
 """Rooms shared by many nodes: the store that each of them has.
 
-Truth is in Redis, changed by compare-and-set alone. A node with clients in a room keeps a copy of it, and
+Truth is in Redis, changed by compare-and-set alone. A node with clients in a room keeps a replica of it, and
 every change tells all such nodes, in the same atomic step, through the one channel that each node has. So a
-copy is always the room as it was at some point of one order that all nodes share.
+replica is always the room as it was at some point of one order that all nodes share.
 
-    change   step() on the copy, then a commit if the room is still at that version, else all again. The node
+    change   step() on it, then a commit if the room is still at that version, else all again. The node
              that made the change takes it from its channel like the others; only then do its clients hear.
-    relay    step() on the copy. Clients of this node get it at once, and Redis hears nothing of it. Clients
+    relay    step() on it. Clients of this node get it at once, and Redis hears nothing of it. Clients
              of another node get it through that node's channel, if the room is still at that version: a relay
              that a change has overtaken is decided anew and never delivered on old knowledge.
 
-Why a copy that lags cannot hurt within a node: only this node connects and disconnects its own clients, and
+Why one that lags cannot hurt within a node: only this node connects and disconnects its own clients, and
 while such a change is under way everything in that room waits for it.
 
-This module knows neither Redis nor sockets: `Shared` is the one, `Clients` the other. What got lost, and
-whether this node still has its lease, is the Keeper's business.
+This module knows neither Redis nor sockets: `Backend` is the one, `Clients` the other. What got lost, and
+whether this node still has its lease, is membership's business.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from typing import Any, TypeVar
 from flyx.errors import NoSuchRoom
 from flyx.server.logs import get_logger
 from flyx.server.redis import wire
-from flyx.server.redis.copies import Clients, Copies, Copy
-from flyx.server.redis.ear import Ear
-from flyx.server.redis.keeper import Keeper
-from flyx.server.redis.mender import Mender
-from flyx.server.redis.relays import Relays
-from flyx.server.redis.shared import Budget, Commit, LeaseLost, Shared, SharedRoom
+from flyx.server.redis.backend import Backend, Budget, Commit, LeaseLost, SharedRoom
+from flyx.server.redis.inbox import Inbox
+from flyx.server.redis.membership import Membership
+from flyx.server.redis.recovery import Recovery
+from flyx.server.redis.relay import Relaying
+from flyx.server.redis.replicas import Clients, Replica, Replicas
 from flyx.server.rooms.store import (
     BudgetSpent,
     RoomStore,
@@ -109,15 +109,15 @@ class RedisRoomStore(RoomStore):
     Attributes:
         clients: The clients connected to this node; set before open().
         budget: How many rooms there may be.
-        keeper: Tells whether this node is fit to work.
-        mender: Makes up for what did not arrive.
+        membership: Tells whether this node is fit to work.
+        recovery: Makes up for what did not arrive.
     """
 
     clients: Clients
 
     def __init__(
         self,
-        shared: Shared,
+        backend: Backend,
         *,
         max_rooms: int,
         max_per_creator: int = 0,
@@ -126,17 +126,17 @@ class RedisRoomStore(RoomStore):
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         """Args:
-        shared: What all nodes have in common.
+        backend: What all nodes have in common.
         max_rooms: Most rooms of all nodes together.
         max_per_creator: Of these, most that have the same creator; 0 is no limit.
         clock: Returns Unix time.
         monotonic: Returns seconds that also pass while the process is frozen.
         uniform: Draws a number between two, for pauses.
         """
-        self._shared = shared
+        self._backend = backend
         self.budget = Budget(max_rooms, max_per_creator)
         self._clock = clock
-        self._copies = Copies()
+        self._replicas = Replicas()
         self._changes: dict[str, _Change] = {}
         self._change_ids = itertools.count()
         # Connections that something did not reach although the room took it for sent.
@@ -144,77 +144,77 @@ class RedisRoomStore(RoomStore):
         # Rooms, when Redis was last asked for their number.
         self._count = 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._relays = Relays(self, shared, self._copies)
-        self._ear = Ear(self, shared, self._copies)
-        self.mender = Mender(self, shared, self._copies)
-        self.keeper = Keeper(self, shared, self._copies, monotonic, uniform)
-        shared.on_message = self._ear.on_message
-        shared.on_hearing = self.keeper.on_hearing
+        self._relays = Relaying(self, backend, self._replicas)
+        self._inbox = Inbox(self, backend, self._replicas)
+        self.recovery = Recovery(self, backend, self._replicas)
+        self.membership = Membership(self, backend, self._replicas, monotonic, uniform)
+        backend.on_message = self._inbox.on_message
+        backend.on_subscription = self.membership.on_subscription
 
     @property
     def ready(self) -> bool:
         """Whether this node can take new clients."""
-        return self.keeper.ready
+        return self.membership.ready
 
     def known(self, room_id: str) -> SharedRoom | None:
         """Return a room that this node has clients in, as it was told of it last."""
-        return self._copies.known(room_id)
+        return self._replicas.known(room_id)
 
     async def open(self, now: float) -> None:
-        await self._shared.start()
-        await self.keeper.start()
+        await self._backend.start()
+        await self.membership.start()
 
     async def close(self) -> None:
-        await self.keeper.stop()
+        await self.membership.stop()
         while self._tasks:
             await asyncio.wait(self._tasks, timeout=ECHO)
             for task in self._tasks:
                 task.cancel()
         await self._relays.close()
-        await self._shared.stop()
+        await self._backend.stop()
 
     # Primitives.
 
     async def create(self, room: Room) -> bool:
-        await self.keeper.fit()
+        await self.membership.fit()
         entry = SharedRoom(room, 1, secrets.token_hex(8))
         try:
-            return await self.owned(self._shared.create(entry, self.budget))
+            return await self.owned(self._backend.create(entry, self.budget))
         except LeaseLost:
-            self.keeper.doubt()
-            await self.keeper.fit()
-            return await self.owned(self._shared.create(entry, self.budget))
+            self.membership.doubt()
+            await self.membership.fit()
+            return await self.owned(self._backend.create(entry, self.budget))
 
     async def load(self, room_id: str) -> SharedRoom | None:
-        return await self.owned(self._shared.load(room_id))
+        return await self.owned(self._backend.load(room_id))
 
     async def replace(self, seen: Stored, room: Room) -> bool:
         assert isinstance(seen, SharedRoom)
         return await self.owned(self._commit(seen, room, (), leave_alone)) is Commit.DONE
 
     def at_hand(self, room_id: str) -> Room | None:
-        return self._copies.at_hand(room_id) if self.keeper.sound else None
+        return self._replicas.at_hand(room_id) if self.membership.sound else None
 
     def last_known(self, room_id: str) -> Room | None:
         entry = self.known(room_id)
         return None if entry is None else entry.room
 
     async def due(self, now: float) -> list[str]:
-        chores = await self.owned(self._shared.chores(now))
-        if chores is None:
+        tasks = await self.owned(self._backend.leader_tasks(now))
+        if tasks is None:
             return []
-        for node_id in chores.dead_nodes:
+        for node_id in tasks.dead_nodes:
             self.suspect(node_id)
-        return list(chores.due_rooms)
+        return list(tasks.due_rooms)
 
     async def count(self) -> int:
         """Return how many rooms all nodes have, or had when Redis was last asked with success."""
         with contextlib.suppress(StoreAway):
-            self._count = await self.owned(self._shared.count())
+            self._count = await self.owned(self._backend.count())
         return self._count
 
     async def room_ids(self) -> list[str]:
-        return await self.owned(self._shared.room_ids())
+        return await self.owned(self._backend.room_ids())
 
     # Commands.
 
@@ -226,8 +226,8 @@ class RedisRoomStore(RoomStore):
         see_to: SeeTo = leave_alone,
         wanted: Wanted = always,
     ) -> Effects:
-        if isinstance(command, Relay) and self.keeper.sound:
-            entry = self._copies.quiet(room_id)
+        if isinstance(command, Relay) and self.membership.sound:
+            entry = self._replicas.quiet(room_id)
             if entry is not None:
                 after, effects = step(entry.room, command, now)
                 if after is entry.room:
@@ -245,19 +245,19 @@ class RedisRoomStore(RoomStore):
         deadline = asyncio.get_running_loop().time() + _HANDOVER
         asked = False
         while True:
-            entry = await self._shared.load(room_id)
+            entry = await self._backend.load(room_id)
             member = entry.room.members.get(command.client_id) if entry else None
             if member is None or not member.accepts(command.shown_token, now) or not wanted():
                 return
             if member.absence is not None and member.absence.settled:
                 return
-            if member.node == self._shared.node_id:
+            if member.node == self._backend.node_id:
                 if self.clients.holds(member.client_id, member.generation):
                     # Its end has been seen to, if it could be.
                     return
             elif not asked:
-                message = wire.encode([wire.OUST, room_id, member.client_id, member.generation])
-                if not await self._shared.tell(member.node, message):
+                message = wire.encode([wire.TAKEOVER, room_id, member.client_id, member.generation])
+                if not await self._backend.publish(member.node, message):
                     return
                 asked = True
             if asyncio.get_running_loop().time() > deadline:
@@ -275,10 +275,10 @@ class RedisRoomStore(RoomStore):
         wanted: Wanted = always,
     ) -> Effects:
         """Run a command in its turn, on a room that is not as it was seen in `stale`."""
-        await self.keeper.fit()
-        async with self._turn(room_id) as copy:
+        await self.membership.fit()
+        async with self._turn(room_id) as replica:
             while True:
-                seen = await self._present(room_id, copy, stale)
+                seen = await self._present(room_id, replica, stale)
                 if seen is None:
                     raise NoSuchRoom(room_id=room_id)
                 command = self._completed(command, seen)
@@ -297,7 +297,7 @@ class RedisRoomStore(RoomStore):
                     outcome = await self._commit(seen, after, effects, see_to)
                 except LeaseLost:
                     # Nothing was done, and nothing will be until it is known how we stand.
-                    await self.keeper.fit()
+                    await self.membership.fit()
                     continue
                 if outcome is Commit.DONE:
                     self._fill_hole(command, seen)
@@ -310,18 +310,18 @@ class RedisRoomStore(RoomStore):
         return effects
 
     @contextlib.asynccontextmanager
-    async def _turn(self, room_id: str) -> AsyncIterator[Copy]:
+    async def _turn(self, room_id: str) -> AsyncIterator[Replica]:
         """One after the other, in the order of asking: a client's end must not overtake its beginning."""
-        copy = self._copies.reserve(room_id)
+        replica = self._replicas.reserve(room_id)
         try:
-            async with copy.lock:
-                yield copy
+            async with replica.lock:
+                yield replica
         finally:
-            self._copies.release(room_id)
+            self._replicas.release(room_id)
 
     async def _is_behind(self, seen: SharedRoom) -> bool:
         """Tell whether Redis has a newer version of a room."""
-        found = (await self._shared.states([seen.room.room_id]))[0]
+        found = (await self._backend.states([seen.room.room_id]))[0]
         if found is None or found == seen.state:
             return False
         return found[0] != seen.incarnation or found[1] >= seen.version
@@ -333,11 +333,11 @@ class RedisRoomStore(RoomStore):
             if connection in self._holes:
                 command = replace(command, handover=None)
         if isinstance(command, Enter | Resume):
-            return replace(command, node=self._shared.node_id)
+            return replace(command, node=self._backend.node_id)
         if isinstance(command, Lose):
             unknown = (command.client_id, command.generation) in self._holes
-            # What others say to it until they know is still to come, and the Mender will tell.
-            alone = not self.mender.others(seen.room.room_id, seen.nodes)
+            # What others say to it until they know is still to come, and recovery will tell.
+            alone = not self.recovery.others(seen.room.room_id, seen.nodes)
             return replace(command, traffic=None if unknown else command.traffic, settled=alone)
         return command
 
@@ -348,18 +348,18 @@ class RedisRoomStore(RoomStore):
         elif isinstance(command, Resume) and command.client_id in seen.room.members:
             self._holes.discard((command.client_id, seen.room.members[command.client_id].generation))
 
-    async def _present(self, room_id: str, copy: Copy, stale: SharedRoom | None) -> SharedRoom | None:
+    async def _present(self, room_id: str, replica: Replica, stale: SharedRoom | None) -> SharedRoom | None:
         """Return the room in a version that is not the stale one."""
         deadline = asyncio.get_running_loop().time() + ECHO
-        while copy.entry is not None and not copy.entry.succeeds(stale):
-            if not await self._copies.news(copy, deadline):
-                # We were not told. The Keeper will find the rest of what we were not told.
+        while replica.entry is not None and not replica.entry.succeeds(stale):
+            if not await self._replicas.news(replica, deadline):
+                # We were not told. Membership will find the rest of what we were not told.
                 await self.refresh(room_id)
                 break
-        return copy.entry or await self._shared.load(room_id)
+        return replica.entry or await self._backend.load(room_id)
 
     async def _commit(self, seen: SharedRoom, after: Room, effects: Effects, see_to: SeeTo) -> Commit:
-        me = self._shared.node_id
+        me = self._backend.node_id
         change_id = f"{me}:{next(self._change_ids)}"
         entry = SharedRoom(after, seen.version + 1, seen.incarnation, change_id)
         record = None if after.closed else dump_room(after)
@@ -378,7 +378,7 @@ class RedisRoomStore(RoomStore):
         if me not in unheard:
             await asyncio.wait([change.seen], timeout=ECHO)
         if not change.seen.done():
-            self.keeper.doubt()
+            self.membership.doubt()
             self.take(change_id, heard=False)
         return outcome
 
@@ -395,15 +395,15 @@ class RedisRoomStore(RoomStore):
         deadline = loop.time() + PATIENCE
         while True:
             try:
-                return await self._shared.commit(seen, change.entry, record, messages)
+                return await self._backend.commit(seen, change.entry, record, messages)
             except LeaseLost:
                 del self._changes[change_id]
-                self.keeper.doubt()
+                self.membership.doubt()
                 raise
             except StoreAway:
                 if change.seen.done():
                     return Commit.DONE, ()
-                if loop.time() > deadline or self.keeper.away:
+                if loop.time() > deadline or self.membership.away:
                     # It may have been made, and may come through the channel yet. If it was and does not, the
                     # version found later tells so, and our clients begin anew: nobody says anything twice.
                     loop.call_later(10 * ECHO, self._changes.pop, change_id, None)
@@ -420,13 +420,13 @@ class RedisRoomStore(RoomStore):
         closing = {effect.client_id for effect in change.effects if isinstance(effect, CloseClient)}
         self.adopt(change.entry, closing)
         change.see_to(change.effects)
-        if change.node_id != self._shared.node_id:
+        if change.node_id != self._backend.node_id:
             # This node was taken for dead since, and with it whoever was let in.
             self.close_buried(change.entry, change.node_id)
-        self.mender.settle(room.room_id, room, complete=heard)
+        self.recovery.settle(room.room_id, room, complete=heard)
         change.seen.set_result(None)
         for effect in change.effects:
-            if isinstance(effect, Deliver) and effect.member.node == self._shared.node_id:
+            if isinstance(effect, Deliver) and effect.member.node == self._backend.node_id:
                 self._check_reached(room, effect.member, effect.message)
 
     def _check_reached(self, room: Room, member: Member, message: object) -> None:
@@ -449,11 +449,11 @@ class RedisRoomStore(RoomStore):
             closing: Clients whose connections the change ends that made it so; they are told why by that.
         """
         known = self.known(entry.room.room_id)
-        self._copies.adopt(entry, self._shared.node_id)
+        self._replicas.adopt(entry, self._backend.node_id)
         if known is None:
             return
-        self.mender.left(known.room.room_id, known.nodes - entry.nodes)
-        for member in known.members_at(self._shared.node_id):
+        self.recovery.left(known.room.room_id, known.nodes - entry.nodes)
+        for member in known.members_at(self._backend.node_id):
             now = entry.room.members.get(member.client_id)
             if now is None:
                 if not entry.room.closed and member.client_id not in closing:
@@ -461,28 +461,28 @@ class RedisRoomStore(RoomStore):
                     self.close_client(member, _MISSED)
                 continue
             if now.generation != member.generation or now.absence is not None:
-                self.mender.departed(known, member.client_id, member.generation)
+                self.recovery.departed(known, member.client_id, member.generation)
             if now.generation == member.generation and now.absence is not None:
                 # Somebody has found out that something did not reach it.
                 self.close_client(member, _MISSED)
 
-    # What the Keeper needs.
+    # What membership needs.
 
     def suspect(self, node_id: str) -> bool:
         """See to a node that may be dead; False if this node is not in a position to tell."""
-        return self.keeper.suspect(node_id)
+        return self.membership.suspect(node_id)
 
     async def refresh(self, room_id: str) -> None:
         """Take a room as it is in Redis, although we were not told how it came to that."""
-        known = self._copies.known(room_id)
+        known = self._replicas.known(room_id)
         if known is None:
             return
-        entry = await self._shared.load(room_id)
-        if self._copies.known(room_id) is not known:
+        entry = await self._backend.load(room_id)
+        if self._replicas.known(room_id) is not known:
             # We have been told meanwhile.
             return
         if entry is None:
-            self._copies.drop(room_id)
+            self._replicas.drop(room_id)
         elif not entry.succeeds(known):
             return
         else:
@@ -491,9 +491,9 @@ class RedisRoomStore(RoomStore):
 
     def send_back(self, entry: SharedRoom) -> None:
         """Have the clients that are here in a room connect anew: they were not told everything."""
-        for member in entry.members_at(self._shared.node_id):
+        for member in entry.members_at(self._backend.node_id):
             self.close_client(member, _MISSED)
-            self.mender.mend(entry.room.room_id, member.client_id, member.generation, None)
+            self.recovery.mend(entry.room.room_id, member.client_id, member.generation, None)
 
     def close_client(self, member: Member, reason: str) -> None:
         """End the connection of a client that is to come back."""
@@ -508,30 +508,30 @@ class RedisRoomStore(RoomStore):
 
     def make_up(self) -> None:
         """Say the goodbyes of connections that are here no longer, should one have been forgotten."""
-        for entry in self._copies.entries():
-            if self._copies.quiet(entry.room.room_id) is None:
+        for entry in self._replicas.entries():
+            if self._replicas.quiet(entry.room.room_id) is None:
                 continue
-            for member in entry.members_at(self._shared.node_id):
+            for member in entry.members_at(self._backend.node_id):
                 if not self.clients.holds(member.client_id, member.generation):
                     lose = Lose(member.client_id, member.generation, LOST, None)
                     self.spawn(self.perform(entry.room.room_id, lose))
 
     def lose_touch(self) -> None:
         """Something may have been said to this node that it did not hear."""
-        self._ear.lose_touch()
+        self._inbox.lose_touch()
 
     def unsure_of(self, node_ids: frozenset[str]) -> frozenset[str]:
         """Return those of which something may have been missed."""
-        return self._ear.unsure_of(node_ids)
+        return self._inbox.unsure_of(node_ids)
 
     async def reassured(self, node_ids: frozenset[str]) -> None:
         """Wait until it is known, of each of these nodes, whether all that it said was heard."""
-        await self._ear.reassured(node_ids)
+        await self._inbox.reassured(node_ids)
 
     async def compare_notes(self) -> None:
         """Tell other nodes how much was said to them, and ask those of which we may have missed something."""
         self._relays.mark()
-        await self._ear.ask()
+        await self._inbox.ask()
 
     def answer(self, node_id: str) -> None:
         """Tell a node that asks how much was said to it."""
@@ -539,14 +539,14 @@ class RedisRoomStore(RoomStore):
 
     def start_over(self) -> None:
         """This node has a new name."""
-        self._copies.clear()
-        self._ear.start_over()
+        self._replicas.clear()
+        self._inbox.start_over()
         self._relays.start_over()
-        self.mender.start_over()
+        self.recovery.start_over()
 
     async def forget_node(self, node_id: str) -> None:
         """Forget a node that is no more."""
-        self._ear.forget_node(node_id)
+        self._inbox.forget_node(node_id)
         await self._relays.forget_node(node_id)
 
     async def perform(self, room_id: str, command: Command) -> None:

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from pydantic_core import to_json
 
-from flyx.server.redis.shared import Item, SharedRoom
+from flyx.server.redis.backend import Item, SharedRoom
 from flyx.signaling.commands import CloseClient, Deliver, Effect
 from flyx.signaling.messages import Error, serialize
 
@@ -34,7 +34,7 @@ RELAY: Final = "relay"
 MARK: Final = "mark"
 ASK: Final = "ask"
 PROBE: Final = "probe"
-OUST: Final = "oust"
+TAKEOVER: Final = "oust"
 
 SEND: Final = "send"
 CLOSE: Final = "close"

@@ -413,7 +413,7 @@ class Hub:
         if seat is not None:
             seat.send(text, counted=counted)
 
-    async def oust(self, room_id: str, client_id: str, generation: int) -> None:
+    async def take_over(self, room_id: str, client_id: str, generation: int) -> None:
         """End a connection whose client has come back elsewhere, and tell the room what went over it."""
         seat = self._seat_of(client_id, generation)
         if seat is not None:

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 from flyx.server.config import ServerConfig
-from flyx.server.redis.relays import PROMISE
+from flyx.server.redis.relay import PROMISE
 from flyx.server.redis.store import RedisRoomStore
 from flyx.server.rooms.hub import Hub
 from flyx.server.rooms.seat import Seat
@@ -44,7 +44,7 @@ from flyx.signaling.messages import (
     Relayed,
     Role,
 )
-from tests.server.redis.shared_memory import Service, SharedMemory, VirtualLoop
+from tests.server.redis.memory_backend import MemoryBackend, Service, VirtualLoop
 
 EPOCH = 1_000_000.0
 # Long enough for everybody to come back from anything that happens here.
@@ -57,9 +57,9 @@ class Node:
 
     def __init__(self, service: Service, name: str) -> None:
         loop = asyncio.get_running_loop()
-        self.shared = SharedMemory(service, name)
+        self.backend = MemoryBackend(service, name)
         self.store = RedisRoomStore(
-            self.shared,
+            self.backend,
             max_rooms=10,
             clock=lambda: EPOCH + loop.time(),
             monotonic=loop.time,
@@ -80,7 +80,7 @@ class Node:
         await self.store.close()
 
     def die(self) -> None:
-        self.shared.die()
+        self.backend.die()
         for line in self.lines:
             line.alive = False
             if line.reader is not None:
@@ -364,7 +364,7 @@ class World:
         node = self.nodes[n]
         node.die()
         self.dead.append(node)
-        self.nodes[n] = Node(self.service, f"{node.shared.name}'")
+        self.nodes[n] = Node(self.service, f"{node.backend.name}'")
         await self.nodes[n].start()
         for person in self.people:
             person.lose_node(node)
@@ -386,7 +386,7 @@ class World:
     async def heal(self) -> None:
         """Let everything work again, and everybody come back."""
         for node in self.nodes:
-            node.shared.cut = False
+            node.backend.cut = False
         await asyncio.sleep(60.0)
 
     @property
@@ -418,7 +418,7 @@ class World:
                         # It hung up before it knew that it was inside.
                         continue
                     assert member.absence is None
-                    home = next(n for n in self.nodes if n.shared.node_id == member.node)
+                    home = next(n for n in self.nodes if n.backend.node_id == member.node)
                     assert home.hub.holds(member.client_id, member.generation)
 
     def say_everything(self) -> None:
@@ -497,12 +497,12 @@ class NodesMachine(RuleBasedStateMachine):
     @rule(n=st.integers(0, 1), seconds=st.sampled_from([0.5, 3.0, 14.0, 25.0]))
     def a_node_loses_redis_for_a_while(self, n: int, seconds: float) -> None:
         async def cut() -> None:
-            shared = self.world.nodes[n].shared
-            shared.cut = True
-            shared.deafen()
+            backend = self.world.nodes[n].backend
+            backend.cut = True
+            backend.deafen()
 
             def mend() -> None:
-                shared.cut = False
+                backend.cut = False
 
             asyncio.get_running_loop().call_later(seconds, mend)
 
@@ -513,14 +513,14 @@ class NodesMachine(RuleBasedStateMachine):
         """Its commands and its channel stand still, which is what it would see had it been frozen."""
 
         async def freeze() -> None:
-            self.world.nodes[n].shared.frozen_until = asyncio.get_running_loop().time() + seconds
+            self.world.nodes[n].backend.frozen_until = asyncio.get_running_loop().time() + seconds
 
         self.run(freeze())
 
     @rule(n=st.integers(0, 1))
     def the_channel_of_a_node_breaks(self, n: int) -> None:
         async def deafen() -> None:
-            self.world.nodes[n].shared.deafen()
+            self.world.nodes[n].backend.deafen()
 
         self.run(deafen())
 
@@ -670,7 +670,7 @@ def test_each_node_knows_the_members_of_a_room_as_soon_as_its_clients_do() -> No
 
 def test_what_comes_while_a_connection_ends_is_kept_in_order() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
-        there = world.nodes[1].shared
+        there = world.nodes[1].backend
         there.slow = 0.5
         receiver.home = world.nodes[0]
         line = receiver.cut_line()
@@ -693,7 +693,7 @@ def test_what_comes_while_a_connection_ends_is_kept_in_order() -> None:
 
 def test_a_node_that_dies_while_a_connection_ends_takes_nothing_along_in_silence() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
-        there = world.nodes[1].shared
+        there = world.nodes[1].backend
         there.lag = 0.5
         receiver.home = world.nodes[0]
         line = receiver.cut_line()
@@ -713,7 +713,7 @@ def test_a_node_that_dies_while_a_connection_ends_takes_nothing_along_in_silence
 
 def test_who_comes_back_before_its_node_has_told_what_was_on_its_way_waits_for_that() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
-        there = world.nodes[1].shared
+        there = world.nodes[1].backend
         there.lag = 0.5
         receiver.home = world.nodes[0]
         line = receiver.cut_line()
@@ -736,7 +736,7 @@ def test_a_return_that_was_given_up_while_its_node_stood_still_ends_no_newer_con
         there, here = world.nodes
         receiver.break_line(0.0)
         await asyncio.sleep(0.05)
-        there.shared.frozen_until = asyncio.get_running_loop().time() + 10.0
+        there.backend.frozen_until = asyncio.get_running_loop().time() + 10.0
         receiver.home = there
         await asyncio.sleep(1.0)
         assert receiver.line is not None
@@ -754,7 +754,7 @@ def test_a_return_that_was_given_up_while_its_node_stood_still_ends_no_newer_con
 
 def test_what_comes_while_a_client_changes_its_connection_is_heard_on_the_new_one() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
-        there = world.nodes[1].shared
+        there = world.nodes[1].backend
         there.slow = 0.5
         receiver.break_line(30.0)
         for _ in range(20):
@@ -769,10 +769,10 @@ def test_what_comes_while_a_client_changes_its_connection_is_heard_on_the_new_on
 
 async def lose(node: Node, sender: Person, receiver: Person) -> None:
     """Say something that is lost on its way to a node, with its channel; what comes after it is slow."""
-    node.shared.lag = 0.2
+    node.backend.lag = 0.2
     sender.say(receiver.client_id)
     await asyncio.sleep(0.1)
-    node.shared.deafen()
+    node.backend.deafen()
 
 
 def test_a_client_is_told_that_the_channel_of_its_node_lost_something() -> None:
@@ -789,7 +789,7 @@ def test_a_client_is_told_that_the_channel_of_its_node_lost_something() -> None:
 
 def test_so_is_one_that_has_gone_before_its_node_knew() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
-        there = world.nodes[1].shared
+        there = world.nodes[1].backend
         await lose(world.nodes[1], sender, receiver)
         there.lag = 0.0
         line = receiver.cut_line()
@@ -810,13 +810,13 @@ def test_so_is_one_whose_peer_has_left_the_node_on_whose_way_it_was_lost() -> No
         await lose(there, sender, receiver)
         await asyncio.sleep(0.1)
         # Whatever the node is asked or tells takes a while.
-        there.shared.lag = 0.0
-        here.shared.lag = 1.0
+        there.backend.lag = 0.0
+        here.backend.lag = 1.0
         sender.home = there
         sender.break_line(0.0)
         await asyncio.sleep(3.0)
         sender.say(receiver.client_id)
-        here.shared.lag = 0.0
+        here.backend.lag = 0.0
         await asyncio.sleep(6.0)
         assert receiver.sessions == 2
         assert sender.sessions == 1
@@ -831,9 +831,9 @@ def test_so_is_one_that_has_gone_after_its_peer_from_the_node_on_whose_way_it_wa
         await asyncio.sleep(0.1)
         await lose(there, sender, receiver)
         await asyncio.sleep(0.15)
-        there.shared.lag = 0.0
+        there.backend.lag = 0.0
         # The node of the receiver asks what it should have heard, and the answer takes a while.
-        here.shared.lag = 0.5
+        here.backend.lag = 0.5
         moved = sender.cut_line()
         sender.spawn(moved.finish())
         await asyncio.sleep(0.2)
@@ -841,7 +841,7 @@ def test_so_is_one_that_has_gone_after_its_peer_from_the_node_on_whose_way_it_wa
         receiver.home = here
         receiver.break_line(0.0)
         await asyncio.sleep(5.0)
-        here.shared.lag = 0.0
+        here.backend.lag = 0.0
         await sender.connect()
         sender.say(receiver.client_id)
         await asyncio.sleep(6.0)
@@ -856,9 +856,9 @@ def test_so_is_one_that_was_deaf_when_a_node_died_before_it_told_how_much_it_had
         there = world.nodes[1]
         await lose(there, sender, receiver)
         await asyncio.sleep(0.15)
-        there.shared.lag = 0.0
+        there.backend.lag = 0.0
         # The speaker moves on in good order, before its node can be asked.
-        there.shared.slow = 1.0
+        there.backend.slow = 1.0
         moved = sender.cut_line()
         sender.home = there
         await moved.finish()
@@ -866,7 +866,7 @@ def test_so_is_one_that_was_deaf_when_a_node_died_before_it_told_how_much_it_had
         await world.kill(0)
         await sender.connect()
         sender.say(receiver.client_id)
-        there.shared.slow = 0.0
+        there.backend.slow = 0.0
         await asyncio.sleep(40.0)
         assert receiver.sessions == 2
 
@@ -878,15 +878,15 @@ def test_so_is_one_whose_node_is_taken_for_dead_before_it_knows_what_it_lost() -
         here, there = world.nodes
         await lose(there, sender, receiver)
         await asyncio.sleep(0.15)
-        there.shared.lag = 0.0
-        here.shared.lag = 1.0
+        there.backend.lag = 0.0
+        here.backend.lag = 1.0
         line = receiver.cut_line()
         receiver.spawn(line.finish())
         await asyncio.sleep(0.5)
         # The room knows that the receiver is away, and its node does not know yet how much was said to it.
-        there.shared.frozen_until = asyncio.get_running_loop().time() + 60.0
+        there.backend.frozen_until = asyncio.get_running_loop().time() + 60.0
         await asyncio.sleep(65.0)
-        here.shared.lag = 0.0
+        here.backend.lag = 0.0
         receiver.home = here
         await receiver.connect()
         sender.say(receiver.client_id)
@@ -900,19 +900,19 @@ def test_two_nodes_that_changed_a_room_differently_after_redis_went_back_in_time
     async def script(world: World, sender: Person, receiver: Person) -> None:
         here, there = world.nodes
         before = dict(world.service.rooms)
-        there.shared.cut = True
-        there.shared.deafen()
+        there.backend.cut = True
+        there.backend.deafen()
         await world.arrive(Role.RECEIVER, here)
         forgotten = world.people[-1]
         # An older copy takes over, and only the node that knows no better can reach it at first.
-        here.shared.cut = True
-        here.shared.deafen()
+        here.backend.cut = True
+        here.backend.deafen()
         world.service.rooms = before
-        there.shared.cut = False
+        there.backend.cut = False
         await asyncio.sleep(5.0)
         await world.arrive(Role.RECEIVER, there)
         await asyncio.sleep(1.0)
-        here.shared.cut = False
+        here.backend.cut = False
         await asyncio.sleep(10.0)
         assert forgotten.over == f"{CloseCode.NO_SUCH_ROOM}"
         world.people.remove(forgotten)
@@ -922,7 +922,7 @@ def test_two_nodes_that_changed_a_room_differently_after_redis_went_back_in_time
 
 def test_what_a_connection_missed_is_not_forgotten_with_a_return_that_was_given_up() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
-        there = world.nodes[1].shared
+        there = world.nodes[1].backend
         receiver.home = world.nodes[1]
         there.slow = 0.5
         receiver.break_line(30.0)
@@ -943,7 +943,7 @@ def test_what_a_connection_missed_is_not_forgotten_with_a_return_that_was_given_
 
 def test_whoever_is_let_in_by_a_node_that_is_taken_for_dead_meanwhile_comes_again() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
-        there = world.nodes[1].shared
+        there = world.nodes[1].backend
         receiver.home = world.nodes[1]
         receiver.break_line(0.0)
         await asyncio.sleep(0.05)
@@ -961,21 +961,21 @@ def test_whoever_is_let_in_by_a_node_that_is_taken_for_dead_meanwhile_comes_agai
 def test_nobody_is_turned_away_by_a_node_that_has_old_news() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         here = world.nodes[0]
-        here.shared.lag = 0.8
+        here.backend.lag = 0.8
         await world.arrive(Role.RECEIVER, world.nodes[1])
         newcomer = world.people[-1]
         newcomer.home = here
         newcomer.break_line(0.0)
         await asyncio.sleep(5.0)
         assert newcomer.over is None
-        here.shared.lag = 0.0
+        here.backend.lag = 0.0
 
     play(script)
 
 
 def test_what_was_perhaps_kept_for_somebody_away_does_not_come_twice() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
-        here = world.nodes[0].shared
+        here = world.nodes[0].backend
         line = receiver.cut_line()
         await line.finish()
         # Until its node has told that nothing was on the way to it.

@@ -13,21 +13,21 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flyx.server.redis import wire
-from flyx.server.redis.scripts import LEASE_MS
-from flyx.server.redis.shared import (
+from flyx.server.redis.backend import (
+    Backend,
     Budget,
-    Chores,
     Commit,
-    Fate,
+    DeliveryReport,
+    DeliveryStatus,
     Item,
+    LeaderTasks,
     Lease,
     LeaseLost,
-    Pulse,
-    Relayed,
-    Shared,
+    Renewal,
+    RoomState,
     SharedRoom,
-    State,
 )
+from flyx.server.redis.scripts import LEASE_MS
 from flyx.server.rooms.store import BudgetSpent, StoreAway, StoreFull
 from flyx.signaling.record import dump_room, load_room
 
@@ -68,7 +68,7 @@ class Service:
     """
 
     rng: random.Random
-    rooms: dict[str, tuple[State, str]] = field(default_factory=dict)
+    rooms: dict[str, tuple[RoomState, str]] = field(default_factory=dict)
     deadlines: dict[str, float] = field(default_factory=dict)
     leases: dict[str, float] = field(default_factory=dict)
     graves: set[str] = field(default_factory=set)
@@ -76,7 +76,7 @@ class Service:
     epoch: int = 0
     ticks: int = 0
     janitor: tuple[str, float] = ("", 0.0)
-    nodes: list[SharedMemory] = field(default_factory=list)
+    nodes: list[MemoryBackend] = field(default_factory=list)
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -105,7 +105,7 @@ class Service:
         self.deadlines[entry.room.room_id] = entry.room.deadline
 
 
-class SharedMemory(Shared):
+class MemoryBackend(Backend):
     """One node's access to a Service.
 
     Attributes:
@@ -169,7 +169,7 @@ class SharedMemory(Shared):
         if self.listens_to is not None:
             self.listens_to = None
             self._connection += 1
-            self.on_hearing(False)
+            self.on_subscription(False)
             asyncio.get_running_loop().call_later(self.service.rng.uniform(0.1, 2.0), self.listen)
 
     def listen(self) -> None:
@@ -180,7 +180,7 @@ class SharedMemory(Shared):
             asyncio.get_running_loop().call_later(0.5, self.listen)
         elif self.listens_to != self.node_id:
             self.listens_to = self.node_id
-            self.on_hearing(True)
+            self.on_subscription(True)
 
     async def _travel(self) -> None:
         rng, loop = self.service.rng, asyncio.get_running_loop()
@@ -205,7 +205,7 @@ class SharedMemory(Shared):
             raise LeaseLost("this node has no lease")
         return name
 
-    # What Shared promises.
+    # What Backend promises.
 
     async def start(self) -> None:
         self.listen()
@@ -240,7 +240,7 @@ class SharedMemory(Shared):
         (incarnation, version, change), record = found
         return SharedRoom(load_room(record), version, incarnation, change)
 
-    async def states(self, room_ids: Sequence[str]) -> list[State | None]:
+    async def states(self, room_ids: Sequence[str]) -> list[RoomState | None]:
         await self._travel()
         found = [self.service.rooms.get(room_id) for room_id in room_ids]
         await self._return()
@@ -294,7 +294,7 @@ class SharedMemory(Shared):
         await self._return()
         return not newer
 
-    async def relay(self, node_id: str, sequence: int, items: Sequence[Item]) -> Relayed:
+    async def relay(self, node_id: str, sequence: int, items: Sequence[Item]) -> DeliveryReport:
         me = await self._arrive_as()
         service = self.service
         current, said = [], []
@@ -303,21 +303,21 @@ class SharedMemory(Shared):
             current.append(kept is not None and kept[0] == item.state)
             if current[-1]:
                 said.append(wire.dump_item(item))
-        fate = Fate.HEARD
+        status = DeliveryStatus.DELIVERED
         if said:
             text = f'["relay","{me}",{sequence},[{",".join(said)}]]'
             if not service.publish(node_id, text):
-                fate = Fate.DEAF if service.leased(node_id) else Fate.DEAD
+                status = DeliveryStatus.NO_SUBSCRIBER if service.leased(node_id) else DeliveryStatus.NODE_DEAD
         await self._return()
-        return Relayed(fate, tuple(current))
+        return DeliveryReport(status, tuple(current))
 
-    async def tell(self, node_id: str, message: str) -> bool:
+    async def publish(self, node_id: str, message: str) -> bool:
         await self._arrive_as()
         heard = self.service.publish(node_id, message)
         await self._return()
         return bool(heard)
 
-    async def renew(self) -> Pulse:
+    async def renew(self) -> Renewal:
         me = self.node_id
         await self._travel()
         service = self.service
@@ -325,16 +325,16 @@ class SharedMemory(Shared):
             service.epoch = service.rng.getrandbits(32)
             service.ticks = max(service.ticks, self._seen_ticks)
         service.ticks += 1
-        lease = Lease.BURIED
+        lease = Lease.EVICTED
         if me not in service.graves:
             lease = Lease.HELD if service.leased(me) else Lease.LAPSED
             service.leases[me] = service.now() + LEASE
-        pulse, ticks = Pulse(lease, str(service.epoch)), service.ticks
+        pulse, ticks = Renewal(lease, str(service.epoch)), service.ticks
         await self._return()
         self._seen_ticks = ticks
         return pulse
 
-    async def chores(self, now: float) -> Chores | None:
+    async def leader_tasks(self, now: float) -> LeaderTasks | None:
         await self._travel()
         service = self.service
         winner, until = service.janitor
@@ -344,9 +344,9 @@ class SharedMemory(Shared):
         dead = tuple(node_id for node_id, end in service.leases.items() if end <= service.now())
         due = tuple(room_id for room_id, deadline in service.deadlines.items() if deadline <= now)
         await self._return()
-        return Chores(dead, due)
+        return LeaderTasks(dead, due)
 
-    async def bury(self, node_id: str) -> list[str] | None:
+    async def evict(self, node_id: str) -> list[str] | None:
         await self._travel()
         if self.service.leased(node_id):
             return None

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from flyx.server.redis.shared import SharedRoom
+from flyx.server.redis.backend import SharedRoom
 from flyx.signaling.commands import Effects
 from flyx.signaling.messages import CloseCode, ErrorCode
 from flyx.signaling.room import Room
@@ -24,7 +24,7 @@ class Clients(Protocol):
     def send(self, client_id: str, generation: int, text: str, *, counted: bool) -> None:
         """Send to a client; counted: the message is about a peer and must not get lost."""
 
-    async def oust(self, room_id: str, client_id: str, generation: int) -> None:
+    async def take_over(self, room_id: str, client_id: str, generation: int) -> None:
         """End a connection whose client has come back elsewhere, and tell the room what went over it."""
 
     def relayed_elsewhere(self, clients: int) -> None:
@@ -35,7 +35,7 @@ class Clients(Protocol):
 
 
 @dataclass(slots=True)
-class Copy:
+class Replica:
     """What this node knows of a room.
 
     Attributes:
@@ -53,51 +53,51 @@ class Copy:
     news: asyncio.Future[None] | None = None
 
 
-class Copies:
-    """Copies by room id; one is kept while a client is inside from here, or a change is under way."""
+class Replicas:
+    """Replicas by room id; one is kept while a client is inside from here, or a change is under way."""
 
     def __init__(self) -> None:
-        self._copies: dict[str, Copy] = {}
+        self._replicas: dict[str, Replica] = {}
 
     def __len__(self) -> int:
-        return len(self._copies)
+        return len(self._replicas)
 
-    def get(self, room_id: str) -> Copy | None:
+    def get(self, room_id: str) -> Replica | None:
         """Return what is known of a room."""
-        return self._copies.get(room_id)
+        return self._replicas.get(room_id)
 
     def known(self, room_id: str) -> SharedRoom | None:
         """Return a room that this node has clients in, as it was told of it last."""
-        copy = self._copies.get(room_id)
-        return copy.entry if copy else None
+        replica = self._replicas.get(room_id)
+        return replica.entry if replica else None
 
     def quiet(self, room_id: str) -> SharedRoom | None:
         """Return a room that is known and in which no change of ours is under way."""
-        copy = self._copies.get(room_id)
-        return None if copy is None or copy.turns else copy.entry
+        replica = self._replicas.get(room_id)
+        return None if replica is None or replica.turns else replica.entry
 
     def at_hand(self, room_id: str) -> Room | None:
         """Return a room that is known, quiet, and no other node's business."""
-        copy = self._copies.get(room_id)
-        if copy is None or copy.entry is None or copy.turns or not copy.alone:
+        replica = self._replicas.get(room_id)
+        if replica is None or replica.entry is None or replica.turns or not replica.alone:
             return None
-        return copy.entry.room
+        return replica.entry.room
 
     def entries(self) -> list[SharedRoom]:
         """Return all rooms that are known."""
-        return [copy.entry for copy in self._copies.values() if copy.entry is not None]
+        return [replica.entry for replica in self._replicas.values() if replica.entry is not None]
 
-    def reserve(self, room_id: str) -> Copy:
-        """Return the copy of a room, kept until release(), which must follow."""
-        copy = self._copies.setdefault(room_id, Copy())
-        copy.turns += 1
-        return copy
+    def reserve(self, room_id: str) -> Replica:
+        """Return the replica of a room, kept until release(), which must follow."""
+        replica = self._replicas.setdefault(room_id, Replica())
+        replica.turns += 1
+        return replica
 
     def release(self, room_id: str) -> None:
         """End what reserve() began."""
-        copy = self._copies[room_id]
-        copy.turns -= 1
-        self._tidy(room_id, copy)
+        replica = self._replicas[room_id]
+        replica.turns -= 1
+        self._tidy(room_id, replica)
 
     def adopt(self, entry: SharedRoom, node_id: str) -> None:
         """Take a room as known, if it is open and has clients on this node; else forget it."""
@@ -106,37 +106,37 @@ class Copies:
         if entry.room.closed or node_id not in nodes:
             self.drop(room_id)
             return
-        copy = self._copies.setdefault(room_id, Copy())
-        copy.entry = entry
-        copy.alone = len(nodes) == 1
-        self._tell(copy)
+        replica = self._replicas.setdefault(room_id, Replica())
+        replica.entry = entry
+        replica.alone = len(nodes) == 1
+        self._tell(replica)
 
     def drop(self, room_id: str) -> None:
         """Take a room as not known."""
-        copy = self._copies.get(room_id)
-        if copy is not None:
-            copy.entry = None
-            self._tell(copy)
-            self._tidy(room_id, copy)
+        replica = self._replicas.get(room_id)
+        if replica is not None:
+            replica.entry = None
+            self._tell(replica)
+            self._tidy(room_id, replica)
 
     def clear(self) -> None:
         """Take no room as known."""
-        for room_id in list(self._copies):
+        for room_id in list(self._replicas):
             self.drop(room_id)
 
-    async def news(self, copy: Copy, deadline: float) -> bool:
+    async def news(self, replica: Replica, deadline: float) -> bool:
         """Wait for the entry to change; False if it has not by the deadline (of the event loop's clock)."""
-        if copy.news is None:
-            copy.news = asyncio.get_running_loop().create_future()
+        if replica.news is None:
+            replica.news = asyncio.get_running_loop().create_future()
         timeout = deadline - asyncio.get_running_loop().time()
-        done, _ = await asyncio.wait([copy.news], timeout=max(0.0, timeout))
+        done, _ = await asyncio.wait([replica.news], timeout=max(0.0, timeout))
         return bool(done)
 
-    def _tell(self, copy: Copy) -> None:
-        if copy.news is not None:
-            copy.news.set_result(None)
-            copy.news = None
+    def _tell(self, replica: Replica) -> None:
+        if replica.news is not None:
+            replica.news.set_result(None)
+            replica.news = None
 
-    def _tidy(self, room_id: str, copy: Copy) -> None:
-        if copy.entry is None and not copy.turns and self._copies.get(room_id) is copy:
-            del self._copies[room_id]
+    def _tidy(self, room_id: str, replica: Replica) -> None:
+        if replica.entry is None and not replica.turns and self._replicas.get(room_id) is replica:
+            del self._replicas[room_id]

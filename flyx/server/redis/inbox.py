@@ -9,19 +9,19 @@ from pydantic_core import from_json
 
 from flyx.server.logs import get_logger
 from flyx.server.redis import wire
-from flyx.server.redis.copies import Copies
-from flyx.server.redis.keeper import LEASE
-from flyx.server.redis.shared import Shared, SharedRoom
+from flyx.server.redis.backend import Backend, SharedRoom
+from flyx.server.redis.membership import LEASE
+from flyx.server.redis.replicas import Replicas
 from flyx.signaling.messages import CloseCode, ErrorCode
 from flyx.signaling.record import load_room
 
 if TYPE_CHECKING:
     from flyx.server.redis.store import RedisRoomStore
 
-log = get_logger("flyx.server.redis.ear")
+log = get_logger("flyx.server.redis.inbox")
 
 
-class Ear:
+class Inbox:
     """Takes one message after the other, and waits for nobody.
 
     Batches of another node have numbers: one left out is a loss. So is whatever may have been the last that a
@@ -29,15 +29,15 @@ class Ear:
     for as long as a lease lasts, is taken to have said more than we heard.
     """
 
-    def __init__(self, store: RedisRoomStore, shared: Shared, copies: Copies) -> None:
+    def __init__(self, store: RedisRoomStore, backend: Backend, replicas: Replicas) -> None:
         """Args:
         store: Whose clients these are.
-        shared: The way to ask.
-        copies: Rooms as this node knows them.
+        backend: The way to ask.
+        replicas: Rooms as this node knows them.
         """
         self._store = store
-        self._shared = shared
-        self._copies = copies
+        self._backend = backend
+        self._replicas = replicas
         # By node, the number of the last batch that it said to us.
         self._heard: dict[str, int] = {}
         # Nodes of which something may have been missed, and since when (of the event loop's clock).
@@ -47,9 +47,9 @@ class Ear:
 
     def on_message(self, text: str) -> None:
         kind, *fields = from_json(text)
-        if not self._store.keeper.sound and kind != wire.PROBE:
+        if not self._store.membership.sound and kind != wire.PROBE:
             # We may have been taken for dead: nothing is believed or passed on before that is known.
-            self._store.keeper.doubt()
+            self._store.membership.doubt()
             if kind == wire.RELAY:
                 self._unsure[fields[0]] = asyncio.get_running_loop().time()
             return
@@ -64,11 +64,11 @@ class Ear:
                 self._count(*fields, last=True)
             case wire.ASK:
                 self._store.answer(*fields)
-            case wire.OUST:
+            case wire.TAKEOVER:
                 room_id, client_id, generation = fields
-                self._store.spawn(self._store.clients.oust(room_id, client_id, generation))
+                self._store.spawn(self._store.clients.take_over(room_id, client_id, generation))
             case wire.PROBE:
-                self._store.keeper.on_probe(*fields)
+                self._store.membership.on_probe(*fields)
             case _:
                 log.warning("a message of another version of flyx", kind=kind)
 
@@ -82,14 +82,14 @@ class Ear:
         record: str | None,
         effects: list[list[Any]],
     ) -> None:
-        known = self._copies.known(room_id)
+        known = self._replicas.known(room_id)
         if known is not None and known.incarnation == incarnation and version <= known.version:
-            # From before the Keeper looked for itself, or Redis has gone back in time.
+            # From before membership looked for itself, or Redis has gone back in time.
             if version == known.version and change != known.change:
-                self._store.keeper.doubt()
+                self._store.membership.doubt()
             return
         if record is None:
-            self._copies.drop(room_id)
+            self._replicas.drop(room_id)
             room = None
         else:
             entry = SharedRoom(load_room(record), version, incarnation, change)
@@ -106,7 +106,7 @@ class Ear:
                 self._store.clients.send(client_id, generation, rest[0], counted=rest[1])
             elif rest[1] and room is not None:
                 self._store.note_hole(client_id, generation)
-        self._store.mender.settle(room_id, room)
+        self._store.recovery.settle(room_id, room)
         if known is not None and (known.incarnation, known.change) != (incarnation, before):
             self._store.send_back(known)
 
@@ -118,7 +118,7 @@ class Ear:
                 if self._store.clients.holds(client_id, generation):
                     self._store.clients.send(client_id, generation, text, counted=True)
                 else:
-                    self._store.mender.missed(room_id, client_id, generation, text)
+                    self._store.recovery.missed(room_id, client_id, generation, text)
 
     def _count(self, node_id: str, sequence: int, *, last: bool = False) -> bool:
         """Take note of the number of a batch, or that it was the last; False if we had it already."""
@@ -129,7 +129,7 @@ class Ear:
                 log.warning(
                     "messages of another node were lost", node=node_id, batches=sequence - heard - (not last)
                 )
-                self._store.mender.doubt(node_id)
+                self._store.recovery.doubt(node_id)
         self._trust(node_id)
         return sequence > heard
 
@@ -138,7 +138,7 @@ class Ear:
     def lose_touch(self) -> None:
         """Something may have been said to this node that it did not hear."""
         now = asyncio.get_running_loop().time()
-        self._unsure = dict.fromkeys(self._store.mender.speakers | self._unsure.keys(), now)
+        self._unsure = dict.fromkeys(self._store.recovery.speakers | self._unsure.keys(), now)
 
     def unsure_of(self, node_ids: frozenset[str]) -> frozenset[str]:
         """Return those of which something may have been missed."""
@@ -159,12 +159,12 @@ class Ear:
         for node_id, since in list(self._unsure.items()):
             if now - since > LEASE:
                 self._give_up(node_id)
-            elif not await self._shared.tell(node_id, wire.encode([wire.ASK, self._shared.node_id])):
+            elif not await self._backend.publish(node_id, wire.encode([wire.ASK, self._backend.node_id])):
                 self._store.suspect(node_id)
 
     def _give_up(self, node_id: str) -> None:
         log.warning("messages of another node may have been lost", node=node_id)
-        self._store.mender.doubt(node_id)
+        self._store.recovery.doubt(node_id)
         self._trust(node_id)
 
     def _trust(self, node_id: str) -> None:

@@ -24,7 +24,7 @@ class LeaseLost(StoreAway):
     """This node has no lease: others may have taken it for dead."""
 
 
-State = tuple[str, int, str]
+RoomState = tuple[str, int, str]
 """Incarnation, version and change of a room."""
 
 
@@ -42,7 +42,7 @@ class SharedRoom(Stored):
     change: str = ""
 
     @property
-    def state(self) -> State:
+    def state(self) -> RoomState:
         """What this room is known by, and no other."""
         return self.incarnation, self.version, self.change
 
@@ -75,7 +75,7 @@ class Item:
     """
 
     room_id: str
-    state: State
+    state: RoomState
     speaker: str
     targets: tuple[tuple[str, int], ...]
     text: str
@@ -102,19 +102,19 @@ class Commit(Enum):
     GONE = "gone"  # there is no such room
 
 
-class Fate(Enum):
+class DeliveryStatus(Enum):
     """What became of a batch of items."""
 
-    HEARD = "heard"
-    DEAF = "deaf"  # the node lives, but nobody listens on its channel
-    DEAD = "dead"  # the node's lease is over
+    DELIVERED = "delivered"
+    NO_SUBSCRIBER = "no subscriber"  # the node lives, but nobody listens on its channel
+    NODE_DEAD = "node dead"  # the node's lease is over
 
 
 @dataclass(frozen=True, slots=True)
-class Relayed:
+class DeliveryReport:
     """What became of a batch, and of each item: False for one that was said in a room as it no longer is."""
 
-    fate: Fate
+    status: DeliveryStatus
     current: tuple[bool, ...]
 
 
@@ -123,11 +123,11 @@ class Lease(Enum):
 
     HELD = "held"
     LAPSED = "lapsed"  # it had run out, nobody has acted on that, and it is ours again
-    BURIED = "buried"  # this node was taken for dead, its clients for lost
+    EVICTED = "evicted"  # this node was taken for dead, its clients for lost
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class Renewal:
     """The answer to a renewal."""
 
     lease: Lease
@@ -135,14 +135,14 @@ class Pulse:
 
 
 @dataclass(frozen=True, slots=True)
-class Chores:
+class LeaderTasks:
     """What there is to do for the node that does it for all."""
 
     dead_nodes: tuple[str, ...] = ()
     due_rooms: tuple[str, ...] = ()
 
 
-class Shared(ABC):
+class Backend(ABC):
     """One node's access to what all share.
 
     Every method may raise StoreAway, within about a second: then nobody knows whether what was asked for was
@@ -150,15 +150,15 @@ class Shared(ABC):
     done. None may run in a task that ends when a client goes away.
 
     Attributes:
-        node_id: The name of this node; a new one after every start and every burial.
+        node_id: The name of this node; a new one after every start and every eviction.
         on_message: Called with each message on this node's channel, in order.
-        on_hearing: Called with True when the channel is listened to, and with False when that ends: what is
-            said meanwhile is lost.
+        on_subscription: Called with True when this node is subscribed to its channel, and with False when
+            that ends: what is published meanwhile is lost.
     """
 
     node_id: str
     on_message: Callable[[str], None]
-    on_hearing: Callable[[bool], None]
+    on_subscription: Callable[[bool], None]
 
     @abstractmethod
     async def start(self) -> None:
@@ -182,7 +182,7 @@ class Shared(ABC):
         """Return the room as it is now."""
 
     @abstractmethod
-    async def states(self, room_ids: Sequence[str]) -> list[State | None]:
+    async def states(self, room_ids: Sequence[str]) -> list[RoomState | None]:
         """Return the state of each room as it is now."""
 
     @abstractmethod
@@ -215,23 +215,23 @@ class Shared(ABC):
         """
 
     @abstractmethod
-    async def relay(self, node_id: str, sequence: int, items: Sequence[Item]) -> Relayed:
+    async def relay(self, node_id: str, sequence: int, items: Sequence[Item]) -> DeliveryReport:
         """Tell a node those of the items whose rooms are still as they were when they were said."""
 
     @abstractmethod
-    async def tell(self, node_id: str, message: str) -> bool:
+    async def publish(self, node_id: str, message: str) -> bool:
         """Say something on a node's channel; False if nobody listens."""
 
     @abstractmethod
-    async def renew(self) -> Pulse:
-        """Renew the lease, or take it again unless this node was buried."""
+    async def renew(self) -> Renewal:
+        """Renew the lease, or take it again unless this node was evicted."""
 
     @abstractmethod
-    async def chores(self, now: float) -> Chores | None:
+    async def leader_tasks(self, now: float) -> LeaderTasks | None:
         """Return what is to be done at `now` (Unix time) if it is this node's turn to do it for all."""
 
     @abstractmethod
-    async def bury(self, node_id: str) -> list[str] | None:
+    async def evict(self, node_id: str) -> list[str] | None:
         """Make sure that a node whose lease is over does not get it back; None if it has one.
 
         Returns:
@@ -248,8 +248,8 @@ class Shared(ABC):
 
     @abstractmethod
     def rename(self) -> None:
-        """Take a new node_id, after a burial. What is said to the old one is no longer heard."""
+        """Take a new node_id, after an eviction. What is published to the old one is no longer received."""
 
     @abstractmethod
     async def forget(self, node_id: str) -> None:
-        """Forget a buried node, once its rooms are seen to."""
+        """Forget an evicted node, once its rooms are seen to."""

@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING
 from flyx.errors import NoSuchRoom
 from flyx.server.logs import get_logger
 from flyx.server.redis import wire
-from flyx.server.redis.copies import Copies
-from flyx.server.redis.shared import Lease, LeaseLost, Shared, SharedRoom, State
+from flyx.server.redis.backend import Backend, Lease, LeaseLost, RoomState, SharedRoom
+from flyx.server.redis.replicas import Replicas
 from flyx.server.rooms.store import StoreAway
 from flyx.signaling.commands import LoseNode
 
 if TYPE_CHECKING:
     from flyx.server.redis.store import RedisRoomStore
 
-log = get_logger("flyx.server.redis.keeper")
+log = get_logger("flyx.server.redis.membership")
 
 # Seconds between renewals, and that a lease lasts; as in scripts.LEASE_MS.
 BEAT = 3.0
@@ -50,7 +50,7 @@ _CHUNK = 100
 _ECHO = 1.0
 
 
-class Keeper:
+class Membership:
     """Knows whether this node is fit to work, and makes it so.
 
     Attributes:
@@ -61,23 +61,23 @@ class Keeper:
     def __init__(
         self,
         store: RedisRoomStore,
-        shared: Shared,
-        copies: Copies,
+        backend: Backend,
+        replicas: Replicas,
         monotonic: Callable[[], float],
         uniform: Callable[[float, float], float],
     ) -> None:
         """Args:
         store: Whose copies these are.
-        shared: What all nodes have in common.
-        copies: To be looked after.
+        backend: What all nodes have in common.
+        replicas: To be looked after.
         monotonic: Returns seconds that also pass while the process is frozen.
         uniform: Draws a number between two, so that nodes do not beat in step.
         """
         self.away = False
         self.hearing = False
         self._store = store
-        self._shared = shared
-        self._copies = copies
+        self._backend = backend
+        self._replicas = replicas
         self._monotonic = monotonic
         self._uniform = uniform
         # Until when the lease is certain to be ours.
@@ -152,7 +152,7 @@ class Keeper:
             # Hurry, but not in circles.
             await asyncio.sleep(0.02)
 
-    def on_hearing(self, hearing: bool) -> None:
+    def on_subscription(self, hearing: bool) -> None:
         """The channel is listened to, or no longer."""
         if hearing != self.hearing:
             log.info("listening to the channel" if hearing else "the channel is silent")
@@ -179,10 +179,10 @@ class Keeper:
         began = self._monotonic()
         was_sound = self.sound
         try:
-            pulse = await self._shared.renew()
-            if pulse.lease is Lease.BURIED:
+            pulse = await self._backend.renew()
+            if pulse.lease is Lease.EVICTED:
                 self._rise_again()
-                pulse = await self._shared.renew()
+                pulse = await self._backend.renew()
         except StoreAway as exc:
             self._miss(was_sound, exc)
             return
@@ -237,11 +237,11 @@ class Keeper:
     def _rise_again(self) -> None:
         """This node was taken for dead: its clients are away in their rooms, and have to come back."""
         log.warning("this node was taken for dead; its clients connect anew")
-        for entry in self._copies.entries():
-            self._store.close_buried(entry, self._shared.node_id)
+        for entry in self._replicas.entries():
+            self._store.close_buried(entry, self._backend.node_id)
         self._good_until = float("-inf")
         self.hearing = False
-        self._shared.rename()
+        self._backend.rename()
         self._store.start_over()
 
     # Comparing.
@@ -251,7 +251,7 @@ class Keeper:
         number = next(self._probes)
         heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._probe = (number, heard)
-        if await self._shared.tell(self._shared.node_id, wire.encode([wire.PROBE, number])):
+        if await self._backend.publish(self._backend.node_id, wire.encode([wire.PROBE, number])):
             await asyncio.wait([heard], timeout=_ECHO)
         if not heard.done():
             self.doubt()
@@ -259,11 +259,11 @@ class Keeper:
 
     async def _compare(self) -> bool:
         """Compare every copy with Redis and set right what differs; False if that cannot be done now."""
-        entries = self._copies.entries()
-        found: list[State | None] = []
+        entries = self._replicas.entries()
+        found: list[RoomState | None] = []
         for start in range(0, len(entries), _CHUNK):
             chunk = entries[start : start + _CHUNK]
-            found += await self._shared.states([entry.room.room_id for entry in chunk])
+            found += await self._backend.states([entry.room.room_id for entry in chunk])
         # What was under way in our channel when Redis answered has arrived once this has.
         if not await self._probe_channel():
             return False
@@ -271,19 +271,19 @@ class Keeper:
             await self._set_right(entry, state)
         return True
 
-    async def _set_right(self, seen: SharedRoom, found: State | None) -> None:
+    async def _set_right(self, seen: SharedRoom, found: RoomState | None) -> None:
         room_id = seen.room.room_id
-        entry = self._copies.known(room_id)
+        entry = self._replicas.known(room_id)
         if entry is None or found == entry.state:
             return
         if found is None:
             if entry is not seen:
                 return
-            if not (self._bereft and await self._shared.restore(entry, self._store.budget)):
+            if not (self._bereft and await self._backend.restore(entry, self._store.budget)):
                 await self._store.refresh(room_id)
         elif found[0] == entry.incarnation and found[1] < entry.version:
             # We know of more than Redis: it went back in time, or we have been told since it answered.
-            if entry is seen and not await self._shared.restore(entry, self._store.budget):
+            if entry is seen and not await self._backend.restore(entry, self._store.budget):
                 await self._store.refresh(room_id)
         else:
             await self._store.refresh(room_id)
@@ -297,21 +297,21 @@ class Keeper:
         """
         if self._monotonic() - self._steady_since < LEASE:
             return False
-        if node_id != self._shared.node_id and node_id not in self._burying:
+        if node_id != self._backend.node_id and node_id not in self._burying:
             self._burying.add(node_id)
             self._store.spawn(self._bury(node_id))
         return True
 
     async def _bury(self, node_id: str) -> None:
         try:
-            room_ids = await self._shared.bury(node_id)
+            room_ids = await self._backend.evict(node_id)
             if room_ids is None:
                 return
             if room_ids:
                 # One that has stopped in good order has left none.
                 log.warning("a node is dead", node=node_id, rooms=len(room_ids))
             await self._lose(node_id, room_ids)
-            await self._shared.forget(node_id)
+            await self._backend.forget(node_id)
             await self._store.forget_node(node_id)
         finally:
             self._burying.discard(node_id)

@@ -17,8 +17,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from flyx.errors import NoSuchRoom
-from flyx.server.redis.copies import Copies
-from flyx.server.redis.shared import Shared, SharedRoom
+from flyx.server.redis.backend import Backend, SharedRoom
+from flyx.server.redis.replicas import Replicas
 from flyx.server.rooms.store import StoreAway
 from flyx.signaling.commands import Amend
 from flyx.signaling.room import Room
@@ -35,18 +35,18 @@ _MEMORY = 60.0
 Connection = tuple[str, int]
 
 
-class Mender:
+class Recovery:
     """Sees to it that what did not arrive is made up for, or that its client is told, sooner or later."""
 
-    def __init__(self, store: RedisRoomStore, shared: Shared, copies: Copies) -> None:
+    def __init__(self, store: RedisRoomStore, backend: Backend, replicas: Replicas) -> None:
         """Args:
         store: Whose clients these are.
-        shared: What all nodes have in common.
-        copies: Rooms as this node knows them.
+        backend: What all nodes have in common.
+        replicas: Rooms as this node knows them.
         """
         self._store = store
-        self._shared = shared
-        self._copies = copies
+        self._backend = backend
+        self._replicas = replicas
         # By room: what came for connections of this node that were ending, until the room knows of that.
         self._missed: dict[str, dict[Connection, tuple[str, ...]]] = {}
         # What rooms have yet to be told; None: that something is missing.
@@ -59,12 +59,12 @@ class Mender:
     @property
     def speakers(self) -> set[str]:
         """The nodes that may have said something to this one lately."""
-        nodes = {self._shared.node_id}.union(
-            *(entry.nodes for entry in self._copies.entries()),
+        nodes = {self._backend.node_id}.union(
+            *(entry.nodes for entry in self._replicas.entries()),
             *(others for _, others, _, _ in self._departed),
             *(node_ids for _, node_ids in self._left.values()),
         )
-        return nodes - {self._shared.node_id}
+        return nodes - {self._backend.node_id}
 
     def others(self, room_id: str, nodes: frozenset[str]) -> frozenset[str]:
         """Return the other nodes that may have said something in a room that we have not heard, or not yet.
@@ -76,11 +76,11 @@ class Mender:
             nodes: Those that have clients in it.
         """
         _, gone = self._left.get(room_id, (0.0, frozenset()))
-        return (nodes | self._store.unsure_of(gone)) - {self._shared.node_id}
+        return (nodes | self._store.unsure_of(gone)) - {self._backend.node_id}
 
     def missed(self, room_id: str, client_id: str, generation: int, text: str) -> None:
         """Take what another node said to a connection that is here no longer."""
-        known = self._copies.known(room_id)
+        known = self._replicas.known(room_id)
         member = known.room.members.get(client_id) if known else None
         if member is not None and member.generation == generation and member.absence is None:
             missed = self._missed.setdefault(room_id, {})
@@ -111,7 +111,7 @@ class Mender:
                 self.mend(room_id, client_id, generation, texts)
         members = room.members.values() if room else ()
         for member in members:
-            if member.absence is None or member.absence.settled or member.node != self._shared.node_id:
+            if member.absence is None or member.absence.settled or member.node != self._backend.node_id:
                 continue
             key = (room_id, member.client_id, member.generation)
             if complete:
@@ -185,7 +185,7 @@ class Mender:
     def doubt(self, node_id: str) -> None:
         """Something that this node said was lost: all for whom it may have been have to know."""
         lately = {room_id for room_id, (_, node_ids) in self._left.items() if node_id in node_ids}
-        for entry in self._copies.entries():
+        for entry in self._replicas.entries():
             if node_id in entry.nodes or entry.room.room_id in lately:
                 self._store.send_back(entry)
         for _, others, room_id, (client_id, generation) in self._departed:

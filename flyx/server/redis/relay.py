@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from flyx.errors import NoSuchRoom
 from flyx.server.logs import get_logger
-from flyx.server.redis.copies import Copies
+from flyx.server.redis.backend import Backend, Item, SharedRoom
 from flyx.server.redis.outbox import PATIENCE, Outbox
-from flyx.server.redis.shared import Item, Shared, SharedRoom
+from flyx.server.redis.replicas import Replicas
 from flyx.server.rooms.store import SeeTo, StoreAway
 from flyx.signaling.commands import Deliver, Effect, Effects, Relay
 from flyx.signaling.members import Member
@@ -21,7 +21,7 @@ from flyx.signaling.messages import Answer, Error, Paired, Relayed, serialize
 if TYPE_CHECKING:
     from flyx.server.redis.store import RedisRoomStore
 
-log = get_logger("flyx.server.redis.relays")
+log = get_logger("flyx.server.redis.relay")
 
 # Seconds that a room which has changed takes at most to be known here as it is now.
 _NEWS = 1.0
@@ -32,18 +32,18 @@ _ATTEMPTS = 5
 PROMISE = (_ATTEMPTS + 1) * (_NEWS + PATIENCE)
 
 
-class Relays:
+class Relaying:
     """The ways from here to clients."""
 
-    def __init__(self, store: RedisRoomStore, shared: Shared, copies: Copies) -> None:
+    def __init__(self, store: RedisRoomStore, backend: Backend, replicas: Replicas) -> None:
         """Args:
         store: Decides anew what was decided on a room that has changed.
-        shared: The way to other nodes.
-        copies: Rooms as this node knows them.
+        backend: The way to other nodes.
+        replicas: Rooms as this node knows them.
         """
         self._store = store
-        self._shared = shared
-        self._copies = copies
+        self._backend = backend
+        self._replicas = replicas
         self._outboxes: dict[str, Outbox] = {}
 
     async def relay(
@@ -56,7 +56,7 @@ class Relays:
         attempt: int = 0,
     ) -> None:
         """Pass on what a client said, as it was decided on the room in entry."""
-        me = self._shared.node_id
+        me = self._backend.node_id
         here: list[Effect] = []
         left: list[Member] = []
         elsewhere: dict[str, list[Deliver]] = {}
@@ -125,9 +125,9 @@ class Relays:
     ) -> None:
         """Relay to each of these again, once the room is no longer as it was."""
         room_id = entry.room.room_id
-        copy = self._copies.get(room_id)
-        if copy is not None and copy.entry is not None and not copy.entry.succeeds(entry):
-            await self._copies.news(copy, asyncio.get_running_loop().time() + _NEWS)
+        replica = self._replicas.get(room_id)
+        if replica is not None and replica.entry is not None and not replica.entry.succeeds(entry):
+            await self._replicas.news(replica, asyncio.get_running_loop().time() + _NEWS)
         for member in members:
             if attempt == _ATTEMPTS:
                 self._give_up(room_id, member)
@@ -139,13 +139,13 @@ class Relays:
     def _give_up(self, room_id: str, member: Member) -> None:
         """Have a client connect anew that something did not reach."""
         log.warning("a message was given up")
-        self._store.mender.mend(room_id, member.client_id, member.generation, None)
+        self._store.recovery.mend(room_id, member.client_id, member.generation, None)
 
     def _outbox(self, node_id: str) -> Outbox:
         outbox = self._outboxes.get(node_id)
         if outbox is None:
             outbox = self._outboxes[node_id] = Outbox(
-                self._shared, node_id, self._store.suspect, self._store.keeper.doubt
+                self._backend, node_id, self._store.suspect, self._store.membership.doubt
             )
         return outbox
 
