@@ -47,7 +47,7 @@ class Everybody:
 @asynccontextmanager
 async def node(redis_server: RedisServer, **options: object) -> AsyncIterator[RedisRoomStore]:
     store = RedisRoomStore(RedisBackend(redis_server.url), **{"max_rooms": 100, **options})  # type: ignore[arg-type]
-    store.clients = Everybody()
+    store.attach(Everybody())
     await store.open(0.0)
     try:
         yield store

@@ -128,7 +128,7 @@ class Server:
         self._store = _make_store(self.config, clock)
         self._hub = Hub(self._store, self.config, clock=clock)
         if isinstance(self._store, RedisRoomStore):
-            self._store.clients = self._hub
+            self._store.attach(self._hub)
         self._certificate = Certificate(*self.config.tls) if self.config.tls else None
         self._coturn = Coturn(self.config.coturn, self._hub.metrics) if self.config.coturn else None
         self._listener = Listener(create_app(self._hub), self.config, self._hub.door, self._certificate)

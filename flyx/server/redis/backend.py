@@ -19,6 +19,9 @@ from enum import Enum
 from flyx.server.rooms.store import StoreAway, Stored
 from flyx.signaling.members import Member
 
+LEASE = 15.0
+"""Seconds that a lease lasts."""
+
 
 class LeaseLost(StoreAway):
     """This node has no lease: others may have taken it for dead."""

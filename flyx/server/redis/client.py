@@ -27,6 +27,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from flyx.errors import InputError
 from flyx.server.logs import get_logger
 from flyx.server.redis.backend import (
+    LEASE,
     Backend,
     Budget,
     Commit,
@@ -40,7 +41,7 @@ from flyx.server.redis.backend import (
     RoomState,
     SharedRoom,
 )
-from flyx.server.redis.scripts import LEADER_MS, LEASE_MS, SCRIPTS
+from flyx.server.redis.scripts import LEADER_MS, SCRIPTS
 from flyx.server.redis.wire import dump_item
 from flyx.server.rooms.store import BudgetSpent, StoreAway, StoreFull
 from flyx.signaling.record import dump_room, load_room
@@ -291,7 +292,7 @@ class RedisBackend(Backend):
 
     async def renew(self) -> Renewal:
         fresh = secrets.token_hex(8)
-        how, epoch, ticks = await self._run("renew", self.node_id, LEASE_MS, self._ticks, fresh)
+        how, epoch, ticks = await self._run("renew", self.node_id, int(LEASE * 1000), self._ticks, fresh)
         self._ticks = int(ticks)
         return Renewal(Lease(how), epoch)
 

@@ -1,92 +1,117 @@
-"""What connections did not get that were ending while it came, and how their clients get it all the same.
+"""How a client gets what did not reach its connection, or is told that something did not.
 
-While the end of a connection is on its way into the room, other nodes still speak to it here. The channel
-brings what they said before the room knew, and nothing after: so once the end has come back through the
-channel, what the connection missed is complete. It goes into the room in front of what was kept since,
-whoever has spoken meanwhile (`Amend`), also if it is nothing: until then the absence counts as not settled,
-and should this node die before, nobody can say what it took along. A client that comes back meanwhile waits
-for that; if it is not told in time it begins anew. One that is back by way of another node already cannot be
-given anything in order any more: its session ends, and it is told that it missed something. It may have heard
-something later before that.
+While the end of a connection is on its way into the room, other nodes still send messages for it here. The
+channel of this node brings those that were sent before the room knew, and none after. So once the end has
+come back through the channel, what the connection missed is complete. It is inserted into what the room keeps
+for the client, before the messages that came since (`Amend`), even if it is nothing: before that the absence
+counts as unsettled, and if this node dies, no node can tell what was lost with it.
+
+A client that resumes meanwhile waits for the insertion; if that does not come in time, it begins a new
+session. A client that has already resumed on another node cannot be given the messages in order any more: its
+session ends, and it is told that it missed something. It may have received later messages before that.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
 
 from flyx.errors import NoSuchRoom
 from flyx.server.redis.backend import Backend, SharedRoom
+from flyx.server.redis.gaps import Gaps
+from flyx.server.redis.interfaces import Clients, Perform
 from flyx.server.redis.replicas import Replicas
+from flyx.server.redis.tasks import Tasks
+from flyx.server.redis.undelivered import Connection
 from flyx.server.rooms.store import StoreAway
 from flyx.signaling.commands import Amend
+from flyx.signaling.members import Member
+from flyx.signaling.messages import CloseCode, ErrorCode
 from flyx.signaling.room import Room
 
-if TYPE_CHECKING:
-    from flyx.server.redis.store import RedisRoomStore
+_RETRY_PAUSE = 1.0
+"""Seconds between two tries to tell a room what a connection missed."""
 
-# Seconds between two tries to tell a room.
-_PAUSE = 1.0
-# Seconds for which it is known who has gone: other nodes tell every 3 what we should have heard of them, or
-# when they are asked.
 _MEMORY = 60.0
+"""Seconds for which a connection that ended is remembered.
 
-Connection = tuple[str, int]
+Other nodes say every 3, or when they are asked, how much they have sent.
+"""
+
+_MISSED = "messages between servers were lost; connect again"
+"""Why a connection is closed whose client was not sent everything."""
 
 
 class Recovery:
-    """Sees to it that what did not arrive is made up for, or that its client is told, sooner or later."""
+    """Sees to it that what did not arrive is made up for, or that its client is told."""
 
-    def __init__(self, store: RedisRoomStore, backend: Backend, replicas: Replicas) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        tasks: Tasks,
+        replicas: Replicas,
+        clients: Clients,
+        gaps: Gaps,
+        perform: Perform,
+    ) -> None:
         """Args:
-        store: Whose clients these are.
-        backend: What all nodes have in common.
+        backend: Knows the name of this node.
+        tasks: Tell rooms what connections missed.
         replicas: Rooms as this node knows them.
+        clients: Those connected here.
+        gaps: Knows of which nodes something may have been missed.
+        perform: Runs a command.
         """
-        self._store = store
         self._backend = backend
+        self._tasks = tasks
         self._replicas = replicas
+        self._clients = clients
+        self._gaps = gaps
+        self._perform = perform
         # By room: what came for connections of this node that were ending, until the room knows of that.
-        self._missed: dict[str, dict[Connection, tuple[str, ...]]] = {}
+        self._late: dict[str, dict[Connection, tuple[str, ...]]] = {}
         # What rooms have yet to be told; None: that something is missing.
-        self._mending: dict[tuple[str, str, int], tuple[str, ...] | None] = {}
-        # Who has gone from here lately: when, the nodes that might have spoken to it, room, and connection.
-        self._departed: deque[tuple[float, frozenset[str], str, Connection]] = deque()
-        # By room, nodes that had clients there lately and left: when the last did, and which. Oldest first.
+        self._untold: dict[tuple[str, str, int], tuple[str, ...] | None] = {}
+        # Connections that ended lately: when, the nodes that might have sent something, room, and connection.
+        self._ended: deque[tuple[float, frozenset[str], str, Connection]] = deque()
+        # By room, nodes that had clients there lately and none now: since when, and which. Oldest first.
         self._left: dict[str, tuple[float, frozenset[str]]] = {}
 
+    # Whom to ask.
+
     @property
-    def speakers(self) -> set[str]:
-        """The nodes that may have said something to this one lately."""
+    def senders(self) -> set[str]:
+        """The other nodes that may have sent something to this one lately."""
         nodes = {self._backend.node_id}.union(
             *(entry.nodes for entry in self._replicas.entries()),
-            *(others for _, others, _, _ in self._departed),
+            *(senders for _, senders, _, _ in self._ended),
             *(node_ids for _, node_ids in self._left.values()),
         )
         return nodes - {self._backend.node_id}
 
-    def others(self, room_id: str, nodes: frozenset[str]) -> frozenset[str]:
-        """Return the other nodes that may have said something in a room that we have not heard, or not yet.
+    def senders_in(self, room_id: str, nodes: frozenset[str]) -> frozenset[str]:
+        """Return the other nodes of which a message for a client of a room may be lost, or still on its way.
 
-        What one that has left said before came before that, or was lost.
+        What a node sent before its last client left the room came before that, or was lost.
 
         Args:
             room_id: Which room.
             nodes: Those that have clients in it.
         """
         _, gone = self._left.get(room_id, (0.0, frozenset()))
-        return (nodes | self._store.unsure_of(gone)) - {self._backend.node_id}
+        return (nodes | self._gaps.uncertain(gone)) - {self._backend.node_id}
 
-    def missed(self, room_id: str, client_id: str, generation: int, text: str) -> None:
-        """Take what another node said to a connection that is here no longer."""
+    # What came too late.
+
+    def received_late(self, room_id: str, client_id: str, generation: int, text: str) -> None:
+        """Take what another node sent for a connection that is here no longer."""
         known = self._replicas.known(room_id)
         member = known.room.members.get(client_id) if known else None
         if member is not None and member.generation == generation and member.absence is None:
-            missed = self._missed.setdefault(room_id, {})
-            missed[client_id, generation] = (*missed.get((client_id, generation), ()), text)
+            late = self._late.setdefault(room_id, {})
+            late[client_id, generation] = (*late.get((client_id, generation), ()), text)
         else:
-            self.mend(room_id, client_id, generation, (text,))
+            self.amend(room_id, client_id, generation, (text,))
 
     def settle(self, room_id: str, room: Room | None, *, complete: bool = True) -> None:
         """Pass on what came for connections that the room knows to be over.
@@ -94,21 +119,21 @@ class Recovery:
         Args:
             room_id: Which room.
             room: As it is now; None: there is no such room.
-            complete: What was said to them before the room knew has arrived.
+            complete: What was sent for them before the room knew has arrived.
         """
-        missed = self._missed.pop(room_id, {})
-        for (client_id, generation), texts in missed.items():
+        late = self._late.pop(room_id, {})
+        for (client_id, generation), texts in late.items():
             member = room.members.get(client_id) if room else None
             if member is None:
                 continue
             if member.generation == generation and member.absence is None:
-                self._missed.setdefault(room_id, {})[client_id, generation] = texts
-            elif member.absence is None and self._store.clients.holds(client_id, member.generation):
-                # It has come back to this node, in this moment: nothing has been said to it yet.
+                self._late.setdefault(room_id, {})[client_id, generation] = texts
+            elif member.absence is None and self._clients.holds(client_id, member.generation):
+                # It has resumed here, in this moment: nothing has been sent to it yet.
                 for text in texts:
-                    self._store.clients.send(client_id, member.generation, text, counted=True)
+                    self._clients.send(client_id, member.generation, text, counted=True)
             else:
-                self.mend(room_id, client_id, generation, texts)
+                self.amend(room_id, client_id, generation, texts)
         members = room.members.values() if room else ()
         for member in members:
             if member.absence is None or member.absence.settled or member.node != self._backend.node_id:
@@ -116,83 +141,106 @@ class Recovery:
             key = (room_id, member.client_id, member.generation)
             if complete:
                 nodes = frozenset(m.node for m in members if m.absence is None)
-                self._store.spawn(self._settle(key, self.others(room_id, nodes)))
+                self._tasks.spawn(self._settle(key, self.senders_in(room_id, nodes)))
             else:
-                self.mend(*key, None)
+                self.amend(*key, None)
 
-    async def _settle(self, key: tuple[str, str, int], others: frozenset[str]) -> None:
-        """Tell that nothing else was on its way, unless something turns out to be missing."""
-        await self._store.reassured(others)
-        if key not in self._mending:
-            self.mend(*key, ())
+    async def _settle(self, key: tuple[str, str, int], senders: frozenset[str]) -> None:
+        """Tell the room that nothing else was on its way, unless something turns out to be missing."""
+        await self._gaps.until_certain(senders)
+        if key not in self._untold:
+            self.amend(*key, ())
 
-    def mend(self, room_id: str, client_id: str, generation: int, texts: tuple[str, ...] | None) -> None:
-        """Have a room know what a connection did not get; None: nobody knows what."""
+    # Telling the room.
+
+    def amend(self, room_id: str, client_id: str, generation: int, texts: tuple[str, ...] | None) -> None:
+        """Have a room know what a connection missed; None: something unknown."""
         key = (room_id, client_id, generation)
-        if key in self._mending:
-            before = self._mending[key]
-            self._mending[key] = None if before is None or texts is None else (*before, *texts)
+        if key in self._untold:
+            before = self._untold[key]
+            self._untold[key] = None if before is None or texts is None else (*before, *texts)
             return
-        self._mending[key] = texts
-        self._store.spawn(self._mend(key))
+        self._untold[key] = texts
+        self._tasks.spawn(self._tell(key))
 
-    async def _mend(self, key: tuple[str, str, int]) -> None:
+    async def _tell(self, key: tuple[str, str, int]) -> None:
         room_id, client_id, generation = key
         try:
             while True:
-                texts = self._mending[key]
+                texts = self._untold[key]
                 try:
-                    await self._store.perform(room_id, Amend(client_id, generation, texts))
+                    await self._perform(room_id, Amend(client_id, generation, texts))
                 except NoSuchRoom:
                     return
                 except StoreAway:
                     if texts != ():
-                        # It may have been done all the same: doing it again could double it.
-                        self._mending[key] = None
-                    await asyncio.sleep(_PAUSE)
+                        # The room may have been told all the same: told again, it would keep them twice.
+                        self._untold[key] = None
+                    await asyncio.sleep(_RETRY_PAUSE)
                     continue
-                more = self._mending[key]
+                more = self._untold[key]
                 if more is texts:
                     return
-                self._mending[key] = None if more is None or texts is None else more[len(texts) :]
+                self._untold[key] = None if more is None or texts is None else more[len(texts) :]
         finally:
-            del self._mending[key]
+            del self._untold[key]
 
-    def departed(self, room: SharedRoom, client_id: str, generation: int) -> None:
+    # Who has gone.
+
+    def connection_ended(self, room: SharedRoom, client_id: str, generation: int) -> None:
         """Remember a connection of this node that the room, as it was until now, thought to be here."""
         now = self._forget()
         room_id = room.room.room_id
-        others = self.others(room_id, room.nodes)
-        if others:
-            self._departed.append((now, others, room_id, (client_id, generation)))
+        senders = self.senders_in(room_id, room.nodes)
+        if senders:
+            self._ended.append((now, senders, room_id, (client_id, generation)))
 
-    def left(self, room_id: str, node_ids: frozenset[str]) -> None:
-        """Remember nodes that have no clients any more in a room."""
+    def nodes_left(self, room_id: str, node_ids: frozenset[str]) -> None:
+        """Remember nodes that have no clients in a room any more."""
         now = self._forget()
         if node_ids:
             _, before = self._left.pop(room_id, (now, frozenset()))
             self._left[room_id] = (now, before | node_ids)
 
     def _forget(self) -> float:
-        """Forget who has gone too long ago; return the time."""
+        """Forget what ended too long ago; return the time."""
         now = asyncio.get_running_loop().time()
-        while self._departed and self._departed[0][0] < now - _MEMORY:
-            self._departed.popleft()
+        while self._ended and self._ended[0][0] < now - _MEMORY:
+            self._ended.popleft()
         while self._left and next(iter(self._left.values()))[0] < now - _MEMORY:
             del self._left[next(iter(self._left))]
         return now
 
-    def doubt(self, node_id: str) -> None:
-        """Something that this node said was lost: all for whom it may have been have to know."""
+    def renamed(self) -> None:
+        """This node was evicted: its connections are over, and their rooms take what was late for lost."""
+        self._late.clear()
+        self._left.clear()
+
+    # What cannot be made up for.
+
+    def messages_lost(self, node_id: str) -> None:
+        """Messages of a node were lost: tell every client for which one of them may have been."""
         lately = {room_id for room_id, (_, node_ids) in self._left.items() if node_id in node_ids}
         for entry in self._replicas.entries():
             if node_id in entry.nodes or entry.room.room_id in lately:
-                self._store.send_back(entry)
-        for _, others, room_id, (client_id, generation) in self._departed:
-            if node_id in others:
-                self.mend(room_id, client_id, generation, None)
+                self.resync(entry)
+        for _, senders, room_id, (client_id, generation) in self._ended:
+            if node_id in senders:
+                self.amend(room_id, client_id, generation, None)
 
-    def start_over(self) -> None:
-        """Connections of this node are lost, and their rooms know that nobody knows what they got."""
-        self._missed.clear()
-        self._left.clear()
+    def resync(self, entry: SharedRoom) -> None:
+        """Have the clients of a room that are here begin new sessions: they were not sent everything."""
+        for member in entry.members_at(self._backend.node_id):
+            self.disconnect(member)
+            self.amend(entry.room.room_id, member.client_id, member.generation, None)
+
+    def disconnect(self, member: Member, reason: str = _MISSED) -> None:
+        """Close the connection of a client, which is to connect again."""
+        self._clients.close(
+            member.client_id, member.generation, CloseCode.SERVICE_RESTART, ErrorCode.RESYNC, reason
+        )
+
+    def disconnect_evicted(self, entry: SharedRoom, name: str) -> None:
+        """Close the connections in a room that were over when this node was evicted under an old name."""
+        for member in entry.members_at(name):
+            self.disconnect(member, "this server stood still for too long; connect again")

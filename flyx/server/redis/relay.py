@@ -1,4 +1,4 @@
-"""What clients of this node say: to clients here at once, to others through the channels of their nodes."""
+"""What clients of this node send: to peers here at once, to others through the channels of their nodes."""
 
 from __future__ import annotations
 
@@ -6,56 +6,92 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from flyx.errors import NoSuchRoom
 from flyx.server.logs import get_logger
 from flyx.server.redis.backend import Backend, Item, SharedRoom
-from flyx.server.redis.outbox import PATIENCE, Outbox
+from flyx.server.redis.commits import Commits
+from flyx.server.redis.interfaces import Clients
+from flyx.server.redis.membership import Membership
+from flyx.server.redis.outbox import DELIVERY_TIMEOUT, Outbox
+from flyx.server.redis.recovery import Recovery
 from flyx.server.redis.replicas import Replicas
+from flyx.server.redis.tasks import Tasks
 from flyx.server.rooms.store import SeeTo, StoreAway
 from flyx.signaling.commands import Deliver, Effect, Effects, Relay
 from flyx.signaling.members import Member
 from flyx.signaling.messages import Answer, Error, Paired, Relayed, serialize
-
-if TYPE_CHECKING:
-    from flyx.server.redis.store import RedisRoomStore
+from flyx.signaling.room import step
 
 log = get_logger("flyx.server.redis.relay")
 
-# Seconds that a room which has changed takes at most to be known here as it is now.
-_NEWS = 1.0
-# Times that a message is decided anew before its speaker is told that it does not get through.
+_CHANGE_TIMEOUT = 1.0
+"""Seconds that a change of a room takes at most to become known here."""
+
 _ATTEMPTS = 5
-# Seconds after which a message has been passed on or its clients have been told to connect anew, while Redis
-# answers: each time that it is decided, the room has to become known and the other node has to be reached.
-PROMISE = (_ATTEMPTS + 1) * (_NEWS + PATIENCE)
+"""Times that a message is decided anew before its targets have to begin new sessions."""
+
+RELAY_TIMEOUT = (_ATTEMPTS + 1) * (_CHANGE_TIMEOUT + DELIVERY_TIMEOUT)
+"""Seconds after which a message has arrived or its targets have been told to connect anew, while Redis
+answers.
+
+Each time that it is decided, the room has to become known and the other node has to be reached.
+"""
 
 
-class Relaying:
-    """The ways from here to clients."""
+class MessageRelay:
+    """Sends messages of clients to their targets, wherever these are connected."""
 
-    def __init__(self, store: RedisRoomStore, backend: Backend, replicas: Replicas) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        tasks: Tasks,
+        replicas: Replicas,
+        clients: Clients,
+        membership: Membership,
+        recovery: Recovery,
+        commits: Commits,
+    ) -> None:
         """Args:
-        store: Decides anew what was decided on a room that has changed.
         backend: The way to other nodes.
+        tasks: Decide anew.
         replicas: Rooms as this node knows them.
+        clients: Those connected here.
+        membership: Tells whether this node may send, and is told of nodes that it cannot reach.
+        recovery: Told of messages that are given up.
+        commits: Decides what cannot be decided on a replica.
         """
-        self._store = store
         self._backend = backend
+        self._tasks = tasks
         self._replicas = replicas
+        self._clients = clients
+        self._membership = membership
+        self._recovery = recovery
+        self._commits = commits
         self._outboxes: dict[str, Outbox] = {}
 
-    async def relay(
-        self,
-        entry: SharedRoom,
-        command: Relay,
-        effects: Effects,
-        now: float,
-        see_to: SeeTo,
-        attempt: int = 0,
+    async def run_on_replica(self, room_id: str, command: Relay, now: float, see_to: SeeTo) -> Effects | None:
+        """The fast twin of run: None, and nothing sent, if the room is unknown, changes, or has to change."""
+        entry = self._replicas.quiet(room_id) if self._membership.leased else None
+        if entry is None:
+            return None
+        after, effects = step(entry.room, command, now)
+        if after is not entry.room:
+            return None
+        await self._send(entry, command, effects, now, see_to, 0)
+        return effects
+
+    async def run(self, room_id: str, command: Relay, now: float, see_to: SeeTo, attempt: int = 0) -> Effects:
+        """Run a command as RoomStore.apply does; attempt: how often its message was decided before."""
+        decided = await self._commits.decide(room_id, command, now, see_to)
+        if decided.room is not None:
+            await self._send(decided.room, command, decided.effects, now, see_to, attempt)
+        return decided.effects
+
+    async def _send(
+        self, entry: SharedRoom, command: Relay, effects: Effects, now: float, see_to: SeeTo, attempt: int
     ) -> None:
-        """Pass on what a client said, as it was decided on the room in entry."""
+        """Send what was decided on the room in entry."""
         me = self._backend.node_id
         here: list[Effect] = []
         left: list[Member] = []
@@ -65,35 +101,32 @@ class Relaying:
                 here.append(effect)
             elif effect.member.node != me:
                 elsewhere.setdefault(effect.member.node, []).append(effect)
-            elif self._store.clients.holds(effect.client_id, effect.member.generation):
+            elif self._clients.holds(effect.client_id, effect.member.generation):
                 here.append(effect)
             else:
-                # Its connection has ended, which the room will learn in a moment.
+                # Its connection has ended, and the room will know in a moment.
                 left.append(effect.member)
         if here:
             see_to(tuple(here))
         if elsewhere:
-            others = len(effects) > len(elsewhere)
-            left += await self._relay_elsewhere(entry, command, elsewhere, now, see_to, attempt, others)
+            only_there = len(effects) == len(elsewhere)
+            left += await self._send_elsewhere(entry, command, elsewhere, only_there)
         if left:
-            await self._store.owned(self._decide_anew(entry, command, left, now, see_to, attempt))
+            await self._tasks.owned(self._decide_anew(entry, command, left, now, see_to, attempt))
 
-    async def _relay_elsewhere(
-        self,
-        entry: SharedRoom,
-        command: Relay,
-        elsewhere: dict[str, list[Deliver]],
-        now: float,
-        see_to: SeeTo,
-        attempt: int,
-        others: bool,
+    async def _send_elsewhere(
+        self, entry: SharedRoom, command: Relay, elsewhere: dict[str, list[Deliver]], only_there: bool
     ) -> list[Member]:
-        """Return those whom it did not reach because the room has changed."""
+        """Return those whom the message did not reach because the room has changed.
+
+        Raises:
+            StoreAway: No target has it: its sender may send it again.
+        """
         left: list[Member] = []
         under_way = []
         for node_id, delivers in elsewhere.items():
             members = [deliver.member for deliver in delivers]
-            self._store.clients.relayed_elsewhere(len(members))
+            self._clients.relayed_elsewhere(len(members))
             item = Item(
                 entry.room.room_id,
                 entry.state,
@@ -107,8 +140,7 @@ class Relaying:
                 if not await future:
                     left += members
             except StoreAway:
-                if not others:
-                    # Nobody else has got it: it may be said again.
+                if only_there:
                     raise
                 for member in members:
                     self._give_up(entry.room.room_id, member)
@@ -127,51 +159,51 @@ class Relaying:
         room_id = entry.room.room_id
         replica = self._replicas.get(room_id)
         if replica is not None and replica.entry is not None and not replica.entry.succeeds(entry):
-            await self._replicas.news(replica, asyncio.get_running_loop().time() + _NEWS)
+            await self._replicas.news(replica, asyncio.get_running_loop().time() + _CHANGE_TIMEOUT)
         for member in members:
             if attempt == _ATTEMPTS:
                 self._give_up(room_id, member)
                 continue
             again = replace(command, message=retarget(command.message, member.client_id))
             with contextlib.suppress(NoSuchRoom):
-                await self._store.run(room_id, again, now, see_to, None, attempt + 1)
+                await self.run(room_id, again, now, see_to, attempt + 1)
 
     def _give_up(self, room_id: str, member: Member) -> None:
-        """Have a client connect anew that something did not reach."""
+        """Have a client begin a new session that the message did not reach."""
         log.warning("a message was given up")
-        self._store.recovery.mend(room_id, member.client_id, member.generation, None)
+        self._recovery.amend(room_id, member.client_id, member.generation, None)
 
     def _outbox(self, node_id: str) -> Outbox:
         outbox = self._outboxes.get(node_id)
         if outbox is None:
             outbox = self._outboxes[node_id] = Outbox(
-                self._backend, node_id, self._store.suspect, self._store.membership.doubt
+                self._backend, node_id, self._membership.suspect, self._membership.audit_soon
             )
         return outbox
 
     def mark(self) -> None:
-        """Tell each node to which something was said how much that was."""
+        """Tell each node to which something was sent the number of the last batch."""
         for outbox in self._outboxes.values():
             if outbox.sequence:
                 outbox.mark()
 
-    def answer(self, node_id: str) -> None:
-        """Tell a node that asks how much was said to it."""
+    def asked(self, node_id: str) -> None:
+        """A node asks for the number of the last batch that was sent to it."""
         self._outbox(node_id).mark()
 
-    def start_over(self) -> None:
-        """Nothing has been said yet under the new name of this node."""
+    def renamed(self) -> None:
+        """Nothing was sent yet under the new name of this node."""
         for outbox in self._outboxes.values():
             outbox.sequence = 0
 
     async def forget_node(self, node_id: str) -> None:
-        """Forget a node that is no more."""
+        """Forget a node that was evicted."""
         outbox = self._outboxes.pop(node_id, None)
         if outbox is not None:
             await outbox.close()
 
     async def close(self) -> None:
-        """Say nothing more."""
+        """Send nothing more."""
         for node_id in list(self._outboxes):
             await self.forget_node(node_id)
 

@@ -4,34 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from flyx.server.redis.backend import SharedRoom
-from flyx.signaling.commands import Effects
-from flyx.signaling.messages import CloseCode, ErrorCode
 from flyx.signaling.room import Room
-
-
-class Clients(Protocol):
-    """The clients connected to this node. Nothing here waits; what is not here is ignored."""
-
-    def see_to(self, effects: Effects) -> None:
-        """Do what a command has brought about that no client here has given."""
-
-    def holds(self, client_id: str, generation: int) -> bool:
-        """Tell whether this connection of the client is here and speaks for it."""
-
-    def send(self, client_id: str, generation: int, text: str, *, counted: bool) -> None:
-        """Send to a client; counted: the message is about a peer and must not get lost."""
-
-    async def take_over(self, room_id: str, client_id: str, generation: int) -> None:
-        """End a connection whose client has come back elsewhere, and tell the room what went over it."""
-
-    def relayed_elsewhere(self, clients: int) -> None:
-        """Count what a client here said to so many on other nodes."""
-
-    def close(self, client_id: str, generation: int, code: CloseCode, error: ErrorCode, reason: str) -> None:
-        """End a connection; it speaks for the client no longer."""
 
 
 @dataclass(slots=True)
@@ -99,7 +74,7 @@ class Replicas:
         replica.turns -= 1
         self._tidy(room_id, replica)
 
-    def adopt(self, entry: SharedRoom, node_id: str) -> None:
+    def apply(self, entry: SharedRoom, node_id: str) -> None:
         """Take a room as known, if it is open and has clients on this node; else forget it."""
         room_id = entry.room.room_id
         nodes = entry.nodes

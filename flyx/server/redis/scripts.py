@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from typing import Final
 
-LEASE_MS: Final = 15_000
 # The node that does the chores keeps them for so long without having to win again.
 LEADER_MS: Final = 3_000
 # For what describes the service and not a room. Every use starts it anew.

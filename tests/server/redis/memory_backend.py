@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from flyx.server.redis import wire
 from flyx.server.redis.backend import (
+    LEASE,
     Backend,
     Budget,
     Commit,
@@ -27,11 +28,8 @@ from flyx.server.redis.backend import (
     RoomState,
     SharedRoom,
 )
-from flyx.server.redis.scripts import LEASE_MS
 from flyx.server.rooms.store import BudgetSpent, StoreAway, StoreFull
 from flyx.signaling.record import dump_room, load_room
-
-LEASE = LEASE_MS / 1000
 
 
 class _Jump(selectors.DefaultSelector):

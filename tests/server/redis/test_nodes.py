@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 from flyx.server.config import ServerConfig
-from flyx.server.redis.relay import PROMISE
+from flyx.server.redis.relay import RELAY_TIMEOUT
 from flyx.server.redis.store import RedisRoomStore
 from flyx.server.rooms.hub import Hub
 from flyx.server.rooms.seat import Seat
@@ -66,7 +66,7 @@ class Node:
             uniform=service.rng.uniform,
         )
         self.hub = Hub(self.store, ServerConfig(), clock=lambda: EPOCH + loop.time())
-        self.store.clients = self.hub
+        self.store.attach(self.hub)
         self.lines: list[Line] = []
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -539,7 +539,7 @@ class NodesMachine(RuleBasedStateMachine):
         self.world.check()
         if not any(person.over for person in self.world.people):
             self.world.say_everything()
-            self.pass_time(PROMISE)
+            self.pass_time(RELAY_TIMEOUT)
             self.world.check_heard()
 
     @invariant()
@@ -628,7 +628,7 @@ def play(script: Script, *, sender: int = 0, receiver: int = 1, max_clients: int
             await world.heal()
             world.check()
             world.say_everything()
-            await asyncio.sleep(PROMISE)
+            await asyncio.sleep(RELAY_TIMEOUT)
             world.check_heard()
             assert not world.wrongs
         finally:
