@@ -418,7 +418,7 @@ class Association:
         self._timers.stop(Timer.T1)
         self._resend = None
         if ChunkType.PAD not in init.extensions:
-            self._path_mtu.spare_stranger()
+            self._path_mtu.cap_for_unknown_peer()
         checksum = None if init.zero_checksum and self._config.zero_checksum else self._checksum
         ports = self._local_port, self._remote_port
         peer = Peer(*ports, init.initiate_tag, init.a_rwnd, checksum)

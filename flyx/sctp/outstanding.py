@@ -14,7 +14,7 @@ from operator import attrgetter
 
 from flyx.errors import RemoteProtocolError
 from flyx.sctp.congestion.base import AckSample, Loss
-from flyx.sctp.runs import Burst, Fate, Run
+from flyx.sctp.runs import Burst, Run, RunState
 from flyx.sctp.send_queue import OutgoingMessage
 from flyx.sctp.spurious import SuspectLosses
 
@@ -49,18 +49,18 @@ class SackResult:
     Attributes:
         sample: for congestion control; None if nothing was newly acknowledged.
         losses: what is newly lost.
-        look_again: when detect_losses() is due; None if nothing is suspect.
+        rack_deadline: when detect_losses() is due; None if nothing is suspect.
         advanced: the cumulative TSN ack moved.
     """
 
     sample: AckSample | None
     losses: list[Loss]
-    look_again: float | None
+    rack_deadline: float | None
     advanced: bool
 
 
 _first_of = attrgetter("first")
-_MATTERS = (Fate.IN_FLIGHT, Fate.LOST)
+_MATTERS = (RunState.IN_FLIGHT, RunState.LOST)
 
 
 def _uncovered(
@@ -162,7 +162,7 @@ class Outstanding:
         """Runs to be sent again, the oldest first."""
         if not self.lost_waiting:
             return []
-        return [run for run in self.runs if run.fate is Fate.LOST]
+        return [run for run in self.runs if run.state is RunState.LOST]
 
     def resend(self, run: Run, count: int, burst: Burst) -> None:
         """The first `count` fragments of a lost run leave again."""
@@ -171,7 +171,7 @@ class Outstanding:
         self.lost_waiting -= run.size
         self.in_flight += run.size
         self.resent += run.size
-        run.fate = Fate.IN_FLIGHT
+        run.state = RunState.IN_FLIGHT
         run.burst = burst
         run.times_sent += 1
 
@@ -215,14 +215,14 @@ class Outstanding:
             self._known_gaps = gaps
             if advanced and self._gap_acked > sum([end - start + 1 for start, end in gaps]):
                 # This SACK is newer than all others, and tells of less.
-                self._reneges += self._take_back()
+                self._reneges += self._handle_reneging()
                 if self._reneges > MAX_RENEGES:
                     raise RemoteProtocolError(reason="SACKs that keep taking back what they acknowledged")
         rtt = self._count(ack, now)
         lost_before = self.lost
-        losses, look_again = self.detect_losses(now, min_rtt)
+        losses, rack_deadline = self.detect_losses(now, min_rtt)
         sample = self._sample(ack, now, rtt, self.lost - lost_before, cwnd_limited)
-        return SackResult(sample, losses, look_again, advanced)
+        return SackResult(sample, losses, rack_deadline, advanced)
 
     def _advance(self, cumulative: int, ack: _Ack) -> None:
         runs = self.runs
@@ -257,14 +257,14 @@ class Outstanding:
             run = runs[after]
             if run.end - 1 > end:
                 runs.insert(after + 1, run.split(end + 1 - run.first))
-            if run.fate in _MATTERS:
+            if run.state in _MATTERS:
                 self._acknowledge(run, ack)
                 self._gap_acked += run.count
-                run.fate = Fate.ACKED
+                run.state = RunState.ACKED
             after += 1
         self._join(max(index - 1, 0), min(after + 1, len(runs)))
 
-    def _take_back(self) -> bool:
+    def _handle_reneging(self) -> bool:
         """Have sent again what was acknowledged by a gap ack block and is none of those known now, if any is.
 
         The receiver reneged (RFC 9260 §6.2.1 D). What lies beyond the last block may only have had no room in
@@ -283,7 +283,7 @@ class Outstanding:
             run = pending.pop()
             while position < len(holes) and holes[position][1] < run.first:
                 position += 1
-            if run.fate is not Fate.ACKED or position == len(holes) or holes[position][0] >= run.end:
+            if run.state is not RunState.ACKED or position == len(holes) or holes[position][0] >= run.end:
                 runs.append(run)
                 continue
             start, end = holes[position]
@@ -296,10 +296,10 @@ class Outstanding:
             self._gap_acked -= run.count
             for part in (run, *run.part()):
                 if part.message.abandoned:
-                    part.fate = Fate.ABANDONED
+                    part.state = RunState.ABANDONED
                     self.abandoned_waiting = True
                 else:
-                    part.fate = Fate.LOST
+                    part.state = RunState.LOST
                     self.lost_waiting += part.size
                 runs.append(part)
         self.runs = runs
@@ -309,7 +309,7 @@ class Outstanding:
         """Make one run of neighbours that are ACKED, in runs[begin:end]."""
         joined: list[Run] = []
         for run in self.runs[begin:end]:
-            if joined and run.fate is joined[-1].fate is Fate.ACKED:
+            if joined and run.state is joined[-1].state is RunState.ACKED:
                 joined[-1].join(run)
             else:
                 joined.append(run)
@@ -317,15 +317,15 @@ class Outstanding:
 
     def _acknowledge(self, run: Run, ack: _Ack) -> None:
         """Count a run that was not acknowledged before."""
-        match run.fate:
-            case Fate.ACKED:
+        match run.state:
+            case RunState.ACKED:
                 self._gap_acked -= run.count
                 return
-            case Fate.ABANDONED:
+            case RunState.ABANDONED:
                 return
-            case Fate.IN_FLIGHT:
+            case RunState.IN_FLIGHT:
                 self.in_flight -= run.size
-            case Fate.LOST:
+            case RunState.LOST:
                 # It was not lost after all.
                 self.lost_waiting -= run.size
                 self.suspects.arrived(run.first, run.count)
@@ -401,7 +401,7 @@ class Outstanding:
         looks = 0
         for run in self.runs:
             looks += 1
-            if run.fate is not Fate.IN_FLIGHT:
+            if run.state is not RunState.IN_FLIGHT:
                 continue
             if (run.burst.sent_at, run.end) >= (self._rack_sent_at, self._rack_tsn):
                 # Sent after everything that is acknowledged. First transmissions from here on are all newer.
@@ -444,21 +444,21 @@ class Outstanding:
         losses: dict[Burst, int] = {}
         large = False
         for run in self.runs:
-            if run.fate is Fate.IN_FLIGHT:
+            if run.state is RunState.IN_FLIGHT:
                 losses[run.burst] = losses.get(run.burst, 0) + run.size
                 large |= run.largest_fragment > self._safe_fragment
                 self._lose(run, now)
         self.large_losses += large
         if self._gap_acked:
             # The last SACK may have been as old as the one before it; the next would long have corrected it.
-            self._take_back()
+            self._handle_reneging()
         return self._losses(losses)
 
     def lose_last(self) -> Run | None:
         """Return the last fragment that is in flight, to be sent again as a probe (RFC 8985 §7.3)."""
         for index in range(len(self.runs) - 1, -1, -1):
             run = self.runs[index]
-            if run.fate is not Fate.IN_FLIGHT or run.times_sent > run.message.retransmits:
+            if run.state is not RunState.IN_FLIGHT or run.times_sent > run.message.retransmits:
                 continue
             if run.count > 1:
                 last = run.split(run.count - 1)
@@ -467,7 +467,7 @@ class Outstanding:
             # A probe is no evidence of loss: it counts as none.
             self.in_flight -= run.size
             self.lost_waiting += run.size
-            run.fate = Fate.LOST
+            run.state = RunState.LOST
             return run
         return None
 
@@ -476,7 +476,7 @@ class Outstanding:
         self.in_flight -= run.size
         self.lost_waiting += run.size
         self.lost += run.size
-        run.fate = Fate.LOST
+        run.state = RunState.LOST
 
     def _losses(self, sizes: dict[Burst, int]) -> list[Loss]:
         return [
@@ -495,7 +495,7 @@ class Outstanding:
     def abandon(self, now: float) -> None:
         """Give up the messages whose limits are reached (RFC 3758 §3.5, RFC 7496)."""
         for run in self.runs:
-            if run.fate is not Fate.LOST:
+            if run.state is not RunState.LOST:
                 continue
             message = run.message
             expired = message.expires_at is not None and message.expires_at <= now
@@ -510,7 +510,7 @@ class Outstanding:
         """
         burst = Burst(now, self.delivered, self.delivered_at, self._first_sent_at, self.lost, True)
         run = Run(self.next_tsn, 1, message, fragment, burst, 1)
-        run.fate, run.size = Fate.ABANDONED, 0
+        run.state, run.size = RunState.ABANDONED, 0
         self.abandoned_waiting = True
         message.fragment_count = fragment + 1
         self.runs.append(run)
@@ -524,14 +524,14 @@ class Outstanding:
             it is not beyond the cumulative TSN ack.
         """
         for run in self.runs:
-            if run.message.abandoned and run.fate in _MATTERS:
+            if run.message.abandoned and run.state in _MATTERS:
                 self._skip(run)
-        self.abandoned_waiting = any(run.fate is Fate.ABANDONED for run in self.runs)
+        self.abandoned_waiting = any(run.state is RunState.ABANDONED for run in self.runs)
         point = self.cumulative
         streams: dict[int, int] = {}
         for run in self.runs:
             message = run.message
-            if run.fate is Fate.ABANDONED:
+            if run.state is RunState.ABANDONED:
                 if not message.unordered:
                     if message.stream_id not in streams and len(streams) == MAX_SKIPPED_STREAMS:
                         break
@@ -540,13 +540,13 @@ class Outstanding:
                 # point never rests on what is merely acknowledged: that can be half of a live message. What
                 # lies between two abandoned messages is whole.
                 point = run.first - run.fragment + message.fragment_count - 1
-            elif run.fate is not Fate.ACKED:
+            elif run.state is not RunState.ACKED:
                 break
         return (point, list(streams.items())) if point > self.cumulative else None
 
     def _skip(self, run: Run) -> None:
-        if run.fate is Fate.IN_FLIGHT:
+        if run.state is RunState.IN_FLIGHT:
             self.in_flight -= run.size
         else:
             self.lost_waiting -= run.size
-        run.fate = Fate.ABANDONED
+        run.state = RunState.ABANDONED

@@ -15,7 +15,7 @@ from flyx.sctp.packet import COMMON_HEADER_SIZE, serialize_chunk, serialize_para
 DATAGRAM_SIZES = (1232, 1352, 1452, 1472, 8952, 8972, 65507)
 """UDP payloads that fit IP packets of 1280, 1400, 1500 and 9000 bytes (IPv6, IPv4), and the largest."""
 
-LARGEST_FOR_STRANGERS = 1472
+LARGEST_FOR_UNKNOWN_PEERS = 1472
 """No larger datagrams are tried with a peer that does not know PAD, and so does not probe like this itself.
 
 libwebrtc's DTLS transport fails for good over a record of more than 2,048 bytes (kMaxDtlsPacketLen).
@@ -59,7 +59,7 @@ class PathMtu:
         # Answers to probes that left before this are of no use.
         self._since = -inf
 
-    def spare_stranger(self) -> None:
+    def cap_for_unknown_peer(self) -> None:
         """The peer may survive neither PAD nor packets above the Internet's; before the first probes."""
         self._knows_pad = False
         self._sizes = self._sizes_up_to(max(self._sizes, default=self._initial))
@@ -71,7 +71,7 @@ class PathMtu:
 
     def _sizes_up_to(self, largest: int) -> list[int]:
         if not self._knows_pad:
-            largest = min(largest, LARGEST_FOR_STRANGERS - self._packet_overhead)
+            largest = min(largest, LARGEST_FOR_UNKNOWN_PEERS - self._packet_overhead)
         sizes = {min(size - self._packet_overhead, largest) & ~3 for size in DATAGRAM_SIZES}
         return sorted(size for size in sizes if size > self._initial)
 

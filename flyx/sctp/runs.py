@@ -1,6 +1,6 @@
 """What was sent together: bursts and runs.
 
-A Run is a row of consecutive fragments of one message that left in one burst and have one fate so far. TSNs
+A Run is a row of consecutive fragments of one message that left in one burst and have one state so far. TSNs
 here never wrap.
 """
 
@@ -11,7 +11,7 @@ from enum import Enum, auto
 from flyx.sctp.send_queue import OutgoingMessage
 
 
-class Fate(Enum):
+class RunState(Enum):
     """What is known of a run."""
 
     IN_FLIGHT = auto()
@@ -60,7 +60,7 @@ class Burst:
 class Run:
     """Fragments first_fragment … of one message, as TSNs first … first + count - 1."""
 
-    __slots__ = ("burst", "count", "fate", "first", "fragment", "joined", "message", "size", "times_sent")
+    __slots__ = ("burst", "count", "first", "fragment", "joined", "message", "size", "state", "times_sent")
 
     def __init__(
         self, first: int, count: int, message: OutgoingMessage, fragment: int, burst: Burst, times_sent: int
@@ -71,7 +71,7 @@ class Run:
         self.fragment = fragment
         self.burst = burst
         self.times_sent = times_sent
-        self.fate = Fate.IN_FLIGHT
+        self.state = RunState.IN_FLIGHT
         self.size = message.span(fragment, count)
         # The runs that have become one with this one, in order, when all were ACKED: a receiver that reneges
         # parts them again.
@@ -99,7 +99,7 @@ class Run:
             self.burst,
             self.times_sent,
         )
-        rest.fate = self.fate
+        rest.state = self.state
         self.count = count
         self.size = self.message.span(self.fragment, count)
         return rest

@@ -93,7 +93,7 @@ class SendQueue:
         # Streams with messages that may go on, the next one first.
         self._turns: deque[int] = deque()
         # Streams that wait for the peer to confirm their reset.
-        self._held: set[int] = set()
+        self._paused: set[int] = set()
         # Messages that have run out of time before they were begun.
         self.expired: list[OutgoingMessage] = []
         # The message under way and the fragment to send next.
@@ -110,7 +110,7 @@ class SendQueue:
     def push(self, message: OutgoingMessage) -> None:
         """Queue a message behind those of its stream."""
         stream = self._streams.setdefault(message.stream_id, _Stream(deque()))
-        if not stream.messages and message.stream_id not in self._held:
+        if not stream.messages and message.stream_id not in self._paused:
             self._turns.append(message.stream_id)
         stream.messages.append(message)
         self.size += message.size
@@ -164,7 +164,7 @@ class SendQueue:
         """The stream begins anew with SSN 0 (RFC 6525 §5.2.2), with what was queued since hold()."""
         stream = self._streams.get(stream_id)
         if stream is None:
-            self._held.discard(stream_id)
+            self._paused.discard(stream_id)
             return
         stream.next_ssn = 0
         self.release(stream_id)
@@ -173,14 +173,14 @@ class SendQueue:
 
     def hold(self, stream_id: int) -> None:
         """Send nothing on a stream until reset() or release(); nothing must wait on it now."""
-        self._held.add(stream_id)
+        self._paused.add(stream_id)
 
     def release(self, stream_id: int) -> None:
         """Go on with a stream under its old SSNs."""
         stream = self._streams.get(stream_id)
-        if stream_id in self._held and stream is not None and stream.messages:
+        if stream_id in self._paused and stream is not None and stream.messages:
             self._turns.append(stream_id)
-        self._held.discard(stream_id)
+        self._paused.discard(stream_id)
 
     def stream_ids(self) -> KeysView[int]:
         """Streams that something was sent on since they began."""

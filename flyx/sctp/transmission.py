@@ -227,8 +227,8 @@ class Transmission:
             self.failures = 0
             self._probed = False
             self._controller.on_ack(now, result.sample)
-        if result.look_again is not None:
-            self._timers.start(Timer.RACK, result.look_again)
+        if result.rack_deadline is not None:
+            self._timers.start(Timer.RACK, result.rack_deadline)
         else:
             self._timers.stop(Timer.RACK)
         if self._forward_to is not None and outstanding.cumulative >= self._forward_to:

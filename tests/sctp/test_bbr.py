@@ -10,7 +10,7 @@ import pytest
 from flyx.sctp.congestion.base import AckSample, Loss
 from flyx.sctp.congestion.bbr import Bbr
 from flyx.sctp.congestion.bbr_model import PathModel
-from flyx.sctp.congestion.bbr_states import State
+from flyx.sctp.congestion.bbr_states import BbrState
 from tests.sctp.congestion_simulation import (
     PACKET,
     Flow,
@@ -63,7 +63,7 @@ class Driven:
         self.now = 0.0
         self.delivered = 0
 
-    def round(self, rate: float, **fields: object) -> State:
+    def round(self, rate: float, **fields: object) -> BbrState:
         self.now += 0.1
         prior, self.delivered = self.delivered, self.delivered + int(rate * 0.1)
         values: dict[str, object] = {
@@ -81,7 +81,7 @@ class Driven:
 
     def to_probe_bw(self, rate: float) -> None:
         for _ in range(12):
-            if self.round(rate) in (State.PROBE_BW_DOWN, State.PROBE_BW_CRUISE):
+            if self.round(rate) in (BbrState.PROBE_BW_DOWN, BbrState.PROBE_BW_CRUISE):
                 break
         assert self.bbr.model.full_bw_reached
 
@@ -92,7 +92,7 @@ class Watch:
     def __init__(self, flow: Flow) -> None:
         assert isinstance(flow.controller, Bbr)
         self.bbr = flow.controller
-        self.states: list[tuple[float, State]] = []
+        self.states: list[tuple[float, BbrState]] = []
         self.max_in_flight = 0
         self.max_bw = 0.0
         self.cwnd_floor = inf
@@ -109,7 +109,7 @@ class Watch:
             self.cwnd_floor = min(self.cwnd_floor, bbr.cwnd)
         self.max_bw = max(self.max_bw, bbr.model.max_bw)
 
-    def names(self) -> list[State]:
+    def names(self) -> list[BbrState]:
         return [state for _, state in self.states]
 
 
@@ -147,7 +147,7 @@ def test_startup_paces_at_2_77_and_keeps_two_bdp_in_flight() -> None:
     assert driven.bbr.pacing_rate == pytest.approx(2.77 * 0.99 * 1e6)
     for rate in (2e6, 4e6, 8e6):
         driven.round(rate)
-    assert driven.bbr.state is State.STARTUP
+    assert driven.bbr.state is BbrState.STARTUP
     # The window grows by what is acked: 50,000 + 100,000 + 200,000 + 400,000 + 800,000.
     assert driven.bbr.cwnd == 1_550_000
 
@@ -156,17 +156,17 @@ def test_a1_startup_ends_after_three_rounds_of_less_than_a_quarter_more() -> Non
     """§5.3.1.2."""
     driven = Driven()
     states = [driven.round(rate, in_flight=10**9) for rate in (1e6, 2e6, 2.4e6, 2.4e6, 2.4e6)]
-    assert states == [State.STARTUP] * 4 + [State.DRAIN]
+    assert states == [BbrState.STARTUP] * 4 + [BbrState.DRAIN]
     assert driven.bbr.pacing_rate == pytest.approx(0.5 * 0.99 * 2.4e6)
     # A.4: four rounds in Drain are enough.
     states = [driven.round(2.4e6, in_flight=10**9) for _ in range(4)]
-    assert states == [State.DRAIN] * 3 + [State.PROBE_BW_DOWN]
+    assert states == [BbrState.DRAIN] * 3 + [BbrState.PROBE_BW_DOWN]
 
 
 def test_a7_rounds_limited_by_the_application_never_end_startup() -> None:
     driven = Driven()
     for _ in range(20):
-        assert driven.round(1e6, is_app_limited=True) is State.STARTUP
+        assert driven.round(1e6, is_app_limited=True) is BbrState.STARTUP
 
 
 def test_rate_limited_by_the_application_counts_only_if_it_is_the_best() -> None:
@@ -281,7 +281,7 @@ def test_background_loss_is_learned_without_a_queue_only() -> None:
     assert loss_of_rounds(300, rtt=0.051, lost=0) < 0.001
 
 
-def lossy_round(driven: Driven, rtt: float) -> State:
+def lossy_round(driven: Driven, rtt: float) -> BbrState:
     """A round at 10 MB/s that loses 80 of 500 packets, in 8 bursts, while the application limits."""
     lost = [
         Loss(PACKET, PACKET, driven.now - 0.09, 500 * PACKET, (n + 1) * 10 * PACKET, True) for n in range(8)
@@ -296,7 +296,7 @@ def test_a2_loss_ends_startup_even_if_the_application_limits() -> None:
     driven = Driven()
     for _ in range(3):
         driven.round(10e6, is_app_limited=True)
-    assert lossy_round(driven, rtt=0.12) is State.DRAIN
+    assert lossy_round(driven, rtt=0.12) is BbrState.DRAIN
     # max(bdp, inflight_latest) is 10 MB/s times 0.1 s.
     assert driven.bbr.model.inflight_longterm == pytest.approx(1_000_000)
 
@@ -305,10 +305,10 @@ def test_loss_where_no_packet_met_a_queue_ends_startup_only_if_the_next_round_ha
     driven = Driven()
     for _ in range(3):
         driven.round(10e6, is_app_limited=True)
-    assert lossy_round(driven, rtt=0.101) is State.STARTUP
-    assert driven.round(10e6, is_app_limited=True) is State.STARTUP
-    assert lossy_round(driven, rtt=0.101) is State.STARTUP
-    assert lossy_round(driven, rtt=0.101) is State.DRAIN
+    assert lossy_round(driven, rtt=0.101) is BbrState.STARTUP
+    assert driven.round(10e6, is_app_limited=True) is BbrState.STARTUP
+    assert lossy_round(driven, rtt=0.101) is BbrState.STARTUP
+    assert lossy_round(driven, rtt=0.101) is BbrState.DRAIN
 
 
 def test_a_burst_of_losses_while_it_starts_does_not_keep_it_slow() -> None:
@@ -321,13 +321,13 @@ def test_few_losses_do_not_end_startup() -> None:
     driven = Driven()
     driven.round(1e6)
     driven.bbr.on_loss(driven.now, [Loss(PACKET, PACKET, 0.05, 20 * PACKET, 5 * PACKET, False)] * 5, 0)
-    assert driven.round(2e6, lost_since=5 * PACKET, tx_in_flight=20 * PACKET) is State.STARTUP
+    assert driven.round(2e6, lost_since=5 * PACKET, tx_in_flight=20 * PACKET) is BbrState.STARTUP
 
 
 def to_probe_up(driven: Driven, rate: float) -> None:
     driven.to_probe_bw(rate)
     for _ in range(100):
-        if driven.round(rate) is State.PROBE_BW_UP:
+        if driven.round(rate) is BbrState.PROBE_BW_UP:
             return
     pytest.fail("no bandwidth probe")
 
@@ -339,7 +339,7 @@ def test_a21_loss_while_probing_up_sets_inflight_longterm_and_goes_down() -> Non
     assert driven.bbr.pacing_rate == pytest.approx(1.25 * 0.99 * 10e6)
     burst = Loss(12_000, 12_000, driven.now, 1_000_000, 24_000, False)
     driven.bbr.on_loss(driven.now, [burst], 900_000)
-    assert driven.bbr.state is State.PROBE_BW_DOWN
+    assert driven.bbr.state is BbrState.PROBE_BW_DOWN
     # inflight_prev + (0.02 * inflight_prev - lost_prev) / 0.98
     assert driven.bbr.model.inflight_longterm == int(988_000 + (0.02 * 988_000 - 12_000) / 0.98)
     assert driven.bbr.pacing_rate == pytest.approx(0.9 * 0.99 * 10e6)
@@ -349,16 +349,16 @@ def test_a21_tolerable_loss_while_probing_up_changes_nothing() -> None:
     driven = Driven()
     to_probe_up(driven, 10e6)
     driven.bbr.on_loss(driven.now, [Loss(12_000, 12_000, driven.now, 1_000_000, 19_000, False)], 900_000)
-    assert driven.bbr.state is State.PROBE_BW_UP
+    assert driven.bbr.state is BbrState.PROBE_BW_UP
     assert driven.bbr.model.inflight_longterm == inf
 
 
 def test_hardly_any_loss_ends_a_probe_whose_packets_all_met_a_queue() -> None:
     driven = Driven()
     to_probe_up(driven, 10e6)
-    assert driven.round(10e6, rtt=0.12) is State.PROBE_BW_UP
+    assert driven.round(10e6, rtt=0.12) is BbrState.PROBE_BW_UP
     driven.bbr.on_loss(driven.now, [Loss(6_000, 6_000, driven.now, 1_000_000, 6_000, False)], 900_000)
-    assert driven.bbr.state is State.PROBE_BW_DOWN
+    assert driven.bbr.state is BbrState.PROBE_BW_DOWN
     # The 5,001st byte lost.
     assert driven.bbr.model.inflight_longterm == pytest.approx(994_000 + 0.005 * 994_000 / 0.995)
 
@@ -380,7 +380,7 @@ def test_a_probe_waits_until_who_filled_the_queue_has_recovered_from_the_last(
     driven = Driven()
     driven.to_probe_bw(rate)
     began = driven.now
-    while driven.round(rate, rtt=rtt, in_flight=0) is not State.PROBE_BW_REFILL:
+    while driven.round(rate, rtt=rtt, in_flight=0) is not BbrState.PROBE_BW_REFILL:
         assert driven.now < began + 20
     assert driven.now - began == pytest.approx(seconds, abs=0.11)
 
@@ -391,7 +391,7 @@ def test_a18_spurious_loss_restarts_the_probe_it_ended() -> None:
     to_probe_up(driven, 10e6)
     driven.bbr.on_loss(driven.now, [Loss(12_000, 12_000, driven.now, 1_000_000, 24_000, False)], 900_000)
     driven.bbr.on_spurious_loss(driven.now)
-    assert driven.bbr.state is State.PROBE_BW_REFILL
+    assert driven.bbr.state is BbrState.PROBE_BW_REFILL
     assert driven.bbr.model.inflight_longterm == inf
 
 
@@ -425,7 +425,7 @@ def test_a11_resuming_after_a_pause_paces_at_bw_and_skips_probe_rtt() -> None:
     driven.bbr.on_sent(driven.now + 20, 10 * PACKET, 10 * PACKET, True)
     assert driven.bbr.pacing_rate == pytest.approx(0.99 * 10e6)
     driven.now += 20
-    assert driven.round(10e6, is_app_limited=True) is not State.PROBE_RTT
+    assert driven.round(10e6, is_app_limited=True) is not BbrState.PROBE_RTT
 
 
 def test_larger_packets_raise_the_window_to_four_of_them() -> None:
@@ -441,18 +441,20 @@ def test_a1_clean_link_is_measured_and_filled() -> None:
     link = Link(megabits(100), 0.025)
     flow, watch = simulate(link, 8)
     # A.3, A.8: when Drain has left a bdp in flight, DOWN has nothing to do.
-    assert watch.names()[:3] == [State.STARTUP, State.DRAIN, State.PROBE_BW_CRUISE]
+    assert watch.names()[:3] == [BbrState.STARTUP, BbrState.DRAIN, BbrState.PROBE_BW_CRUISE]
     assert watch.max_bw == pytest.approx(link.rate, rel=0.02)
     assert flow.rate_between(0, 8) > 0.92 * link.rate
     assert link.mean_queueing < 0.01
     # Probing up is bounded by 2.25 bdp, and what aggregation adds.
     assert watch.max_in_flight < 2.5 * link.rate * 0.05
     # The flow sees the path without its queue after each probe, and need not slow down to do so.
-    assert State.PROBE_RTT not in watch.names()
+    assert BbrState.PROBE_RTT not in watch.names()
     # §5.3.3: cycles go DOWN, CRUISE, REFILL, UP.
-    after = {a: b for a, b in zip(watch.names(), watch.names()[1:], strict=False) if a is not State.PROBE_RTT}
-    assert after[State.PROBE_BW_REFILL] is State.PROBE_BW_UP
-    assert after[State.PROBE_BW_UP] is State.PROBE_BW_DOWN
+    after = {
+        a: b for a, b in zip(watch.names(), watch.names()[1:], strict=False) if a is not BbrState.PROBE_RTT
+    }
+    assert after[BbrState.PROBE_BW_REFILL] is BbrState.PROBE_BW_UP
+    assert after[BbrState.PROBE_BW_UP] is BbrState.PROBE_BW_DOWN
 
 
 def test_a10_a_flow_that_always_meets_a_queue_slows_down_once_in_five_seconds() -> None:
@@ -460,7 +462,7 @@ def test_a10_a_flow_that_always_meets_a_queue_slows_down_once_in_five_seconds() 
     flows = [bulk("bbr"), bulk("cubic")]
     watch = Watch(flows[0])
     Simulation(link, flows).run(8)
-    times = [time for time, state in watch.states if state is State.PROBE_RTT]
+    times = [time for time, state in watch.states if state is BbrState.PROBE_RTT]
     assert len(times) == 1
     assert 5 < times[0] < 7
     ended = min(time for time, _ in watch.states if time > times[0])
@@ -561,7 +563,7 @@ def test_a_short_buffer_is_no_reason_to_leave_the_link_idle() -> None:
     longest = max(
         end - begin
         for (begin, state), (end, _) in zip(watch.states, watch.states[1:], strict=False)
-        if state is State.PROBE_BW_DOWN
+        if state is BbrState.PROBE_BW_DOWN
     )
     assert longest < 0.2
 
@@ -584,7 +586,7 @@ def test_inflight_longterm_grows_again_after_a_loss_that_left_a_fraction_of_a_by
     bound = driven.bbr.model.inflight_longterm
     assert bound == int(bound) < inf
     for _ in range(100):
-        if driven.round(10e6, cwnd_limited=True) is State.PROBE_BW_UP:
+        if driven.round(10e6, cwnd_limited=True) is BbrState.PROBE_BW_UP:
             break
     for _ in range(3):
         driven.round(10e6, cwnd_limited=True, acked=10**6)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flyx.errors import RemoteProtocolError
 from flyx.sctp.outstanding import MAX_RENEGES, MAX_SKIPPED_STREAMS, Outstanding, _uncovered
-from flyx.sctp.runs import Fate
+from flyx.sctp.runs import RunState
 from flyx.sctp.send_queue import OutgoingMessage
 from tests.compiled import needs_lines
 from tests.fuzz.work import steps
@@ -57,12 +57,12 @@ def resend_all(outstanding, now):
 
 
 def fates(outstanding):
-    """Fate by TSN."""
-    return {tsn: run.fate for run in outstanding.runs for tsn in range(run.first, run.end)}
+    """RunState by TSN."""
+    return {tsn: run.state for run in outstanding.runs for tsn in range(run.first, run.end)}
 
 
 def lost(outstanding):
-    return [tsn for tsn, fate in fates(outstanding).items() if fate is Fate.LOST]
+    return [tsn for tsn, fate in fates(outstanding).items() if fate is RunState.LOST]
 
 
 def check(outstanding):
@@ -73,13 +73,16 @@ def check(outstanding):
         assert run.count > 0
         expected = run.end
     assert expected == outstanding.next_tsn
-    for fate, told in ((Fate.IN_FLIGHT, outstanding.in_flight), (Fate.LOST, outstanding.lost_waiting)):
-        assert told == sum(run.size for run in outstanding.runs if run.fate is fate)
+    for fate, told in (
+        (RunState.IN_FLIGHT, outstanding.in_flight),
+        (RunState.LOST, outstanding.lost_waiting),
+    ):
+        assert told == sum(run.size for run in outstanding.runs if run.state is fate)
     for run in outstanding.runs:
-        if run.fate in (Fate.IN_FLIGHT, Fate.LOST):
+        if run.state in (RunState.IN_FLIGHT, RunState.LOST):
             assert run.size == run.message.span(run.fragment, run.count) > 0
     for run, after in zip(outstanding.runs, outstanding.runs[1:], strict=False):
-        assert not run.fate is after.fate is Fate.ACKED
+        assert not run.state is after.state is RunState.ACKED
 
 
 BLOCKS = st.lists(st.integers(0, 60), max_size=20, unique=True).map(
@@ -148,7 +151,7 @@ def test_every_byte_is_acknowledged_or_lost_or_in_flight(seed):
                 if advanced:
                     reach = gaps[-1][1] if gaps else outstanding.next_tsn
                     gone = {t for t in acked - told if t <= reach}
-                    taken = {t for t, fate in fates(outstanding).items() if fate is Fate.LOST} & gone
+                    taken = {t for t, fate in fates(outstanding).items() if fate is RunState.LOST} & gone
                     # What is abandoned hides now and then that something was taken back, until T3 expires.
                     assert taken == gone or partial
                     acked -= taken
@@ -176,7 +179,7 @@ def test_every_byte_is_acknowledged_or_lost_or_in_flight(seed):
                 before = outstanding.in_flight
                 assert sum(loss.size for loss in outstanding.lose_everything(LATER)) == before
                 assert outstanding.in_flight == 0
-                taken = {t for t, fate in fates(outstanding).items() if fate is Fate.LOST} & acked
+                taken = {t for t, fate in fates(outstanding).items() if fate is RunState.LOST} & acked
                 assert not taken & known
                 acked -= taken
             case "probe":
@@ -202,10 +205,10 @@ def test_every_byte_is_acknowledged_or_lost_or_in_flight(seed):
         check(outstanding)
         told_fates = fates(outstanding)
         for tsn, fate in told_fates.items():
-            if fate is Fate.ABANDONED:
+            if fate is RunState.ABANDONED:
                 assert messages[tsn].abandoned
             else:
-                assert (fate is Fate.ACKED) is (tsn in acked)
+                assert (fate is RunState.ACKED) is (tsn in acked)
     # In the end everything can be acknowledged.
     sack(outstanding, outstanding.next_tsn - 1, now=now + 1)
     assert not outstanding.runs
@@ -223,7 +226,7 @@ def test_a_sack_for_what_was_not_sent_is_a_violation():
 
 def reneged_on(outstanding, cumulative, *gaps, now=1.2):
     """TSNs, counted from FIRST, that this SACK takes back."""
-    before = {tsn for tsn, fate in fates(outstanding).items() if fate is Fate.ACKED}
+    before = {tsn for tsn, fate in fates(outstanding).items() if fate is RunState.ACKED}
     sack(outstanding, cumulative, *gaps, now=now)
     check(outstanding)
     return [tsn - FIRST for tsn in lost(outstanding) if tsn in before]
@@ -236,7 +239,7 @@ def test_rfc_9260_section_6_2_1_what_a_newer_sack_no_longer_tells_of_is_sent_aga
     sack(outstanding, FIRST - 1, (FIRST + 2, FIRST + 7), now=1.1)
     assert reneged_on(outstanding, FIRST, (FIRST + 5, FIRST + 5)) == [2, 3, 4]
     # What the last block does not reach may only have had no room.
-    assert {tsn - FIRST for tsn, fate in fates(outstanding).items() if fate is Fate.ACKED} == {5, 6, 7}
+    assert {tsn - FIRST for tsn, fate in fates(outstanding).items() if fate is RunState.ACKED} == {5, 6, 7}
     assert outstanding.lost == 2 * SIZE
     sent = {run.first - FIRST: (run.message, run.fragment) for run in resend_all(outstanding, 1.3)}
     assert {sent[2], sent[4]} == {(first, 2), (rest, 0)}
@@ -272,7 +275,9 @@ def test_neighbours_that_are_acknowledged_become_one_run():
     send(outstanding, 1.0, *(outgoing() for _ in range(9)))
     for tsn in (2, 6, 4, 5, 3):
         sack(outstanding, FIRST - 1, (FIRST + tsn, FIRST + tsn), now=1.1)
-    assert [(run.first - FIRST, run.count) for run in outstanding.runs if run.fate is Fate.ACKED] == [(2, 5)]
+    assert [(run.first - FIRST, run.count) for run in outstanding.runs if run.state is RunState.ACKED] == [
+        (2, 5)
+    ]
     check(outstanding)
 
 
@@ -282,7 +287,7 @@ def test_rfc_9260_section_7_2_4_third_report_of_a_missing_tsn_loses_it_at_once()
     for last in (1, 2):
         result = sack(outstanding, FIRST - 1, (FIRST + 1, FIRST + last), now=1.1)
         assert not result.losses
-        assert result.look_again == pytest.approx(1.0 + 0.1 + 0.1 / 4)
+        assert result.rack_deadline == pytest.approx(1.0 + 0.1 + 0.1 / 4)
     (loss,) = sack(outstanding, FIRST - 1, (FIRST + 1, FIRST + 3), now=1.1).losses
     assert (loss.size, loss.sent_at) == (SIZE, 1.0)
     assert lost(outstanding) == [FIRST]
@@ -297,7 +302,7 @@ def test_rfc_8985_section_6_2_a_path_that_reorders_gets_a_quarter_round_trip():
     send(outstanding, 2.0, *(outgoing() for _ in range(9)))
     result = sack(outstanding, FIRST + 2, (FIRST + 4, FIRST + 11), now=2.1)
     assert not result.losses
-    assert result.look_again == pytest.approx(2.125)
+    assert result.rack_deadline == pytest.approx(2.125)
     losses, again = outstanding.detect_losses(2.13, 0.1)
     assert [loss.size for loss in losses] == [SIZE]
     assert again is None
@@ -314,7 +319,7 @@ def test_needless_retransmissions_widen_the_window_and_other_duplicates_do_not()
     outstanding.on_duplicates([FIRST])
     send(outstanding, 1.0, *(outgoing() for _ in range(9)))
     result = sack(outstanding, FIRST, (FIRST + 2, FIRST + 9), now=1.1)
-    assert result.look_again == pytest.approx(1.15)
+    assert result.rack_deadline == pytest.approx(1.15)
 
 
 def test_a_lost_retransmission_is_found_by_what_left_after_it():
@@ -463,7 +468,10 @@ def test_a_peer_that_acknowledges_every_other_fragment_costs_the_same_for_each_s
     assert sorted(each)[len(each) // 2] < 120
     # What was not looked at is found when there is time.
     outstanding.detect_losses(now + 1.0, 0.1)
-    assert {fate for tsn, fate in fates(outstanding).items() if tsn < 7_990} == {Fate.ACKED, Fate.LOST}
+    assert {fate for tsn, fate in fates(outstanding).items() if tsn < 7_990} == {
+        RunState.ACKED,
+        RunState.LOST,
+    }
 
 
 def test_a_receiver_that_reneges_for_ever_is_refused():

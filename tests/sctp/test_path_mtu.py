@@ -68,7 +68,7 @@ def test_nothing_to_probe_rests_at_once():
 
 def test_a_peer_that_does_not_know_pad_gets_no_packets_that_could_break_its_dtls():
     mtu = make()
-    mtu.spare_stranger()
+    mtu.cap_for_unknown_peer()
     sizes = [info_of(probe)[1] for probe in mtu.probes(0.0)[0]]
     assert len(sizes) > 1
     assert max(sizes) <= 1472 - 37
@@ -76,7 +76,7 @@ def test_a_peer_that_does_not_know_pad_gets_no_packets_that_could_break_its_dtls
 
 def test_probes_for_a_peer_that_does_not_know_pad_are_of_chunks_that_everybody_knows():
     mtu = make()
-    mtu.spare_stranger()
+    mtu.cap_for_unknown_peer()
     probes = mtu.probes(0.0)[0]
     for probe in probes:
         packet = serialize_packet(1, 1, 1, probe, None)

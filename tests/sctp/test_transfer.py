@@ -12,7 +12,7 @@ from flyx.sctp.chunks import ChunkType
 from flyx.sctp.config import Config
 from flyx.sctp.packet import serialize_chunk, serialize_packet, split_chunks_untrusted
 from flyx.sctp.receive_tracker import MAX_RANGES
-from flyx.sctp.runs import Fate
+from flyx.sctp.runs import RunState
 from flyx.sctp.transmission import MAX_TSN_SPAN
 from tests.sctp.link import Conditions, Link
 from tests.thoroughness import THOROUGH, share
@@ -69,7 +69,7 @@ class Invariants:
             cwnd = transmission._controller.cwnd
             assert cwnd >= 1136
             if adds_up:
-                in_flight = sum(r.size for r in outstanding.runs if r.fate is Fate.IN_FLIGHT)
+                in_flight = sum(r.size for r in outstanding.runs if r.state is RunState.IN_FLIGHT)
                 assert outstanding.in_flight == in_flight
             assert outstanding.next_tsn - 1 - outstanding.cumulative <= MAX_TSN_SPAN
             if outstanding.in_flight > self._in_flight[endpoint]:

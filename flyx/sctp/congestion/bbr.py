@@ -20,7 +20,7 @@ from flyx.sctp.congestion.bbr_states import (
     PROBE_RTT_CWND_GAIN,
     PROBING,
     AckPhase,
-    State,
+    BbrState,
 )
 from flyx.sctp.congestion.cubic import recovery_time
 from flyx.sctp.congestion.initial_window import INITIAL_WINDOW_PACKETS, paced_initial_window
@@ -80,7 +80,7 @@ class Bbr(CongestionController):
         # the one before that.
         self._pace = 1.0
         self._pace_this_round = self._pace_last_round = self._pace_before = 1.0
-        self._enter(State.STARTUP)
+        self._enter(BbrState.STARTUP)
         self._initial_cwnd = INITIAL_WINDOW_PACKETS * max_packet_size
         self.cwnd = self._initial_cwnd
         self.pacing_rate = self.pacing_gain * self._initial_cwnd / NOMINAL_RTT
@@ -119,7 +119,7 @@ class Bbr(CongestionController):
         self._timeout_at: float | None = None
         # §5.5.11. _undo_state: a state that loss has ended, to go back to.
         self._undo: _Undo | None = None
-        self._undo_state: State | None = None
+        self._undo_state: BbrState | None = None
 
     # Events
 
@@ -137,7 +137,7 @@ class Bbr(CongestionController):
         self.model.extra_acked_interval_start = now
         if self._in_probe_bw:
             self._set_pacing_rate(gain=1.0)
-        elif self.state is State.PROBE_RTT:
+        elif self.state is BbrState.PROBE_RTT:
             self._check_probe_rtt_done(now)
 
     def on_ack(self, now: float, sample: AckSample) -> None:
@@ -199,11 +199,14 @@ class Bbr(CongestionController):
         model.bw_shortterm = max(model.bw_shortterm, undo.bw_shortterm)
         model.inflight_shortterm = max(model.inflight_shortterm, undo.inflight_shortterm)
         model.inflight_longterm = max(model.inflight_longterm, undo.inflight_longterm)
-        if undo_state is State.STARTUP and self.state is not State.STARTUP:
+        if undo_state is BbrState.STARTUP and self.state is not BbrState.STARTUP:
             model.full_bw_reached = False
-            if self.state is not State.PROBE_RTT:
-                self._enter(State.STARTUP)
-        elif undo_state is State.PROBE_BW_UP and self.state not in {State.PROBE_BW_UP, State.PROBE_RTT}:
+            if self.state is not BbrState.PROBE_RTT:
+                self._enter(BbrState.STARTUP)
+        elif undo_state is BbrState.PROBE_BW_UP and self.state not in {
+            BbrState.PROBE_BW_UP,
+            BbrState.PROBE_RTT,
+        }:
             self._start_probe_bw_refill()
         model.bound_bw()
         self._update_control_parameters(0)
@@ -251,7 +254,7 @@ class Bbr(CongestionController):
         model.advance_latest_delivery_signals(sample)
         model.bound_bw()
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: BbrState) -> None:
         self.state = state
         self.pacing_gain, self.cwnd_gain = GAINS[state]
         # Looked up here because hashing an Enum costs more than all else that a SACK asks of it.
@@ -272,7 +275,7 @@ class Bbr(CongestionController):
         every two or three seconds, and the next burst may end that, too.
         """
         lossy = (
-            self.state is State.STARTUP
+            self.state is BbrState.STARTUP
             and self.model.loss_in_round
             and self.model.loss_events_in_round >= STARTUP_FULL_LOSS_COUNT
             and self._too_high(sample.lost_since, sample.tx_in_flight)
@@ -286,15 +289,15 @@ class Bbr(CongestionController):
     def _check_startup_done(self, loss_too_high: bool) -> None:
         model = self.model
         if loss_too_high:
-            self._undo_state = State.STARTUP
+            self._undo_state = BbrState.STARTUP
             model.full_bw_reached = True
             model.inflight_longterm = int(max(model.bdp() or 0.0, model.inflight_latest))
-        if self.state is State.STARTUP and model.full_bw_reached:
-            self._enter(State.DRAIN)
+        if self.state is BbrState.STARTUP and model.full_bw_reached:
+            self._enter(BbrState.DRAIN)
             self._drain_start_round = model.round_count
 
     def _check_drain_done(self, now: float) -> None:
-        if self.state is State.DRAIN and (
+        if self.state is BbrState.DRAIN and (
             self._in_flight <= self._inflight(1.0, self.model.bw)
             or self.model.round_count > self._drain_start_round + DRAIN_MAX_ROUNDS
         ):
@@ -309,11 +312,11 @@ class Bbr(CongestionController):
         self._rounds_since_probe_up = int(2 * self._randomness())
         self._bw_probe_wait = PROBE_WAIT + PROBE_WAIT_SPREAD * self._randomness()
         self._cycle_stamp = now
-        if self.state is not State.PROBE_RTT:
+        if self.state is not BbrState.PROBE_RTT:
             self._probed_at = now
         self._ack_phase = AckPhase.PROBE_STOPPING
         self.model.start_round()
-        self._enter(State.PROBE_BW_DOWN)
+        self._enter(BbrState.PROBE_BW_DOWN)
 
     def _start_probe_bw_refill(self) -> None:
         self.model.reset_short_term_model()
@@ -322,14 +325,14 @@ class Bbr(CongestionController):
         self._prev_probe_precautionary = False
         self._ack_phase = AckPhase.REFILLING
         self.model.start_round()
-        self._enter(State.PROBE_BW_REFILL)
+        self._enter(BbrState.PROBE_BW_REFILL)
 
     def _start_probe_bw_up(self, rate: float) -> None:
         self._is_bw_probe_sample = True
         self._ack_phase = AckPhase.PROBE_STARTING
         self.model.start_round()
         self.model.reset_full_bw(rate)
-        self._enter(State.PROBE_BW_UP)
+        self._enter(BbrState.PROBE_BW_UP)
         self._raise_inflight_longterm_slope()
 
     def _update_probe_bw_cycle_phase(
@@ -338,15 +341,15 @@ class Bbr(CongestionController):
         if not self.model.full_bw_reached or self._adapt_long_term_model(sample, is_app_limited):
             return
         state = self.state
-        if state is State.PROBE_BW_CRUISE or state is State.PROBE_BW_DOWN:
+        if state is BbrState.PROBE_BW_CRUISE or state is BbrState.PROBE_BW_DOWN:
             if self._is_time_to_probe_bw(now):
                 self._start_probe_bw_refill()
-            elif state is State.PROBE_BW_DOWN and self._is_time_to_cruise():
-                self._enter(State.PROBE_BW_CRUISE)
-        elif state is State.PROBE_BW_REFILL:
+            elif state is BbrState.PROBE_BW_DOWN and self._is_time_to_cruise():
+                self._enter(BbrState.PROBE_BW_CRUISE)
+        elif state is BbrState.PROBE_BW_REFILL:
             if self.model.round_start:
                 self._start_probe_bw_up(rate)
-        elif state is State.PROBE_BW_UP and self._is_time_to_go_down(sample, rate):
+        elif state is BbrState.PROBE_BW_UP and self._is_time_to_go_down(sample, rate):
             self._prev_probe_too_high = False
             self._start_probe_bw_down(now)
 
@@ -368,7 +371,7 @@ class Bbr(CongestionController):
         if model.inflight_longterm == inf or self._too_high(sample.lost_since, sample.tx_in_flight):
             return False
         model.inflight_longterm = max(model.inflight_longterm, sample.tx_in_flight)
-        if self.state is State.PROBE_BW_UP:
+        if self.state is BbrState.PROBE_BW_UP:
             self._probe_inflight_longterm_upward(sample)
         return False
 
@@ -440,8 +443,8 @@ class Bbr(CongestionController):
         self._is_bw_probe_sample = False
         if not is_app_limited:
             self.model.inflight_longterm = int(max(inflight, self._target_inflight() * BETA))
-        if self.state is State.PROBE_BW_UP:
-            self._undo_state = State.PROBE_BW_UP
+        if self.state is BbrState.PROBE_BW_UP:
+            self._undo_state = BbrState.PROBE_BW_UP
             self._start_probe_bw_down(now)
 
     def _save_state_upon_loss(self) -> None:
@@ -454,14 +457,14 @@ class Bbr(CongestionController):
 
     def _check_probe_rtt(self, now: float) -> None:
         model = self.model
-        if self.state is not State.PROBE_RTT and model.probe_rtt_expired and not self._idle_restart:
+        if self.state is not BbrState.PROBE_RTT and model.probe_rtt_expired and not self._idle_restart:
             self._save_cwnd()
-            self._enter(State.PROBE_RTT)
+            self._enter(BbrState.PROBE_RTT)
             self._probe_rtt_done_stamp = None
             self._ack_phase = AckPhase.PROBE_STOPPING
             model.start_round()
             self._slowed_from = model.delivered
-        if self.state is State.PROBE_RTT:
+        if self.state is BbrState.PROBE_RTT:
             self._handle_probe_rtt(now)
         self._idle_restart = False
 
@@ -485,9 +488,9 @@ class Bbr(CongestionController):
         self.model.reset_short_term_model()
         if self.model.full_bw_reached:
             self._start_probe_bw_down(now)
-            self._enter(State.PROBE_BW_CRUISE)
+            self._enter(BbrState.PROBE_BW_CRUISE)
         else:
-            self._enter(State.STARTUP)
+            self._enter(BbrState.STARTUP)
 
     # Control parameters. §5.6
 
@@ -512,11 +515,11 @@ class Bbr(CongestionController):
         elif cwnd < inflight or model.delivered < self._initial_cwnd:
             cwnd += acked
         cwnd = max(cwnd, self._floor)
-        if self.state is State.PROBE_RTT:
+        if self.state is BbrState.PROBE_RTT:
             cwnd = min(cwnd, self._probe_rtt_cwnd())
         # §5.6.4.7.
         cap = model.inflight_shortterm
-        if self.state is State.PROBE_BW_CRUISE or self.state is State.PROBE_RTT:
+        if self.state is BbrState.PROBE_BW_CRUISE or self.state is BbrState.PROBE_RTT:
             cap = min(cap, self._inflight_with_headroom())
         elif self._in_probe_bw:
             cap = min(cap, model.inflight_longterm)
@@ -539,7 +542,7 @@ class Bbr(CongestionController):
         """No less than what keeps sender and receiver busy in their portions. §5.6.4.2."""
         quantum = send_quantum(self.pacing_rate, self._max_packet_size)
         inflight = max(inflight, OFFLOAD_BUDGET_QUANTA * quantum, self._min_pipe_cwnd)
-        if self.state is State.PROBE_BW_UP:
+        if self.state is BbrState.PROBE_BW_UP:
             inflight += PROBE_UP_EXTRA_PACKETS * self._max_packet_size
         return inflight
 
@@ -570,7 +573,7 @@ class Bbr(CongestionController):
 
     def _save_cwnd(self) -> None:
         """Remember the last good cwnd. §5.6.4.4."""
-        if self._timeout_at is None and self.state is not State.PROBE_RTT:
+        if self._timeout_at is None and self.state is not BbrState.PROBE_RTT:
             self._prior_cwnd = self.cwnd
         else:
             self._prior_cwnd = max(self._prior_cwnd, self.cwnd)

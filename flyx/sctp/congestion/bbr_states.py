@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 
-class State(Enum):
+class BbrState(Enum):
     """BBR.state. §5.1.1."""
 
     STARTUP = auto()
@@ -29,17 +29,17 @@ class AckPhase(Enum):
 
 # pacing_gain and cwnd_gain. §5.6.1.
 GAINS = {
-    State.STARTUP: (2.77, 2.0),
-    State.DRAIN: (0.5, 2.0),
-    State.PROBE_BW_DOWN: (0.9, 2.0),
-    State.PROBE_BW_CRUISE: (1.0, 2.0),
-    State.PROBE_BW_REFILL: (1.0, 2.0),
-    State.PROBE_BW_UP: (1.25, 2.25),
-    State.PROBE_RTT: (1.0, 0.5),
+    BbrState.STARTUP: (2.77, 2.0),
+    BbrState.DRAIN: (0.5, 2.0),
+    BbrState.PROBE_BW_DOWN: (0.9, 2.0),
+    BbrState.PROBE_BW_CRUISE: (1.0, 2.0),
+    BbrState.PROBE_BW_REFILL: (1.0, 2.0),
+    BbrState.PROBE_BW_UP: (1.25, 2.25),
+    BbrState.PROBE_RTT: (1.0, 0.5),
 }
-PROBE_RTT_CWND_GAIN = GAINS[State.PROBE_RTT][1]
-PROBE_BW = {State.PROBE_BW_DOWN, State.PROBE_BW_CRUISE, State.PROBE_BW_REFILL, State.PROBE_BW_UP}
+PROBE_RTT_CWND_GAIN = GAINS[BbrState.PROBE_RTT][1]
+PROBE_BW = {BbrState.PROBE_BW_DOWN, BbrState.PROBE_BW_CRUISE, BbrState.PROBE_BW_REFILL, BbrState.PROBE_BW_UP}
 # Acks may tell of packets sent in order to find the path's limit.
 PROBE_FEEDBACK = {AckPhase.PROBE_STARTING, AckPhase.PROBE_FEEDBACK, AckPhase.PROBE_STOPPING}
 # Sending so as to find out what the path can take: loss then bounds the long-term model, not the short-term.
-PROBING = {State.STARTUP, State.PROBE_BW_REFILL, State.PROBE_BW_UP}
+PROBING = {BbrState.STARTUP, BbrState.PROBE_BW_REFILL, BbrState.PROBE_BW_UP}
