@@ -126,6 +126,13 @@ def test_only_the_seam_reaches_into_aiortc_and_aioice(module: Path) -> None:
             assert not any(part.startswith("_") for part in rest)
 
 
+@pytest.mark.parametrize("module", modules(), ids=relative_name)
+def test_only_the_seam_of_the_server_reaches_into_uvicorn(module: Path) -> None:
+    """It lists what is used of an implementation that may change with any release."""
+    if relative_name(module) != "server/transport/seam.py":
+        assert not [name for name in imports_of(module) if name.split(".")[0] == "uvicorn"]
+
+
 @pytest.mark.parametrize("module", [m for m in modules() if package_of(m) == "rtc"], ids=relative_name)
 def test_aiortc_is_loaded_by_the_seam(module: Path) -> None:
     """Which leaves out what data channels do not use, if nobody has loaded aiortc before."""

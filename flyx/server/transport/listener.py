@@ -9,7 +9,6 @@ import socket
 from collections.abc import Iterator
 from typing import cast
 
-import uvicorn
 from starlette.types import ASGIApp
 
 from flyx.server.admission import Doorkeeper
@@ -18,6 +17,7 @@ from flyx.server.logs import get_logger
 from flyx.server.transport.binding import BACKLOG
 from flyx.server.transport.coalescing import Turn
 from flyx.server.transport.protocols import HttpProtocol, WebSocketProtocol
+from flyx.server.transport.seam import Config, Server
 from flyx.server.transport.tls import Certificate, TlsServer
 
 log = get_logger("flyx.server.transport.listener")
@@ -36,7 +36,7 @@ def _is_not_a_clients_fault(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(_CLIENTS_FAULTS)
 
 
-class Listener(uvicorn.Server):
+class Listener(Server):
     """uvicorn inside somebody else's event loop: no signal handlers, and `ready` tells when it serves."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Listener(uvicorn.Server):
         shared = {"settings": config, "door": door, "turn": Turn()}
         self._http_protocol: type[HttpProtocol] = type("HttpProtocol", (HttpProtocol,), shared)
         super().__init__(
-            uvicorn.Config(
+            Config(
                 app,
                 http=self._http_protocol,
                 ws=type("WebSocketProtocol", (WebSocketProtocol,), shared),

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any, ClassVar, cast
 from urllib.parse import unquote
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode as StandardCloseCode
 from websockets.frames import Frame
 from websockets.http11 import Request
@@ -30,13 +26,10 @@ from flyx.server.config import ServerConfig
 from flyx.server.limits import Limit, TokenBucket, Visit
 from flyx.server.transport.coalescing import Turn, TurnTransport
 from flyx.server.transport.connection import WIRE, Connection
+from flyx.server.transport.frames import WHOLE_BINARY, is_control, text_frame, text_in, whole_frame
 from flyx.server.transport.handshake import Handshake, handshake_in
+from flyx.server.transport.seam import ClientDisconnected, H11Protocol, WebSocketsSansIOProtocol
 from flyx.signaling.messages import CloseCode
-
-try:
-    from websockets.speedups import apply_mask
-except ImportError:
-    from websockets.utils import apply_mask
 
 # Of one message. Ours come in one; nothing that a client has to say needs more.
 _MAX_FRAGMENTS = 64
@@ -170,47 +163,6 @@ class HttpProtocol(Lingering, H11Protocol):
             self.transport.write(_REQUEST_TIMEOUT)
         self.transport.close()
         self.cut_off_later()
-
-
-# RFC 6455 §5.2: the first byte of a text frame that is a whole message, and of a binary one.
-_WHOLE_TEXT, _WHOLE_BINARY = 0x81, 0x82
-
-
-def text_frame(payload: bytes) -> bytes:
-    """Return a text frame that is a whole message, not masked, as `websockets` would."""
-    return _whole_frame(_WHOLE_TEXT, payload)
-
-
-def _whole_frame(first: int, payload: bytes) -> bytes:
-    size = len(payload)
-    if size < 126:
-        return struct.pack("!BB", first, size) + payload
-    if size < 65536:
-        return struct.pack("!BBH", first, 126, size) + payload
-    return struct.pack("!BBQ", first, 127, size) + payload
-
-
-def text_in(data: bytes, at: int) -> tuple[bytes, int] | None:
-    """Return the payload of the masked text frame at this place, and where it ends.
-
-    None if something else is there, it is not all there, or it has more than 65,535 bytes.
-    """
-    if len(data) < at + 6 or data[at] != _WHOLE_TEXT:
-        return None
-    size, start = data[at + 1] - 0x80, at + 6
-    if size == 126:
-        size, start = data[at + 2] << 8 | data[at + 3], at + 8
-    elif not 0 <= size < 126:
-        return None
-    end = start + size
-    if end > len(data):
-        return None
-    return apply_mask(data[start:end], data[start - 4 : start]), end
-
-
-def _is_control(data: bytes) -> bool:
-    """Tell whether data is one whole frame of a ping or a pong, masked, and nothing else."""
-    return len(data) >= 6 and data[0] in (0x89, 0x8A) and len(data) == 6 + data[1] - 0x80
 
 
 class _Nobody:
@@ -349,7 +301,7 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
     def send_binary(self, payload: bytes) -> None:
         """Send a binary frame."""
         if self.conn.state is State.OPEN and not self.transport.is_closing():
-            self.transport.write(_whole_frame(_WHOLE_BINARY, payload))
+            self.transport.write(whole_frame(WHOLE_BINARY, payload))
 
     def send_close(self, code: int, reason: str) -> None:
         """Send a close frame, the last thing that is sent, and see to it that the connection ends."""
@@ -439,7 +391,7 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
             self._hear_text(payload)
         rest = data[at:] if at else data
         # A frame that is not all there, or a fragment, and nobody here knows where the next one begins.
-        self._whole_frames = not rest or _is_control(rest)
+        self._whole_frames = not rest or is_control(rest)
         return rest
 
     def _read_on(self) -> None:
