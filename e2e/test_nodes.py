@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from e2e.processes import DEADLINE, LONG, Flyx, Server, clean_environment, sha256, write_random
 from e2e.redis import RedisServer
 from e2e.signals import PATIENCE, Client, talk
-from flyx.client.signaling import Patience, Restored, Signaling
+from flyx.client.signaling import Restored, RetryPolicy, Signaling
 from flyx.signaling.messages import Answer, AnswerData, Join, Offer, OfferData, Role
 
 UNLIMITED = ["--create-rate", "none", "--join-rate", "none", "--miss-rate", "none", "--max-offers", "0"]
@@ -339,10 +339,10 @@ class Pair:
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        patience = Patience(first_pause=0.1, longest_pause=1.0)
-        async with Signaling(self.url, None, Role.SENDER, patience=patience) as sender:
+        retry = RetryPolicy(first_pause=0.1, longest_pause=1.0)
+        async with Signaling(self.url, None, Role.SENDER, retry=retry) as sender:
             room = sender.joined.room_id
-            async with Signaling(self.url, room, Role.RECEIVER, patience=patience) as receiver:
+            async with Signaling(self.url, room, Role.RECEIVER, retry=retry) as receiver:
                 async with asyncio.TaskGroup() as tasks:
                     echo = tasks.create_task(self._answer(receiver))
                     await self._offer(sender, receiver.joined.client_id)

@@ -12,7 +12,7 @@ import pytest
 
 from e2e.man_in_the_middle import Attack, End, ManInTheMiddle
 from e2e.processes import LONG, Flyx, FlyxProcess, names_in, sha256, write_random
-from flyx.client.pairing import Gate, Pairing
+from flyx.client.pairing import Pairing, PairingGate
 from flyx.errors import FlyxError
 from flyx.pairing.exchange import Code, WordsWanted
 from flyx.pairing.words import completions, corrections
@@ -296,7 +296,7 @@ class Guessing(Attack):
         # First with the sender: it gives up whoever the honest server says has left, as the receiver will.
         for pairing in (
             as_receiver.receive(room_id, None, ask, has_words=True),
-            Gate(room_id, self._code).pair(as_sender),
+            PairingGate(room_id, self._code).pair(as_sender),
         ):
             try:
                 await pairing

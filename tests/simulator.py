@@ -23,12 +23,12 @@ from flyx.transfer.disk import (
     BlockFailed,
     BlockRead,
     BlockRequest,
+    BlocksKept,
     Changed,
     GoesOn,
-    Held,
     Kept,
     Operation,
-    Outcome,
+    OperationResult,
     StreamEnded,
 )
 from flyx.transfer.left_out import ALREADY_HERE, NO_FILE, UNREADABLE, VANISHED
@@ -37,7 +37,7 @@ from flyx.transfer.messages import MIN_MESSAGE_SIZE
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import ReceiverEvent
 from flyx.transfer.sender import READ_AHEAD, READ_BATCH, Sender, SenderEvent
-from flyx.transfer.session import Session
+from flyx.transfer.session import TransferSession
 
 MAX_EVENTS = 200_000
 """More steps than any of these transfers needs: a machine that goes in circles is caught."""
@@ -203,7 +203,7 @@ class MemoryDestination:
         }
         return later
 
-    def _find(self, file: int, entry: Entry) -> Kept | Held | Changed | None:
+    def _find(self, file: int, entry: Entry) -> Kept | BlocksKept | Changed | None:
         if self._saved.get(entry.path) == entry:
             content = self.files[entry.path]
             assert isinstance(content, bytes)
@@ -214,7 +214,7 @@ class MemoryDestination:
         if earlier != entry:
             return Changed(file)
         self._partial[file] = part
-        return Held(file, digests_of(part, self.algorithm)) if part else None
+        return BlocksKept(file, digests_of(part, self.algorithm)) if part else None
 
     def _digest_here(self, path: str) -> bytes | None:
         return None if path in self.unreadable else self._digest(self.here[path])
@@ -222,8 +222,8 @@ class MemoryDestination:
     def _digest(self, content: bytes) -> bytes:
         return self.algorithm.digest(digests_of(content, self.algorithm))
 
-    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+    def apply(self, operations: Sequence[Operation]) -> list[OperationResult]:
+        outcomes: list[OperationResult] = []
         for operation in operations:
             outcome = self._apply(operation)
             outcomes.append(outcome)
@@ -231,7 +231,7 @@ class MemoryDestination:
                 break
         return outcomes
 
-    def _apply(self, operation: Operation) -> Outcome:
+    def _apply(self, operation: Operation) -> OperationResult:
         match operation:
             case disk.PlanTree(roots=roots, algorithms=algorithms):
                 self._entries.clear()
@@ -285,7 +285,7 @@ class MemoryDestination:
                 for part in parts:
                     partial += part
                 self.written += sum(map(len, parts))
-                return disk.BlockWritten(file, offset, sum(map(len, parts)), held=held)
+                return disk.BlockWritten(file, offset, sum(map(len, parts)), buffered=held)
             case disk.FinishFile(file=file):
                 path = self._entries[file].path
                 if path in self.refused:
@@ -332,7 +332,7 @@ class StreamDestination(MemoryDestination):
         size = len(self._partial.get(file, b""))
         return GoesOn(file, size, self._running.copy()) if size and self._running else None
 
-    def _apply(self, operation: Operation) -> Outcome:
+    def _apply(self, operation: Operation) -> OperationResult:
         if isinstance(operation, disk.WriteBlock):
             self._running = self._running or RunningDigest(self.algorithm)
             self._running.add(operation.digest)
@@ -457,7 +457,7 @@ class Simulation:
             self.now = max(self.now, deadline)
             machine.handle_timeout(self.now)
 
-    def _thaw(self, machine: Session, now: float) -> float:
+    def _thaw(self, machine: TransferSession, now: float) -> float:
         """Return when a machine does something that is due now."""
         if self.conditions.still is not None:
             name, since, seconds = self.conditions.still
@@ -501,7 +501,7 @@ class Simulation:
             answer = bool(self.conditions.answer)
             self._at(self.now - 1000.0 + self.conditions.answer_delay, lambda: self.receiver.answer(answer))
 
-    def _control(self, peer: Session, text: str) -> None:
+    def _control(self, peer: TransferSession, text: str) -> None:
         if (thaw := self._thaw(peer, self.now)) > self.now:
             self._push(thaw, lambda: self._control(peer, text))
         elif self._arrives():

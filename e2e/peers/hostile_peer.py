@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 import zstandard
 
 from flyx.client.link import Link
-from flyx.client.pairing import Gate, Pairing
+from flyx.client.pairing import Pairing, PairingGate
 from flyx.client.signaling import Signaling
 from flyx.net.loop import new_event_loop
 from flyx.pairing.exchange import Code, WordsWanted
@@ -409,7 +409,7 @@ async def send(server: str, lie: str) -> None:
         if lie.startswith(OTHER_VERSION):
             await speak_other_version(channels, SENDER_HELLO, lie)
             return
-        await Gate(room_id, CODE).pair(Pairing(link.connection, channels))
+        await PairingGate(room_id, CODE).pair(Pairing(link.connection, channels))
         wire = Wire(channels)
         if lie.startswith("paths:"):
             await send_paths(wire, *json.loads(lie.removeprefix("paths:")))

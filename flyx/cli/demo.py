@@ -42,14 +42,14 @@ def demo(
 
     Example: flyx demo --size 20MB
     """
-    from flyx.cli.demonstration import demonstrate
+    from flyx.cli.demo_run import run_demo
     from flyx.cli.runtime import run
 
     if path is not None and not path.exists():
         raise InputError(reason=f"there is no file or directory {path}")
     with naming("--size"):
         wanted = parse_size(size)
-    run(demonstrate(path, wanted))
+    run(run_demo(path, wanted))
 
 
 def parse_size(text: str) -> int:

@@ -52,7 +52,7 @@ def doctor(
     from flyx.cli.runtime import run
     from flyx.client.codes import parse_invitation
     from flyx.client.doctor.examination import ORDER, Examination, examine
-    from flyx.client.doctor.finding import State
+    from flyx.client.doctor.finding import FindingState
 
     invitation = None if code is None else parse_invitation(read_secret("CODE", code))
     room_id = None if invitation is None else invitation.room_id
@@ -70,7 +70,7 @@ def doctor(
     begun = time.monotonic()
     if as_json:
         run(examine(examination, take))
-        counts = {state.value: sum(finding.state is state for finding in findings) for state in State}
+        counts = {state.value: sum(finding.state is state for finding in findings) for state in FindingState}
         write_event("examined", **counts, seconds=round(time.monotonic() - begun, 3))
     else:
         console = make_console(stderr=False)
@@ -81,7 +81,7 @@ def doctor(
         finally:
             screen.hide()
         show(findings, ORDER, console)
-    if any(finding.state is State.FAILING for finding in findings):
+    if any(finding.state is FindingState.FAILING for finding in findings):
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 from dataclasses import replace
 
-from flyx.cli.demonstration import await_event, flyx_process
+from flyx.cli.subprocesses import await_event, flyx_process
 from flyx.client import events
 from flyx.client.bench.measured import Measured, Part
 from flyx.client.bench.noise import Amount

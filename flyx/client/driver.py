@@ -26,7 +26,7 @@ from flyx.errors import ConnectionLost, FlyxError, LocalProtocolError, StorageEr
 from flyx.net.changes import Change, Moved, Route, RouteState, Slept
 from flyx.rtc.path import CandidatePair
 from flyx.transfer.left_out import NOT_NEEDED, reason
-from flyx.transfer.session import Failed, RoundTrip, Session
+from flyx.transfer.session import Failed, RoundTrip, TransferSession
 
 if TYPE_CHECKING:
     from flyx.rtc.peer import Channel, Channels, PeerConnection
@@ -40,13 +40,13 @@ PROGRESS_INTERVAL = 0.1
 CONDITION_INTERVAL = 1.0
 """Seconds between two events that tell how the path is, and what limits the transfer."""
 
-Machine = TypeVar("Machine", bound=Session)
+Machine = TypeVar("Machine", bound=TransferSession)
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Wiring:
+class DriverContext:
     """What a driver is connected to.
 
     Attributes:
@@ -72,18 +72,18 @@ _MISSING = 2
 class Driver(ABC, Generic[Machine, Work, Result]):
     """Drives one machine to its end; subclasses know what the machine asks of the disk and what it tells."""
 
-    def __init__(self, machine: Machine, wiring: Wiring) -> None:
+    def __init__(self, machine: Machine, context: DriverContext) -> None:
         """Args:
         machine: newly made; the driver is its only user from now on.
-        wiring: the rest of the world.
+        context: the rest of the world.
         """
         self.machine = machine
-        self.peer = wiring.peer
-        self.on_event = wiring.on_event
-        self._connection = wiring.connection
-        self._control = wiring.channels.control
-        self._data = wiring.channels.data
-        self._disk = wiring.disk
+        self.peer = context.peer
+        self.on_event = context.on_event
+        self._connection = context.connection
+        self._control = context.channels.control
+        self._data = context.channels.data
+        self._disk = context.disk
         # Set by whatever may let the machine go on.
         self._wake = asyncio.Event()
         self._disk_task: asyncio.Task[None] | None = None

@@ -385,7 +385,7 @@ class _Search:
     async def _look(self) -> None:
         try:
             async with asyncio.timeout(self._look_for):
-                await asyncio.gather(self._look_here(), self._look_around())
+                await asyncio.gather(self._try_own_ports(), self._browse())
         except TimeoutError:
             pass
         finally:
@@ -395,7 +395,7 @@ class _Search:
         await asyncio.sleep(SAY_AFTER)
         self._tell(events.Notice(f"Looking for {self._room_id} on this network"))
 
-    async def _look_here(self) -> None:
+    async def _try_own_ports(self) -> None:
         for port in LOCAL_PORTS:
             await self._try_here(port)
 
@@ -403,7 +403,7 @@ class _Search:
         if await _accepts(_HERE, port):
             self._add(Place(url_of_address(_HERE, port), True, port))
 
-    async def _look_around(self) -> None:
+    async def _browse(self) -> None:
         from flyx.net.dnssd import Browser, CannotDiscover
 
         try:

@@ -18,12 +18,12 @@ from flyx.pairing.exchange import (
     Failed,
     Greeting,
     Paired,
+    PairingState,
     ReceiverExchange,
     SenderExchange,
-    State,
     WordsWanted,
 )
-from flyx.pairing.keys import Binding, Role, Session
+from flyx.pairing.keys import Binding, PairingSession, Role
 from flyx.pairing.tries import Tries
 from flyx.transfer.digests import BLAKE3
 from flyx.transfer.messages import ZSTD
@@ -49,7 +49,7 @@ _NO_MEASUREMENT = "`flyx bench CODE` goes with the code of `flyx bench --wait`, 
 _GREETING = Greeting(flyx.AGENT, frozenset({STREAMS, TEXTS, ZSTD, BLAKE3}))
 
 
-class Gate:
+class PairingGate:
     """What the receivers of one room have to pass: its code, and the tries that are left."""
 
     def __init__(self, room_id: str, code: Code, needs: frozenset[str] = frozenset()) -> None:
@@ -63,7 +63,7 @@ class Gate:
         self._code = code
         self._tries = Tries()
         # By id. A receiver that comes back over a new connection goes by its session.
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, PairingSession] = {}
 
     @property
     def tries_left(self) -> int:
@@ -112,7 +112,7 @@ class Pairing:
     async def receive(
         self,
         room_id: str,
-        session: Session | None,
+        session: PairingSession | None,
         ask: AskWords,
         *,
         has_words: bool,
@@ -231,7 +231,7 @@ class Pairing:
     async def _finish(self, exchange: Exchange) -> None:
         """Let the other side read why we reject it: it closes the connection when it has."""
         self._drain(exchange, None)
-        if exchange.state is State.PAIRED:
+        if exchange.state is PairingState.PAIRED:
             return
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
@@ -254,7 +254,7 @@ class _Control:
             self._exchange.receive(message, time.monotonic())
         except Exception as error:
             self._exchange.cancel(failure_of(error, "pairing"))
-        if self._exchange.state is State.PAIRED:
+        if self._exchange.state is PairingState.PAIRED:
             self._pairing.release()
         self._pairing.wake()
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from flyx.client import events
 from flyx.client.confirmation import Confirmation
-from flyx.client.driver import Wiring
+from flyx.client.driver import DriverContext
 from flyx.client.failures import failure_of
 from flyx.client.link import ANY_CONNECTION, ConnectionOptions, Link
 from flyx.client.local import find_rooms
 from flyx.client.meeting import RECONNECT_TIME
 from flyx.client.pairing import Pairing
+from flyx.client.receive_machine import Action, Check, Doubt, Feed, GiveUp, ReceiveMachine, ReceiveState
 from flyx.client.receiving import SENDER, AskExisting, Confirm, ReceiveDriver, Sink
-from flyx.client.reception import Action, Check, Doubt, Feed, GiveUp, Reception, ReceptionState
 from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.client.waiting import Waiting
 from flyx.errors import (
@@ -36,11 +36,10 @@ from flyx.errors import (
 )
 from flyx.net.changes import Change, NetworkWatch, networks
 from flyx.pairing.exchange import Paired, WordsWanted
-from flyx.pairing.keys import Session
+from flyx.pairing.keys import PairingSession
 from flyx.pairing.tries import MAX_TRIES
 from flyx.pairing.words import password_of, resolve_words
-from flyx.signaling.messages import Disconnect, IceCandidate, Join, Message, Offer
-from flyx.signaling.messages import Outcome as TransferOutcome
+from flyx.signaling.messages import Disconnect, IceCandidate, Join, Message, Offer, Outcome
 from flyx.storage.pipe import PipeDestination
 from flyx.storage.plan import needs_all
 from flyx.storage.stream import StreamDestination
@@ -150,7 +149,7 @@ async def _run(session: ReceiveSession, signaling: Signaling) -> None:
         # Nobody tried, or it was not for want of a connection.
         raise
     except FlyxError:
-        signaling.outcome = TransferOutcome.FAILED
+        signaling.outcome = Outcome.FAILED
         raise
 
 
@@ -172,14 +171,14 @@ class ReceiveSession:
         self._options = options
         self._signaling = signaling
         self._on_event = on_event
-        self._reception = Reception(options.reconnect)
+        self._machine = ReceiveMachine(options.reconnect)
         # Set by whatever may let begin() find an offer, or none.
         self._wake = asyncio.Event()
         # What is being connected, or is.
         self._link: Link | None = None
         # Set when the connection is up, and when both sides have paired.
         self._pairing: Pairing | None = None
-        self._session: Session | None = None
+        self._session: PairingSession | None = None
         # Some sender was the right one, or taken for it.
         self.has_paired = False
         # Some sender has learnt whether the words that it thought of are ours.
@@ -213,7 +212,7 @@ class ReceiveSession:
                             try:
                                 return await self._attempt(disk)
                             except FlyxError as error:
-                                if self._reception.failed(error, time.monotonic()):
+                                if self._machine.failed(error, time.monotonic()):
                                     self._lost(error)
                 finally:
                     self._abandon_sink()
@@ -230,16 +229,16 @@ class ReceiveSession:
         """Tell that the connection is lost: the person, and the sender, if it need not have noticed."""
         self._on_event(events.PeerLost(SENDER, error))
         noticed = self._driver is not None and self._driver.was_closed
-        if not noticed and not self._reception.has_offer:
+        if not noticed and not self._machine.has_offer:
             self._signaling.begin_anew()
 
     def _network_changed(self, change: Change) -> None:
         self._signaling.network_changed(change)
-        match self._reception.state:
-            case ReceptionState.RECEIVING:
+        match self._machine.state:
+            case ReceiveState.RECEIVING:
                 assert self._driver is not None
                 self._driver.network_changed(change)
-            case ReceptionState.CONNECTING if self._reception.lost and networks() != self._networks:
+            case ReceiveState.CONNECTING if self._machine.lost and networks() != self._networks:
                 # What we answered leads to where we are no more.
                 self._signaling.begin_anew()
 
@@ -249,19 +248,19 @@ class ReceiveSession:
         try:
             paired = await self._pair(link, channels)
             try:
-                wiring = Wiring(link.connection, channels, disk, SENDER, self._on_event)
-                driver = self._make_driver(wiring, algorithms_of(paired.features))
-                self._reception.paired()
+                context = DriverContext(link.connection, channels, disk, SENDER, self._on_event)
+                driver = self._make_driver(context, algorithms_of(paired.features))
+                self._machine.paired()
                 path = link.connection.path()
                 relayed = path is not None and "relay" in (path.local, path.remote)
                 confirmation = await driver.run()
             finally:
                 if self._sink and not self._sink.outlives_connection:
                     self._abandon_sink()
-            self._reception.confirmed(confirmation)
+            self._machine.confirmed(confirmation)
             if confirmation.error:
                 raise confirmation.error
-            self._signaling.outcome = TransferOutcome.RELAYED if relayed else TransferOutcome.DIRECT
+            self._signaling.outcome = Outcome.RELAYED if relayed else Outcome.DIRECT
             return confirmation
         except asyncio.CancelledError:
             if self._keeps:
@@ -298,7 +297,7 @@ class ReceiveSession:
                     self._sink = make(options.directory, existing, options.names, options.selection, skip)
         return self._sink
 
-    def _make_driver(self, wiring: Wiring, algorithms: tuple[Algorithm, ...]) -> ReceiveDriver:
+    def _make_driver(self, context: DriverContext, algorithms: tuple[Algorithm, ...]) -> ReceiveDriver:
         options, earlier = self._options, self._driver
         believed = self._session is not None or options.trust_server
         confirm = options.confirm if believed else options.confirm_unverified or _refuse_unverified
@@ -314,7 +313,7 @@ class ReceiveSession:
         ask_existing = self._ask_existing if self._asks_existing else None
         self._driver = ReceiveDriver(
             machine,
-            wiring,
+            context,
             self.sink_for,
             confirm,
             options.selection,
@@ -344,7 +343,7 @@ class ReceiveSession:
         )
         self._session = paired.session
         self.has_paired = True
-        if self._reception.lost is None:
+        if self._machine.lost is None:
             self._on_event(events.PeerPaired(SENDER))
             if paired.session is None and options.trust_server:
                 self._on_event(events.Notice(_OPEN.format(options.server)))
@@ -379,11 +378,11 @@ class ReceiveSession:
                 channels = await link.connected(
                     lambda attempts: self._on_event(events.Connecting(SENDER, attempts))
                 )
-                if self._reception.state is ReceptionState.CONNECTING:
-                    self._reception.connected()
+                if self._machine.state is ReceiveState.CONNECTING:
+                    self._machine.connected()
                     return link, channels
             except FlyxError:
-                if self._reception.state is ReceptionState.CONNECTING:
+                if self._machine.state is ReceiveState.CONNECTING:
                     await link.close()
                     raise
             except BaseException:
@@ -394,11 +393,11 @@ class ReceiveSession:
 
     async def _await_offer(self) -> tuple[Message, ...]:
         """Wait until the sender offers a connection: as long as it stays in the room, our turn will come."""
-        deadline = self._reception.deadline
+        deadline = self._machine.deadline
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
             async with asyncio.timeout(timeout):
-                while (offered := self._reception.begin()) is None:
+                while (offered := self._machine.begin()) is None:
                     self._wake.clear()
                     await self._wake.wait()
                 return offered
@@ -411,7 +410,7 @@ class ReceiveSession:
             while True:
                 self._perform(self._react(await self._signaling.receive()))
         except Exception as error:
-            self._perform(self._reception.room_gone(failure_of(error, "signaling")))
+            self._perform(self._machine.room_gone(failure_of(error, "signaling")))
 
     def _react(self, item: Message | Interrupted | Restored) -> Action | None:
         match item:
@@ -420,14 +419,14 @@ class ReceiveSession:
             case Restored(recovered=recovered):
                 self._on_event(events.SERVER_BACK)
                 if not recovered:
-                    return self._reception.begin_anew()
+                    return self._machine.begin_anew()
             case Join(data=data):
                 if not data.recovered:
-                    return self._reception.begin_anew()
+                    return self._machine.begin_anew()
             case Disconnect(data=data):
-                return self._reception.sender_away() if data.away else self._reception.sender_left()
+                return self._machine.sender_away() if data.away else self._machine.sender_left()
             case Offer() | IceCandidate():
-                return self._reception.message(item)
+                return self._machine.message(item)
         return None
 
     def _perform(self, action: Action | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from flyx.client import events
 from flyx.client.confirmation import Confirmation
-from flyx.client.driver import Driver, Wiring
+from flyx.client.driver import Driver, DriverContext
 from flyx.client.failures import failure_of
 from flyx.client.limits import Cause, Limit, Shares, receivers_limit
 from flyx.errors import DestinationExists, LocalProtocolError, NothingWanted, size_text
@@ -18,7 +18,7 @@ from flyx.storage.writer import Destination, ExistingPolicy, Skip
 from flyx.transfer.disk import (
     Operation,
     OperationFailed,
-    Outcome,
+    OperationResult,
     PlanDropped,
     Planning,
     PlanTree,
@@ -60,7 +60,7 @@ class Sink(Protocol):
         """Whether the next connection goes on with this one, and not with another made anew."""
         ...
 
-    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+    def apply(self, operations: Sequence[Operation]) -> list[OperationResult]:
         """Carry out operations in order, and return what came of each; blocking."""
         ...
 
@@ -69,13 +69,13 @@ class Sink(Protocol):
         ...
 
 
-class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
+class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[OperationResult]]):
     """Drives a Receiver: its disk work is writing, and a person may have to be asked."""
 
     def __init__(
         self,
         machine: Receiver,
-        wiring: Wiring,
+        context: DriverContext,
         sink_for: Callable[[PlanTree], Sink],
         confirm: Confirm | None,
         selection: Selection | None = None,
@@ -86,7 +86,7 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
     ) -> None:
         """Args:
         machine: newly made.
-        wiring: the rest of the world.
+        context: the rest of the world.
         sink_for: called once it is known what is offered; returns where that goes.
         confirm: asks the person about the offer; None: the machine asks nothing.
         selection: what is wanted of what is offered; None: all of it.
@@ -94,8 +94,8 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         needs_all: all that is offered is needed; if not, how much is, is known when all has been planned.
         shows_text: a text is shown without asking.
         """
-        super().__init__(machine, wiring)
-        self._disk_executor = wiring.disk
+        super().__init__(machine, context)
+        self._disk_executor = context.disk
         self._sink_for = sink_for
         # Set when it is known what is offered.
         self._sink: Sink | None = None
@@ -126,11 +126,13 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
             self._sink = self._sink_for(operations[0])
         return operations or None
 
-    def do_work(self, work: list[Operation]) -> Sequence[Outcome]:
+    def do_work(self, work: list[Operation]) -> Sequence[OperationResult]:
         assert self._sink is not None
         return self._sink.apply(work)
 
-    async def settle(self, work: list[Operation], result: Sequence[Outcome]) -> Sequence[Outcome]:
+    async def settle(
+        self, work: list[Operation], result: Sequence[OperationResult]
+    ) -> Sequence[OperationResult]:
         """Ask what to do about what exists where that would end the transfer; by the answer, plan anew."""
         if self._ask_existing is None:
             return result
@@ -163,7 +165,7 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         if self._sink and not (self._sink.outlives_connection and self.may_go_on):
             self._sink.abandon()
 
-    def work_done(self, result: Sequence[Outcome], now: float) -> None:
+    def work_done(self, result: Sequence[OperationResult], now: float) -> None:
         self.machine.operations_done(result, now)
 
     def next_data(self) -> bytes | None:
@@ -181,7 +183,7 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[Outcome]]):
         return receivers_limit(shares, arrived, self.machine.rate)
 
     def progress(self) -> tuple[int, int | None, int]:
-        return self.machine.bytes_written, self.machine.expected_bytes, self.machine.bytes_held
+        return self.machine.bytes_written, self.machine.expected_bytes, self.machine.bytes_buffered
 
     def handle_event(self, event: object) -> None:
         match event:

@@ -1,8 +1,8 @@
 """The receivers of one room as their sender sees them: in what state each is, and who has a place.
 
     WAITING ─CONNECT─> CONNECTING ─SERVE─> SERVING ─CONFIRM─> SERVED
-                           └───────HOLD──> HELD ─SERVE─> SERVING
-    HELD, SERVING ─LOSE─> REPAIRING ─SERVE─> SERVING, or ─HOLD─> HELD
+                           └───────QUEUE──> QUEUED ─SERVE─> SERVING
+    QUEUED, SERVING ─LOSE─> REPAIRING ─SERVE─> SERVING, or ─QUEUE─> QUEUED
     any of these but SERVED ─FAIL─> UNSERVED
 
 A receiver counts as served by the confirmation of its digest and by nothing else: CONFIRM, which needs the
@@ -32,7 +32,7 @@ class ReceiverState(Enum):
     # A connection is being made, or its other end has not proved to know the code.
     CONNECTING = auto()
     # Paired, while all places are taken.
-    HELD = auto()
+    QUEUED = auto()
     # Paired, with a place: files are on their way.
     SERVING = auto()
     # Its connection was lost after pairing, and another one is being made. It keeps no place meanwhile.
@@ -47,7 +47,7 @@ class Step(Enum):
     """What moves a receiver to another state."""
 
     CONNECT = auto()
-    HOLD = auto()
+    QUEUE = auto()
     SERVE = auto()
     LOSE = auto()
     CONFIRM = auto()
@@ -60,16 +60,16 @@ _S, _T = ReceiverState, Step
 TRANSITIONS: Mapping[tuple[ReceiverState, Step], ReceiverState] = {
     (_S.WAITING, _T.CONNECT): _S.CONNECTING,
     (_S.WAITING, _T.FAIL): _S.UNSERVED,
-    (_S.CONNECTING, _T.HOLD): _S.HELD,
+    (_S.CONNECTING, _T.QUEUE): _S.QUEUED,
     (_S.CONNECTING, _T.SERVE): _S.SERVING,
     (_S.CONNECTING, _T.FAIL): _S.UNSERVED,
-    (_S.HELD, _T.SERVE): _S.SERVING,
-    (_S.HELD, _T.LOSE): _S.REPAIRING,
-    (_S.HELD, _T.FAIL): _S.UNSERVED,
+    (_S.QUEUED, _T.SERVE): _S.SERVING,
+    (_S.QUEUED, _T.LOSE): _S.REPAIRING,
+    (_S.QUEUED, _T.FAIL): _S.UNSERVED,
     (_S.SERVING, _T.CONFIRM): _S.SERVED,
     (_S.SERVING, _T.LOSE): _S.REPAIRING,
     (_S.SERVING, _T.FAIL): _S.UNSERVED,
-    (_S.REPAIRING, _T.HOLD): _S.HELD,
+    (_S.REPAIRING, _T.QUEUE): _S.QUEUED,
     (_S.REPAIRING, _T.SERVE): _S.SERVING,
     (_S.REPAIRING, _T.FAIL): _S.UNSERVED,
 }
@@ -177,7 +177,7 @@ class Roster:
 
     def serve_next(self) -> Receiver | None:
         """Return the next of those that are held for which a place has become free."""
-        held = self._in[ReceiverState.HELD]
+        held = self._in[ReceiverState.QUEUED]
         if not held or not self.has_place:
             return None
         receiver = next(iter(held))
@@ -187,7 +187,7 @@ class Roster:
     def pair(self, receiver: Receiver) -> bool:
         """It has paired: it is served now, or held (False) until serve_next() returns it."""
         has_place = self.has_place
-        self._move(receiver, Step.SERVE if has_place else Step.HOLD)
+        self._move(receiver, Step.SERVE if has_place else Step.QUEUE)
         return has_place
 
     def lose(self, receiver: Receiver) -> None:

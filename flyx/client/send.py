@@ -21,7 +21,7 @@ from flyx.client.link import ANY_CONNECTION, ConnectionOptions, Link
 from flyx.client.listing import Listed, Lists, OneList
 from flyx.client.local import Serve, make_room
 from flyx.client.meeting import RECONNECT_TIME
-from flyx.client.pairing import STREAMS, TEXTS, Gate
+from flyx.client.pairing import STREAMS, TEXTS, PairingGate
 from flyx.client.roster import Receiver, ReceiverState, Roster
 from flyx.client.server_messages import MAX_PEERS
 from flyx.client.serving import ReceiverLink, StreamReader, gone
@@ -226,7 +226,7 @@ class SendSession:
         self._signaling = signaling
         self._disk = disk
         self._on_event = on_event
-        self._gate = Gate(signaling.joined.room_id, options.code, needs=NEEDS[options.content])
+        self._gate = PairingGate(signaling.joined.room_id, options.code, needs=NEEDS[options.content])
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
         self._limit = RateLimit(options.limit, time.monotonic()) if options.limit is not None else None
         self._roster = Roster(options.receivers, MAX_UNPAIRED)
@@ -415,7 +415,7 @@ class SendSession:
     def _refuse_late(self) -> None:
         """Tell those who wait for a place that the stream has begun without them."""
         assert self._broadcast is not None
-        for receiver in self._roster.in_state(ReceiverState.HELD):
+        for receiver in self._roster.in_state(ReceiverState.QUEUED):
             if not self._broadcast.can_serve(receiver.number):
                 self._links[receiver].refuse(StreamBegun())
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 from flyx.client import events
 from flyx.client.compression import Compression, CompressionPolicy
 from flyx.client.confirmation import Confirmation
-from flyx.client.driver import Driver, Wiring
+from flyx.client.driver import Driver, DriverContext
 from flyx.client.failures import failure_of
 from flyx.client.limits import Cause, Limit, Shares, senders_limit
 from flyx.client.link import Link
-from flyx.client.pairing import Gate, Pairing
+from flyx.client.pairing import Pairing, PairingGate
 from flyx.client.roster import Receiver
 from flyx.errors import (
     FlyxError,
@@ -69,7 +69,7 @@ class ReceiverLink:
 
     @asynccontextmanager
     async def connect(
-        self, link: Link, gate: Gate, on_event: Callable[[events.Event], None], *, anew: bool
+        self, link: Link, gate: PairingGate, on_event: Callable[[events.Event], None], *, anew: bool
     ) -> AsyncIterator[Channels]:
         """Connect over this link and pair; the connection ends with the block.
 
@@ -132,9 +132,9 @@ class ReceiverLink:
             now=time.monotonic(),
             rate=limit.rate if limit else None,
         )
-        wiring = Wiring(self.link.connection, channels, disk, self._receiver.number, on_event)
+        context = DriverContext(self.link.connection, channels, disk, self._receiver.number, on_event)
         try:
-            self._driver = SendDriver(machine, wiring, reader, self._compression, limit)
+            self._driver = SendDriver(machine, context, reader, self._compression, limit)
             if self._earlier:
                 self._driver.go_on_after(self._earlier)
             try:
@@ -250,19 +250,19 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
     def __init__(
         self,
         machine: Sender,
-        wiring: Wiring,
+        context: DriverContext,
         reader: SourceReader | StreamReader,
         compression: Compression = Compression.OFF,
         limit: RateLimit | None = None,
     ) -> None:
         """Args:
         machine: newly made.
-        wiring: the rest of the world.
+        context: the rest of the world.
         reader: of what is sent.
         compression: what of it is compressed.
         limit: what this receiver shares with all others; None: nothing.
         """
-        super().__init__(machine, wiring)
+        super().__init__(machine, context)
         self._reader = reader
         # Set while blocks of a stream are waited for: the loop that waits, and the wait.
         self._awaited: tuple[asyncio.AbstractEventLoop, asyncio.Task[Blocks]] | None = None

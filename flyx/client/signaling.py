@@ -119,7 +119,7 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How hard to try to get a lost connection back. Times are seconds.
 
     The pause before the n-th try is random between 0 and first_pause * 2**n: all clients of a server that
@@ -154,7 +154,7 @@ class Signaling:
         is_new: bool = False,
         api_token: str | None = None,
         hold: float = 0.0,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
         direct: bool = False,
     ) -> None:
         """Args:
@@ -164,7 +164,7 @@ class Signaling:
         is_new: create the room room_id; and again, should the server have forgotten it.
         api_token: what the server wants of those who create rooms; None if it wants nothing.
         hold: seconds for which we would like our place held while the connection is lost.
-        patience: how to get a lost connection back.
+        retry: how to get a lost connection back.
         direct: the server is on this computer or its network, where no proxy leads.
         """
         self._url = websocket_url(server)
@@ -181,7 +181,7 @@ class Signaling:
         self._parting: asyncio.Task[None] | None = None
         # Set when it is no use to wait before the next try.
         self._hurry = asyncio.Event()
-        self._patience = patience or Patience()
+        self._retry = retry or RetryPolicy()
         self._direct = direct
         # The server is on this computer or its link, so that the peers may share nothing but that with us.
         self.on_link = direct or is_near(urlsplit(self._url).hostname or "")
@@ -354,7 +354,7 @@ class Signaling:
         self._adopt(socket, await self._expect_joined(socket))
 
     async def _restore(self) -> Restored:
-        pause = self._patience.pause(self._tries)
+        pause = self._retry.pause(self._tries)
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -364,14 +364,14 @@ class Signaling:
             try:
                 return await self._go_back_unless_hurried()
             except TryAgain as failed:
-                limit = max(self._patience.limit, min(self._hold, self.joined.limits.grace))
+                limit = max(self._retry.limit, min(self._hold, self.joined.limits.grace))
                 left = self._lost_at + limit - time.monotonic()
                 if left <= failed.error.retry_after:
                     raise failed.error from failed.__cause__
                 if time.monotonic() < self._changed_at + EAGER_TIME:
                     # It is our network that is to blame, and no server's other clients come at the same time.
                     self._tries = 0
-                pause = failed.error.retry_after + self._patience.pause(self._tries)
+                pause = failed.error.retry_after + self._retry.pause(self._tries)
 
     async def _go_back_unless_hurried(self) -> Restored:
         """Go back; begin again when the network changes: the way that is being tried may lead nowhere."""

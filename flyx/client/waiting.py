@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from flyx.client import events
 from flyx.client.local import Room, Tell, find_rooms
-from flyx.client.signaling import Patience
+from flyx.client.signaling import RetryPolicy
 from flyx.errors import (
     FlyxError,
     ServerClosed,
@@ -20,7 +20,7 @@ from flyx.errors import (
     SignalingError,
 )
 
-PAUSES = Patience(first_pause=4.0, longest_pause=20.0)
+PAUSES = RetryPolicy(first_pause=4.0, longest_pause=20.0)
 """From one look to the next: in the long run six a minute. By default a server grants an address 20 that find
 nothing, so that three can wait behind it."""
 
@@ -36,7 +36,7 @@ class Pace:
     """When to look next."""
 
     def __init__(self) -> None:
-        self._patience = PAUSES
+        self._retry = PAUSES
         self._tries = 0
 
     def pause(self, wanted: float) -> float:
@@ -47,10 +47,10 @@ class Pace:
         """
         if wanted:
             # All who wait behind our address hear that it looks too often, and all slow down.
-            longest = min(2 * self._patience.longest_pause, LONGEST_PAUSE)
-            self._patience = replace(self._patience, longest_pause=longest)
+            longest = min(2 * self._retry.longest_pause, LONGEST_PAUSE)
+            self._retry = replace(self._retry, longest_pause=longest)
         self._tries += 1
-        return wanted + self._patience.pause(self._tries - 1)
+        return wanted + self._retry.pause(self._tries - 1)
 
 
 class Waiting:

@@ -65,8 +65,8 @@ from flyx.pairing.cpace import (
 from flyx.pairing.keys import (
     Binding,
     Keys,
+    PairingSession,
     Role,
-    Session,
     channel_identifier,
     connection_transcript,
     exchange_transcript,
@@ -91,7 +91,7 @@ WORDS_TIMEOUT = 60.0
 """Seconds for a person to type the words."""
 
 
-class State(Enum):
+class PairingState(Enum):
     """What is awaited."""
 
     GREETING = auto()
@@ -117,32 +117,32 @@ class _Input(Enum):
 
 
 # Whatever is not here is out of place. Every state but the last two may also become FAILED.
-_TRANSITIONS: Mapping[Role, Mapping[tuple[State, _Input], State]] = {
+_TRANSITIONS: Mapping[Role, Mapping[tuple[PairingState, _Input], PairingState]] = {
     Role.SENDER: {
-        (State.GREETING, _Input.HELLO): State.PAKE,
-        (State.GREETING, _Input.OPEN_HELLO): State.PAIRED,
-        (State.PAKE, _Input.PAKE): State.CONFIRM,
-        (State.CONFIRM, _Input.CONFIRM): State.PAIRED,
+        (PairingState.GREETING, _Input.HELLO): PairingState.PAKE,
+        (PairingState.GREETING, _Input.OPEN_HELLO): PairingState.PAIRED,
+        (PairingState.PAKE, _Input.PAKE): PairingState.CONFIRM,
+        (PairingState.CONFIRM, _Input.CONFIRM): PairingState.PAIRED,
     },
     Role.RECEIVER: {
-        (State.GREETING, _Input.HELLO): State.WORDS,
-        (State.GREETING, _Input.OPEN_HELLO): State.PAIRED,
-        (State.WORDS, _Input.WORDS): State.PAKE,
-        (State.WORDS, _Input.LAST_WORDS): State.CONFIRM,
-        (State.PAKE, _Input.PAKE): State.CONFIRM,
-        (State.CONFIRM, _Input.CONFIRM): State.PAIRED,
+        (PairingState.GREETING, _Input.HELLO): PairingState.WORDS,
+        (PairingState.GREETING, _Input.OPEN_HELLO): PairingState.PAIRED,
+        (PairingState.WORDS, _Input.WORDS): PairingState.PAKE,
+        (PairingState.WORDS, _Input.LAST_WORDS): PairingState.CONFIRM,
+        (PairingState.PAKE, _Input.PAKE): PairingState.CONFIRM,
+        (PairingState.CONFIRM, _Input.CONFIRM): PairingState.PAIRED,
     },
 }
 
-_TIMEOUTS: Mapping[tuple[Role, State], float] = {
-    (Role.SENDER, State.GREETING): STEP_TIMEOUT,
+_TIMEOUTS: Mapping[tuple[Role, PairingState], float] = {
+    (Role.SENDER, PairingState.GREETING): STEP_TIMEOUT,
     # The receiver may have to ask its person first.
-    (Role.SENDER, State.PAKE): WORDS_TIMEOUT,
-    (Role.SENDER, State.CONFIRM): STEP_TIMEOUT,
-    (Role.RECEIVER, State.GREETING): STEP_TIMEOUT,
+    (Role.SENDER, PairingState.PAKE): WORDS_TIMEOUT,
+    (Role.SENDER, PairingState.CONFIRM): STEP_TIMEOUT,
+    (Role.RECEIVER, PairingState.GREETING): STEP_TIMEOUT,
     # Without a deadline for our own person: the sender has one.
-    (Role.RECEIVER, State.PAKE): STEP_TIMEOUT,
-    (Role.RECEIVER, State.CONFIRM): STEP_TIMEOUT,
+    (Role.RECEIVER, PairingState.PAKE): STEP_TIMEOUT,
+    (Role.RECEIVER, PairingState.CONFIRM): STEP_TIMEOUT,
 }
 
 
@@ -180,7 +180,7 @@ class Paired:
         features: what both sides can do beyond the version.
     """
 
-    session: Session | None
+    session: PairingSession | None
     features: frozenset[str]
 
 
@@ -217,7 +217,7 @@ class Exchange(ABC):
             features=sorted(greeting.features | greeting.needs),
             needs=sorted(greeting.needs),
         )
-        self.state = State.GREETING
+        self.state = PairingState.GREETING
         # Ours is the last message: the other side closes the connection once it has read it.
         self.has_last_word = False
         self._binding = binding
@@ -236,14 +236,14 @@ class Exchange(ABC):
         # Set by the hello of the other side.
         self._features: frozenset[str] = frozenset()
         # An earlier pairing that takes the place of the words.
-        self._session: Session | None = None
+        self._session: PairingSession | None = None
         # Set once both shares of CPace are there.
         self._keys: Keys | None = None
 
     @property
     def ended(self) -> bool:
         """Whether it is paired or has failed. Drain once more."""
-        return self.state in (State.PAIRED, State.FAILED)
+        return self.state in (PairingState.PAIRED, PairingState.FAILED)
 
     def receive(self, message: str | bytes, now: float) -> None:
         """Take one message of the control channel. A bad one ends the exchange.
@@ -251,9 +251,9 @@ class Exchange(ABC):
         Raises:
             LocalProtocolError: it is paired: the message belongs to the transfer.
         """
-        if self.state is State.PAIRED:
+        if self.state is PairingState.PAIRED:
             raise LocalProtocolError(reason="a message after pairing")
-        if self.state is State.FAILED:
+        if self.state is PairingState.FAILED:
             return
         try:
             self._dispatch(messages.parse_untrusted(message), str(message), now)
@@ -391,20 +391,20 @@ class Exchange(ABC):
     def _say(self, message: PairingMessage) -> None:
         self._outgoing.append(messages.serialize(message))
 
-    def _following(self, moved_by: _Input) -> State:
+    def _following(self, moved_by: _Input) -> PairingState:
         following = _TRANSITIONS[self.role].get((self.state, moved_by))
         if following is None:
             raise RemoteProtocolError(reason=f"{moved_by.name.lower()} out of place")
         return following
 
-    def _enter(self, state: State, now: float) -> None:
+    def _enter(self, state: PairingState, now: float) -> None:
         self.state = state
         timeout = _TIMEOUTS.get((self.role, state))
         self._deadline = None if timeout is None else now + timeout
 
     def _fail(self, error: FlyxError) -> FlyxError:
         """End it for this reason; return the reason that counts."""
-        self.state = State.FAILED
+        self.state = PairingState.FAILED
         self._events.append(Failed(error))
         return error
 
@@ -420,7 +420,7 @@ class SenderExchange(Exchange):
         greeting: Greeting,
         code: Code,
         tries: Tries,
-        sessions: Mapping[str, Session],
+        sessions: Mapping[str, PairingSession],
         *,
         entropy: Callable[[int], bytes],
         now: float,
@@ -496,7 +496,7 @@ class ReceiverExchange(Exchange):
         self,
         binding: Binding,
         greeting: Greeting,
-        session: Session | None,
+        session: PairingSession | None,
         *,
         has_words: bool,
         entropy: Callable[[int], bytes],
@@ -524,7 +524,7 @@ class ReceiverExchange(Exchange):
         """
         if self.ended:
             return
-        if self.state is not State.WORDS:
+        if self.state is not PairingState.WORDS:
             raise LocalProtocolError(reason="words that are not wanted")
         self._give(password.encode(), now)
 
@@ -538,7 +538,7 @@ class ReceiverExchange(Exchange):
 
     def _dispatch(self, message: PairingMessage, raw: str, now: float) -> None:
         super()._dispatch(message, raw, now)
-        if self.state is State.WORDS and self._session:
+        if self.state is PairingState.WORDS and self._session:
             self._give(self._session.key, now)
 
     def _take_hello(self, hello: Hello, *, is_open: bool) -> None:

@@ -43,7 +43,7 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class PairingSession:
     """A pairing that was made: how it is called on the wire (hex), and its secret key, 32 bytes."""
 
     id: str
@@ -96,11 +96,11 @@ class Keys:
         """Proof that this side sees the whole transcript: both certificates and both hellos as well."""
         return hmac.digest(self._derive(f"connection {prover.value}"), self._connection, "sha256")
 
-    def session(self) -> Session:
+    def session(self) -> PairingSession:
         """The session that both sides can take up again."""
         name = hmac.digest(self._derive("session id"), self._connection, "sha256")
         key = hmac.digest(self._derive("session key"), self._connection, "sha256")
-        return Session(name.hex()[:32], key)
+        return PairingSession(name.hex()[:32], key)
 
     def _derive(self, purpose: str) -> bytes:
         return hmac.digest(self._key, purpose.encode() + b"\x01", "sha256")

@@ -30,7 +30,7 @@ from flyx.storage.remains import Remains, open_part, part_name
 from flyx.storage.state import StateDirectory
 from flyx.storage.tree import Parts, Tree, make_file, names_in
 from flyx.transfer.digests import DIGEST_SIZE, Algorithm, RunningDigest
-from flyx.transfer.disk import Changed, GoesOn, Held, Kept
+from flyx.transfer.disk import BlocksKept, Changed, GoesOn, Kept
 from flyx.transfer.manifest import BLOCK_SIZE, Entry
 from flyx.transfer.names import STATE_DIRECTORY
 
@@ -208,7 +208,7 @@ class Partials:
         saved = self._remains is not None and root in self._remains.contents.saved
         return (name,) in self._tree.made or saved
 
-    def find(self, file: int, entry: Entry) -> Kept | Held | Changed | None:
+    def find(self, file: int, entry: Entry) -> Kept | BlocksKept | Changed | None:
         """Say what there is of a file from before; what can be used of it will be."""
         remains = self._remains
         if remains is None:
@@ -231,7 +231,7 @@ class Partials:
             self._give_up(file, remains)
             return None
         self._files[file].digests[:] = begun.digests
-        return Held(file, bytes(begun.digests))
+        return BlocksKept(file, bytes(begun.digests))
 
     def kept_at(self, entry: Entry) -> Parts:
         """Where a file is that find() has said is Kept."""

@@ -23,6 +23,7 @@ from flyx.storage.failures import storage_error
 from flyx.storage.pipe_size import enlarge_pipe
 from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.disk import (
+    BlocksKept,
     BlockWritten,
     DiscardFile,
     EntriesPlanned,
@@ -33,10 +34,9 @@ from flyx.transfer.disk import (
     FinishTree,
     GoesOn,
     HashFiles,
-    Held,
     Operation,
     OperationFailed,
-    Outcome,
+    OperationResult,
     PlanEntries,
     PlanTree,
     RestartFile,
@@ -95,22 +95,22 @@ class PipeDestination:
                 self._writer.close()
                 self._writer = None
 
-    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+    def apply(self, operations: Sequence[Operation]) -> list[OperationResult]:
         """Carry out operations in order, and return what came of each, as Destination.apply() does."""
-        outcomes: list[Outcome] = []
+        results: list[OperationResult] = []
         with self._lock:
             for operation in operations:
                 try:
-                    outcomes.append(self._carry_out(operation))
+                    results.append(self._carry_out(operation))
                 except OSError as error:
-                    outcomes.append(OperationFailed(_translated(error)))
+                    results.append(OperationFailed(_translated(error)))
                 except FlyxError as error:
-                    outcomes.append(OperationFailed(error))
-                if isinstance(outcomes[-1], OperationFailed):
+                    results.append(OperationFailed(error))
+                if isinstance(results[-1], OperationFailed):
                     break
-        return outcomes
+        return results
 
-    def _carry_out(self, operation: Operation) -> Outcome:
+    def _carry_out(self, operation: Operation) -> OperationResult:
         if self._given_up.is_set():
             raise LocalProtocolError(reason="the destination was given up")
         match operation:
@@ -147,7 +147,7 @@ class PipeDestination:
 
     def _plan_entries(self, operation: PlanEntries) -> EntriesPlanned:
         unwanted: list[tuple[int, str]] = []
-        found: list[Held | GoesOn] = []
+        found: list[BlocksKept | GoesOn] = []
         for index, entry in enumerate(operation.entries, operation.first):
             if entry.kind is EntryKind.DIRECTORY:
                 continue
@@ -161,7 +161,7 @@ class PipeDestination:
             if self._written and self._content is Content.STREAM:
                 found.append(GoesOn(index, self._written, self._digest.copy()))
             elif self._written:
-                found.append(Held(index, bytes(self._digests)))
+                found.append(BlocksKept(index, bytes(self._digests)))
         return EntriesPlanned(operation.first + len(operation.entries), tuple(found), tuple(unwanted))
 
     def _write(self, block: WriteBlock) -> BlockWritten:
@@ -182,7 +182,7 @@ class PipeDestination:
             self._digest.add(block.digest)
         else:
             self._digests += block.digest
-        return BlockWritten(block.file, block.offset, len(data), held=sum(map(len, block.parts)))
+        return BlockWritten(block.file, block.offset, len(data), buffered=sum(map(len, block.parts)))
 
     def _pass_on(self, block: memoryview) -> None:
         """Write a block that has been verified."""

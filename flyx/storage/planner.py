@@ -25,7 +25,7 @@ from flyx.transfer.disk import (
     FilesSettled,
     HashFiles,
     Kept,
-    Outcome,
+    OperationResult,
     PlanEntries,
     Planning,
     PlanTree,
@@ -60,7 +60,7 @@ class Planner:
         self.found_bytes = 0
         self.elsewhere: dict[int, Parts] = {}
 
-    def carry_out(self, operation: Planning) -> Outcome:
+    def carry_out(self, operation: Planning) -> OperationResult:
         """Return what came of it.
 
         Raises:

@@ -14,7 +14,7 @@ from flyx.transfer.disk import (
     FinishFile,
     GoesOn,
     Operation,
-    Outcome,
+    OperationResult,
     PlanEntries,
     PlanTree,
     TreePlanned,
@@ -42,7 +42,7 @@ class StreamDestination(Destination):
         self._whole: GoesOn | None = None
         self._saved_as: FileSaved | None = None
 
-    def _carry_out(self, operation: Operation, position: int) -> Outcome:
+    def _carry_out(self, operation: Operation, position: int) -> OperationResult:
         match operation:
             case PlanTree() if self._tree_planned:
                 return self._tree_planned
@@ -52,19 +52,19 @@ class StreamDestination(Destination):
             case FinishFile() if self._saved_as:
                 # Over another connection, the end of what is saved already.
                 return self._saved_as
-        outcome = super()._carry_out(operation, position)
-        match outcome:
+        result = super()._carry_out(operation, position)
+        match result:
             case TreePlanned():
-                self._tree_planned = outcome
+                self._tree_planned = result
             case EntriesPlanned():
-                self._entries_planned = outcome
-        return outcome
+                self._entries_planned = result
+        return result
 
-    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
-        outcomes = super().apply(operations)
+    def apply(self, operations: Sequence[Operation]) -> list[OperationResult]:
+        results = super().apply(operations)
         # A name is known at the end of a batch.
-        self._saved_as = next((one for one in outcomes if isinstance(one, FileSaved)), self._saved_as)
-        return outcomes
+        self._saved_as = next((one for one in results if isinstance(one, FileSaved)), self._saved_as)
+        return results
 
     @property
     def _missing_bytes(self) -> None:

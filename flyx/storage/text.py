@@ -20,7 +20,7 @@ from flyx.transfer.disk import (
     HashFiles,
     Operation,
     OperationFailed,
-    Outcome,
+    OperationResult,
     PlanEntries,
     PlanTree,
     RestartFile,
@@ -46,18 +46,18 @@ class TextDestination:
     def abandon(self) -> None:
         """Do nothing: no work takes long."""
 
-    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+    def apply(self, operations: Sequence[Operation]) -> list[OperationResult]:
         """Carry out operations in order, and return what came of each, as Destination.apply() does."""
-        outcomes: list[Outcome] = []
+        results: list[OperationResult] = []
         for operation in operations:
             try:
-                outcomes.append(self._carry_out(operation))
+                results.append(self._carry_out(operation))
             except FlyxError as error:
-                outcomes.append(OperationFailed(error))
+                results.append(OperationFailed(error))
                 break
-        return outcomes
+        return results
 
-    def _carry_out(self, operation: Operation) -> Outcome:
+    def _carry_out(self, operation: Operation) -> OperationResult:
         match operation:
             case PlanTree(algorithms=algorithms):
                 self._algorithm = algorithms[0]
@@ -92,4 +92,4 @@ class TextDestination:
             raise CorruptData(path="the text") from None
         if self._algorithm.digest(self._data) != block.digest:
             raise CorruptData(path="the text")
-        return BlockWritten(block.file, block.offset, len(self._data), held=sum(map(len, block.parts)))
+        return BlockWritten(block.file, block.offset, len(self._data), buffered=sum(map(len, block.parts)))

@@ -46,7 +46,7 @@ from flyx.transfer.disk import (
     HashFiles,
     Operation,
     OperationFailed,
-    Outcome,
+    OperationResult,
     PlanEntries,
     PlanTree,
     RestartFile,
@@ -73,7 +73,7 @@ class _Finishing:
     entry: Entry
     target: Parts  # where it goes, unless something is there by then
     handle: int
-    position: int  # of its outcome among those of the batch
+    position: int  # of its result among those of the batch
     digest: bytes
 
 
@@ -176,14 +176,14 @@ class Destination:
                 self._plan.close()
                 self._tree.close()
 
-    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+    def apply(self, operations: Sequence[Operation]) -> list[OperationResult]:
         """Carry out operations in order, and return what came of each.
 
         FinishFiles are saved together, at the end of the batch or every durability.GROUP files: the
         more of them a batch holds, the cheaper each is.
 
         Returns:
-            One outcome for each operation, or fewer, the last of which is OperationFailed. Operations after
+            One result for each operation, or fewer, the last of which is OperationFailed. Operations after
             that have had no effect, except perhaps on partial files.
         """
         with self._lock:
@@ -195,26 +195,26 @@ class Destination:
                 self._plan.rest()
                 self._tree.release()
 
-    def _apply(self, operations: Sequence[Operation]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+    def _apply(self, operations: Sequence[Operation]) -> list[OperationResult]:
+        results: list[OperationResult] = []
         failure: FlyxError | None = None
         for operation in operations:
             together = isinstance(operation, (FinishFile, WriteBlock)) and len(self._finishing) < self._group
             # A checkpoint would sync each of those that wait by itself.
-            if (not together or self._partials.checkpoint_is_due) and not self._save(outcomes):
-                return outcomes
+            if (not together or self._partials.checkpoint_is_due) and not self._save(results):
+                return results
             try:
                 try:
-                    outcomes.append(self._carry_out(operation, len(outcomes)))
+                    results.append(self._carry_out(operation, len(results)))
                 except OSError as error:
                     if error.errno not in _TOO_MANY_OPEN or not self._finishing:
                         raise
                     # The files that wait to be saved are open; there cannot be as many.
                     self._group = max(1, len(self._finishing) // 2)
                     self._free_spare()
-                    if not self._save(outcomes):
-                        return outcomes
-                    outcomes.append(self._carry_out(operation, len(outcomes)))
+                    if not self._save(results):
+                        return results
+                    results.append(self._carry_out(operation, len(results)))
             except OSError as error:
                 failure = self._translated(error, operation)
             except FlyxError as error:
@@ -224,13 +224,13 @@ class Destination:
         if failure and self._durability.failed and self._finishing:
             # What waits to be saved was not made durable, and cannot be any more.
             group, self._finishing = self._finishing, []
-            outcomes[group[0].position :] = [OperationFailed(failure)]
+            results[group[0].position :] = [OperationFailed(failure)]
             self._let_go(group)
-        elif self._save(outcomes) and failure:
-            outcomes.append(OperationFailed(failure))
-        return outcomes
+        elif self._save(results) and failure:
+            results.append(OperationFailed(failure))
+        return results
 
-    def _carry_out(self, operation: Operation, position: int) -> Outcome:
+    def _carry_out(self, operation: Operation, position: int) -> OperationResult:
         match operation:
             case WriteBlock():
                 return self._write(operation)
@@ -304,7 +304,7 @@ class Destination:
                     raise
                 self._too_large.add(block.file)
                 self._discard(block.file)
-        return BlockWritten(block.file, block.offset, length, held=sum(map(len, block.parts)))
+        return BlockWritten(block.file, block.offset, length, buffered=sum(map(len, block.parts)))
 
     def _most_bytes(self, entry: Entry) -> int:
         """How long a file can be."""
@@ -343,10 +343,10 @@ class Destination:
             with suppress(OSError):
                 os.close(self._spare.pop())
 
-    def _save(self, outcomes: list[Outcome]) -> bool:
+    def _save(self, results: list[OperationResult]) -> bool:
         """Make the files that wait durable, name them, make the names durable; return whether it worked.
 
-        If not, the outcomes from the first file on that was not saved are replaced by the failure.
+        If not, the results from the first file on that was not saved are replaced by the failure.
         """
         group, self._finishing = self._finishing, []
         if not group:
@@ -356,21 +356,21 @@ class Destination:
         try:
             journal = self._record(group)
             self._durability.sync((*(finishing.handle for finishing in group), journal), len(group) + 1)
-            recorded = self._name_all(group, outcomes, named)
+            recorded = self._name_all(group, results, named)
             recorded |= self._partials.record_directories()
             self._sync_names({parts for _, parts in named}, [journal] if recorded else [])
         except (OSError, FlyxError) as error:
             if self._durability.failed:
                 named = [one for one in named if not self._take_name_back(*one)]
                 self._tree.unmake()
-            self._fail(outcomes, group[0], error)
+            self._fail(results, group[0], error)
         finally:
             for finishing, _ in named:
                 self._partials.forget(finishing.file)
             lost = self._let_go(group)
-        if lost and not isinstance(outcomes[-1], OperationFailed):
-            self._fail(outcomes, *lost)
-        return not isinstance(outcomes[-1], OperationFailed)
+        if lost and not isinstance(results[-1], OperationFailed):
+            self._fail(results, *lost)
+        return not isinstance(results[-1], OperationFailed)
 
     def _let_go(self, group: list[_Finishing]) -> tuple[_Finishing, OSError] | None:
         """Close files, saved or not; return the first that could not be, and why.
@@ -390,7 +390,7 @@ class Destination:
         return lost
 
     def _name_all(
-        self, group: list[_Finishing], outcomes: list[Outcome], named: list[tuple[_Finishing, Parts]]
+        self, group: list[_Finishing], results: list[OperationResult], named: list[tuple[_Finishing, Parts]]
     ) -> bool:
         """Name the files of a group, up to the first that cannot be; add them and their names to `named`.
 
@@ -405,15 +405,15 @@ class Destination:
                 saved_as = self._name(finishing)
             except (OSError, FlyxError) as error:
                 if code := refusal_code(error):
-                    outcomes[finishing.position] = self._refuse(finishing.file, code)
+                    results[finishing.position] = self._refuse(finishing.file, code)
                     continue
-                self._fail(outcomes, finishing, error)
+                self._fail(results, finishing, error)
                 break
             if saved_as != finishing.target:
                 self._elsewhere[finishing.file] = saved_as
                 elsewhere.append(self._saved(finishing, saved_as))
             named.append((finishing, saved_as))
-            outcomes[finishing.position] = FileSaved(finishing.file, self._tree.shown(saved_as))
+            results[finishing.position] = FileSaved(finishing.file, self._tree.shown(saved_as))
         if elsewhere:
             self._partials.record_saved(elsewhere, {})
         return bool(elsewhere)
@@ -460,10 +460,10 @@ class Destination:
         status = os.fstat(finishing.handle)
         return Saved(identity, parts, status.st_ino, status.st_mtime_ns, finishing.digest)
 
-    def _fail(self, outcomes: list[Outcome], at: _Finishing, error: OSError | FlyxError) -> None:
+    def _fail(self, results: list[OperationResult], at: _Finishing, error: OSError | FlyxError) -> None:
         if isinstance(error, OSError):
             error = self._translated(error, FinishFile(at.file))
-        outcomes[at.position :] = [OperationFailed(error)]
+        results[at.position :] = [OperationFailed(error)]
 
     def _refuse(self, file: int, code: str) -> FileRefused:
         """A file cannot have its name: nothing is kept of it."""

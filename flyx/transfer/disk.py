@@ -194,7 +194,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class BlocksKept:
     """The first blocks of a file are here from before. `digests` are theirs, one after the other."""
 
     file: int
@@ -232,7 +232,7 @@ class EntriesPlanned:
     """
 
     below: int
-    found: tuple[Kept | Held | GoesOn | Changed, ...] = ()
+    found: tuple[Kept | BlocksKept | GoesOn | Changed, ...] = ()
     left_out: tuple[tuple[int, str], ...] = ()
     in_doubt: tuple[int, ...] = ()
 
@@ -254,12 +254,12 @@ class FilesSettled:
 
 @dataclass(frozen=True, slots=True)
 class BlockWritten:
-    """The block is verified and handed to the operating system, or is a hole. Its parts had `held` bytes."""
+    """The block is verified and handed to the system, or is a hole. Its parts had `buffered` bytes."""
 
     file: int
     offset: int
     length: int
-    held: int
+    buffered: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +314,7 @@ class OperationFailed:
     error: FlyxError
 
 
-Outcome = (
+OperationResult = (
     TreePlanned
     | EntriesPlanned
     | FilesHashed

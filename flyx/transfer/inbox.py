@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flyx.errors import CorruptData, RemoteProtocolError
 from flyx.transfer.digests import DIGEST_SIZE, Algorithm, RunningDigest
-from flyx.transfer.disk import GoesOn, Held, WriteBlock
+from flyx.transfer.disk import BlocksKept, GoesOn, WriteBlock
 from flyx.transfer.frames import SHORTEST_DATA, Frame, FrameKind
 from flyx.transfer.manifest import (
     BLOCK_SIZE,
@@ -42,9 +42,9 @@ class FileInbox:
         self._algorithm = algorithm
         self._digest = RunningDigest(algorithm)
 
-    def hold(self, held: Held) -> None:
+    def keep(self, kept: BlocksKept) -> None:
         """The first blocks of a file that is to come are here."""
-        self._have[held.file] = held.digests
+        self._have[kept.file] = kept.digests
 
     def go_on(self, stream: GoesOn) -> None:
         """The beginning of the stream is here."""

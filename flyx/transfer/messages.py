@@ -485,7 +485,7 @@ def left_out_messages(entries: Sequence[tuple[int, str]]) -> Iterator[ControlMes
 
 def accept_messages(
     below: int,
-    found: Sequence[disk.Kept | disk.Held | disk.GoesOn],
+    found: Sequence[disk.Kept | disk.BlocksKept | disk.GoesOn],
     left_out: Sequence[tuple[int, str]],
     rate: int | None = None,
 ) -> Iterator[ControlMessage]:
@@ -500,7 +500,7 @@ def accept_messages(
         match one:
             case disk.Kept():
                 rows.append((one.file, one.digest.hex()))
-            case disk.Held():
+            case disk.BlocksKept():
                 yield from _have(one)
             case disk.GoesOn(offset=offset):
                 yield GoOn(offset=offset)
@@ -509,11 +509,11 @@ def accept_messages(
     yield Accept(below=below, rate=rate)
 
 
-def _have(held: disk.Held) -> Iterator[ControlMessage]:
-    digests = [held.digests[at : at + DIGEST_SIZE] for at in range(0, len(held.digests), DIGEST_SIZE)]
+def _have(kept: disk.BlocksKept) -> Iterator[ControlMessage]:
+    digests = [kept.digests[at : at + DIGEST_SIZE] for at in range(0, len(kept.digests), DIGEST_SIZE)]
     for first in range(0, len(digests), DIGESTS_PER_MESSAGE):
         piece = [digest.hex() for digest in digests[first : first + DIGESTS_PER_MESSAGE]]
-        yield Have(file=held.file, first=first, sha256=piece)
+        yield Have(file=kept.file, first=first, sha256=piece)
 
 
 def _row(entry: Entry) -> Row:

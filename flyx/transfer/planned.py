@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from flyx.transfer.digests import DIGEST_SIZE
-from flyx.transfer.disk import Changed, EntriesPlanned, GoesOn, Held, Kept
+from flyx.transfer.disk import BlocksKept, Changed, EntriesPlanned, GoesOn, Kept
 from flyx.transfer.left_out import ALREADY_HERE
 from flyx.transfer.manifest import BLOCK_SIZE, Entries, Entry
 
@@ -31,7 +31,7 @@ class Planned:
         self.changed: list[int] = []
         self.here_files = self.here_bytes = 0
         # What take() has not returned yet.
-        self._found: list[Kept | Held | GoesOn] = []
+        self._found: list[Kept | BlocksKept | GoesOn] = []
         self._left_out: list[tuple[int, str]] = []
 
     def extend(self, plan: EntriesPlanned) -> None:
@@ -52,14 +52,14 @@ class Planned:
         self.kept_files = self.found_bytes = 0
         self._find(one for one in found if one.file not in absent)
 
-    def take(self) -> tuple[list[Kept | Held | GoesOn], list[tuple[int, str]]]:
+    def take(self) -> tuple[list[Kept | BlocksKept | GoesOn], list[tuple[int, str]]]:
         """Return what is here from an earlier try, and what is left out, of the entries planned since the
         last call."""
         taken = self._found, self._left_out
         self._found, self._left_out = [], []
         return taken
 
-    def _find(self, found: Iterable[Kept | Held | GoesOn | Changed]) -> None:
+    def _find(self, found: Iterable[Kept | BlocksKept | GoesOn | Changed]) -> None:
         for one in found:
             if isinstance(one, Changed):
                 self.changed.append(one.file)
@@ -77,7 +77,7 @@ class Planned:
         self.here_bytes += sum(self._entries[index].size for index in here)
 
 
-def size_of(found: Kept | Held, entry: Entry) -> int:
+def size_of(found: Kept | BlocksKept, entry: Entry) -> int:
     """Return how many bytes of a file are here."""
     if isinstance(found, Kept):
         return entry.size

@@ -3,7 +3,7 @@
 Takes the manifest piece by piece and has the disk plan for each; asks its person, unless told to accept;
 grants credit by what the disk has taken; verifies every block and file; confirms the digest of everything.
 
-Inputs besides those of Session: receive_data, operations_done, answer. Drains besides next_control:
+Inputs besides those of TransferSession: receive_data, operations_done, answer. Drains besides next_control:
 next_operations, next_event. Memory is bounded: the sender may have at most WINDOW bytes under way, in the
 network, here or before the disk.
 """
@@ -21,6 +21,7 @@ from flyx.transfer import messages
 from flyx.transfer.comparison import Comparison
 from flyx.transfer.digests import Algorithm, TransferDigest
 from flyx.transfer.disk import (
+    BlocksKept,
     BlockWritten,
     DiscardFile,
     EntriesPlanned,
@@ -34,11 +35,10 @@ from flyx.transfer.disk import (
     FinishTree,
     GoesOn,
     HashFiles,
-    Held,
     Kept,
     Operation,
     OperationFailed,
-    Outcome,
+    OperationResult,
     PlanDropped,
     PlanEntries,
     PlanTree,
@@ -84,7 +84,7 @@ from flyx.transfer.receiver_events import (
     ReceiverEvent,
     UnfinishedFound,
 )
-from flyx.transfer.session import EntryLeftOut, Session
+from flyx.transfer.session import EntryLeftOut, TransferSession
 
 WINDOW = 16 * BLOCK_SIZE
 """Data bytes that the sender may have under way: 1 Gbit/s over 130 ms, and a few blocks for the disk."""
@@ -105,7 +105,7 @@ HASHED_AT_ONCE = 256
 
 OPERATIONS_AT_ONCE = 1_024
 """Most operations that the disk gets at once. WINDOW has 300,000 of empty files, and 800,000 of holes: their
-outcomes would take as much memory again, and nobody would hear of one before all are done."""
+results would take as much memory again, and nobody would hear of one before all are done."""
 
 UNPACKED_AT_ONCE = WINDOW
 """Bytes that compressed blocks may come to, from which on the disk gets no more at once: for the same reason,
@@ -130,7 +130,7 @@ class _State(Enum):
     CONFIRMING = auto()
 
 
-class Receiver(Session):
+class Receiver(TransferSession):
     """The state machine of the receiving end."""
 
     _peer = "sender"
@@ -186,7 +186,7 @@ class Receiver(Session):
         self._inbox = FileInbox(self._entries)
         # Data bytes received, those of them that the disk has not taken yet, and what was granted.
         self.data_received = 0
-        self.bytes_held = 0
+        self.bytes_buffered = 0
         self._granted = 0
         self.bytes_written = 0
         # How many of those the sender has been told.
@@ -231,18 +231,18 @@ class Receiver(Session):
         except (RemoteProtocolError, CorruptData) as error:
             self.cancel(error)
 
-    def operations_done(self, outcomes: Sequence[Outcome], now: float) -> None:
+    def operations_done(self, results: Sequence[OperationResult], now: float) -> None:
         """Take the answers to next_operations(), in order, all of them or up to the first failure."""
-        failed = bool(outcomes) and isinstance(outcomes[-1], OperationFailed | PlanDropped)
-        if len(outcomes) != self._running and not failed:
-            raise LocalProtocolError(reason="operations are missing their outcomes")
+        failed = bool(results) and isinstance(results[-1], OperationFailed | PlanDropped)
+        if len(results) != self._running and not failed:
+            raise LocalProtocolError(reason="operations are missing their results")
         self._running = 0
         if self._ended:
             return
         saved: list[int] = []
         refused: list[tuple[int, str]] = []
-        for outcome in outcomes:
-            self._settle(outcome, saved, refused)
+        for result in results:
+            self._settle(result, saved, refused)
         if self._accepted:
             # Whatever the disk has done: what has no bytes, such as empty files, has used up credit as well.
             self._grant_credit()
@@ -432,7 +432,7 @@ class Receiver(Session):
             self._unwanted_bytes += self._entries[index].size
         self._emit(EntryLeftOut(index, code))
 
-    def _resume(self, found: Kept | Held | GoesOn) -> None:
+    def _resume(self, found: Kept | BlocksKept | GoesOn) -> None:
         """Count what is here from an earlier try."""
         file = found.file
         if isinstance(found, GoesOn):
@@ -441,8 +441,8 @@ class Receiver(Session):
             return
         size = size_of(found, self._entries[file])
         self.bytes_written += size
-        if isinstance(found, Held):
-            self._inbox.hold(found)
+        if isinstance(found, BlocksKept):
+            self._inbox.keep(found)
             return
         self._inbox.absent.add(file)
         self._transfer_digest.keep(file, found.digest)
@@ -451,7 +451,7 @@ class Receiver(Session):
         self._emit(FileReceived(file, found.path, found.digest.hex()))
 
     def _grant_credit(self) -> None:
-        waiting = self.bytes_held + (len(self._operations) + self._running) * OPERATION_COST
+        waiting = self.bytes_buffered + (len(self._operations) + self._running) * OPERATION_COST
         granted = max(self._granted, self.data_received - waiting + WINDOW)
         # What comes compressed takes little credit, and the sender wants to hear of it all the same. It keeps
         # all of a stream that it does not know to be verified.
@@ -472,7 +472,7 @@ class Receiver(Session):
                 if dropped := inbox.data(frame):
                     self.bytes_written -= dropped
                     self._operations.append(RestartFile(frame.file))
-                self.bytes_held += len(frame.payload)
+                self.bytes_buffered += len(frame.payload)
             case FrameKind.BLOCK_END:
                 self._operations.append(inbox.block_end(frame))
             case FrameKind.HOLE:
@@ -485,15 +485,15 @@ class Receiver(Session):
                 self._finishing.append((frame.file, inbox.file_end(frame)))
                 self._operations.append(FinishFile(frame.file))
             case FrameKind.FILE_FAILED:
-                self.bytes_held -= inbox.abandon(frame)
+                self.bytes_buffered -= inbox.abandon(frame)
                 code = bytes(frame.payload).decode("ascii", "replace")
                 # What we do not need is for us to say, and no failure.
                 known = code in REASONS and code not in NOT_NEEDED
                 self._emit(EntryLeftOut(frame.file, code if known else UNREADABLE))
                 self._operations.append(DiscardFile(frame.file))
 
-    def _settle(self, outcome: Outcome, saved: list[int], refused: list[tuple[int, str]]) -> None:
-        match outcome:
+    def _settle(self, result: OperationResult, saved: list[int], refused: list[tuple[int, str]]) -> None:
+        match result:
             case TreePlanned(fresh=fresh, unfinished=unfinished, algorithm=algorithm):
                 self._early = fresh
                 self._hash_with(algorithm)
@@ -501,7 +501,7 @@ class Receiver(Session):
                     self._unfinished = unfinished
                     self._emit(UnfinishedFound(unfinished))
             case EntriesPlanned():
-                self._planned.extend(outcome)
+                self._planned.extend(result)
             case FilesHashed(digests=digests):
                 self._comparison.take_ours(digests)
             case FilesSettled(left_out=left_out):
@@ -509,8 +509,8 @@ class Receiver(Session):
                 self._planned.settle(left_out)
             case FileRestarted():
                 pass
-            case BlockWritten(length=length, held=held):
-                self.bytes_held -= held
+            case BlockWritten(length=length, buffered=buffered):
+                self.bytes_buffered -= buffered
                 self.bytes_written += length
             case FileSaved(file=file, path=path):
                 self._save(file, path)

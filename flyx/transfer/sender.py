@@ -10,7 +10,8 @@ time (to the microsecond) were put back; as with rsync, that goes unseen in what
 
 Before it accepts anything, a receiver may ask what files hash to (comparison.py).
 
-Inputs besides those of Session: blocks_read. Drains besides next_control: next_reads, next_data, next_event.
+Inputs besides those of TransferSession: blocks_read. Drains besides next_control: next_reads, next_data,
+next_event.
 Memory is bounded: at most READ_AHEAD bytes are read before the wire takes them.
 
 A stream (manifest.Content) has no size before its end: blocks are asked for until there is none any more.
@@ -52,7 +53,7 @@ from flyx.transfer.messages import (
     Saved,
 )
 from flyx.transfer.rate_limit import portion_of
-from flyx.transfer.session import EntryLeftOut, Failed, RoundTrip, Session
+from flyx.transfer.session import EntryLeftOut, Failed, RoundTrip, TransferSession
 
 READ_AHEAD = 4 * BLOCK_SIZE
 """Bytes that may be read and packed before they are sent: the disk stays ahead of the wire."""
@@ -103,7 +104,7 @@ SenderEvent = RoundTrip | Comparing | Accepted | Resumed | FileConfirmed | Entry
 
 
 class _State(Enum):
-    HELD = auto()
+    QUEUED = auto()
     OFFERING = auto()
     SENDING = auto()
     DELIVERED = auto()
@@ -114,7 +115,7 @@ _HAS = 1
 _GOES_WITHOUT = 2
 
 
-class Sender(Session):
+class Sender(TransferSession):
     """The state machine of the sending end."""
 
     _peer = "receiver"
@@ -135,7 +136,7 @@ class Sender(Session):
         super().__init__(now)
         self.manifest = manifest
         self._is_stream = manifest.content is Content.STREAM
-        self._state = _State.HELD
+        self._state = _State.QUEUED
         self._events: deque[SenderEvent] = deque()
         # The messages of the manifest that are still to be told; made one by one.
         self._telling: Iterator[ControlMessage] = iter(())
@@ -184,7 +185,7 @@ class Sender(Session):
 
     def release(self) -> None:
         """Offer the manifest: the receiver's turn has come."""
-        if self._state is not _State.HELD:
+        if self._state is not _State.QUEUED:
             raise LocalProtocolError(reason="released twice")
         self._state = _State.OFFERING
         self._telling = messages.manifest_messages(self.manifest, self._told_rate)
@@ -290,7 +291,7 @@ class Sender(Session):
 
     def _receive(self, message: ControlMessage, now: float) -> None:
         match message:
-            case _ if self._state is _State.HELD:
+            case _ if self._state is _State.QUEUED:
                 raise RemoteProtocolError(reason=f"{message.type} before anything was offered")
             case HashWith(algorithm=algorithm) if self._has_told_nothing:
                 self._hash_with(algorithm)

@@ -79,7 +79,7 @@ class Failed:
     error: FlyxError
 
 
-class Session(ABC):
+class TransferSession(ABC):
     """The common half of Sender and Receiver."""
 
     # How the other side is called in errors: "sender" or "receiver".

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from flyx.cli.doctor import show, verdict
 from flyx.client.doctor.examination import ORDER
-from flyx.client.doctor.finding import Finding, State
+from flyx.client.doctor.finding import Finding, FindingState
 from tests.hostile_text import HOSTILE
 from tests.schema import check_event
 
-OK = Finding("server", State.OK, "flyx 0.1.0 answers in 3 ms", "the two sides can meet there")
-WARNING = Finding("turn", State.WARNING, "the server names no relay", "some cannot meet", "add one")
+OK = Finding("server", FindingState.OK, "flyx 0.1.0 answers in 3 ms", "the two sides can meet there")
+WARNING = Finding("turn", FindingState.WARNING, "the server names no relay", "some cannot meet", "add one")
 
 
 def shown(*findings: Finding, width: int = 100) -> str:
@@ -53,7 +53,7 @@ def test_the_last_line_is_the_sum(states: list[str], words: str) -> None:
 
 @pytest.mark.parametrize("nasty", HOSTILE.values(), ids=HOSTILE)
 def test_nothing_that_a_server_says_steers_the_terminal(nasty: str) -> None:
-    text = shown(Finding("server", State.WARNING, nasty, nasty, nasty))
+    text = shown(Finding("server", FindingState.WARNING, nasty, nasty, nasty))
     assert all(c == "\n" or c.isprintable() for c in text)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from flyx.client.doctor.finding import State
+from flyx.client.doctor.finding import FindingState
 from flyx.client.limits import Limit
 from flyx.rtc.attempts import PairState
 from flyx.transfer.digests import Algorithm
@@ -88,7 +88,7 @@ def test_fields_that_do_not_go_together_fail(event: dict[str, Any]) -> None:
         (choices_of("condition", "limit"), Limit),
         (choices_of("entries", "entries", "[]", "type"), EntryKind),
         (choices_of("file", "algorithm"), Algorithm),
-        (choices_of("finding", "state"), State),
+        (choices_of("finding", "state"), FindingState),
     ],
 )
 def test_the_choices_are_those_of_the_code(choices: set[str], kind: type[Enum]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from flyx.client import events
 from flyx.client.broadcast import Broadcast
-from flyx.client.driver import Wiring
+from flyx.client.driver import DriverContext
 from flyx.client.receiving import ReceiveDriver
 from flyx.client.serving import SendDriver, StreamReader
 from flyx.errors import ConnectionLost
@@ -24,7 +24,7 @@ from flyx.rtc.peer import ChannelListener, Channels, PeerConnection
 from flyx.storage.stream_source import StreamSource
 from flyx.storage.writer import Destination
 from flyx.transfer import messages
-from flyx.transfer.disk import BlockRead, BlockRequest, Operation, Outcome
+from flyx.transfer.disk import BlockRead, BlockRequest, Operation, OperationResult
 from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.rate_limit import MOST_PORTIONS, RateLimit
 from flyx.transfer.receiver import Receiver
@@ -82,7 +82,7 @@ class StuckDestination(Destination):
         self.begun = threading.Event()
         self.abandoned = threading.Event()
 
-    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+    def apply(self, operations: Sequence[Operation]) -> list[OperationResult]:
         self.begun.set()
         assert self.abandoned.wait(PATIENCE)
         return []
@@ -103,9 +103,9 @@ class Scene:
         self.destination = StuckDestination(directory)
         channels = Channels(cast(Any, self.control), cast(Any, self.data), 16_384)
         connection = cast(PeerConnection, self.connection)
-        wiring = Wiring(connection, channels, self.disk, 1, lambda _: None)
+        context = DriverContext(connection, channels, self.disk, 1, lambda _: None)
         machine = Receiver(ask=False, now=time.monotonic())
-        self.driver = ReceiveDriver(machine, wiring, lambda _: self.destination, None)
+        self.driver = ReceiveDriver(machine, context, lambda _: self.destination, None)
 
     def hear(self, message: messages.ControlMessage) -> None:
         assert self.control.listener is not None
@@ -186,11 +186,11 @@ class StreamScene:
         self.disk = ThreadPoolExecutor(1)
         self.events: list[events.Event] = []
         connection = cast(PeerConnection, FakeConnection())
-        wiring = Wiring(connection, channels, self.disk, 1, self.events.append)
+        context = DriverContext(connection, channels, self.disk, 1, self.events.append)
         stream = StreamReader(manifest_of_stream(), self.broadcast, 1)
         self.machine = Sender(stream.manifest, max_message_size=16_384, now=time.monotonic())
         self.machine.release()
-        self.driver = SendDriver(self.machine, wiring, stream)
+        self.driver = SendDriver(self.machine, context, stream)
         self.running: asyncio.Task[Any] | None = None
 
     async def begin(self) -> asyncio.Task[Any]:
@@ -302,9 +302,9 @@ async def test_data_leaves_at_the_lower_rate_and_pings_at_once(
     limit = RateLimit(senders, time.monotonic()) if senders else None
     machine = Sender(manifest_of(files), max_message_size=262_144, now=time.monotonic(), rate=senders)
     with ThreadPoolExecutor(1) as disk:
-        wiring = Wiring(cast(PeerConnection, FakeConnection()), channels, disk, 1, lambda _: None)
+        context = DriverContext(cast(PeerConnection, FakeConnection()), channels, disk, 1, lambda _: None)
         source = cast(Any, MemorySource(machine.manifest, files))
-        driver = SendDriver(machine, wiring, source, limit=limit)
+        driver = SendDriver(machine, context, source, limit=limit)
         machine.release()
         running = asyncio.create_task(driver.run())
         await until(lambda: control.listener is not None)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection, serve
 
 from flyx.client import signaling
-from flyx.client.signaling import Interrupted, Patience, Restored, Signaling
+from flyx.client.signaling import Interrupted, Restored, RetryPolicy, Signaling
 from flyx.errors import InputError, ServerProtocolError, SignalingError
 from flyx.signaling import messages
 from flyx.signaling.codes import is_room_id, normalise_room_id
@@ -24,7 +24,7 @@ from tests.hostile_text import HOSTILE, Place, changed, example, text_places
 from tests.server.peers import until
 
 OURS, THEIRS = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
-QUICK = Patience(first_pause=0.01, longest_pause=0.05, limit=20.0)
+QUICK = RetryPolicy(first_pause=0.01, longest_pause=0.05, limit=20.0)
 
 
 def joined(role: Role = Role.SENDER, **data: object) -> dict[str, Any]:
@@ -178,7 +178,7 @@ RESUMED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("lie", RESUMED)
 async def test_a_resumption_is_checked_like_the_first_time(lie: str) -> None:
     async with lying(hangs_up, says_after_claim(joined(**RESUMED[lie]))) as url:
-        async with Signaling(url, None, Role.SENDER, patience=QUICK) as client:
+        async with Signaling(url, None, Role.SENDER, retry=QUICK) as client:
             assert isinstance(await client.receive(), Interrupted)
             with pytest.raises(ServerProtocolError):
                 await client.receive()
@@ -187,7 +187,7 @@ async def test_a_resumption_is_checked_like_the_first_time(lie: str) -> None:
 async def test_a_server_that_always_claims_to_have_what_was_never_sent_is_not_asked_for_ever() -> None:
     claims = joined(recovered=True, received=7)
     async with lying(hangs_up, says_after_claim(claims), says_after_claim(claims)) as url:
-        async with Signaling(url, None, Role.SENDER, patience=QUICK) as client:
+        async with Signaling(url, None, Role.SENDER, retry=QUICK) as client:
             assert isinstance(await client.receive(), Interrupted)
             with pytest.raises(ServerProtocolError, match="a session that was not there"):
                 await client.receive()
@@ -279,7 +279,7 @@ async def test_what_nobody_takes_is_dropped_and_the_session_begins_anew(
         await says(joined())(socket)
 
     async with lying(hangs_up, back) as url:
-        async with Signaling(url, None, Role.SENDER, patience=QUICK) as client:
+        async with Signaling(url, None, Role.SENDER, retry=QUICK) as client:
             assert isinstance(await client.receive(), Interrupted)
             for _ in range(1000):
                 client.post(IceCandidate(data=IceCandidateData(candidate=None, target_id=THEIRS)))
@@ -291,7 +291,7 @@ async def test_a_connection_that_takes_nothing_is_given_up(monkeypatch: pytest.M
     monkeypatch.setattr(signaling, "MAX_OUTGOING_LENGTH", 100)
 
     async with lying(says(joined()), says_after_claim(joined())) as url:
-        async with Signaling(url, None, Role.SENDER, patience=QUICK) as client:
+        async with Signaling(url, None, Role.SENDER, retry=QUICK) as client:
             for _ in range(101):
                 client.post(IceCandidate(data=IceCandidateData(candidate=None, target_id=THEIRS)))
             assert isinstance(await client.receive(), Interrupted)

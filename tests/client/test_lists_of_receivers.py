@@ -99,10 +99,10 @@ async def test_a_receiver_whose_connection_is_repaired_goes_on_with_its_list(tmp
                 await told.hear(events.PeerPaired)
             await told.hear(events.PeerLost)
             (tree / "b").write_bytes(b"new")
-            async with receiver.connected(disk) as wiring:
+            async with receiver.connected(disk) as context:
                 machine = Receiver(ask=False, now=time.monotonic())
                 with Destination(tmp_path / "in") as destination:
-                    await ReceiveDriver(machine, wiring, lambda _: destination, None).run()
+                    await ReceiveDriver(machine, context, lambda _: destination, None).run()
         assert os.listdir(tmp_path / "in" / "tree") == ["a"]
         assert await received(server.url, room_id, tmp_path / "in 2") == {"a": b"first", "b": b"new"}
 

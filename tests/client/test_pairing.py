@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from flyx.client.pairing import AskWords, Gate, Pairing
+from flyx.client.pairing import AskWords, Pairing, PairingGate
 from flyx.errors import (
     ConnectionMismatch,
     FlyxError,
@@ -24,14 +24,14 @@ from flyx.errors import (
     WrongWords,
 )
 from flyx.pairing.exchange import Code, Greeting, Paired, SenderExchange, WordsWanted
-from flyx.pairing.keys import Role, Session
+from flyx.pairing.keys import PairingSession, Role
 from flyx.pairing.tries import Tries
 from flyx.rtc.peer import Channels, PeerConnection
 from tests.rtc.test_peer import LABELS, listen
 
 ROOM = "K7M2QX"
 CODE = Code("words", 2, "lemon-otter")
-SESSION = Session("5e" * 16, b"k" * 32)
+SESSION = PairingSession("5e" * 16, b"k" * 32)
 
 
 End = tuple[PeerConnection, Channels]
@@ -75,7 +75,7 @@ async def test_both_ends_see_the_same_certificates() -> None:
 
 async def test_they_pair_and_the_channels_are_free_for_what_comes_next() -> None:
     async with connected() as (left, right):
-        sending = asyncio.create_task(Gate(ROOM, CODE).pair(Pairing(*left)))
+        sending = asyncio.create_task(PairingGate(ROOM, CODE).pair(Pairing(*left)))
         receiving = asyncio.create_task(Pairing(*right).receive(ROOM, None, lemon_otter, has_words=True))
         ours = await sending
         # At once, before the receiver has had its turn of the loop.
@@ -89,7 +89,7 @@ async def test_they_pair_and_the_channels_are_free_for_what_comes_next() -> None
 
 
 async def test_a_session_replaces_the_words_on_the_next_connection() -> None:
-    gate = Gate(ROOM, CODE)
+    gate = PairingGate(ROOM, CODE)
     session = None
     for ask in (lemon_otter, lemon_apple):
         async with connected() as (left, right):
@@ -110,16 +110,16 @@ async def owned(end: End, pairing: Coroutine[None, None, Paired]) -> object:
 
 
 async def outcomes(
-    left: End, right: End, ask: AskWords = lemon_otter, gate: Gate | None = None
+    left: End, right: End, ask: AskWords = lemon_otter, gate: PairingGate | None = None
 ) -> tuple[object, object]:
     """What the sender's end and the receiver's come to."""
-    sending = owned(left, (gate or Gate(ROOM, CODE)).pair(Pairing(*left)))
+    sending = owned(left, (gate or PairingGate(ROOM, CODE)).pair(Pairing(*left)))
     receiving = owned(right, Pairing(*right).receive(ROOM, None, ask, has_words=True))
     return await asyncio.gather(sending, receiving)
 
 
 async def test_wrong_words_are_told_to_both_and_counted() -> None:
-    gate = Gate(ROOM, CODE)
+    gate = PairingGate(ROOM, CODE)
     async with connected() as (left, right):
         results = await outcomes(left, right, lemon_apple, gate)
         assert [type(result) for result in results] == [WrongWords, WrongWords]
@@ -147,7 +147,7 @@ async def test_a_person_without_words_ends_it_for_both() -> None:
 
 async def test_data_before_pairing_ends_it() -> None:
     async with connected() as (left, right):
-        pairing = asyncio.create_task(owned(left, Gate(ROOM, CODE).pair(Pairing(*left))))
+        pairing = asyncio.create_task(owned(left, PairingGate(ROOM, CODE).pair(Pairing(*left))))
         ear = listen(right[1].control)
         right[1].data.send(b"x" * 1000)
         while "reject" not in str(await ear.messages.get()):
@@ -158,7 +158,7 @@ async def test_data_before_pairing_ends_it() -> None:
 
 async def test_a_connection_that_closes_ends_it() -> None:
     async with connected() as (left, right):
-        pairing = asyncio.create_task(owned(left, Gate(ROOM, CODE).pair(Pairing(*left))))
+        pairing = asyncio.create_task(owned(left, PairingGate(ROOM, CODE).pair(Pairing(*left))))
         await right[0].close()
         assert isinstance(await pairing, PeerUnreachable)
 
@@ -172,7 +172,7 @@ async def test_a_sender_that_is_stopped_says_so_while_the_receiver_thinks() -> N
         raise AssertionError
 
     async with connected() as (left, right):
-        sending = asyncio.create_task(Gate(ROOM, CODE).pair(Pairing(*left)))
+        sending = asyncio.create_task(PairingGate(ROOM, CODE).pair(Pairing(*left)))
         receiving = asyncio.create_task(Pairing(*right).receive(ROOM, None, ask, has_words=False))
         await asked.wait()
         sending.cancel()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from flyx.client.signaling import Interrupted, Patience, Restored, Signaling
+from flyx.client.signaling import Interrupted, Restored, RetryPolicy, Signaling
 from flyx.errors import RoomLost, RoomTaken, ServerRefused, ServerUnreachable
 from flyx.net import changes
 from flyx.net.changes import Moved, Slept
@@ -32,8 +32,8 @@ from flyx.signaling.messages import (
 from tests.client.network import Network, network
 from tests.server.peers import ANSWER, FakeClock, joined, local, until
 
-QUICK = Patience(first_pause=0.01, longest_pause=0.05, limit=20.0)
-BRIEF = Patience(first_pause=0.01, longest_pause=0.05, limit=0.2)
+QUICK = RetryPolicy(first_pause=0.01, longest_pause=0.05, limit=20.0)
+BRIEF = RetryPolicy(first_pause=0.01, longest_pause=0.05, limit=0.2)
 
 
 @pytest.fixture
@@ -44,11 +44,11 @@ async def server() -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def met(
-    server: Server, net: Network, *, patience: Patience = QUICK
+    server: Server, net: Network, *, retry: RetryPolicy = QUICK
 ) -> AsyncIterator[tuple[Signaling, Signaling]]:
     """A sender behind the network and a receiver with a connection of its own, introduced."""
-    async with Signaling(net.url, None, Role.SENDER, patience=patience) as sender:
-        async with Signaling(server.url, sender.joined.room_id, Role.RECEIVER, patience=patience) as receiver:
+    async with Signaling(net.url, None, Role.SENDER, retry=retry) as sender:
+        async with Signaling(server.url, sender.joined.room_id, Role.RECEIVER, retry=retry) as receiver:
             assert isinstance(await sender.receive(), Join)
             yield sender, receiver
 
@@ -148,7 +148,7 @@ async def test_the_answer_to_a_return_may_be_lost_as_well(server: Server) -> Non
 
 
 async def test_a_loss_is_told_and_the_peers_begin_anew(server: Server) -> None:
-    async with network(server.port) as net, Signaling(net.url, None, Role.SENDER, patience=QUICK) as sender:
+    async with network(server.port) as net, Signaling(net.url, None, Role.SENDER, retry=QUICK) as sender:
         async with joined(server, f"/ws/{sender.joined.room_id}") as receiver:
             assert isinstance(await sender.receive(), Join)
             net.down = True
@@ -192,8 +192,8 @@ async def test_a_server_that_restarts_with_its_rooms_is_gone_back_to(tmp_path: P
     first = Server(config)
     await first.start()
     async with network(first.port) as net:
-        async with Signaling(net.url, None, Role.SENDER, patience=QUICK) as sender:
-            receiver = Signaling(net.url, sender.joined.room_id, Role.RECEIVER, patience=QUICK)
+        async with Signaling(net.url, None, Role.SENDER, retry=QUICK) as sender:
+            receiver = Signaling(net.url, sender.joined.room_id, Role.RECEIVER, retry=QUICK)
             async with receiver:
                 assert isinstance(await sender.receive(), Join)
                 events = [asyncio.create_task(client.receive()) for client in (sender, receiver)]
@@ -211,7 +211,7 @@ async def test_a_server_that_restarts_with_its_rooms_is_gone_back_to(tmp_path: P
 
 async def test_a_server_that_forgot_its_rooms_is_the_end(server: Server) -> None:
     async with Server(local(stun_urls=())) as other, network(server.port) as net:
-        async with Signaling(net.url, None, Role.SENDER, patience=QUICK) as sender:
+        async with Signaling(net.url, None, Role.SENDER, retry=QUICK) as sender:
             net.target = other.port
             net.cut()
             assert isinstance(await sender.receive(), Interrupted)
@@ -221,7 +221,7 @@ async def test_a_server_that_forgot_its_rooms_is_the_end(server: Server) -> None
 
 async def test_a_room_that_its_sender_chose_is_made_again_where_it_was_forgotten(server: Server) -> None:
     async with Server(local(stun_urls=())) as other, network(server.port) as net:
-        async with Signaling(net.url, "K7M2QX", Role.SENDER, is_new=True, patience=QUICK) as sender:
+        async with Signaling(net.url, "K7M2QX", Role.SENDER, is_new=True, retry=QUICK) as sender:
             net.target = other.port
             net.cut()
             assert isinstance(await sender.receive(), Interrupted)
@@ -236,7 +236,7 @@ async def test_a_room_that_somebody_else_has_got_meanwhile_is_taken(server: Serv
     async with Server(local(stun_urls=())) as other, network(server.port) as net:
         async with (
             Signaling(other.url, "K7M2QX", Role.SENDER, is_new=True),
-            Signaling(net.url, "K7M2QX", Role.SENDER, is_new=True, patience=QUICK) as sender,
+            Signaling(net.url, "K7M2QX", Role.SENDER, is_new=True, retry=QUICK) as sender,
         ):
             net.target = other.port
             net.cut()
@@ -249,7 +249,7 @@ async def test_a_receiver_whose_place_is_gone_takes_a_new_one() -> None:
     config = local(stun_urls=(), room=RoomConfig(grace=0.0))
     async with Server(config) as server, network(server.port) as net:
         async with Signaling(server.url, None, Role.SENDER) as sender:
-            async with Signaling(net.url, sender.joined.room_id, Role.RECEIVER, patience=QUICK) as receiver:
+            async with Signaling(net.url, sender.joined.room_id, Role.RECEIVER, retry=QUICK) as receiver:
                 before = receiver.joined.client_id
                 assert isinstance(await sender.receive(), Join)
                 net.cut()
@@ -264,7 +264,7 @@ async def test_a_receiver_whose_place_is_gone_takes_a_new_one() -> None:
 
 async def test_patience_has_an_end(server: Server) -> None:
     async with network(server.port) as net:
-        async with Signaling(net.url, None, Role.SENDER, patience=BRIEF) as sender:
+        async with Signaling(net.url, None, Role.SENDER, retry=BRIEF) as sender:
             net.down = True
             net.cut()
             assert isinstance(await sender.receive(), Interrupted)
@@ -275,7 +275,7 @@ async def test_patience_has_an_end(server: Server) -> None:
 async def test_a_server_that_says_come_back_is_believed() -> None:
     server = Server(local(stun_urls=()))
     await server.start()
-    async with Signaling(server.url, None, Role.SENDER, patience=BRIEF) as sender:
+    async with Signaling(server.url, None, Role.SENDER, retry=BRIEF) as sender:
         stopping = asyncio.create_task(server.stop())
         assert await sender.receive() == Interrupted("the server is stopping")
         await stopping
@@ -299,7 +299,7 @@ async def test_receive_may_be_cancelled_while_the_connection_is_lost(server: Ser
 
 async def test_leaving_while_the_connection_is_lost_takes_no_time(server: Server) -> None:
     async with network(server.port) as net:
-        async with Signaling(net.url, None, Role.SENDER, patience=QUICK) as sender:
+        async with Signaling(net.url, None, Role.SENDER, retry=QUICK) as sender:
             net.down = True
             net.cut()
             assert isinstance(await sender.receive(), Interrupted)
@@ -308,9 +308,9 @@ async def test_leaving_while_the_connection_is_lost_takes_no_time(server: Server
 async def test_who_is_replaced_does_not_fight_for_its_place(server: Server) -> None:
     async with Signaling(server.url, None, Role.SENDER) as sender:
         room_id = sender.joined.room_id
-        receiver = Signaling(server.url, room_id, Role.RECEIVER, patience=QUICK)
+        receiver = Signaling(server.url, room_id, Role.RECEIVER, retry=QUICK)
         await receiver.__aenter__()
-        twin = Signaling(server.url, room_id, Role.RECEIVER, patience=QUICK)
+        twin = Signaling(server.url, room_id, Role.RECEIVER, retry=QUICK)
         twin.joined = receiver.joined
         assert await twin.receive() == Restored(recovered=True)
         with pytest.raises(ServerRefused, match="took its place"):
@@ -322,7 +322,7 @@ async def test_who_is_replaced_does_not_fight_for_its_place(server: Server) -> N
 async def test_a_room_that_closes_meanwhile_is_lost(server: Server) -> None:
     async with network(server.port) as net:
         async with Signaling(server.url, None, Role.SENDER) as sender:
-            receiver = Signaling(net.url, sender.joined.room_id, Role.RECEIVER, patience=QUICK)
+            receiver = Signaling(net.url, sender.joined.room_id, Role.RECEIVER, retry=QUICK)
             await receiver.__aenter__()
             net.down = True
             net.cut()
@@ -333,24 +333,24 @@ async def test_a_room_that_closes_meanwhile_is_lost(server: Server) -> None:
 
 
 def test_pauses_grow_and_are_never_the_same_for_all() -> None:
-    patience = Patience()
+    retry = RetryPolicy()
     for tries in range(40):
-        pauses = [patience.pause(tries) for _ in range(50)]
-        bound = min(patience.longest_pause, patience.first_pause * 2**tries)
+        pauses = [retry.pause(tries) for _ in range(50)]
+        bound = min(retry.longest_pause, retry.first_pause * 2**tries)
         assert all(0 <= pause <= bound for pause in pauses)
         assert max(pauses) > bound / 2
         assert len(set(pauses)) > 1
 
 
 HOUR = 3600.0
-PATIENT = Patience(first_pause=HOUR, longest_pause=HOUR, limit=20.0)
+PATIENT = RetryPolicy(first_pause=HOUR, longest_pause=HOUR, limit=20.0)
 
 
 async def test_a_sender_that_is_away_for_an_hour_comes_back_to_its_room() -> None:
     clock = FakeClock()
     config = local(stun_urls=(), sweep_interval=0.01, ping_interval=0.1, ping_timeout=0.1)
     async with Server(config, clock=clock) as server, network(server.port) as net:
-        async with Signaling(net.url, None, Role.SENDER, hold=HOUR, patience=QUICK) as sender:
+        async with Signaling(net.url, None, Role.SENDER, hold=HOUR, retry=QUICK) as sender:
             async with joined(server, f"/ws/{sender.joined.room_id}") as receiver:
                 # The server hears nothing of it any more; TCP says nothing.
                 net.mute, net.down = True, True
@@ -367,7 +367,7 @@ async def test_a_sender_that_is_away_for_an_hour_comes_back_to_its_room() -> Non
 
 async def test_a_client_tries_for_as_long_as_its_place_is_held(server: Server) -> None:
     async with network(server.port) as net:
-        async with Signaling(net.url, None, Role.SENDER, hold=20.0, patience=BRIEF) as sender:
+        async with Signaling(net.url, None, Role.SENDER, hold=20.0, retry=BRIEF) as sender:
 
             async def receive() -> None:
                 assert isinstance(await sender.receive(), Interrupted)
@@ -384,7 +384,7 @@ async def test_a_client_tries_for_as_long_as_its_place_is_held(server: Server) -
 
 async def test_a_room_that_is_gone_is_not_said_to_be_so_for_want_of_a_server(server: Server) -> None:
     async with Server(local(stun_urls=())) as other, network(server.port) as net:
-        async with Signaling(net.url, None, Role.SENDER, patience=QUICK) as sender:
+        async with Signaling(net.url, None, Role.SENDER, retry=QUICK) as sender:
             net.target = other.port
             net.cut()
             assert isinstance(await sender.receive(), Interrupted)
@@ -398,7 +398,7 @@ async def test_a_room_that_is_gone_after_a_long_sleep_is_said_to_be_so_for_that(
     server: Server, noticed: str
 ) -> None:
     async with Server(local(stun_urls=())) as other, network(server.port) as net:
-        async with Signaling(net.url, None, Role.SENDER, patience=QUICK) as sender:
+        async with Signaling(net.url, None, Role.SENDER, retry=QUICK) as sender:
             net.target = other.port
             if noticed == "after the loss":
                 net.cut()
@@ -415,7 +415,7 @@ async def test_a_room_that_is_gone_after_a_long_sleep_is_said_to_be_so_for_that(
 @pytest.mark.parametrize("change", [Moved(), Slept(30.0)])
 async def test_a_change_of_the_network_ends_a_pause(server: Server, change: Moved | Slept) -> None:
     async with network(server.port) as net:
-        async with Signaling(net.url, None, Role.SENDER, patience=PATIENT) as sender:
+        async with Signaling(net.url, None, Role.SENDER, retry=PATIENT) as sender:
             net.cut()
             assert isinstance(await sender.receive(), Interrupted)
             returning = asyncio.create_task(sender.receive())
@@ -426,7 +426,7 @@ async def test_a_change_of_the_network_ends_a_pause(server: Server, change: Move
 
 
 @dataclass(frozen=True)
-class Counting(Patience):
+class Counting(RetryPolicy):
     """Does not wait, but notes after how many tries it is asked to."""
 
     tries: list[int] = field(default_factory=list)
@@ -440,23 +440,23 @@ class Counting(Patience):
 async def test_after_a_change_of_the_network_pauses_do_not_grow_for_a_while(
     server: Server, moves: bool
 ) -> None:
-    patience = Counting()
+    retry = Counting()
     async with network(server.port) as net:
-        async with Signaling(net.url, None, Role.SENDER, patience=patience) as sender:
+        async with Signaling(net.url, None, Role.SENDER, retry=retry) as sender:
             net.down = True
             net.cut()
             assert isinstance(await sender.receive(), Interrupted)
             if moves:
                 sender.network_changed(Moved())
             returning = asyncio.create_task(sender.receive())
-            await until(lambda: len(patience.tries) > 5)
+            await until(lambda: len(retry.tries) > 5)
             net.down = False
             assert await returning == Restored(recovered=True)
-    assert patience.tries[:5] == ([0] * 5 if moves else list(range(5)))
+    assert retry.tries[:5] == ([0] * 5 if moves else list(range(5)))
 
 
 async def test_after_sleep_the_connection_is_made_anew_and_nothing_is_lost(server: Server) -> None:
-    async with network(server.port) as net, met(server, net, patience=PATIENT) as (sender, receiver):
+    async with network(server.port) as net, met(server, net, retry=PATIENT) as (sender, receiver):
         # It looks alive, and leads nowhere any more.
         net.mute = True
         sender.post(offer("swallowed"))
@@ -472,7 +472,7 @@ async def test_a_connection_whose_address_is_gone_ends_with_one_packet(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is sent again and again from there may keep all else from leaving: see rtc.peer.fall_silent()."""
-    async with network(server.port) as net, met(server, net, patience=PATIENT) as (sender, receiver):
+    async with network(server.port) as net, met(server, net, retry=PATIENT) as (sender, receiver):
         monkeypatch.setattr(changes, "is_ours", lambda _: False)
         sender.network_changed(Moved())
         monkeypatch.undo()
@@ -519,7 +519,7 @@ class Hasty(Signaling):
 
 
 async def test_peers_begin_anew_also_if_that_is_asked_for_while_the_server_answers(server: Server) -> None:
-    async with network(server.port) as net, Hasty(net.url, None, Role.SENDER, patience=QUICK) as sender:
+    async with network(server.port) as net, Hasty(net.url, None, Role.SENDER, retry=QUICK) as sender:
         async with joined(server, f"/ws/{sender.joined.room_id}") as receiver:
             assert isinstance(await sender.receive(), Join)
             net.cut()
@@ -535,7 +535,7 @@ async def test_peers_begin_anew_also_if_that_is_asked_for_while_the_server_answe
 
 @pytest.mark.parametrize("down", [False, True])
 async def test_who_begins_anew_has_its_peers_begin_anew_as_well(server: Server, down: bool) -> None:
-    async with network(server.port) as net, met(server, net, patience=PATIENT) as (sender, receiver):
+    async with network(server.port) as net, met(server, net, retry=PATIENT) as (sender, receiver):
         if down:
             net.cut()
             assert isinstance(await sender.receive(), Interrupted)

@@ -126,7 +126,7 @@ class RosterMachine(RuleBasedStateMachine):
 
     @rule()
     def serve(self) -> None:
-        held = self.in_state(ReceiverState.HELD)
+        held = self.in_state(ReceiverState.QUEUED)
         receiver = self.roster.serve_next()
         assert receiver is None or receiver in held
 
@@ -138,10 +138,10 @@ class RosterMachine(RuleBasedStateMachine):
         has_place = self.roster.has_place
         assert self.roster.pair(receiver) is has_place
 
-    @precondition(lambda self: self.in_state(ReceiverState.HELD, ReceiverState.SERVING))
+    @precondition(lambda self: self.in_state(ReceiverState.QUEUED, ReceiverState.SERVING))
     @rule(data=st.data())
     def lose(self, data: st.DataObject) -> None:
-        states = ReceiverState.HELD, ReceiverState.SERVING
+        states = ReceiverState.QUEUED, ReceiverState.SERVING
         self.roster.lose(data.draw(st.sampled_from(self.in_state(*states))))
 
     @precondition(lambda self: self.in_state(ReceiverState.SERVING))

@@ -16,8 +16,8 @@ from typing import Any, cast
 import pytest
 
 from flyx.client import events
-from flyx.client.driver import Wiring
-from flyx.client.pairing import Gate, Pairing
+from flyx.client.driver import DriverContext
+from flyx.client.pairing import Pairing, PairingGate
 from flyx.client.receiving import ReceiveDriver
 from flyx.client.serving import SendDriver
 from flyx.pairing.exchange import Code, WordsWanted
@@ -98,13 +98,13 @@ class Ends:
         await self.sender.accept_answer(await self._answer)
         channels = await self.sender.connected()
         self.note("sender connected")
-        await Gate(ROOM, Code("words", 2, WORDS)).pair(Pairing(self.sender, channels))
+        await PairingGate(ROOM, Code("words", 2, WORDS)).pair(Pairing(self.sender, channels))
         self.note("sender paired")
         files = {"file": self._content}
         machine = Sender(manifest_of(files), max_message_size=channels.max_message_size, now=time.monotonic())
         machine.release()
-        wiring = Wiring(self.sender, channels, Inline(), 1, lambda _: None)
-        await SendDriver(machine, wiring, cast(Any, Source(machine.manifest, files))).run()
+        context = DriverContext(self.sender, channels, Inline(), 1, lambda _: None)
+        await SendDriver(machine, context, cast(Any, Source(machine.manifest, files))).run()
         self.note("sender done")
 
     async def _receive_offer(self) -> None:
@@ -120,8 +120,8 @@ class Ends:
         await Pairing(self.receiver, channels).receive(ROOM, None, ask, has_words=True)
         self.note("receiver paired")
         machine = Receiver(ask=False, now=time.monotonic())
-        wiring = Wiring(self.receiver, channels, Inline(), 1, self._on_event)
-        await ReceiveDriver(machine, wiring, lambda _: cast(Any, Memory(set())), None).run()
+        context = DriverContext(self.receiver, channels, Inline(), 1, self._on_event)
+        await ReceiveDriver(machine, context, lambda _: cast(Any, Memory(set())), None).run()
         self.note("receiver done")
         # As programs do: the sender waits for that.
         await self.receiver.close()

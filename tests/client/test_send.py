@@ -17,7 +17,7 @@ import pytest
 
 from flyx.client import events, pairing
 from flyx.client.compression import Compression
-from flyx.client.driver import Wiring
+from flyx.client.driver import DriverContext
 from flyx.client.link import Link
 from flyx.client.pairing import Pairing
 from flyx.client.receive import ReceiveOptions, receive
@@ -26,8 +26,8 @@ from flyx.client.send import SendOptions, send
 from flyx.client.signaling import Signaling
 from flyx.errors import ConnectionLost, FlyxError, RoomLost, TooManyTries, WrongWords
 from flyx.pairing.exchange import Code, Greeting, ReceiverExchange, WordsWanted
+from flyx.pairing.keys import PairingSession
 from flyx.pairing.keys import Role as PairingRole
-from flyx.pairing.keys import Session
 from flyx.rtc.peer import Channels
 from flyx.server.app import Server
 from flyx.signaling.messages import Offer, Role
@@ -91,10 +91,10 @@ class ByHand:
         """
         self._signaling = signaling
         self._greeting = Greeting("by hand", features)
-        self._session: Session | None = None
+        self._session: PairingSession | None = None
 
     @asynccontextmanager
-    async def connected(self, disk: ThreadPoolExecutor) -> AsyncIterator[Wiring]:
+    async def connected(self, disk: ThreadPoolExecutor) -> AsyncIterator[DriverContext]:
         """Take the next offer, and pair; the connection is lost with the block."""
         while not isinstance(message := await self._signaling.receive(), Offer):
             pass
@@ -103,7 +103,7 @@ class ByHand:
             link.take(message)
             channels = await link.connection.connected()
             await self._pair(link, channels)
-            yield Wiring(link.connection, channels, disk, 1, lambda _: None)
+            yield DriverContext(link.connection, channels, disk, 1, lambda _: None)
         finally:
             await link.close()
 
@@ -148,10 +148,10 @@ async def test_guessers_who_have_the_room_closed_do_not_end_a_repair(tmp_path: P
             assert [type(error) for error in guesses] == [WrongWords, WrongWords, TooManyTries]
             closed = await told.hear(events.PeerEnded, lambda e: isinstance(e.error, TooManyTries))
             assert closed.peer == 4
-            async with receiver.connected(disk) as wiring:
+            async with receiver.connected(disk) as context:
                 machine = Receiver(ask=False, now=time.monotonic())
                 with Destination(tmp_path / "in") as destination:
-                    await ReceiveDriver(machine, wiring, lambda _: destination, None).run()
+                    await ReceiveDriver(machine, context, lambda _: destination, None).run()
         done = await told.hear(events.PeerEnded)
         assert (done.peer, done.error) == (1, None)
         await task
@@ -191,9 +191,9 @@ async def test_a_limit_holds_over_another_connection(whose: str, tmp_path: Path)
     ):
         receiver = ByHand(signaling)
         with ThreadPoolExecutor(1) as disk, Destination(tmp_path / "in") as destination:
-            async with receiver.connected(disk) as wiring:
+            async with receiver.connected(disk) as context:
                 first = Receiver(ask=False, now=time.monotonic(), rate=receivers)
-                driver = ReceiveDriver(first, wiring, lambda _: destination, None)
+                driver = ReceiveDriver(first, context, lambda _: destination, None)
                 running = asyncio.create_task(driver.run())
                 await until(lambda: first.data_received > rate // 10)
                 driver.channel_closed()
@@ -201,10 +201,10 @@ async def test_a_limit_holds_over_another_connection(whose: str, tmp_path: Path)
                     await running
             await told.hear(events.PeerLost)
         with ThreadPoolExecutor(1) as disk, Destination(tmp_path / "in") as destination:
-            async with receiver.connected(disk) as wiring:
+            async with receiver.connected(disk) as context:
                 begun = time.monotonic()
                 second = Receiver(ask=False, now=begun, rate=receivers)
-                await ReceiveDriver(second, wiring, lambda _: destination, None).run()
+                await ReceiveDriver(second, context, lambda _: destination, None).run()
                 most = rate * (time.monotonic() - begun) + MOST_PORTIONS * portion_of(rate)
         await task
     assert (tmp_path / "in" / "file").read_bytes() == content
@@ -214,12 +214,12 @@ async def test_a_limit_holds_over_another_connection(whose: str, tmp_path: Path)
 async def test_one_sender_hashes_for_each_receiver_as_that_can(tmp_path: Path) -> None:
     content = os.urandom(2 * BLOCK_SIZE + 7)
 
-    async def take(algorithms: tuple[Algorithm, ...], wiring: Wiring) -> tuple[str, str]:
+    async def take(algorithms: tuple[Algorithm, ...], context: DriverContext) -> tuple[str, str]:
         """Receive all of it; return its digest, and what that is by."""
         machine = Receiver(ask=False, now=time.monotonic(), algorithms=algorithms)
         algorithm = algorithms[0]
         with Destination(tmp_path / algorithm.value) as destination:
-            confirmed = await ReceiveDriver(machine, wiring, lambda _: destination, None).run()
+            confirmed = await ReceiveDriver(machine, context, lambda _: destination, None).run()
         assert (tmp_path / algorithm.value / "file").read_bytes() == content
         file_digest = algorithm.digest(digests_of(content, algorithm))
         assert confirmed.digest == algorithm.digest(file_digest).hex()
@@ -295,10 +295,10 @@ async def test_only_a_receiver_that_can_undo_it_gets_compressed_blocks(
         Signaling(server.url, room_id, Role.RECEIVER) as signaling,
     ):
         with ThreadPoolExecutor(1) as disk:
-            async with ByHand(signaling, features).connected(disk) as wiring:
+            async with ByHand(signaling, features).connected(disk) as context:
                 machine = Receiver(ask=False, now=time.monotonic())
                 with Destination(tmp_path / "in") as destination:
-                    await ReceiveDriver(machine, wiring, lambda _: destination, None).run()
+                    await ReceiveDriver(machine, context, lambda _: destination, None).run()
         assert (await told.hear(events.TransferDone)).spared in spared
         await task
         assert (tmp_path / "in" / "file").read_bytes() == TEXT

@@ -16,7 +16,7 @@ from websockets.asyncio.server import ServerConnection
 from flyx.client import events, local, waiting
 from flyx.client.receive import ReceiveOptions, receive
 from flyx.client.send import SendOptions, send
-from flyx.client.signaling import Patience, Signaling
+from flyx.client.signaling import RetryPolicy, Signaling
 from flyx.client.waiting import Pace, Waiting
 from flyx.errors import (
     FlyxError,
@@ -49,7 +49,7 @@ WAITS = "Waiting for a sender under the code K7M2QX"
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "PAUSES", Patience(first_pause=0.01, longest_pause=0.05))
+    monkeypatch.setattr(waiting, "PAUSES", RetryPolicy(first_pause=0.01, longest_pause=0.05))
 
 
 class Wait:

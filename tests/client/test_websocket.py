@@ -17,7 +17,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from flyx.client.signaling import Interrupted, Patience, Signaling
+from flyx.client.signaling import Interrupted, RetryPolicy, Signaling
 from flyx.client.websocket import MAX_SEGMENT_SIZE
 from flyx.errors import InputError, RoomLost, ServerRefused, ServerUnreachable
 from flyx.net import connect as net_connect
@@ -33,7 +33,7 @@ from tests.net.proxies import http_proxy, saying, serving, socks4_proxy, socks5_
 from tests.server.transport.test_tls import issue
 
 SERVER = "server.test"
-QUICK = Patience(first_pause=0.01, longest_pause=0.05, limit=20.0)
+QUICK = RetryPolicy(first_pause=0.01, longest_pause=0.05, limit=20.0)
 
 
 @asynccontextmanager
@@ -95,7 +95,7 @@ async def test_a_server_that_moves_is_found_again(names: Names) -> None:
     names.answer(SERVER, AF_INET6, NO_SUCH_NAME)
     names.answer(SERVER, AF_INET, ["127.0.0.1"])
     async with running() as first:
-        client = Signaling(f"ws://{SERVER}:{first.port}", None, Role.SENDER, patience=QUICK)
+        client = Signaling(f"ws://{SERVER}:{first.port}", None, Role.SENDER, retry=QUICK)
         await client.__aenter__()
     assert isinstance(await client.receive(), Interrupted)
     names.answer(SERVER, AF_INET, ["127.0.0.5"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from flyx.errors import RemoteProtocolError
 from flyx.pairing import messages
-from flyx.pairing.exchange import Exchange, ReceiverExchange, State, WordsWanted
+from flyx.pairing.exchange import Exchange, PairingState, ReceiverExchange, WordsWanted
 from tests.fuzz.grammar import make_message
 from tests.fuzz.source import Source
 from tests.fuzz.target import Target
@@ -19,7 +19,11 @@ from tests.pairing.support import NOW, PASSWORD, receiver, sender
 def drain(end: Exchange) -> list[str]:
     """Return what an end says, and take its events."""
     while (event := end.next_event()) is not None:
-        if isinstance(event, WordsWanted) and isinstance(end, ReceiverExchange) and end.state is State.WORDS:
+        if (
+            isinstance(event, WordsWanted)
+            and isinstance(end, ReceiverExchange)
+            and end.state is PairingState.WORDS
+        ):
             end.give_words(PASSWORD, NOW)
     said = []
     while (message := end.next_message()) is not None:
@@ -66,7 +70,7 @@ def one_input(data: bytes) -> None:
         while told and not honest.ended:
             honest.receive(told.pop(0), NOW)
             due += drain(honest)
-    assert victim.state is not State.PAIRED or not forged
+    assert victim.state is not PairingState.PAIRED or not forged
 
 
 TARGETS = {"pairing": Target(one_input, base=5_000, per_byte=400)}

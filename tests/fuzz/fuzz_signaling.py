@@ -13,7 +13,7 @@ import json
 from websockets.exceptions import ConnectionClosedError
 from websockets.frames import Close
 
-from flyx.client.signaling import Interrupted, Patience, Restored, Signaling
+from flyx.client.signaling import Interrupted, Restored, RetryPolicy, Signaling
 from flyx.errors import FlyxError
 from flyx.signaling import messages
 from flyx.signaling.messages import Join, Role
@@ -90,7 +90,7 @@ class Client(Signaling):
     """A client whose connections are the input's."""
 
     def __init__(self, source: Source) -> None:
-        super().__init__("ws://192.0.2.1", "K7M2QX", Role.SENDER, patience=Patience(0.0, 0.0))
+        super().__init__("ws://192.0.2.1", "K7M2QX", Role.SENDER, patience=RetryPolicy(0.0, 0.0))
         self._source = source
         self.sockets: list[Socket] = []
 

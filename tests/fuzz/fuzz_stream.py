@@ -96,7 +96,7 @@ def work(machine: Receiver, destination: StreamDestination) -> None:
     """Do what a receiver asks of its disk."""
     while operations := machine.next_operations():
         machine.operations_done(destination.apply(operations), NOW)
-    assert machine.bytes_held <= WINDOW
+    assert machine.bytes_buffered <= WINDOW
 
 
 TARGETS = {

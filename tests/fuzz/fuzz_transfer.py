@@ -77,7 +77,7 @@ class ReceiverEnd:
     def work(self) -> None:
         while operations := self.machine.next_operations():
             self.machine.operations_done(self.destination.apply(operations), NOW)
-        assert self.machine.bytes_held <= WINDOW
+        assert self.machine.bytes_buffered <= WINDOW
 
 
 HONEST = [json.loads(messages.serialize_control(message)) for message in messages.manifest_messages(MANIFEST)]

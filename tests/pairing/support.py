@@ -18,7 +18,7 @@ from flyx.pairing.exchange import (
     SenderExchange,
     WordsWanted,
 )
-from flyx.pairing.keys import Binding, Role, Session
+from flyx.pairing.keys import Binding, PairingSession, Role
 from flyx.pairing.messages import Hello
 from flyx.pairing.tries import Tries
 
@@ -61,7 +61,7 @@ def sender(
     *,
     greeting: Greeting = GREETING,
     tries: Tries | None = None,
-    sessions: dict[str, Session] | None = None,
+    sessions: dict[str, PairingSession] | None = None,
     seed: int = 1,
     now: float = NOW,
     older: bool = False,
@@ -76,7 +76,7 @@ def receiver(
     binding: Binding = BINDING,
     *,
     greeting: Greeting = GREETING,
-    session: Session | None = None,
+    session: PairingSession | None = None,
     has_words: bool = True,
     seed: int = 2,
     now: float = NOW,

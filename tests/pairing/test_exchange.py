@@ -34,7 +34,7 @@ from flyx.pairing.exchange import (
     Code,
     Exchange,
     Greeting,
-    State,
+    PairingState,
     WordsWanted,
 )
 from flyx.pairing.keys import Binding, Role
@@ -458,11 +458,11 @@ def test_messages_of_an_earlier_pairing_do_not_pair_again(replayed_role: Role) -
     victim: Exchange = receiver(seed=3) if replayed_role is Role.SENDER else sender(seed=3)
     for message in recorded:
         victim.receive(message, NOW)
-        if victim.state is State.WORDS:
+        if victim.state is PairingState.WORDS:
             victim.give_words(PASSWORD, NOW)  # type: ignore[attr-defined]
         if victim.ended:
             break
-    assert victim.state is State.FAILED
+    assert victim.state is PairingState.FAILED
 
 
 LOW_ORDER = [
@@ -516,7 +516,7 @@ def test_a_message_out_of_place_ends_it(end: Role, sequence: list[messages.Pairi
     exchange: Exchange = sender() if end is Role.SENDER else receiver()
     for message in sequence:
         exchange.receive(messages.serialize(message), NOW)
-    assert exchange.state is State.FAILED
+    assert exchange.state is PairingState.FAILED
     event = None
     while (following := exchange.next_event()) is not None:
         event = following
@@ -542,9 +542,9 @@ def test_no_sequence_of_messages_pairs_or_breaks_an_end(role: Role, sequence: li
     exchange: Exchange = sender() if role is Role.SENDER else receiver()
     for message in sequence:
         exchange.receive(message, NOW)
-        if exchange.state is State.WORDS:
+        if exchange.state is PairingState.WORDS:
             exchange.give_words(PASSWORD, NOW)  # type: ignore[attr-defined]
-    assert exchange.state is not State.PAIRED
+    assert exchange.state is not PairingState.PAIRED
 
 
 # Our own mistakes.
@@ -600,7 +600,7 @@ def test_a_receiver_gives_up_a_sender_that_does_not_go_on(stage: str) -> None:
 
 def test_our_own_person_has_all_the_time_that_the_sender_gives() -> None:
     wire = run(Wire(sender(), receiver(), words=None))
-    assert wire.receiver.state is State.WORDS
+    assert wire.receiver.state is PairingState.WORDS
     assert wire.receiver.next_timeout() is None
 
 

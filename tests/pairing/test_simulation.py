@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from flyx.errors import FlyxError, PairingTimedOut, PeerUnreachable, TransferInterrupted, WrongWords
-from flyx.pairing.exchange import STEP_TIMEOUT, WORDS_TIMEOUT, Exchange, Failed, Paired, State, WordsWanted
+from flyx.pairing.exchange import (
+    STEP_TIMEOUT,
+    WORDS_TIMEOUT,
+    Exchange,
+    Failed,
+    Paired,
+    PairingState,
+    WordsWanted,
+)
 from flyx.transfer import session
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import Received
@@ -37,7 +45,7 @@ class Gated:
 
     @property
     def ended(self) -> bool:
-        return self._machine.ended if self._machine else self.exchange.state is State.FAILED
+        return self._machine.ended if self._machine else self.exchange.state is PairingState.FAILED
 
     def receive_control(self, message: str, now: float) -> None:
         self._drain(now)

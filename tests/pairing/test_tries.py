@@ -21,7 +21,7 @@ from flyx.errors import (
 )
 from flyx.pairing import messages
 from flyx.pairing.exchange import STEP_TIMEOUT, Failed, Paired, SenderExchange
-from flyx.pairing.keys import Role, Session
+from flyx.pairing.keys import PairingSession, Role
 from flyx.pairing.messages import Reject
 from flyx.pairing.tries import MAX_TRIES, MAX_UNFINISHED, Tries
 from tests.pairing.support import NOW, PASSWORD, Wire, receiver, sender
@@ -40,7 +40,7 @@ def begun(
             return []
         return [message]
 
-    session: Session | None = options.get("session")
+    session: PairingSession | None = options.get("session")
     known = {session.id: session} if session else {}
     wire = Wire(
         sender(tries=tries, sessions=known), receiver(session=session, older=older), words=words, tap=tap
@@ -123,7 +123,7 @@ def test_a_bad_share_is_refused_without_an_answer_and_does_not_count() -> None:
 
 def test_a_paired_receiver_whose_path_breaks_again_and_again_closes_no_room() -> None:
     tries = Tries(max_unfinished=1)
-    session = Session("5e" * 16, b"k" * 32)
+    session = PairingSession("5e" * 16, b"k" * 32)
     for _ in range(3):
         wire, _ = begun(tries, session=session)
         wire.sender.channel_closed()
@@ -140,7 +140,7 @@ class Room(RuleBasedStateMachine):
         super().__init__()
         self.tries = Tries(max_unfinished=self.LIMIT)
         self.open: list[tuple[Wire, list[str], str, bool]] = []
-        self.session = Session("5e" * 16, b"k" * 32)
+        self.session = PairingSession("5e" * 16, b"k" * 32)
         self.wrong = self.unfinished = 0
 
     @property

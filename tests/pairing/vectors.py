@@ -28,8 +28,8 @@ from flyx.pairing.exchange import (
 from flyx.pairing.keys import (
     Binding,
     Keys,
+    PairingSession,
     Role,
-    Session,
     channel_identifier,
     connection_transcript,
     exchange_transcript,
@@ -48,7 +48,7 @@ class Case:
     name: str
     kind: CodeKind
     password: str
-    session: Session | None = None
+    session: PairingSession | None = None
     # The receiver does not answer the share in the sender's hello, as older ones, and any with a session.
     in_turn: bool = False
 
@@ -59,7 +59,11 @@ CASES = (
     Case("words of one's own, not ASCII and long", "own", "雨の日には本を読む" * 5),
     Case("a receiver without early-share", "words", "lemon-otter", in_turn=True),
     Case(
-        "a session", "words", "lemon-otter", Session("0123456789abcdef" * 2, bytes(range(32))), in_turn=True
+        "a session",
+        "words",
+        "lemon-otter",
+        PairingSession("0123456789abcdef" * 2, bytes(range(32))),
+        in_turn=True,
     ),
 )
 ROOM = "K7M2QX"

@@ -26,7 +26,7 @@ from flyx.transfer.disk import (
     FinishTree,
     Operation,
     OperationFailed,
-    Outcome,
+    OperationResult,
     PlanEntries,
     PlanTree,
     WriteBlock,
@@ -108,14 +108,14 @@ def write_block(
     return WriteBlock(file, offset, [content], algorithm.digest(content))
 
 
-def failure(outcomes: list[Outcome]) -> Exception:
+def failure(outcomes: list[OperationResult]) -> Exception:
     """The error that ended a batch."""
     last = outcomes[-1]
     assert isinstance(last, OperationFailed), outcomes
     return last.error
 
 
-def succeed(destination: Destination, operations: list[Operation]) -> list[Outcome]:
+def succeed(destination: Destination, operations: list[Operation]) -> list[OperationResult]:
     """Apply operations, all of which must succeed."""
     outcomes = destination.apply(operations)
     if isinstance(outcomes[-1], OperationFailed):
@@ -124,7 +124,7 @@ def succeed(destination: Destination, operations: list[Operation]) -> list[Outco
     return outcomes
 
 
-def saved_paths(outcomes: list[Outcome]) -> list[str]:
+def saved_paths(outcomes: list[OperationResult]) -> list[str]:
     return [outcome.path for outcome in outcomes if isinstance(outcome, FileSaved)]
 
 

@@ -11,7 +11,7 @@ import pytest
 from flyx.errors import DestinationExists
 from flyx.storage.writer import Destination
 from flyx.transfer.digests import DIGEST_SIZE
-from flyx.transfer.disk import Changed, EntriesPlanned, FinishTree, Held, Kept
+from flyx.transfer.disk import BlocksKept, Changed, EntriesPlanned, FinishTree, Kept
 from flyx.transfer.manifest import BLOCK_SIZE, Manifest
 from tests.storage.support import MTIME_US, Offer, failure, file_entry, succeed
 
@@ -82,7 +82,7 @@ def test_an_offer_of_a_changed_file_that_is_declined_leaves_the_first_to_be_gone
         planned = succeed(destination, OFFER.plan())[-1]
         assert isinstance(planned, EntriesPlanned)
         held, kept = planned.found
-        assert isinstance(held, Held)
+        assert isinstance(held, BlocksKept)
         assert isinstance(kept, Kept)
         assert len(held.digests) == 2 * DIGEST_SIZE
         succeed(destination, [*OFFER.writes("d/big")[2:], OFFER.finish("d/big"), FinishTree()])
@@ -97,7 +97,7 @@ def test_an_offer_of_a_changed_file_that_is_accepted_takes_the_place_of_the_firs
         planned = succeed(destination, offer.plan())[-1]
         assert isinstance(planned, EntriesPlanned)
         held = planned.found[0]
-        assert isinstance(held, Held)
+        assert isinstance(held, BlocksKept)
         assert len(held.digests) == DIGEST_SIZE
         succeed(destination, [*offer.writes("d/big")[1:], offer.finish("d/big"), FinishTree()])
     assert (out / "d" / "big").read_bytes() == bytes(len(BIG))

@@ -15,7 +15,7 @@ from flyx.errors import LocalProtocolError, StorageError
 from flyx.storage import durability, partial
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.digests import DIGEST_SIZE
-from flyx.transfer.disk import EntriesPlanned, FinishTree, Held, Kept, Operation, OperationFailed
+from flyx.transfer.disk import BlocksKept, EntriesPlanned, FinishTree, Kept, Operation, OperationFailed
 from flyx.transfer.manifest import BLOCK_SIZE
 from tests.storage.failing_disk import FailingDisk
 from tests.storage.support import Offer, failure, saved_in, succeed
@@ -62,7 +62,7 @@ def rest(planned: EntriesPlanned) -> list[Operation]:
     for path, content in CONTENTS.items():
         one = there.get(path)
         if content is not None and not isinstance(one, Kept):
-            blocks = len(one.digests) // DIGEST_SIZE if isinstance(one, Held) else 0
+            blocks = len(one.digests) // DIGEST_SIZE if isinstance(one, BlocksKept) else 0
             operations += [*OFFER.writes(path)[blocks:], OFFER.finish(path)]
     return operations
 
@@ -168,7 +168,7 @@ def found(destination: Destination, offer: Offer = LARGE) -> list[tuple[str, int
     planned = succeed(destination, offer.plan())[-1]
     assert isinstance(planned, EntriesPlanned)
     return [
-        (type(one).__name__, len(one.digests) // DIGEST_SIZE if isinstance(one, Held) else 0)
+        (type(one).__name__, len(one.digests) // DIGEST_SIZE if isinstance(one, BlocksKept) else 0)
         for one in planned.found
     ]
 
@@ -223,7 +223,7 @@ def test_who_gives_up_waits_for_one_block_of_what_is_read_back(
     stopper.join()
     assert destination.keeps
     with Destination(doubted) as destination:
-        assert found(destination) == [("Held", 4), ("Kept", 0)]
+        assert found(destination) == [("BlocksKept", 4), ("Kept", 0)]
 
 
 def go_on(out: Path, offer: Offer = LARGE) -> tuple[list[tuple[str, int]], int]:
@@ -232,20 +232,20 @@ def go_on(out: Path, offer: Offer = LARGE) -> tuple[list[tuple[str, int]], int]:
         reads = Reads(patched)
         there = found(destination, offer)
         count = reads.count
-        succeed(destination, offer.writes("d/f")[dict(there).get("Held", 0) :][:1])
+        succeed(destination, offer.writes("d/f")[dict(there).get("BlocksKept", 0) :][:1])
     return there, count
 
 
 def test_a_journal_of_which_all_was_read_back_is_doubted_no_more(doubted: Path) -> None:
-    assert go_on(doubted) == ([("Held", 4), ("Kept", 0)], 7)
-    assert go_on(doubted) == ([("Held", 5), ("Kept", 0)], 1)
+    assert go_on(doubted) == ([("BlocksKept", 4), ("Kept", 0)], 7)
+    assert go_on(doubted) == ([("BlocksKept", 5), ("Kept", 0)], 1)
 
 
 def test_a_journal_of_which_only_a_part_was_read_back_stays_doubted(doubted: Path) -> None:
     without = Offer({path: content for path, content in LARGE.contents.items() if path != "d/g"})
-    assert go_on(doubted, without) == ([("Held", 4)], 4)
-    assert go_on(doubted) == ([("Held", 5), ("Kept", 0)], 8)
-    assert go_on(doubted) == ([("Held", 6), ("Kept", 0)], 1)
+    assert go_on(doubted, without) == ([("BlocksKept", 4)], 4)
+    assert go_on(doubted) == ([("BlocksKept", 5), ("Kept", 0)], 8)
+    assert go_on(doubted) == ([("BlocksKept", 6), ("Kept", 0)], 1)
 
 
 @pytest.mark.parametrize("pattern", ["d/g", ".flyx/*/*.part"])
@@ -258,11 +258,11 @@ def test_what_was_not_as_it_should_be_is_not_believed_when_the_journal_is(
         file.write(b"damaged")
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     if pattern == "d/g":
-        assert go_on(doubted) == ([("Held", 4)], 7)
-        assert go_on(doubted) == ([("Held", 5)], 1)
+        assert go_on(doubted) == ([("BlocksKept", 4)], 7)
+        assert go_on(doubted) == ([("BlocksKept", 5)], 1)
     else:
         assert go_on(doubted) == ([("Kept", 0)], 4)
-        assert go_on(doubted) == ([("Held", 1), ("Kept", 0)], 1)
+        assert go_on(doubted) == ([("BlocksKept", 1), ("Kept", 0)], 1)
 
 
 def test_a_later_run_reads_back_all_that_it_believes_after_a_failed_sync(
@@ -280,7 +280,7 @@ def test_a_later_run_reads_back_all_that_it_believes_after_a_failed_sync(
     with Destination(tmp_path) as destination:
         outcome = succeed(destination, offer.plan())[-1]
         assert isinstance(outcome, EntriesPlanned)
-        assert [type(one) for one in outcome.found] == [Held, Kept]
+        assert [type(one) for one in outcome.found] == [BlocksKept, Kept]
     (part,) = tmp_path.glob(".flyx/*/*.part")
     status = (tmp_path / "g").stat()
     (tmp_path / "g").write_bytes(b"x")

@@ -14,10 +14,10 @@ from flyx.storage import partial
 from flyx.storage.writer import Destination
 from flyx.transfer.digests import DIGEST_SIZE, Algorithm
 from flyx.transfer.disk import (
+    BlocksKept,
     EntriesPlanned,
     FinishFile,
     FinishTree,
-    Held,
     Operation,
     PlanEntries,
     PlanTree,
@@ -140,7 +140,7 @@ def test_a_receiver_that_is_killed_among_holes_goes_on_where_it_was(tmp_path: Pa
         planned = succeed(destination, offer.plan())[-1]
         assert isinstance(planned, EntriesPlanned)
         (held,) = planned.found
-        assert isinstance(held, Held)
+        assert isinstance(held, BlocksKept)
         blocks = len(held.digests) // DIGEST_SIZE
         assert blocks == recorded
         succeed(destination, [*writes(offer)[blocks:], offer.finish("f"), FinishTree()])

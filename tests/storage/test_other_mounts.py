@@ -13,7 +13,7 @@ import pytest
 from flyx.errors import NoSpace
 from flyx.storage import durability
 from flyx.storage.writer import Destination, ExistingPolicy
-from flyx.transfer.disk import EntriesPlanned, FileRefused, FinishTree, Held, Kept
+from flyx.transfer.disk import BlocksKept, EntriesPlanned, FileRefused, FinishTree, Kept
 from flyx.transfer.left_out import IN_THE_WAY
 from flyx.transfer.manifest import BLOCK_SIZE
 from tests.storage.support import MTIME_US, Offer, failure, mounted, names_in, saved_in, succeed
@@ -92,7 +92,7 @@ def test_a_full_mount_keeps_what_arrived_and_nothing_of_ours_stays_there(out: Pa
         planned = succeed(destination, OFFER.plan())[-1]
         assert isinstance(planned, EntriesPlanned)
         # All is here, and only waits for its name.
-        assert [type(one) for one in planned.found] == [Kept, Held, Held]
+        assert [type(one) for one in planned.found] == [Kept, BlocksKept, BlocksKept]
         succeed(destination, [OFFER.finish("d/big"), OFFER.finish("d/small"), FinishTree()])
     assert (out / "d" / "big").read_bytes() == BIG
     assert saved_in(out) == names_in(out)

@@ -36,7 +36,7 @@ from pathlib import Path
 
 from flyx.errors import StorageError
 from flyx.storage.writer import Destination
-from flyx.transfer.disk import EntriesPlanned, FinishTree, Held
+from flyx.transfer.disk import EntriesPlanned, FinishTree, BlocksKept
 from flyx.transfer.manifest import BLOCK_SIZE
 from tests.storage.support import Offer, failure, succeed
 

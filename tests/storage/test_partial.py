@@ -15,7 +15,7 @@ from flyx.storage.durability import Durability
 from flyx.storage.partial import Partials
 from flyx.storage.tree import Tree
 from flyx.transfer.digests import Algorithm
-from flyx.transfer.disk import Held
+from flyx.transfer.disk import BlocksKept
 from tests.storage.support import file_entry
 
 FILE = file_entry("f", 100)
@@ -73,7 +73,7 @@ def test_files_whose_names_are_not_utf8_are_gone_on_with(tree: Tree) -> None:
     assert first.keep()
     second = Partials(tree, Durability(), threading.Event())
     assert second.begin("id", [name], [Algorithm.SHA256]) == []
-    assert second.find(0, entry) == Held(0, Algorithm.SHA256.digest(bytes(100)))
+    assert second.find(0, entry) == BlocksKept(0, Algorithm.SHA256.digest(bytes(100)))
     second.remove()
 
 

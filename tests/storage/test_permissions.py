@@ -38,7 +38,7 @@ from flyx.errors import InputError, StorageError
 from flyx.storage import partial
 from flyx.storage.scan import scan
 from flyx.storage.writer import Destination, ExistingPolicy
-from flyx.transfer.disk import FinishFile, FinishTree, Held, PlanEntries, PlanTree
+from flyx.transfer.disk import FinishFile, FinishTree, BlocksKept, PlanEntries, PlanTree
 from flyx.transfer.manifest import BLOCK_SIZE, Manifest
 from tests.thoroughness import some
 from tests.storage.support import Offer, directory_entry, failure, file_entry, saved_in, succeed
@@ -191,7 +191,7 @@ def test_a_run_killed_at_any_call_of_a_save_is_gone_on_with_whatever_the_mode_of
         def receive(out):
             with Destination(out) as destination:
                 found = succeed(destination, offer.plan())[-1].found
-                blocks = sum(len(one.digests) // 32 if isinstance(one, Held) else 9 for one in found)
+                blocks = sum(len(one.digests) // 32 if isinstance(one, BlocksKept) else 9 for one in found)
                 rest = [*offer.writes("f")[blocks:], offer.finish("f")] if blocks < 9 else []
                 succeed(destination, [*rest, FinishTree()])
                 return blocks

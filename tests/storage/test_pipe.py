@@ -14,21 +14,21 @@ import pytest
 from flyx.errors import CorruptData, LocalProtocolError, NotOneFile, StorageError
 from flyx.storage.pipe import PipeDestination
 from flyx.transfer.digests import Algorithm, RunningDigest
-from flyx.transfer.disk import DiscardFile as Discard
 from flyx.transfer.disk import (
+    BlocksKept,
     EntriesPlanned,
     FileDiscarded,
     FileSaved,
     FinishFile,
     FinishTree,
     GoesOn,
-    Held,
     Operation,
     PlanEntries,
     PlanTree,
     RestartFile,
     WriteBlock,
 )
+from flyx.transfer.disk import DiscardFile as Discard
 from flyx.transfer.left_out import NOT_WANTED
 from flyx.transfer.manifest import BLOCK_SIZE, Content, Entry, EntryKind
 from flyx.transfer.selection import Selection
@@ -228,7 +228,7 @@ def test_a_file_goes_on_over_another_connection_where_it_was(pipe: Pipe) -> None
     reading = pipe.read_meanwhile(len(data))
     destination.apply([*offered, *blocks_of(data, 1)[:1]])
     planned = destination.apply(offered)[-1]
-    assert planned == EntriesPlanned(2, (Held(1, Algorithm.SHA256.digest(data[:BLOCK_SIZE])),))
+    assert planned == EntriesPlanned(2, (BlocksKept(1, Algorithm.SHA256.digest(data[:BLOCK_SIZE])),))
     destination.apply([*blocks_of(data, 1)[1:], FinishFile(1), FinishTree()])
     assert reading.result(PATIENCE) == data
     destination.abandon()

@@ -21,7 +21,7 @@ from flyx.transfer.disk import (
     FileRefused,
     FinishTree,
     Operation,
-    Outcome,
+    OperationResult,
     PlanEntries,
     PlanTree,
     TreeFinished,
@@ -48,7 +48,7 @@ def out(tmp_path: Path) -> Path:
     return out
 
 
-def receive(out: Path, contents: dict[str, bytes | None], existing: ExistingPolicy) -> list[Outcome]:
+def receive(out: Path, contents: dict[str, bytes | None], existing: ExistingPolicy) -> list[OperationResult]:
     with Destination(out, existing) as destination:
         return succeed(destination, Offer(contents).everything())
 
@@ -238,7 +238,7 @@ def test_rename_avoids_names_that_are_there_and_names_of_other_roots(out: Path) 
 
 def appearing(
     out: Path, contents: dict[str, bytes | None], existing: ExistingPolicy, appear: str
-) -> list[Outcome]:
+) -> list[OperationResult]:
     """Plan and write everything; then a file appears; then finish."""
     offer = Offer(contents)
     with Destination(out, existing) as destination:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flyx.storage.writer import Destination
-from flyx.transfer.disk import EntriesPlanned, FinishTree, Held, RestartFile
+from flyx.transfer.disk import BlocksKept, EntriesPlanned, FinishTree, RestartFile
 from flyx.transfer.manifest import BLOCK_SIZE
 from tests.storage.support import MTIME_US, Offer, failure, names_in, saved_paths, succeed
 
@@ -127,7 +127,7 @@ def test_on_a_full_disk_what_is_there_is_still_gone_on_with(
         refuse(patch, "pwrite", errno.ENOSPC)
         planned = succeed(destination, offer.plan())[-1]
         assert isinstance(planned, EntriesPlanned)
-        assert [type(one) for one in planned.found] == [Held]
+        assert [type(one) for one in planned.found] == [BlocksKept]
 
 
 def refuse_to_close(patch: pytest.MonkeyPatch, name: str) -> None:

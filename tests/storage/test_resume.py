@@ -16,11 +16,11 @@ from flyx.storage import durability, partial
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer.digests import DIGEST_SIZE, Algorithm
 from flyx.transfer.disk import (
+    BlocksKept,
     Changed,
     EntriesPlanned,
     FinishFile,
     FinishTree,
-    Held,
     Kept,
     Operation,
     OperationFailed,
@@ -45,7 +45,7 @@ def out(tmp_path: Path) -> Path:
     return out
 
 
-def found(destination: Destination, offer: Offer = OFFER) -> dict[str, Kept | Held | Changed]:
+def found(destination: Destination, offer: Offer = OFFER) -> dict[str, Kept | BlocksKept | Changed]:
     """Plan a transfer; return what there is of it, by path."""
     outcome = succeed(destination, offer.plan())[-1]
     assert isinstance(outcome, EntriesPlanned)
@@ -53,7 +53,7 @@ def found(destination: Destination, offer: Offer = OFFER) -> dict[str, Kept | He
 
 
 def rest(
-    offer: Offer, there: dict[str, Kept | Held | Changed], algorithm: Algorithm | None = None
+    offer: Offer, there: dict[str, Kept | BlocksKept | Changed], algorithm: Algorithm | None = None
 ) -> list[Operation]:
     """What an honest sender still sends."""
     operations: list[Operation] = []
@@ -61,7 +61,7 @@ def rest(
         one = there.get(path)
         if content is None or isinstance(one, Kept):
             continue
-        blocks = len(one.digests) // DIGEST_SIZE if isinstance(one, Held) else 0
+        blocks = len(one.digests) // DIGEST_SIZE if isinstance(one, BlocksKept) else 0
         operations += [*offer.writes(path, algorithm)[blocks:], offer.finish(path)]
     return [*operations, FinishTree()]
 
@@ -97,7 +97,7 @@ def test_a_later_run_finds_saved_files_and_verified_blocks(out: Path) -> None:
         small = Algorithm.SHA256.digest(b"small")
         assert there == {
             "d/small": Kept(1, str(out / "d" / "small"), Algorithm.SHA256.digest(small)),
-            "d/big": Held(2, digests_of(BIG[: 2 * BLOCK_SIZE], Algorithm.SHA256)),
+            "d/big": BlocksKept(2, digests_of(BIG[: 2 * BLOCK_SIZE], Algorithm.SHA256)),
         }
         succeed(destination, rest(OFFER, there))
     assert contents_of(out) == CONTENTS
@@ -107,7 +107,9 @@ NEW = Algorithm.BLAKE3, Algorithm.SHA256
 OLD = (Algorithm.SHA256,)
 
 
-def found_by(destination: Destination, offer: Offer) -> tuple[TreePlanned, dict[str, Kept | Held | Changed]]:
+def found_by(
+    destination: Destination, offer: Offer
+) -> tuple[TreePlanned, dict[str, Kept | BlocksKept | Changed]]:
     """Plan a transfer; return what that came to, and what there is of it, by path."""
     planned, entries = succeed(destination, offer.plan())
     assert isinstance(planned, TreePlanned)
@@ -131,7 +133,7 @@ def test_what_is_here_goes_on_whatever_it_was_hashed_with(
             assert planned.algorithm is algorithm
             assert there == {
                 "d/small": Kept(1, str(out / "d" / "small"), algorithm.digest(algorithm.digest(b"small"))),
-                "d/big": Held(2, digests_of(BIG[: blocks * BLOCK_SIZE], algorithm)),
+                "d/big": BlocksKept(2, digests_of(BIG[: blocks * BLOCK_SIZE], algorithm)),
             }
             operations = rest(offer, there, algorithm)
             succeed(destination, operations[:1] if blocks == 2 else operations)
@@ -162,7 +164,7 @@ def test_what_is_not_offered_any_more_has_no_place_in_a_journal_of_other_digests
         succeed(destination, [*offer.writes("d/last"), offer.finish("d/last"), *offer.writes("d/more")[:1]])
     with Destination(out) as destination:
         there = found(destination, offer)
-        assert there["d/more"] == Held(2, Algorithm.SHA256.digest(BIG[:BLOCK_SIZE]))
+        assert there["d/more"] == BlocksKept(2, Algorithm.SHA256.digest(BIG[:BLOCK_SIZE]))
         succeed(destination, rest(offer, there))
     assert (out / "d" / "more").read_bytes() == BIG
 
@@ -187,7 +189,7 @@ def test_a_run_that_is_stopped_again_and_again_goes_on_each_time(out: Path) -> N
     for blocks in range(1, 6):
         with Destination(out) as destination:
             there = found(destination, offer).get("f")
-            held = len(there.digests) // DIGEST_SIZE if isinstance(there, Held) else 0
+            held = len(there.digests) // DIGEST_SIZE if isinstance(there, BlocksKept) else 0
             assert held == blocks - 1
             succeed(destination, offer.writes("f")[held : held + 1])
     complete(out, offer)
@@ -355,7 +357,7 @@ def test_a_partial_file_that_is_not_as_it_was_left_is_not_believed(
     with Destination(out) as destination:
         there = found(destination)
         one = there.get("d/big")
-        assert (len(one.digests) // DIGEST_SIZE if isinstance(one, Held) else 0) == held
+        assert (len(one.digests) // DIGEST_SIZE if isinstance(one, BlocksKept) else 0) == held
         succeed(destination, rest(OFFER, there))
     assert {p: c for p, c in contents_of(out).items() if p != "elsewhere"} == CONTENTS
 
@@ -391,7 +393,7 @@ def test_a_file_held_whole_needs_only_its_end(out: Path) -> None:
         succeed(destination, [*OFFER.plan(), *OFFER.writes("d/big")])
     with Destination(out) as destination:
         held = found(destination)["d/big"]
-        assert isinstance(held, Held)
+        assert isinstance(held, BlocksKept)
         assert len(held.digests) == 3 * DIGEST_SIZE
         succeed(destination, [FinishFile(2)])
     assert (out / "d" / "big").read_bytes() == BIG
@@ -417,7 +419,7 @@ def test_a_disk_filled_to_the_last_byte_before_the_first_checkpoint_keeps_every_
         with Destination(disk / "out") as destination:
             there = found(destination, offer)
             held = there["f"]
-            assert isinstance(held, Held)
+            assert isinstance(held, BlocksKept)
             assert len(held.digests) == 2 * DIGEST_SIZE
             succeed(destination, rest(offer, there))
         assert (disk / "out" / "f").read_bytes() == offer.contents["f"]
@@ -584,4 +586,4 @@ def test_entries_planned_in_pieces_finds_the_same(out: Path) -> None:
             if isinstance(outcome, EntriesPlanned)
             for one in outcome.found
         ]
-        assert kinds == [Kept, Held]
+        assert kinds == [Kept, BlocksKept]

@@ -10,7 +10,7 @@ import pytest
 from flyx.errors import DestinationExists, NoSpace
 from flyx.storage.writer import Destination, ExistingPolicy
 from flyx.transfer import left_out
-from flyx.transfer.disk import EntriesPlanned, FinishFile, FinishTree, Outcome, PlanEntries, PlanTree
+from flyx.transfer.disk import EntriesPlanned, FinishFile, FinishTree, OperationResult, PlanEntries, PlanTree
 from flyx.transfer.manifest import Entry, EntryKind
 from flyx.transfer.names import NamePolicy
 from flyx.transfer.selection import Selection
@@ -49,7 +49,7 @@ def receive(
     *texts: str,
     existing: ExistingPolicy = ExistingPolicy.REFUSE,
     contents: dict[str, bytes | None],
-) -> list[Outcome]:
+) -> list[OperationResult]:
     """Receive what is wanted, as the machines would; return the outcomes."""
     offer = Offer(contents)
     with Destination(out, existing, selection=Selection(texts)) as destination:
@@ -63,7 +63,7 @@ def receive(
         return outcomes + succeed(destination, [FinishTree()])
 
 
-def left_out_of(outcomes: list[Outcome]) -> dict[int, str]:
+def left_out_of(outcomes: list[OperationResult]) -> dict[int, str]:
     return {i: code for each in outcomes if isinstance(each, EntriesPlanned) for i, code in each.left_out}
 
 

@@ -10,7 +10,7 @@ import pytest
 from flyx.errors import DestinationExists
 from flyx.storage.writer import Destination
 from flyx.transfer.digests import DIGEST_SIZE
-from flyx.transfer.disk import EntriesPlanned, FinishTree, Held, Kept
+from flyx.transfer.disk import BlocksKept, EntriesPlanned, FinishTree, Kept
 from flyx.transfer.manifest import BLOCK_SIZE
 from tests.storage.forgetful_filesystem import ForgetfulFilesystem
 from tests.storage.support import Offer, failure, names_in, succeed
@@ -25,7 +25,7 @@ def receive(out: Path, blocks: int) -> tuple[list[str], int]:
         planned = succeed(destination, OFFER.plan())[-1]
         assert isinstance(planned, EntriesPlanned)
         kept = [OFFER.entries[one.file].path for one in planned.found if isinstance(one, Kept)]
-        held = sum(len(one.digests) // DIGEST_SIZE for one in planned.found if isinstance(one, Held))
+        held = sum(len(one.digests) // DIGEST_SIZE for one in planned.found if isinstance(one, BlocksKept))
         if not kept:
             succeed(destination, [*OFFER.writes("d/small"), OFFER.finish("d/small")])
         if rest := OFFER.writes("d/big")[held:blocks]:

@@ -131,7 +131,7 @@ def test_outcomes_answer_operations_one_by_one(out: Path, destination: Destinati
     assert destination.apply(operations) == [
         TreePlanned(fresh=True),
         EntriesPlanned(below=3),
-        BlockWritten(1, 0, 7, held=7),
+        BlockWritten(1, 0, 7, buffered=7),
         FileSaved(1, str(out / "d" / "f")),
         FileDiscarded(2),
         TreeFinished(),

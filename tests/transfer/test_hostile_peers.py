@@ -25,7 +25,7 @@ from flyx.transfer.disk import (
     FinishFile,
     FinishTree,
     Operation,
-    Outcome,
+    OperationResult,
     PlanEntries,
     WriteBlock,
 )
@@ -190,13 +190,13 @@ def test_compressed_blocks_wait_as_they_came_and_the_disk_gets_few_at_once() -> 
         receiver.receive_data(
             told + frame(FrameKind.BLOCK_END, 0, n * BLOCK_SIZE, Algorithm.SHA256.digest(block)), NOW
         )
-    assert receiver.bytes_held == count * len(packed)
+    assert receiver.bytes_buffered == count * len(packed)
     done = 0
     while operations := receiver.next_operations():
         assert len(operations) * BLOCK_SIZE <= WINDOW
         done += len(operations)
         receiver.operations_done([outcome_of(operation) for operation in operations], NOW)
-        assert receiver.bytes_held == (count - done) * len(packed)
+        assert receiver.bytes_buffered == (count - done) * len(packed)
         assert receiver.bytes_written == done * BLOCK_SIZE
     assert done == count
 
@@ -402,7 +402,7 @@ def said(receiver: Receiver) -> Iterator[messages.ControlMessage]:
         yield messages.parse_control_untrusted(text)
 
 
-def outcome_of(operation: Operation) -> Outcome:
+def outcome_of(operation: Operation) -> OperationResult:
     if isinstance(operation, WriteBlock):
         held = sum(map(len, operation.parts))
         return BlockWritten(operation.file, operation.offset, BLOCK_SIZE, held)

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from flyx.errors import FlyxError, RemoteProtocolError
 from flyx.transfer import messages
 from flyx.transfer.digests import DIGEST_SIZE, Algorithm, TransferDigest
-from flyx.transfer.disk import Held, Kept, PlanEntries, PlanTree
+from flyx.transfer.disk import BlocksKept, Kept, PlanEntries, PlanTree
 from flyx.transfer.frames import FRAME_HEADER, FrameKind
 from flyx.transfer.manifest import BLOCK_SIZE, block_count
 from flyx.transfer.messages import DIGESTS_PER_MESSAGE, MAX_CONTROL_SIZE
@@ -220,7 +220,7 @@ def test_pieces_are_small_enough_and_in_order() -> None:
     digests = bytes(DIGEST_SIZE * (2 * DIGESTS_PER_MESSAGE + 1))
     found = [
         *(Kept(i, "p", bytes(DIGEST_SIZE)) for i in range(DIGESTS_PER_MESSAGE + 2)),
-        Held(DIGESTS_PER_MESSAGE + 5, digests),
+        BlocksKept(DIGESTS_PER_MESSAGE + 5, digests),
     ]
     last = Kept(DIGESTS_PER_MESSAGE + 6, "p", bytes(DIGEST_SIZE))
     told = list(messages.accept_messages(999, [*found, last], []))

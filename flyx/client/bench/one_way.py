@@ -15,7 +15,7 @@ from flyx.client.bench import report
 from flyx.client.bench.measured import Measured, Part, steady_rate
 from flyx.client.bench.noise import Amount, Noise, NoiseDriver
 from flyx.client.bench.report import Received, Report
-from flyx.client.driver import Driver, Wiring
+from flyx.client.driver import Driver, DriverContext
 from flyx.client.limits import Limit, limit_of_both
 from flyx.client.receiving import ReceiveDriver
 from flyx.client.serving import StreamReader
@@ -98,7 +98,7 @@ class OneWay:
             noise = Noise(amount, disk, last_block)
             reader = StreamReader(manifest, noise, PEER)
             machine.release()
-            await self._run(NoiseDriver(machine, self._wiring(disk), reader))
+            await self._run(NoiseDriver(machine, self._context(disk), reader))
         seen = self._condition
         own = Report(delivered=seen.delivered, resent=seen.resent)
         return self._measured(Part.TO_PEER, self._limit, seen.rtt, own.resent_part)
@@ -112,7 +112,7 @@ class OneWay:
         sink = DiscardingDestination(report.MAX_SIZE)
         with ThreadPoolExecutor(1, thread_name_prefix="flyx-noise") as disk:
             machine = Receiver(ask=False, now=time.monotonic(), algorithms=self.algorithms)
-            await self._run(ReceiveDriver(machine, self._wiring(disk), lambda _: sink, None))
+            await self._run(ReceiveDriver(machine, self._context(disk), lambda _: sink, None))
         told = report.parse_untrusted(sink.last)
         limit = limit_of_both(report.limit_named(told.limit), self._limit)
         return self._measured(Part.FROM_PEER, limit, told.rtt, told.resent_part), told
@@ -128,8 +128,8 @@ class OneWay:
         finally:
             self.driver = None
 
-    def _wiring(self, disk: Executor) -> Wiring:
-        return Wiring(self._connection, self._channels, disk, PEER, self._take)
+    def _context(self, disk: Executor) -> DriverContext:
+        return DriverContext(self._connection, self._channels, disk, PEER, self._take)
 
     def _take(self, event: events.Event) -> None:
         match event:

@@ -22,12 +22,12 @@ from flyx.client.codes import format_code
 from flyx.client.failures import failure_of
 from flyx.client.link import ANY_CONNECTION, ConnectionOptions, Link
 from flyx.client.local import Serve, find_rooms, make_room
-from flyx.client.pairing import MEASUREMENTS, Gate, Pairing
+from flyx.client.pairing import MEASUREMENTS, Pairing, PairingGate
 from flyx.client.server_messages import MAX_PEERS
 from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import FlyxError, PeerUnreachable, SenderLeft, TransferInterrupted
 from flyx.pairing.exchange import Code, WordsWanted
-from flyx.pairing.keys import Session
+from flyx.pairing.keys import PairingSession
 from flyx.pairing.words import password_of, resolve_words
 from flyx.rtc.description import MAX_REMOTE_CANDIDATES
 from flyx.signaling.messages import Answer, Disconnect, IceCandidate, Join, Message, Offer, Role
@@ -138,13 +138,13 @@ async def host(
                 here_only=made.here_only,
             )
         )
-        return await _Host(meeting, signaling, Gate(room_id, code, needs=NEEDS), tell).run()
+        return await _Host(meeting, signaling, PairingGate(room_id, code, needs=NEEDS), tell).run()
 
 
 class _Host:
     """Takes one visitor after another, until one of them has measured the path with us."""
 
-    def __init__(self, meeting: Meeting, signaling: Signaling, gate: Gate, tell: Tell) -> None:
+    def __init__(self, meeting: Meeting, signaling: Signaling, gate: PairingGate, tell: Tell) -> None:
         self._meeting = meeting
         self._signaling = signaling
         self._gate = gate
@@ -274,7 +274,7 @@ class _Visitor:
         self._tell = tell
         self._end = _End(meeting, signaling, tell)
         # Set by the first pairing.
-        self._session: Session | None = None
+        self._session: PairingSession | None = None
         # The offer that no connection was begun for, and what followed it.
         self._offered: list[Message] = []
         self._gone: FlyxError | None = None

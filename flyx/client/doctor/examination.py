@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from flyx.client.doctor.finding import Finding, State
+from flyx.client.doctor.finding import Finding, FindingState
 from flyx.client.doctor.http import Origin, origin_of
 from flyx.client.doctor.machine import check_descriptors, check_disk, check_mdns, check_offload
 from flyx.client.doctor.network import check_network
@@ -136,22 +136,22 @@ def _examine_paths(joined: JoinedData, group: asyncio.TaskGroup, on_finding: OnF
     for url in unusable:
         meaning = "this relay cannot be used"
         advice = "it is for whoever runs the server to mend (`flyx serve --turn`)"
-        on_finding(Finding("turn", State.FAILING, f"{url.url}: {url.reason}", meaning, advice))
+        on_finding(Finding("turn", FindingState.FAILING, f"{url.url}: {url.reason}", meaning, advice))
     if not relays and not unusable:
         on_finding(no_relay(relays_itself=joined.tunnel is not None))
 
 
 def _tell_unnamed(on_finding: OnFinding, finding: Finding) -> None:
     """Tell a finding where nobody has named a server: that there is none is no failure."""
-    if finding.name == "server" and finding.state is State.FAILING:
+    if finding.name == "server" and finding.state is FindingState.FAILING:
         on_finding(_NO_SERVER)
-    elif finding.name != "websocket" or finding.state is not State.FAILING:
+    elif finding.name != "websocket" or finding.state is not FindingState.FAILING:
         on_finding(finding)
 
 
 _NO_SERVER = Finding(
     "server",
-    State.WARNING,
+    FindingState.WARNING,
     "none is named, and none runs on this computer",
     "`flyx send` and `flyx receive` find each other on one local network; STUN and relays were not tried",
     "for other networks: `flyx serve` on a machine that both reach, and --server or FLYX_SERVER",
@@ -179,14 +179,14 @@ async def _run(
             findings = await check()
     except TimeoutError:
         words = f"no result within {patience:g} s"
-        findings = [Finding(name, State.FAILING, words, "a transfer may have to wait as long")]
+        findings = [Finding(name, FindingState.FAILING, words, "a transfer may have to wait as long")]
     except FlyxError as error:
-        findings = [Finding(name, State.FAILING, str(error), advice=error.hint or "")]
+        findings = [Finding(name, FindingState.FAILING, str(error), advice=error.hint or "")]
     except OSError as error:
         words = f"could not be checked: {error.strerror or str(error) or type(error).__name__}"
-        findings = [Finding(name, State.WARNING, words)]
+        findings = [Finding(name, FindingState.WARNING, words)]
     except Exception as error:
         logger.error("the check of %s failed", name, exc_info=error)
-        findings = [Finding(name, State.WARNING, f"could not be checked: {type(error).__name__}")]
+        findings = [Finding(name, FindingState.WARNING, f"could not be checked: {type(error).__name__}")]
     for finding in findings:
         on_finding(finding)

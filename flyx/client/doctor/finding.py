@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class State(StrEnum):
+class FindingState(StrEnum):
     """How good a finding is."""
 
     OK = "ok"
@@ -30,7 +30,7 @@ class Finding:
     """
 
     name: str
-    state: State
+    state: FindingState
     words: str
     meaning: str = ""
     advice: str = ""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flyx.client.doctor.finding import Finding, State
+from flyx.client.doctor.finding import Finding, FindingState
 from flyx.client.threads import on_daemon
 from flyx.errors import size_text
 from flyx.net.dnssd import interfaces
@@ -75,14 +75,16 @@ async def check_offload() -> Finding:
         meaning = "packets are dropped inside this computer"
         advice = "look for a firewall on the loopback"
         words = "datagrams to this computer itself do not arrive"
-        return Finding("offload", State.WARNING, words, meaning, advice, figures)
+        return Finding("offload", FindingState.WARNING, words, meaning, advice, figures)
     if max(sends, receives) * 4 <= DATAGRAMS:
         words = f"{DATAGRAMS} datagrams leave in {_calls(sends)} and arrive in {_calls(receives)} (GSO, GRO)"
-        return Finding("offload", State.OK, words, "full speed", figures=figures)
+        return Finding("offload", FindingState.OK, words, "full speed", figures=figures)
     words = f"{DATAGRAMS} datagrams need {_calls(sends)} to leave and {_calls(receives)} to arrive"
     meaning = "transfers are limited by the CPU, to some 200 MB/s at best"
     advice = "" if sys.platform == "linux" else "none: this system has no GSO or GRO for UDP"
-    return Finding("offload", State.WARNING, words, meaning, advice or "Linux 5.0 or newer has both", figures)
+    return Finding(
+        "offload", FindingState.WARNING, words, meaning, advice or "Linux 5.0 or newer has both", figures
+    )
 
 
 def _calls(count: int) -> str:
@@ -94,16 +96,18 @@ async def check_descriptors() -> Finding:
     try:
         import resource
     except ImportError:
-        return Finding("descriptors", State.OK, "not limited by this system")
+        return Finding("descriptors", FindingState.OK, "not limited by this system")
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     figures = {"limit": limit}
     if limit == resource.RLIM_INFINITY:
-        return Finding("descriptors", State.OK, "no limit", figures=figures)
+        return Finding("descriptors", FindingState.OK, "no limit", figures=figures)
     words = f"{limit:,} open files at a time"
     if limit < FEW_DESCRIPTORS:
         meaning = "transfers to many receivers, or with many network interfaces, may fail"
-        return Finding("descriptors", State.WARNING, words, meaning, "raise it: `ulimit -n 4096`", figures)
-    return Finding("descriptors", State.OK, words, "enough", figures=figures)
+        return Finding(
+            "descriptors", FindingState.WARNING, words, meaning, "raise it: `ulimit -n 4096`", figures
+        )
+    return Finding("descriptors", FindingState.OK, words, "enough", figures=figures)
 
 
 async def check_disk(directory: Path) -> Finding:
@@ -113,14 +117,14 @@ async def check_disk(directory: Path) -> Finding:
     except OSError as error:
         words = f"{directory}: {error.strerror or error}"
         meaning = "nothing can be received into this directory; sending from it may work"
-        return Finding("disk", State.FAILING, words, meaning, "choose another one with --output")
+        return Finding("disk", FindingState.FAILING, words, meaning, "choose another one with --output")
     free, rate = speed.free, round(speed.write_rate)
     figures = {"free": free, "rate": rate}
     words = f"{size_text(free)} free, {size_text(rate)}/s written and synced"
     if free < LITTLE_SPACE:
         meaning = "larger transfers are refused before they begin"
-        return Finding("disk", State.WARNING, words, meaning, "free some space", figures)
-    return Finding("disk", State.OK, words, f"files can be saved into {directory}", figures=figures)
+        return Finding("disk", FindingState.WARNING, words, meaning, "free some space", figures)
+    return Finding("disk", FindingState.OK, words, f"files can be saved into {directory}", figures=figures)
 
 
 async def check_mdns() -> Finding:
@@ -128,14 +132,16 @@ async def check_mdns() -> Finding:
     ways = interfaces().choice
     if not ways:
         meaning = "only what runs on this computer itself can be reached"
-        return Finding("mdns", State.WARNING, "this computer has no network", meaning, "connect it to one")
+        return Finding(
+            "mdns", FindingState.WARNING, "this computer has no network", meaning, "connect it to one"
+        )
     failures = await asyncio.gather(*map(_multicast_failure, ways))
     if "" in failures:
         meaning = "browsers and senders on this network are found by name"
-        return Finding("mdns", State.OK, "multicast leaves and comes back", meaning)
+        return Finding("mdns", FindingState.OK, "multicast leaves and comes back", meaning)
     meaning = "a sender without a server, or a browser on this network, is not found by name"
     advice = "let UDP port 5353 through in the firewall; some wifi and most VPNs have no multicast"
-    return Finding("mdns", State.WARNING, f"multicast does not work: {failures[0]}", meaning, advice)
+    return Finding("mdns", FindingState.WARNING, f"multicast does not work: {failures[0]}", meaning, advice)
 
 
 async def _multicast_failure(way: str | int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from flyx.client.doctor.finding import Finding, State
+from flyx.client.doctor.finding import Finding, FindingState
 
 Endpoint = tuple[str, int]
 """Address and port."""
@@ -106,8 +106,8 @@ def mapping_finding(mapping: Mapping, has_relay: bool) -> Finding:
             kind = mapping.value if mapping is not Mapping.DEPENDENT else "dependent on the destination"
             words = f"{kind} (a symmetric NAT)"
             advice = "" if has_relay else _RELAY
-            return Finding("mapping", State.WARNING, words, _DEPENDENT_MEANING, advice, figures)
-    return Finding("mapping", State.OK, words, meaning, figures=figures)
+            return Finding("mapping", FindingState.WARNING, words, _DEPENDENT_MEANING, advice, figures)
+    return Finding("mapping", FindingState.OK, words, meaning, figures=figures)
 
 
 def filtering_finding(filtering: Filtering, mapping: Mapping) -> Finding:
@@ -130,4 +130,4 @@ def filtering_finding(filtering: Filtering, mapping: Mapping) -> Finding:
     if mapping not in (Mapping.NONE, Mapping.INDEPENDENT, Mapping.UNKNOWN):
         meaning = ""
     figures = {"filtering": filtering.value}
-    return Finding("filtering", State.OK, words, meaning, figures=figures)
+    return Finding("filtering", FindingState.OK, words, meaning, figures=figures)

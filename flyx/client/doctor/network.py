@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from flyx.client.doctor.finding import Finding, State, milliseconds
+from flyx.client.doctor.finding import Finding, FindingState, milliseconds
 from flyx.client.doctor.nat import (
     Endpoint,
     Filtering,
@@ -59,7 +59,7 @@ async def check_network(
     if not servers:
         meaning = "no direct path between computers behind different NATs; within one network all is well"
         advice = "the server's operator can name one: `flyx serve --stun URL`"
-        return [Finding("stun", State.WARNING, "the server names no STUN server", meaning, advice)]
+        return [Finding("stun", FindingState.WARNING, "the server names no STUN server", meaning, advice)]
     async with _Sockets(patience) as sockets:
         asked, unresolved = await _ask_all(sockets, servers)
         answered = [one for one in asked if one.answer is not None]
@@ -143,25 +143,27 @@ def _stun_finding(
         else:
             meaning = "UDP to the outside seems blocked: then only a relay by TCP or TLS helps"
             advice = "have UDP let through, or use another network, or a server with a relay (turns: on 443)"
-        return Finding("stun", State.FAILING, words, meaning, advice, figures)
+        return Finding("stun", FindingState.FAILING, words, meaning, advice, figures)
     answering = [f"{server.host} answers in {milliseconds(seconds)}" for server, seconds in fastest.items()]
     words = "; ".join(answering + failures)
     meaning = "UDP passes to the outside and back"
-    return Finding("stun", State.OK, words, meaning, figures=figures)
+    return Finding("stun", FindingState.OK, words, meaning, figures=figures)
 
 
 def _ipv6_finding(asked: Sequence[Asked]) -> Finding:
     over_ipv6 = [one for one in asked if one.address.family == socket.AF_INET6]
     if any(one.answer is not None for one in over_ipv6):
-        return Finding("ipv6", State.OK, "works", "direct paths over IPv6, where there are no NATs")
+        return Finding("ipv6", FindingState.OK, "works", "direct paths over IPv6, where there are no NATs")
     if not any(":" in source for source in sources()):
         meaning = "computers that have only IPv6 are reached through a relay that has both"
-        return Finding("ipv6", State.OK, "there is none here", meaning)
+        return Finding("ipv6", FindingState.OK, "there is none here", meaning)
     if not over_ipv6:
-        return Finding("ipv6", State.OK, "there is a way out; no STUN server could be asked over it")
+        return Finding("ipv6", FindingState.OK, "there is a way out; no STUN server could be asked over it")
     meaning = "connecting can take longer while its addresses are tried"
     advice = "mend the router's IPv6, or switch it off here"
-    return Finding("ipv6", State.WARNING, "there is an address, but nothing comes back", meaning, advice)
+    return Finding(
+        "ipv6", FindingState.WARNING, "there is an address, but nothing comes back", meaning, advice
+    )
 
 
 async def _nat_findings(sockets: _Sockets, answered: Sequence[Asked], has_relay: bool) -> list[Finding]:
@@ -224,7 +226,7 @@ async def _answered_from(main: Address, patience: float) -> tuple[bool, bool]:
 async def _mtu_finding(server: Address, patience: float) -> Finding:
     """Send requests of several sizes that no router may fragment, and see which are answered."""
     if not LINUX:
-        return Finding("mtu", State.OK, "not measured on this system")
+        return Finding("mtu", FindingState.OK, "not measured on this system")
     headers = _IP_AND_UDP[server.family]
     async with StunSocket(server.family, fragments=False, patience=patience) as asking:
         least, *answers = await asyncio.gather(
@@ -232,16 +234,20 @@ async def _mtu_finding(server: Address, patience: float) -> Finding:
             *(asking.ask(server, padding=mtu - headers - request_size(4) + 4) for mtu in MTUS),
         )
     if least is None:
-        return Finding("mtu", State.OK, "not known: the STUN server ignores padded requests (RFC 5780)")
+        return Finding(
+            "mtu", FindingState.OK, "not known: the STUN server ignores padded requests (RFC 5780)"
+        )
     passed = [mtu for mtu, answer in zip(MTUS, answers, strict=True) if answer is not None]
     figures = {"mtu": passed[0] if passed else None}
     if not passed:
         words = f"packets of {MTUS[-1]:,} bytes do not pass"
         meaning = "connections may not be made, or be slow: even IPv6 wants that much"
         advice = "look for a tunnel (VPN, PPPoE) with too small an MTU"
-        return Finding("mtu", State.WARNING, words, meaning, advice, figures)
+        return Finding("mtu", FindingState.WARNING, words, meaning, advice, figures)
     if passed[0] == MTUS[0]:
-        return Finding("mtu", State.OK, f"{passed[0]:,} bytes pass", "packets of full size", figures=figures)
+        return Finding(
+            "mtu", FindingState.OK, f"{passed[0]:,} bytes pass", "packets of full size", figures=figures
+        )
     words = f"{passed[0]:,} bytes pass, {MTUS[0]:,} do not"
     meaning = "there is a tunnel on the way: flyx finds the size that fits by itself"
-    return Finding("mtu", State.OK, words, meaning, figures=figures)
+    return Finding("mtu", FindingState.OK, words, meaning, figures=figures)

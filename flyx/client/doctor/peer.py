@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 
-from flyx.client.doctor.finding import Finding, State, milliseconds
+from flyx.client.doctor.finding import Finding, FindingState, milliseconds
 from flyx.client.link import Link
 from flyx.client.local import find_rooms
 from flyx.client.signaling import Signaling
@@ -63,7 +63,7 @@ async def _visit(signaling: Signaling, link: Link, links: AsyncExitStack) -> Seq
     try:
         links.push_async_callback(_until_parted, await _connect(link))
     except FlyxError as error:
-        failed = Finding("peer", State.FAILING, str(error), _NO_CONNECTION, error.hint or "")
+        failed = Finding("peer", FindingState.FAILING, str(error), _NO_CONNECTION, error.hint or "")
         return [failed, *_pairs(link.connection.attempts(), usable=False)]
     else:
         seconds = time.monotonic() - begun
@@ -144,9 +144,11 @@ def _connected(link: Link, seconds: float) -> Finding:
         way = "the signaling server" if path.tunnelled else "a relay"
         words = f"connected through {way} in {took} ({path.local} to {path.remote})"
         meaning = "transfers work, as fast as that lets them"
-        return Finding("peer", State.WARNING, words, meaning, "see the NAT of both sides for why", figures)
+        return Finding(
+            "peer", FindingState.WARNING, words, meaning, "see the NAT of both sides for why", figures
+        )
     words = f"connected directly in {took} ({path.local} to {path.remote})"
-    return Finding("peer", State.OK, words, "transfers take the shortest way", figures=figures)
+    return Finding("peer", FindingState.OK, words, "transfers take the shortest way", figures=figures)
 
 
 _RESULTS = {
@@ -167,7 +169,7 @@ def _pairs(attempts: Attempts, *, usable: bool) -> list[Finding]:
     findings = []
     for (local, remote, family, result), count in kinds.items():
         times = f" ({count} pairs)" if count > 1 else ""
-        state = State.OK if result == "works" or usable else State.WARNING
+        state = FindingState.OK if result == "works" or usable else FindingState.WARNING
         figures = {"local": local, "remote": remote, "family": family, "result": result, "count": count}
         way = f"{local} to {remote}, IPv{family}" if family else "through the signaling server"
         words = f"{way}: {result}{times}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from flyx.client.doctor.finding import Finding, State, milliseconds
+from flyx.client.doctor.finding import Finding, FindingState, milliseconds
 from flyx.rtc.attempts import NO_ANSWER, OK, ServerAttempt
 from flyx.rtc.relays import try_relay
 from flyx.rtc.servers import TurnAddress
@@ -41,7 +41,9 @@ async def check_relay(server: TurnAddress) -> Finding:
     if attempt.outcome == OK:
         figures["seconds"] = round(seconds, 6)
         words = f"{by} is ready in {milliseconds(seconds)}"
-        return Finding("turn", State.OK, words, "it carries what finds no direct path", figures=figures)
+        return Finding(
+            "turn", FindingState.OK, words, "it carries what finds no direct path", figures=figures
+        )
     code = f" ({attempt.code})" if attempt.code else ""
     words = f"{by} {attempt.outcome}{code}"
     advice = _OPERATOR
@@ -51,14 +53,16 @@ async def check_relay(server: TurnAddress) -> Finding:
         advice += (
             ", unless this network keeps the packets: the same over TLS on port 443 passes most firewalls"
         )
-    return Finding("turn", State.FAILING, words, _LOST, advice, figures)
+    return Finding("turn", FindingState.FAILING, words, _LOST, advice, figures)
 
 
 def no_relay(*, relays_itself: bool) -> Finding:
     """Return the finding of a server that tells of no TURN server; it may be a last resort itself."""
     if relays_itself:
         words = "no TURN server, but a last resort through the server itself"
-        return Finding("turn", State.OK, words, "it carries what finds no direct path, as fast as it may")
+        return Finding(
+            "turn", FindingState.OK, words, "it carries what finds no direct path, as fast as it may"
+        )
     meaning = "computers without a direct path cannot be connected: behind two symmetric NATs, or without UDP"
     advice = "the server's operator can add one: `flyx serve --with-turn`, or `--relay 2MB`"
-    return Finding("turn", State.WARNING, "the server names no relay", meaning, advice)
+    return Finding("turn", FindingState.WARNING, "the server names no relay", meaning, advice)

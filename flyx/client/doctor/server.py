@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 
 from flyx import __version__
-from flyx.client.doctor.finding import Finding, State, milliseconds
+from flyx.client.doctor.finding import Finding, FindingState, milliseconds
 from flyx.client.doctor.http import Origin, Reply, get
 from flyx.client.signaling import Signaling
 from flyx.errors import FlyxError, ServerRefused
@@ -36,9 +36,11 @@ _NO_SERVER = "no transfer can begin: the two sides meet at the server"
 async def check_name(origin: Origin) -> Finding:
     """Look the server's name up."""
     if _is_literal(origin.host):
-        return Finding("dns", State.OK, "the server is named by its address", "no name needs to be looked up")
+        return Finding(
+            "dns", FindingState.OK, "the server is named by its address", "no name needs to be looked up"
+        )
     if origin.proxy:
-        return Finding("dns", State.OK, "left to the proxy", "the proxy looks the server's name up")
+        return Finding("dns", FindingState.OK, "left to the proxy", "the proxy looks the server's name up")
     begun = time.monotonic()
     try:
         async with asyncio.timeout(LOOK_UP_TIMEOUT):
@@ -46,13 +48,13 @@ async def check_name(origin: Origin) -> Finding:
     except OSError as error:
         outcome = NO_NAME_SERVER if isinstance(error, TimeoutError) else failure_outcome(error)
         advice = "check the name, and the network's name server; or name the server by its address"
-        return Finding("dns", State.FAILING, f"{origin.host} {outcome}", _NO_SERVER, advice)
+        return Finding("dns", FindingState.FAILING, f"{origin.host} {outcome}", _NO_SERVER, advice)
     seconds = time.monotonic() - begun
     count = len(addresses)
     families = sorted({"IPv6" if a.family == socket.AF_INET6 else "IPv4" for a in addresses})
     figures = {"addresses": count, "families": families, "seconds": round(seconds, 6)}
     words = f"{origin.host} has {count} {'address' if count == 1 else 'addresses'}, {' and '.join(families)}"
-    return Finding("dns", State.OK, words, "names are found", figures=figures)
+    return Finding("dns", FindingState.OK, words, "names are found", figures=figures)
 
 
 def _is_literal(host: str) -> bool:
@@ -76,7 +78,7 @@ async def check_server(origin: Origin) -> Sequence[Finding]:
     except OSError as error:
         return [_unreachable(error, via(origin))]
     except FlyxError as error:
-        return [Finding("server", State.FAILING, str(error), _NO_SERVER, error.hint or "")]
+        return [Finding("server", FindingState.FAILING, str(error), _NO_SERVER, error.hint or "")]
     clock = _clock(reply)
     return [judged, clock] if clock else [judged]
 
@@ -98,8 +100,10 @@ def _judge_status(reply: Reply, via: str) -> Finding:
     words = f"flyx {version} answers in {milliseconds(reply.seconds)}{via}"
     if version.split(".")[:2] != __version__.split(".")[:2]:
         meaning = f"this is flyx {__version__}: the two may not understand each other in all"
-        return Finding("server", State.WARNING, words, meaning, "bring both to the same release", figures)
-    return Finding("server", State.OK, words, "the two sides can meet there", figures=figures)
+        return Finding(
+            "server", FindingState.WARNING, words, meaning, "bring both to the same release", figures
+        )
+    return Finding("server", FindingState.OK, words, "the two sides can meet there", figures=figures)
 
 
 def _judge_health(reply: Reply, via: str) -> Finding:
@@ -111,12 +115,14 @@ def _judge_health(reply: Reply, via: str) -> Finding:
         return _no_flyx(reply)
     words = f"answers in {milliseconds(reply.seconds)}, and keeps its version to itself{via}"
     figures = {"rtt": round(reply.seconds, 6)}
-    return Finding("server", State.OK, words, "the two sides can meet there", figures=figures)
+    return Finding("server", FindingState.OK, words, "the two sides can meet there", figures=figures)
 
 
 def _no_flyx(reply: Reply) -> Finding:
     words = f"something answers (HTTP {reply.status}), but not as a flyx server does"
-    return Finding("server", State.FAILING, words, _NO_SERVER, "check --server: its host, its port, its path")
+    return Finding(
+        "server", FindingState.FAILING, words, _NO_SERVER, "check --server: its host, its port, its path"
+    )
 
 
 def _unreachable(error: OSError, via: str) -> Finding:
@@ -133,7 +139,7 @@ def _unreachable(error: OSError, via: str) -> Finding:
         case _:
             words = f"cannot be reached: {error.strerror or str(error) or type(error).__name__}"
             advice = "start one with `flyx serve`, or name another with --server or FLYX_SERVER"
-    return Finding("server", State.FAILING, words + via, _NO_SERVER, advice)
+    return Finding("server", FindingState.FAILING, words + via, _NO_SERVER, advice)
 
 
 def _clock(reply: Reply) -> Finding | None:
@@ -143,11 +149,11 @@ def _clock(reply: Reply) -> Finding | None:
         return None
     figures = {"skew": round(skew)}
     if abs(skew) <= MAX_SKEW:
-        return Finding("clock", State.OK, "agrees with the server's", figures=figures)
+        return Finding("clock", FindingState.OK, "agrees with the server's", figures=figures)
     side = "behind" if skew > 0 else "ahead of"
     return Finding(
         "clock",
-        State.WARNING,
+        FindingState.WARNING,
         f"{abs(skew):.0f} s {side} the server's",
         "certificates can seem not valid yet, or no longer",
         "have this computer, or the server, set its clock by the network (NTP)",
@@ -170,12 +176,12 @@ async def check_websocket(
     except TimeoutError:
         words = f"there is no way to it within {ANSWER_TIMEOUT:g} s"
         advice = "see what is said of the server; some firewalls and proxies let no WebSocket through"
-        return Finding("websocket", State.FAILING, words, _NO_SERVER, advice), None
+        return Finding("websocket", FindingState.FAILING, words, _NO_SERVER, advice), None
     except ServerRefused as error:
         meaning = "`flyx receive` may work all the same; STUN and TURN are not known from here"
         advice = error.hint or "give the server's token with --api-token or FLYX_API_TOKEN"
-        return Finding("websocket", State.WARNING, str(error), meaning, advice), None
+        return Finding("websocket", FindingState.WARNING, str(error), meaning, advice), None
     except FlyxError as error:
-        return Finding("websocket", State.FAILING, str(error), _NO_SERVER, error.hint or ""), None
+        return Finding("websocket", FindingState.FAILING, str(error), _NO_SERVER, error.hint or ""), None
     words = f"a room was made and left again in {milliseconds(seconds)}{via(origin)}"
-    return Finding("websocket", State.OK, words, figures={"seconds": round(seconds, 6)}), joined
+    return Finding("websocket", FindingState.OK, words, figures={"seconds": round(seconds, 6)}), joined

@@ -9,7 +9,7 @@ import pytest
 
 from flyx.client.doctor import examination
 from flyx.client.doctor.examination import ORDER, Examination, examine
-from flyx.client.doctor.finding import Finding, State
+from flyx.client.doctor.finding import Finding, FindingState
 from flyx.errors import InputError
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig, TunnelConfig, TurnConfig
@@ -40,15 +40,15 @@ async def test_a_good_network_has_one_finding_for_each_subject_and_none_that_fai
     # Without a NAT the STUN server's other address still tells of a firewall.
     assert sorted(names) == sorted(set(ORDER) - {"peer", "pair"})
     states = {finding.name: finding.state for finding in findings}
-    assert {name for name, state in states.items() if state is State.FAILING} == set()
-    assert states["turn"] is states["stun"] is states["server"] is State.OK
+    assert {name for name, state in states.items() if state is FindingState.FAILING} == set()
+    assert states["turn"] is states["stun"] is states["server"] is FindingState.OK
 
 
 async def test_a_server_that_relays_itself_is_said_to(tmp_path: Path) -> None:
     config = ServerConfig(host="127.0.0.1", port=0, test_room=False, stun_urls=(), relay=TunnelConfig(1e6))
     async with Server(config) as server:
         (relay,) = (each for each in await found(server.url, tmp_path) if each.name == "turn")
-    assert relay.state is State.OK
+    assert relay.state is FindingState.OK
     assert "through the server itself" in relay.words
 
 
@@ -56,7 +56,7 @@ async def test_without_a_server_this_computer_is_examined_all_the_same(tmp_path:
     # Nothing listens at port 9, which is discard's (RFC 863).
     findings = await found("ws://127.0.0.1:9", tmp_path)
     states = {finding.name: finding.state for finding in findings}
-    assert states["server"] is states["websocket"] is State.FAILING
+    assert states["server"] is states["websocket"] is FindingState.FAILING
     assert {"offload", "descriptors", "disk", "mdns"} <= set(states)
     assert "stun" not in states
 
@@ -65,7 +65,7 @@ async def test_where_nobody_has_named_a_server_none_is_no_failure(tmp_path: Path
     findings: list[Finding] = []
     await examine(Examination("ws://127.0.0.1:9", None, tmp_path, is_named=False), findings.append)
     found = {finding.name: finding for finding in findings}
-    assert found["server"].state is State.WARNING
+    assert found["server"].state is FindingState.WARNING
     assert "local network" in found["server"].meaning
     assert "websocket" not in found
 
@@ -86,7 +86,7 @@ async def test_relays_that_cannot_be_used_or_do_not_answer_are_named(tmp_path: P
         findings = await found(server.url, tmp_path)
     relays = {finding.words: finding for finding in findings if finding.name == "turn"}
     assert len(relays) == 2
-    assert all(finding.state is State.FAILING for finding in relays.values())
+    assert all(finding.state is FindingState.FAILING for finding in relays.values())
     assert "127.0.0.1 by TCP is not there: connection refused" in relays
     assert any(words.startswith(urls[1]) for words in relays)
 
@@ -112,7 +112,7 @@ async def test_what_goes_wrong_in_a_check_stops_no_other(
     assert findings["offload"].words == "could not be checked: ZeroDivisionError"
     assert findings["mdns"].words == "no result within 0.5 s"
     assert findings["disk"].words == "could not be checked: Input/output error"
-    assert findings["descriptors"].state is State.OK
+    assert findings["descriptors"].state is FindingState.OK
     assert "ZeroDivisionError" in caplog.text
 
 

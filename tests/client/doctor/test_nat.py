@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyx.client.doctor.finding import State
+from flyx.client.doctor.finding import FindingState
 from flyx.client.doctor.nat import (
     Endpoint,
     Filtering,
@@ -68,7 +68,7 @@ def test_filtering_is_whose_answers_come_in(
 def test_a_symmetric_nat_is_a_warning_and_needs_a_relay(mapping: Mapping, has_relay: bool) -> None:
     symmetric = mapping in (Mapping.ADDRESS, Mapping.ADDRESS_AND_PORT, Mapping.DEPENDENT)
     finding = mapping_finding(mapping, has_relay)
-    assert finding.state is (State.WARNING if symmetric else State.OK)
+    assert finding.state is (FindingState.WARNING if symmetric else FindingState.OK)
     assert finding.meaning
     assert bool(finding.advice) is (symmetric and not has_relay)
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from flyx.client.doctor.finding import Finding, State
+from flyx.client.doctor.finding import Finding, FindingState
 from flyx.client.doctor.nat import Filtering, Mapping
 from flyx.client.doctor.network import check_network
 from flyx.net.names import Address
@@ -43,7 +43,7 @@ def natted(by: Callable[[Endpoint], object]) -> Callable[[Endpoint, Endpoint], E
 
 async def test_without_a_nat_the_server_sees_our_own_address(server: StunServer) -> None:
     found = await examine(server)
-    assert found["stun"].state is State.OK
+    assert found["stun"].state is FindingState.OK
     assert found["stun"].figures["servers"][0]["rtt"] < 1  # type: ignore[index]
     assert found["mapping"].figures == {"mapping": Mapping.NONE.value}
     assert found["mtu"].figures == {"mtu": 1500}
@@ -102,17 +102,17 @@ async def test_the_largest_packet_that_passes_is_found(
     server.largest = path - 28
     found = (await examine(server))["mtu"]
     assert found.figures == {"mtu": mtu}
-    assert found.state is (State.OK if mtu else State.WARNING)
+    assert found.state is (FindingState.OK if mtu else FindingState.WARNING)
 
 
 async def test_silence_is_named_and_other_servers_count() -> None:
     async with stun_server() as silent, stun_server() as good:
         silent.lets_in = lambda source, asked: False
         found = (await examine(silent, good))["stun"]
-        assert found.state is State.OK
+        assert found.state is FindingState.OK
         assert "127.0.0.1 does not answer" in found.words
         found = (await examine(silent))["stun"]
-    assert found.state is State.FAILING
+    assert found.state is FindingState.FAILING
     assert found.words == "127.0.0.1 does not answer"
     assert "UDP" in found.meaning
     assert silent.requests > 2
@@ -122,14 +122,14 @@ async def test_a_name_that_has_no_address_is_not_taken_for_a_blocked_network() -
     (found, *_) = await check_network(
         [StunAddress("stun.invalid", 3478, "stun:stun.invalid")], has_relay=False
     )
-    assert found.state is State.FAILING
+    assert found.state is FindingState.FAILING
     assert found.words.startswith("stun.invalid was not found")
     assert "UDP" not in found.meaning
 
 
 async def test_without_a_stun_server_there_is_a_warning_and_nothing_to_ask() -> None:
     (found,) = await check_network([], has_relay=True)
-    assert (found.name, found.state) == ("stun", State.WARNING)
+    assert (found.name, found.state) == ("stun", FindingState.WARNING)
 
 
 async def test_what_is_no_answer_is_dropped(server: StunServer) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from flyx.client import events
 from flyx.client.doctor import peer
-from flyx.client.doctor.finding import State
+from flyx.client.doctor.finding import FindingState
 from flyx.client.doctor.peer import check_peer
 from flyx.client.receive import ReceiveOptions, receive
 from flyx.client.signaling import Signaling
@@ -34,7 +34,7 @@ async def test_the_way_is_tried_often_and_the_code_stays_good(tmp_path: Path) ->
     async with running() as server, sending(server.url, tmp_path) as (task, told, room_id):
         for _ in range(4):
             found, *pairs = await check_peer(server.url, room_id)
-            assert (found.name, found.state) == ("peer", State.OK)
+            assert (found.name, found.state) == ("peer", FindingState.OK)
             assert "connected directly" in found.words
             assert {pair.name for pair in pairs} == {"pair"}
             assert "works" in {pair.figures["result"] for pair in pairs}
@@ -58,7 +58,7 @@ async def test_a_sender_that_offers_nothing_is_said_to_and_not_waited_for(
     monkeypatch.setattr(peer, "OFFER_TIMEOUT", 0.1)
     async with running() as server, Signaling(server.url, None, Role.SENDER) as sender:
         (found,) = await check_peer(server.url, sender.joined.room_id)
-    assert found.state is State.FAILING
+    assert found.state is FindingState.FAILING
     assert "has offered none within 0.1 s" in found.words
 
 
@@ -70,7 +70,7 @@ async def test_where_no_path_is_the_words_say_what_was_tried(
         found, *_ = await check_peer(server.url, room_id)
         monkeypatch.undo()
         await told.hear(events.PeerEnded)
-    assert found.state is State.FAILING
+    assert found.state is FindingState.FAILING
     assert "it was not made within" in found.words
     assert "flyx doctor" in found.advice
 

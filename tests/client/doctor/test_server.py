@@ -15,7 +15,7 @@ import pytest
 
 from flyx import __version__
 from flyx.client.doctor import server as server_module
-from flyx.client.doctor.finding import Finding, State
+from flyx.client.doctor.finding import Finding, FindingState
 from flyx.client.doctor.http import origin_of
 from flyx.client.doctor.server import check_name, check_server, check_websocket
 from flyx.net import connect as net_connect
@@ -59,15 +59,15 @@ async def found(url: str) -> dict[str, Finding]:
 async def test_a_flyx_server_tells_its_version_and_its_time() -> None:
     async with flyx_server() as server:
         findings = await found(server.url)
-    assert findings["server"].state is State.OK
+    assert findings["server"].state is FindingState.OK
     assert findings["server"].figures["version"] == __version__
-    assert findings["clock"].state is State.OK
+    assert findings["clock"].state is FindingState.OK
 
 
 async def test_a_server_that_keeps_its_status_to_itself_is_one_all_the_same() -> None:
     async with flyx_server(metrics_token="secret") as server:
         findings = await found(server.url)
-    assert findings["server"].state is State.OK
+    assert findings["server"].state is FindingState.OK
     assert "version to itself" in findings["server"].words
 
 
@@ -86,13 +86,15 @@ async def test_a_server_that_keeps_its_status_to_itself_is_one_all_the_same() ->
 async def test_what_is_no_flyx_server_is_called_so(answer: bytes, words: str) -> None:
     async with answering(answer) as url:
         finding = (await found(url))["server"]
-    assert finding.state is State.FAILING
+    assert finding.state is FindingState.FAILING
     assert words in finding.words
     assert finding.advice
 
 
-@pytest.mark.parametrize(("version", "state"), [("0.0.1", State.WARNING), (__version__, State.OK)])
-async def test_a_server_of_another_release_is_a_warning(version: str, state: State) -> None:
+@pytest.mark.parametrize(
+    ("version", "state"), [("0.0.1", FindingState.WARNING), (__version__, FindingState.OK)]
+)
+async def test_a_server_of_another_release_is_a_warning(version: str, state: FindingState) -> None:
     async with answering(reply(f'{{"version": "{version}"}}')) as url:
         finding = (await found(url))["server"]
     assert finding.state is state
@@ -101,9 +103,15 @@ async def test_a_server_of_another_release_is_a_warning(version: str, state: Sta
 
 @pytest.mark.parametrize(
     ("minutes", "state", "words"),
-    [(0, State.OK, "agrees"), (10, State.WARNING, "behind"), (-10, State.WARNING, "ahead of")],
+    [
+        (0, FindingState.OK, "agrees"),
+        (10, FindingState.WARNING, "behind"),
+        (-10, FindingState.WARNING, "ahead of"),
+    ],
 )
-async def test_a_clock_that_is_wrong_is_found_by_the_servers(minutes: int, state: State, words: str) -> None:
+async def test_a_clock_that_is_wrong_is_found_by_the_servers(
+    minutes: int, state: FindingState, words: str
+) -> None:
     date = datetime.now(UTC) + timedelta(minutes=minutes)
     async with answering(reply('{"version": "0.1.0"}', date=date)) as url:
         finding = (await found(url))["clock"]
@@ -115,7 +123,7 @@ async def test_where_nothing_listens_there_is_advice() -> None:
     async with answering(b"") as url:
         pass
     finding = (await found(url))["server"]
-    assert finding.state is State.FAILING
+    assert finding.state is FindingState.FAILING
     assert "flyx serve" in finding.advice
 
 
@@ -130,7 +138,7 @@ async def test_a_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> Non
     listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     async with listener:
         finding = (await found(f"wss://127.0.0.1:{listener.sockets[0].getsockname()[1]}"))["server"]
-    assert finding.state is State.FAILING
+    assert finding.state is FindingState.FAILING
     assert "certificate is not trusted" in finding.words
     assert "SSL_CERT_FILE" in finding.advice
 
@@ -138,7 +146,7 @@ async def test_a_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> Non
 async def test_a_websocket_that_passes_makes_a_room_and_leaves_it() -> None:
     async with flyx_server() as server:
         finding, joined = await check_websocket(server.url, origin_of(server.url), None)
-        assert finding.state is State.OK
+        assert finding.state is FindingState.OK
         assert joined is not None
         async with http_of(server) as http:
             status = (await http.get("/status")).json()
@@ -164,7 +172,7 @@ async def test_a_websocket_that_never_opens_is_told_within_the_time_of_a_check(
         async with asyncio.timeout(10):
             await left.wait()
     assert joined is None
-    assert finding.state is State.FAILING
+    assert finding.state is FindingState.FAILING
     assert finding.words == "there is no way to it within 0.2 s"
 
 
@@ -172,23 +180,23 @@ async def test_a_server_that_wants_a_token_is_a_warning_unless_it_gets_it() -> N
     async with flyx_server(api_token="secret") as server:
         origin = origin_of(server.url)
         finding, joined = await check_websocket(server.url, origin, None)
-        assert finding.state is State.WARNING
+        assert finding.state is FindingState.WARNING
         assert joined is None
         assert "--api-token" in finding.advice
         finding, joined = await check_websocket(server.url, origin, "secret")
-        assert finding.state is State.OK
+        assert finding.state is FindingState.OK
 
 
 @pytest.mark.parametrize(
     ("url", "state", "words"),
     [
-        ("ws://192.0.2.1:8000", State.OK, "named by its address"),
-        ("ws://[2001:db8::1]", State.OK, "named by its address"),
-        ("ws://localhost", State.OK, "localhost has"),
-        ("ws://flyx.invalid", State.FAILING, "flyx.invalid was not found"),
+        ("ws://192.0.2.1:8000", FindingState.OK, "named by its address"),
+        ("ws://[2001:db8::1]", FindingState.OK, "named by its address"),
+        ("ws://localhost", FindingState.OK, "localhost has"),
+        ("ws://flyx.invalid", FindingState.FAILING, "flyx.invalid was not found"),
     ],
 )
-async def test_the_name_of_the_server_is_looked_up(url: str, state: State, words: str) -> None:
+async def test_the_name_of_the_server_is_looked_up(url: str, state: FindingState, words: str) -> None:
     finding = await check_name(origin_of(url))
     assert finding.state is state
     assert words in finding.words
@@ -216,5 +224,5 @@ async def test_a_dead_proxy_that_is_not_needed_is_no_failure(
     monkeypatch.setattr(net_connect, "DIRECT_DELAY", 0.1)
     async with flyx_server(allowed_hosts=("flyx.example",)) as server:
         findings = await found(f"ws://flyx.example:{server.port}")
-    assert findings["server"].state is State.OK
+    assert findings["server"].state is FindingState.OK
     assert findings["server"].words.endswith("; proxy: 127.0.0.1:1 (HTTPS_PROXY)")

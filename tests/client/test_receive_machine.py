@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from flyx.client.confirmation import Confirmation
-from flyx.client.reception import TRANSITIONS, Check, Doubt, Feed, GiveUp, Reception, ReceptionState, Step
+from flyx.client.receive_machine import (
+    TRANSITIONS,
+    Check,
+    Doubt,
+    Feed,
+    GiveUp,
+    ReceiveMachine,
+    ReceiveState,
+    Step,
+)
 from flyx.errors import (
     ConnectionLost,
     Declined,
@@ -31,28 +40,28 @@ def offer(text: str = "v=0") -> Offer:
     return Offer(data=OfferData(sdp=text))
 
 
-def reception(state: ReceptionState, reconnect: float = 300.0) -> Reception:
+def reception(state: ReceiveState, reconnect: float = 300.0) -> ReceiveMachine:
     """A reception in this state, over its first connection."""
-    made = Reception(reconnect)
+    made = ReceiveMachine(reconnect)
     steps = [lambda: made.begin(), made.connected, made.paired, lambda: made.confirmed(CONFIRMED)]
-    if state is not ReceptionState.WAITING:
+    if state is not ReceiveState.WAITING:
         made.message(offer())
-    for step in steps[: list(ReceptionState).index(state)]:
+    for step in steps[: list(ReceiveState).index(state)]:
         step()
     assert made.state is state
     return made
 
 
 def test_received_is_reached_by_a_confirmation_while_receiving_alone() -> None:
-    ways = [key for key, state in TRANSITIONS.items() if state is ReceptionState.RECEIVED]
-    assert ways == [(ReceptionState.RECEIVING, Step.CONFIRM)]
-    assert not [step for step in Step if (ReceptionState.RECEIVED, step) in TRANSITIONS]
+    ways = [key for key, state in TRANSITIONS.items() if state is ReceiveState.RECEIVED]
+    assert ways == [(ReceiveState.RECEIVING, Step.CONFIRM)]
+    assert not [step for step in Step if (ReceiveState.RECEIVED, step) in TRANSITIONS]
 
 
-@pytest.mark.parametrize("state", ReceptionState)
-def test_a_confirmation_at_any_other_time_is_a_mistake(state: ReceptionState) -> None:
+@pytest.mark.parametrize("state", ReceiveState)
+def test_a_confirmation_at_any_other_time_is_a_mistake(state: ReceiveState) -> None:
     made = reception(state)
-    if state is ReceptionState.RECEIVING:
+    if state is ReceiveState.RECEIVING:
         made.confirmed(CONFIRMED)
         return
     with pytest.raises(LocalProtocolError):
@@ -60,16 +69,16 @@ def test_a_confirmation_at_any_other_time_is_a_mistake(state: ReceptionState) ->
     assert made.state is state
 
 
-@pytest.mark.parametrize("state", [ReceptionState.PAIRING, ReceptionState.RECEIVING])
-def test_a_connection_that_lives_is_not_given_up_for_an_offer(state: ReceptionState) -> None:
+@pytest.mark.parametrize("state", [ReceiveState.PAIRING, ReceiveState.RECEIVING])
+def test_a_connection_that_lives_is_not_given_up_for_an_offer(state: ReceiveState) -> None:
     made = reception(state)
     action = made.message(offer("made up"))
-    assert action == (Check() if state is ReceptionState.RECEIVING else None)
+    assert action == (Check() if state is ReceiveState.RECEIVING else None)
     assert made.state is state
 
 
 def test_an_offer_while_connecting_replaces_the_one_before_with_all_that_followed_it() -> None:
-    made = reception(ReceptionState.CONNECTING)
+    made = reception(ReceiveState.CONNECTING)
     assert made.message(CANDIDATE) == Feed(CANDIDATE)
     assert isinstance(made.message(offer("second")), GiveUp)
     assert made.message(CANDIDATE) is None
@@ -79,7 +88,7 @@ def test_an_offer_while_connecting_replaces_the_one_before_with_all_that_followe
 
 
 def test_an_offer_keeps_so_many_candidates_and_itself() -> None:
-    made = reception(ReceptionState.RECEIVING)
+    made = reception(ReceiveState.RECEIVING)
     kept = offer("kept")
     made.message(kept)
     for _ in range(3 * MAX_REMOTE_CANDIDATES):
@@ -91,7 +100,7 @@ def test_an_offer_keeps_so_many_candidates_and_itself() -> None:
 
 
 def test_candidates_of_an_offer_that_is_no_more_are_not_taken_for_the_next() -> None:
-    made = reception(ReceptionState.RECEIVING)
+    made = reception(ReceiveState.RECEIVING)
     made.failed(LOST, 0.0)
     assert made.message(CANDIDATE) is None
     following = offer("next")
@@ -100,14 +109,14 @@ def test_candidates_of_an_offer_that_is_no_more_are_not_taken_for_the_next() -> 
 
 
 def test_without_a_sender_a_lost_connection_is_the_end() -> None:
-    made = reception(ReceptionState.RECEIVING)
+    made = reception(ReceiveState.RECEIVING)
     assert made.sender_left() == Doubt()
     with pytest.raises(ConnectionLost):
         made.failed(LOST, 0.0)
 
 
 def test_that_there_is_no_other_connection_is_told_as_the_loss_of_the_one_that_was() -> None:
-    made = reception(ReceptionState.RECEIVING, reconnect=10.0)
+    made = reception(ReceiveState.RECEIVING, reconnect=10.0)
     assert made.failed(LOST, 0.0)
     assert made.deadline == 10.0
     assert not made.failed(UNREACHABLE, 9.9)
@@ -119,18 +128,18 @@ def test_that_there_is_no_other_connection_is_told_as_the_loss_of_the_one_that_w
 @pytest.mark.parametrize("error", [UNREACHABLE, Declined(), SenderLeft()])
 def test_the_first_connection_is_tried_once(error: FlyxError) -> None:
     with pytest.raises(type(error)):
-        reception(ReceptionState.CONNECTING).failed(error, 0.0)
+        reception(ReceiveState.CONNECTING).failed(error, 0.0)
 
 
 def test_a_refusal_ends_also_a_repair() -> None:
-    made = reception(ReceptionState.RECEIVING)
+    made = reception(ReceiveState.RECEIVING)
     made.failed(LOST, 0.0)
     with pytest.raises(Declined):
         made.failed(Declined(), 1.0)
 
 
 def test_a_sender_that_comes_back_is_waited_for_again() -> None:
-    made = reception(ReceptionState.CONNECTING)
+    made = reception(ReceiveState.CONNECTING)
     assert made.sender_left() == GiveUp(made.gone or LOST)
     assert isinstance(made.begin_anew(), GiveUp)
     assert made.begin() is None
@@ -146,7 +155,7 @@ class ReceptionMachine(RuleBasedStateMachine):
         self.begin_with(reconnect)
 
     def begin_with(self, reconnect: float) -> None:
-        self.made = Reception(reconnect)
+        self.made = ReceiveMachine(reconnect)
         self.now = 0.0
         self.over = False
         # Connections that are held, and the offer that was sent last.
@@ -156,13 +165,13 @@ class ReceptionMachine(RuleBasedStateMachine):
 
     def told(self, action: object) -> None:
         if isinstance(action, Doubt | Check):
-            assert self.made.state is ReceptionState.RECEIVING
+            assert self.made.state is ReceiveState.RECEIVING
         elif isinstance(action, Feed):
-            assert self.made.state is ReceptionState.CONNECTING
+            assert self.made.state is ReceiveState.CONNECTING
         elif isinstance(action, GiveUp):
             assert self.held == 1
-            assert self.made.state is not ReceptionState.RECEIVING
-            if self.made.state is ReceptionState.WAITING:
+            assert self.made.state is not ReceiveState.RECEIVING
+            if self.made.state is ReceiveState.WAITING:
                 # Given up for another one: it closes, whatever else happens.
                 self.held = 0
 
@@ -196,7 +205,7 @@ class ReceptionMachine(RuleBasedStateMachine):
             case _:
                 self.told(self.made.room_gone(RoomLost(reason="forgotten")))
 
-    @precondition(lambda self: not self.over and self.made.state is ReceptionState.WAITING)
+    @precondition(lambda self: not self.over and self.made.state is ReceiveState.WAITING)
     @rule()
     def begin(self) -> None:
         assert self.held == 0
@@ -213,18 +222,18 @@ class ReceptionMachine(RuleBasedStateMachine):
     @rule()
     def goes_on(self) -> None:
         match self.made.state:
-            case ReceptionState.CONNECTING:
+            case ReceiveState.CONNECTING:
                 self.made.connected()
-            case ReceptionState.PAIRING:
+            case ReceiveState.PAIRING:
                 self.made.paired()
-            case ReceptionState.RECEIVING:
+            case ReceiveState.RECEIVING:
                 self.made.confirmed(CONFIRMED)
                 self.over = True
 
     @precondition(lambda self: not self.over and self.held)
     @rule(error=st.sampled_from([UNREACHABLE, Declined(), LOST]))
     def goes_wrong(self, error: FlyxError) -> None:
-        if error is LOST and self.made.state is not ReceptionState.RECEIVING:
+        if error is LOST and self.made.state is not ReceiveState.RECEIVING:
             error = UNREACHABLE
         self.held = 0
         self.fails(error)
@@ -241,7 +250,7 @@ class ReceptionMachine(RuleBasedStateMachine):
     @invariant()
     def it_has_succeeded_when_it_was_confirmed_and_not_before(self) -> None:
         if hasattr(self, "made"):
-            received = self.made.state is ReceptionState.RECEIVED
+            received = self.made.state is ReceiveState.RECEIVED
             assert (self.made.confirmation is CONFIRMED) is received
             assert not received or self.over
 

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
-import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from flyx.cli.output import report_line, write_data
+from flyx.cli.subprocesses import await_event, flyx_process
 from flyx.errors import CorruptData, FlyxError, printable, size_text
 from flyx.server.app import Server
 from flyx.server.config import ServerConfig
@@ -24,7 +21,7 @@ from flyx.server.config import ServerConfig
 _CHUNK = 1 << 20
 
 
-async def demonstrate(path: Path | None, size: int) -> None:
+async def run_demo(path: Path | None, size: int) -> None:
     """Send path, or size bytes of random data, from one process to another, and compare.
 
     Raises:
@@ -69,44 +66,6 @@ async def _transfer(server: str, source: Path, target: Path) -> dict[str, Any]:
         raise FlyxError(reason=f"the processes ended with {statuses}")
     report_line(f"moved     {size_text(done['bytes'])}")
     return done
-
-
-@asynccontextmanager
-async def flyx_process(*arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run flyx in a process of its own, with these variables besides, which ends with the block."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "flyx",
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, **environment},
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-
-
-async def await_event(process: asyncio.subprocess.Process, name: str | None) -> dict[str, Any]:
-    """Read events until the one of that name; None: to the end.
-
-    Raises:
-        FlyxError: it ended, or told of an error, before.
-    """
-    assert process.stdout is not None
-    async for line in process.stdout:
-        event: dict[str, Any] = json.loads(line)
-        if event["event"] == name:
-            return event
-        if event["event"] == "error":
-            raise FlyxError(reason=event["message"], hint=event["hint"])
-    if name is None:
-        return {}
-    raise FlyxError(reason=f"a process ended before it told of `{name}`")
 
 
 def _write_random(path: Path, size: int) -> None:

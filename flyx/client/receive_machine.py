@@ -37,7 +37,7 @@ from flyx.signaling.messages import Message, Offer
 logger = logging.getLogger("flyx.client")
 
 
-class ReceptionState(Enum):
+class ReceiveState(Enum):
     """What is going on."""
 
     # No offer is being followed.
@@ -59,10 +59,10 @@ class Step(Enum):
     RETRY = auto()
 
 
-_S, _T = ReceptionState, Step
+_S, _T = ReceiveState, Step
 
 # What is not here is a mistake of the caller.
-TRANSITIONS: Mapping[tuple[ReceptionState, Step], ReceptionState] = {
+TRANSITIONS: Mapping[tuple[ReceiveState, Step], ReceiveState] = {
     (_S.WAITING, _T.BEGIN): _S.CONNECTING,
     (_S.WAITING, _T.RETRY): _S.WAITING,
     (_S.CONNECTING, _T.CONNECT): _S.PAIRING,
@@ -101,7 +101,7 @@ class Check:
 Action = Feed | GiveUp | Doubt | Check
 
 
-class Reception:
+class ReceiveMachine:
     """The state of a reception, and what to do when something happens; one answer at most for each input."""
 
     def __init__(self, reconnect: float) -> None:
@@ -109,7 +109,7 @@ class Reception:
         reconnect: seconds for which another connection is waited for when one is lost; 0 for not.
         """
         self._reconnect = reconnect
-        self.state = ReceptionState.WAITING
+        self.state = ReceiveState.WAITING
         # The last offer that no connection was begun for, and what followed it.
         self._offered: deque[Message] = deque()
         # Why the sender can offer no more; None while it may.
@@ -130,16 +130,16 @@ class Reception:
         if isinstance(message, Offer):
             self._offered = deque([message])
             match self.state:
-                case ReceptionState.CONNECTING:
+                case ReceiveState.CONNECTING:
                     return self._connect_anew()
-                case ReceptionState.RECEIVING:
+                case ReceiveState.RECEIVING:
                     # It makes one when it has lost the one that there is, or the server has made it up.
                     return Check()
         elif self._offered:
             # It belongs to that offer. More than these are not taken anyway.
             if len(self._offered) <= MAX_REMOTE_CANDIDATES:
                 self._offered.append(message)
-        elif self.state is ReceptionState.CONNECTING:
+        elif self.state is ReceiveState.CONNECTING:
             return Feed(message)
         return None
 
@@ -150,30 +150,30 @@ class Reception:
 
     def sender_away(self) -> Action | None:
         """The server has lost the connection to the sender, and holds its place."""
-        return Doubt() if self.state is ReceptionState.RECEIVING else None
+        return Doubt() if self.state is ReceiveState.RECEIVING else None
 
     def sender_left(self) -> Action | None:
         """The sender has left the room."""
         self.gone = SenderLeft()
         match self.state:
-            case ReceptionState.RECEIVING:
+            case ReceiveState.RECEIVING:
                 return Doubt()
-            case ReceptionState.CONNECTING | ReceptionState.PAIRING:
+            case ReceiveState.CONNECTING | ReceiveState.PAIRING:
                 return GiveUp(self.gone)
         return None
 
     def room_gone(self, error: FlyxError) -> Action | None:
         """Nothing more will come from the server. Whatever is connected does without."""
         self.gone = error
-        return GiveUp(error) if self.state is ReceptionState.CONNECTING else None
+        return GiveUp(error) if self.state is ReceiveState.CONNECTING else None
 
     def begin_anew(self) -> Action | None:
         """What the sender and we said may be lost, or the sender is new: it will offer another connection."""
         self.gone = None
-        if self.state is ReceptionState.CONNECTING:
+        if self.state is ReceiveState.CONNECTING:
             self._offered.clear()
             return self._connect_anew()
-        if self.state is ReceptionState.WAITING:
+        if self.state is ReceiveState.WAITING:
             self._offered.clear()
         return None
 
