@@ -153,7 +153,7 @@ def test_a_compressed_block_is_written_as_what_it_was(tmp_path: Path) -> None:
     with Destination(tmp_path) as destination:
         outcomes = succeed(destination, [*offer.plan(), *blocks, offer.finish("f"), FinishTree()])
     # What waited for the disk are the bytes that came.
-    assert [getattr(outcome, "held", None) for outcome in outcomes[2:4]] == [len(PACKED), 5000]
+    assert [getattr(outcome, "buffered", None) for outcome in outcomes[2:4]] == [len(PACKED), 5000]
     assert (tmp_path / "f").read_bytes() == content
 
 
