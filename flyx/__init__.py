@@ -81,7 +81,6 @@ AGENT = f"flyx/{__version__}"
 """Who we say we are, to servers and peers."""
 
 _EVENTS = "flyx.client.events"
-# Where names of __all__ are that are no events.
 _HOMES = {
     "Content": "flyx.transfer.manifest",
     "Entry": "flyx.transfer.manifest",
@@ -96,6 +95,7 @@ _HOMES = {
     "receive": "flyx.api.receiving",
     "send": "flyx.api.sending",
 }
+"""Where names of __all__ are that are no events."""
 
 if not TYPE_CHECKING:
 

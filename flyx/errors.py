@@ -73,8 +73,8 @@ EXIT_CTRL_C = 130
 MAX_SHOWN = 600
 """Characters of one field that a message repeats."""
 
-# Format characters that only choose how a glyph looks or joins; emoji and many scripts need them.
 _HARMLESS_FORMAT_CHARACTERS = frozenset("\u200c\u200d") | {chr(c) for c in range(0xE0020, 0xE0080)}
+"""Format characters that only choose how a glyph looks or joins; emoji and many scripts need them."""
 
 
 def printable(text: str) -> str:
@@ -124,8 +124,8 @@ def _printable_character(character: str) -> str:
     return character
 
 
-# Up to the @: what has a scheme before it, or a colon that begins no port.
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/?#@]*|[^\s/?#:@[]*:(?!\d{1,5}(?:[/?#]|$))\S*)@")
+"""Up to the @: what has a scheme before it, or a colon that begins no port."""
 
 
 def without_credentials(text: str) -> str:

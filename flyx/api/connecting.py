@@ -13,7 +13,7 @@ def meeting_of(server: str | None, local: bool | None) -> Meeting:
     """Return where to meet.
 
     Raises:
-        InputError: There is no such place.
+        InputError: there is no such place.
     """
     if server is None:
         return meet(None, local)
@@ -27,7 +27,7 @@ def connections_of(*, relay_only: bool, no_relay: bool) -> ConnectionOptions:
     """Return what is allowed connections.
 
     Raises:
-        InputError: Nothing is.
+        InputError: nothing is.
     """
     if relay_only and no_relay:
         raise InputError(reason="relay_only and no_relay exclude each other")

@@ -30,7 +30,7 @@ def path_of(name: str, path: AnyPath) -> Path:
     """Return a path.
 
     Raises:
-        InputError: It is empty, which would be the current directory to the system, or none at all.
+        InputError: it is empty, which would be the current directory to the system, or none at all.
     """
     if path == "":
         raise InputError(reason=f"{name}: a path is empty")
@@ -50,7 +50,7 @@ def patterns_of(name: str, patterns: str | Iterable[str]) -> list[str]:
     """Return one pattern, or several.
 
     Raises:
-        InputError: One of them is empty.
+        InputError: one of them is empty.
     """
     given = [patterns] if isinstance(patterns, str) else list(patterns)
     if not all(pattern.strip() for pattern in given):
@@ -62,7 +62,7 @@ def choice_of(name: str, kind: type[Choice], value: object) -> Choice:
     """Return the member of an enumeration that a value stands for.
 
     Raises:
-        InputError: It stands for none.
+        InputError: it stands for none.
     """
     try:
         return kind(value)
@@ -75,7 +75,7 @@ def descriptor_of(name: str, file: int | HasFileno) -> int:
     """Return the descriptor of an open file.
 
     Raises:
-        InputError: It has none, or is closed.
+        InputError: it has none, or is closed.
     """
     try:
         descriptor = file if isinstance(file, int) else file.fileno()
@@ -89,7 +89,7 @@ def rate_of(name: str, rate: int | None) -> int | None:
     """Return a rate.
 
     Raises:
-        InputError: It is none that data can be held to.
+        InputError: it is none that data can be held to.
     """
     if rate is not None and not MIN_RATE <= rate <= MAX_RATE:
         raise InputError(reason=f"{name} is {rate}, and not {MIN_RATE:,} to {MAX_RATE:,} bytes a second")
@@ -100,7 +100,7 @@ def seconds_of(name: str, seconds: float) -> float:
     """Return a time.
 
     Raises:
-        InputError: It is none.
+        InputError: it is none.
     """
     if not (math.isfinite(seconds) and seconds >= 0):
         raise InputError(reason=f"{name} is {seconds:g}, and no number of seconds")
@@ -111,7 +111,7 @@ def token_of(name: str, token: str | None) -> str | None:
     """Return a token of a server.
 
     Raises:
-        InputError: No header can carry it. The message does not repeat it.
+        InputError: no header can carry it. The message does not repeat it.
     """
     if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
         raise InputError(reason=f"{name} is empty, or holds other than visible ASCII characters")

@@ -63,31 +63,31 @@ def receive(
     Parameters are the options of `flyx receive` of these names.
 
     Args:
-        code: That of the sender, also as part of a URL or of the line that `flyx send` prints.
-        directory: Where the files go; made if missing.
-        accept: Whether to take what is offered; or what is called with it, in the event loop, and says so,
+        code: that of the sender, also as part of a URL or of the line that `flyx send` prints.
+        directory: where the files go; made if missing.
+        accept: whether to take what is offered; or what is called with it, in the event loop, and says so,
             also as a coroutine. If that raises, the offer is declined.
-        existing: What becomes of files whose names are taken: nothing is received, those there are replaced,
+        existing: what becomes of files whose names are taken: nothing is received, those there are replaced,
             those that come get new names, or are left out.
-        skip_existing: Leave out files that are here already, with the same size and time.
-        checksum: Leave out files that are here already, with the same content.
-        only: One pattern or several, as in .gitignore, of what is wanted; none: all of it.
-        names: What becomes of names that cannot be had here, or could steer a terminal: left out, kept if
+        skip_existing: leave out files that are here already, with the same size and time.
+        checksum: leave out files that are here already, with the same content.
+        only: one pattern or several, as in .gitignore, of what is wanted; none: all of it.
+        names: what becomes of names that cannot be had here, or could steer a terminal: left out, kept if
             they can be had, or made safe.
-        stream: Where one file, or a stream, is written in the place of the directory: an open file, or its
+        stream: where one file, or a stream, is written in the place of the directory: an open file, or its
             descriptor. It is not closed, and what is in the buffers of a file object comes later.
-        open: Trust the server with a sender whose code has no words.
-        wait: If the sender is not there yet, wait for it.
-        limit: Bytes a second that the sender is asked to keep to; None: as many as it can.
+        open: trust the server with a sender whose code has no words.
+        wait: if the sender is not there yet, wait for it.
+        limit: bytes a second that the sender is asked to keep to; None: as many as it can.
         server: URL of a signaling server; None: that of the code, else one at ws://localhost:8000 if there,
             and the local network.
         local: True: on the local network alone, without any server; False: never there.
-        relay_only: Hide our addresses from the other side: go through a TURN server, and nothing else.
-        no_relay: Go through no TURN server.
-        reconnect: Seconds for which another connection is waited for when one is lost.
+        relay_only: hide our addresses from the other side: go through a TURN server, and nothing else.
+        no_relay: go through no TURN server.
+        reconnect: seconds for which another connection is waited for when one is lost.
 
     Raises:
-        InputError: A parameter cannot be used.
+        InputError: a parameter cannot be used.
     """
     invitation = parse_invitation(code)
     meeting = meeting_of(invitation.server if server is None else server, local)
@@ -119,7 +119,7 @@ def _existing_of(existing: str, *, skip_existing: bool, checksum: bool) -> tuple
     """Return what to do about what exists.
 
     Raises:
-        InputError: There is no such thing to do.
+        InputError: there is no such thing to do.
     """
     if existing not in _EXISTING:
         raise InputError(reason=f"existing is {existing!r}, and not one of {', '.join(map(repr, _EXISTING))}")

@@ -65,32 +65,32 @@ def send(
     Its first event with a code is RoomOpened. Parameters are the options of `flyx send` of these names.
 
     Args:
-        paths: One path or several; none if there is a text or a stream.
-        text: A text that the other side shows.
-        stream: An open file, or its descriptor, that is sent from where it is to its end, whose size nobody
+        paths: one path or several; none if there is a text or a stream.
+        text: a text that the other side shows.
+        stream: an open file, or its descriptor, that is sent from where it is to its end, whose size nobody
             has to know. It is not closed.
-        name: What receivers save a stream as.
+        name: what receivers save a stream as.
         server: URL of a signaling server; None: one at ws://localhost:8000 if there, else none: the room is
             served from this process, and found on the local network.
         local: True: on the local network alone, without any server; False: never there.
-        receivers: It ends when so many have everything; 0: it goes on until it is closed.
-        wait: Seconds without any receiver after which it fails; None: it waits.
-        words: How many random words the code has, 2 to 8; None: 2.
-        code: Words of your own for the code.
-        room: The six characters of the code before its words, if nobody has that room; None: any.
-        open: A code without words: the server is then trusted.
-        links: What becomes of symbolic links inside directories.
-        exclude: One pattern or several, as in .gitignore, of what is left out.
-        gitignore: Leave out what the .gitignore files in the directories say, and .git.
-        compress: Compress what shrinks where that saves time, wherever it saves bytes, or never.
-        limit: Bytes a second that all receivers get together at most; None: as many as can be.
-        relay_only: Hide our addresses from the other side: go through a TURN server, and nothing else.
-        no_relay: Go through no TURN server.
-        api_token: What the server wants of those who make rooms.
-        reconnect: Seconds for which a lost connection is tried to be made anew.
+        receivers: it ends when so many have everything; 0: it goes on until it is closed.
+        wait: seconds without any receiver after which it fails; None: it waits.
+        words: how many random words the code has, 2 to 8; None: 2.
+        code: words of your own for the code.
+        room: the six characters of the code before its words, if nobody has that room; None: any.
+        open: a code without words: the server is then trusted.
+        links: what becomes of symbolic links inside directories.
+        exclude: one pattern or several, as in .gitignore, of what is left out.
+        gitignore: leave out what the .gitignore files in the directories say, and .git.
+        compress: compress what shrinks where that saves time, wherever it saves bytes, or never.
+        limit: bytes a second that all receivers get together at most; None: as many as can be.
+        relay_only: hide our addresses from the other side: go through a TURN server, and nothing else.
+        no_relay: go through no TURN server.
+        api_token: what the server wants of those who make rooms.
+        reconnect: seconds for which a lost connection is tried to be made anew.
 
     Raises:
-        InputError: A parameter cannot be used.
+        InputError: a parameter cannot be used.
     """
     meeting = meeting_of(server, local)
     if receivers < 0:
@@ -125,7 +125,7 @@ def _code_of(words: int | None, own: str | None, *, is_open: bool) -> Code:
     """Return what receivers have to know.
 
     Raises:
-        InputError: There is no such code.
+        InputError: there is no such code.
     """
     if sum((words is not None, own is not None, is_open)) > 1:
         raise InputError(reason="words, code and open exclude each other")

@@ -28,14 +28,14 @@ class Server:
         stun: str | Iterable[str] = DEFAULT_STUN_URL,
     ) -> None:
         """Args:
-            host: Address or name to listen on; None: all addresses of this computer.
+            host: address or name to listen on; None: all addresses of this computer.
             port: 0 is any free one.
-            state: File that keeps rooms for the next start; None: they are kept in memory.
-            api_token: Without it nobody makes rooms; None: anybody may.
+            state: file that keeps rooms for the next start; None: they are kept in memory.
+            api_token: without it nobody makes rooms; None: anybody may.
             stun: URLs of STUN servers to hand to clients, one or several; empty: none.
 
         Raises:
-            InputError: A parameter cannot be used.
+            InputError: a parameter cannot be used.
         """
         if not 0 <= port <= 65535:
             raise InputError(reason=f"port is {port}, and not 0 to 65535")
@@ -54,7 +54,7 @@ class Server:
         """What clients on this computer give as `server`, such as ws://127.0.0.1:8000; the server runs.
 
         Raises:
-            RuntimeError: It does not.
+            RuntimeError: it does not.
         """
         return self._running.url
 
@@ -63,7 +63,7 @@ class Server:
         """Where it listens; the server runs.
 
         Raises:
-            RuntimeError: It does not.
+            RuntimeError: it does not.
         """
         return self._running.port
 
@@ -77,7 +77,7 @@ class Server:
         """Listen.
 
         Raises:
-            InputError: The host, the port or the state file cannot be used.
+            InputError: the host, the port or the state file cannot be used.
         """
         if self._server is not None:
             raise RuntimeError("the server runs already")

@@ -64,8 +64,8 @@ class Transfer:
         """Return what happens next. Waiting for it may be cancelled, which loses no event and ends nothing.
 
         Raises:
-            FlyxError: The transfer has failed; after its last event, once.
-            StopAsyncIteration: It is over.
+            FlyxError: the transfer has failed; after its last event, once.
+            StopAsyncIteration: it is over.
         """
         self._begin()
         event = await self._inbox.next()
@@ -169,7 +169,7 @@ class Inbox:
         """Wait for an event; None after the last.
 
         Raises:
-            FlyxError: That of fail(), once.
+            FlyxError: that of fail(), once.
         """
         while True:
             if self._lost:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter
 
 Result = TypeVar("Result")
-# What people take from other programs, and from habit.
 _ALIASES = {"recv": "receive", "rx": "receive"}
+"""What people take from other programs, and from habit."""
 
 # Set by --debug: errors then come with their traceback.
 _debug = False

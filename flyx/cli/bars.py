@@ -177,8 +177,8 @@ _COLUMNS = {
     "limit": _Column(lambda row: row.limit, lambda _: "dim"),
 }
 
-# The first goes first. What is left in the end is how much is done.
 _DROPPED = ("limit", "amount", "bar", "route", "left", "name", "pace")
+"""The first goes first. What is left in the end is how much is done."""
 
 
 def _table(rows: Sequence[Row], width: int, glyphs: Glyphs) -> list[Text]:

@@ -44,7 +44,7 @@ class FlyxCommand(TyperCommand):
         """Read the options.
 
         Raises:
-            InputError: They cannot be used.
+            InputError: they cannot be used.
         """
         # What is parsed is taken out of args.
         given = list(args)
@@ -64,7 +64,7 @@ class FlyxCommand(TyperCommand):
         """Run the command.
 
         Raises:
-            InputError: An option cannot be used; with where it was set.
+            InputError: an option cannot be used; with where it was set.
         """
         try:
             return super().invoke(ctx)

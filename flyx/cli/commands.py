@@ -12,8 +12,6 @@ import typer.main
 if TYPE_CHECKING:
     from typer._click import Command
 
-# By name: the module in flyx.cli and what in it makes the command, a function or a group of further commands;
-# and the first line of its help, which a test holds equal to that.
 _TABLE = {
     "send": ("send", "send", "Send files and directories"),
     "receive": ("receive", "receive", "Receive what a sender offers"),
@@ -28,6 +26,8 @@ _TABLE = {
         "Show the options and who has set them, or edit their file",
     ),
 }
+"""By name: the module in flyx.cli and what in it makes the command, a function or a group of further
+commands; and the first line of its help, which a test holds equal to that."""
 
 SUMMARIES = {name: summary for name, (_, _, summary) in _TABLE.items()}
 """What each command does, in a line."""

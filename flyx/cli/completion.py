@@ -28,15 +28,15 @@ class Shell(StrEnum):
     POWERSHELL = "powershell"
 
 
-# What zsh needs before the script, if nothing else of its has been there.
 _ZSH_FIRST = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }\n"
+"""What zsh needs before the script, if nothing else of its has been there."""
 
 
 def running_shell() -> Shell:
     """Return the shell that flyx was called from.
 
     Raises:
-        InputError: It is none of those that there are scripts for, or is not known.
+        InputError: it is none of those that there are scripts for, or is not known.
     """
     import shellingham  # type: ignore[import-untyped]  # it has no types
 
@@ -72,8 +72,8 @@ def install(shell: Shell) -> Path:
     Of the person's own files one has a line added, if it is not there.
 
     Raises:
-        InputError: The shell, or the person's directory, cannot be found.
-        StorageError: A file cannot be written.
+        InputError: the shell, or the person's directory, cannot be found.
+        StorageError: a file cannot be written.
     """
     if shell is Shell.FISH:
         file = _directory("XDG_CONFIG_HOME", ".config") / "fish" / "completions" / "flyx.fish"

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 CONFIG_VARIABLE = "FLYX_CONFIG"
 
-# Options and arguments whose value opens something; of a URL, its password does.
 _SECRETS = frozenset({"api-token", "admin-token", "metrics-token", "turn-secret", "code", "CODE"})
-# Those whose URL needs no slashes.
+"""Options and arguments whose value opens something; of a URL, its password does."""
+
 _URLS = frozenset({"redis", "ice-server"})
+"""Those whose URL needs no slashes."""
 
 HIDDEN = "(not shown)"
 """Stands for a secret."""
@@ -51,7 +52,7 @@ def known_config_path() -> Path:
     """Return where the configuration file is looked for.
 
     Raises:
-        InputError: It is nowhere, as this user has no home.
+        InputError: it is nowhere, as this user has no home.
     """
     if (path := config_path()) is None:
         reason = "this user has no home, and so no configuration file"
@@ -111,7 +112,7 @@ def defaults_of(commands: Mapping[str, Command]) -> dict[str, dict[str, Any]]:
     """Return what the configuration file sets for each command, by parameter: --json is as_json.
 
     Raises:
-        InputError: The first mistake in it.
+        InputError: the first mistake in it.
     """
     tables = load_config()
     if not tables:

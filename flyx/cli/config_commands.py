@@ -190,7 +190,7 @@ def _editor() -> list[str]:
     """Return the command of the editor that the person has chosen, or of one that is there.
 
     Raises:
-        InputError: There is none.
+        InputError: there is none.
     """
     for variable in ("VISUAL", "EDITOR"):
         if chosen := os.environ.get(variable, "").strip():
@@ -209,7 +209,7 @@ def _make(file: Path, text: str) -> None:
     """Make the file, for its owner alone, if it is not there.
 
     Raises:
-        InputError: It cannot be made.
+        InputError: it cannot be made.
     """
     if os.path.lexists(file):
         return
@@ -227,7 +227,7 @@ def _run(editor: list[str], file: Path) -> None:
     """Wait for the editor.
 
     Raises:
-        InputError: It cannot be started, or has failed.
+        InputError: it cannot be started, or has failed.
     """
     hint = f"name another editor in EDITOR, or edit {file} otherwise"
     try:

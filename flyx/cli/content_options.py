@@ -58,7 +58,7 @@ def contents_of(paths: Sequence[Path], name: str | None, text: str | None, recei
     """Return what the person wants to send; a text is read now if it comes from standard input.
 
     Raises:
-        InputError: It is nothing, or not one of these.
+        InputError: it is nothing, or not one of these.
     """
     from flyx.client.broadcast import Stream
 

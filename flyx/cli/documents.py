@@ -18,8 +18,8 @@ EVENTS_SCHEMA = DOCUMENTS / "events.schema.json"
 
 _BLOCK = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
 _HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
-# Links to other places of the documents lead nowhere from a terminal.
 _INNER_LINK = re.compile(r"\[([^]]+)\]\((?!https?:)[^)]+\)")
+"""Links to other places of the documents lead nowhere from a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,11 @@ class Topic:
     """Something to read about.
 
     Attributes:
-        name: What it is asked for by.
-        title: Its heading, as text.
-        level: How deep it is in its document: 1 is all of that.
-        text: All of it, with what is below.
-        is_markdown: Whether that is Markdown; else it is shown as it is.
+        name: what it is asked for by.
+        title: its heading, as text.
+        level: how deep it is in its document: 1 is all of that.
+        text: all of it, with what is below.
+        is_markdown: whether that is Markdown; else it is shown as it is.
     """
 
     name: str
@@ -61,7 +61,7 @@ def find_topic(asked: str) -> Topic:
     """Return the topic of this name, or the only one with this in its name.
 
     Raises:
-        InputError: There is none, or there are several.
+        InputError: there is none, or there are several.
     """
     name, there = _name_of(asked), topics()
     if name in there:

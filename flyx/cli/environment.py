@@ -11,12 +11,13 @@ from pathlib import Path
 
 from flyx.errors import InputError
 
-# What Kubernetes, and Docker before it, sets in every container for a service that is called flyx, flyx-turn
-# or flyx-metrics: FLYX_PORT=tcp://10.0.0.1:8000. That is where the service is, not where we are to listen.
 _OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://", re.ASCII)
+"""What Kubernetes, and Docker before it, sets in every container for a service that is called flyx,
+flyx-turn or flyx-metrics: FLYX_PORT=tcp://10.0.0.1:8000. That is where the service is, not where we are to
+listen."""
 
-# Read by OpenSSL, to which an empty name is that of a file which is not there.
 _OF_OPENSSL = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Read by OpenSSL, to which an empty name is that of a file which is not there."""
 
 
 def tidy() -> None:
@@ -31,7 +32,7 @@ def at_home(path: Path) -> Path:
     """Return a path with ~ and ~NAME as shells have them, for places that no shell reads.
 
     Raises:
-        InputError: There is no such user, or no home.
+        InputError: there is no such user, or no home.
     """
     try:
         return path.expanduser()

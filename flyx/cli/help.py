@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _PAGERS = ("less", "more")
 """What is tried, in this order, if PAGER names none."""
 
-# Of less: go on by itself after one screen, show colours, leave the text on the screen.
 _LESS = "FRX"
+"""Of less: go on by itself after one screen, show colours, leave the text on the screen."""
 
 
 def _topic_names() -> list[str]:

@@ -62,7 +62,7 @@ def trust(authorities: Path | None) -> None:
     """Believe the authorities of --tls-ca, if it is given.
 
     Raises:
-        InputError: The file holds none.
+        InputError: the file holds none.
     """
     if authorities is not None:
         from flyx.net import tls
@@ -77,7 +77,7 @@ def meeting_of(
     """Return where to meet by --server and --local of a command, and the server that a code came with.
 
     Raises:
-        InputError: They exclude each other.
+        InputError: they exclude each other.
     """
     server, server_from = named_server(context, server, invited_to)
     return choose(server, local, server_from, source_of(context, "local"))
@@ -89,7 +89,7 @@ def named_server(
     """Return the server that is named, and where: with a code, unless --server is said beside it.
 
     Raises:
-        InputError: It can be none.
+        InputError: it can be none.
     """
     from flyx.client.websocket import websocket_url
 
@@ -114,7 +114,7 @@ def choose(server: str | None, local: bool | None, server_from: Source, local_fr
         local_from: who has said so.
 
     Raises:
-        InputError: One place names a server, and says that there is to be none.
+        InputError: one place names a server, and says that there is to be none.
     """
     if local and server is not None:
         if server_from == local_from:

@@ -34,7 +34,6 @@ nearest the top are shown, and the others counted."""
 _MOST_GROUPS = 10 * MAX_POINTED_OUT
 """Groups kept at a time, of which no more than MAX_POINTED_OUT can be shown: a bound of memory."""
 
-# What shells, sessions, editors and tools run, obey or trust without being asked.
 _WELL_KNOWN_NAMES = (
     *(".bash_aliases", ".bash_login", ".bash_logout", ".bash_profile", ".bashrc", ".cshrc", ".inputrc"),
     *(".kshrc", ".login", ".profile", ".tcshrc", ".zlogin", ".zprofile", ".zshenv", ".zshrc", ".config/fish"),
@@ -45,8 +44,10 @@ _WELL_KNOWN_NAMES = (
     *(".emacs", ".emacs.d", ".exrc", ".gdbinit", ".screenrc", ".tmux.conf", ".vim", ".vimrc", ".vscode"),
     *(".cargo", ".curlrc", ".env", ".envrc", ".htaccess", ".npmrc", ".pypirc", ".wgetrc", ".yarnrc"),
 )
-# In a path between two slashes. Some file systems tell no capitals from small letters.
+"""What shells, sessions, editors and tools run, obey or trust without being asked."""
+
 _WELL_KNOWN = re.compile(f"/(?:{'|'.join(map(re.escape, _WELL_KNOWN_NAMES))})(?=/)", re.IGNORECASE)
+"""In a path between two slashes. Some file systems tell no capitals from small letters."""
 
 
 @dataclass(frozen=True, slots=True)

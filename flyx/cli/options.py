@@ -71,7 +71,7 @@ def read_secret(option: str, text: str) -> str:
     """Return text, or a line of standard input for "-": arguments can be seen in the list of processes.
 
     Raises:
-        InputError: It is no text in the encoding of this system. The message does not repeat it.
+        InputError: it is no text in the encoding of this system. The message does not repeat it.
     """
     try:
         secret = sys.stdin.readline().strip() if text == "-" else text
@@ -84,18 +84,18 @@ def read_secret(option: str, text: str) -> str:
     return secret
 
 
-# Bytes of a file with a secret. More is no secret, but the wrong file.
 _MAX_SECRET_SIZE = 4096
+"""Bytes of a file with a secret. More is no secret, but the wrong file."""
 
 
 def check_standard_input(texts: Mapping[str, str | None]) -> None:
     """Make sure that one option at most is read from standard input.
 
     Args:
-        texts: By option, as they were given.
+        texts: by option, as they were given.
 
     Raises:
-        InputError: Several are.
+        InputError: several are.
     """
     reading = [option for option, text in texts.items() if text == "-"]
     if len(reading) > 1:
@@ -107,7 +107,7 @@ def secret_of(option: str, text: str | None) -> str | None:
     """Return the secret that an option was given: itself, as @FILE, or as - for a line of standard input.
 
     Raises:
-        InputError: The file cannot be read, or there is no secret.
+        InputError: the file cannot be read, or there is no secret.
     """
     if text is None:
         return None
@@ -135,7 +135,7 @@ def token_of(option: str, text: str | None) -> str | None:
     """Return a token that was given like any secret.
 
     Raises:
-        InputError: It is one that everybody would guess, or that no header can carry.
+        InputError: it is one that everybody would guess, or that no header can carry.
     """
     token = secret_of(option, text)
     if token is not None and (not token.isascii() or not token.isprintable() or " " in token):

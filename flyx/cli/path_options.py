@@ -57,7 +57,7 @@ def connection_options_of(
     """Return what the person allows connections.
 
     Raises:
-        InputError: The options contradict each other, or one of them cannot be used.
+        InputError: the options contradict each other, or one of them cannot be used.
     """
     from flyx.client.link import ConnectionOptions
     from flyx.rtc.policy import IcePolicy
@@ -94,7 +94,7 @@ def ice_server_of(text: str) -> IceServer:
     A colon or @ in the user's name is written as %3A or %40.
 
     Raises:
-        InputError: It names none. The message does not repeat a password.
+        InputError: it names none. The message does not repeat a password.
     """
     from flyx.rtc.servers import check_url
     from flyx.signaling.messages import IceServer

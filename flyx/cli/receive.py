@@ -202,7 +202,7 @@ def _standard_output() -> int:
     """Return the descriptor of standard output, to which nothing else is written from now on.
 
     Raises:
-        InputError: A person would see what is meant for a program.
+        InputError: a person would see what is meant for a program.
     """
     if sys.stdout.isatty():
         hint = "let a program read it, as in `flyx receive -o - CODE | tar x`, or name a directory"

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 from flyx.cli.screen import screen
 from flyx.cli.signals import ENDING_ON_TERMINAL, signals_taken_by, stops_prepared_by
 
-# For many receivers at once, each with sockets and a file, where macOS begins with 256 and Linux with 1,024.
 _FILES = 65_536
+"""For many receivers at once, each with sockets and a file, where macOS begins with 256 and Linux with
+1,024."""
 
 CONNECTIONS = "flyx.rtc.peer"
 """The module that makes them."""

@@ -19,11 +19,11 @@ from flyx.cli.terminal import screen_size
 FLUSH_TIME = 0.5
 """Seconds that a terminal gets to show the last of it before the program is stopped."""
 
-# ECMA-48: erase to the end of the line (EL), and of the screen (ED).
 _END_LINE, _END_SCREEN = "\x1b[K", "\x1b[J"
+"""ECMA-48: erase to the end of the line (EL), and of the screen (ED)."""
 
-# OSC 52 of xterm, which others have taken over: manipulate selection data, of the clipboard (c).
 _CLIPBOARD, _BELL = "\x1b]52;c;", "\x07"
+"""OSC 52 of xterm, which others have taken over: manipulate selection data, of the clipboard (c)."""
 
 Line = tuple[str, int]
 """What is written, colours included, and the columns that it takes."""

@@ -201,7 +201,7 @@ def _room_id_of(room: str | None) -> str | None:
     """Return the room that the person has chosen.
 
     Raises:
-        InputError: There can be none of this name.
+        InputError: there can be none of this name.
     """
     from flyx.signaling.codes import normalise_room_id
 

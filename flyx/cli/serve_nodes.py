@@ -39,7 +39,7 @@ def check(redis: str | None, workers: int, *, state: bool) -> None:
     """Make sure that what was chosen goes together.
 
     Raises:
-        InputError: It does not.
+        InputError: it does not.
     """
     if redis is None:
         if workers > 1:
@@ -58,13 +58,13 @@ def supervise(config: ServerConfig, count: int, start: Start, announce: Callable
     """Run this many servers on one port until a signal ends them.
 
     Args:
-        config: Of each of them; with a port for metrics, each has the next one.
-        count: How many.
-        start: Runs one; it has to be picklable.
-        announce: Called with the URL when all are ready.
+        config: of each of them; with a port for metrics, each has the next one.
+        count: how many.
+        start: runs one; it has to be picklable.
+        announce: called with the URL when all are ready.
 
     Raises:
-        InputError: The config cannot be used.
+        InputError: the config cannot be used.
     """
     import asyncio
 
@@ -99,8 +99,8 @@ def _work(start: Start, config: ServerConfig, channel: Connection) -> None:
 
     try:
         start(config, lambda url: channel.send(READY), channel)
-    except InputError as exc:
-        channel.send(exc)
+    except InputError as error:
+        channel.send(error)
     except KeyboardInterrupt:
         # Ctrl-C before there was anything to stop.
         return

@@ -67,7 +67,7 @@ def tls_of(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | No
     """Return the two files of --tls-cert and --tls-key.
 
     Raises:
-        InputError: There is one without the other.
+        InputError: there is one without the other.
     """
     if certificate is None and key is None:
         return None
@@ -80,7 +80,7 @@ def networks_of(option: str, texts: list[str] | None) -> tuple[IPNetwork, ...]:
     """Return the networks that an option names.
 
     Raises:
-        InputError: One is neither an address nor a network.
+        InputError: one is neither an address nor a network.
     """
     from ipaddress import ip_network
 
@@ -98,7 +98,7 @@ def rate_of(option: str, text: str) -> RateLimitItem | None:
     """Return the rate that an option was given; None for no limit.
 
     Raises:
-        InputError: It is none.
+        InputError: it is none.
     """
     with naming(option):
         return parse_rate(text)
@@ -108,7 +108,7 @@ def origins_of(option: str, texts: list[str] | None) -> tuple[str, ...]:
     """Return the origins that an option names.
 
     Raises:
-        InputError: One is not an origin, which no page would ever have.
+        InputError: one is not an origin, which no page would ever have.
     """
     from urllib.parse import urlsplit
 
@@ -124,7 +124,7 @@ def stun_urls_of(option: str, urls: list[str] | None) -> tuple[str, ...]:
     """Return the STUN servers that an option names: those of the server by default.
 
     Raises:
-        InputError: One is none.
+        InputError: one is none.
     """
     if not urls:
         return (DEFAULT_STUN_URL,)

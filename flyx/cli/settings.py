@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from typer._click import Command, Context, Parameter
 
 
-# What opens a server, or closes it to others: no value must not pass for none wanted.
 _TOKENS = frozenset({"--api-token", "--admin-token", "--metrics-token", "--turn-secret"})
+"""What opens a server, or closes it to others: no value must not pass for none wanted."""
 
 
 class Source(IntEnum):
@@ -38,15 +38,15 @@ class Source(IntEnum):
     COMMAND_LINE = 3
 
 
-# By Typer's names.
 _SOURCES = {
     "DEFAULT_MAP": Source.FILE,
     "ENVIRONMENT": Source.ENVIRONMENT,
     "COMMANDLINE": Source.COMMAND_LINE,
 }
+"""By Typer's names."""
 
-# As `flyx config show --json` tells them.
 _SHOWN = {Source.NOBODY: "default", Source.FILE: "file", Source.ENVIRONMENT: "environment"}
+"""As `flyx config show --json` tells them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,12 @@ class Setting:
     """An option of a command, or an argument that has a variable.
 
     Attributes:
-        option: As in the configuration file; of an argument, what stands for it in the usage.
-        parameter: What it was had from.
-        value: Text, numbers, or a list of them; None: it is not set. Secrets in it are hidden.
-        source: Who has set it: `file`, `environment`, or `default` for nobody.
-        place: Path of the configuration file or name of the variable that did, if one did.
-        mistake: Why the command cannot use the value, if it cannot.
+        option: as in the configuration file; of an argument, what stands for it in the usage.
+        parameter: what it was had from.
+        value: text, numbers, or a list of them; None: it is not set. Secrets in it are hidden.
+        source: who has set it: `file`, `environment`, or `default` for nobody.
+        place: path of the configuration file or name of the variable that did, if one did.
+        mistake: why the command cannot use the value, if it cannot.
     """
 
     option: str
@@ -74,10 +74,10 @@ def settings_of(root: Context, name: str, command: Command, defaults: Mapping[st
     """Return the settings of one command.
 
     Args:
-        root: The context of the program.
-        name: The command's.
-        command: Any one of the program, or the program itself.
-        defaults: What the configuration file sets for it, by parameter.
+        root: the context of the program.
+        name: the command's.
+        command: any one of the program, or the program itself.
+        defaults: what the configuration file sets for it, by parameter.
     """
     context = command.context_class(command, info_name=name, parent=root, default_map=dict(defaults))
     with context:
@@ -107,7 +107,7 @@ def settle(context: Context, parameter: Parameter) -> None:
     """Make of a parameter that was read what its command uses.
 
     Raises:
-        InputError: It cannot be used.
+        InputError: it cannot be used.
     """
     name, variable = str(parameter.name), parameter.envvar
     if _TOKENS.intersection(parameter.opts) and isinstance(variable, str):
@@ -137,10 +137,10 @@ def bad_values_of_file(
     """Find what a command cannot use of the configuration file, also where the environment says otherwise.
 
     Args:
-        root: The context of the program.
-        name: The command's.
-        command: The command.
-        values: What the configuration file sets for it, by parameter.
+        root: the context of the program.
+        name: the command's.
+        command: the command.
+        values: what the configuration file sets for it, by parameter.
     """
     context = command.context_class(command, info_name=name, parent=root)
     with context:
@@ -166,8 +166,8 @@ def usage_error(error: typer.TyperException, context: Context) -> InputError:
     """Say what is wrong with a command line that no command can use.
 
     Args:
-        error: What Typer has raised.
-        context: Of the command, or of the group of it if that is not known.
+        error: what Typer has raised.
+        context: of the command, or of the group of it if that is not known.
     """
     context = getattr(error, "ctx", None) or context
     hint = f"`{context.command_path} --help` tells what it takes"

@@ -15,8 +15,8 @@ group."""
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
-# A terminal that is closed sends SIGHUP. Windows has none.
 ENDING_ON_TERMINAL = (*ENDING, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+"""A terminal that is closed sends SIGHUP. Windows has none."""
 
 
 @contextmanager

@@ -111,12 +111,12 @@ def run_program(
     """Wait for another program that has the terminal meanwhile, and return its status.
 
     Args:
-        command: Its name and its arguments.
-        text: What it reads; None: the terminal.
-        environment: All of it; None: that of flyx.
+        command: its name and its arguments.
+        text: what it reads; None: the terminal.
+        environment: all of it; None: that of flyx.
 
     Raises:
-        OSError: It cannot be started.
+        OSError: it cannot be started.
     """
     # Ctrl-C is for it. A handler, unlike SIG_IGN, is not handed down.
     former = signal.signal(signal.SIGINT, lambda *_: None)

@@ -126,8 +126,8 @@ RELAY_LIMITS = OptionTable(
     },
 )
 
-# Less carries no transfer, more no process.
 _MIN_RELAY_RATE, _MAX_RELAY_RATE = "16KB", "1GB"
+"""Less carries no transfer, more no process."""
 
 _RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
 
@@ -136,7 +136,7 @@ def turn_of(urls: list[str] | None, secret: str | None, ttl: float) -> TurnConfi
     """Return the TURN service of --turn and --turn-secret.
 
     Raises:
-        InputError: There is one without the other, the secret cannot be had, or a URL is none of TURN.
+        InputError: there is one without the other, the secret cannot be had, or a URL is none of TURN.
     """
     if not urls and secret is None:
         return None
@@ -166,18 +166,18 @@ def coturn_of(
     """Return the coturn of --with-turn. Looks up names, and waits for that.
 
     Args:
-        host: Of --host.
-        told: Of --turn-host.
-        port: Of --turn-port.
-        tls_port: Of --turn-tls-port.
-        relay_ports: Of --turn-relay-ports.
-        allowed: Of --turn-allow.
-        tls: Of --tls-cert and --tls-key.
-        max_clients: Of a room.
-        ttl: Seconds for which credentials are good.
+        host: of --host.
+        told: of --turn-host.
+        port: of --turn-port.
+        tls_port: of --turn-tls-port.
+        relay_ports: of --turn-relay-ports.
+        allowed: of --turn-allow.
+        tls: of --tls-cert and --tls-key.
+        max_clients: of a room.
+        ttl: seconds for which credentials are good.
 
     Raises:
-        InputError: One of them cannot be used.
+        InputError: one of them cannot be used.
     """
     from flyx.server.coturn import find_addresses, user_quota_of
 
@@ -208,7 +208,7 @@ def check_with_turn(*, turn: list[str] | None, secret: str | None) -> None:
     """Make sure that --with-turn goes with what else was chosen.
 
     Raises:
-        InputError: It does not.
+        InputError: it does not.
     """
     if turn or secret is not None:
         hint = "--with-turn starts a TURN server by itself, and draws its secret"
@@ -219,7 +219,7 @@ def relay_of(rate: str | None, pairs: int, pairs_per_address: int, *, redis: boo
     """Return what --relay and its limits allow; None if there is no --relay.
 
     Raises:
-        InputError: The rate is none, or there is --redis as well.
+        InputError: the rate is none, or there is --redis as well.
     """
     if rate is None:
         return None

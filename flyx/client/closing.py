@@ -20,8 +20,8 @@ from flyx.errors import (
 )
 from flyx.signaling.messages import CLOSE_CODES, CloseCode, ErrorCode, ErrorData, Role
 
-# What this side closes a connection with whose other side breaks RFC 6455, or sends what is too large.
 _BROKEN = {1002: "it breaks RFC 6455", 1007: "a text frame is not UTF-8", 1009: "a message is too large"}
+"""What this side closes a connection with whose other side breaks RFC 6455, or sends what is too large."""
 
 
 class TryAgain(Exception):

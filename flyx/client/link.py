@@ -41,8 +41,8 @@ class ConnectionOptions:
     """What the person allows connections, and has them ask.
 
     Attributes:
-        policy: Which paths they may take.
-        ice_servers: Asked before those of the signaling server.
+        policy: which paths they may take.
+        ice_servers: asked before those of the signaling server.
     """
 
     policy: IcePolicy = ANY_PATH
@@ -52,7 +52,7 @@ class ConnectionOptions:
         """Check that there is a way to connect at all.
 
         Raises:
-            NoRelay: Only relays may be used, and there is no TURN server.
+            NoRelay: only relays may be used, and there is no TURN server.
         """
         if self.policy.relay_only and not turn_servers(_turn_servers(self, signaling))[0]:
             raise NoRelay

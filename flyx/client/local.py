@@ -105,9 +105,9 @@ class Room:
 
     Attributes:
         server: URL of its server, without credentials; of a room that we have made, as others reach it.
-        local: Nobody has set that server up: the sender serves itself.
-        pass_on: Others do not find the room without that URL.
-        here_only: Nobody but this computer reaches the server.
+        local: nobody has set that server up: the sender serves itself.
+        pass_on: others do not find the room without that URL.
+        here_only: nobody but this computer reaches the server.
     """
 
     signaling: Signaling
@@ -128,7 +128,7 @@ class SignalingOfSender(Signaling):
         """As Signaling.receive().
 
         Raises:
-            SenderGone: The connection is lost, and nothing listens there any more.
+            SenderGone: the connection is lost, and nothing listens there any more.
         """
         told = await super().receive()
         if isinstance(told, Interrupted) and await _is_refused(*self._address):
@@ -160,7 +160,7 @@ async def make_room(
         room_id: of the room, normalised; None: the server draws it.
 
     Raises:
-        SignalingError: The server did not let us in, or is not there, or the room is taken.
+        SignalingError: the server did not let us in, or is not there, or the room is taken.
     """
     new = partial(Signaling, room_id=room_id, role=Role.SENDER, is_new=room_id is not None, hold=hold)
     async with AsyncExitStack() as stack:
@@ -271,7 +271,7 @@ async def find_rooms(
         look_for: seconds for which it is looked for on the network; None: LOOK_FOR.
 
     Raises:
-        SignalingError: It is nowhere, or it cannot be entered.
+        SignalingError: it is nowhere, or it cannot be entered.
     """
     if not local:
         assert server is not None

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-# proc(5): nanoseconds on a processor, nanoseconds waiting for one, and how often.
 _SCHEDULE = Path("/proc/thread-self/schedstat")
+"""proc(5): nanoseconds on a processor, nanoseconds waiting for one, and how often."""
 
 
 def busy_seconds() -> float:

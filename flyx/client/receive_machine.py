@@ -61,7 +61,6 @@ class Step(Enum):
 
 _S, _T = ReceiveState, Step
 
-# What is not here is a mistake of the caller.
 TRANSITIONS: Mapping[tuple[ReceiveState, Step], ReceiveState] = {
     (_S.WAITING, _T.BEGIN): _S.CONNECTING,
     (_S.WAITING, _T.RETRY): _S.WAITING,
@@ -72,6 +71,7 @@ TRANSITIONS: Mapping[tuple[ReceiveState, Step], ReceiveState] = {
     (_S.RECEIVING, _T.CONFIRM): _S.RECEIVED,
     (_S.RECEIVING, _T.RETRY): _S.WAITING,
 }
+"""What is not here is a mistake of the caller."""
 
 
 @dataclass(frozen=True, slots=True)

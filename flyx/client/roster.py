@@ -56,7 +56,6 @@ class Step(Enum):
 
 _S, _T = ReceiverState, Step
 
-# What is not here is a mistake of the caller.
 TRANSITIONS: Mapping[tuple[ReceiverState, Step], ReceiverState] = {
     (_S.WAITING, _T.CONNECT): _S.CONNECTING,
     (_S.WAITING, _T.FAIL): _S.UNSERVED,
@@ -73,6 +72,7 @@ TRANSITIONS: Mapping[tuple[ReceiverState, Step], ReceiverState] = {
     (_S.REPAIRING, _T.SERVE): _S.SERVING,
     (_S.REPAIRING, _T.FAIL): _S.UNSERVED,
 }
+"""What is not here is a mistake of the caller."""
 
 
 @dataclass(eq=False, slots=True)

@@ -26,21 +26,21 @@ MAX_PEERS = 256
 # A UUID, or what a later version takes instead.
 _CLIENT_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _TOKEN = re.compile(r"[!-~]+")
-# RFC 7064 and RFC 7065, as far as it matters here: what the connection cannot use, it leaves out.
 _ICE_URL = re.compile(r"(stun|turn)s?:[!-~]+")
+"""RFC 7064 and RFC 7065, as far as it matters here: what the connection cannot use, it leaves out."""
 
 
 def check_joined(joined: JoinedData, room_id: str | None, role: Role, claim: JoinData | None) -> None:
     """Check that this answers what we asked: what is in it is shown, connected to and said on our return.
 
     Args:
-        joined: As the grammar has it (flyx.signaling.messages).
-        room_id: The room that was asked for; None for a new one.
-        role: What was asked for.
-        claim: What was said to get an earlier place back; None for a new one.
+        joined: as the grammar has it (flyx.signaling.messages).
+        room_id: the room that was asked for; None for a new one.
+        role: what was asked for.
+        claim: what was said to get an earlier place back; None for a new one.
 
     Raises:
-        ServerProtocolError: It does not. The reason never repeats what the server wrote.
+        ServerProtocolError: it does not. The reason never repeats what the server wrote.
     """
     limits = joined.limits
     ids = [joined.client_id, *(peer.client_id for peer in joined.peers)]
@@ -73,11 +73,11 @@ def check_ice_servers(servers: Sequence[IceServer], kind: str) -> None:
     """Check what the server has our connections ask.
 
     Args:
-        servers: As the grammar has them.
-        kind: Type of the message that they came in.
+        servers: as the grammar has them.
+        kind: type of the message that they came in.
 
     Raises:
-        ServerProtocolError: No server can mean that.
+        ServerProtocolError: no server can mean that.
     """
     urls = [url for server in servers for url in server.urls]
     credentials = [text for server in servers for text in (server.username, server.credential)]
@@ -95,7 +95,7 @@ def check_message(message: Join | Offer | Answer | IceCandidate | Disconnect, ro
     """Check that a server can say this to a client of this role.
 
     Raises:
-        ServerProtocolError: It cannot.
+        ServerProtocolError: it cannot.
     """
     match message:
         case Join(data=data):

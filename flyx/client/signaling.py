@@ -94,8 +94,8 @@ EAGER_TIME = 15.0
 """Seconds after a change of this computer's network in which pauses do not grow. A new router that Linux asks
 for (ARP) in the name of an old address may say nothing: after 3 s all that is to be sent fails."""
 
-# RFC 6455 §7.4.1. Not a goodbye, which 1000 would be.
 _GOING_AWAY = 1001
+"""RFC 6455 §7.4.1. Not a goodbye, which 1000 would be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,8 @@ class Restored:
     """The connection is there again.
 
     Attributes:
-        recovered: Nothing that either side said is lost.
-        rejoined: Our place was gone and we have a new one: to our peers we are somebody new.
+        recovered: nothing that either side said is lost.
+        rejoined: our place was gone and we have a new one: to our peers we are somebody new.
     """
 
     recovered: bool
@@ -126,9 +126,9 @@ class RetryPolicy:
     restarts lose it at once, and should not all come back at once.
 
     Attributes:
-        first_pause: See above.
-        longest_pause: What the bound grows to. Shorter than the server holds our place.
-        limit: From the loss to the end of all tries, if our place is not held for longer. More than the grace
+        first_pause: see above.
+        longest_pause: what the bound grows to. Shorter than the server holds our place.
+        limit: from the loss to the end of all tries, if our place is not held for longer. More than the grace
             time of servers, which begins anew when a server has been away itself.
     """
 
@@ -465,7 +465,7 @@ class Signaling:
         """Open another WebSocket to the server, as that of the room was.
 
         Raises:
-            SignalingError: It cannot be had.
+            SignalingError: it cannot be had.
         """
         try:
             return await self._connect(path)
@@ -482,7 +482,7 @@ class Signaling:
         """Say who we are, if we were here before, and take the answer. The socket closes if that fails.
 
         Raises:
-            ServerProtocolError: The answer is not what a flyx server could say to what was asked.
+            ServerProtocolError: the answer is not what a flyx server could say to what was asked.
         """
         try:
             async with asyncio.timeout(JOINED_TIMEOUT):

@@ -80,7 +80,7 @@ class Waiting:
         Tell outlasts() of each that has ended. To be closed after use (contextlib.aclosing).
 
         Raises:
-            SignalingError: It is no use to wait.
+            SignalingError: it is no use to wait.
         """
         pace = Pace()
         while True:

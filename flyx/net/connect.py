@@ -54,8 +54,8 @@ PROXY_HINT = "hosts in NO_PROXY are reached without a proxy"
 MAX_PROXY_HEADER = 16 << 10
 """Bytes of a proxy's answer, provisional ones counted in."""
 
-# Of connect(2): this machine has no such way at all, which says nothing of the server.
 _NO_WAY = frozenset({errno.ENETUNREACH, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+"""Of connect(2): this machine has no such way at all, which says nothing of the server."""
 
 # What carries the bytes of connections through proxies that are spoken to by TLS.
 _bridges: set[asyncio.Task[None]] = set()

@@ -59,9 +59,9 @@ class Interfaces:
     """The interfaces of this computer that lead to others, at one moment.
 
     Attributes:
-        addresses: All of them, without scopes, those of interfaces that lead out of this computer first.
-        networks: What they are in.
-        choice: What zeroconf is to use: IPv4 addresses, and indexes of interfaces that have IPv6.
+        addresses: all of them, without scopes, those of interfaces that lead out of this computer first.
+        networks: what they are in.
+        choice: what zeroconf is to use: IPv4 addresses, and indexes of interfaces that have IPv6.
     """
 
     addresses: tuple[str, ...]
@@ -108,7 +108,7 @@ def _open(here: Interfaces) -> AsyncZeroconf:
     """Return what speaks multicast DNS on these interfaces. It is to be closed.
 
     Raises:
-        CannotDiscover: It cannot be had.
+        CannotDiscover: it cannot be had.
     """
     if not here.choice:
         raise CannotDiscover("this computer has no network")
@@ -138,10 +138,10 @@ class Service:
     """What is announced.
 
     Attributes:
-        kind: Service type, such as "_flyx._tcp.local.".
-        label: Name of this instance, which nobody else has: nothing asks whether somebody does.
+        kind: service type, such as "_flyx._tcp.local.".
+        label: name of this instance, which nobody else has: nothing asks whether somebody does.
         port: TCP.
-        properties: Of its TXT record.
+        properties: of its TXT record.
     """
 
     kind: str
@@ -156,10 +156,10 @@ async def announce(
     """Announce a service on all networks that there are, also on those that come later; until cancelled.
 
     Args:
-        service: What to announce.
-        tell: Called when it has become known whether others can find the service, and when that changes:
+        service: what to announce.
+        tell: called when it has become known whether others can find the service, and when that changes:
             with None if they probably can, since we hear it ourselves, or a clause that says why not.
-        look: Returns the interfaces that there are.
+        look: returns the interfaces that there are.
     """
     told: list[str | None] = []
 
@@ -186,7 +186,7 @@ async def _announce_on(
     """Announce a service on the interfaces that are here, until there are others or it is time to try again.
 
     Raises:
-        CannotDiscover: That is not possible.
+        CannotDiscover: that is not possible.
     """
     zeroconf = _open(here)
     telling: asyncio.Future[object] | None = None
@@ -256,10 +256,10 @@ class Found:
     """What an instance says of itself, or somebody in its name.
 
     Attributes:
-        label: Its name.
-        properties: Of its TXT record.
+        label: its name.
+        properties: of its TXT record.
         addresses: IPv6 link-local ones with the index of the interface on which they were heard of.
-        port: From 0 to 65,535.
+        port: from 0 to 65,535.
     """
 
     label: str
@@ -278,9 +278,9 @@ class Browser:
         look: Callable[[], Interfaces] = interfaces,
     ) -> None:
         """Args:
-        kind: Service type, such as "_flyx._tcp.local.".
-        is_wanted: Whether an instance of this name is worth a question.
-        look: Returns the interfaces that there are.
+        kind: service type, such as "_flyx._tcp.local.".
+        is_wanted: whether an instance of this name is worth a question.
+        look: returns the interfaces that there are.
         """
         self._look = look
         self._kind = kind
@@ -297,7 +297,7 @@ class Browser:
         """Begin to look.
 
         Raises:
-            CannotDiscover: That is not possible here.
+            CannotDiscover: that is not possible here.
         """
         self._zeroconf = _open(self._look())
         # Multicast answers alone: of several programs on this computer that share the port, one would get a

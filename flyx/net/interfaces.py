@@ -22,8 +22,8 @@ MAX_ADDRESSES = 8
 _PROC_IF_INET6 = Path("/proc/net/if_inet6")
 _SYS_CLASS_NET = Path("/sys/class/net")
 
-# Of an IPv6 address: include/uapi/linux/if_addr.h.
 _TEMPORARY, _DAD_FAILED, _DEPRECATED, _TENTATIVE = 0x01, 0x08, 0x20, 0x40
+"""Of an IPv6 address: include/uapi/linux/if_addr.h."""
 
 Address = tuple[Any, ...]
 """A socket address of IPv4 or IPv6: host, port, and for IPv6 flow and scope, if they are known."""

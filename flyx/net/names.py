@@ -36,12 +36,12 @@ OTHER_FAMILY_DELAY = 1.0
 MAX_THREADS = 64
 """Look-ups under way, abandoned ones with them."""
 
-# Of getaddrinfo(3): the name will not be found by asking again.
 _FINAL = {
     getattr(socket, name)
     for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY", "EAI_FAMILY", "EAI_SOCKTYPE", "EAI_SERVICE")
     if hasattr(socket, name)
 }
+"""Of getaddrinfo(3): the name will not be found by asking again."""
 
 _threads = threading.BoundedSemaphore(MAX_THREADS)
 

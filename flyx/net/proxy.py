@@ -14,7 +14,6 @@ from urllib.request import getproxies, proxy_bypass
 
 from flyx.errors import InputError
 
-# By the scheme of what is to be reached: which of `<name>_proxy` say how, the first that is there.
 _VARIABLES = {
     "ws": ("ws", "https", "http", "socks", "all"),
     "wss": ("wss", "https", "socks", "all"),
@@ -22,6 +21,7 @@ _VARIABLES = {
     "turn": ("https", "socks", "all"),
     "turns": ("https", "socks", "all"),
 }
+"""By the scheme of what is to be reached: which of `<name>_proxy` say how, the first that is there."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 

@@ -25,7 +25,7 @@ def trust(authorities: Path) -> None:
     """Believe the certificates in this file, and those that they have signed, from now on.
 
     Raises:
-        InputError: It holds none.
+        InputError: it holds none.
     """
     try:
         ssl.create_default_context().load_verify_locations(authorities)

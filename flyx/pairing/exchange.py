@@ -116,7 +116,6 @@ class _Input(Enum):
     CONFIRM = auto()
 
 
-# Whatever is not here is out of place. Every state but the last two may also become FAILED.
 _TRANSITIONS: Mapping[Role, Mapping[tuple[PairingState, _Input], PairingState]] = {
     Role.SENDER: {
         (PairingState.GREETING, _Input.HELLO): PairingState.PAKE,
@@ -133,6 +132,7 @@ _TRANSITIONS: Mapping[Role, Mapping[tuple[PairingState, _Input], PairingState]] 
         (PairingState.CONFIRM, _Input.CONFIRM): PairingState.PAIRED,
     },
 }
+"""Whatever is not here is out of place. Every state but the last two may also become FAILED."""
 
 _TIMEOUTS: Mapping[tuple[Role, PairingState], float] = {
     (Role.SENDER, PairingState.GREETING): STEP_TIMEOUT,

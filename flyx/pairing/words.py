@@ -37,7 +37,7 @@ def draw_words(count: int, choose: Callable[[int], int]) -> tuple[str, ...]:
     """Return so many random words.
 
     Args:
-        choose: Returns a uniformly random integer from 0 to its argument, exclusive, such as
+        choose: returns a uniformly random integer from 0 to its argument, exclusive, such as
             `secrets.randbelow`.
     """
     return tuple(WORDS[choose(len(WORDS))] for _ in range(count))
@@ -65,8 +65,8 @@ def without_invisible(text: str) -> str:
     return "".join(character for character in text if unicodedata.category(character) != "Cf")
 
 
-# Not of category P, though people take them for it.
 _MARKS = "\N{MINUS SIGN}`<>|~"
+"""Not of category P, though people take them for it."""
 
 
 def _separated(character: str) -> str:

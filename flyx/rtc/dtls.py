@@ -43,8 +43,9 @@ _FIRST_BYTES = range(20, 64)
 
 _HEADER_SIZE = 13
 _LENGTH_AT = 11
-# Type application_data, version DTLS 1.2, and the only epoch that a handshake without renegotiation leads to.
 _DATA_HEADER = b"\x17\xfe\xfd\x00\x01"
+"""Type application_data, version DTLS 1.2, and the only epoch that a handshake without renegotiation leads
+to."""
 
 _FED_AT_ONCE = 16_384
 """Bytes of records given to OpenSSL together: it reads no more than a record's worth, and drops the rest."""

@@ -15,8 +15,8 @@ class IcePolicy:
 
     Attributes:
         relay_only: TURN servers alone are spoken to, and no address of ours is told to the peer.
-        no_relay: No TURN server is used, neither ours nor the peer's.
-        bind: The only local address that may be used, or the interface whose addresses are; None: any.
+        no_relay: no TURN server is used, neither ours nor the peer's.
+        bind: the only local address that may be used, or the interface whose addresses are; None: any.
     """
 
     relay_only: bool = False
@@ -47,7 +47,7 @@ class IcePolicy:
         """Bind a socket to a local address that may be used.
 
         Raises:
-            OSError: There is none of its family, or it is not there any more.
+            OSError: there is none of its family, or it is not there any more.
         """
         if self.bind is None:
             return

@@ -71,11 +71,11 @@ async def gather_relayed_candidates(
     """Have TURN servers relay for a peer connection; return when each of them does, or has failed to.
 
     Args:
-        pc: Owns the allocations from then on.
-        servers: Their URLs, which may name one server several times.
-        policy: What may be used.
-        on_candidate: Told of each relayed candidate as soon as it is there.
-        on_attempt: Told of each URL when it is asked, and what has come of that.
+        pc: owns the allocations from then on.
+        servers: their URLs, which may name one server several times.
+        policy: what may be used.
+        on_candidate: told of each relayed candidate as soon as it is there.
+        on_attempt: told of each URL when it is asked, and what has come of that.
     """
     urls_of: dict[tuple[str, str, str], list[TurnAddress]] = {}
     for url in servers:
@@ -298,11 +298,11 @@ async def _first(tries: Sequence[_Try[_Result]], discard: Callable[[_Result], No
     """Return the first result of tries, the next of which begins when PAUSE is over or one has failed.
 
     Args:
-        tries: Each may fail with one of _ERRORS.
-        discard: Called with any result that comes with the first.
+        tries: each may fail with one of _ERRORS.
+        discard: called with any result that comes with the first.
 
     Raises:
-        OSError: There is no try; else what the first one failed with, if all have.
+        OSError: there is no try; else what the first one failed with, if all have.
     """
     waiting = list(reversed(tries))
     running: dict[asyncio.Task[_Result], int] = {}

@@ -38,7 +38,7 @@ class TurnServer:
     """A TURN server (RFC 8656) and what it is to be told, as the signaling server or the person says.
 
     Attributes:
-        url: See above.
+        url: see above.
     """
 
     url: str
@@ -51,8 +51,8 @@ class StunAddress:
     """Where a STUN server listens, by UDP.
 
     Attributes:
-        host: Name or address, without brackets.
-        url: Where this comes from.
+        host: name or address, without brackets.
+        url: where this comes from.
     """
 
     host: str
@@ -65,8 +65,8 @@ class TurnAddress:
     """One way to a TURN server, and how to be let in.
 
     Attributes:
-        host: Name or address, without brackets.
-        url: Where this comes from.
+        host: name or address, without brackets.
+        url: where this comes from.
     """
 
     host: str
@@ -141,7 +141,7 @@ def check_url(url: str) -> None:
     """Check that a URL names a STUN or TURN server that can be asked.
 
     Raises:
-        ValueError: It does not; the text says why.
+        ValueError: it does not; the text says why.
     """
     if url.lower().startswith("turn"):
         _turn_address(TurnServer(url, "", ""))
@@ -179,7 +179,7 @@ def _split(url: str) -> tuple[str, str, int | None, str | None]:
     """Return scheme, host, port and transport of a URL, the last two None where they are not given.
 
     Raises:
-        ValueError: It has another form.
+        ValueError: it has another form.
     """
     matched = _URL.fullmatch(url)
     if matched is None:

@@ -12,31 +12,40 @@ from __future__ import annotations
 
 from math import inf
 
-# Seconds of sending that a quantum stands for. Timers of asyncio and uvloop fire on whole milliseconds.
 QUANTUM_TIME = 0.001
-# A quantum is worth a wake-up: packets, at least (draft-ietf-ccwg-bbr-06 §5.6.3).
+"""Seconds of sending that a quantum stands for. Timers of asyncio and uvloop fire on whole milliseconds."""
+
 QUANTUM_MIN_PACKETS = 2
-# The draft caps a quantum at 64 KB, one segmentation-offload send. A Python event loop cannot turn 16,000
-# times a second, which 1 GB/s in such portions would need, so our cap is what a turn can send.
+"""A quantum is worth a wake-up: packets, at least (draft-ietf-ccwg-bbr-06 §5.6.3)."""
+
 QUANTUM_MAX = 1 << 20
-# Seconds of sending that may be saved up while a timer is late or the window is closed. Bounds bursts.
+"""The draft caps a quantum at 64 KB, one segmentation-offload send. A Python event loop cannot turn 16,000
+times a second, which 1 GB/s in such portions would need, so our cap is what a turn can send."""
+
 BURST_TIME = 0.004
-# Half a round trip may be saved up, if that is more, up to this, less what queues already. Event loops are
-# late by whole scheduler slices on a busy machine, and what is not caught up on is lost to the flow: of 100
-# Mbit/s at 50 ms, stalls of up to 20 ms leave 97 % instead of 82 % (tests/sctp/congestion_simulation.py). The
-# path has drained by as much in the meantime, so that the burst finds room; but not if a queue kept it busy.
+"""Seconds of sending that may be saved up while a timer is late or the window is closed. Bounds bursts."""
+
 BURST_TIME_MAX = 0.025
-# A path whose buffer is shorter than that drops the end of such a burst. Then half of what passed is saved up
-# at most, as the next burst comes before this one has left the buffer, but a quantum at least; and more again
-# as time goes by: as much more each so many seconds.
+"""Half a round trip may be saved up, if that is more, up to this, less what queues already. Event loops
+are late by whole scheduler slices on a busy machine, and what is not caught up on is lost to the flow: of
+100 Mbit/s at 50 ms, stalls of up to 20 ms leave 97 % instead of 82 %
+(tests/sctp/congestion_simulation.py). The path has drained by as much in the meantime, so that the burst
+finds room; but not if a queue kept it busy."""
+
 BURST_REGROWTH_TIME = 10.0
-# What part of a burst has to be lost for that: more than a path loses at random.
+"""A path whose buffer is shorter than that drops the end of such a burst. Then half of what passed is
+saved up at most, as the next burst comes before this one has left the buffer, but a quantum at least; and
+more again as time goes by: as much more each so many seconds."""
+
 BURST_OVERFLOW = 0.25
-# The bucket holds this many packets even if they take longer than BURST_TIME, so that a slow flow's bundle of
-# packets still leaves in one send (RFC 9002 §7.7 recommends no more than 10).
+"""What part of a burst has to be lost for that: more than a path loses at random."""
+
 BURST_MIN_PACKETS = 4
-# Unpaced: more than any window.
+"""The bucket holds this many packets even if they take longer than BURST_TIME, so that a slow flow's
+bundle of packets still leaves in one send (RFC 9002 §7.7 recommends no more than 10)."""
+
 UNLIMITED = 1 << 62
+"""Unpaced: more than any window."""
 
 
 def send_quantum(rate: float, max_packet_size: int) -> int:
@@ -64,8 +73,8 @@ class Pacer:
 
     def __init__(self, max_packet_size: int, max_burst: int | None = None) -> None:
         """Args:
-        max_packet_size: Bytes.
-        max_burst: Bytes that the bucket holds at most; None: as the rate and the path have it.
+        max_packet_size: bytes.
+        max_burst: bytes that the bucket holds at most; None: as the rate and the path have it.
         """
         self._max_burst = UNLIMITED if max_burst is None else max_burst
         self._max_packet_size = max_packet_size
@@ -89,9 +98,9 @@ class Pacer:
         """A round trip has taken so many seconds.
 
         Args:
-            rtt: Seconds.
-            min_rtt: What it takes without queues.
-            queueing: What it has taken more of late, at the least.
+            rtt: seconds.
+            min_rtt: what it takes without queues.
+            queueing: what it has taken more of late, at the least.
         """
         self._queue = rtt - min_rtt
         self._burst_time = min(max(BURST_TIME, min_rtt / 2 - queueing), BURST_TIME_MAX)
@@ -112,8 +121,8 @@ class Pacer:
         price of a quantum.
 
         Args:
-            now: Monotonic seconds, never earlier than the last call.
-            rate: Bytes a second since the last call; inf: unpaced.
+            now: monotonic seconds, never earlier than the last call.
+            rate: bytes a second since the last call; inf: unpaced.
         """
         if rate == inf:
             # Nothing is owed when pacing begins.

@@ -12,11 +12,12 @@ from flyx.sctp.congestion.filters import WindowedMin
 # RTO.Initial and RTO.Max, seconds (RFC 9260 §16).
 RTO_INITIAL = 1.0
 RTO_MAX = 60.0
-# Seconds that a timeout exceeds SRTT by, at least. RFC 9260 has RTO.Min = 1 s for the RTO as a whole; we put
-# the floor under 4 * RTTVAR instead, as Linux does (tcp_rto_min, 200 ms). A second is an eternity on a path
-# of 10 ms, and a floor under the sum would leave nothing above SRTT on a steady path of 200 ms. 200 ms is
-# also the longest that a peer may by default delay its SACK (RFC 9260 §16), so that alone never fires it.
 RTO_MIN_VARIANCE = 0.2
+"""Seconds that a timeout exceeds SRTT by, at least. RFC 9260 has RTO.Min = 1 s for the RTO as a whole; we
+put the floor under 4 * RTTVAR instead, as Linux does (tcp_rto_min, 200 ms). A second is an eternity on a
+path of 10 ms, and a floor under the sum would leave nothing above SRTT on a steady path of 200 ms. 200 ms
+is also the longest that a peer may by default delay its SACK (RFC 9260 §16), so that alone never fires it."""
+
 # RTO.Alpha and RTO.Beta (RFC 9260 §16). C5 wants one sample a round trip; we take one a SACK, so these
 # average over 8 SACKs rather than 8 round trips, and RTTVAR shrinks sooner. The floor above makes up for it.
 RTO_ALPHA = 1 / 8
@@ -27,10 +28,11 @@ RTO_BETA = 1 / 4
 # packets each time, and RFC 8085 §3.1.3 grants a packet a round trip.
 BACKOFF_HOLD = 0.75
 BACKOFF_HOLD_COUNT = 12
-# Seconds that the minimum is remembered for; as long as BBR.MinRTTFilterLen.
 MIN_RTT_WINDOW = 10.0
-# Seconds that count as of late, for queueing.
+"""Seconds that the minimum is remembered for; as long as BBR.MinRTTFilterLen."""
+
 RECENT_RTT_WINDOW = 0.25
+"""Seconds that count as of late, for queueing."""
 
 
 class RttEstimator:
@@ -66,8 +68,8 @@ class RttEstimator:
         """Take one sample, and forget the back-off.
 
         Args:
-            rtt: Seconds; from a chunk sent only once (C4, Karn's rule), never below zero.
-            now: Monotonic seconds.
+            rtt: seconds; from a chunk sent only once (C4, Karn's rule), never below zero.
+            now: monotonic seconds.
         """
         self.latest_rtt = rtt
         self._minimum.update(rtt, now)

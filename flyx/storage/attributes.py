@@ -7,11 +7,11 @@ import os
 
 from flyx.transfer.manifest import MAX_MTIME_US
 
-# Of filesystems that have no such mode or time, or none at all.
 _NO_ATTRIBUTES = {
     *(errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS),
     *(errno.EINVAL, errno.ERANGE, errno.EOVERFLOW),
 }
+"""Of filesystems that have no such mode or time, or none at all."""
 
 
 def set_attributes(handle: int, mode: int, atime_ns: int, mtime_us: int) -> None:

@@ -40,8 +40,8 @@ from contextlib import suppress
 GROUP = 64
 """Files to save together, if as many may be open."""
 
-# Of filesystems that know no sync, or none of directories: what they store, they store when they like.
 _NO_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
+"""Of filesystems that know no sync, or none of directories: what they store, they store when they like."""
 
 _FEW = 8
 """Fewer handles than this get an fsync each."""
@@ -118,8 +118,8 @@ def group_size() -> int:
     return max(1, min(GROUP, (limit - len(os.listdir("/dev/fd"))) // 2))
 
 
-# FUSE_SUPER_MAGIC of Linux.
 _FUSE = 0x65735546
+"""FUSE_SUPER_MAGIC of Linux."""
 
 
 def _filesystem_type(handle: int) -> int | None:

@@ -11,7 +11,6 @@ from flyx.errors import DestinationExists, FlyxError, NoSpace, StorageError, siz
 from flyx.transfer import left_out
 from flyx.transfer.manifest import BLOCK_SIZE
 
-# What the system says of one name, or one directory, and not of the disk.
 _REFUSALS = {
     errno.EINVAL: left_out.NOT_HERE,
     errno.EILSEQ: left_out.NOT_HERE,
@@ -26,10 +25,11 @@ _REFUSALS = {
     errno.EROFS: left_out.NOT_WRITTEN,
     errno.EMLINK: left_out.NOT_WRITTEN,
 }
+"""What the system says of one name, or one directory, and not of the disk."""
 
 
-# Bytes that are free again when a block did not fit: its own, and the reserve (partial.py).
 _GIVEN_BACK = 2 * BLOCK_SIZE
+"""Bytes that are free again when a block did not fit: its own, and the reserve (partial.py)."""
 
 
 def storage_error(error: OSError, action: str, path: str | Path) -> StorageError:

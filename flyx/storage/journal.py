@@ -56,8 +56,8 @@ _VERSION_WITH_ALGORITHM = 2
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
-# Block digests in one record of a journal that is written anew: 64 kB.
 _BLOCKS_IN_RECORD = 1024
+"""Block digests in one record of a journal that is written anew: 64 kB."""
 
 _LONGEST_FIRST_LINE = 1 << 16
 
@@ -239,8 +239,8 @@ class Contents:
             yield saved.record()
 
 
-# Nanoseconds, as filesystems count them: most, NTFS, some in FUSE, exFAT, SFTP, FAT.
 _TIME_UNITS = (1, 100, 1000, 10_000_000, 1_000_000_000, 2_000_000_000)
+"""Nanoseconds, as filesystems count them: most, NTFS, some in FUSE, exFAT, SFTP, FAT."""
 
 
 def _is_cut(time: int, later: int) -> bool:

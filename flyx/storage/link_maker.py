@@ -21,10 +21,11 @@ from flyx.transfer.manifest import Entry, EntryKind
 GiveName = Callable[[Parts, Callable[[int, str], None], Callable[[int, str], None]], Parts]
 """Gives something the name of an entry: see Destination._give_name."""
 
-# Of filesystems that have no symbolic links.
 _NO_SYMBOLIC_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
-# Of those that have no hard links, in whatever way they say so (see Tree.place), or no more of this file.
+"""Of filesystems that have no symbolic links."""
+
 _NO_HARD_LINKS = _NO_SYMBOLIC_LINKS | {errno.EACCES, errno.ERANGE, errno.EIO, errno.EMLINK, errno.EXDEV}
+"""Of those that have no hard links, in whatever way they say so (see Tree.place), or no more of this file."""
 
 
 class LinkMaker:

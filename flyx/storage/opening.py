@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-# O_NONBLOCK: a file that became a FIFO must not hang us; it changes nothing about regular files.
 OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+"""O_NONBLOCK: a file that became a FIFO must not hang us; it changes nothing about regular files."""
 
 
 def read_to_end(handle: int, limit: int) -> bytes:

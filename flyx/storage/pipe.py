@@ -52,6 +52,7 @@ from flyx.transfer.selection import Selection
 _PLACE = "standard output"
 _PIECE = 4096
 """Bytes that a pipe or socket that takes any takes at once (PIPE_BUF of Linux)."""
+
 _LOOK_INTERVAL = 0.1
 """Seconds between two looks at whether anybody still waits for what is written."""
 

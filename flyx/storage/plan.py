@@ -431,8 +431,8 @@ class Plan:
                 yield index
 
 
-# In place of a code of left_out.py.
 _IN_DOUBT = "in_doubt"
+"""In place of a code of left_out.py."""
 
 
 def _has_time(there: os.stat_result, file: Entry) -> bool:

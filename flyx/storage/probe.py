@@ -30,16 +30,17 @@ from flyx.transfer.names import STATE_DIRECTORY
 USUAL_LENGTH = 255
 """Bytes in the longest name of a usual filesystem (NAME_MAX of Linux)."""
 
-# Names that are no longer are not tried: what encrypts names (eCryptfs, EncFS) has the least room, 143 bytes.
 _SHORT = 120
+"""Names that are no longer are not tried: what encrypts names (eCryptfs, EncFS) has the least room, 143
+bytes."""
 
 # What Windows does not take in a name, and what begins there with the name of a device.
 _ODD = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
 _DEVICE = re.compile(
     r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL
 )
-# The bytes that are not UTF-8, as os.fsdecode() has them.
 _NO_TEXT = re.compile("[\udc80-\udcff]")
+"""The bytes that are not UTF-8, as os.fsdecode() has them."""
 
 
 class NameProbe:

@@ -27,12 +27,12 @@ from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest
 from flyx.transfer.left_out import CHANGED, UNREADABLE, VANISHED
 from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, block_count
 
-# What the kernel reads ahead by itself; larger files gain from being announced as read from start to end.
 _READ_AHEAD = 128 * 1024
+"""What the kernel reads ahead by itself; larger files gain from being announced as read from start to end."""
 
 _VANISHED = {errno.ENOENT, errno.ENOTDIR}
-# Of O_NOFOLLOW where a symbolic link is, and of an open socket where a file was.
 _CHANGED = {errno.ELOOP, errno.ENXIO}
+"""Of O_NOFOLLOW where a symbolic link is, and of an open socket where a file was."""
 
 
 class BlockDigests:

@@ -34,11 +34,11 @@ from flyx.transfer.manifest import BLOCK_SIZE, Entry
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KNOWN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-# Of filesystems that only upload whole files: EPERM and ESPIPE are rclone's.
 _REFUSALS = {
     *(errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS),
     *(errno.EINVAL, errno.EBADF, errno.ESPIPE),
 }
+"""Of filesystems that only upload whole files: EPERM and ESPIPE are rclone's."""
 
 
 class Remains:

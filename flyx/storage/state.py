@@ -29,8 +29,8 @@ from flyx.storage.journal import Heading
 from flyx.storage.tree import OPEN_TO_OTHERS, Tree, names_in, open_directory
 from flyx.transfer.names import STATE_DIRECTORY
 
-# Attempts to make the state directory while other transfers, ending, remove it.
 _ATTEMPTS = 20
+"""Attempts to make the state directory while other transfers, ending, remove it."""
 
 _NAME = re.compile(r"[0-9a-f]{16}")
 

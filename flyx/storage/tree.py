@@ -31,8 +31,8 @@ OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# A handle that only stands for a place in the tree, and needs no right to read what is there.
 _PATH = getattr(os, "O_PATH", 0)
+"""A handle that only stands for a place in the tree, and needs no right to read what is there."""
 
 Parts = tuple[str, ...]
 """A path below the output directory; () is the output directory."""

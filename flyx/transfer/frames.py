@@ -45,7 +45,6 @@ class Frame:
     payload: memoryview
 
 
-# By the number of a kind: the kind, and the least and the most bytes of its payload.
 _KINDS: dict[int, tuple[FrameKind, int, int]] = {
     kind.value: (kind, shortest, longest)
     for kind, shortest, longest in (
@@ -57,6 +56,7 @@ _KINDS: dict[int, tuple[FrameKind, int, int]] = {
         (FrameKind.PACKED, 1, BLOCK_SIZE - 1),
     )
 }
+"""By the number of a kind: the kind, and the least and the most bytes of its payload."""
 
 
 def parse_frames_untrusted(message: bytes | str) -> list[Frame]:

@@ -21,8 +21,8 @@ SPECIAL = "special_file"
 STATE = "state_directory"
 LINK_SKIPPED = "link_skipped"
 
-# What either says.
 LINK_OUTSIDE = "link_outside"
+"""What either says."""
 
 # What the receiver says.
 CONTROLS = "control_characters"

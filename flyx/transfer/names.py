@@ -47,31 +47,33 @@ MAX_PATH_BYTES = 3072
 MAX_DEPTH = 128
 """Parts in a path: far above real trees, far below what recursive tools (`rm -r`, backups) choke on."""
 
-# What a terminal acts on, or what changes the direction or the lines of the text around it.
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
+"""What a terminal acts on, or what changes the direction or the lines of the text around it."""
 
-# What some filesystems skip when they compare names, and what NFKC case folding drops: Unicode's
-# Default_Ignorable_Code_Point. `.f\u200clyx` is `.flyx` on HFS+, as `.g\u200cit` was `.git` (CVE-2014-9390).
 _IGNORABLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
 )
-# With dots and blanks at the end, which Windows drops.
+"""What some filesystems skip when they compare names, and what NFKC case folding drops: Unicode's
+Default_Ignorable_Code_Point. `.f\u200clyx` is `.flyx` on HFS+, as `.g\u200cit` was `.git` (CVE-2014-9390)."""
+
 _STATE_DIRECTORY = re.compile(rf"{re.escape(STATE_DIRECTORY)}(?:-[0-9a-f]+)?[. ]*", re.IGNORECASE)
-# The same as NTFS shortens it to 8.3 characters.
+"""With dots and blanks at the end, which Windows drops."""
+
 _SHORT_STATE_DIRECTORY = re.compile(r"flyx(?:-[0-9a-f]*)?~[0-9]+", re.IGNORECASE)
+"""The same as NTFS shortens it to 8.3 characters."""
 
-# What Windows, and what is made for it, cannot have in a name.
 _ODD = re.compile(r'[<>:"|?*\\]')
+"""What Windows, and what is made for it, cannot have in a name."""
 
-# Windows finds the device whatever the case, the extension, and the spaces between the two.
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]) *(?:[.:]|$)", re.IGNORECASE)
+"""Windows finds the device whatever the case, the extension, and the spaces between the two."""
 
-# How many of the names that would become one get small numbers.
 _FEW = 10
+"""How many of the names that would become one get small numbers."""
 
-# The extension of a name: ".jpg", ".tar.gz"; not "." or ".bashrc", which are all name.
 _STEM_AND_EXTENSION = re.compile(r"(.+?)((?:\.tar)?\.\w{1,16})?", re.DOTALL)
+"""The extension of a name: ".jpg", ".tar.gz"; not "." or ".bashrc", which are all name."""
 
 
 class NamePolicy(StrEnum):

@@ -23,7 +23,6 @@ MAX_PATTERNS_SIZE = 1 << 20
 
 _SPECIAL = frozenset("*?[\\")
 
-# As in regular expressions, between brackets; git knows them in ASCII alone.
 _CLASSES = {
     "alnum": "0-9A-Za-z",
     "alpha": "A-Za-z",
@@ -38,6 +37,7 @@ _CLASSES = {
     "upper": "A-Z",
     "xdigit": "0-9A-Fa-f",
 }
+"""As in regular expressions, between brackets; git knows them in ASCII alone."""
 
 _IN_SEGMENT = "[^/]"
 _DIRECTORIES = "(?:[^/]+/)*"

@@ -9,8 +9,8 @@ from flyx.transfer.left_out import BY_NATURE, LeftOut
 from flyx.transfer.manifest import Entries, EntryKind, Manifest
 from flyx.transfer.patterns import Patterns
 
-# Directories whose verdict is kept: those of a path, and some more.
 _KEPT_VERDICTS = 1024
+"""Directories whose verdict is kept: those of a path, and some more."""
 
 
 class Selection:

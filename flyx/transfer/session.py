@@ -45,6 +45,7 @@ GONE_LIMIT = 5.0
 CHECK_LIMIT = 0.75
 """The same, at least, when there is reason to think that the path is gone: CHECK_ROUND_TRIPS times the last
 round trip if that is more, up to GONE_LIMIT."""
+
 CHECK_ROUND_TRIPS = 4
 
 LATE = 2.0

@@ -36,10 +36,10 @@ MDNS, MDNS_IPV6 = ("224.0.0.251", 5353), ("ff02::fb", 5353)
 MDNS_PATIENCE = 1.0
 """Seconds for our own multicast to come back."""
 
-# A question for the services that there are (RFC 6763 §9), which disturbs nobody.
 _QUESTION = (
     struct.pack("!6H", 0, 0, 1, 0, 0, 0) + b"\x09_services\x07_dns-sd\x04_udp\x05local\x00\x00\x0c\x00\x01"
 )
+"""A question for the services that there are (RFC 6763 §9), which disturbs nobody."""
 
 
 async def check_offload() -> Finding:

@@ -75,10 +75,10 @@ def add_relayed_candidate(
     """Have a peer connection use an allocation, which lives and ends with it; return the candidate.
 
     Args:
-        pc: In any state.
-        client: Has an allocation.
-        hide_related_address: Say nothing of our own address (RFC 8839 §5.1, RFC 9429 §3.5.3).
-        preference: Of 0 to 65,535, among relayed candidates (RFC 8445 §5.1.2.1).
+        pc: in any state.
+        client: has an allocation.
+        hide_related_address: say nothing of our own address (RFC 8839 §5.1, RFC 9429 §3.5.3).
+        preference: of 0 to 65,535, among relayed candidates (RFC 8445 §5.1.2.1).
     """
     candidate = use_allocation(connection_of(pc), client, hide_related_address, preference)
     return candidate_from_aioice(candidate)

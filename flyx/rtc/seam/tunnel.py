@@ -23,8 +23,8 @@ TRANSPORT = "tunnel"
 """The transport of both candidates."""
 
 _FOUNDATION = "tunnel"
-# The least that there is: every other relayed pair is better.
 _PRIORITY = candidate_priority(COMPONENT, "relay", 0)
+"""The least that there is: every other relayed pair is better."""
 
 
 def add_tunnel(pc: RTCPeerConnection, socket: DatagramSocket, *, offering: bool) -> None:

@@ -81,9 +81,9 @@ class Refused(Exception):
     """A server has answered that it does not do what it is asked.
 
     Attributes:
-        code: Of RFC 8656 §19.
-        reason: Its own words: not to be shown as they are.
-        alternate: Where it says that another one is (300, Try Alternate).
+        code: of RFC 8656 §19.
+        reason: its own words: not to be shown as they are.
+        alternate: where it says that another one is (300, Try Alternate).
     """
 
     def __init__(self, response: stun.Message) -> None:
@@ -159,9 +159,9 @@ class TurnClient(TurnClientMixin):
             family: IPV4 or IPV6; None is the server's default.
 
         Raises:
-            Refused: It will not.
-            NoAnswer: It does not answer, for a minute.
-            OSError: It cannot be reached.
+            Refused: it will not.
+            NoAnswer: it does not answer, for a minute.
+            OSError: it cannot be reached.
         """
         request = stun.Message(stun.Method.ALLOCATE, stun.Class.REQUEST)
         request.attributes["LIFETIME"] = LIFETIME
@@ -374,7 +374,7 @@ class UdpTurnClient(TurnClient, asyncio.DatagramProtocol):
 
     def __init__(self, username: str, credential: str, server: Address) -> None:
         """Args:
-        server: As the socket module has it. Nobody else is listened to.
+        server: as the socket module has it. Nobody else is listened to.
         """
         super().__init__(username, credential)
         self._server = server
@@ -495,7 +495,7 @@ def open_udp(username: str, credential: str, server: Address, sock: socket.socke
     """Return a client of a server over a UDP socket, which it owns from now on.
 
     Raises:
-        OSError: There is no way to that address.
+        OSError: there is no way to that address.
     """
     try:
         if LINUX:
@@ -515,10 +515,10 @@ async def open_stream(
     """Return a client of a server over a connected TCP socket, which it owns from now on.
 
     Args:
-        verified_name: Name or address that the server's certificate must be for; None: no TLS.
+        verified_name: name or address that the server's certificate must be for; None: no TLS.
 
     Raises:
-        OSError: The connection, or TLS, fails; ssl.SSLCertVerificationError: the certificate is refused.
+        OSError: the connection, or TLS, fails; ssl.SSLCertVerificationError: the certificate is refused.
     """
     loop = asyncio.get_running_loop()
     try:

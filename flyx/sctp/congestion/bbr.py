@@ -26,33 +26,44 @@ from flyx.sctp.congestion.cubic import recovery_time
 from flyx.sctp.congestion.initial_window import INITIAL_WINDOW_PACKETS, paced_initial_window
 from flyx.sctp.pacing import send_quantum
 
-# §2.5: the pacing rate is this part of bw, so that queues shrink on the average.
 PACING_MARGIN = 0.99
-# §2.8: part of inflight_longterm left to others.
+"""§2.5: the pacing rate is this part of bw, so that queues shrink on the average."""
+
 HEADROOM = 0.15
-# §2.8: packets; what a receiver that acknowledges every other packet needs.
+"""§2.8: part of inflight_longterm left to others."""
+
 MIN_PIPE_CWND_PACKETS = 4
-# Packets. §5.6.4.4 has 1 after a timeout; see cubic.MINIMUM_WINDOW_PACKETS.
+"""§2.8: packets; what a receiver that acknowledges every other packet needs."""
+
 TIMEOUT_CWND_PACKETS = 2
-# §5.3.1.3: losses in one round that end Startup, at least (BBRStartupFullLossCnt).
+"""Packets. §5.6.4.4 has 1 after a timeout; see cubic.MINIMUM_WINDOW_PACKETS."""
+
 STARTUP_FULL_LOSS_COUNT = 6
-# §5.3.2: rounds that Drain lasts, at most.
+"""§5.3.1.3: losses in one round that end Startup, at least (BBRStartupFullLossCnt)."""
+
 DRAIN_MAX_ROUNDS = 3
+"""§5.3.2: rounds that Drain lasts, at most."""
+
 # §5.3.3.5.3: seconds between bandwidth probes, at least; up to PROBE_WAIT_SPREAD more are drawn.
 PROBE_WAIT = 2.0
 PROBE_WAIT_SPREAD = 1.0
-# §5.3.3.5.3: round trips between bandwidth probes, at most, for Reno's sake.
 RENO_COEXISTENCE_ROUNDS = 63
-# §2.16.2: seconds.
+"""§5.3.3.5.3: round trips between bandwidth probes, at most, for Reno's sake."""
+
 PROBE_RTT_DURATION = 0.2
-# §5.6.4.2: packets more in flight while probing up.
+"""§2.16.2: seconds."""
+
 PROBE_UP_EXTRA_PACKETS = 2
-# §5.5.8: send quanta that have to be in flight: one about to leave, one under way, one about to be acked.
+"""§5.6.4.2: packets more in flight while probing up."""
+
 OFFLOAD_BUDGET_QUANTA = 3
-# §5.3.3.6: inflight_longterm's growth doubles each round, this often at most.
+"""§5.5.8: send quanta that have to be in flight: one about to leave, one under way, one about to be acked."""
+
 MAX_PROBE_UP_ROUNDS = 30
-# Seconds that the initial pacing rate takes a round trip for, as long as none is known (§5.6.2).
+"""§5.3.3.6: inflight_longterm's growth doubles each round, this often at most."""
+
 NOMINAL_RTT = 0.001
+"""Seconds that the initial pacing rate takes a round trip for, as long as none is known (§5.6.2)."""
 
 
 @dataclass(frozen=True, slots=True)

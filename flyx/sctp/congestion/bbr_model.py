@@ -11,30 +11,36 @@ from math import inf
 from flyx.sctp.congestion.base import AckSample, Loss
 from flyx.sctp.congestion.filters import WindowedMax
 
-# §2.8: most that a path may lose of what is in flight while bandwidth is probed.
 LOSS_THRESH = 0.02
-# §2.8: least that a round trip with loss leaves of the short-term bounds.
+"""§2.8: most that a path may lose of what is in flight while bandwidth is probed."""
+
 BETA = 0.7
+"""§2.8: least that a round trip with loss leaves of the short-term bounds."""
+
 # §2.16.1, §2.16.2: seconds.
 MIN_RTT_FILTER_LEN = 10.0
 PROBE_RTT_INTERVAL = 5.0
-# §2.12: round trips.
 EXTRA_ACKED_FILTER_LEN = 10
+"""§2.12: round trips."""
+
 # §5.3.1.2: growth that counts as growth, and rounds without it that mean a full pipe.
 FULL_BW_GROWTH = 1.25
 FULL_BW_ROUNDS = 3
 
-# Deviation: background loss, see PathModel.update_background_loss().
-# Part of the packets that a path may lose whatever we do, at most; bounds the harm where it is not so.
 MAX_BACKGROUND_LOSS = 0.05
-# A round that lost more says nothing of the background: a buffer or a policer overflowed.
+"""Deviation: background loss, see PathModel.update_background_loss(). Part of the packets that a path may
+lose whatever we do, at most; bounds the harm where it is not so."""
+
 MAX_QUIET_ROUND_LOSS = 0.1
+"""A round that lost more says nothing of the background: a buffer or a policer overflowed."""
+
 # Rounds that the average remembers, and bytes delivered without loss that it starts from: until it has seen a
 # good deal more, a loss or two are no background.
 BACKGROUND_LOSS_ROUNDS = 32
 BACKGROUND_LOSS_PRIOR = 120_000
-# More lost than the background and this part, in a round that met a queue: the queue is full.
 OVERFLOW_LOSS = 0.005
+"""More lost than the background and this part, in a round that met a queue: the queue is full."""
+
 # A round trip betrays a queue if it exceeds min_rtt by an eighth, but at least and at most
 # this many seconds: HyStart++'s thresholds (RFC 9406 §4.3).
 QUEUE_RTT_DIVISOR = 8
@@ -160,8 +166,8 @@ class PathModel:
         elsewhere, rather than of the path.
 
         Args:
-            cwnd: Bytes.
-            pace: What part of bw was sent at the time that the round's samples cover, at most 1.
+            cwnd: bytes.
+            pace: what part of bw was sent at the time that the round's samples cover, at most 1.
         """
         if self.loss_is_background:
             return
@@ -229,7 +235,7 @@ class PathModel:
         """Average what the round lost, and look for a queue.
 
         Args:
-            probing: The round may tell of packets that were sent in order to find the limit.
+            probing: the round may tell of packets that were sent in order to find the limit.
         """
         acked, lost = self._round_acked, self._round_lost
         shortest, longest = self._round_min_rtt, self._round_max_rtt

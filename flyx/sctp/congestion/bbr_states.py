@@ -39,7 +39,9 @@ GAINS = {
 }
 PROBE_RTT_CWND_GAIN = GAINS[BbrState.PROBE_RTT][1]
 PROBE_BW = {BbrState.PROBE_BW_DOWN, BbrState.PROBE_BW_CRUISE, BbrState.PROBE_BW_REFILL, BbrState.PROBE_BW_UP}
-# Acks may tell of packets sent in order to find the path's limit.
 PROBE_FEEDBACK = {AckPhase.PROBE_STARTING, AckPhase.PROBE_FEEDBACK, AckPhase.PROBE_STOPPING}
-# Sending so as to find out what the path can take: loss then bounds the long-term model, not the short-term.
+"""Acks may tell of packets sent in order to find the path's limit."""
+
 PROBING = {BbrState.STARTUP, BbrState.PROBE_BW_REFILL, BbrState.PROBE_BW_UP}
+"""Sending so as to find out what the path can take: loss then bounds the long-term model, not the
+short-term."""

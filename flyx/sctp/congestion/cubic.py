@@ -17,13 +17,15 @@ from flyx.sctp.congestion.initial_window import INITIAL_WINDOW_PACKETS
 # §4.6, §5: the window's factor when a loss is seen, and the cubic's, in segments a second cubed.
 BETA_CUBIC = 0.7
 C = 0.4
-# §4.3: what makes W_est's average that of Reno, which has alpha 1 and beta 0.5.
 ALPHA_CUBIC = 3 * (1 - BETA_CUBIC) / (1 + BETA_CUBIC)
-# Packets. RFC 9260 §7.2.3 has 1 after a timeout; with 2, as in RFC 9002 §7.2, the SACK of a receiver that
-# acknowledges every other packet does not wait for its delay timer.
+"""§4.3: what makes W_est's average that of Reno, which has alpha 1 and beta 0.5."""
+
 MINIMUM_WINDOW_PACKETS = 2
-# Weight of a sample in the smoothed round trip (RFC 9260 §6.3.1).
+"""Packets. RFC 9260 §7.2.3 has 1 after a timeout; with 2, as in RFC 9002 §7.2, the SACK of a receiver that
+acknowledges every other packet does not wait for its delay timer."""
+
 SRTT_GAIN = 1 / 8
+"""Weight of a sample in the smoothed round trip (RFC 9260 §6.3.1)."""
 
 # Pacing rate in windows a smoothed round trip: in slow start below half of ssthresh, and otherwise. As Linux
 # has them (tcp_pacing_ss_ratio, tcp_pacing_ca_ratio): the window still is what limits.

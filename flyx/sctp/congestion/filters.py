@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from math import floor
 
-# Parts that a window is cut into when its time is continuous.
 SLOTS = 8
+"""Parts that a window is cut into when its time is continuous."""
 
 
 class WindowedMin:
