@@ -25,8 +25,8 @@ touch "$folder/apt/status"
 apt-get install -qq -y --no-install-recommends --download-only -o Dir::Cache="$folder/apt" -o Debug::NoLocking=1 \
   -o Dir::State::status="$folder/apt/status" -o APT::Sandbox::User="$(id -un)" coturn=4.6.1-1 > "$folder/apt/log"
 rm "$folder"/apt/archives/libc6_*.deb
-for package in "$folder"/apt/archives/*.deb; do dpkg -x "$package" "$folder/root"; done
-libraries="$folder/root/usr/lib/$(uname -m)-linux-gnu:$folder/root/lib/$(uname -m)-linux-gnu"
+for package in "$folder"/apt/archives/*.deb; do dpkg -x "$package" "$folder/debian"; done
+libraries="$folder/debian/usr/lib/$(uname -m)-linux-gnu:$folder/debian/lib/$(uname -m)-linux-gnu"
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install -q 'aioice==0.13.0'
 cat > "$folder/denied.py" <<'PY'
@@ -64,7 +64,7 @@ def permission(denied: str) -> tuple[str, str]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    command = [folder / "root/usr/bin/turnserver", "-n", "--no-auth", "--listening-ip=127.0.0.1"]
+    command = [folder / "debian/usr/bin/turnserver", "-n", "--no-auth", "--listening-ip=127.0.0.1"]
     command += ["--relay-ip=127.0.0.1", f"--listening-port={port}", "--no-cli", "--no-tls", "--no-dtls"]
     command += ["--log-file=stdout", "--simple-log", f"--pidfile={folder / 'pid'}", f"--userdb={folder / 'db'}"]
     if denied:
