@@ -1,4 +1,4 @@
-"""Services on the local network, announced and found by DNS-SD over multicast DNS (RFC 6763, RFC 6762).
+"""What multicast DNS (RFC 6762) tells of the local network: services, by DNS-SD (RFC 6763), and hosts.
 
 zeroconf speaks the protocol. What is here decides on which interfaces, notices when these change, finds out
 whether anything gets out at all, and bounds what others can make us do. All that is found is hostile.
@@ -18,7 +18,15 @@ from types import TracebackType
 from typing import Self
 
 import ifaddr
-from zeroconf import DNSQuestionType, IPVersion, ServiceInfo, ServiceStateChange, Zeroconf
+from zeroconf import (  # type: ignore[attr-defined]  # __all__ has forgotten the resolvers
+    AddressResolverIPv4,
+    AddressResolverIPv6,
+    DNSQuestionType,
+    IPVersion,
+    ServiceInfo,
+    ServiceStateChange,
+    Zeroconf,
+)
 from zeroconf import Error as ZeroconfError
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
@@ -46,6 +54,10 @@ GOODBYE_TIMEOUT = 1.0
 
 _RESOLVE_TIMEOUT = 3000
 """Milliseconds for an instance to tell its port and addresses."""
+
+_HOST_TIMEOUT = 6000
+"""Milliseconds for a host to tell its address. It is asked again meanwhile: Firefox answers for the name of a
+candidate only when it has the description of the other side."""
 
 Network = IPv4Network | IPv6Network
 
@@ -345,3 +357,67 @@ class Browser:
         if found not in self._told and len(self._told) < 2 * MAX_NAMES:
             self._told.add(found)
             self._found.put_nowait(found)
+
+
+class HostNames:
+    """Finds the addresses of hosts by their names in .local, as browsers have them for their candidates.
+
+    What it opens for that is closed when no question is left.
+    """
+
+    def __init__(self, look: Callable[[], Interfaces] = interfaces) -> None:
+        """Args:
+        look: Returns the interfaces that there are.
+        """
+        self._look = look
+        self._zeroconf: AsyncZeroconf | None = None
+        self._questions = 0
+
+    async def resolve(self, name: str) -> str | None:
+        """Return the address of a host, one that others can have; None if none is told.
+
+        Args:
+            name: Such as "6f2ae2cb-8ef3-4bbd-9c3c-0e3a2e6e3c4d.local".
+        """
+        self._questions += 1
+        try:
+            if self._zeroconf is None:
+                self._zeroconf = _open(self._look())
+            addresses = await _ask_for_host(self._zeroconf.zeroconf, f"{name}.")
+        except (CannotDiscover, OSError, ZeroconfError) as error:
+            logger.debug("no address for a name in .local: %s", error)
+            return None
+        finally:
+            self._questions -= 1
+            if not self._questions and self._zeroconf is not None:
+                unused, self._zeroconf = self._zeroconf, None
+                await _close(unused)
+        return next((address for address in addresses if _is_of_another(address)), None)
+
+
+async def _ask_for_host(zeroconf: Zeroconf, server: str) -> list[str]:
+    """Return the addresses of one family, the first to be told."""
+    # A message each: Chromium answers none that has more than one question.
+    hosts = AddressResolverIPv4(server), AddressResolverIPv6(server)
+    asking = {
+        asyncio.create_task(host.async_request(zeroconf, _HOST_TIMEOUT, DNSQuestionType.QM)) for host in hosts
+    }
+    try:
+        while asking:
+            done, asking = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            # One that is told that there is no address of its family may be told that of the other as well.
+            if found := [each for host in hosts for each in host.parsed_addresses(IPVersion.All)]:
+                return found
+        return []
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
+def _is_of_another(address: str) -> bool:
+    """Whether a host in the network can have this address: anybody there may answer for any name."""
+    parsed = ip_address(address)
+    return not (parsed.is_loopback or parsed.is_multicast or parsed.is_unspecified or parsed.is_link_local)

@@ -284,6 +284,7 @@ class PeerConnection:
         if CHANNELS in self._peer_features and isinstance(self._pc.sctp, SctpTransport):
             self._pc.sctp.agree_on(self._offered)
         await self._add_early_candidates()
+        self._add_named_candidates()
 
     async def add_candidate(self, candidate: IceCandidateInit | None) -> None:
         """Take a candidate of the peer, None after its last. One that is refused is ignored: others may work.
@@ -389,16 +390,21 @@ class PeerConnection:
         await self._pc.close()
 
     async def _add_early_candidates(self) -> None:
-        """Take the candidates that came with the description and before it."""
-        early, self._early_candidates = self._early_candidates or [], None
-        self._described.set()
-        named = [value for value in early if value is None or MDNS_SUFFIX in value]
+        """Take the candidates that came before the checks begin; those with names, and the end, wait."""
+        early, self._early_candidates = self._early_candidates or [], []
         for value in early:
-            if value not in named:
-                # Without waiting: these are there when the checks begin.
+            if value is None or MDNS_SUFFIX in value:
+                self._early_candidates.append(value)
+            else:
                 await self._add_candidate(value)
+
+    def _add_named_candidates(self) -> None:
+        """Take those, now that our description is there: a browser that offers tells no address before."""
+        named, self._early_candidates = self._early_candidates or [], None
+        self._described.set()
         # All of these begin before the end is told, which waits for those whose name is looked up.
-        self._adding = asyncio.gather(*(self._add_candidate(value) for value in sorted(named, key=_is_end)))
+        named.sort(key=lambda value: value is None)
+        self._adding = asyncio.gather(*map(self._add_candidate, named))
 
     async def _add_candidate(self, value: str | None) -> None:
         if value is None:
@@ -452,6 +458,8 @@ class PeerConnection:
             await self._add_early_candidates()
         await self._pc.setLocalDescription(description)
         self._trickling = asyncio.create_task(self._trickle(candidates, relaying))
+        if answering:
+            self._add_named_candidates()
         # More candidates may follow: the SDP must not say that these are all (RFC 8838 §8.2).
         sdp: str = self._pc.localDescription.sdp.replace("a=end-of-candidates\r\n", "")
         sctp = self._pc.sctp
@@ -585,10 +593,6 @@ class PeerConnection:
 
 def _relays(server: ServerAttempt) -> bool:
     return server.kind == "turn" and server.outcome == OK
-
-
-def _is_end(candidate: str | None) -> bool:
-    return candidate is None
 
 
 def _candidate_init(candidate: RTCIceCandidate) -> IceCandidateInit:

@@ -246,7 +246,8 @@ function pathOf(stats) {
   if (!pair) return null;
   const local = all.find(({ id }) => id === pair.localCandidateId);
   const remote = all.find(({ id }) => id === pair.remoteCandidateId);
-  const address = local?.address ?? remote?.address;
-  const family = !address || address.endsWith(".local") ? null : address.includes(":") ? 6 : 4;
+  // Those of a browser itself may be hidden, or names.
+  const address = [local?.address, remote?.address].find((one) => one && !one.endsWith(".local"));
+  const family = address ? (address.includes(":") ? 6 : 4) : null;
   return { local: local?.candidateType ?? null, remote: remote?.candidateType ?? null, family };
 }

@@ -10,6 +10,7 @@ aioice gathers, answers and authenticates; what differs here:
 - A check that comes in has its pair's own check sent again at once (RFC 8445 §7.3.1.4): the NAT between has
   just been seen to be open. aioice waits for its timer.
 - A check fails after 10 s, not after 63.
+- The names that browsers have for their addresses are looked up otherwise (flyx.rtc.seam.named).
 - Consent ends 30 s after the last sign of life, however late the answers come (RFC 7675 §5.1). aioice hears
   an answer for 0.5 s, and so closes a healthy path with a longer round trip.
 """
@@ -33,6 +34,7 @@ from aiortc.rtcicetransport import RTCIceGatherer
 from flyx.net.loop import create_udp_endpoint
 from flyx.rtc.nomination import nomination_delay
 from flyx.rtc.seam.consent import ask_for_consent
+from flyx.rtc.seam.named import NamingConnection
 from flyx.rtc.seam.pair import Pair, Transaction, is_link_local
 
 logger = logging.getLogger("flyx.rtc")
@@ -111,7 +113,7 @@ def install(dtls: RTCDtlsTransport) -> None:
     transport._recv, transport._send = ours.recv, ours.send
 
 
-class IceConnection(Connection):
+class IceConnection(NamingConnection):
     """The ICE connection of one peer connection."""
 
     def __init__(self) -> None:
