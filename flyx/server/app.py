@@ -22,7 +22,7 @@ from flyx.errors import InputError
 from flyx.server.admission import Doorkeeper, affordable_connections
 from flyx.server.config import MAX_TTL, ServerConfig
 from flyx.server.coturn import Coturn
-from flyx.server.http import operations, rest, websocket
+from flyx.server.http import operations, pages, rest, websocket
 from flyx.server.http.access import Gate
 from flyx.server.http.bodies import BodyLimit
 from flyx.server.http.errors import add_error_handlers
@@ -38,6 +38,8 @@ from flyx.server.transport.tls import Certificate
 from flyx.server.transport.urls import connectable, reachable_urls, url_of
 
 log = get_logger("flyx.server.app")
+
+_PLAIN = "browsers elsewhere need https: --tls-cert, or a proxy that has it (flyx help serving)"
 
 
 def create_app(hub: Hub) -> ASGIApp:
@@ -57,6 +59,8 @@ def create_app(hub: Hub) -> ASGIApp:
     app.include_router(operations.health)
     if hub.config.metrics_port is None:
         app.include_router(operations.router)
+    if hub.config.page:
+        pages.add_pages(app, pages.load())
     app.add_middleware(BodyLimit, limit=hub.config.limits.max_body_size)
     add_error_handlers(app, hub.door)
     if hub.config.api_token is None:
@@ -188,12 +192,16 @@ class Server:
         self._chores.append(asyncio.create_task(self._hub.metrics.watch_loop()))
         await self._listener.ready.wait()
         log.info("listening", url=self.listening_url, version=__version__)
+        if self.config.page:
+            log.info("page", digest=pages.load().page.digest)
         if urls := reachable_urls(self.config.host, self.port, secure=self._secure):
             # A certificate is for a name, which others may not know otherwise.
             name, *addresses = urls
             url = name if self._secure or not addresses else addresses[0]
             text = f"on other computers: export FLYX_SERVER={url}"
             log.info(text)
+            if self.config.page and not (self._secure or self.config.trusted_proxies):
+                log.info(_PLAIN)
 
     async def _provide_test_room(self) -> None:
         try:

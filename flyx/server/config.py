@@ -243,6 +243,7 @@ class ServerConfig:
         metrics_host: Address to bind for metrics_port.
         metrics_port: Where /metrics and /status are, instead of where everything else is; 0: any free port.
         metrics_token: Needed for /metrics and /status; None: none.
+        page: Serve the page with which browsers send and receive.
     """
 
     host: str | None = None
@@ -277,3 +278,4 @@ class ServerConfig:
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     metrics_token: str | None = None
+    page: bool = True

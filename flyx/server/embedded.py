@@ -86,6 +86,8 @@ class EmbeddedServer:
             # POST /room could make none either.
             api_token=self.api_token,
             metrics_token=secrets.token_urlsafe(_TOKEN_SIZE),
+            # It has no TLS, without which browsers lack what the page needs.
+            page=False,
             # Receivers come by address. A name is that of a page which was led here (DNS rebinding).
             allowed_hosts=("localhost",),
             close_timeout=CLOSE_TIMEOUT,

@@ -1,1 +1,1 @@
-"""What the application answers: WebSockets of clients, REST for rooms, and the questions of its operator."""
+"""What the application answers: clients, by WebSocket; REST for rooms; the page; its operator's questions."""

@@ -114,8 +114,8 @@ def _methods_of(app: FastAPI, path: str) -> str:
     for template, operations in app.openapi()["paths"].items():
         if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template)), path):
             methods += (method.upper() for method in operations)
-    # It is no operation, but the only other path there is.
-    return ", ".join(sorted(methods)) or "GET"
+    # What is no operation is there to be read.
+    return ", ".join(sorted(methods)) or "GET, HEAD"
 
 
 async def _validation_error(request: Request, exc: Exception) -> JSONResponse:

@@ -1,0 +1,182 @@
+/**
+ * Sending, as a person sees it: what to pass on, who has come, how far each of them is.
+ *
+ * @module
+ */
+
+import { send } from "./flyx.js";
+import { Meter } from "./meter.js";
+import { awake, fail } from "./running.js";
+import { amountText, grouped, pathText, speedText } from "./texts.js";
+import { element, fill, part, say, sentence, show, tell } from "./view.js";
+
+const STATES = {
+  joined: "connecting",
+  paired: "is asked whether to take it",
+  lost: "connection lost, another one is being made",
+  done: "has everything",
+};
+
+export class Sending {
+  #server;
+  #sources;
+  #options;
+  #page;
+  #control = null;
+  #receivers = new Map();
+  #seconds = 0;
+
+  /**
+   * @param {string} server
+   * @param {readonly import("./flyx.js").Source[]} sources
+   * @param {{ words: string, many: boolean }} options words: "" for random ones; many: go on until stopped.
+   * @param {{ begin: () => void, mend: (error: Error) => void }} page Told when it is to show its start again,
+   *     and that there is something to be mended about the words.
+   */
+  constructor(server, sources, options, page) {
+    this.#server = server;
+    this.#sources = sources;
+    this.#options = options;
+    this.#page = page;
+  }
+
+  /** Whether leaving the page would break something off. */
+  get isBusy() {
+    return this.#control !== null;
+  }
+
+  /** Send; once more, if it has failed. */
+  async again() {
+    this.#receivers.clear();
+    const control = (this.#control = new AbortController());
+    part("send").disabled = true;
+    const sleepless = await awake();
+    try {
+      const done = await send({
+        server: this.#server,
+        entries: this.#sources,
+        words: this.#options.words || undefined,
+        receivers: this.#options.many ? 0 : 1,
+        on: (event) => this.#on(event),
+        signal: control.signal,
+      });
+      this.#succeed(done);
+    } catch (error) {
+      if (!control.signal.aborted) this.#fail(error);
+      else if (this.#served) this.#succeed([]);
+      else this.#page.begin();
+    } finally {
+      this.#control = null;
+      part("send").disabled = false;
+      sleepless();
+    }
+  }
+
+  cancel() {
+    this.#control?.abort();
+  }
+
+  /** How many have everything. */
+  get #served() {
+    return [...this.#receivers.values()].filter(({ isServed }) => isServed).length;
+  }
+
+  #on(event) {
+    switch (event.event) {
+      case "room":
+        this.#share(event);
+        break;
+      case "peer":
+        this.#tellPeer(event);
+        break;
+      case "path":
+        this.#receiver(event.peer).way.textContent = sentence(`connected ${pathText(event)}`);
+        break;
+      case "resume":
+        this.#receiver(event.peer).meter.resume(event.bytes);
+        break;
+      case "progress":
+        this.#progress(event);
+        break;
+      case "done":
+        this.#receiver(event.peer).isServed = true;
+        this.#seconds = event.seconds;
+        break;
+      case "notice":
+        say(sentence(event.message));
+        break;
+      default:
+    }
+  }
+
+  #share({ code, url }) {
+    const files = this.#sources.filter(({ kind }) => kind !== "directory");
+    const bytes = files.reduce((sum, { size }) => sum + size, 0);
+    const directories = this.#sources.length - files.length;
+    const amount = amountText({ files: files.length, directories, bytes });
+    part("share-what").textContent = `Ready to send: ${amount}`;
+    part("share-link").value = url;
+    part("share-code").value = code;
+    part("share-command").value = `flyx receive --server ${this.#server.replace(/\/$/, "")} ${code}`;
+    fill(part("share-peers"), []);
+    part("share-nobody").hidden = false;
+    show("share");
+    say(`Ready. The code is ${code}`);
+  }
+
+  #receiver(peer) {
+    const known = this.#receivers.get(peer);
+    if (known) return known;
+    const state = element("span", {}, STATES.joined);
+    const bar = element("progress", { hidden: true });
+    bar.setAttribute("aria-label", `Receiver ${peer}`);
+    const numbers = element("span", { className: "numbers" });
+    const way = element("span", { className: "quiet" });
+    const name = element("span", { className: "path" }, `Receiver ${peer}`);
+    part("share-peers").append(element("li", {}, name, state, bar, numbers, way));
+    part("share-nobody").hidden = true;
+    const receiver = { state, bar, way, meter: new Meter(bar, numbers), isServed: false };
+    receiver.meter.start(null);
+    this.#receivers.set(peer, receiver);
+    return receiver;
+  }
+
+  #tellPeer({ peer, state, message }) {
+    const receiver = this.#receiver(peer);
+    receiver.state.textContent = state === "failed" ? sentence(message) : STATES[state];
+    if (state === "done") receiver.isServed = true;
+    if (state === "done" || state === "failed") receiver.bar.hidden = true;
+    say(`Receiver ${peer}: ${receiver.state.textContent}`);
+  }
+
+  #progress({ peer, bytes, total }) {
+    const receiver = this.#receiver(peer);
+    receiver.bar.hidden = false;
+    receiver.state.textContent = "is receiving";
+    receiver.meter.advance(bytes, total);
+  }
+
+  #succeed(done) {
+    const [first] = done;
+    const count = Math.max(this.#served, done.length);
+    part("done-title").textContent = count === 1 ? "Sent" : `Sent to ${grouped(count)} receivers`;
+    const amount = first ? amountText({ ...first, directories: 0 }) : "";
+    part("done-place").textContent =
+      first && count === 1
+        ? `${amount}${speedText(first.bytes, this.#seconds)}: the receiver has all of it, and has verified it.`
+        : "Each of them has all of it, and has verified it.";
+    tell("done-text", "");
+    part("done-save").hidden = part("done-copy").hidden = true;
+    part("done-digest").hidden = !first?.digest;
+    part("digest").textContent = first?.digest ?? "";
+    fill(part("done-notes"), first?.missing ? [`${grouped(first.missing)} of it could not be had there.`] : []);
+    show("done");
+    say(part("done-title").textContent);
+  }
+
+  #fail(error) {
+    // It is about the words: there is nothing else to type.
+    if (error.code === "bad_input") this.#page.mend(error);
+    else fail(error);
+  }
+}
