@@ -278,7 +278,7 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
 
     match event:
         case e.RoomOpened(room_id=room_id, code=code, server=server, local=local, here_only=here_only):
-            place = {"server": server, "local": local, "here_only": here_only}
+            place = {"server": server, "local": local, "here_only": here_only, "link": event.link}
             return "room", {"room_id": room_id, "code": code, **place}
         case e.RoomJoined(room_id=room_id, server=server, local=local):
             return "room", {"room_id": room_id, "server": server, "local": local}

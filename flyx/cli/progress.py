@@ -138,6 +138,10 @@ class HumanReporter:
             # It has ended in the middle, or without all files.
             self._tell_left_out(peer)
 
+    def _show_link(self, link: str) -> None:
+        report_line("or open this in a browser:")
+        report_line(link)
+
     def __call__(self, event: e.Event) -> None:
         """Render one event."""
         if self._is_listing and not isinstance(event, e.Listing):
@@ -149,6 +153,8 @@ class HumanReporter:
                 write_data(receive_command(code, server if pass_on else None))
                 if event.local:
                     report_line(_ELSEWHERE)
+                elif event.link and sys.stdout.isatty() and can_draw():
+                    self._show_link(event.link)
             case e.RoomJoined(room_id=room_id):
                 report_line(f"Joined {room_id}, waiting for the sender to connect")
             case e.Connecting(peer=peer, attempts=attempts):

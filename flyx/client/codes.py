@@ -1,7 +1,7 @@
 """Codes as people pass them on: alone, in the URL of a server, or in the command that receives.
 
     ROOM-word-word, or ROOM alone
-    https://HOST/#ROOM-word-word
+    https://HOST/ROOM#word-word, or https://HOST/#ROOM-word-word
     flyx receive --server URL ROOM-word-word
 
 The words are behind the #, which is never sent to a server.
@@ -13,7 +13,7 @@ import re
 import secrets
 import shlex
 from dataclasses import dataclass
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from flyx.errors import InputError, without_controls
 from flyx.pairing.exchange import Code
@@ -27,7 +27,7 @@ from flyx.pairing.words import (
     split_words,
     without_invisible,
 )
-from flyx.signaling.codes import ROOM_ID_LENGTH, normalise_room_id
+from flyx.signaling.codes import ROOM_ID_LENGTH, is_room_id, normalise_room_id
 
 _HINT = "a code looks like K7M2QX-lemon-otter: six letters and digits, then words"
 
@@ -82,7 +82,10 @@ def parse_invitation(text: str) -> Invitation:
             raise InputError(reason="of the options of a pasted command only --server is heeded", hint=hint)
     if url := _URL.search(text):
         where, has_code, fragment = url[0].partition("#")
-        if not has_code and server is None:
+        before, _, last = where.rpartition("/")
+        if is_room_id(last):
+            where, fragment = f"{before}/", f"{last}-{fragment}"
+        elif not has_code and server is None:
             hint = "a URL with a code looks like https://flyx.example.org/#K7M2QX-lemon-otter"
             raise InputError(reason="there is no code in this URL", hint=hint)
         server = server or where
@@ -145,6 +148,24 @@ def make_code(own: str | None, words: int | None, *, is_open: bool) -> Code:
 def format_code(room_id: str, password: str) -> str:
     """Return the code to pass on; the password is empty when it has no words."""
     return f"{room_id}-{password}" if password else room_id
+
+
+def browser_link(room_id: str, password: str, server: str) -> str | None:
+    """Return what opens the page of a server in a browser for this room, with the words behind the #.
+
+    Args:
+        room_id: of the room.
+        password: of its code; empty when that has no words.
+        server: its URL.
+
+    Returns:
+        None if a browser could do nothing there: without TLS it has no encryption for pages.
+    """
+    scheme, _, rest = server.partition("://")
+    if scheme.lower() not in ("wss", "https"):
+        return None
+    fragment = f"#{quote(password)}" if password else ""
+    return without_controls(f"https://{rest.rstrip('/')}/{room_id}{fragment}")
 
 
 def receive_command(code: str, server: str | None, name: str = "receive") -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flyx.client.codes import browser_link
 from flyx.client.limits import Limit
 from flyx.errors import FlyxError
 from flyx.rtc.attempts import Attempts
@@ -33,6 +34,13 @@ class RoomOpened:
     local: bool
     pass_on: bool = False
     here_only: bool = False
+
+    @property
+    def link(self) -> str | None:
+        """What opens the page of the server in a browser, with the code; None if others could not use it."""
+        if self.local or self.here_only:
+            return None
+        return browser_link(self.room_id, self.code[len(self.room_id) + 1 :], self.server)
 
 
 @dataclass(frozen=True, slots=True)

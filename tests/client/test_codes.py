@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyx.client.codes import Invitation, format_code, parse_code, parse_invitation, receive_command
+from flyx.client.codes import (
+    Invitation,
+    browser_link,
+    format_code,
+    parse_code,
+    parse_invitation,
+    receive_command,
+)
 from flyx.client.websocket import websocket_url
 from flyx.errors import InputError
 from flyx.pairing.wordlist import WORDS
@@ -59,6 +66,8 @@ def test_what_programs_and_people_make_of_a_code_is_understood(text: str) -> Non
 WITH_SERVER = {
     "a URL": "https://flyx.example.org/#K7M2QX-lemon-otter",
     "a URL with a path": "https://flyx.example.org/flyx/#K7M2QX-lemon-otter",
+    "a URL with the room in its path": "https://flyx.example.org/K7M2QX#lemon-otter",
+    "a URL with the room in its path below another": "https://flyx.example.org/flyx/K7M2QX#Lemon%20otter",
     "a URL with a port": "ws://flyx.example.org:8000#K7M2QX-lemon-otter",
     "a URL in capitals": "HTTPS://flyx.example.org/#k7m2qx-LEMON-Otter",
     "a URL as a chat writes it": "<https://flyx.example.org/#K7M2QX%2Dlemon%2Dotter>.",
@@ -184,3 +193,38 @@ def test_what_cannot_be_a_code_is_explained_without_repeating_it(text: str) -> N
 def test_what_is_wrong_with_a_code_is_said(text: str, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         parse_code(text)
+
+
+def test_a_room_in_the_path_of_a_url_is_no_part_of_the_server() -> None:
+    for url, server, words in (
+        ("https://flyx.example.org/K7M2QX#lemon-otter", "https://flyx.example.org/", ("lemon", "otter")),
+        ("https://flyx.example.org/a/K7M2QX", "https://flyx.example.org/a/", ()),
+        # A room is written in capitals there: this is a name like any other.
+        ("https://flyx.example.org/secret#K7M2QX-lemon", "https://flyx.example.org/secret", ("lemon",)),
+    ):
+        assert parse_invitation(url) == Invitation(server, "K7M2QX", words)
+
+
+@pytest.mark.parametrize(
+    ("server", "link"),
+    [
+        ("wss://flyx.example.org", "https://flyx.example.org/K7M2QX#lemon-otter"),
+        ("https://flyx.example.org:8443/", "https://flyx.example.org:8443/K7M2QX#lemon-otter"),
+        ("WSS://[2001:db8::1]/flyx", "https://[2001:db8::1]/flyx/K7M2QX#lemon-otter"),
+        # Without TLS a page of another computer may not encrypt.
+        ("ws://flyx.example.org", None),
+        ("http://192.0.2.7:8000", None),
+    ],
+)
+def test_a_link_is_for_servers_at_which_a_browser_can_do_something(server: str, link: str | None) -> None:
+    assert browser_link("K7M2QX", "lemon-otter", server) == link
+
+
+@pytest.mark.parametrize("words", [(), ("lemon", "otter"), ("grösse", "100")])
+def test_a_link_is_read_back_as_its_code(words: tuple[str, ...]) -> None:
+    link = browser_link("K7M2QX", "-".join(words), "wss://flyx.example.org")
+    assert link
+    assert link.isascii()
+    told = parse_invitation(link)
+    assert (told.server, told.room_id) == ("https://flyx.example.org/", "K7M2QX")
+    assert password_of(told.words) == password_of(words)
