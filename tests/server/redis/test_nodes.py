@@ -45,6 +45,7 @@ from flyx.signaling.messages import (
     Role,
 )
 from tests.server.redis.memory_backend import MemoryBackend, Service, VirtualLoop
+from tests.server.redis.parts import Still
 
 EPOCH = 1_000_000.0
 # Long enough for everybody to come back from anything that happens here.
@@ -596,16 +597,6 @@ def test_whatever_breaks_nothing_is_lost_or_doubled_in_silence() -> None:
 def test_the_same_for_longer() -> None:
     longer = settings(_SETTINGS, max_examples=500, stateful_step_count=40)
     run_state_machine_as_test(UnderFireMachine, settings=longer)
-
-
-class Still(random.Random):
-    """Nothing takes time but what a test says; what has broken is back after 0.1 s."""
-
-    def choice(self, seq: Any) -> Any:
-        return seq[0]
-
-    def uniform(self, a: float, b: float) -> float:
-        return a
 
 
 Script = Callable[[World, Person, Person], Coroutine[Any, Any, None]]
