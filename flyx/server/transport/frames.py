@@ -52,6 +52,21 @@ def text_in(data: bytes, at: int) -> tuple[bytes, int] | None:
     return apply_mask(data[start:end], data[start - 4 : start]), end
 
 
+def size_of_torn_text(data: bytes) -> int:
+    """Return how many bytes there are, or at least, of the masked text frame that data is the beginning of.
+
+    0 if data is not the beginning of one, or of one of more than 65,535 bytes.
+    """
+    if not data or data[0] != WHOLE_TEXT:
+        return 0
+    if len(data) < 2:
+        return 6
+    size = data[1] - 0x80
+    if size == 126:
+        return 8 + (data[2] << 8 | data[3]) if len(data) >= 4 else 8
+    return 6 + size if 0 <= size < 126 else 0
+
+
 def is_control(data: bytes) -> bool:
     """Tell whether data is one whole frame of a ping or a pong, masked, and nothing else."""
     return len(data) >= 6 and data[0] in _PINGS and len(data) == 6 + data[1] - 0x80

@@ -26,7 +26,14 @@ from flyx.server.config import ServerConfig
 from flyx.server.limits import Limit, TokenBucket, Visit
 from flyx.server.transport.coalescing import Turn, TurnTransport
 from flyx.server.transport.connection import WIRE, Connection
-from flyx.server.transport.frames import WHOLE_BINARY, is_control, text_frame, text_in, whole_frame
+from flyx.server.transport.frames import (
+    WHOLE_BINARY,
+    is_control,
+    size_of_torn_text,
+    text_frame,
+    text_in,
+    whole_frame,
+)
 from flyx.server.transport.handshake import Handshake, handshake_in
 from flyx.server.transport.seam import ClientDisconnected, H11Protocol, WebSocketsSansIOProtocol
 from flyx.signaling.messages import CloseCode
@@ -200,8 +207,12 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
     # What was read and waits for its turn; whether it waits for release().
     _unread = b""
     _held = False
-    # All that was read so far were whole frames: the next one begins with what is read next.
+    # All that was read so far were whole frames, and then perhaps the beginning of a text frame, which is in
+    # _torn: with it, or with what is read next, the next frame begins.
     _whole_frames = True
+    _torn: bytes | bytearray = b""
+    # How many bytes that frame has, or at least.
+    _torn_size = 0
     # The peer has broken the protocol and been told so.
     _failed = False
 
@@ -380,8 +391,14 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
     def _hear_texts(self, data: bytes) -> bytes:
         """Hand on the text frames with which data begins; return the rest.
 
-        The fast twin of what uvicorn and `websockets` do with such frames, which are nearly all there are.
+        The fast twin of what uvicorn and `websockets` do with such frames, which are nearly all there are. A
+        text frame of which only the beginning is there is kept until its rest has been read.
         """
+        if self._torn:
+            self._torn += data
+            if len(self._torn) < self._torn_size:
+                return b""
+            data, self._torn = bytes(self._torn), b""
         at, most = 0, self.settings.limits.max_frame_size
         while self.conn.state is State.OPEN:
             found = text_in(data, at)
@@ -390,8 +407,13 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
             payload, at = found
             self._hear_text(payload)
         rest = data[at:] if at else data
-        # A frame that is not all there, or a fragment, and nobody here knows where the next one begins.
-        self._whole_frames = not rest or is_control(rest)
+        if not rest:
+            return rest
+        if 0 < (size := size_of_torn_text(rest)) <= most and size > len(rest):
+            self._torn, self._torn_size = bytearray(rest), size
+            return b""
+        # A fragment, or the beginning of another frame: nobody here knows where the next one begins.
+        self._whole_frames = is_control(rest)
         return rest
 
     def _read_on(self) -> None:

@@ -6,7 +6,9 @@ The suite itself runs on Python 2 only and wants an echo server.
 from __future__ import annotations
 
 import asyncio
+import random
 import struct
+from collections import Counter
 
 import pytest
 
@@ -80,6 +82,27 @@ LENGTHS = [
 @pytest.mark.parametrize(("size", "expected"), LENGTHS)
 async def test_a_message_of_each_length(server: Server, size: int, expected: list[str]) -> None:
     await converse(server, frame(TEXT, padded(size)), expected)
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_messages_in_a_row_are_heard_wherever_the_network_cuts_them(server: Server, seed: int) -> None:
+    rng = random.Random(seed)
+    sent, expected = b"", Counter[str]()
+    for _ in range(60):
+        message = padded(rng.choice((len(PING_MESSAGE), 100, 126, 3000, 20_000)))
+        kind = rng.choice(("whole", "whole", "whole", "whole", "ping frame", "fragments"))
+        if kind == "ping frame":
+            sent += frame(PING, b"x")
+            expected["pong frame x"] += 1
+        else:
+            sent += split(message, 10) if kind == "fragments" else frame(TEXT, message)
+            expected["pong"] += 1
+    cuts = sorted(rng.sample(range(len(sent)), 40))
+    async with raw(server) as client:
+        await client.send(*(sent[a:b] for a, b in zip((0, *cuts), (*cuts, len(sent)), strict=True)))
+        # A pong frame may overtake what waits to be written.
+        assert Counter([await client.hear() for _ in range(expected.total())]) == expected
+        await expect(client, [])
 
 
 @pytest.mark.parametrize("claim", [DEFAULT_MAX_FRAME_SIZE + 1, 2**31, 2**32, 2**62])
