@@ -3,21 +3,37 @@
 //     node web_peer.mjs '{"stack": "wrtc", "do": "receive", "server": ..., "code": ..., "directory": ...}'
 //     node web_peer.mjs '{"stack": "wrtc", "do": "send", "server": ..., "paths": [[name, path], ...]}'
 //
-// Events go to standard output, one a line. A line "stop" on standard input ends it early.
-import { createReadStream, promises as fs } from 'node:fs'
+// Events go to standard output, one a line. Lines on standard input: "stop" ends it early, "break" has the
+// connections of this moment end under it. `pause`: seconds for each block.
+import { promises as fs } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { dirname, join } from 'node:path'
 import WebSocket from 'ws'
-import { entryOf, receive, send } from '../../flyx/web/flyx.js'
+import { receive, send } from '../../flyx/web/flyx.js'
 
-const options = JSON.parse(process.argv[2])
-const { RTCPeerConnection } = options.stack === 'wrtc' ? (await import('@roamhq/wrtc')).default : await import('node-datachannel/polyfill')
+const { stack, pause = 0, ...options } = JSON.parse(process.argv[2])
+const { RTCPeerConnection } =
+  stack === 'wrtc' ? (await import('@roamhq/wrtc')).default : await import('node-datachannel/polyfill')
+
+const connections = []
+function Tracked(configuration) {
+  const connection = new RTCPeerConnection(configuration)
+  connections.push(connection)
+  return connection
+}
 const stopped = new AbortController()
-createInterface({ input: process.stdin }).on('line', (line) => line === 'stop' && stopped.abort())
+const commands = {
+  stop: () => stopped.abort(),
+  break: () => connections.splice(0).forEach((connection) => connection.close()),
+}
+createInterface({ input: process.stdin }).on('line', (line) => commands[line]())
 
-const emit = (event) => process.stdout.write(JSON.stringify(event) + '\n')
-const on = (event) => emit(event.event === 'manifest' ? { ...event, manifest: undefined, paths: event.manifest.entries.map(({ path }) => path) } : event)
-const common = { server: options.server, on, signal: stopped.signal, RTCPeerConnection, WebSocket }
+function on({ manifest, ...event }) {
+  const paths = manifest && { paths: manifest.entries.map(({ path }) => path) }
+  process.stdout.write(JSON.stringify({ ...event, ...paths }) + '\n')
+}
+const common = { on, signal: stopped.signal, RTCPeerConnection: Tracked, WebSocket }
+const wait = () => new Promise((resolve) => setTimeout(resolve, 1000 * pause))
 
 /** A directory, written as blocks come. */
 function directorySink(directory) {
@@ -29,7 +45,10 @@ function directorySink(directory) {
       await fs.mkdir(entry.kind === 'directory' ? path : dirname(path), { recursive: true })
       if (entry.kind === 'file') file = await fs.open(path, offset ? 'r+' : 'w')
     },
-    write: (_, offset, bytes) => file.write(bytes, 0, bytes.length, offset),
+    write: async (_, offset, bytes) => {
+      await wait()
+      await file.write(bytes, 0, bytes.length, offset)
+    },
     finish: async (entry) => {
       if (entry.kind === 'file') await file.close()
     },
@@ -44,6 +63,7 @@ function directorySink(directory) {
 async function sourceOf([path, place]) {
   const { size, mtimeMs } = await fs.stat(place)
   const read = async (offset, length) => {
+    await wait()
     const file = await fs.open(place)
     try {
       const { buffer, bytesRead } = await file.read(new Uint8Array(length), 0, length, offset)
@@ -60,9 +80,14 @@ async function sourceOf([path, place]) {
 }
 
 try {
-  if (options.do === 'receive') await receive({ ...common, code: options.code, ask: async () => directorySink(options.directory) })
-  else await send({ ...common, entries: await Promise.all((options.paths ?? []).map(sourceOf)), text: options.text, words: options.words, open: options.open, receivers: options.receivers })
+  if (options.do === 'receive') {
+    await receive({ ...options, ...common, ask: async () => directorySink(options.directory) })
+  } else {
+    const entries = await Promise.all((options.paths ?? []).map(sourceOf))
+    await send({ ...options, ...common, entries })
+  }
   process.exit(0)
 } catch (error) {
+  process.stderr.write(`${error.stack}\n`)
   process.exit(error.code === 'bug' ? 70 : 1)
 }

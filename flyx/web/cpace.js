@@ -127,7 +127,7 @@ export async function scalarMultVfy(scalar, point) {
   const subtle = crypto.subtle;
   const [key, peer] = await Promise.all([
     subtle.importKey("pkcs8", concat([PKCS8_HEAD, scalar]), "X25519", false, ["deriveBits"]),
-    subtle.importKey("raw", point, "X25519", true, []),
+    subtle.importKey("raw", /** @type {BufferSource} */ (point), "X25519", true, []),
   ]);
   try {
     const product = new Uint8Array(await subtle.deriveBits({ name: "X25519", public: peer }, key, 256));
@@ -150,5 +150,5 @@ export const intermediateSessionKey = (sid, shared, transcript) =>
 
 /** @param {Uint8Array} content */
 async function sha512(content) {
-  return new Uint8Array(await crypto.subtle.digest("SHA-512", content));
+  return new Uint8Array(await crypto.subtle.digest("SHA-512", /** @type {BufferSource} */ (content)));
 }

@@ -13,7 +13,7 @@
  * @module
  */
 
-/** @typedef {import("./errors.js").FlyxError} FlyxError */
+import { FlyxError } from "./errors.js";
 
 /**
  * What is offered, complete and judged.
@@ -142,6 +142,8 @@
  * @property {(event: Event) => void} on
  * @property {AbortSignal} [signal]
  * @property {number} [reconnect] Seconds for which a lost connection is made anew; 7200.
+ * @property {typeof globalThis.WebSocket} [WebSocket] In the place of the browser's, where there is none.
+ * @property {typeof globalThis.RTCPeerConnection} [RTCPeerConnection] The same.
  */
 
 /**
@@ -156,6 +158,8 @@
  * @property {(event: Event) => void} on
  * @property {AbortSignal} [signal]
  * @property {number} [reconnect] Seconds for which a lost connection is made anew; 7200.
+ * @property {typeof globalThis.WebSocket} [WebSocket] In the place of the browser's, where there is none.
+ * @property {typeof globalThis.RTCPeerConnection} [RTCPeerConnection] The same.
  */
 
 /**
@@ -166,8 +170,8 @@
  * @property {string} digest Of all, in hex: the same on both sides.
  */
 
+export { FlyxError };
 export { parseInvitation } from "./codes.js";
-export { FlyxError } from "./errors.js";
 export { receive } from "./receive.js";
 export { send } from "./send.js";
 

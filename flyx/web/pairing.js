@@ -359,8 +359,9 @@ class Keys {
 /** @param {Uint8Array} key @param {Uint8Array} message */
 async function hmac(key, message) {
   const algorithm = { name: "HMAC", hash: "SHA-256" };
-  const imported = await crypto.subtle.importKey("raw", key, algorithm, false, ["sign"]);
-  return new Uint8Array(await crypto.subtle.sign("HMAC", imported, message));
+  const [raw, data] = /** @type {BufferSource[]} */ ([key, message]);
+  const imported = await crypto.subtle.importKey("raw", raw, algorithm, false, ["sign"]);
+  return new Uint8Array(await crypto.subtle.sign("HMAC", imported, data));
 }
 
 /**

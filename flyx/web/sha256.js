@@ -13,6 +13,7 @@ const BLOCK = 64;
 
 /** The first bits of the fractional parts of the square and cube roots of the first primes (§4.2.2, §5.3.3). */
 const { INITIAL, K } = (() => {
+  /** @type {number[]} */
   const primes = [];
   for (let n = 2; primes.length < 64; n++) if (primes.every((prime) => n % prime)) primes.push(n);
   const fraction = (/** @type {number} */ prime, /** @type {bigint} */ degree) => {
@@ -101,5 +102,5 @@ const rotate = (word, bits) => (word >>> bits) | (word << (32 - bits));
 
 /** Return the SHA-256 of content, by WebCrypto. @param {Uint8Array} content */
 export async function sha256(content) {
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", content));
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", /** @type {BufferSource} */ (content)));
 }

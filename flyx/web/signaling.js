@@ -280,7 +280,7 @@ export class Signaling {
     this.#adopt(line, joined);
   }
 
-  /** @param {number | null} received */
+  /** @param {number | null} received @returns {Promise<{ type: string, recovered: boolean }>} */
   async #resume(received) {
     const { client_id: clientId, resume_token: token } = this.joined;
     const { line, joined } = await this.#open(`/ws/${this.#roomId}?resume=1`, { clientId, token, received });
