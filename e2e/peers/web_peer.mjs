@@ -79,6 +79,9 @@ async function sourceOf([path, place]) {
   return { path, size, mtime: mtimeMs, read, look }
 }
 
+// What was said may still be on its way to a pipe.
+const end = (status) => process.stdout.write('', () => process.exit(status))
+
 try {
   if (options.do === 'receive') {
     await receive({ ...options, ...common, ask: async () => directorySink(options.directory) })
@@ -86,8 +89,8 @@ try {
     const entries = await Promise.all((options.paths ?? []).map(sourceOf))
     await send({ ...options, ...common, entries })
   }
-  process.exit(0)
+  end(0)
 } catch (error) {
   process.stderr.write(`${error.stack}\n`)
-  process.exit(error.code === 'bug' ? 70 : 1)
+  end(error.code === 'bug' ? 70 : 1)
 }
