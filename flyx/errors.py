@@ -4,7 +4,7 @@
     ├── LocalProtocolError        our own code broke a rule: a bug
     ├── RemoteProtocolError       the other side broke a rule
     ├── InputError                a path, an option or a code that cannot be used
-    ├── SignalingError            the server said no, or is not there (exit 3)
+    ├── SignalingError            the server refused, or is not there (exit 3)
     │   ├── ServerUnreachable
     │   ├── ServerClosed
     │   ├── NoSuchRoom
@@ -30,7 +30,7 @@
     │   └── PairingTimedOut
     ├── TransferInterrupted       the other side went away too early (exit 6)
     │   └── ConnectionLost
-    ├── TransferRefused           a person or a policy said no (exit 7)
+    ├── TransferRefused           a person or a policy refused (exit 7)
     │   ├── Declined
     │   ├── NothingWanted
     │   ├── NotOneFile
@@ -43,7 +43,7 @@
     ├── NothingToSend             what a receiver was to get is gone
     ├── StreamBegun               its beginning is
     ├── SystemFailure             this machine has too little of something
-    ├── StorageError              the disk said no
+    ├── StorageError              the disk failed
     └── CorruptData               bytes arrived that are not the bytes sent
 
 A class's docstring is the message that people read: fields given to the constructor fill its braces. `code`
@@ -150,7 +150,7 @@ class FlyxError(Exception):
     hint: str | None = None
     # Whether a sender takes no more receivers after it.
     closes_room: ClassVar[bool] = False
-    # What the other side is told, where the message would show it paths of this machine.
+    # The text for the other side, where the message would show it paths of this machine.
     for_peer: ClassVar[str | None] = None
 
     def __init__(self, *, hint: str | None = None, **fields: object) -> None:

@@ -86,8 +86,8 @@ def send(
         limit: bytes a second that all receivers get together at most; None: as many as can be.
         relay_only: hide our addresses from the other side: go through a TURN server, and nothing else.
         no_relay: go through no TURN server.
-        api_token: what the server wants of those who make rooms.
-        reconnect: seconds for which a lost connection is tried to be made anew.
+        api_token: the token that the server asks of those who make rooms.
+        reconnect: seconds for which a lost connection is tried again.
 
     Raises:
         InputError: a parameter cannot be used.

@@ -31,7 +31,7 @@ Event: TypeAlias = events.Event | EventsLost
 Work = Callable[[Callable[[events.Event], None]], Coroutine[Any, Any, None]]
 """Does a transfer, and tells what happens."""
 
-# Nobody else holds a transfer that ends by itself while its Transfer is gone.
+# The only reference to a transfer that still ends when its Transfer has been dropped.
 _tasks: set[asyncio.Task[None]] = set()
 
 
@@ -44,7 +44,7 @@ class Transfer:
     - when its `async with` block is left, or aclose() is called; all of it is gone when that returns;
     - when nothing refers to it any more, as after `break` in a loop over `flyx.send(...)`; soon after that.
 
-    The other side is told. What has arrived is kept, for another try to go on from.
+    The other side is told. What has arrived is kept: another transfer goes on from there.
     """
 
     def __init__(self, work: Work) -> None:
@@ -105,7 +105,7 @@ class Transfer:
 
     def __del__(self) -> None:
         if self._task and not self._closed and not self._task.done():
-            # On whatever thread this is; unless the loop is closed, with all that is in it.
+            # From any thread; if the loop is closed, its tasks have ended with it.
             with suppress(RuntimeError):
                 self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 

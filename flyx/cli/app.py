@@ -82,7 +82,7 @@ class _FlyxGroup(TyperGroup):
             output.report_interrupt()
             raise typer.Exit(EXIT_CTRL_C) from None
         except BrokenPipeError:
-            # Whoever read our output has left, as it may.
+            # The program that read our output has ended, as `head` does.
             output.abandon_output()
             raise typer.Exit(1) from None
         except typer.TyperException as error:

@@ -17,7 +17,7 @@ MAX_ROWS = 12
 """Most rows, however high the screen is."""
 
 ROWS_LEFT = 4
-"""Rows of a screen that stay for what else is told."""
+"""Rows of a screen that are left for other lines."""
 
 BAR_WIDTH = 40
 """Columns of a bar at most."""

@@ -26,7 +26,7 @@ NOT_COPIED = "Not copied to the clipboard: there is no terminal to copy through.
 
 
 def copying(tell: Callable[[events.Event], None]) -> Callable[[events.Event], None]:
-    """Return what tells events on, copies the command once there is a code, and tells that as well."""
+    """Return a reporter that copies the command once there is a code, says so, and passes all events on."""
     from flyx.client.codes import receive_command
     from flyx.client.events import Notice, RoomOpened
 

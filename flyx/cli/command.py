@@ -1,4 +1,4 @@
-"""What each command does with its options before and after they are used: say which cannot be, and whence."""
+"""What each command does with its options before and after they are used: it names what set a wrong one."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class FlyxCommand(TyperCommand):
             raise
 
     def _is_for_programs(self, ctx: Context, args: list[str]) -> bool:
-        """Tell whether --json is set, wherever: a program reads what is said."""
+        """Tell whether --json is set, on the command line or elsewhere: then a program reads the output."""
         parameter = next((each for each in self.params if each.name == "as_json"), None)
         if parameter is None:
             return False

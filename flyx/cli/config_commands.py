@@ -1,4 +1,4 @@
-"""`flyx config`: what the options are and whence, and the file that sets them."""
+"""`flyx config`: the options, what has set each of them, and the file that sets them."""
 
 from __future__ import annotations
 

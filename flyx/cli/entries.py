@@ -1,9 +1,9 @@
 """The events `entries`: all names of a manifest, told in pieces between everything else that happens.
 
 The list of a million entries is 80 MB of JSON and takes seconds to write. Here a piece is made, written and
-forgotten before the next one, the event loop turns between any two, and there is none while the reader is
-behind with what it was told before. What is left when a transfer is done is written at once: that is little,
-unless somebody does not read.
+forgotten before the next one, the event loop turns between any two, and none is made while the reader has not
+read the events before. What is left when a transfer is done is written at once: that is little, unless the
+reader is slow.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PATIENCE = 0.05
 """Seconds until a reader that is behind is looked at again."""
 
 Piece = tuple[int, list[dict[str, Any]]]
-"""The index of the first entry, and the entries as they are told."""
+"""The index of the first entry, and the entries as they are printed."""
 
 
 def pieces_of(manifest: Manifest) -> Iterator[Piece]:
@@ -61,7 +61,7 @@ class EntriesWriter:
         self._pieces: Iterator[Piece] = iter(())
         # Set while the event loop is to come back for the next piece.
         self._next: asyncio.Handle | None = None
-        # What has kept a piece from being written, to be raised where somebody hears of it.
+        # Why a piece could not be written: raised by the next call.
         self._failure: BrokenPipeError | StorageError | None = None
 
     def begin(self, manifest: Manifest) -> None:

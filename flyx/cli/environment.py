@@ -1,4 +1,4 @@
-"""The environment of this process, tidied up: what others have put there under our names is left out.
+"""The environment of this process, without the variables that other programs set under our names.
 
 Empty variables count as unset ones, as they do for options.
 """
@@ -21,7 +21,7 @@ _OF_OPENSSL = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def tidy() -> None:
-    """Take out of the environment what is not meant for us."""
+    """Remove the variables that are not meant for us."""
     for name, value in list(os.environ.items()):
         of_a_service = name.startswith("FLYX_") and name.endswith("_PORT") and _OF_A_SERVICE.match(value)
         if of_a_service or (name in _OF_OPENSSL and not value):

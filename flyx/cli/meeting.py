@@ -86,7 +86,7 @@ def meeting_of(
 def named_server(
     context: typer.Context, server: str | None, invited_to: str | None
 ) -> tuple[str | None, Source]:
-    """Return the server that is named, and where: with a code, unless --server is said beside it.
+    """Return the server that is named, and by what: the code, unless --server is given too.
 
     Raises:
         InputError: it can be none.
@@ -105,7 +105,7 @@ def named_server(
 
 
 def choose(server: str | None, local: bool | None, server_from: Source, local_from: Source) -> Meeting:
-    """Return where to meet: a server that was named wins, unless it is told otherwise in a stronger place.
+    """Return where to meet: a server that is named wins, unless a stronger source says --local.
 
     Args:
         server: None if nobody has named one.

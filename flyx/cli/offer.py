@@ -1,4 +1,4 @@
-"""What a sender offers, as lines for the person who is asked whether to take it.
+"""What a sender offers, as lines for the person who accepts or refuses it.
 
 The first names are shown, and of the others those that could matter most: programs act on files whose names
 begin with a dot without being told to (`.bashrc`, `.ssh/authorized_keys`, `.git/hooks/…`), and executable

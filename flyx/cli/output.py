@@ -84,7 +84,7 @@ def write_data(text: str) -> None:
 
     Raises:
         StorageError: it could not be written, except for want of a reader.
-        BrokenPipeError: nobody reads it any more.
+        BrokenPipeError: the reader has closed it.
     """
     if sys.stdout.isatty():
         text = without_controls(text)
@@ -142,7 +142,7 @@ def report_error(error: FlyxError) -> None:
             write_event("error", code=error.code, message=str(error), hint=error.hint)
             return
         except (BrokenPipeError, StorageError):
-            # Then it is told where it still can be.
+            # Report it on the stream that still works.
             pass
     screen.line(f"error: {without_controls(str(error))}", last=True)
     if error.hint:
@@ -254,7 +254,7 @@ class JsonReporter:
         if error is None:
             self._entries.finish()
         elif isinstance(error, FlyxError):
-            # Why the program ends is told whatever becomes of the list.
+            # The error is reported even if the list cannot be written.
             with suppress(BrokenPipeError, StorageError):
                 self._entries.finish()
 

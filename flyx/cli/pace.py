@@ -1,7 +1,7 @@
 """How fast a transfer goes: speed over a window, time left, and how long it has stood still. Pure.
 
-`now` is monotonic seconds. Bytes that were there before are no speed, and time in which this program stood
-still (Ctrl-Z) is nobody's stall.
+`now` is monotonic seconds. Bytes that were there before are no speed, and while this program is stopped
+(Ctrl-Z) the transfer does not count as stalled.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SHORTEST = 0.5
 """Seconds before there is a speed at all."""
 
 STALL = 3.0
-"""Seconds without any bytes after which that is told."""
+"""Seconds without any bytes after which a stall is shown."""
 
 
 class Pace:
@@ -30,7 +30,7 @@ class Pace:
         self.total = total
         # Up to here is what was there before.
         self._base = done
-        # When which bytes were there, the oldest first: as far as the window needs it.
+        # Times and the bytes that were there then, the oldest first, for one window.
         self._samples = deque([(now, done)])
         # When something moved last.
         self._moved = now
@@ -43,7 +43,7 @@ class Pace:
         """So many bytes are there now."""
         self.total = total
         if done < self.done or self.done < self._base:
-            # Something began anew, or is only being counted in.
+            # The count began again, or has just been given what was there before.
             self._samples.clear()
             self._samples.append((now, min(done, max(self.done, self._base))))
         if done != self.done:

@@ -57,7 +57,7 @@ MOST_FILES = 10_000
 """Files that are passed over at one drawing, to find the one under way."""
 
 LARGE = 8_000_000
-"""Bytes of a file of which it is told how much is done."""
+"""Bytes of a file from which on its own progress is shown."""
 
 _ELSEWHERE = "(from elsewhere: send with --server and the URL of a `flyx serve` both reach)"
 
@@ -71,7 +71,7 @@ class _Transfer:
         begun: when that was.
         path: in use, or used last.
         is_connected: whether it is in use.
-        lost_since: when the connection was lost that is being made anew.
+        lost_since: when the connection was lost that is being repaired.
         files: that are complete.
         left_out: how many files could not be delivered, and lines for the first of them.
         condition: the last one.
@@ -293,7 +293,7 @@ class HumanReporter:
             try:
                 asyncio.get_running_loop()
             except RuntimeError:
-                # No clock but ours: whoever has given it draws.
+                # A test gives a clock, and calls draw() itself.
                 return
             self._draw_again()
 

@@ -219,7 +219,7 @@ def _invitation(given: str, place: str | None) -> Invitation:
         place: where, if not on the command line.
 
     Raises:
-        InputError: it says nothing, or there is none and nobody to ask.
+        InputError: it names no room, or there is none and no terminal to ask on.
     """
     from flyx.cli.runtime import run
     from flyx.client.codes import parse_invitation
@@ -266,7 +266,7 @@ def _ask_words(room_id: str) -> AskWords:
                 report_line("That is no text in the encoding of this terminal")
                 continue
             typed = split_words(line)
-            # Somebody may well type or paste the whole code here.
+            # People type or paste the whole code here as well.
             with suppress(InputError):
                 if (whole := parse_invitation(line)).room_id == room_id:
                     typed = whole.words
@@ -288,7 +288,7 @@ def _confirm(place: str, *, is_part: bool) -> Confirm:
     """Return what asks the person about an offer, or a part of one.
 
     Raises:
-        ConsentNeeded: there is nobody to ask.
+        ConsentNeeded: there is no terminal to ask on.
     """
     if not sys.stdin.isatty():
         raise ConsentNeeded()

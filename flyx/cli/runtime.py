@@ -51,7 +51,7 @@ def run(work: Coroutine[Any, Any, Result], *, loading: str | None = None) -> Res
     # What ends before it has begun is closed here.
     with closing(work):
         if loading == CONNECTIONS:
-            # What is wrong with its file is told now, and not when the first peer has come.
+            # A file that cannot be made fails now, and not when the first peer has come.
             trace.start()
         tune_malloc()
         raise_file_limit(_FILES)
@@ -68,7 +68,7 @@ def _load(module: str) -> None:
     """Load a module, and only then have the garbage collector back, for which loading is nothing but work."""
     from flyx.cli.process import tune_gc
 
-    # Who needs the module is told what is wrong with it.
+    # The import that needs the module raises the same.
     with suppress(Exception):
         import_module(module)
         _logger.debug("%s is loaded", module)

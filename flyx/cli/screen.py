@@ -72,7 +72,7 @@ class Screen:
     def show(self, lines: Sequence[Line]) -> None:
         """Show these as the lines that change: fewer than the screen has, each shorter than it is wide."""
         if self._is_open or is_behind(sys.stderr) or not _in_foreground():
-            # Nobody would see it, or it would be in the way.
+            # Nothing is drawn in the background, or where it would be in the way.
             return
         start, self._shown = self._start(), lines
         write_talk(sys.stderr, start + self._end())

@@ -128,7 +128,7 @@ def _announce(url: str) -> None:
 
 
 def _configure_logging(level: str, *, as_json: bool) -> None:
-    """Log to standard error, and wait for nobody who does not read it."""
+    """Log to standard error, without waiting for a reader that is slow."""
     from flyx.server.logs import configure_logging
 
     configure_logging(level, as_json=as_json, stream=cast(TextIO, ConsoleFile(sys.stderr, talk=True)))
@@ -169,7 +169,7 @@ class _Lifetime:
     """When a server is to drain and to stop, by the signals that come.
 
     Attributes:
-        served: set when it is to take nobody in any more.
+        served: set when it is to accept no more clients.
         drained: set when a drain is to be cut short.
     """
 
@@ -215,7 +215,7 @@ async def _serve(
         # signal.signal, because loop.add_signal_handler is not there on every platform.
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(server.reload_certificate))
     if channel is not None:
-        # Nobody ever says anything on it: it is readable when whoever holds the other end is gone.
+        # Nothing is ever sent on it: it becomes readable when the process at the other end is gone.
         loop.add_reader(channel.fileno(), hang_up, channel.fileno())
     with signals_taken_by(lifetime.take, numbers):
         async with server:

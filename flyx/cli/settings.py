@@ -1,7 +1,7 @@
 """What the options of each command are when the command line says nothing, and who has set them.
 
-They are had from the parameters of the commands themselves, as when a command runs: what is shown of an
-option can be no other than what the command uses.
+They come from the parameters of the commands themselves, as when a command runs: the value that is shown is
+the one that the command uses.
 """
 
 from __future__ import annotations

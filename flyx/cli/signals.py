@@ -1,4 +1,4 @@
-"""Signals: those that end a command are asked of it first, and what stops it leaves a clean screen."""
+"""Signals: a command may handle those that would end it, and leaves a clean screen when it is stopped."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Standard output and standard error without waiting for whoever reads them.
+"""Standard output and standard error, written without waiting for slow readers.
 
 A terminal that is stopped by Ctrl-S, or a program that does not read its pipe, would stop the event loop with
 the next line: no ping is answered then, and after 20 s the other side takes the path for broken. Here such
 lines wait, and a thread writes them. A program that does read is written to at once, so that its end is known
 at once.
 
-What is data is never left out. What is said to people (talk) is, when nobody has read for long, and that it
-cannot be written is no error: there is nobody to tell.
+Data is never left out. Text for people (talk) is left out when the reader has been slow for long; and if it
+cannot be written, that is no error, as no person reads it.
 
-The mode of a stream is never changed: it is shared with the shell, and with whatever else has it open.
+The mode of a stream is never changed: the shell and other programs share it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class PatientFile:
             self._news.wait_for(lambda: self._size <= MAX_WAITING)
 
     def talk(self, descriptor: int, data: bytes) -> None:
-        """Write all of it, now or when it can be, or leave it out: nobody has read for long.
+        """Write all of it, now or later, or leave it out if the reader has been slow for long.
 
         Raises:
             OSError: it cannot be written, or something before it could not.
@@ -119,7 +119,7 @@ class PatientFile:
                 self._pieces.popleft()
                 self._size -= len(piece)
                 if error is not None:
-                    # Nobody will take the rest either.
+                    # The rest cannot be written either.
                     self._error = error
                     self._pieces.clear()
                     self._size = 0
@@ -159,7 +159,7 @@ def write_text(stream: TextIO, text: str) -> None:
 
 
 def write_talk(stream: TextIO, text: str) -> None:
-    """Write what is said to a person, as write_text() does, if anybody reads it."""
+    """Write a text for a person, as write_text() does, unless it is not being read."""
     # ValueError: it has been closed.
     with suppress(OSError, ValueError):
         if found := _file_of(stream):
@@ -197,7 +197,7 @@ class ConsoleFile:
     def __init__(self, stream: TextIO, *, talk: bool) -> None:
         """Args:
         stream: where it goes.
-        talk: whether it is said to people, and not data.
+        talk: whether it is text for people, and not data.
         """
         self._stream = stream
         self._write = write_talk if talk else write_text
@@ -209,7 +209,7 @@ class ConsoleFile:
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: what waits here is what nobody takes."""
+        """Do nothing: what waits here cannot be written."""
 
     def isatty(self) -> bool:
         """Tell whether it is a terminal."""
@@ -251,7 +251,7 @@ def _write_patiently(descriptor: int, data: bytes) -> None:
         try:
             data = data[os.write(descriptor, data) :]
         except BlockingIOError:
-            # Somebody else has made it non-blocking.
+            # Another program that has it open made it non-blocking.
             select.select([], [descriptor], [])
 
 
@@ -269,7 +269,7 @@ def _write_at_once(descriptor: int, data: bytes) -> bytes:
 
 
 def _flush_at_exit() -> None:
-    # Ctrl-C ends the wait for who does not read.
+    # Ctrl-C ends the wait for a reader.
     with suppress(KeyboardInterrupt):
         flush()
 

@@ -1,4 +1,4 @@
-"""The terminal of a person who is asked something: what is typed there, and how much it shows."""
+"""The terminal on which a person is asked: what is typed there, and how much it shows."""
 
 from __future__ import annotations
 

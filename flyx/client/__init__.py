@@ -1,4 +1,4 @@
-"""Sending and receiving: joins signaling, WebRTC, the transfer machines and the disk, and tells of progress.
+"""Sending and receiving: joins signaling, WebRTC, the transfer machines and the disk, and reports progress.
 
-Nothing here prints: what happens is told as events (client/events.py), which cli/ renders.
+Nothing here prints: it emits events (client/events.py), which cli/ renders.
 """

@@ -104,7 +104,7 @@ class Broadcast:
         # By the number of each receiver that takes part: how much it has verified.
         self._verified: dict[int, int] = {}
         self._reading: asyncio.Task[None] | None = None
-        # Of its own: it may wait for days for whoever writes.
+        # A thread of its own: it may wait for days for the program that writes.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flyx-stream")
         # Set, and replaced, when something has changed.
         self._news = asyncio.Event()
@@ -119,7 +119,7 @@ class Broadcast:
         return receiver in self._verified or not self.has_begun
 
     def ends_with(self, receiver: int) -> bool:
-        """Whether nobody could take the place of this receiver if it left."""
+        """Whether no other receiver could take the place of this one if it left."""
         return receiver in self._verified and self.has_begun
 
     async def read(
@@ -150,7 +150,7 @@ class Broadcast:
         """A receiver takes part no more."""
         if receiver in self._verified:
             del self._verified[receiver]
-            # If it has begun, nobody takes the place.
+            # Once the stream has begun, no receiver can join it.
             self._wanted -= self.has_begun
             self._forget()
 
@@ -168,7 +168,7 @@ class Broadcast:
         if block := self._blocks.get(request.offset):
             algorithm = request.algorithm
             if algorithm not in block.digests:
-                # It was read before anybody asked for that.
+                # It was read before that digest was asked for.
                 await asyncio.to_thread(block.hash_with, algorithm)
             digest = block.digests[algorithm]
             self._digests[algorithm].add(request.offset, block, digest)

@@ -1,4 +1,4 @@
-"""What it means that the server has ended the connection, or has not let us in. Pure."""
+"""What it means that the server has closed the connection, or has refused it. Pure."""
 
 from __future__ import annotations
 

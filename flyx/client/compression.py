@@ -1,13 +1,13 @@
 """Whether to compress what is sent: block by block, only where it pays. Pure.
 
-Time is what counts. To compress takes some of it, on a thread of the sender, and the receiver needs less to
-undo it; what a block is smaller by, the path has not to carry. Two things are asked of each block:
+Time is what counts. A thread of the sender compresses a block in some time, the receiver needs less to undo
+it, and the path has fewer bytes to carry. Each block has to pass two questions:
 
-- Does the path leave time for it? While as much waits to leave as the path carries meanwhile, it does not
-  wait for us. If less does, the block goes as it is, and both have work; unless the block saves CLEARLY more
-  than it takes, as each packet takes time of both processors, too.
-- Did it pay the last time? If it took longer than the path would have for what it saved, as with what is
-  compressed already, or where the path is as fast as a processor, it is left for PAUSE times as long.
+- Does the path leave time for it? If the bytes that wait to leave last as long as compression does, the path
+  is not kept waiting. If they do not, the block goes as it is, so that thread and path both work; unless the
+  block saves CLEARLY more time than it takes, as each packet costs both processors, too.
+- Did it pay the last time? If compression took longer than the path would have needed for the saved bytes, as
+  where data is compressed already or the path as fast as a processor, it pauses for PAUSE times as long.
 
 So it costs a hundredth of a thread's time at most where it does not pay, whatever the rate and the files are,
 and goes on with the first block where it does. The first blocks are compressed, as nothing is known yet: a

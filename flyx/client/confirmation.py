@@ -1,4 +1,4 @@
-"""What both ends of a transfer have agreed on at its end: nothing else makes it one that has succeeded."""
+"""What both ends of a transfer agree on at its end: only with this has it succeeded."""
 
 from __future__ import annotations
 

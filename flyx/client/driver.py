@@ -84,13 +84,13 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self._control = context.channels.control
         self._data = context.channels.data
         self._disk = context.disk
-        # Set by whatever may let the machine go on.
+        # Set when the machine may be able to go on.
         self._wake = asyncio.Event()
         self._disk_task: asyncio.Task[None] | None = None
         # What run() raises in the end, or returns.
         self._error: FlyxError | None = None
         self._confirmation: Confirmation | None = None
-        # Set when nobody reads what on_event writes, at the end of the transfer.
+        # Why on_event failed (its output is closed): raised at the end of the transfer.
         self._output_gone: BrokenPipeError | None = None
         # Set once PeerConnected has been told.
         self._path_told = asyncio.Event()
@@ -112,7 +112,7 @@ class Driver(ABC, Generic[Machine, Work, Result]):
         self._route: Route | None = None
         # The transfer has ended because the channels closed: the other side, if it lives, knows of it.
         self.was_closed = False
-        # What we wait for, since the transfer was accepted, and when that is told next.
+        # What we wait for since the transfer was accepted, and when the next event says so.
         self._waits: Waits | None = None
         self._next_condition = 0.0
         # The path that was told last.
@@ -464,7 +464,7 @@ class _Listener:
         try:
             self._receive(message, time.monotonic())
         except Exception as error:
-            # What calls us is the connection, which would break for it, and be made anew to no end.
+            # The connection calls us: an exception would break it, and it would be repaired again and again.
             self._driver.machine.cancel(failure_of(error, "a message"))
         self._driver.wake()
 

@@ -1,7 +1,7 @@
-"""What the client tells while it works; cli/ renders it for people or as NDJSON.
+"""What the client reports while it works; cli/ renders it for people or as NDJSON.
 
 `peer` tells several receivers of one sender apart: 1, 2, 3 in the order of their arrival; a receiver's only
-peer is its sender, 1. Text that came from the other side (paths) is raw here: whoever shows it escapes it.
+peer is its sender, 1. Text from the other side (paths) is raw here: cli/ escapes it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class RoomOpened:
         server: URL of the server, for others, without credentials.
         local: the sender serves itself, and is found on the local network.
         pass_on: receivers need the URL as well.
-        here_only: nobody but this computer reaches the server.
+        here_only: the server is reached from this computer alone.
     """
 
     room_id: str

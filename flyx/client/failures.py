@@ -1,4 +1,4 @@
-"""What an unexpected exception in one of our tasks becomes: an error that is told, never a silent end."""
+"""What an unexpected exception in one of our tasks becomes: an error with its name, never a silent end."""
 
 from __future__ import annotations
 

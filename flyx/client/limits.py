@@ -1,10 +1,10 @@
 """What keeps a transfer from being faster: a disk, the network, a processor, or the rate of --limit. Pure.
 
-One side sees what it waits for. A sender that has nothing to send waits for its own disk; one whose data
-channel is full, for the network; one that may send no more, for the receiver, which lets it have more as its
-disk takes what came; one that is held to a rate, for its time to come. A receiver sees how much of the time
-it writes, and how near what arrives comes to the rate. Either side sees how busy its event loop is: where
-that has no rest, it is what everything else waits for.
+Each side sees what it waits for. A sender that has nothing to send waits for its own disk; if its data
+channel is full, for the network; if its credit is used up, for the receiver's disk, which gives more as it
+writes; if it is held to a rate, for the time of the next portion. A receiver sees how much of the time its
+disk writes, and how near the bytes that arrive come to the rate. Either side sees how busy its event loop is:
+if that never rests, all else waits for it.
 """
 
 from __future__ import annotations

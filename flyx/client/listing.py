@@ -1,4 +1,4 @@
-"""The lists of a sender: made anew for each receiver, as it may wait for days, and shared where it can be."""
+"""The lists of a sender: fresh for each receiver, as it may wait for days, and shared where they can be."""
 
 from __future__ import annotations
 

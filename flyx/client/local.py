@@ -1,12 +1,12 @@
-"""Rooms on the local network, without a server that anybody has set up.
+"""Rooms on the local network, without a server that a person has set up.
 
 A sender that no server was named to serves its room itself (OwnServer) and announces it; a receiver looks for
 it there. What announcements are made of, and what is believed of them, is in flyx.signaling.local. Multicast
 DNS is loaded when it is spoken: not for a room on a server.
 
 A receiver asks, one after another: the server that there is by default, if any; the ports of LOCAL_PORTS on
-this computer, which needs no network; and whatever announces the room. Whoever answers first that the room is
-there is taken for its server. If that was a lie, which the pairing brings out, the search goes on.
+this computer, which needs no network; and every server that announces the room. The first that claims to have
+the room is believed. If that was a lie, which the pairing shows, the search goes on.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ class Room:
 
     Attributes:
         server: URL of its server, without credentials; of a room that we have made, as others reach it.
-        local: nobody has set that server up: the sender serves itself.
+        local: the sender serves itself.
         pass_on: others do not find the room without that URL.
-        here_only: nobody but this computer reaches the server.
+        here_only: the server is reached from this computer alone.
     """
 
     signaling: Signaling
@@ -155,7 +155,7 @@ async def make_room(
         serve: makes our own if there is no flyx server at `server`, which nobody has named and is on this
             computer; None: then that is an error.
         api_token: for `server`.
-        tell: hears whether others can find our own server.
+        tell: called with whether others can find our own server.
         hold: seconds for which we would like our place held while the connection is lost.
         room_id: of the room, normalised; None: the server draws it.
 
@@ -172,7 +172,7 @@ async def make_room(
             assert server is not None
             made_id = signaling.joined.room_id
             if serve is not None and (port := urlsplit(server).port):
-                # Nobody has named it on the other computer either. If it serves this one alone, so be it.
+                # The other computer has not named it either. It may serve this one alone.
                 _begin(_announce(port, made_id, lambda _: None), stack)
             reach = await reach_of(server, made_id)
             url, pass_on = reach.url or without_credentials(server), serve is None
@@ -230,7 +230,7 @@ async def _announce(port: int, room_id: str, tell: Tell) -> None:
     try:
         await announce(Service(SERVICE_TYPE, label, port, properties), tell_of)
     except Exception as error:
-        # Those who are told where to look find us all the same.
+        # Receivers that are given the URL find us all the same.
         logger.error("announcing failed", exc_info=error)
 
 
@@ -265,7 +265,7 @@ async def find_rooms(
     Args:
         room_id: normalised.
         server: to be asked; None: none is.
-        tell: hears that it takes a while.
+        tell: called when it takes a while.
         local: look on this computer and its network as well.
         hold: seconds for which we would like our place held while the connection is lost.
         look_for: seconds for which it is looked for on the network; None: LOOK_FOR.
@@ -435,7 +435,7 @@ class _Search:
             # Two computers can have one address, that of their bridges.
             elsewhere = [text for text in addresses if text.partition("%")[0] not in here.addresses]
             if len(elsewhere) < len(addresses):
-                # We have asked these ports here, before there was anybody perhaps.
+                # We have asked these ports here before, when the sender may not have been there yet.
                 await self._try_here(found.port)
             addresses = elsewhere
         with suppress(TimeoutError):

@@ -98,7 +98,7 @@ class Pairing:
         self._connection = connection
         self._control = channels.control
         self._data = channels.data
-        # Set by whatever may let the exchange go on.
+        # Set when the exchange may be able to go on.
         self._wake = asyncio.Event()
         self._exchange: Exchange | None = None
         self._asking: asyncio.Task[None] | None = None

@@ -1,7 +1,7 @@
 """How long the thread that asks has computed, or could have if a processor had been free for it.
 
 A computer that is busy with other things slows a transfer as much as one that is too slow: time in the queue
-for a processor counts. Linux tells it; elsewhere only what was computed is known.
+for a processor counts. Linux reports it; elsewhere only the time of computing is known.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class Reach:
 
     Attributes:
         url: to pass on, without credentials; None if there is none that means the same elsewhere.
-        by_others: somebody else reaches it, be it by an address that only an announcement can tell.
+        by_others: another computer reaches it, if only by an address that an announcement carries.
     """
 
     url: str | None

@@ -67,9 +67,9 @@ class ReceiveOptions:
         server: URL of the server to ask; None: of none.
         room_id: normalised.
         words: of the code, in their common form; empty if it has none.
-        ask_words: asks the person for the words; None if there is nobody to ask.
+        ask_words: asks the person for the words; None if there is no terminal to ask on.
         directory: where the files go; made if missing.
-        confirm: asks the person; None to accept whatever is offered.
+        confirm: asks the person; None to accept every offer.
         reconnect: seconds for which another connection is waited for when one is lost; 0 for not.
         trust_server: if the sender asks for no words, only the server says who it is: believe that.
         confirm_unverified: takes the place of confirm if the server is not trusted; None to refuse.
@@ -106,7 +106,7 @@ class ReceiveOptions:
 
 
 async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], None]) -> None:
-    """Receive everything that the sender of the room offers. What happens is told through on_event.
+    """Receive everything that the sender of the room offers; on_event gets what happens.
 
     Raises:
         FlyxError: it did not work; the class says which exit status it deserves.
@@ -132,7 +132,7 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
                 # Each of those that have answered could try one pair of words.
                 if session.has_paired or guesses >= MAX_TRIES:
                     raise
-                # On a network anybody can say that the room is there.
+                # On a local network any computer can claim to have the room.
                 failure = None if waiting and waiting.outlasts(error) else error
     if failure:
         raise failure
@@ -146,7 +146,7 @@ async def _run(session: ReceiveSession, signaling: Signaling) -> None:
         signaling.farewell = "the receiver stopped"
         raise
     except (TransferRefused, SignalingError):
-        # Nobody tried, or it was not for want of a connection.
+        # Nothing was tried, or a connection was not what was missing.
         raise
     except FlyxError:
         signaling.outcome = Outcome.FAILED
@@ -172,7 +172,7 @@ class ReceiveSession:
         self._signaling = signaling
         self._on_event = on_event
         self._machine = ReceiveMachine(options.reconnect)
-        # Set by whatever may let begin() find an offer, or none.
+        # Set when begin() may find an offer, or that none will come.
         self._wake = asyncio.Event()
         # What is being connected, or is.
         self._link: Link | None = None
@@ -226,7 +226,7 @@ class ReceiveSession:
             await asyncio.gather(listener, return_exceptions=True)
 
     def _lost(self, error: FlyxError) -> None:
-        """Tell that the connection is lost: the person, and the sender, if it need not have noticed."""
+        """Report to the person that the connection is lost, and to the sender if it may not have noticed."""
         self._on_event(events.PeerLost(SENDER, error))
         noticed = self._driver is not None and self._driver.was_closed
         if not noticed and not self._machine.has_offer:

@@ -71,7 +71,7 @@ TRANSITIONS: Mapping[tuple[ReceiveState, Step], ReceiveState] = {
     (_S.RECEIVING, _T.CONFIRM): _S.RECEIVED,
     (_S.RECEIVING, _T.RETRY): _S.WAITING,
 }
-"""What is not here is a mistake of the caller."""
+"""Any other step is a mistake of the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """The transfer goes on if the sender is heard of soon."""
+    """The transfer goes on if the sender comes back soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +163,12 @@ class ReceiveMachine:
         return None
 
     def room_gone(self, error: FlyxError) -> Action | None:
-        """Nothing more will come from the server. Whatever is connected does without."""
+        """The server will send nothing more. A connection that is there does without."""
         self.gone = error
         return GiveUp(error) if self.state is ReceiveState.CONNECTING else None
 
     def begin_anew(self) -> Action | None:
-        """What the sender and we said may be lost, or the sender is new: it will offer another connection."""
+        """Messages may be lost, or the sender is new: it will offer a new connection."""
         self.gone = None
         if self.state is ReceiveState.CONNECTING:
             self._offered.clear()

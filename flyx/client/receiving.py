@@ -90,7 +90,7 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[OperationResult]]
         sink_for: called once it is known what is offered; returns where that goes.
         confirm: asks the person about the offer; None: the machine asks nothing.
         selection: what is wanted of what is offered; None: all of it.
-        ask_existing: asks the person what to do about what exists; None: nobody is asked.
+        ask_existing: asks the person what to do about what exists; None: do not ask.
         needs_all: all that is offered is needed; if not, how much is, is known when all has been planned.
         shows_text: a text is shown without asking.
         """
@@ -147,7 +147,7 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[OperationResult]]
         question = asyncio.ensure_future(self._ask_existing(last.error))
         self._ask_existing = None
         self._asking_existing = asyncio.get_running_loop(), question
-        # Nobody waits for the answer when the transfer has ended.
+        # The transfer has ended: the answer is not needed any more.
         await asyncio.wait({question})
         self._asking_existing = None
         if question.cancelled() or (answer := question.result()) is None:

@@ -8,7 +8,7 @@
 A receiver counts as served by the confirmation of its digest and by nothing else: CONFIRM, which needs the
 Confirmation, is the only way to SERVED. Every other end, whatever raised it, is a FAIL with its error.
 
-Pure: no clock, no connection. client/send.py connects to the receivers and tells the roster what happens.
+Pure: no clock, no connection. client/send.py connects to the receivers and reports to the roster.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ TRANSITIONS: Mapping[tuple[ReceiverState, Step], ReceiverState] = {
     (_S.REPAIRING, _T.SERVE): _S.SERVING,
     (_S.REPAIRING, _T.FAIL): _S.UNSERVED,
 }
-"""What is not here is a mistake of the caller."""
+"""Any other step is a mistake of the caller."""
 
 
 @dataclass(eq=False, slots=True)
@@ -195,13 +195,13 @@ class Roster:
         self._move(receiver, Step.LOSE)
 
     def confirm(self, receiver: Receiver, confirmation: Confirmation) -> None:
-        """It has everything, and has said so."""
+        """It has confirmed that it has everything."""
         self._move(receiver, Step.CONFIRM)
         receiver.confirmation = confirmation
         self.served += 1
 
     def fail(self, receiver: Receiver, error: FlyxError) -> None:
-        """It will not be served, for this reason. If it is in the room still, it may arrive anew."""
+        """It will not be served, for this reason. While it is in the room, it may arrive again."""
         self._move(receiver, Step.FAIL)
         receiver.error = error
         self.depart(receiver)

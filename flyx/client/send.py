@@ -64,7 +64,7 @@ DRAIN_TIMEOUT = 1.0
 """Seconds for receivers that have everything to leave the room before we do."""
 
 RECONNECT_PAUSE = 1.0
-"""Seconds between two tries to make a lost connection anew."""
+"""Seconds between two tries to repair a lost connection."""
 
 NEEDS = {
     Content.FILES: frozenset[str](),
@@ -90,10 +90,10 @@ class SendOptions:
         wait: seconds without any receiver after which we give up; None for never.
         congestion: name of the congestion control; None for the default.
         api_token: what the server wants of those who create rooms; None if it wants nothing.
-        reconnect: seconds for which a lost connection to a receiver is tried to be made anew; 0 for not.
+        reconnect: seconds for which a lost connection to a receiver is tried again; 0: not at all.
         connections: what the person allows them.
         links: what becomes of symbolic links inside directories.
-        exclusions: what is not sent of what is in the paths.
+        exclusions: which entries below the paths are left out.
         stream: sent in the place of files, to a number of receivers that is known.
         text: the same, for a person to read.
         limit: data bytes a second that all receivers get together at most; None: as many as can be.
@@ -128,7 +128,7 @@ class SendOptions:
 
 
 async def send(options: SendOptions, on_event: Callable[[events.Event], None]) -> None:
-    """Send to as many receivers as asked for. What happens is told through on_event.
+    """Send to as many receivers as asked for; on_event gets what happens.
 
     Raises:
         FlyxError: it did not work; the class says which exit status it deserves.
@@ -346,7 +346,7 @@ class SendSession:
                 pass
 
     def _close(self, error: FlyxError) -> None:
-        """Take no more receivers. Those that have paired go on: they prove it anew without words."""
+        """Take no more receivers. Those that have paired go on: their sessions prove it without words."""
         if self._closed:
             return
         self._closed = error
@@ -373,7 +373,7 @@ class SendSession:
             if known.state is ReceiverState.REPAIRING:
                 link.give_up(PeerUnreachable(reason="an offer was lost"))
                 return
-            # What we told it on the way to a connection may be lost: we begin anew.
+            # Our messages on the way to a connection may be lost: begin again.
             self._left(known)
         if self._closed:
             return
@@ -384,7 +384,7 @@ class SendSession:
         self._on_event(events.PeerJoined(receiver.number))
 
     def _resync(self) -> None:
-        """Forget the receivers that left while we did not hear of it; those that are here will be told of."""
+        """Forget the receivers that left while we were away; a `join` follows for each that is here."""
         for receiver in self._roster.absent({peer.client_id for peer in self._signaling.joined.peers}):
             self._left(receiver)
 
@@ -425,7 +425,7 @@ class SendSession:
         return self._roster.is_serving or bool(connecting and not closed.closes_room)
 
     async def _serve(self, receiver: Receiver) -> None:
-        """Connect to a receiver and send to it. However this ends, the session hears of it."""
+        """Connect to a receiver and send to it; the roster learns of every end."""
         result: Confirmation | FlyxError = TransferInterrupted(reason="it was stopped")
         try:
             result = await self._deliver(receiver)
@@ -547,7 +547,7 @@ class SendSession:
         return await link.serve(channels, reader, self._disk, self._tell, admit, limit=self._limit)
 
     def _tell(self, event: events.Event) -> None:
-        """Tell what happens in the task of a receiver; if nobody can read it, the session ends."""
+        """Emit an event of a receiver; if the output is closed, the session ends."""
         try:
             self._on_event(event)
         except (BrokenPipeError, StorageError) as error:

@@ -1,4 +1,4 @@
-"""What a server may say to its client: the grammar lets more through than a flyx server can mean. Pure."""
+"""What a server may send to its client: less than the grammar allows. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ICE_URL = re.compile(r"(stun|turn)s?:[!-~]+")
 
 
 def check_joined(joined: JoinedData, room_id: str | None, role: Role, claim: JoinData | None) -> None:
-    """Check that this answers what we asked: what is in it is shown, connected to and said on our return.
+    """Check that this answers our request: its fields are shown, connected to, and sent when we come back.
 
     Args:
         joined: as the grammar has it (flyx.signaling.messages).

@@ -81,7 +81,7 @@ class ReceiverLink:
                 as well reads the offer.
 
         Raises:
-            FlyxError: there is no connection, or who is at its other end does not know the code.
+            FlyxError: there is no connection, or the peer does not know the code.
         """
         self.link = link
         self._earlier, self._driver = self._driver or self._earlier, None
@@ -178,12 +178,12 @@ class ReceiverLink:
                 await self._moved.wait()
 
     def check(self) -> None:
-        """It has begun anew with us, as if it had lost the connection: so have we, unless it answers."""
+        """The receiver began again, as if it had lost the connection: so do we, unless it answers."""
         if self._driver:
             self._driver.check_path("the receiver has lost the connection")
 
     def doubt(self) -> None:
-        """The server has lost this receiver: so have we, unless we hear from it soon."""
+        """The server has lost this receiver: so have we, unless it sends something soon."""
         if self._driver:
             self._driver.peer_gone()
 
@@ -297,7 +297,7 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
         return await blocks
 
     def stop_work(self) -> None:
-        # Whoever writes the stream may say nothing for days.
+        # The program that writes the stream may write nothing for days.
         if awaited := self._awaited:
             loop, blocks = awaited
             loop.call_soon_threadsafe(blocks.cancel)
@@ -369,7 +369,7 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
             return Cause.RATE
         if self._is_packing:
             return Cause.COMPRESSION
-        # A stream waits for whoever writes it, or for another receiver.
+        # A stream waits for the program that writes it, or for another receiver.
         reads_disk = self.disk_is_busy and not isinstance(self._reader, StreamReader)
         return Cause.DISK if reads_disk else None
 

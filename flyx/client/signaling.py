@@ -8,9 +8,9 @@ the room is held meanwhile, and this module goes back to it:
     receive() raises SignalingError  the place is lost for good
 
 Messages are counted both ways (flyx.signaling.messages), so that after Restored(recovered=True) every message
-has arrived or will, once and in order. After Restored(recovered=False) that could not be had. What was posted
-before and not yet taken has been dropped; peers and we have to begin anew with whatever needs signaling. The
-server helps: `join` follows for each receiver that is there, as on the first day.
+has arrived or will, once and in order. After Restored(recovered=False) some may be lost: messages that were
+posted and not yet sent have been dropped, and peers and we have to begin again with all that needs signaling.
+The server helps: `join` follows for each receiver that is there, as on the first day.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ _GOING_AWAY = 1001
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The connection is lost, for this reason (a clause); nothing is heard until Restored."""
+    """The connection is lost, for this reason (a clause); nothing comes until Restored."""
 
     reason: str
 
@@ -110,8 +110,8 @@ class Restored:
     """The connection is there again.
 
     Attributes:
-        recovered: nothing that either side said is lost.
-        rejoined: our place was gone and we have a new one: to our peers we are somebody new.
+        recovered: no message of either side is lost.
+        rejoined: our place was gone and we have a new one: to our peers we are a new client.
     """
 
     recovered: bool
@@ -185,7 +185,7 @@ class Signaling:
         self._direct = direct
         # The server is on this computer or its link, so that the peers may share nothing but that with us.
         self.on_link = direct or is_near(urlsplit(self._url).hostname or "")
-        # What the server last said of our place. Set by __aenter__; new after each Restored.
+        # The latest `joined`. Set by __aenter__; new after each Restored.
         self.joined: JoinedData
         # What connections may ask; its credentials are never older than half of what they are good for.
         self.ice_servers: tuple[IceServer, ...] = ()
@@ -201,7 +201,7 @@ class Signaling:
         self._outgoing_size = 0
         # A pong is among them: one is enough, however many pings come.
         self._pong_waits = False
-        # There were too many: what we said has a hole.
+        # There were too many: some of our messages are lost.
         self._overflowed = False
         self._wake_writer = asyncio.Event()
         self._leaving = False
@@ -228,7 +228,7 @@ class Signaling:
         try:
             await self._enter()
         except TryAgain as failed:
-            # Nobody is waiting for us yet: better to say so at once.
+            # Nobody waits for us in a new room: fail at once.
             raise failed.error from failed.__cause__
         return self
 
@@ -406,7 +406,7 @@ class Signaling:
         self._changed_at = time.monotonic()
 
     def begin_anew(self) -> None:
-        """Have our peers begin anew with us: Restored(recovered=False) follows, once the server is there."""
+        """Have our peers begin again with us: Restored(recovered=False) follows, once the server is there."""
         self._drop_outgoing()
         self._overflowed = True
         self._part("a new connection is asked for")
@@ -424,7 +424,7 @@ class Signaling:
 
     async def _go_back(self) -> Restored:
         """Take our place again, or a new one if it is gone and there is one."""
-        # What we may create anew is not the room in which somebody waits for us.
+        # A room that we would create is not the one in which our peer waits.
         self._room_id = self.joined.room_id
         try:
             return await self._resume(None if self._overflowed else self._received)

@@ -1,4 +1,4 @@
-"""Waiting for a room that is not there yet: how often to look, what ends that, and what the person hears."""
+"""Waiting for a room that is not there yet: how often to look, what ends that, what the person sees."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Pace:
             wanted: what the server asks for; 0 if it asks for nothing.
         """
         if wanted:
-            # All who wait behind our address hear that it looks too often, and all slow down.
+            # The server refuses all clients behind our address that look too often: all slow down.
             longest = min(2 * self._retry.longest_pause, LONGEST_PAUSE)
             self._retry = replace(self._retry, longest_pause=longest)
         self._tries += 1
@@ -59,7 +59,7 @@ class Waiting:
     def __init__(self, room_id: str, server: str | None, tell: Tell, *, local: bool, hold: float) -> None:
         """Args:
         room_id, server, local, hold: as for find_rooms().
-        tell: hears what is waited for, and whether the server is there.
+        tell: called with what is waited for, and whether the server is there.
         """
         self._room_id = room_id
         self._server = server

@@ -1,7 +1,7 @@
 """The way to a signaling server: its URL, its addresses, a proxy, TLS, and the WebSocket's handshake.
 
-Names, addresses and proxies are flyx.net's; what is opened here is heard and spoken to by
-flyx.client.signaling.
+Names, addresses and proxies are flyx.net's; flyx.client.signaling reads from and writes to what is opened
+here.
 """
 
 from __future__ import annotations

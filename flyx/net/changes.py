@@ -1,12 +1,12 @@
 """Changes of this computer's networks, noticed when they happen; and its sleep.
 
-NetworkWatch tells that something may have changed, a Route whether that matters to one path:
+NetworkWatch reports that something may have changed, a Route whether that matters to one path:
 
     the kernel --addresses, links, routes--> NetworkWatch --Moved--> Route.look() --> SAME, BACK or GONE
     the clock  --a gap-->                    NetworkWatch --Slept-->
 
-Linux tells by itself (rtnetlink, RFC 3549 §3). Elsewhere, and where a sandbox forbids that, the addresses are
-looked at every second.
+Linux reports changes by itself (rtnetlink, RFC 3549 §3). Elsewhere, and where a sandbox forbids that, the
+addresses are compared every second.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Slept:
-    """This program stood still for so many seconds: the computer slept, or somebody stopped it."""
+    """This program stood still for so many seconds: the computer slept, or a person stopped the program."""
 
     seconds: float
 

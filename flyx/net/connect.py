@@ -47,7 +47,7 @@ DIRECT_TIMEOUT = 12.0
 """Seconds for that: less than without a proxy, behind which names often cannot be looked up."""
 
 MAX_ADDRESSES = 16
-"""Tried of one name: whoever answers for it decides how many it has."""
+"""Addresses that are tried of one name, whose name server decides how many it has."""
 
 PROXY_HINT = "hosts in NO_PROXY are reached without a proxy"
 

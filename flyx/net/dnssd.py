@@ -1,7 +1,7 @@
 """What multicast DNS (RFC 6762) tells of the local network: services, by DNS-SD (RFC 6763), and hosts.
 
-zeroconf speaks the protocol. What is here decides on which interfaces, notices when these change, finds out
-whether anything gets out at all, and bounds what others can make us do. All that is found is hostile.
+zeroconf implements the protocol. This module decides on which interfaces, notices when these change, finds
+out whether multicast leaves at all, and bounds what others can make us do. All that is found is hostile.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Service:
 
     Attributes:
         kind: service type, such as "_flyx._tcp.local.".
-        label: name of this instance, which nobody else has: nothing asks whether somebody does.
+        label: name of this instance, random, as no question asks whether another has it.
         port: TCP.
         properties: of its TXT record.
     """
@@ -265,7 +265,7 @@ async def _change_from(before: Interfaces, look: Callable[[], Interfaces], secon
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What an instance says of itself, or somebody in its name.
+    """What an instance announces, or another program in its name.
 
     Attributes:
         label: its name.
@@ -302,7 +302,7 @@ class Browser:
         self._questions: dict[str, asyncio.Task[None]] = {}
         self._names: set[str] = set()
         self._found: asyncio.Queue[Found] = asyncio.Queue()
-        # Each is told once; those of one instance differ if several programs speak in its name.
+        # Each is returned once; those of one instance differ if several programs announce it.
         self._told: set[Found] = set()
 
     async def __aenter__(self) -> Self:
@@ -332,7 +332,7 @@ class Browser:
         await _close(self._zeroconf)
 
     async def next(self) -> Found:
-        """Wait for the next instance, or the next that is said of one."""
+        """Wait for the next instance, or for the next announcement of one."""
         return await self._found.get()
 
     def _on_change(

@@ -46,7 +46,7 @@ class InterfaceAddress:
         internal: it leads to virtual machines or containers of this machine only.
         point_to_point: it is a tunnel, of a VPN say.
         usable: not deprecated (RFC 4862 §5.5.4), tentative or a duplicate.
-        temporary: changes so that nobody can be followed by it (RFC 8981).
+        temporary: changes so that a computer cannot be followed by it (RFC 8981).
     """
 
     interface: str

@@ -1,8 +1,8 @@
 """Names become addresses, by getaddrinfo(3): with /etc/hosts, mDNS and search domains as the system has them.
 
 getaddrinfo cannot be interrupted, and a network without a name server holds it for up to a minute. So each
-call has a thread of its own that nobody waits for: whoever looks a name up can be cancelled at once, and so
-can the process end. Event loops cannot do that: they wait for their threads at the end.
+call has a thread of its own that is never waited for: a task that looks a name up can be cancelled at once,
+and the process can end. Event loops cannot do that: they wait for their threads at the end.
 
 RFC 8305 §3 and §4.
 """

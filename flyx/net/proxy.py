@@ -30,7 +30,7 @@ _HINT = "write it like http://proxy.example.org:3128 or socks5h://proxy.example.
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy. As text it is where it listens, and who says so, without credentials: "host:80 (http_proxy)".
+    """A proxy. As text: its address and the variable that names it, no credentials: "host:80 (http_proxy)".
 
     Attributes:
         scheme: of _DEFAULT_PORTS: how to speak to it. With socks4 and socks5, the client looks names up.

@@ -328,7 +328,7 @@ class UdpTransport(asyncio.DatagramTransport):
         """Send what is queued, as far as the socket takes it."""
         self._flush_scheduled = False
         while self._queue:
-            # Taken out first: the protocol that hears of an error may send, or abort.
+            # Taken out first: a protocol that is told of an error may send, or abort.
             run = self._queue.popleft()
             self._queued -= run.size
             if not self._transmit(run):

@@ -3,14 +3,14 @@
 Both sides say hello; then the receiver and the sender exchange the shares of CPace (cpace.py; the receiver is
 its initiator), and prove in the same order that they hold the same key. CPace is bound to the version, the
 room, the roles, and the nonces of both hellos. So that they need not wait for each other, the sender's hello
-has a share already, bound to its own nonce: a share tells nothing of the words, whoever is first. A receiver
+has a share already, bound to its own nonce: a share reveals nothing of the words. A receiver
 that can answer it proves itself at once. Each proof is two HMACs with keys of their own (keys.py):
 
     words       over the exchange: the other side used the same words, in the same room and the other role
-    connection  over the exchange, both hellos as they were said, and the SHA-256 of both DTLS certificates as
-                each side sees them: nobody is in between
+    connection  over the exchange, both hellos to the byte, and the SHA-256 of both DTLS certificates as each
+                side sees them: no man is in the middle
 
-That they are apart tells a wrong word from an attack. A man in the middle who passes the messages on makes
+Two proofs tell a wrong word from an attack. A man in the middle who passes the messages on makes
 the first right and the second wrong; one who takes part in the exchange needs the words, and has one guess.
 The receiver proves first: a guess of a stranger costs one of the sender's tries before it is answered. A
 receiver that never proves anything is counted as well (tries.py).
@@ -132,7 +132,7 @@ _TRANSITIONS: Mapping[Role, Mapping[tuple[PairingState, _Input], PairingState]] 
         (PairingState.CONFIRM, _Input.CONFIRM): PairingState.PAIRED,
     },
 }
-"""Whatever is not here is out of place. Every state but the last two may also become FAILED."""
+"""Any other message is out of place. Every state but the last two may also become FAILED."""
 
 _TIMEOUTS: Mapping[tuple[Role, PairingState], float] = {
     (Role.SENDER, PairingState.GREETING): STEP_TIMEOUT,
@@ -225,7 +225,7 @@ class Exchange(ABC):
         self._outgoing: deque[str] = deque()
         self._events: deque[PairingEvent] = deque()
         self._deadline: float | None = now + _TIMEOUTS[self.role, self.state]
-        # What was said, by who said it: bound into the proofs.
+        # Both hellos to the byte, by their sender: bound into the proofs.
         self._hellos: dict[Role, bytes] = {}
         self._nonces: dict[Role, bytes] = {self.role: bytes.fromhex(hello.nonce)}
         # For a single share.

@@ -8,10 +8,11 @@ The first messages on the control channel, one JSON object each, at most MAX_SIZ
     confirm   receiver, sender   words, connection: hex, HMACs that prove the words and the connection
     reject    either             reason: the code of an error; last message
 
-`pake` and `confirm` come from the receiver first, and each waits for the one before it. Whoever does not know
-the words so never holds anything to test a guess with that was not counted. A sender's hello has its `share`
-already. A receiver with the feature EARLY_SHARE and no `session` answers that one, with hello, `pake` and
-`confirm` in one go, and the sender sends no `pake`: a round trip less. Others take it for an unknown field.
+`pake` and `confirm` come from the receiver first, and each waits for the one before it. So a peer that does
+not know the words never holds anything to test a guess with before that guess is counted. A sender's hello
+has its `share` already. A receiver with the feature EARLY_SHARE and no `session` answers that one, with
+hello, `pake` and `confirm` in one go, and the sender sends no `pake`: a round trip less. Others take it for
+an unknown field.
 
 A sender's `code` is "words" for `words` many words of the word list, "own" for words of its own, "open" for
 none: then hello is all. A receiver's `session` names an earlier pairing in the same room, whose key takes the
@@ -20,7 +21,7 @@ place of the words then (exchange.py).
 Of the hello of another version only `type` and `version` count, which all versions have: so each side can
 always tell its person which of the two to upgrade. Version 1 had SPAKE2 in the place of CPace.
 
-No text of the other side is shown before it is paired: a reason is one that we know, or none. Unknown fields
+No text of the other side is shown before it is paired: a reason is a code that we know. Unknown fields
 are ignored, so that later versions can add some.
 """
 

@@ -61,7 +61,7 @@ def separate(text: str) -> str:
 
 
 def without_invisible(text: str) -> str:
-    """Return text without the characters that nobody sees (Unicode's category Cf)."""
+    """Return text without invisible characters (Unicode's category Cf)."""
     return "".join(character for character in text if unicodedata.category(character) != "Cf")
 
 
@@ -82,7 +82,7 @@ def password_of(words: Sequence[str]) -> str:
 
 
 def check_own_words(text: str) -> tuple[str, ...]:
-    """Return the words that somebody chose for a code, in their common form.
+    """Return the words that a person chose for a code, in their common form.
 
     Raises:
         InputError: they would be easy to guess, or hard to pass on.

@@ -139,7 +139,7 @@ def failure_text(attempts: Attempts, reason: str) -> str:
 
 
 def failure_hint(attempts: Attempts, *, refuses_relays: bool = False) -> str:
-    """Return what to do when there is no connection, of which the person may have refused all relays."""
+    """Return a hint for when there is no connection; the person may have refused all relays."""
     relays = [server for server in attempts.servers if server.kind == "turn"]
     doctor = "`flyx doctor` on either side shows what its network lets through"
     if attempts.pairs and all(map(_is_on_link, attempts.pairs)):
@@ -155,7 +155,7 @@ def failure_hint(attempts: Attempts, *, refuses_relays: bool = False) -> str:
 
 
 def progress_text(attempts: Attempts) -> str:
-    """Return what is being tried, for whoever has waited for some time."""
+    """Return what is being tried, for a person who has waited for some time."""
     count = attempts.remote_candidates
     if count:
         trying = f"Trying {_counted(count, 'address', 'addresses')} of the other side"

@@ -1,6 +1,6 @@
 """What a peer may say of itself in a session description (SDP) and in candidates.
 
-Both come through a server from somebody who has proved nothing yet. judge() is the only judge of a
+Both come through a server, from a peer that has proved nothing yet. judge() is the only judge of a
 description, RemoteCandidates the only one of candidates, whether they stand in a description or follow it
 (trickle ICE, RFC 8838). What gets past them is bounded: in size, in the number of places that we send
 datagrams to, and in what these places are.

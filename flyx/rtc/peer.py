@@ -1,8 +1,8 @@
 """One peer connection with the two data channels of a transfer.
 
 The sender offers: offer(), then accept_answer(). The receiver answers: answer(). Candidates are in the SDP as
-far as they are known, and told through on_candidate as well; those of the other side go to add_candidate().
-connected() gives the channels once both are open. What a peer says is judged in flyx.rtc.description.
+far as they are known, and on_candidate gets them as well; those of the other side go to add_candidate().
+connected() gives the channels once both are open. flyx.rtc.description judges what a peer sends.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class IceCandidateInit(TypedDict):
 
 
 class ChannelListener(Protocol):
-    """Who hears of what happens on a channel."""
+    """Is called with what happens on a channel."""
 
     def message_received(self, message: bytes | str) -> None:
         """A whole message has come."""
@@ -103,7 +103,7 @@ class Channel:
         self._early: deque[bytes | str] = deque()
         self._early_size = 0
         self.closed = False
-        # How the peer broke the protocol below, if that is why it closed: to connect to it anew is no use.
+        # How the peer broke the protocol below, if that is why it closed: to connect again is no use.
         self.violation: RemoteProtocolError | None = None
         channel.bufferedAmountLowThreshold = BUFFERED_LOW
         channel.on("message", self._on_message)
@@ -474,7 +474,7 @@ class PeerConnection:
         try:
             await self._pc.setRemoteDescription(RTCSessionDescription(sdp=judged.sdp, type=kind))
         except Exception as error:
-            # aiortc meets what it does not expect with whatever exception its regular code would raise.
+            # aiortc raises any exception where it meets what it does not expect.
             logger.debug("bad %s", kind, exc_info=error)
             raise RemoteProtocolError(reason=f"a bad session description ({kind})") from error
         self._max_message_size = judged.max_message_size

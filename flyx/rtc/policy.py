@@ -14,7 +14,7 @@ class IcePolicy:
     """What the person allows.
 
     Attributes:
-        relay_only: TURN servers alone are spoken to, and no address of ours is told to the peer.
+        relay_only: only TURN servers are contacted, and no address of ours goes to the peer.
         no_relay: no TURN server is used, neither ours nor the peer's.
         bind: the only local address that may be used, or the interface whose addresses are; None: any.
     """

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 STUN_SERVERS_ASKED = 3
-"""Of the STUN servers that we are told, so many are asked, all at once."""
+"""So many of the STUN servers that we are given are asked, all at once."""
 
 TURN_SERVERS_ASKED = 16
 """The same for URLs of TURN servers."""

@@ -1,4 +1,4 @@
-"""Packets of control chunks: built, bundled, and those that answer who has missed the end."""
+"""Packets of control chunks: built, bundled, and those that answer a peer that has missed the end."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ RAISE_INTERVAL = 600.0
 _INFO = struct.Struct("!IHd")
 
 _COOKIE_ACK = serialize_chunk(ChunkType.COOKIE_ACK, 0, b"")
-"""What a probe for a stranger is filled with: everybody knows this chunk, and discards it (RFC 9260 §5.2.5).
+"""What a probe for an unknown peer is filled with: every stack discards this chunk (RFC 9260 §5.2.5).
 
 PAD is to be skipped by those that do not know it (§3.2), but werift's process ends. A HEARTBEAT with as much
 information is answered by werift, not by libwebrtc and usrsctp.

@@ -170,7 +170,7 @@ class Reassembly:
         self.expected = fragment.tsn + 1
 
     def _continue(self, fragment: Fragment) -> None:
-        """Append the next fragment of the message under way, and whatever after it came early."""
+        """Append the next fragment of the message under way, and those after it that came early."""
         self.size += len(fragment.data)
         self._append(fragment)
         following = fragment.tsn + 1

@@ -39,7 +39,7 @@ class ReceiveTracker:
             self._absorb()
             return True
         if tsn - self.cumulative > _MAX_GAP_OFFSET:
-            # No gap ack block could tell of it.
+            # No gap ack block could report it.
             return False
         return self._add_beyond(tsn)
 
@@ -50,7 +50,7 @@ class ReceiveTracker:
             self._absorb()
 
     def sack(self, a_rwnd: int) -> Sack:
-        """Return what to tell the sender; duplicates are told once."""
+        """Return the SACK for the sender; each duplicate is reported once."""
         base = self.cumulative
         gaps = [
             (start - base, end - base)

@@ -18,7 +18,7 @@ class SuspectLosses:
         self._tsns: set[int] = set()
         # When the event began: what left no later is a part of it, as for the congestion controllers.
         self._begun_at = -inf
-        # The last one has been cleared and nobody has asked yet.
+        # The last suspect is cleared, and were_none() has not been called since.
         self._all_cleared = False
 
     def lost(self, first: int, count: int, sent_at: float, now: float) -> None:

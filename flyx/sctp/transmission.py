@@ -252,13 +252,13 @@ class Transmission:
         self._controller.on_loss(now, losses, self.outstanding.in_flight)
 
     def handle_tail_probe(self, now: float) -> None:
-        """Nothing was heard for two round trips: send something whose acknowledgement tells what is lost."""
+        """Nothing was acknowledged for two round trips: send what makes the peer report what is lost."""
         if self.outstanding.runs:
             self._probe_due = self._probed = True
             self._timers.start(Timer.T3, now + self.rtt.rto)
 
     def handle_t3(self, now: float) -> None:
-        """Nothing was heard for a whole timeout (RFC 9260 §6.3.3)."""
+        """Nothing was acknowledged for a whole timeout (RFC 9260 §6.3.3)."""
         if not self.outstanding.runs:
             return
         self.failures += 1
@@ -350,7 +350,7 @@ class Transmission:
     def _allowed(self, now: float, rate: float) -> int:
         """Bytes that may leave now: by cwnd, by the peer's window, by pacing."""
         if self._probe_due or (self.outstanding.in_flight == 0 and self._window() <= 0):
-            # A probe, of the tail or of a closed window (RFC 9260 §6.1 A), is one packet, whatever they say.
+            # A probe (of the tail, or of a closed window, RFC 9260 §6.1 A) is one packet, even beyond these.
             return 1
         return min(self._window(), self._pacer.budget(now, rate))
 

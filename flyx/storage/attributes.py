@@ -21,7 +21,7 @@ def set_attributes(handle: int, mode: int, atime_ns: int, mtime_us: int) -> None
         OSError: it could not be done where it can be.
     """
     mtime_us = max(-MAX_MTIME_US, min(mtime_us, MAX_MTIME_US))
-    # What is ours we may change, unless nobody can: on some FUSE and network filesystems, one of the two.
+    # We may change files of ours, except where the filesystem cannot: some FUSE and network ones.
     try:
         os.fchmod(handle, mode)
     except OSError as error:

@@ -48,7 +48,7 @@ def write_error(
     """Return the error to show when something below the output directory could not be written.
 
     Args:
-        error: what the operating system said.
+        error: that of the operating system.
         action: a verb that people know.
         path: what it was done to.
         directory: the output directory.

@@ -115,7 +115,7 @@ class Saved:
         return status.st_ino == self.inode and _is_cut(self.mtime_ns, status.st_mtime_ns)
 
     def record(self) -> Record:
-        """The record that says so."""
+        """The record of that."""
         path, size, mtime_us = self.identity.path, self.identity.size, self.identity.mtime_us
         return [
             "saved",
@@ -152,7 +152,7 @@ class Heading:
         return cls(manifest_id, digest, roots[0] if roots else "", time, algorithm)
 
     def record(self) -> Record:
-        """The record that says so."""
+        """The record of that."""
         says = [self.manifest_id, self.roots, self.first_root, self.time]
         if self.algorithm is Algorithm.SHA256:
             return ["flyx", _VERSION, *says]

@@ -82,7 +82,7 @@ class Partials:
         """Args:
         tree: the output directory.
         durability: of the transfer.
-        given_up: set, by another thread, when nobody waits for what is read back any more.
+        given_up: set by another thread when the transfer that waits for the read-back has ended.
         """
         self._tree = tree
         self._durability = durability
@@ -267,7 +267,7 @@ class Partials:
         """Return a block, given in parts, as one, to be checked and given to append() before the next.
 
         Raises:
-            ValueError: the parts are said to be a block of `unpacked` bytes, compressed, and are none.
+            ValueError: the parts claim to be a compressed block of `unpacked` bytes, and are none.
         """
         return self._blocks.gather(parts, unpacked)
 
@@ -317,10 +317,10 @@ class Partials:
         return time.monotonic() >= self._next_checkpoint
 
     def checkpoint(self) -> None:
-        """Make durable what was written, then say so in the journal.
+        """Make durable what was written, then record it in the journal.
 
         Raises:
-            OSError: it could not be done. If a sync has failed, now or before, nothing is said.
+            OSError: it could not be done. If a sync has failed, now or before, nothing is recorded.
         """
         self._durability.check()
         pending = [(file, p) for file, p in self._files.items() if len(p.digests) > (p.recorded or 0)]

@@ -54,7 +54,7 @@ _PIECE = 4096
 """Bytes that a pipe or socket that takes any takes at once (PIPE_BUF of Linux)."""
 
 _LOOK_INTERVAL = 0.1
-"""Seconds between two looks at whether anybody still waits for what is written."""
+"""Seconds between two looks at whether the transfer still waits for the write."""
 
 
 class PipeDestination:
@@ -201,7 +201,7 @@ def _translated(error: OSError) -> FlyxError:
 class _Writer:
     """Writes to a descriptor, whose mode it leaves as it is: it is shared with other programs.
 
-    No write lasts after nobody waits for it any more, whoever does not read.
+    No write outlasts the transfer that waits for it, even if the pipe is not read.
     """
 
     def __init__(self, descriptor: int, given_up: threading.Event) -> None:
@@ -225,7 +225,7 @@ class _Writer:
 
         Raises:
             OSError: it cannot be.
-            LocalProtocolError: nobody waits for it any more.
+            LocalProtocolError: the transfer that waited for it has ended.
         """
         if stat.S_ISREG(self._mode):
             while data:

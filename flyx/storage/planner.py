@@ -49,7 +49,7 @@ class Planner:
         tree: the output directory.
         plan: made by what is carried out here.
         partials: what an earlier run has left.
-        given_up: set, by another thread, when nobody waits for what is read any more.
+        given_up: set by another thread when the transfer that waits for the digests has ended.
         """
         self._tree = tree
         self._plan = plan

@@ -67,7 +67,7 @@ class Remains:
         directory: handle of the one that the partial files are in.
         contents: what the journal there says.
         blocks: reads them back.
-        given_up: set, by another thread, when nobody waits for what is read back any more.
+        given_up: set by another thread when the transfer that waits for the read-back has ended.
         algorithm: what the digests of the transfer are by; what is found to be good has them so.
         """
         self._tree = tree

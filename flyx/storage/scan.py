@@ -197,7 +197,7 @@ def scan(
 
 
 class _LeftOutList:
-    """Collects what is left out; no more of it is in memory than is told."""
+    """Collects what is left out; no more of it is kept than is reported."""
 
     def __init__(self) -> None:
         self._failures: list[tuple[str, str]] = []

@@ -10,7 +10,7 @@ from flyx.transfer.manifest import MAX_TEXT_SIZE, Content, Entry, EntryKind, Man
 from flyx.transfer.names import MAX_PART_BYTES, check_path, is_state_directory
 
 TEXT_NAME = "text"
-"""The path of a text in its manifest, which nobody is shown."""
+"""The path of a text in its manifest, which is never shown."""
 
 _MODE = 0o666
 """What a program asks for when it makes a file: the receiver's umask says the rest."""

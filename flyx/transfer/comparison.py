@@ -1,8 +1,8 @@
 """Files that the receiver has under the names of others, compared by what they hash to.
 
-The receiver asks; the sender tells the digests of its own files, which it offers anyway. So the receiver's
-content stays its own: whoever offers a file learns whether one of its size is there, and if it is left out,
-that it is the same; no digest. Both hash at the same time.
+The receiver asks, and the sender answers with the digests of its own files, which it offers anyway. So the
+receiver's content stays its own: the sender learns whether a file of that size is there and, if it is left
+out, that it is the same, but no digest. Both hash at the same time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the state machines ask of a disk, and what it answers.
 
 The sender asks for blocks (BlockRequest) and gets BlockRead or BlockFailed. The receiver orders Operations
-and gets Outcomes; Operations other than those that plan mean that the transfer was accepted. storage/
+and gets OperationResults; Operations other than those that plan mean that the transfer was accepted. storage/
 serves both on a thread, many at a time; the simulator in the tests serves them from memory. A file is named
 by its index in the manifest.
 """

@@ -2,8 +2,8 @@
 
 Two questions, asked in this order:
 
-Could the name reach outside the output directory (absolute, `..`), or is it none at all? No sender of ours
-offers such a name: the transfer is refused.
+Could the name reach outside the output directory (absolute, `..`), or is it no name at all? No flyx sends
+such a name: the transfer is refused.
 
 Can this receiver have it? That is for its filesystem to say (DiskNames), not for us to guess: which names it
 keeps as they are, and which two it takes for one. What it cannot have is left out, as is what could steer a

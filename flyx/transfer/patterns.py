@@ -1,9 +1,9 @@
 """Patterns that choose among paths, in the language of gitignore(5), of which they keep every rule.
 
-They may come with a tree from anywhere, so matching takes no more time than the lengths of pattern and path
-multiplied, whatever the pattern: a star that is followed by another one is never tried a second time. That is
-why they are translated here: in regular expressions made one star after the other, as libraries have them,
-`*a*a*a*a*a*a*b` keeps the matcher busy for minutes.
+A tree from elsewhere brings patterns of its own, so matching takes no more time than the lengths of pattern
+and path multiplied, whatever the pattern: a star that is followed by another one is never tried a second
+time. That is why they are translated here: as regular expressions of one star after the other, which
+libraries make, `*a*a*a*a*a*a*b` keeps the matcher busy for minutes.
 
 Characters are those of names, where git has bytes: `?` is one letter, also one beyond ASCII. Letters that
 differ in case are different ones.

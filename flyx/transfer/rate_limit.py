@@ -1,9 +1,9 @@
 """When data may leave that is held to a rate: that of `--limit`, of one receiver or shared by several.
 
-What a rate gives flows to all who share it, the same to each, however long their messages are and whenever
-each is woken. Who has MOST_PORTIONS and does not send, for want of data or of room for it, gets no more: the
-others get it, so that who is slow holds up nobody. Who is woken late finds what it has missed. In any time,
-no more leaves than rate * time, and MOST_PORTIONS for each who shares it.
+A rate is shared equally by its receivers, however long their messages are and whenever each is woken. A
+receiver that has saved MOST_PORTIONS and does not send, for want of data or of room for it, gets no more: the
+others get its share, so that a slow receiver delays no other. A receiver that is woken late finds the
+portions that it missed. In any time, no more leaves than rate * time, and MOST_PORTIONS for each receiver.
 
 No clock here: `now` is monotonic seconds, never earlier than in the last call.
 """

@@ -3,10 +3,10 @@
 Offers the manifest, asks for blocks as the receiver accepts them, and sends them as far as its credit goes.
 It is done only when the receiver has confirmed the digest of everything.
 
-A receiver may have files and blocks from an earlier try. Of those we read one block a file, the last, and
-take the receiver's word for the digests of the rest: one that lies spoils nothing but its own copy, and size
-and time of each file are the manifest's. What this cannot tell is content that was changed while size and
-time (to the microsecond) were put back; as with rsync, that goes unseen in what is not sent anew.
+A receiver may have files and blocks from an earlier try. The sender reads only the last of these blocks of
+each file, and believes the receiver's digests of the others: a receiver that lies spoils nothing but its own
+copy. A file is the same if the manifest's size and time are; content that was changed while size and time (to
+the microsecond) were put back goes unseen in blocks that are not sent again, as with rsync.
 
 Before it accepts anything, a receiver may ask what files hash to (comparison.py).
 

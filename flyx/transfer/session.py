@@ -1,6 +1,6 @@
 """What both ends of a transfer share: heartbeat, giving up, and the queues that a driver drains.
 
-The two sides have greeted and paired before (flyx.pairing): who speaks here is who it should be.
+The two sides have greeted and paired before (flyx.pairing): the peer is the one that has the code.
 
 Input methods change the state: receive_control, handle_timeout, cancel, peer_gone, check_path, path_gone,
 stood_still, channel_closed and those of the subclass. After each, drain in this order until each is empty:

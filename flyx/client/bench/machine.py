@@ -25,7 +25,7 @@ HASHES: Mapping[Part, Callable[[bytes], bytes]] = {
     Part.SHA256: Algorithm.SHA256.digest,
     Part.BLAKE3: Algorithm.BLAKE3.digest,
 }
-"""What blocks are hashed by, in the order in which it is told."""
+"""What blocks are hashed by, in the order of the report."""
 
 
 def processors() -> int:

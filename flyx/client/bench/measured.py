@@ -40,7 +40,7 @@ class Measured:
         bytes: that were moved.
         seconds: that it took, in all.
         rate: bytes a second, once it had found out how fast it can go.
-        limit: what kept it from being faster, as far as that was seen; of transfers alone.
+        limit: what kept a transfer from being faster; None if nothing was seen to.
         rtt: round-trip time of the data in seconds, while it flowed; None if it is not known.
         resent: part of what was sent that was sent again because it seemed lost; None if it is not known.
     """

@@ -40,7 +40,7 @@ PATIENCE = 30.0
 over comes to some seconds."""
 
 STREAM = "measurement"
-"""What the stream is called, which nobody is shown."""
+"""The name of the stream, which is never shown."""
 
 Tell = Callable[[events.Event], None]
 
@@ -146,7 +146,7 @@ class OneWay:
             case events.TransferDone():
                 self._done = event
             case _:
-                # It is noise, of which nothing else is worth telling.
+                # It is noise: no other event means anything.
                 pass
 
     @property
@@ -171,5 +171,5 @@ def as_the_other_side_saw(sent: Measured, told: Received) -> Measured:
 
 
 def _without_disks(limit: Limit) -> Limit:
-    """Return what a limit is where nothing is written: who does not follow computes."""
+    """Return what a limit is where nothing is written: what looks like a disk is a processor."""
     return Limit.RECEIVERS_CPU if limit is Limit.RECEIVERS_DISK else limit

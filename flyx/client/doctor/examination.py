@@ -51,7 +51,7 @@ class Examination:
 
     Attributes:
         server: URL of the signaling server.
-        api_token: what it wants of those who make rooms.
+        api_token: the token that it asks of those who make rooms.
         directory: where files would be saved.
         room_id: of a sender that waits, to be connected to; None for nobody.
         is_named: whether the person has named the server: if not, there may be none.
@@ -65,7 +65,7 @@ class Examination:
 
 
 async def examine(examination: Examination, on_finding: OnFinding) -> None:
-    """Run every check; each finding is told as it comes.
+    """Run every check; report each finding as it comes.
 
     Raises:
         InputError: the server's URL, or a proxy's in the environment, is none.
@@ -142,7 +142,7 @@ def _examine_paths(joined: JoinedData, group: asyncio.TaskGroup, on_finding: OnF
 
 
 def _tell_unnamed(on_finding: OnFinding, finding: Finding) -> None:
-    """Tell a finding where nobody has named a server: that there is none is no failure."""
+    """Report a finding where no server is named: that there is none is no failure."""
     if finding.name == "server" and finding.state is FindingState.FAILING:
         on_finding(_NO_SERVER)
     elif finding.name != "websocket" or finding.state is not FindingState.FAILING:

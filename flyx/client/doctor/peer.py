@@ -75,7 +75,7 @@ async def _visit(signaling: Signaling, link: Link, links: AsyncExitStack) -> Seq
 
 
 async def _until_parted(channels: Channels) -> None:
-    """Wait for the last word of the sender, who hears from the server that we have left."""
+    """Wait for the last message of the sender, to whom the server says that we have left."""
     ear = _Ear()
     channels.control.listen(ear)
     # What came before was the beginning of pairing.

@@ -57,7 +57,7 @@ async def check_relay(server: TurnAddress) -> Finding:
 
 
 def no_relay(*, relays_itself: bool) -> Finding:
-    """Return the finding of a server that tells of no TURN server; it may be a last resort itself."""
+    """Return the finding for a server that names no TURN server; it may relay by itself, as a last resort."""
     if relays_itself:
         words = "no TURN server, but a last resort through the server itself"
         return Finding(

@@ -1,7 +1,7 @@
 """STUN attributes, as aioice's table of them is to have them from the start (RFC 8489 §14, RFC 8656 §18).
 
 It lacks two. And a number of another size than it has raises struct.error, which aioice does not expect of
-a datagram: that would end the turn of the event loop, or the stream of a relay, for anybody who sends one.
+a datagram: any computer that sends one would end the turn of the event loop, or the stream of a relay.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ aioice gathers, answers and authenticates; what differs here:
   just been seen to be open. aioice waits for its timer.
 - A check fails after 10 s, not after 63.
 - The names that browsers have for their addresses are looked up otherwise (flyx.rtc.seam.named).
-- Consent ends 30 s after the last sign of life, however late the answers come (RFC 7675 §5.1). aioice hears
-  an answer for 0.5 s, and so closes a healthy path with a longer round trip.
+- Consent ends 30 s after the last sign of life, however late the answers come (RFC 7675 §5.1). aioice waits
+  0.5 s for an answer, and so closes a healthy path with a longer round trip.
 """
 
 from __future__ import annotations
@@ -416,7 +416,7 @@ class IceConnection(NamingConnection):
                 pair.nominated = False
                 self._select(pair)
             elif self.in_use is pair and self.selected is None:
-                # Once is enough; nobody takes a second.
+                # Once is enough: a second changes nothing.
                 self._check_list_state.put_nowait(ICE_COMPLETED)
             for other in self._check_list:
                 # RFC 8445 §7.2.5.3.3.
@@ -480,7 +480,7 @@ class IceConnection(NamingConnection):
         return candidate
 
     def data_received(self, data: bytes, component: int) -> None:
-        """Queue a datagram that is not STUN. Anybody may send one; none is read before there is a path."""
+        """Queue a datagram that is not STUN. Any computer may send one; none is read before a path is."""
         if self._queue.qsize() < MAX_QUEUED:
             super().data_received(data, component)
 

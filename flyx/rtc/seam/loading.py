@@ -1,8 +1,8 @@
 """Loads aiortc and aioice without what a data channel never uses: FFmpeg, and a library for DNS messages.
 
 These two are half of the time that they take to load. While they load, stand-ins take the place of such
-modules. Whoever uses one of them afterwards - media of somebody else in this process, an mDNS candidate -
-has it loaded then, and whoever imports one gets the real one.
+modules. Code that uses one of them afterwards - media of another part of this process, an mDNS candidate -
+has it loaded then, and code that imports one gets the real one.
 """
 
 from __future__ import annotations

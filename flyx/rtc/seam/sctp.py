@@ -295,7 +295,7 @@ class SeamPeerConnection(RTCPeerConnection):
         super().__init__(configuration)
 
     async def close(self) -> None:
-        """Close once; whoever calls this waits for the end of that.
+        """Close once; every caller waits until that is done.
 
         In aiortc all wait for a future of the first one, which is never set if that is cancelled. So it is
         where asyncio.run() cancels all tasks, also those that it waits for itself.

@@ -73,7 +73,7 @@ IPV4, IPV6 = 0x01000000, 0x02000000
 
 _HEADER = struct.Struct("!HH")
 
-# Goodbyes that nobody waits for.
+# Tasks that give allocations back; close() does not wait for them.
 _farewells: set[asyncio.Task[None]] = set()
 
 
@@ -374,7 +374,7 @@ class UdpTurnClient(TurnClient, asyncio.DatagramProtocol):
 
     def __init__(self, username: str, credential: str, server: Address) -> None:
         """Args:
-        server: as the socket module has it. Nobody else is listened to.
+        server: as the socket module has it. Datagrams from elsewhere are dropped.
         """
         super().__init__(username, credential)
         self._server = server
