@@ -90,7 +90,7 @@ class Client(Signaling):
     """A client whose connections are the input's."""
 
     def __init__(self, source: Source) -> None:
-        super().__init__("ws://192.0.2.1", "K7M2QX", Role.SENDER, patience=RetryPolicy(0.0, 0.0))
+        super().__init__("ws://192.0.2.1", "K7M2QX", Role.SENDER, retry=RetryPolicy(0.0, 0.0))
         self._source = source
         self.sockets: list[Socket] = []
 
