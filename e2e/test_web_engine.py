@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from e2e.network import Network, OnHost
 from e2e.peers.stacks import node_stack
 from e2e.processes import Event, Flyx, FlyxProcess, sha256, write_random
 
@@ -263,3 +265,59 @@ def test_a_rate_that_a_receiver_asks_for_is_kept_to(flyx: Flyx, engine: Make, tm
     receiver = flyx.receive(sender.told(), "in", "--limit", "1MB")
     receiver.ends(0)
     assert receiver.event("done")["seconds"] > 2.5
+
+
+class EngineOnHost(OnHost):
+    """A run of the engine on a host of a network."""
+
+    events = Engine.events
+
+    def _start(
+        self, command: list[str], environment: dict[str, str], directory: Path
+    ) -> subprocess.Popen[bytes]:
+        return super()._start([*node_stack(PROGRAM).command, command[-1]], environment, directory)
+
+
+OUTAGE = 40.0
+"""Seconds without a cable: both sides lose patience after 20, and libwebrtc would wait for ever."""
+
+
+@pytest.mark.parametrize("role", ["send", "receive"])
+def test_a_network_that_is_gone_for_a_while_ends_nothing(flyx: Flyx, tmp_path: Path, role: str) -> None:
+    source = write_random(tmp_path / "file", 30 * MB)
+    with Network() as network:
+        switch = network.switch()
+        left = network.host("left").plug(switch, "10.92.0.1/24")
+        right = network.host("right").plug(switch, "10.92.0.2/24")
+        listen = ["--host", "10.92.0.1", "--port", "0", "--stun", "none", "--log-level", "warning"]
+        server = flyx.adopt(left.start(["serve", *listen], flyx.environment, tmp_path))
+        url = server.prints(r"ws://\S+(?=\n)")[0]
+
+        def engine(**options: Any) -> EngineOnHost:
+            said = json.dumps({"stack": "wrtc", "server": url, "pause": 0.1, **options})
+            made = EngineOnHost(right, [said], flyx.environment, tmp_path)
+            flyx.adopt(made)
+            return made
+
+        def command(*arguments: str | Path) -> FlyxProcess:
+            verb, *rest = arguments
+            return flyx.adopt(
+                left.start([verb, "--server", url, "--json", *rest], flyx.environment, tmp_path)
+            )
+
+        if role == "send":
+            ours = engine(do="send", paths=[["file", str(source)]])
+            theirs = command("receive", "--yes", "-o", tmp_path / "in", str(ours.event("room")["code"]))
+        else:
+            theirs = command("send", source)
+            ours = engine(do="receive", code=theirs.code(), directory=str(tmp_path / "in"))
+        ours.event("progress", lambda event: event["bytes"] > 3 * MB)
+        right.cable("down")
+        # The time is the condition here.
+        time.sleep(OUTAGE)
+        right.cable("up")
+        ours.ends(0)
+        theirs.ends(0)
+        assert sha256(tmp_path / "in" / "file") == sha256(source)
+        assert "lost" in [event["state"] for event in ours.named("peer")]
+        flyx.close()

@@ -21,6 +21,13 @@ function Tracked(configuration) {
   connections.push(connection)
   return connection
 }
+/** One whose errors end nothing, as in a browser: a close follows each. */
+class Socket extends WebSocket {
+  constructor(...how) {
+    super(...how)
+    this.on('error', () => {})
+  }
+}
 const stopped = new AbortController()
 const commands = {
   stop: () => stopped.abort(),
@@ -32,7 +39,7 @@ function on({ manifest, ...event }) {
   const paths = manifest && { paths: manifest.entries.map(({ path }) => path) }
   process.stdout.write(JSON.stringify({ ...event, ...paths }) + '\n')
 }
-const common = { on, signal: stopped.signal, RTCPeerConnection: Tracked, WebSocket }
+const common = { on, signal: stopped.signal, RTCPeerConnection: Tracked, WebSocket: Socket }
 const wait = () => new Promise((resolve) => setTimeout(resolve, 1000 * pause))
 
 /** A directory, written as blocks come. */
