@@ -28,7 +28,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 class Everybody:
     """Clients that are always here and take everything."""
 
-    def see_to(self, effects: Effects) -> None: ...
+    def dispatch(self, effects: Effects) -> None: ...
 
     def holds(self, client_id: str, generation: int) -> bool:
         return True

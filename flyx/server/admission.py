@@ -5,14 +5,14 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from flyx.server.config import ServerConfig
-from flyx.server.limits import ConnectionCounter, Limit, RateLimits, Visit, address_key
+from flyx.server.limits import ConnectionCounter, ConnectionSlot, Limit, RateLimits, address_key
 from flyx.server.logs import Throttle, get_logger
 from flyx.server.metrics import Metrics
 
 log = get_logger("flyx.server.admission")
 
-VISIT = "flyx.visit"
-"""Key of the connection's Visit in the state of its scopes."""
+SLOT = "flyx.slot"
+"""Key of the connection's ConnectionSlot in the state of its scopes."""
 
 # Files that a server needs besides those of its connections, and of those it turns away.
 _OTHER_FILES = 64 + 2 * ConnectionCounter.SLACK
@@ -34,7 +34,7 @@ def affordable_connections(wanted: int) -> int:
     return min(wanted or most, most)
 
 
-class Doorkeeper:
+class Admission:
     """What the parts of one server know of those outside.
 
     Attributes:
@@ -49,13 +49,13 @@ class Doorkeeper:
         self._metrics = metrics
         self._throttle = Throttle()
 
-    def enter(self, host: str) -> Visit | None:
+    def admit(self, host: str) -> ConnectionSlot | None:
         """Count a connection from host; None: cut it off."""
         address = None if self.is_proxy(host) else address_key(host)
-        visit = self.connections.enter(address)
-        if visit is None:
-            self.turned_away(Limit.CONNECTIONS if address is None else Limit.CONNECTIONS_PER_ADDRESS)
-        return visit
+        slot = self.connections.admit(address)
+        if slot is None:
+            self.rejected(Limit.CONNECTIONS if address is None else Limit.CONNECTIONS_PER_ADDRESS)
+        return slot
 
     def is_proxy(self, host: str) -> bool:
         """Whether what host says of its clients is believed."""
@@ -68,7 +68,7 @@ class Doorkeeper:
         mapped = getattr(address, "ipv4_mapped", None)
         return any((mapped or address) in network for network in self._proxies)
 
-    def turned_away(self, limit: Limit) -> None:
+    def rejected(self, limit: Limit) -> None:
         """Count, and now and then log, that a limit was reached."""
         self._metrics.limit_reached(limit)
         suppressed = self._throttle.count(limit)

@@ -19,11 +19,11 @@ from starlette.types import ASGIApp
 
 from flyx import __version__
 from flyx.errors import InputError
-from flyx.server.admission import Doorkeeper, affordable_connections
+from flyx.server.admission import Admission, affordable_connections
 from flyx.server.config import MAX_TTL, ServerConfig
 from flyx.server.coturn import Coturn
 from flyx.server.http import operations, pages, rest, websocket
-from flyx.server.http.access import Gate
+from flyx.server.http.access import AccessControl
 from flyx.server.http.bodies import BodyLimit
 from flyx.server.http.errors import add_error_handlers
 from flyx.server.logs import get_logger
@@ -31,7 +31,7 @@ from flyx.server.redis.client import RedisBackend
 from flyx.server.redis.store import RedisRoomStore
 from flyx.server.rooms.hub import Hub
 from flyx.server.rooms.sqlite import SqliteRoomStore
-from flyx.server.rooms.store import AWAY, MemoryRoomStore, RoomStore, StoreAway, StoreFull
+from flyx.server.rooms.store import UNAVAILABLE, MemoryRoomStore, RoomStore, StoreFull, StoreUnavailable
 from flyx.server.transport.binding import bind
 from flyx.server.transport.listener import Listener
 from flyx.server.transport.tls import Certificate
@@ -62,13 +62,13 @@ def create_app(hub: Hub) -> ASGIApp:
     if hub.config.page:
         pages.add_pages(app, pages.load())
     app.add_middleware(BodyLimit, limit=hub.config.limits.max_body_size)
-    add_error_handlers(app, hub.door)
+    add_error_handlers(app, hub.admission)
     if hub.config.api_token is None:
         _need_no_token(app, ("/room", "post"))
     if hub.config.metrics_token is None:
         _need_no_token(app, ("/status", "get"), ("/metrics", "get"))
     # Not as middleware of the application: a WebSocket would pay for all that FastAPI puts around it.
-    return Gate(websocket.Sockets(app, hub), hub.config, hub.door)
+    return AccessControl(websocket.WebSockets(app, hub), hub.config, hub.admission)
 
 
 def _need_no_token(app: FastAPI, *operations: tuple[str, str]) -> None:
@@ -78,21 +78,21 @@ def _need_no_token(app: FastAPI, *operations: tuple[str, str]) -> None:
         paths.get(path, {}).get(method, {}).pop("security", None)
 
 
-def create_operations_app(hub: Hub, config: ServerConfig, door: Doorkeeper) -> FastAPI:
+def create_operations_app(hub: Hub, config: ServerConfig, admission: Admission) -> FastAPI:
     """Return the ASGI application for those who watch over hub, on a port of its own.
 
     Args:
         hub: What it tells of.
         config: Of the listener that it is for.
-        door: Of that listener: who watches must not be turned away because many others came.
+        admission: Of that listener: who watches must not be turned away because many others came.
     """
     app = FastAPI(title="flyx operations", version=__version__, docs_url=None, redoc_url=None)
     app.state.hub = hub
     app.include_router(operations.health)
     app.include_router(operations.router)
     app.add_middleware(BodyLimit, limit=hub.config.limits.max_body_size)
-    app.add_middleware(Gate, config=config, door=door)
-    add_error_handlers(app, door)
+    app.add_middleware(AccessControl, config=config, admission=admission)
+    add_error_handlers(app, admission)
     return app
 
 
@@ -135,7 +135,7 @@ class Server:
             self._store.attach(self._hub)
         self._certificate = Certificate(*self.config.tls) if self.config.tls else None
         self._coturn = Coturn(self.config.coturn, self._hub.metrics) if self.config.coturn else None
-        self._listener = Listener(create_app(self._hub), self.config, self._hub.door, self._certificate)
+        self._listener = Listener(create_app(self._hub), self.config, self._hub.admission, self._certificate)
         self._operations = self._make_operations()
         self._serving: list[asyncio.Task[None]] = []
         # What goes on as long as the server runs.
@@ -146,8 +146,8 @@ class Server:
             return None
         # Names under which clients may come are not those under which monitoring does; nor are its pages any.
         config = replace(self.config, host=self.config.metrics_host, allowed_hosts=(), allowed_origins=())
-        door = Doorkeeper(config, self._hub.metrics)
-        return Listener(create_operations_app(self._hub, config, door), config, door, None)
+        admission = Admission(config, self._hub.metrics)
+        return Listener(create_operations_app(self._hub, config, admission), config, admission, None)
 
     @property
     def url(self) -> str:
@@ -206,9 +206,9 @@ class Server:
     async def _provide_test_room(self) -> None:
         try:
             self.test_room_id = await self._store.test_room() or await self._make_test_room()
-        except (StoreAway, StoreFull) as exc:
+        except (StoreUnavailable, StoreFull) as error:
             # Neither is a reason not to serve.
-            log.warning("no test room", reason=str(exc) or AWAY)
+            log.warning("no test room", reason=str(error) or UNAVAILABLE)
         else:
             log.info("test room ready", room_id=self.test_room_id, url=f"{self.url}/ws/{self.test_room_id}")
 
@@ -256,8 +256,8 @@ class Server:
             return
         try:
             self._certificate.reload()
-        except InputError as exc:
-            log.error("certificate not reloaded", reason=str(exc))
+        except InputError as error:
+            log.error("certificate not reloaded", reason=str(error))
         else:
             log.info("certificate reloaded")
             if self._coturn is not None:
@@ -292,7 +292,7 @@ class Server:
             await asyncio.sleep(self.config.sweep_interval)
             try:
                 await self._hub.sweep()
-            except StoreAway:
+            except StoreUnavailable:
                 # Whose store it is knows, and has said so.
                 continue
             except Exception:
@@ -304,6 +304,9 @@ class Server:
         return self
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         await self.stop()

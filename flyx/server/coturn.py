@@ -292,9 +292,9 @@ class Coturn:
         self._command += [program, "-c", str(self._file)]
         try:
             await self._launch()
-        except OSError as exc:
+        except OSError as error:
             await self.stop()
-            raise InputError(reason=f"coturn does not start: {exc.strerror}") from exc
+            raise InputError(reason=f"coturn does not start: {error.strerror}") from error
         except BaseException:
             await self.stop()
             raise
@@ -335,8 +335,8 @@ class Coturn:
                         if kind == socket.SOCK_STREAM:
                             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                         probe.bind((address, port))
-                except OSError as exc:
-                    raise _port_error(port, option, exc) from exc
+                except OSError as error:
+                    raise _port_error(port, option, error) from error
 
     async def _launch(self) -> None:
         """Start a process, and return when it answers.
@@ -402,8 +402,8 @@ class Coturn:
             pause, since = min(2 * pause, _LONGEST_PAUSE), loop.time()
             try:
                 await self._launch()
-            except (InputError, OSError) as exc:
-                log.error("coturn not started", reason=str(exc))
+            except (InputError, OSError) as error:
+                log.error("coturn not started", reason=str(error))
             else:
                 log.info("coturn started again")
 
@@ -458,17 +458,17 @@ def _write_for_us_alone(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _port_error(port: int, option: str, exc: OSError) -> InputError:
-    if exc.errno == errno.EADDRINUSE:
+def _port_error(port: int, option: str, error: OSError) -> InputError:
+    if error.errno == errno.EADDRINUSE:
         hint = (
             f"perhaps a coturn that the system has started (systemctl disable --now coturn); or choose "
             f"another port with {option}"
         )
         return InputError(reason=f"coturn cannot have port {port}: another program uses it", hint=hint)
-    if exc.errno == errno.EACCES:
+    if error.errno == errno.EACCES:
         hint = f"choose a port from 1024 on with {option}; lower ones are for the administrator"
         return InputError(reason=f"coturn cannot have port {port}: not permitted", hint=hint)
-    return InputError(reason=f"coturn cannot have port {port}: {exc.strerror}")
+    return InputError(reason=f"coturn cannot have port {port}: {error.strerror}")
 
 
 class _Binding(asyncio.DatagramProtocol):
@@ -485,7 +485,7 @@ class _Binding(asyncio.DatagramProtocol):
         if transaction_id == self._transaction_id:
             self.answered.set_result(kind == _BINDING_RESPONSE)
 
-    def error_received(self, exc: Exception) -> None:
+    def error_received(self, error: Exception) -> None:
         if not self.answered.done():
             self.answered.set_result(False)
 

@@ -1,6 +1,6 @@
 """What strangers may ask of the server, and what they have asked so far.
 
-    ConnectionCounter   connections at a time, in all and for each address: a Visit each
+    ConnectionCounter   connections at a time, in all and for each address: a ConnectionSlot each
     RateLimits          creating rooms, entering them, looking for rooms that are not there
     TokenBucket         messages of one connection
     PairBook            offers, answers and candidates: PairLimits for each client
@@ -88,8 +88,8 @@ def address_key(host: str) -> str:
     return str(ip_network((address, 64), strict=False))
 
 
-class Visit:
-    """One connection, as it is counted. It needs its leave(), whatever became of it.
+class ConnectionSlot:
+    """One connection, as it is counted. It needs its release(), whatever became of it.
 
     Attributes:
         exceeds: The limit that it is beyond; None: welcome. Those beyond one are told so and sent away.
@@ -111,7 +111,7 @@ class Visit:
         self._address = address
         self.exceeds = self._counter.add_address(address) or self.exceeds
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """The connection is over."""
         if self._counter is not None:
             self._counter.remove(self._address)
@@ -130,7 +130,7 @@ class ConnectionCounter:
         self._addresses: Counter[str] = Counter()
         self.total = 0
 
-    def enter(self, address: str | None) -> Visit | None:
+    def admit(self, address: str | None) -> ConnectionSlot | None:
         """Count a connection.
 
         Args:
@@ -145,10 +145,10 @@ class ConnectionCounter:
                 return None
         self.total += 1
         over = Limit.CONNECTIONS if self._max_total and self.total > self._max_total else None
-        visit = Visit(self, over, proxied=address is None)
+        slot = ConnectionSlot(self, over, proxied=address is None)
         if address is not None:
-            visit.belong_to(address)
-        return visit
+            slot.belong_to(address)
+        return slot
 
     def add_address(self, address: str) -> Limit | None:
         """Count a connection of an address; return the limit that it is beyond."""

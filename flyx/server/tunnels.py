@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from flyx.errors import RemoteProtocolError
-from flyx.server.admission import Doorkeeper
+from flyx.server.admission import Admission
 from flyx.server.config import TunnelConfig
 from flyx.server.limits import Limit
 from flyx.server.logs import get_logger, room_tag
@@ -61,17 +61,17 @@ class _Pair:
 class Tunnels:
     """All tunnels of this process."""
 
-    def __init__(self, config: TunnelConfig, role_of: RoleOf, metrics: Metrics, door: Doorkeeper) -> None:
+    def __init__(self, config: TunnelConfig, role_of: RoleOf, metrics: Metrics, admission: Admission) -> None:
         """Args:
         config: What they may carry.
         role_of: Tells what a client is in a room.
         metrics: Of this server.
-        door: Told of limits that were reached.
+        admission: Told of limits that were reached.
         """
         self.config = config
         self.metrics = metrics
         self._role_of = role_of
-        self._door = door
+        self._admission = admission
         # Tokens are good as long as this process lives, and their client is in its room.
         self._key = secrets.token_bytes(32)
         # By room, sender and receiver.
@@ -103,7 +103,7 @@ class Tunnels:
             self.leave(earlier)
             pair = None
         if self._whole >= self.config.max_pairs:
-            self._door.turned_away(Limit.TUNNELS)
+            self._admission.rejected(Limit.TUNNELS)
             for refused in (half, *(pair.halves.values() if pair else ())):
                 reason = "as many are relayed as may be"
                 refused.refuse(CloseCode.TRY_AGAIN_LATER, ErrorCode.TOO_MANY_CONNECTIONS, reason)
@@ -142,7 +142,7 @@ class Tunnels:
     def count_address(self, address: str) -> bool:
         """Count a WebSocket; False, and it is not counted, if there are too many from there."""
         if self._addresses[address] >= self.config.max_per_address:
-            self._door.turned_away(Limit.TUNNELS_PER_ADDRESS)
+            self._admission.rejected(Limit.TUNNELS_PER_ADDRESS)
             return False
         self._addresses[address] += 1
         return True
@@ -254,8 +254,8 @@ class Half:
             return
         try:
             claim = parse_claim_untrusted(frame)
-        except RemoteProtocolError as exc:
-            self._complain(str(exc.fields["reason"]))
+        except RemoteProtocolError as error:
+            self._complain(str(error.fields["reason"]))
             return
         self._tunnels.enter(self, self._room_id, claim.client_id, claim.peer_id, claim.token)
 
@@ -271,7 +271,7 @@ class Half:
         self._budget = min(self._max_budget, self._budget + earned) - len(datagram)
         self._budget_at = now
         if self._budget < 0 and self._reading_on is None:
-            self._connection.hold()
+            self._connection.pause_reading()
             self._reading_on = self._loop.call_later(_EXCESS_PAUSE, self._read_on)
         if not self._queue.push(datagram):
             self._tunnels.metrics.tunnel_drops += 1
@@ -280,7 +280,7 @@ class Half:
 
     def _read_on(self) -> None:
         self._reading_on = None
-        self._connection.release()
+        self._connection.resume_reading()
 
     def _send(self) -> None:
         """Pass on what may leave now, and come back for the rest."""

@@ -27,8 +27,8 @@ from flyx.signaling.messages import (
     Role,
 )
 
-LOST = "the connection was lost"
-LEFT = "it left"
+CONNECTION_LOST = "the connection was lost"
+CLIENT_LEFT = "it left"
 """Why a client has gone, where nobody gave a better reason."""
 
 

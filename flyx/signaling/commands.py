@@ -88,7 +88,7 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True)
-class Lose:
+class LoseConnection:
     """The connection of a client has ended without a goodbye.
 
     Attributes:
@@ -96,7 +96,7 @@ class Lose:
         generation: Of the connection.
         reason: For people.
         traffic: What went over it; None: nobody knows.
-        settled: Nothing else can have been on its way to it; else an Amend says what was.
+        settled: Nothing else can have been on its way to it; else an AppendMissed says what was.
         died: The program of the client has ended, as far as its kernel tells: it hardly comes back.
     """
 
@@ -117,7 +117,7 @@ class LoseNode:
 
 
 @dataclass(frozen=True, slots=True)
-class Amend:
+class AppendMissed:
     """A connection should have been given more than was known when it was lost.
 
     Attributes:
@@ -137,7 +137,7 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
-class Shut:
+class CloseRoom:
     """The room is to be closed.
 
     Attributes:
@@ -152,10 +152,12 @@ class Expire:
     """Time has passed."""
 
 
-Cut = Lose | Resume | LoseNode | Amend | Restart
+Disconnection = LoseConnection | Resume | LoseNode | AppendMissed | Restart
 """Says that a connection is over. Named, because a union written in place is made anew at each message."""
 
-Command = Enter | Resume | Relay | Leave | Lose | LoseNode | Amend | Restart | Shut | Expire
+Command = (
+    Enter | Resume | Relay | Leave | LoseConnection | LoseNode | AppendMissed | Restart | CloseRoom | Expire
+)
 
 
 # Effects.

@@ -542,28 +542,28 @@ def parse_untrusted(text: str | bytes, speaker: str = "") -> Message:
     """
     try:
         size = len(text) if isinstance(text, bytes) or text.isascii() else len(text.encode())
-    except UnicodeEncodeError as exc:
-        raise _refusal(ErrorCode.BAD_JSON, "the message is not Unicode") from exc
+    except UnicodeEncodeError as error:
+        raise _refusal(ErrorCode.BAD_JSON, "the message is not Unicode") from error
     if size > MAX_MESSAGE_SIZE:
         raise _refusal(ErrorCode.MESSAGE_TOO_BIG, f"the message has more than {MAX_MESSAGE_SIZE} bytes")
     # In two steps: validating JSON itself, pydantic takes NaN for a number.
     try:
         tree = from_json(text, allow_inf_nan=False)
-    except ValueError as exc:
-        raise _refusal(ErrorCode.BAD_JSON, "the message is not JSON") from exc
+    except ValueError as error:
+        raise _refusal(ErrorCode.BAD_JSON, "the message is not JSON") from error
     if speaker and isinstance(tree, dict) and tree.get("type") in _RELAYED_TYPES:
         data = tree.get("data")
         if isinstance(data, dict):
             data["client_id"] = speaker
     try:
         message: Message = _VALIDATOR.validate_python(tree, by_alias=True, by_name=False)
-    except ValidationError as exc:
-        raise _refusal(*_explain(exc)) from exc
+    except ValidationError as error:
+        raise _refusal(*_explain(error)) from error
     return message
 
 
-def _explain(exc: ValidationError) -> tuple[ErrorCode, str]:
-    first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+def _explain(error: ValidationError) -> tuple[ErrorCode, str]:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "union_tag_invalid":
         return ErrorCode.UNKNOWN_TYPE, "the message has a type that this version does not know"
     if not first["loc"]:

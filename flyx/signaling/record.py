@@ -128,10 +128,10 @@ def load_room(text: str | bytes) -> Room:
     """
     try:
         record = _Room.model_validate_json(text)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise BadRecord(f"{place}: {first['msg']}") from exc
+        raise BadRecord(f"{place}: {first['msg']}") from error
     members = {member.client_id: _load_member(member) for member in record.members}
     senders = sum(member.role is Role.SENDER for member in members.values())
     if len(members) != len(record.members) or senders > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flyx.signaling.commands import Enter, Refuse, Resume, Shut
+from flyx.signaling.commands import CloseRoom, Enter, Refuse, Resume
 from flyx.signaling.members import NOBODY, matches
 from flyx.signaling.messages import CloseCode, ErrorCode
 
@@ -19,12 +19,12 @@ MISSING_SESSION = Refuse(
 """The answer to a client that cannot be brought back, be it for want of the room, its place or its token."""
 
 
-def refusal_of(command: Enter | Resume | Shut) -> Refuse:
+def refusal_of(command: Enter | Resume | CloseRoom) -> Refuse:
     """Return the answer to this command where there is no such room."""
     if isinstance(command, Resume):
         # As long as if there were a member: its two tokens are compared.
         NOBODY.accepts(command.shown_token, 0.0)
         return MISSING_SESSION
-    if isinstance(command, Shut):
+    if isinstance(command, CloseRoom):
         matches(command.owner_token or "", None)
     return MISSING_ROOM

@@ -10,9 +10,9 @@ A room holds one sender and its receivers and decides who may say what to whom:
 A receiver never reaches another receiver. What is not allowed is answered to the speaker alone.
 
     no sender  --Enter-->  sender inside  --the sender leaves-->  closed, or no sender again (persistent)
-    any        --time, or Shut by the owner-->  closed
+    any        --time, or CloseRoom by the owner-->  closed
 
-    connected  --Lose-->  away, its place held (see RoomConfig)  --Resume-->  connected
+    connected  --LoseConnection-->  away, its place held (see RoomConfig)  --Resume-->  connected
                                `--time-->  as if it had left
 
 Every connection has a generation, and what is done in the name of an older one changes nothing. What is kept
@@ -34,24 +34,24 @@ from flyx.errors import LocalProtocolError
 from flyx.signaling.announcements import farewell_of, join_of, joined_of, stamped
 from flyx.signaling.commands import (
     Admit,
-    Amend,
+    AppendMissed,
     CloseClient,
+    CloseRoom,
     Command,
-    Cut,
     Deliver,
+    Disconnection,
     Effect,
     Effects,
     Enter,
     Expire,
     Leave,
-    Lose,
+    LoseConnection,
     LoseNode,
     Refuse,
     Relay,
     Restart,
     Resume,
     RoomClosed,
-    Shut,
 )
 from flyx.signaling.config import RoomConfig
 from flyx.signaling.members import MAX_KEPT_SIZE, NOBODY, Absence, Member, Traffic, hash_token, matches
@@ -195,13 +195,13 @@ def step(room: Room, command: Command, now: float) -> tuple[Room, Effects]:
     Raises:
         LocalProtocolError: A client enters a room that it is in.
     """
-    turn = _Turn(room, now)
+    turn = _Step(room, now)
     # Before anything is said: what a lost connection is told would be missing without anybody knowing.
     lost = () if isinstance(command, Relay) else turn.cut(command)
     if now >= room.deadline and not room.closed:
         turn.catch_up(lost)
     if turn.closed:
-        if isinstance(command, Enter | Resume | Shut):
+        if isinstance(command, Enter | Resume | CloseRoom):
             turn.effects.append(refusal_of(command))
         return turn.end()
     match command:
@@ -215,12 +215,12 @@ def step(room: Room, command: Command, now: float) -> tuple[Room, Effects]:
             member = turn.member(command.client_id, command.generation)
             if member is not None:
                 turn.depart(member, command.reason)
-        case Lose() | LoseNode():
+        case LoseConnection() | LoseNode():
             turn.tell_of_loss(lost, command.reason)
-        case Amend():
+        case AppendMissed():
             turn.amend(command)
             turn.tell_of_loss(lost, "its server lost messages")
-        case Shut():
+        case CloseRoom():
             if command.owner_token is None:
                 turn.close(ErrorCode.ROOM_CLOSED, "the room was closed by the operator of the server")
             elif matches(command.owner_token, room.owner_token_hash):
@@ -234,7 +234,7 @@ def step(room: Room, command: Command, now: float) -> tuple[Room, Effects]:
     return turn.end()
 
 
-class _Turn:
+class _Step:
     """One step under way: what the room is becoming, and the effects so far."""
 
     __slots__ = ("_room", "closed", "effects", "generation", "members", "now")
@@ -425,13 +425,13 @@ class _Turn:
 
     def cut(self, command: Command) -> tuple[str, ...]:
         """Take note of the connections that are over before command; return whose, for tell_of_loss."""
-        if not isinstance(command, Cut):
+        if not isinstance(command, Disconnection):
             return ()
         connected = [m for m in self.members.values() if m.absence is None]
         traffic: Traffic | None = None
         settled, died = True, False
         match command:
-            case Lose():
+            case LoseConnection():
                 lost = [m for m in connected if m is self.member(command.client_id, command.generation)]
                 traffic, settled, died = command.traffic, command.settled, command.died
             case Resume():
@@ -442,7 +442,7 @@ class _Turn:
                 lost = [m for m in connected if m is claimed and m.accepts(command.shown_token, self.now)]
             case LoseNode():
                 lost = [m for m in connected if m.node == command.node]
-            case Amend():
+            case AppendMissed():
                 # If there is anything that it should have been given, it has come back without.
                 lost = [m for m in connected if m.client_id == command.client_id and command.texts != ()]
             case Restart():
@@ -468,7 +468,7 @@ class _Turn:
             if member.absence and member.absence.until < until:
                 self.put(replace(member, absence=replace(member.absence, until=until)))
 
-    def amend(self, command: Amend) -> None:
+    def amend(self, command: AppendMissed) -> None:
         """What was sent before somebody went comes before what was kept since."""
         member = self.members.get(command.client_id)
         if member is None or member.absence is None:

@@ -37,38 +37,38 @@ def test_an_ipv6_address_counts_as_its_network_of_64_bits(host: str, key: str) -
 
 def test_connections_beyond_a_limit_are_told_so_up_to_a_point() -> None:
     counter = ConnectionCounter(LimitConfig(max_connections=2, max_connections_per_address=0))
-    visits = [counter.enter("a"), counter.enter("b")]
-    assert [visit and visit.exceeds for visit in visits] == [None, None]
-    crowd = [counter.enter("c") for _ in range(counter.SLACK + 5)]
-    assert [visit.exceeds for visit in crowd if visit] == [Limit.CONNECTIONS] * counter.SLACK
+    visits = [counter.admit("a"), counter.admit("b")]
+    assert [slot and slot.exceeds for slot in visits] == [None, None]
+    crowd = [counter.admit("c") for _ in range(counter.SLACK + 5)]
+    assert [slot.exceeds for slot in crowd if slot] == [Limit.CONNECTIONS] * counter.SLACK
     assert crowd[counter.SLACK :] == [None] * 5
-    for visit in (*visits, *crowd):
-        if visit is not None:
-            visit.leave()
+    for slot in (*visits, *crowd):
+        if slot is not None:
+            slot.release()
             # Whoever ends twice is counted once.
-            visit.leave()
+            slot.release()
     assert counter.total == 0
-    again = counter.enter("c")
+    again = counter.admit("c")
     assert again is not None
     assert again.exceeds is None
 
 
 def test_one_address_does_not_use_up_what_others_may_have() -> None:
     counter = ConnectionCounter(LimitConfig(max_connections=0, max_connections_per_address=1))
-    assert [visit and visit.exceeds for visit in (counter.enter("a"), counter.enter("b"))] == [None, None]
-    third = counter.enter("a")
+    assert [slot and slot.exceeds for slot in (counter.admit("a"), counter.admit("b"))] == [None, None]
+    third = counter.admit("a")
     assert third is not None
     assert third.exceeds is Limit.CONNECTIONS_PER_ADDRESS
 
 
 def test_a_connection_of_a_proxy_belongs_to_whom_it_speaks_for() -> None:
     counter = ConnectionCounter(LimitConfig(max_connections_per_address=1))
-    visits = [counter.enter(None) for _ in range(3)]
-    assert all(visit and visit.exceeds is None for visit in visits)
-    for visit, address in zip(visits, ("a", "b", "a"), strict=True):
-        assert visit is not None
-        visit.belong_to(address)
-    assert [visit and visit.exceeds for visit in visits] == [None, None, Limit.CONNECTIONS_PER_ADDRESS]
+    visits = [counter.admit(None) for _ in range(3)]
+    assert all(slot and slot.exceeds is None for slot in visits)
+    for slot, address in zip(visits, ("a", "b", "a"), strict=True):
+        assert slot is not None
+        slot.belong_to(address)
+    assert [slot and slot.exceeds for slot in visits] == [None, None, Limit.CONNECTIONS_PER_ADDRESS]
 
 
 @given(st.lists(st.floats(0, 10), max_size=200), st.floats(0.1, 50), st.integers(1, 50))

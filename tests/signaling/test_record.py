@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyx.signaling.commands import Enter, Lose, Relay
+from flyx.signaling.commands import Enter, LoseConnection, Relay
 from flyx.signaling.config import RoomConfig
 from flyx.signaling.members import Traffic
 from flyx.signaling.messages import Paired, PairedData
@@ -23,10 +23,10 @@ def a_room() -> Room:
     room = new_room("K7M2QX", config, NOW, owner_token="owner", creator="192.0.2.1")
     room, _ = step(room, Enter("s", "token of s", node="n1", hold=10.0), NOW)
     room, _ = step(room, Enter("r", "token of r", node="n2"), NOW)
-    room, _ = step(room, Lose("r", 2, "lost", Traffic(3, 9, ("eight", "nine")), settled=False), NOW)
+    room, _ = step(room, LoseConnection("r", 2, "lost", Traffic(3, 9, ("eight", "nine")), settled=False), NOW)
     room, _ = step(room, Enter("q", "token of q", address="2001:db8::/64"), NOW)
     room, _ = step(room, Relay("s", 1, Paired(data=PairedData(target_id="q"))), NOW)
-    room, _ = step(room, Lose("s", 1, "lost", Traffic(0, 1, ("1",))), NOW)
+    room, _ = step(room, LoseConnection("s", 1, "lost", Traffic(0, 1, ("1",))), NOW)
     return room
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from flyx.errors import LocalProtocolError
 from flyx.signaling.commands import (
     Admit,
-    Amend,
+    AppendMissed,
     CloseClient,
+    CloseRoom,
     Command,
     Deliver,
     Effect,
@@ -19,14 +20,13 @@ from flyx.signaling.commands import (
     Enter,
     Expire,
     Leave,
-    Lose,
+    LoseConnection,
     LoseNode,
     Refuse,
     Relay,
     Restart,
     Resume,
     RoomClosed,
-    Shut,
 )
 from flyx.signaling.config import RoomConfig
 from flyx.signaling.members import (
@@ -95,8 +95,8 @@ def leave(room: Room, client_id: str, reason: str = "") -> Leave:
     return Leave(client_id, generation(room, client_id), reason)
 
 
-def lose(room: Room, client_id: str, traffic: Traffic | None = NOTHING_SAID) -> Lose:
-    return Lose(client_id, generation(room, client_id), "lost", traffic)
+def lose(room: Room, client_id: str, traffic: Traffic | None = NOTHING_SAID) -> LoseConnection:
+    return LoseConnection(client_id, generation(room, client_id), "lost", traffic)
 
 
 def sender_id(room: Room) -> str | None:
@@ -311,7 +311,7 @@ def test_whoever_has_paired_keeps_its_place_and_a_room_of_them_is_full() -> None
 
 def test_one_that_is_away_makes_way_as_well() -> None:
     room = room_with("s", "r1", config=RoomConfig(max_clients=2))
-    room, _ = run(room, paired(room, None), Lose("r1", room.members["r1"].generation, "lost", None))
+    room, _ = run(room, paired(room, None), LoseConnection("r1", room.members["r1"].generation, "lost", None))
     room, effects = step(room, enter("r2"), T0)
     assert receiver_ids(room) == ["r2"]
     assert not any(isinstance(effect, CloseClient) for effect in effects)
@@ -450,14 +450,16 @@ def test_any_command_finds_an_expired_room_closed() -> None:
     room = old_room()
     for command in (
         *(enter("r2"), relay(room, "r1", ANSWER), leave(room, "r1"), lose(room, "r1"), Expire(), Restart()),
-        *(Resume("r1", "token of r1", "next"), LoseNode("", "gone"), Shut("secret")),
+        *(Resume("r1", "token of r1", "next"), LoseNode("", "gone"), CloseRoom("secret")),
     ):
         after, effects = step(room, command, T0 + 3600)
         assert after.closed
         # Not on connections that are over.
         everybody_lost = isinstance(command, LoseNode | Restart)
-        assert heard(effects, "r1") == ([] if everybody_lost or isinstance(command, Lose) else ["4410"])
-        assert refusals(effects) == ([4404] if isinstance(command, Enter | Resume | Shut) else [])
+        assert heard(effects, "r1") == (
+            [] if everybody_lost or isinstance(command, LoseConnection) else ["4410"]
+        )
+        assert refusals(effects) == ([4404] if isinstance(command, Enter | Resume | CloseRoom) else [])
 
 
 def test_a_closed_room_answers_like_a_missing_one() -> None:
@@ -541,7 +543,7 @@ def unsettled_room() -> tuple[Room, int]:
     """The receiver is away, has been sent one message that is known of, and one has come since."""
     room = room_with("s", "r")
     gone = generation(room, "r")
-    room, _ = run(room, Lose("r", gone, "lost", Traffic(0, 1, ("first",)), settled=False))
+    room, _ = run(room, LoseConnection("r", gone, "lost", Traffic(0, 1, ("first",)), settled=False))
     room, _ = run(room, relay(room, "s", OFFER))
     return room, gone
 
@@ -561,7 +563,7 @@ def test_whoever_comes_back_before_its_node_has_told_begins_anew() -> None:
 @pytest.mark.parametrize("texts", [(), ("second",), ("second", "third")])
 def test_what_its_node_tells_comes_before_what_was_kept_since(texts: tuple[str, ...]) -> None:
     room, gone = unsettled_room()
-    room, effects = run(room, Amend("r", gone, texts))
+    room, effects = run(room, AppendMissed("r", gone, texts))
     assert effects == []
     admit = resumed(room)
     assert admit.joined.data.recovered
@@ -571,16 +573,16 @@ def test_what_its_node_tells_comes_before_what_was_kept_since(texts: tuple[str, 
 
 def test_a_node_that_cannot_tell_makes_a_hole() -> None:
     room, gone = unsettled_room()
-    room, _ = run(room, Amend("r", gone, None))
+    room, _ = run(room, AppendMissed("r", gone, None))
     assert not resumed(room).joined.data.recovered
 
 
 def test_word_that_nothing_was_missed_changes_nothing_once_the_client_is_back() -> None:
     room, gone = unsettled_room()
     room, _ = run(room, Resume("r", "token of r", "new", received=0))
-    assert run(room, Amend("r", gone, ())) == (room, [])
+    assert run(room, AppendMissed("r", gone, ())) == (room, [])
     room, _ = run(room, lose(room, "r"))
-    assert run(room, Amend("r", gone, ())) == (room, [])
+    assert run(room, AppendMissed("r", gone, ())) == (room, [])
 
 
 HOUR = 3600.0

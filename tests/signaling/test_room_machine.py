@@ -15,20 +15,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from flyx.signaling.commands import (
     Admit,
     CloseClient,
+    CloseRoom,
     Command,
     Deliver,
     Effects,
     Enter,
     Expire,
     Leave,
-    Lose,
+    LoseConnection,
     LoseNode,
     Refuse,
     Relay,
     Restart,
     Resume,
     RoomClosed,
-    Shut,
 )
 from flyx.signaling.config import RoomConfig
 from flyx.signaling.members import MAX_KEPT_SIZE, MAX_MAILBOX_LENGTH, Tail, Traffic
@@ -152,7 +152,7 @@ class RoomMachine(RuleBasedStateMachine):
                     assert self.room.closed
                     assert not before.closed
                 case Refuse():
-                    assert isinstance(command, Enter | Resume | Shut)
+                    assert isinstance(command, Enter | Resume | CloseRoom)
         self.note_what_was_kept(before)
         for name in [name for name in self.clients if name not in self.room.members]:
             # The server has told it, or it will learn when it comes back.
@@ -343,7 +343,7 @@ class RoomMachine(RuleBasedStateMachine):
         if line is None:
             return
         self.clients[name].line = None
-        self.run(Lose(name, line.generation, "lost", line.traffic if known else None))
+        self.run(LoseConnection(name, line.generation, "lost", line.traffic if known else None))
         member = self.room.members.get(name)
         assert member is None or member.absence is not None
 
@@ -397,7 +397,7 @@ class RoomMachine(RuleBasedStateMachine):
             if not recovered:
                 # It never learns that a new session has begun, and counts on in the one before.
                 client.behind, client.heard = True, heard_before
-            self.run(Lose(name, line.generation, "lost", line.traffic))
+            self.run(LoseConnection(name, line.generation, "lost", line.traffic))
 
     @rule(name=st.sampled_from(NAMES), data=st.data())
     def impostor(self, name: str, data: st.DataObject) -> None:
@@ -460,7 +460,7 @@ class RoomMachine(RuleBasedStateMachine):
     @rule(token=st.sampled_from([OWNER, None, "", "guess", "guess"]))
     def shut(self, token: str | None) -> None:
         """Somebody says that the room is theirs; None: the operator of the server does not have to."""
-        effects = self.run(Shut(token))
+        effects = self.run(CloseRoom(token))
         if token in (OWNER, None):
             assert self.room.closed
         else:

@@ -1,7 +1,7 @@
 """The gate: who may speak to the application at all.
 
-`Gate` is ASGI middleware outside of everything else. It finds out whose request it is, checks the host it
-names and the page it comes from, and sends away what is beyond a limit of connections.
+`AccessControl` is ASGI middleware outside of everything else. It finds out whose request it is, checks the
+host it names and the page it comes from, and sends away what is beyond a limit of connections.
 
 What a proxy says of its clients is believed of trusted proxies only, and then the right-most address of
 X-Forwarded-For that is not itself one of them: what is left of it, anybody may have written.
@@ -17,9 +17,9 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flyx.server.admission import VISIT, Doorkeeper
+from flyx.server.admission import SLOT, Admission
 from flyx.server.config import ServerConfig
-from flyx.server.limits import Limit, Visit, address_key
+from flyx.server.limits import ConnectionSlot, Limit, address_key
 from flyx.signaling.messages import SUBPROTOCOL, CloseCode, ErrorCode, error_message, serialize
 
 # Connections end within minutes; whoever is beyond a limit may ask again soon.
@@ -30,12 +30,12 @@ _LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
-class Gate:
+class AccessControl:
     """ASGI middleware: lets through whom the configuration lets through."""
 
-    def __init__(self, app: ASGIApp, config: ServerConfig, door: Doorkeeper) -> None:
+    def __init__(self, app: ASGIApp, config: ServerConfig, admission: Admission) -> None:
         self._app = app
-        self._door = door
+        self._admission = admission
         self._hosts = frozenset(host.lower() for host in config.allowed_hosts)
         # A page that a browser was tricked into taking for one of ours (DNS rebinding) names its own host.
         self._any_host = not self._hosts and config.host not in _LOOPBACK_NAMES
@@ -46,25 +46,25 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        visit: Visit | None = scope.get("state", {}).get(VISIT)
-        self._believe_proxy(scope, headers, visit)
+        slot: ConnectionSlot | None = scope.get("state", {}).get(SLOT)
+        self._believe_proxy(scope, headers, slot)
         if scope["path"] not in _ALWAYS_OPEN:
             refusal = self._strange(headers)
             if refusal is not None:
                 await _forbid(scope, receive, send, *refusal)
                 return
-            if visit is not None and visit.exceeds is not None:
-                self._door.turned_away(visit.exceeds)
-                await _send_away(scope, receive, send, visit.exceeds)
+            if slot is not None and slot.exceeds is not None:
+                self._admission.rejected(slot.exceeds)
+                await _send_away(scope, receive, send, slot.exceeds)
                 return
         await self._app(scope, receive, send)
 
-    def _believe_proxy(self, scope: Scope, headers: Headers, visit: Visit | None) -> None:
+    def _believe_proxy(self, scope: Scope, headers: Headers, slot: ConnectionSlot | None) -> None:
         client = scope.get("client")
-        if client is None or not self._door.is_proxy(client[0]):
+        if client is None or not self._admission.is_proxy(client[0]):
             return
         hops = [hop.strip() for line in headers.getlist("x-forwarded-for") for hop in line.split(",")]
-        outside = (hop for hop in map(_without_port, reversed(hops)) if not self._door.is_proxy(hop))
+        outside = (hop for hop in map(_without_port, reversed(hops)) if not self._admission.is_proxy(hop))
         # Without any, the proxy itself is asking.
         host = next(outside, client[0])
         scope["client"] = (host, 0)
@@ -74,8 +74,8 @@ class Gate:
             plain, encrypted = ("ws", "wss") if scope["type"] == "websocket" else ("http", "https")
             scope["scheme"] = encrypted if secure else plain
         # HTTP connections of a proxy are shared; a WebSocket is somebody's.
-        if visit is not None and scope["type"] == "websocket":
-            visit.belong_to(address_key(host))
+        if slot is not None and scope["type"] == "websocket":
+            slot.belong_to(address_key(host))
 
     def _strange(self, headers: Headers) -> tuple[ErrorCode, str] | None:
         host = headers.get("host", "")

@@ -14,9 +14,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from flyx.server.admission import Doorkeeper
+from flyx.server.admission import Admission
 from flyx.server.limits import LimitReached
-from flyx.server.rooms.store import AWAY, StoreAway
+from flyx.server.rooms.store import UNAVAILABLE, StoreUnavailable
 from flyx.signaling.messages import ErrorCode
 
 # Seconds after which a client that was told 503 may try again: rooms come and go within minutes.
@@ -72,40 +72,40 @@ def require_token(wanted: str | None, credentials: HTTPAuthorizationCredentials 
     raise ApiFailure(HTTPStatus.UNAUTHORIZED, ErrorCode.BAD_TOKEN, message, **{"WWW-Authenticate": "Bearer"})
 
 
-def add_error_handlers(app: FastAPI, door: Doorkeeper) -> None:
-    """Give every error of app the body of an ApiError; limits reached are told to door."""
+def add_error_handlers(app: FastAPI, admission: Admission) -> None:
+    """Give every error of app the body of an ApiError; limits reached are counted by admission."""
 
-    async def limit_reached(request: Request, exc: Exception) -> JSONResponse:
-        assert isinstance(exc, LimitReached)
-        door.turned_away(exc.limit)
+    async def limit_reached(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, LimitReached)
+        admission.rejected(error.limit)
         body = ApiError(
-            code=ErrorCode.RATE_LIMITED, message=f"{exc.reason}; try again in {exc.retry_after} s"
+            code=ErrorCode.RATE_LIMITED, message=f"{error.reason}; try again in {error.retry_after} s"
         )
-        headers = {"Retry-After": str(exc.retry_after)}
+        headers = {"Retry-After": str(error.retry_after)}
         return JSONResponse(body.model_dump(), HTTPStatus.TOO_MANY_REQUESTS, headers)
 
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(LimitReached, limit_reached)
-    app.add_exception_handler(StoreAway, _store_away)
+    app.add_exception_handler(StoreUnavailable, _store_away)
 
 
-async def _store_away(request: Request, exc: Exception) -> JSONResponse:
-    return await _http_error(request, unavailable(ErrorCode.UNAVAILABLE, AWAY))
+async def _store_away(request: Request, error: Exception) -> JSONResponse:
+    return await _http_error(request, unavailable(ErrorCode.UNAVAILABLE, UNAVAILABLE))
 
 
-async def _http_error(request: Request, exc: Exception) -> JSONResponse:
-    assert isinstance(exc, HTTPException)
-    if isinstance(exc, ApiFailure):
-        code = exc.code
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if isinstance(error, ApiFailure):
+        code = error.code
     else:
         # From the framework; what is not in the table is a body that could not be read.
-        code = _FRAMEWORK_CODES.get(exc.status_code, ErrorCode.BAD_REQUEST)
-    headers = dict(exc.headers or {})
-    if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        code = _FRAMEWORK_CODES.get(error.status_code, ErrorCode.BAD_REQUEST)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = _methods_of(request.app, request.url.path)
-    body = ApiError(code=code, message=exc.detail)
-    return JSONResponse(body.model_dump(), exc.status_code, headers=headers)
+    body = ApiError(code=code, message=error.detail)
+    return JSONResponse(body.model_dump(), error.status_code, headers=headers)
 
 
 def _methods_of(app: FastAPI, path: str) -> str:
@@ -118,9 +118,9 @@ def _methods_of(app: FastAPI, path: str) -> str:
     return ", ".join(sorted(methods)) or "GET, HEAD"
 
 
-async def _validation_error(request: Request, exc: Exception) -> JSONResponse:
-    assert isinstance(exc, RequestValidationError)
-    first = exc.errors()[0]
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     body = ApiError(code=ErrorCode.BAD_REQUEST, message=f"{place}: {first['msg']}")
     return JSONResponse(body.model_dump(), HTTPStatus.UNPROCESSABLE_ENTITY)

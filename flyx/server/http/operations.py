@@ -18,7 +18,7 @@ from flyx import __version__
 from flyx.server.http.dependencies import HubOfApp
 from flyx.server.http.errors import bearer, errors, require_token, unavailable
 from flyx.server.metrics import CONTENT_TYPE
-from flyx.server.rooms.store import AWAY
+from flyx.server.rooms.store import UNAVAILABLE
 from flyx.signaling.messages import ErrorCode
 
 health = APIRouter()
@@ -63,7 +63,7 @@ async def readyz(hub: HubOfApp) -> Readiness:
     if hub.stopping:
         raise unavailable(ErrorCode.SERVER_STOPPING, "the server is stopping")
     if not hub.ready:
-        raise unavailable(ErrorCode.UNAVAILABLE, AWAY)
+        raise unavailable(ErrorCode.UNAVAILABLE, UNAVAILABLE)
     if hub.metrics.turn_up is None:
         return Readiness()
     return Readiness(turn="ok" if hub.metrics.turn_up else "down")
@@ -98,7 +98,7 @@ async def metrics(hub: HubOfApp) -> Response:
     """Tell everything that is counted, in the text format of Prometheus."""
     text = hub.metrics.expose(
         rooms=await hub.room_count(),
-        connections=hub.door.connections.total,
+        connections=hub.admission.connections.total,
         tasks=len(asyncio.all_tasks()),
         queues=hub.queue_sizes(),
     )

@@ -200,7 +200,7 @@ async def create_room(
 ) -> RoomCreated:
     """Make a room; the first client to connect to it becomes its sender."""
     # In this order, or tokens could be guessed as fast as one likes.
-    await hub.door.rates.create(address_of(request))
+    await hub.admission.rates.create(address_of(request))
     require_token(hub.config.api_token, credentials)
     wishes = wishes or RoomRequest()
     config = wishes.config(hub.config.room, hub.config.unused_timeout)
@@ -209,12 +209,12 @@ async def create_room(
         if hub.stopping:
             raise unavailable(ErrorCode.SERVER_STOPPING, "the server is stopping")
         created = await hub.create_room(config, creator=creator)
-    except StoreFull as exc:
-        raise unavailable(ErrorCode.TOO_MANY_ROOMS, "the server has as many rooms as it may have") from exc
-    except BudgetSpent as exc:
+    except StoreFull as error:
+        raise unavailable(ErrorCode.TOO_MANY_ROOMS, "the server has as many rooms as it may have") from error
+    except BudgetSpent as error:
         reason = "your address has as many persistent and long-kept rooms as it may have; close one"
         # Those of its rooms that no client has entered have ended by then.
-        raise LimitReached(Limit.PERSISTENT, ceil(hub.config.unused_timeout), reason) from exc
+        raise LimitReached(Limit.PERSISTENT, ceil(hub.config.unused_timeout), reason) from error
     room_id = created.room.room_id
     assert created.owner_token is not None
     scheme = "wss" if request.url.scheme == "https" else "ws"
@@ -239,12 +239,12 @@ async def create_room(
 async def room_info(request: Request, hub: HubOfApp, room_id: str) -> RoomInfo:
     """Tell whether a room is there and how it stands."""
     address = address_of(request)
-    await hub.door.rates.look(address)
+    await hub.admission.rates.look(address)
     try:
         room = await hub.find_room(normalise_room_id(room_id))
-    except (InputError, NoSuchRoom) as exc:
-        await hub.door.rates.miss(address)
-        raise _missing() from exc
+    except (InputError, NoSuchRoom) as error:
+        await hub.admission.rates.miss(address)
+        raise _missing() from error
     return RoomInfo.model_validate(_info(room))
 
 
@@ -277,14 +277,14 @@ async def close_room(
             HTTPStatus.UNAUTHORIZED, ErrorCode.BAD_TOKEN, message, **{"WWW-Authenticate": "Bearer"}
         )
     address = address_of(request)
-    await hub.door.rates.look(address)
+    await hub.admission.rates.look(address)
     token = credentials.credentials
     is_admin = hub.config.admin_token is not None and token_is(hub.config.admin_token, token)
     try:
         await hub.close_room(normalise_room_id(room_id), None if is_admin else token)
-    except (InputError, NoSuchRoom) as exc:
-        await hub.door.rates.miss(address)
-        raise _missing() from exc
+    except (InputError, NoSuchRoom) as error:
+        await hub.admission.rates.miss(address)
+        raise _missing() from error
 
 
 @admin.get(
@@ -306,11 +306,11 @@ async def list_rooms(
     """List the server's rooms; with the operator's token as `Authorization: Bearer`."""
     # Like looking for a room, or the token could be guessed as fast as one likes.
     address = address_of(request)
-    await hub.door.rates.look(address)
+    await hub.admission.rates.look(address)
     try:
         require_token(hub.config.admin_token, credentials)
     except ApiFailure:
-        await hub.door.rates.miss(address)
+        await hub.admission.rates.miss(address)
         raise
     rooms = await hub.list_rooms(after, limit)
     return RoomList(

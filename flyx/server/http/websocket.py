@@ -25,12 +25,12 @@ from flyx.server.http.dependencies import address_of
 from flyx.server.http.errors import ApiError, token_is
 from flyx.server.limits import Limit, LimitReached, PairLimits, TokenBucket
 from flyx.server.logs import get_logger, room_tag
+from flyx.server.rooms.attachment import Attachment
 from flyx.server.rooms.hub import Hub
-from flyx.server.rooms.seat import Seat
-from flyx.server.rooms.store import AWAY, BudgetSpent, StoreAway, StoreFull
+from flyx.server.rooms.store import UNAVAILABLE, BudgetSpent, StoreFull, StoreUnavailable
 from flyx.server.transport.connection import WIRE, Connection, Frame, Job
 from flyx.server.tunnels import Half, Tunnels
-from flyx.signaling.announcements import LEFT
+from flyx.signaling.announcements import CLIENT_LEFT
 from flyx.signaling.codes import normalise_room_id
 from flyx.signaling.messages import (
     SUBPROTOCOL,
@@ -77,7 +77,7 @@ class _Refused(Exception):
         self.retry_after = retry_after
 
 
-class Sockets:
+class WebSockets:
     """ASGI middleware: serves WebSockets, and lets the rest through.
 
     A WebSocket needs nothing of what the application has for requests, and pays for none of it.
@@ -132,9 +132,9 @@ async def _serve(scope: Scope, hub: Hub, room_text: str | None) -> None:
         try:
             _check_subprotocol(scope["subprotocols"])
             await session.begin(room_text, _wishes(scope["query_string"]))
-        except _Refused as exc:
-            hub.metrics.join_ended(exc.error_code)
-            connection.close(exc.close_code, exc.error_code, exc.reason, exc.retry_after)
+        except _Refused as error:
+            hub.metrics.join_ended(error.error_code)
+            connection.close(error.close_code, error.error_code, error.reason, error.retry_after)
 
     await connection.run(session, enter())
 
@@ -151,13 +151,13 @@ async def _serve_tunnel(scope: Scope, hub: Hub, tunnels: Tunnels, room_text: str
     async def enter() -> None:
         try:
             _check_subprotocol(scope["subprotocols"])
-            await hub.door.rates.join(address)
+            await hub.admission.rates.join(address)
             half.begin()
-        except _Refused as exc:
-            half.refuse(exc.close_code, exc.error_code, exc.reason)
-        except LimitReached as exc:
-            hub.door.turned_away(exc.limit)
-            reason = f"{exc.reason}; try again in {exc.retry_after} s"
+        except _Refused as error:
+            half.refuse(error.close_code, error.error_code, error.reason)
+        except LimitReached as error:
+            hub.admission.rejected(error.limit)
+            reason = f"{error.reason}; try again in {error.retry_after} s"
             half.refuse(CloseCode.TOO_MANY_REQUESTS, ErrorCode.RATE_LIMITED, reason)
 
     await connection.run(half, enter())
@@ -195,12 +195,12 @@ def _wishes(query_string: bytes) -> _Wishes:
     try:
         new_room_id = None if room is None else normalise_room_id(room)
         role = None if text is None else Role(text)
-    except InputError as exc:
+    except InputError as error:
         reason = "room must be six characters of Crockford's base32"
-        raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.BAD_REQUEST, reason) from exc
-    except ValueError as exc:
+        raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.BAD_REQUEST, reason) from error
+    except ValueError as error:
         reason = "role must be sender or receiver"
-        raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.BAD_REQUEST, reason) from exc
+        raise _Refused(CloseCode.BAD_MESSAGE, ErrorCode.BAD_REQUEST, reason) from error
     return _Wishes(role, "resume" in query, float(hold), new_room_id)
 
 
@@ -227,7 +227,7 @@ class _Session:
         self._expected_in: str | None = None
         self._patience: asyncio.TimerHandle | None = None
         # Set when the client is inside.
-        self._seat: Seat | None = None
+        self._attachment: Attachment | None = None
 
     async def begin(self, room_text: str | None, wishes: _Wishes) -> None:
         """Join the room that room_text names, or a new one if it is None; or wait for who wants to resume.
@@ -235,7 +235,7 @@ class _Session:
         Raises:
             _Refused: Before any room was asked. A room's own refusal closes the connection by itself.
         """
-        rates = self._hub.door.rates
+        rates = self._hub.admission.rates
         try:
             if room_text is None and not wishes.resume:
                 await rates.create(self._address)
@@ -247,36 +247,38 @@ class _Session:
             else:
                 await rates.join(self._address)
                 await rates.look(self._address)
-        except LimitReached as exc:
-            self._hub.door.turned_away(exc.limit)
-            reason = f"{exc.reason}; try again in {exc.retry_after} s"
+        except LimitReached as error:
+            self._hub.admission.rejected(error.limit)
+            reason = f"{error.reason}; try again in {error.retry_after} s"
             raise _Refused(
-                CloseCode.TOO_MANY_REQUESTS, ErrorCode.RATE_LIMITED, reason, exc.retry_after
-            ) from exc
+                CloseCode.TOO_MANY_REQUESTS, ErrorCode.RATE_LIMITED, reason, error.retry_after
+            ) from error
         if wishes.resume:
             self._expect(room_text)
             return
         room_id = await self._create(wishes) if room_text is None else await self._find(room_text)
-        seat = await self._hub.enter(self._connection, room_id, wishes.role, self._address, hold=wishes.hold)
-        await self._take_seat(seat)
+        attachment = await self._hub.enter(
+            self._connection, room_id, wishes.role, self._address, hold=wishes.hold
+        )
+        await self._attached(attachment)
 
-    async def _take_seat(self, seat: Seat | None) -> None:
+    async def _attached(self, attachment: Attachment | None) -> None:
         refusal = self._connection.closed_for
         self._hub.metrics.join_ended(refusal)
-        if seat is not None:
-            self._seat = seat
-            self._log = log.bind(client=seat.client_id[:8], room=room_tag(seat.room_id))
+        if attachment is not None:
+            self._attachment = attachment
+            self._log = log.bind(client=attachment.client_id[:8], room=room_tag(attachment.room_id))
             self._log.info("client connected")
         elif refusal in (ErrorCode.NO_SUCH_ROOM, ErrorCode.NO_SUCH_SESSION):
-            await self._hub.door.rates.miss(self._address)
+            await self._hub.admission.rates.miss(self._address)
 
-    def _limits_of(self, seat: Seat, now: float) -> tuple[PairLimits, ...]:
+    def _limits_of(self, attachment: Attachment, now: float) -> tuple[PairLimits, ...]:
         """Return what counts what a client says; all of it has to grant it."""
         book = self._hub.pairs
-        own = book.of_client(seat.client_id, now)
-        if seat.role is Role.SENDER:
+        own = book.of_client(attachment.client_id, now)
+        if attachment.role is Role.SENDER:
             return (own,)
-        return own, book.of_address(seat.room_id, self._address, self._hub.config.room.max_clients, now)
+        return own, book.of_address(attachment.room_id, self._address, self._hub.config.room.max_clients, now)
 
     def _expect(self, room_text: str | None) -> None:
         if room_text is None:
@@ -301,15 +303,15 @@ class _Session:
             reason = "the first message of a client that resumes is join, with its resume_token"
             self._connection.close(CloseCode.BAD_MESSAGE, ErrorCode.UNEXPECTED_TYPE, reason)
             return
-        seat = None
+        attachment = None
         try:
             room_id = normalise_room_id(room_text)
         except InputError:
             refusal = MISSING_SESSION
             self._connection.close(refusal.close_code, refusal.error_code, refusal.reason)
         else:
-            seat = await self._hub.resume(self._connection, room_id, message.data)
-        await self._take_seat(seat)
+            attachment = await self._hub.resume(self._connection, room_id, message.data)
+        await self._attached(attachment)
 
     def _cease_waiting(self) -> None:
         self._expected_in = None
@@ -336,28 +338,28 @@ class _Session:
                 created = await create(creator=creator)
             except BudgetSpent:
                 created = await create()
-        except RoomTaken as exc:
+        except RoomTaken as error:
             reason = "another room has this id"
-            raise _Refused(CloseCode.NOT_ALLOWED, ErrorCode.ROOM_TAKEN, reason) from exc
-        except StoreFull as exc:
+            raise _Refused(CloseCode.NOT_ALLOWED, ErrorCode.ROOM_TAKEN, reason) from error
+        except StoreFull as error:
             reason = "the server has as many rooms as it may have"
-            raise _Refused(CloseCode.TRY_AGAIN_LATER, ErrorCode.TOO_MANY_ROOMS, reason) from exc
-        except StoreAway as exc:
-            raise _Refused(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, AWAY) from exc
+            raise _Refused(CloseCode.TRY_AGAIN_LATER, ErrorCode.TOO_MANY_ROOMS, reason) from error
+        except StoreUnavailable as error:
+            raise _Refused(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, UNAVAILABLE) from error
         return created.room.room_id
 
     async def _find(self, room_text: str) -> str:
         try:
             return normalise_room_id(room_text)
-        except InputError as exc:
-            await self._hub.door.rates.miss(self._address)
-            raise _Refused(MISSING_ROOM.close_code, MISSING_ROOM.error_code, MISSING_ROOM.reason) from exc
+        except InputError as error:
+            await self._hub.admission.rates.miss(self._address)
+            raise _Refused(MISSING_ROOM.close_code, MISSING_ROOM.error_code, MISSING_ROOM.reason) from error
 
     def handle(self, frame: Frame) -> Job | None:
         """Act on one frame; return what has to be waited for, if anything."""
         now = self._loop.time()
         if not self._bucket.take(now):
-            self._hub.door.turned_away(Limit.MESSAGES)
+            self._hub.admission.rejected(Limit.MESSAGES)
             reason = "more messages than one client may send"
             self._connection.close(CloseCode.TOO_MANY_REQUESTS, ErrorCode.RATE_LIMITED, reason)
             return None
@@ -365,24 +367,24 @@ class _Session:
             self._complain(ErrorCode.BINARY_MESSAGE, "messages are text frames")
             return None
         try:
-            message = parse_untrusted(frame, "" if self._seat is None else self._seat.client_id)
-        except RemoteProtocolError as exc:
-            self._complain(ErrorCode(str(exc.fields["code"])), str(exc.fields["reason"]))
+            message = parse_untrusted(frame, "" if self._attachment is None else self._attachment.client_id)
+        except RemoteProtocolError as error:
+            self._complain(ErrorCode(str(error.fields["code"])), str(error.fields["reason"]))
             return None
         self._hub.metrics.messages[message.type] += 1
         if self._expected_in is not None:
             return self._resume(self._expected_in, message)
         match message:
             case Offer() | Answer() | IceCandidate() | Paired():
-                # Without a seat it has been refused, and is being told.
-                if self._seat is None:
+                # Without an attachment it has been refused, and is being told.
+                if self._attachment is None:
                     return None
-                if self._may_relay(self._seat, message, now):
-                    return self._hub.relay(self._seat, message)
-                self._seat.count()
+                if self._may_relay(self._attachment, message, now):
+                    return self._hub.relay(self._attachment, message)
+                self._attachment.count()
             case RefreshIceServers(data=data) if not data.ice_servers:
-                if self._seat is not None:
-                    servers = self._hub.ice_servers(self._seat.client_id)
+                if self._attachment is not None:
+                    servers = self._hub.ice_servers(self._attachment.client_id)
                     self._connection.send(serialize(RefreshIceServers(data=servers)))
             case Ping():
                 self._connection.send(_PONG)
@@ -391,7 +393,7 @@ class _Session:
             case Disconnect():
                 if message.data.outcome is not None:
                     self._hub.metrics.transfer_ended(message.data.outcome)
-                self._connection.leave(message.data.reason or LEFT)
+                self._connection.leave(message.data.reason or CLIENT_LEFT)
             case Join() if message.data.role is None:
                 self._complain(ErrorCode.UNEXPECTED_TYPE, "join resumes a session, as the first message")
             case Joined() | Join() | RefreshIceServers() | Error():
@@ -400,24 +402,24 @@ class _Session:
                 assert_never(message)
         return None
 
-    def _may_relay(self, seat: Seat, message: Relayed | Paired, now: float) -> bool:
+    def _may_relay(self, attachment: Attachment, message: Relayed | Paired, now: float) -> bool:
         if not self._hub.pairs.counting or isinstance(message, Paired):
             return True
         # A receiver has one peer, whatever it writes.
         peer: str | None = None
         members: Collection[str] = ()
-        if seat.role is Role.SENDER:
-            members = self._hub.members_of(seat.room_id)
+        if attachment.role is Role.SENDER:
+            members = self._hub.members_of(attachment.room_id)
             if not isinstance(message, Answer):
                 peer = message.data.target_id
         if isinstance(message, IceCandidate):
             limit = Limit.CANDIDATES
-            granted = all(pairs.trickle(peer, members, now) for pairs in self._limits_of(seat, now))
+            granted = all(pairs.trickle(peer, members, now) for pairs in self._limits_of(attachment, now))
         else:
             limit = Limit.OFFERS
-            granted = all(pairs.describe(peer, members, now) for pairs in self._limits_of(seat, now))
+            granted = all(pairs.describe(peer, members, now) for pairs in self._limits_of(attachment, now))
         if not granted:
-            self._hub.door.turned_away(limit)
+            self._hub.admission.rejected(limit)
             if peer is None or peer in members:
                 self._complain(ErrorCode.RATE_LIMITED, f"too many {limit.value} for one peer")
             else:
@@ -441,14 +443,14 @@ class _Session:
         if self._connection.closed_for is ErrorCode.TOO_SLOW:
             self._hub.metrics.slow_consumers += 1
         self._cease_waiting()
-        seat = self._seat
-        if seat is None:
+        attachment = self._attachment
+        if attachment is None:
             return
         farewell = self._connection.farewell
         if self._connection.final:
-            await self._hub.leave(seat, farewell)
+            await self._hub.leave(attachment, farewell)
         else:
-            await self._hub.lose(seat, farewell, died=self._connection.died)
+            await self._hub.lose(attachment, farewell, died=self._connection.died)
         self._log.info("client gone", reason=farewell, held=not self._connection.final)
 
     def gone(self) -> None:

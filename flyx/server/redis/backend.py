@@ -16,14 +16,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from flyx.server.rooms.store import StoreAway, Stored
+from flyx.server.rooms.store import Stored, StoreUnavailable
 from flyx.signaling.members import Member
 
 LEASE = 15.0
 """Seconds that a lease lasts."""
 
 
-class LeaseLost(StoreAway):
+class LeaseLost(StoreUnavailable):
     """This node has no lease: others may have taken it for dead."""
 
 
@@ -148,9 +148,9 @@ class LeaderTasks:
 class Backend(ABC):
     """One node's access to what all share.
 
-    Every method may raise StoreAway, within about a second: then nobody knows whether what was asked for was
-    done. Methods that change or say something raise LeaseLost if this node has no lease, and then nothing was
-    done. None may run in a task that ends when a client goes away.
+    Every method may raise StoreUnavailable, within about a second: then nobody knows whether what was asked
+    for was done. Methods that change or say something raise LeaseLost if this node has no lease, and then
+    nothing was done. None may run in a task that ends when a client goes away.
 
     Attributes:
         node_id: The name of this node; a new one after every start and every eviction.

@@ -43,7 +43,7 @@ from flyx.server.redis.backend import (
 )
 from flyx.server.redis.scripts import LEADER_MS, SCRIPTS
 from flyx.server.redis.wire import dump_item
-from flyx.server.rooms.store import BudgetSpent, StoreAway, StoreFull
+from flyx.server.rooms.store import BudgetSpent, StoreFull, StoreUnavailable
 from flyx.signaling.record import dump_room, load_room
 from flyx.signaling.room import Room
 
@@ -125,12 +125,12 @@ class RedisBackend(Backend):
         self._subscriber = asyncio.create_task(self._listen())
 
     async def stop(self) -> None:
-        with contextlib.suppress(StoreAway):
+        with contextlib.suppress(StoreUnavailable):
             await self._run("resign", self.node_id)
         self._sender.cancel()
         self._subscriber.cancel()
         await asyncio.gather(self._sender, self._subscriber, return_exceptions=True)
-        self._fail_all(StoreAway("this node stops"))
+        self._fail_all(StoreUnavailable("this node stops"))
         await self._line.disconnect()
 
     # Commands.
@@ -149,11 +149,11 @@ class RedisBackend(Backend):
                 batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
                 try:
                     answers = await self._execute([command for command, _ in batch])
-                except (RedisError, OSError, TimeoutError) as exc:
+                except (RedisError, OSError, TimeoutError) as error:
                     # What is still to come must not be taken for the answer to something else.
                     await self._line.disconnect(nowait=True)
-                    away = StoreAway(f"Redis does not answer: {type(exc).__name__}")
-                    away.__cause__ = exc
+                    away = StoreUnavailable(f"Redis does not answer: {type(error).__name__}")
+                    away.__cause__ = error
                     for _, future in batch:
                         _settle(future, away)
                     # Those behind would each wait as long in vain.
@@ -186,13 +186,13 @@ class RedisBackend(Backend):
             for _ in commands:
                 try:
                     answers.append(await line.read_response())
-                except ResponseError as exc:
-                    answers.append(exc)
+                except ResponseError as error:
+                    answers.append(error)
         return answers
 
-    def _fail_all(self, exc: Exception) -> None:
+    def _fail_all(self, error: Exception) -> None:
         while self._queue:
-            _settle(self._queue.popleft()[1], exc)
+            _settle(self._queue.popleft()[1], error)
 
     # The channel.
 
@@ -201,8 +201,8 @@ class RedisBackend(Backend):
             channel = self._pool.make_connection()  # type: ignore[no-untyped-call]
             try:
                 await self._subscribe(channel)
-            except (RedisError, OSError, TimeoutError) as exc:
-                log.info("the channel of this node is not heard", error=type(exc).__name__)
+            except (RedisError, OSError, TimeoutError) as error:
+                log.info("the channel of this node is not heard", error=type(error).__name__)
             finally:
                 self.on_subscription(False)
                 await channel.disconnect(nowait=True)
@@ -355,7 +355,7 @@ def _settle(future: asyncio.Future[Any], answer: Any) -> None:
     if isinstance(answer, RedisError):
         # Out of memory, read-only, still loading: nothing was changed, and it may pass.
         log.error("Redis refused a command", error=str(answer))
-        away = StoreAway(f"Redis refused: {answer}")
+        away = StoreUnavailable(f"Redis refused: {answer}")
         away.__cause__ = answer
         future.set_exception(away)
     elif isinstance(answer, Exception):

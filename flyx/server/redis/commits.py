@@ -17,8 +17,17 @@ from flyx.server.redis.recovery import Recovery
 from flyx.server.redis.replicas import Replica, Replicas
 from flyx.server.redis.replication import Replication
 from flyx.server.redis.undelivered import Undelivered
-from flyx.server.rooms.store import SeeTo, StoreAway, Wanted, always, leave_alone
-from flyx.signaling.commands import CloseClient, Command, Deliver, Effects, Enter, Lose, Resume, Shut
+from flyx.server.rooms.store import Dispatch, StillWanted, StoreUnavailable, always_wanted, ignore_effects
+from flyx.signaling.commands import (
+    CloseClient,
+    CloseRoom,
+    Command,
+    Deliver,
+    Effects,
+    Enter,
+    LoseConnection,
+    Resume,
+)
 from flyx.signaling.members import Member
 from flyx.signaling.messages import Error
 from flyx.signaling.record import dump_room
@@ -53,14 +62,14 @@ class _Change:
         node_id: The name of this node when the change was made.
         entry: The room after it.
         effects: To be carried out when it comes back.
-        see_to: Carries them out.
+        dispatch: Carries them out.
         applied: Resolved when that is done.
     """
 
     node_id: str
     entry: SharedRoom
     effects: Effects
-    see_to: SeeTo
+    dispatch: Dispatch
     applied: asyncio.Future[None]
 
 
@@ -101,19 +110,29 @@ class Commits:
 
     async def perform(self, room_id: str, command: Command) -> None:
         """Run a command that no client gave."""
-        await self.run(room_id, command, self._clock(), self._clients.see_to)
+        await self.run(room_id, command, self._clock(), self._clients.dispatch)
 
     async def run(
-        self, room_id: str, command: Command, now: float, see_to: SeeTo, wanted: Wanted = always
+        self,
+        room_id: str,
+        command: Command,
+        now: float,
+        dispatch: Dispatch,
+        still_wanted: StillWanted = always_wanted,
     ) -> Effects:
         """Run a command other than Relay, as RoomStore.apply does."""
-        decided = await self.decide(room_id, command, now, see_to, wanted)
+        decided = await self.decide(room_id, command, now, dispatch, still_wanted)
         if decided.room is not None:
-            see_to(decided.effects)
+            dispatch(decided.effects)
         return decided.effects
 
     async def decide(
-        self, room_id: str, command: Command, now: float, see_to: SeeTo, wanted: Wanted = always
+        self,
+        room_id: str,
+        command: Command,
+        now: float,
+        dispatch: Dispatch,
+        still_wanted: StillWanted = always_wanted,
     ) -> Decided:
         """Run a command when its turn has come; leave its effects to the caller if it changes nothing.
 
@@ -121,12 +140,12 @@ class Commits:
             room_id: Which room.
             command: What happened.
             now: Unix time.
-            see_to: Carries out the effects of a change.
-            wanted: Asked right before the room is changed; if it says no, that is all.
+            dispatch: Carries out the effects of a change.
+            still_wanted: Asked right before the room is changed; if it says no, that is all.
 
         Raises:
             NoSuchRoom: There is no such room.
-            StoreAway: Rooms cannot be changed at the moment.
+            StoreUnavailable: Rooms cannot be changed at the moment.
         """
         await self._membership.until_ready()
         async with self._turn(room_id) as replica:
@@ -138,17 +157,17 @@ class Commits:
                 command = self._completed(command, seen)
                 after, effects = step(seen.room, command, now)
                 if after is seen.room:
-                    if isinstance(command, Enter | Resume | Shut) and await self._is_behind(seen):
+                    if isinstance(command, Enter | Resume | CloseRoom) and await self._is_behind(seen):
                         # No client is refused by what the room was.
                         stale = seen
                         continue
                     if not isinstance(command, Resume):
                         self._undelivered.told(seen.room, command)
                     return Decided(effects, seen)
-                if not wanted():
+                if not still_wanted():
                     return Decided((), None)
                 try:
-                    outcome = await self._commit(seen, after, effects, see_to)
+                    outcome = await self._commit(seen, after, effects, dispatch)
                 except LeaseLost:
                     # Nothing was done, and nothing will be until this node has a lease again.
                     await self._membership.until_ready()
@@ -160,7 +179,7 @@ class Commits:
 
     async def replace(self, seen: SharedRoom, room: Room) -> bool:
         """Put room in the place of the one seen, as RoomStore.replace does."""
-        return await self._commit(seen, room, (), leave_alone) is Commit.DONE
+        return await self._commit(seen, room, (), ignore_effects) is Commit.DONE
 
     @contextlib.asynccontextmanager
     async def _turn(self, room_id: str) -> AsyncIterator[Replica]:
@@ -191,11 +210,11 @@ class Commits:
 
     def _completed(self, command: Command, seen: SharedRoom) -> Command:
         """Return command with what only this node knows."""
-        if isinstance(command, Resume | Lose):
+        if isinstance(command, Resume | LoseConnection):
             command = self._undelivered.corrected(command)
         if isinstance(command, Enter | Resume):
             return replace(command, node=self._backend.node_id)
-        if isinstance(command, Lose):
+        if isinstance(command, LoseConnection):
             # Messages that other nodes send until they know are still to come, and recovery inserts them.
             senders = self._recovery.senders_in(seen.room.room_id, seen.nodes)
             return replace(command, settled=not senders)
@@ -203,7 +222,7 @@ class Commits:
 
     # One change.
 
-    async def _commit(self, seen: SharedRoom, after: Room, effects: Effects, see_to: SeeTo) -> Commit:
+    async def _commit(self, seen: SharedRoom, after: Room, effects: Effects, dispatch: Dispatch) -> Commit:
         me = self._backend.node_id
         change_id = f"{me}:{next(self._numbers)}"
         entry = SharedRoom(after, seen.version + 1, seen.incarnation, change_id)
@@ -211,7 +230,7 @@ class Commits:
         messages = wire.dump_changes(entry, seen.change, record, (seen.nodes | entry.nodes) - {me}, effects)
         # For ourselves the id is enough: what it stands for need not travel.
         messages[me] = wire.encode([wire.MINE, change_id])
-        change = _Change(me, entry, effects, see_to, asyncio.get_running_loop().create_future())
+        change = _Change(me, entry, effects, dispatch, asyncio.get_running_loop().create_future())
         self._changes[change_id] = change
         outcome, not_subscribed = await self._insist(change_id, change, seen, record, messages)
         if outcome is not Commit.DONE:
@@ -245,7 +264,7 @@ class Commits:
                 del self._changes[change_id]
                 self._membership.audit_soon()
                 raise
-            except StoreAway:
+            except StoreUnavailable:
                 if change.applied.done():
                     return Commit.DONE, ()
                 if loop.time() > deadline or self._membership.away:
@@ -268,7 +287,7 @@ class Commits:
         room = change.entry.room
         closing = {effect.client_id for effect in change.effects if isinstance(effect, CloseClient)}
         self._replication.apply(change.entry, closing)
-        change.see_to(change.effects)
+        change.dispatch(change.effects)
         if change.node_id != self._backend.node_id:
             # This node was evicted since, and with it whoever was let in.
             self._recovery.disconnect_evicted(change.entry, change.node_id)

@@ -79,7 +79,7 @@ class Gaps:
         """Ask each node of which something may have been missed for the number of its last batch.
 
         Raises:
-            StoreAway: None can be asked.
+            StoreUnavailable: None can be asked.
         """
         now = asyncio.get_running_loop().time()
         for node_id, since in list(self._uncertain.items()):

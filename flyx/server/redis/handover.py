@@ -10,7 +10,7 @@ import asyncio
 from flyx.server.redis import wire
 from flyx.server.redis.backend import Backend
 from flyx.server.redis.interfaces import Clients
-from flyx.server.rooms.store import Wanted
+from flyx.server.rooms.store import StillWanted
 from flyx.signaling.commands import Resume
 
 _TIMEOUT = 3.0
@@ -31,18 +31,18 @@ class Handover:
         self._backend = backend
         self._clients = clients
 
-    async def prepare(self, room_id: str, command: Resume, now: float, wanted: Wanted) -> None:
+    async def prepare(self, room_id: str, command: Resume, now: float, still_wanted: StillWanted) -> None:
         """Wait until the older connection of a client is over, or for long enough.
 
         Raises:
-            StoreAway: The backend cannot be asked.
+            StoreUnavailable: The backend cannot be asked.
         """
         deadline = asyncio.get_running_loop().time() + _TIMEOUT
         asked = False
         while True:
             entry = await self._backend.load(room_id)
             member = entry.room.members.get(command.client_id) if entry else None
-            if member is None or not member.accepts(command.shown_token, now) or not wanted():
+            if member is None or not member.accepts(command.shown_token, now) or not still_wanted():
                 return
             if member.absence is not None and member.absence.settled:
                 return

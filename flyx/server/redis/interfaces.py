@@ -11,14 +11,14 @@ from flyx.signaling.messages import CloseCode, ErrorCode
 Perform = Callable[[str, Command], Awaitable[None]]
 """Runs a command, which no client gave, on the room of this id.
 
-Raises NoSuchRoom, and StoreAway: then the command may have been run or not.
+Raises NoSuchRoom, and StoreUnavailable: then the command may have been run or not.
 """
 
 
 class Clients(Protocol):
     """The clients connected to this node. Nothing here waits; what is not here is ignored."""
 
-    def see_to(self, effects: Effects) -> None:
+    def dispatch(self, effects: Effects) -> None:
         """Carry out the effects of a command that no client of this node has given."""
 
     def holds(self, client_id: str, generation: int) -> bool:

@@ -25,7 +25,7 @@ from flyx.server.redis import wire
 from flyx.server.redis.backend import LEASE, Backend, Lease, LeaseLost
 from flyx.server.redis.interfaces import NodeEvents
 from flyx.server.redis.tasks import Tasks
-from flyx.server.rooms.store import StoreAway
+from flyx.server.rooms.store import StoreUnavailable
 
 log = get_logger("flyx.server.redis.membership")
 
@@ -110,20 +110,20 @@ class Membership:
         """Wait until rooms can be changed from here, for a while.
 
         Raises:
-            StoreAway: They cannot.
+            StoreUnavailable: They cannot.
         """
         if self.ready:
             return
         if self.away:
             # Others have waited in vain already.
-            raise StoreAway("Redis is away")
+            raise StoreUnavailable("Redis is away")
         self._became_ready.clear()
         self._urgent.set()
         try:
             async with asyncio.timeout(_READY_TIMEOUT):
                 await self._became_ready.wait()
         except TimeoutError as error:
-            raise StoreAway("this node is not ready") from error
+            raise StoreUnavailable("this node is not ready") from error
 
     async def start(self) -> None:
         """Take a lease if Redis is there, and keep it from now on."""
@@ -176,7 +176,7 @@ class Membership:
             if renewal.lease is Lease.EVICTED:
                 self._rejoin()
                 renewal = await self._backend.renew()
-        except StoreAway as error:
+        except StoreUnavailable as error:
             self._went_away(was_leased, error)
             return
         if self.away:
@@ -195,7 +195,7 @@ class Membership:
             await self._follow_up(began)
         except LeaseLost:
             self._audit_needed = True
-        except StoreAway as error:
+        except StoreUnavailable as error:
             self._went_away(self.leased, error)
 
     async def _follow_up(self, began: float) -> None:
@@ -219,7 +219,7 @@ class Membership:
         await self.probe()
         await self._events.renewed()
 
-    def _went_away(self, was_leased: bool, error: StoreAway) -> None:
+    def _went_away(self, was_leased: bool, error: StoreUnavailable) -> None:
         if not self.away:
             log.warning("Redis is away: new clients are told to come back later", error=str(error))
         self.away = True

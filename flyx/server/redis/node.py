@@ -19,8 +19,8 @@ from flyx.server.redis.replicas import Replicas
 from flyx.server.redis.replication import Replication
 from flyx.server.redis.tasks import Tasks
 from flyx.server.redis.undelivered import Undelivered
-from flyx.signaling.announcements import LOST
-from flyx.signaling.commands import Command, Lose, LoseNode
+from flyx.signaling.announcements import CONNECTION_LOST
+from flyx.signaling.commands import Command, LoseConnection, LoseNode
 
 
 class Node:
@@ -123,7 +123,7 @@ class Node:
                 continue
             for member in entry.members_at(self._backend.node_id):
                 if not self._clients.holds(member.client_id, member.generation):
-                    lose = Lose(member.client_id, member.generation, LOST, None)
+                    lose = LoseConnection(member.client_id, member.generation, CONNECTION_LOST, None)
                     self.tasks.spawn(self._perform(entry.room.room_id, lose))
 
     async def renewed(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from flyx.server.redis import wire
 from flyx.server.redis.backend import Backend, DeliveryStatus, Item, LeaseLost
-from flyx.server.rooms.store import StoreAway
+from flyx.server.rooms.store import StoreUnavailable
 from flyx.signaling.messages import encoded_size
 
 DELIVERY_TIMEOUT = 5.0
@@ -67,12 +67,12 @@ class Outbox:
 
         Returns:
             False in the end if the room has changed since the item was decided, which is to be decided anew.
-            The future raises StoreAway if the other node cannot be reached, or too much waits for it.
+            The future raises StoreUnavailable if the other node cannot be reached, or too much waits for it.
         """
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         size = encoded_size(item.text)
         if self._size + size > MAX_SIZE:
-            future.set_exception(StoreAway("too much waits for another node"))
+            future.set_exception(StoreUnavailable("too much waits for another node"))
             return future
         self._size += size
         self._waiting.append((item, future))
@@ -88,7 +88,7 @@ class Outbox:
         """Send nothing more."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        self._fail(list(self._waiting), StoreAway("this node stops"))
+        self._fail(list(self._waiting), StoreUnavailable("this node stops"))
         self._waiting.clear()
 
     async def _run(self) -> None:
@@ -100,7 +100,7 @@ class Outbox:
                 self._size -= sum(encoded_size(item.text) for item, _ in batch)
                 try:
                     results = await self._send([item for item, _ in batch])
-                except StoreAway as error:
+                except StoreUnavailable as error:
                     self._fail(batch, error)
                     continue
                 for (_, future), result in zip(batch, results, strict=True):
@@ -113,7 +113,7 @@ class Outbox:
     async def _send_mark(self) -> None:
         message = wire.encode([wire.MARK, self._backend.node_id, self.sequence])
         # There will be others.
-        with contextlib.suppress(StoreAway):
+        with contextlib.suppress(StoreUnavailable):
             if not await self._backend.publish(self._node_id, message):
                 self._on_dead(self._node_id)
 
@@ -128,7 +128,7 @@ class Outbox:
             except LeaseLost:
                 # Membership gets it back, or finds out that this node was evicted.
                 self._on_lease_lost()
-            except StoreAway:
+            except StoreUnavailable:
                 unknown = True
             else:
                 if report.status is DeliveryStatus.DELIVERED:
@@ -138,13 +138,13 @@ class Outbox:
                     return (False,) * len(items)
             if loop.time() > deadline:
                 if not unknown:
-                    raise StoreAway("the other node does not listen")
+                    raise StoreUnavailable("the other node does not listen")
                 self.sequence += 1
                 self._marking = True
                 return [True] * len(items)
             await asyncio.sleep(_RETRY_PAUSE)
 
-    def _fail(self, batch: list[tuple[Item, asyncio.Future[bool]]], error: StoreAway) -> None:
+    def _fail(self, batch: list[tuple[Item, asyncio.Future[bool]]], error: StoreUnavailable) -> None:
         for _, future in batch:
             if not future.done():
                 future.set_exception(error)

@@ -3,8 +3,8 @@
 While the end of a connection is on its way into the room, other nodes still send messages for it here. The
 channel of this node brings those that were sent before the room knew, and none after. So once the end has
 come back through the channel, what the connection missed is complete. It is inserted into what the room keeps
-for the client, before the messages that came since (`Amend`), even if it is nothing: before that the absence
-counts as unsettled, and if this node dies, no node can tell what was lost with it.
+for the client, before the messages that came since (`AppendMissed`), even if it is nothing: before that the
+absence counts as unsettled, and if this node dies, no node can tell what was lost with it.
 
 A client that resumes meanwhile waits for the insertion; if that does not come in time, it begins a new
 session. A client that has already resumed on another node cannot be given the messages in order any more: its
@@ -23,8 +23,8 @@ from flyx.server.redis.interfaces import Clients, Perform
 from flyx.server.redis.replicas import Replicas
 from flyx.server.redis.tasks import Tasks
 from flyx.server.redis.undelivered import Connection
-from flyx.server.rooms.store import StoreAway
-from flyx.signaling.commands import Amend
+from flyx.server.rooms.store import StoreUnavailable
+from flyx.signaling.commands import AppendMissed
 from flyx.signaling.members import Member
 from flyx.signaling.messages import CloseCode, ErrorCode
 from flyx.signaling.room import Room
@@ -169,10 +169,10 @@ class Recovery:
             while True:
                 texts = self._untold[key]
                 try:
-                    await self._perform(room_id, Amend(client_id, generation, texts))
+                    await self._perform(room_id, AppendMissed(client_id, generation, texts))
                 except NoSuchRoom:
                     return
-                except StoreAway:
+                except StoreUnavailable:
                     if texts != ():
                         # The room may have been told all the same: told again, it would keep them twice.
                         self._untold[key] = None

@@ -17,7 +17,7 @@ from flyx.server.redis.outbox import DELIVERY_TIMEOUT, Outbox
 from flyx.server.redis.recovery import Recovery
 from flyx.server.redis.replicas import Replicas
 from flyx.server.redis.tasks import Tasks
-from flyx.server.rooms.store import SeeTo, StoreAway
+from flyx.server.rooms.store import Dispatch, StoreUnavailable
 from flyx.signaling.commands import Deliver, Effect, Effects, Relay
 from flyx.signaling.members import Member
 from flyx.signaling.messages import Answer, Error, Paired, Relayed, serialize
@@ -70,7 +70,9 @@ class MessageRelay:
         self._commits = commits
         self._outboxes: dict[str, Outbox] = {}
 
-    async def run_on_replica(self, room_id: str, command: Relay, now: float, see_to: SeeTo) -> Effects | None:
+    async def run_on_replica(
+        self, room_id: str, command: Relay, now: float, dispatch: Dispatch
+    ) -> Effects | None:
         """The fast twin of run: None, and nothing sent, if the room is unknown, changes, or has to change."""
         entry = self._replicas.quiet(room_id) if self._membership.leased else None
         if entry is None:
@@ -78,18 +80,26 @@ class MessageRelay:
         after, effects = step(entry.room, command, now)
         if after is not entry.room:
             return None
-        await self._send(entry, command, effects, now, see_to, 0)
+        await self._send(entry, command, effects, now, dispatch, 0)
         return effects
 
-    async def run(self, room_id: str, command: Relay, now: float, see_to: SeeTo, attempt: int = 0) -> Effects:
+    async def run(
+        self, room_id: str, command: Relay, now: float, dispatch: Dispatch, attempt: int = 0
+    ) -> Effects:
         """Run a command as RoomStore.apply does; attempt: how often its message was decided before."""
-        decided = await self._commits.decide(room_id, command, now, see_to)
+        decided = await self._commits.decide(room_id, command, now, dispatch)
         if decided.room is not None:
-            await self._send(decided.room, command, decided.effects, now, see_to, attempt)
+            await self._send(decided.room, command, decided.effects, now, dispatch, attempt)
         return decided.effects
 
     async def _send(
-        self, entry: SharedRoom, command: Relay, effects: Effects, now: float, see_to: SeeTo, attempt: int
+        self,
+        entry: SharedRoom,
+        command: Relay,
+        effects: Effects,
+        now: float,
+        dispatch: Dispatch,
+        attempt: int,
     ) -> None:
         """Send what was decided on the room in entry."""
         me = self._backend.node_id
@@ -107,12 +117,12 @@ class MessageRelay:
                 # Its connection has ended, and the room will know in a moment.
                 left.append(effect.member)
         if here:
-            see_to(tuple(here))
+            dispatch(tuple(here))
         if elsewhere:
             only_there = len(effects) == len(elsewhere)
             left += await self._send_elsewhere(entry, command, elsewhere, only_there)
         if left:
-            await self._tasks.owned(self._decide_anew(entry, command, left, now, see_to, attempt))
+            await self._tasks.owned(self._decide_anew(entry, command, left, now, dispatch, attempt))
 
     async def _send_elsewhere(
         self, entry: SharedRoom, command: Relay, elsewhere: dict[str, list[Deliver]], only_there: bool
@@ -120,7 +130,7 @@ class MessageRelay:
         """Return those whom the message did not reach because the room has changed.
 
         Raises:
-            StoreAway: No target has it: its sender may send it again.
+            StoreUnavailable: No target has it: its sender may send it again.
         """
         left: list[Member] = []
         under_way = []
@@ -139,7 +149,7 @@ class MessageRelay:
             try:
                 if not await future:
                     left += members
-            except StoreAway:
+            except StoreUnavailable:
                 if only_there:
                     raise
                 for member in members:
@@ -152,7 +162,7 @@ class MessageRelay:
         command: Relay,
         members: Iterable[Member],
         now: float,
-        see_to: SeeTo,
+        dispatch: Dispatch,
         attempt: int,
     ) -> None:
         """Relay to each of these again, once the room is no longer as it was."""
@@ -166,7 +176,7 @@ class MessageRelay:
                 continue
             again = replace(command, message=retarget(command.message, member.client_id))
             with contextlib.suppress(NoSuchRoom):
-                await self.run(room_id, again, now, see_to, attempt + 1)
+                await self.run(room_id, again, now, dispatch, attempt + 1)
 
     def _give_up(self, room_id: str, member: Member) -> None:
         """Have a client begin a new session that the message did not reach."""

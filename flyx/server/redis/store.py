@@ -39,7 +39,15 @@ from collections.abc import Callable
 from flyx.server.redis.backend import Backend, Budget, LeaseLost, SharedRoom
 from flyx.server.redis.interfaces import Clients
 from flyx.server.redis.node import Node
-from flyx.server.rooms.store import RoomStore, SeeTo, StoreAway, Stored, Wanted, always, leave_alone
+from flyx.server.rooms.store import (
+    Dispatch,
+    RoomStore,
+    StillWanted,
+    Stored,
+    StoreUnavailable,
+    always_wanted,
+    ignore_effects,
+)
 from flyx.signaling.commands import Command, Effects, Relay, Resume
 from flyx.signaling.room import Room
 
@@ -128,7 +136,7 @@ class RedisRoomStore(RoomStore):
 
     async def count(self) -> int:
         """Return how many rooms all nodes have, or had when the backend was last asked with success."""
-        with contextlib.suppress(StoreAway):
+        with contextlib.suppress(StoreUnavailable):
             self._count = await self._node.tasks.owned(self._backend.count())
         return self._count
 
@@ -140,15 +148,15 @@ class RedisRoomStore(RoomStore):
         room_id: str,
         command: Command,
         now: float,
-        see_to: SeeTo = leave_alone,
-        wanted: Wanted = always,
+        dispatch: Dispatch = ignore_effects,
+        still_wanted: StillWanted = always_wanted,
     ) -> Effects:
         node = self._node
         if isinstance(command, Relay):
-            effects = await node.relay.run_on_replica(room_id, command, now, see_to)
+            effects = await node.relay.run_on_replica(room_id, command, now, dispatch)
             if effects is not None:
                 return effects
-            return await node.tasks.owned(node.relay.run(room_id, command, now, see_to))
+            return await node.tasks.owned(node.relay.run(room_id, command, now, dispatch))
         if isinstance(command, Resume):
-            await node.tasks.owned(node.handover.prepare(room_id, command, now, wanted))
-        return await node.tasks.owned(node.commits.run(room_id, command, now, see_to, wanted))
+            await node.tasks.owned(node.handover.prepare(room_id, command, now, still_wanted))
+        return await node.tasks.owned(node.commits.run(room_id, command, now, dispatch, still_wanted))

@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 
 from flyx.errors import NoSuchRoom
 from flyx.server.logs import get_logger
-from flyx.server.rooms.store import BudgetSpent, StoreAway, StoreFull
+from flyx.server.rooms.store import BudgetSpent, StoreFull, StoreUnavailable
 
 log = get_logger("flyx.server.redis.tasks")
 
 _ROUND = 1.0
 """Seconds that tasks have to end before they are cancelled, once more each time, when the node stops."""
 
-_EXPECTED = (BudgetSpent, StoreAway, StoreFull, NoSuchRoom)
+_EXPECTED = (BudgetSpent, StoreUnavailable, StoreFull, NoSuchRoom)
 """Errors that whoever asked gets, if still there, and that need no word in the log."""
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flyx.signaling.commands import Command, Leave, Lose, Resume
+from flyx.signaling.commands import Command, Leave, LoseConnection, Resume
 from flyx.signaling.room import Room
 
 Connection = tuple[str, int]
@@ -21,9 +21,9 @@ class Undelivered:
         """Remember a connection."""
         self._connections.add((client_id, generation))
 
-    def corrected(self, command: Resume | Lose) -> Resume | Lose:
+    def corrected(self, command: Resume | LoseConnection) -> Resume | LoseConnection:
         """Return command without what it says of the traffic of a connection that lacks a message."""
-        if isinstance(command, Lose):
+        if isinstance(command, LoseConnection):
             lacking = (command.client_id, command.generation) in self._connections
             return replace(command, traffic=None) if lacking else command
         if command.handover is not None and (command.client_id, command.handover[0]) in self._connections:
@@ -32,7 +32,7 @@ class Undelivered:
 
     def told(self, room: Room, command: Command) -> None:
         """Forget a connection: its room, as it was before this command, knows now or will not ask again."""
-        if isinstance(command, Leave | Lose):
+        if isinstance(command, Leave | LoseConnection):
             self._connections.discard((command.client_id, command.generation))
         elif isinstance(command, Resume) and command.client_id in room.members:
             self._connections.discard((command.client_id, room.members[command.client_id].generation))

@@ -16,32 +16,39 @@ from typing import Any, assert_never
 from uuid import uuid4
 
 from flyx.errors import NoSuchRoom, RoomTaken
-from flyx.server.admission import Doorkeeper
+from flyx.server.admission import Admission
 from flyx.server.config import ServerConfig
 from flyx.server.limits import PairBook
 from flyx.server.logs import get_logger, room_tag
 from flyx.server.metrics import LOCAL, REMOTE, Metrics
-from flyx.server.rooms.seat import Outlet, Seat
-from flyx.server.rooms.store import AWAY, RoomStore, SeeTo, StoreAway, Wanted, always
+from flyx.server.rooms.attachment import Attachment, ClientTransport
+from flyx.server.rooms.store import (
+    UNAVAILABLE,
+    Dispatch,
+    RoomStore,
+    StillWanted,
+    StoreUnavailable,
+    always_wanted,
+)
 from flyx.server.tunnels import Tunnels
 from flyx.server.turn import ice_servers
-from flyx.signaling.announcements import LOST
+from flyx.signaling.announcements import CONNECTION_LOST
 from flyx.signaling.codes import draw_room_id
 from flyx.signaling.commands import (
     Admit,
     CloseClient,
+    CloseRoom,
     Command,
     Deliver,
     Effects,
     Enter,
     Expire,
     Leave,
-    Lose,
+    LoseConnection,
     Refuse,
     Relay,
     Resume,
     RoomClosed,
-    Shut,
 )
 from flyx.signaling.config import RoomConfig
 from flyx.signaling.members import Traffic
@@ -98,17 +105,19 @@ class Hub:
         self.clock = clock
         self.started_at = clock()
         self.metrics = Metrics()
-        self.door = Doorkeeper(config, self.metrics)
+        self.admission = Admission(config, self.metrics)
         self.pairs = PairBook(config.limits)
         # None: no datagrams are passed on.
-        self.tunnels = Tunnels(config.relay, self.role_of, self.metrics, self.door) if config.relay else None
+        self.tunnels = (
+            Tunnels(config.relay, self.role_of, self.metrics, self.admission) if config.relay else None
+        )
         self.stopping = False
         self._store = store
         # Every connection, and by client id those that are inside a room.
-        self._outlets: set[Outlet] = set()
-        self._seats: dict[str, Seat] = {}
+        self._transports: set[ClientTransport] = set()
+        self._attachments: dict[str, Attachment] = {}
         # Goodbyes that the store could not take yet.
-        self._overdue: list[tuple[str, Leave | Lose]] = []
+        self._overdue: list[tuple[str, Leave | LoseConnection]] = []
         # Goodbyes under way that nobody waits for.
         self._goodbyes: set[asyncio.Task[None]] = set()
         # Set while there is no connection.
@@ -118,11 +127,11 @@ class Hub:
     @property
     def client_count(self) -> int:
         """Connections to this process."""
-        return len(self._outlets)
+        return len(self._transports)
 
     def queue_sizes(self) -> Iterable[int]:
         """Bytes that wait for each client of this process."""
-        return (outlet.queued_size for outlet in self._outlets)
+        return (transport.queued_size for transport in self._transports)
 
     @property
     def ready(self) -> bool:
@@ -210,41 +219,47 @@ class Hub:
         Raises:
             NoSuchRoom: There is none, or it is somebody else's; nobody learns which.
         """
-        effects = await self._perform(room_id, Shut(owner_token))
+        effects = await self._perform(room_id, CloseRoom(owner_token))
         if any(isinstance(effect, Refuse) for effect in effects):
             raise NoSuchRoom(room_id=room_id)
 
-    def connect(self, outlet: Outlet) -> None:
+    def connect(self, transport: ClientTransport) -> None:
         """Take notice of a connection. Call `disconnect` in the end."""
-        self._outlets.add(outlet)
+        self._transports.add(transport)
         self._quiet.clear()
         if self.stopping:
-            self._send_away(outlet)
+            self._send_away(transport)
 
-    def disconnect(self, outlet: Outlet) -> None:
+    def disconnect(self, transport: ClientTransport) -> None:
         """Forget a connection."""
-        self._outlets.discard(outlet)
-        if not self._outlets:
+        self._transports.discard(transport)
+        if not self._transports:
             self._quiet.set()
 
     async def enter(
-        self, outlet: Outlet, room_id: str, role: Role | None, address: str = "", *, hold: float = 0.0
-    ) -> Seat | None:
-        """Bring a new client into a room; a connection that is refused is closed, and gets no seat."""
+        self,
+        transport: ClientTransport,
+        room_id: str,
+        role: Role | None,
+        address: str = "",
+        *,
+        hold: float = 0.0,
+    ) -> Attachment | None:
+        """Bring a new client into a room; a refused connection is closed, and gets no attachment."""
         if self.stopping:
             return None
         client_id = str(uuid4())
         ice = self.ice_servers(client_id)
         command = Enter(client_id, _new_token(), role, ice=ice, address=address, hold=hold)
-        return await self._admit(outlet, room_id, command)
+        return await self._admit(transport, room_id, command)
 
-    async def resume(self, outlet: Outlet, room_id: str, claim: JoinData) -> Seat | None:
-        """Bring back a client that was inside; a connection that is refused is closed, and gets no seat."""
+    async def resume(self, transport: ClientTransport, room_id: str, claim: JoinData) -> Attachment | None:
+        """Bring back a client that was inside; a refused connection is closed, and gets no attachment."""
         if self.stopping:
             return None
         await self._catch_up()
         token = claim.resume_token or ""
-        handover = await self._take_over(outlet, room_id, claim.client_id, token)
+        handover = await self._take_over(transport, room_id, claim.client_id, token)
         command = Resume(
             claim.client_id,
             token,
@@ -253,36 +268,40 @@ class Hub:
             handover=handover,
             ice=self.ice_servers(claim.client_id),
         )
-        admitted = await self._admit(outlet, room_id, command)
+        admitted = await self._admit(transport, room_id, command)
         if admitted is None and handover is not None:
             # The older connection is over all the same.
             generation, traffic = handover
-            await self._part(room_id, Lose(claim.client_id, generation, LOST, traffic))
+            await self._tell_room(
+                room_id, LoseConnection(claim.client_id, generation, CONNECTION_LOST, traffic)
+            )
         return admitted
 
-    async def _admit(self, outlet: Outlet, room_id: str, command: Enter | Resume) -> Seat | None:
-        admitted: Seat | None = None
+    async def _admit(
+        self, transport: ClientTransport, room_id: str, command: Enter | Resume
+    ) -> Attachment | None:
+        admitted: Attachment | None = None
 
-        def see_to(effects: Effects) -> None:
+        def dispatch(effects: Effects) -> None:
             nonlocal admitted
-            admitted = self._dispatch(effects, outlet)
-            if admitted is not None and outlet not in self._outlets:
+            admitted = self._dispatch(effects, transport)
+            if admitted is not None and transport not in self._transports:
                 # The connection has ended meanwhile, and with it whoever would see to its goodbye.
                 self._lose_later(admitted)
 
-        def wanted() -> bool:
+        def still_wanted() -> bool:
             # After a wait that was too long for its client, which may be inside by another way by now: then
             # the newer connection would be taken for the older one, and ended.
-            return not outlet.gone
+            return not transport.gone
 
         try:
-            await self._apply(room_id, command, see_to, wanted)
-        except StoreAway:
-            outlet.close(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, AWAY)
+            await self._apply(room_id, command, dispatch, still_wanted)
+        except StoreUnavailable:
+            transport.close(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, UNAVAILABLE)
         return admitted
 
-    def _lose_later(self, seat: Seat) -> None:
-        task = asyncio.create_task(self.lose(seat, LOST))
+    def _lose_later(self, attachment: Attachment) -> None:
+        task = asyncio.create_task(self.lose(attachment, CONNECTION_LOST))
         self._goodbyes.add(task)
         task.add_done_callback(self._goodbyes.discard)
 
@@ -291,105 +310,109 @@ class Hub:
         return ice_servers(self.config.stun_urls, self.config.turn, client_id, self.clock())
 
     async def _take_over(
-        self, outlet: Outlet, room_id: str, client_id: str, token: str
+        self, transport: ClientTransport, room_id: str, client_id: str, token: str
     ) -> tuple[int, Traffic] | None:
         """End the older connection of a client, if it is here, so that what went over it is known."""
-        seat = self._seats.get(client_id)
-        if seat is None or seat.room_id != room_id:
+        attachment = self._attachments.get(client_id)
+        if attachment is None or attachment.room_id != room_id:
             return None
         try:
             seen = await self._store.load(room_id)
-        except StoreAway:
+        except StoreUnavailable:
             return None
         member = seen.room.members.get(client_id) if seen else None
         # Client ids are known to peers: they alone must not end anybody's connection.
-        if outlet.gone or member is None or not member.accepts(token, self.clock()):
+        if transport.gone or member is None or not member.accepts(token, self.clock()):
             return None
-        seat.close(CloseCode.REPLACED, ErrorCode.REPLACED, _REPLACED)
-        return seat.generation, await seat.traffic()
+        attachment.close(CloseCode.REPLACED, ErrorCode.REPLACED, _REPLACED)
+        return attachment.generation, await attachment.traffic()
 
-    def relay(self, seat: Seat, message: Relayed | Paired) -> Coroutine[Any, Any, None] | None:
+    def relay(self, attachment: Attachment, message: Relayed | Paired) -> Coroutine[Any, Any, None] | None:
         """Pass on what a client says.
 
         Returns:
             What is left to do if the store has to be waited for; the next message of the client comes after.
         """
-        if seat.over:
+        if attachment.over:
             return None
-        command = Relay(seat.client_id, seat.generation, message)
-        room = self._store.at_hand(seat.room_id)
+        command = Relay(attachment.client_id, attachment.generation, message)
+        room = self._store.at_hand(attachment.room_id)
         if room is not None:
             after, effects = step(room, command, self.clock())
             if after is room and self._reaches_all(effects):
-                seat.count()
+                attachment.count()
                 self._dispatch(effects, None)
                 return None
-        return self._relay_and_wait(seat, command)
+        return self._relay_and_wait(attachment, command)
 
     def _reaches_all(self, effects: Effects) -> bool:
         """Tell whether all whom something is for are connected here, as far as the room knows and really."""
         for effect in effects:
             if isinstance(effect, Deliver):
                 member = effect.member
-                if self._seat_of(member.client_id, member.generation) is None:
+                if self._attachment_of(member.client_id, member.generation) is None:
                     return False
         return True
 
-    async def _relay_and_wait(self, seat: Seat, command: Relay) -> None:
+    async def _relay_and_wait(self, attachment: Attachment, command: Relay) -> None:
         """The slow twin of relay: for whatever store, and whatever becomes of the room."""
-        seat.begin_relay()
+        attachment.begin_relay()
         try:
-            await self._perform(seat.room_id, command)
-        except StoreAway:
+            await self._perform(attachment.room_id, command)
+        except StoreUnavailable:
             # A peer would wait for a message that is lost. That a place is not kept is no reason to part.
             if not isinstance(command.message, Paired):
-                seat.refuse_relay()
+                attachment.refuse_relay()
         finally:
-            seat.end_relay()
+            attachment.end_relay()
 
-    async def leave(self, seat: Seat, reason: str) -> None:
+    async def leave(self, attachment: Attachment, reason: str) -> None:
         """A client has said goodbye."""
-        if self._rise(seat):
-            await self._part(seat.room_id, Leave(seat.client_id, seat.generation, reason))
+        if self._detach(attachment):
+            await self._tell_room(
+                attachment.room_id, Leave(attachment.client_id, attachment.generation, reason)
+            )
 
-    async def lose(self, seat: Seat, reason: str, *, died: bool = False) -> None:
+    async def lose(self, attachment: Attachment, reason: str, *, died: bool = False) -> None:
         """The connection of a client has ended without a goodbye; died: and its program, as it seems."""
-        if self._rise(seat):
-            traffic = await seat.traffic()
-            command = Lose(seat.client_id, seat.generation, reason, traffic, died=died)
-            await self._part(seat.room_id, command)
+        if self._detach(attachment):
+            traffic = await attachment.traffic()
+            command = LoseConnection(attachment.client_id, attachment.generation, reason, traffic, died=died)
+            await self._tell_room(attachment.room_id, command)
 
-    async def _part(self, room_id: str, command: Leave | Lose) -> None:
+    async def _tell_room(self, room_id: str, command: Leave | LoseConnection) -> None:
         try:
             await self._perform(room_id, command)
-        except StoreAway:
+        except StoreUnavailable:
             self._overdue.append((room_id, command))
 
     async def _catch_up(self) -> None:
         """Tell the store the goodbyes that it could not take before."""
         overdue, self._overdue = self._overdue, []
         for room_id, command in overdue:
-            await self._part(room_id, command)
+            await self._tell_room(room_id, command)
 
-    def _rise(self, seat: Seat) -> bool:
+    def _detach(self, attachment: Attachment) -> bool:
         """Have nothing more go over a connection; False if that was so already."""
-        if self._seats.get(seat.client_id) is seat:
-            del self._seats[seat.client_id]
-        was_over, seat.over = seat.over, True
+        if self._attachments.get(attachment.client_id) is attachment:
+            del self._attachments[attachment.client_id]
+        was_over, attachment.over = attachment.over, True
         return not was_over
 
-    async def _apply(self, room_id: str, command: Command, see_to: SeeTo, wanted: Wanted = always) -> Effects:
+    async def _apply(
+        self, room_id: str, command: Command, dispatch: Dispatch, still_wanted: StillWanted = always_wanted
+    ) -> Effects:
         try:
-            return await self._store.apply(room_id, command, self.clock(), see_to, wanted)
+            return await self._store.apply(room_id, command, self.clock(), dispatch, still_wanted)
         except NoSuchRoom:
-            effects = (refusal_of(command),) if isinstance(command, Enter | Resume | Shut) else ()
-            see_to(effects)
+            effects = (refusal_of(command),) if isinstance(command, Enter | Resume | CloseRoom) else ()
+            dispatch(effects)
             return effects
 
     async def _perform(self, room_id: str, command: Command) -> Effects:
-        return await self._apply(room_id, command, self.see_to)
+        return await self._apply(room_id, command, self.dispatch)
 
-    def see_to(self, effects: Effects) -> None:
+    def dispatch(self, effects: Effects) -> None:
         """Do what a command has brought about that no connection waits for."""
         self._dispatch(effects, None)
 
@@ -397,7 +420,7 @@ class Hub:
         """Close the rooms whose time is over, and empty the places held too long."""
         await self._catch_up()
         # Where rooms cannot be reached, the store has said so, and the next sweep may fare better.
-        with contextlib.suppress(StoreAway):
+        with contextlib.suppress(StoreUnavailable):
             for room_id in await self._store.due(self.clock()):
                 await self._perform(room_id, Expire())
 
@@ -405,21 +428,21 @@ class Hub:
 
     def holds(self, client_id: str, generation: int) -> bool:
         """Tell whether this connection of the client is here and speaks for it."""
-        return self._seat_of(client_id, generation) is not None
+        return self._attachment_of(client_id, generation) is not None
 
     def send(self, client_id: str, generation: int, text: str, *, counted: bool) -> None:
         """Send to a connection that is here; counted: it is about a peer and must not get lost."""
-        seat = self._seat_of(client_id, generation)
-        if seat is not None:
-            seat.send(text, counted=counted)
+        attachment = self._attachment_of(client_id, generation)
+        if attachment is not None:
+            attachment.send(text, counted=counted)
 
     async def take_over(self, room_id: str, client_id: str, generation: int) -> None:
         """End a connection whose client has come back elsewhere, and tell the room what went over it."""
-        seat = self._seat_of(client_id, generation)
-        if seat is not None:
-            seat.close(CloseCode.REPLACED, ErrorCode.REPLACED, _REPLACED)
-            lose = Lose(client_id, generation, "it came back elsewhere", await seat.traffic())
-            await self._part(room_id, lose)
+        attachment = self._attachment_of(client_id, generation)
+        if attachment is not None:
+            attachment.close(CloseCode.REPLACED, ErrorCode.REPLACED, _REPLACED)
+            lose = LoseConnection(client_id, generation, "it came back elsewhere", await attachment.traffic())
+            await self._tell_room(room_id, lose)
 
     def relayed_elsewhere(self, clients: int) -> None:
         """Count what a client here said to so many on other nodes."""
@@ -427,9 +450,9 @@ class Hub:
 
     def close(self, client_id: str, generation: int, code: CloseCode, error: ErrorCode, reason: str) -> None:
         """End a connection that is here; it speaks for the client no longer."""
-        seat = self._seat_of(client_id, generation)
-        if seat is not None:
-            seat.close(code, error, reason)
+        attachment = self._attachment_of(client_id, generation)
+        if attachment is not None:
+            attachment.close(code, error, reason)
 
     # The end.
 
@@ -441,7 +464,7 @@ class Hub:
         self.stopping = True
         loop = asyncio.get_running_loop()
         start = loop.time()
-        waiting = list(self._outlets)
+        waiting = list(self._transports)
         total = len(waiting)
         # Told all at once, they would all be back at once.
         while waiting:
@@ -459,60 +482,64 @@ class Hub:
         self.stopping = True
         if self.tunnels is not None:
             self.tunnels.close()
-        for outlet in list(self._outlets):
-            self._send_away(outlet)
+        for transport in list(self._transports):
+            self._send_away(transport)
         # Each connection ends within close_timeout by itself; the margin is for the event loop.
         try:
             await asyncio.wait_for(self._quiet.wait(), self.config.close_timeout + 1.0)
         except TimeoutError:
-            log.warning("clients left behind", clients=len(self._outlets))
+            log.warning("clients left behind", clients=len(self._transports))
 
-    def _send_away(self, outlet: Outlet) -> None:
-        outlet.close(CloseCode.SERVICE_RESTART, ErrorCode.SERVER_STOPPING, "the server is stopping")
+    def _send_away(self, transport: ClientTransport) -> None:
+        transport.close(CloseCode.SERVICE_RESTART, ErrorCode.SERVER_STOPPING, "the server is stopping")
 
-    def _dispatch(self, effects: Effects, asker: Outlet | None) -> Seat | None:
-        """See to effects; return the seat that the connection which asked to come in has got."""
+    def _dispatch(self, effects: Effects, asker: ClientTransport | None) -> Attachment | None:
+        """Carry out effects; return the attachment of the connection that asked to come in."""
         message: Message | None = None
         text = ""
-        admitted: Seat | None = None
+        admitted: Attachment | None = None
         for effect in effects:
             match effect:
                 case Deliver():
                     # A broadcast is the same message many times: it is serialized once.
                     if effect.message is not message:
                         message, text = effect.message, serialize(effect.message)
-                    seat = self._seat_of(effect.client_id, effect.member.generation)
-                    if seat is not None:
-                        seat.send(text, counted=not isinstance(message, Error))
+                    attachment = self._attachment_of(effect.client_id, effect.member.generation)
+                    if attachment is not None:
+                        attachment.send(text, counted=not isinstance(message, Error))
                         self.metrics.relays[LOCAL] += isinstance(message, _RELAYED)
                 case Admit():
                     assert asker is not None
-                    admitted = self._seat(asker, effect)
+                    admitted = self._attachment(asker, effect)
                 case Refuse():
                     if asker is not None:
                         asker.close(effect.close_code, effect.error_code, effect.reason)
                 case CloseClient():
-                    seat = self._seat_of(effect.client_id, effect.member.generation)
-                    if seat is not None:
-                        seat.close(effect.close_code, effect.error_code, effect.reason)
+                    attachment = self._attachment_of(effect.client_id, effect.member.generation)
+                    if attachment is not None:
+                        attachment.close(effect.close_code, effect.error_code, effect.reason)
                 case RoomClosed():
                     log.info("room closed", room=room_tag(effect.room_id), reason=effect.error_code.value)
                 case _:
                     assert_never(effect)
         return admitted
 
-    def _seat_of(self, client_id: str, generation: int) -> Seat | None:
-        seat = self._seats.get(client_id)
-        return seat if seat is not None and seat.generation == generation and not seat.over else None
+    def _attachment_of(self, client_id: str, generation: int) -> Attachment | None:
+        attachment = self._attachments.get(client_id)
+        return (
+            attachment
+            if attachment is not None and attachment.generation == generation and not attachment.over
+            else None
+        )
 
-    def _seat(self, outlet: Outlet, effect: Admit) -> Seat:
+    def _attachment(self, transport: ClientTransport, effect: Admit) -> Attachment:
         room_id = effect.joined.data.room_id
-        seat = Seat(outlet, room_id, effect.member, sent=effect.sent, received=effect.received)
-        self._seats[seat.client_id] = seat
-        seat.send(serialize(self._with_tunnel(effect.joined)), counted=False)
+        attachment = Attachment(transport, room_id, effect.member, sent=effect.sent, received=effect.received)
+        self._attachments[attachment.client_id] = attachment
+        attachment.send(serialize(self._with_tunnel(effect.joined)), counted=False)
         for text in effect.replay:
-            seat.send(text, counted=True)
-        return seat
+            attachment.send(text, counted=True)
+        return attachment
 
     def _with_tunnel(self, joined: Joined) -> Joined:
         """Add what the client needs for a tunnel, if there are any."""

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from flyx.errors import InputError
 from flyx.server.logs import get_logger, room_tag
-from flyx.server.rooms.store import MemoryRoomStore, StoreAway, Stored, StoreFull
+from flyx.server.rooms.store import MemoryRoomStore, Stored, StoreFull, StoreUnavailable
 from flyx.signaling.commands import Restart
 from flyx.signaling.record import BadRecord, dump_room, load_room
 from flyx.signaling.room import Room, step
@@ -140,7 +140,7 @@ class SqliteRoomStore(MemoryRoomStore):
         """Return when the file holds these changes; not before, even if cancelled.
 
         Raises:
-            StoreAway: It does not.
+            StoreUnavailable: It does not.
         """
         self._batch.update(changes)
         if self._committed is None:
@@ -169,9 +169,9 @@ class SqliteRoomStore(MemoryRoomStore):
             try:
                 assert self._file is not None
                 await loop.run_in_executor(self._thread, _commit, self._file, batch)
-            except sqlite3.Error as exc:
-                log.error("state not written", file=str(self._path), reason=str(exc))
-                committed.set_exception(StoreAway())
+            except sqlite3.Error as error:
+                log.error("state not written", file=str(self._path), reason=str(error))
+                committed.set_exception(StoreUnavailable())
             else:
                 committed.set_result(None)
         self._writing = None
@@ -184,20 +184,20 @@ def _open(path: Path) -> tuple[sqlite3.Connection, list[tuple[str, str]]]:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         # Statements come from the thread, but the last one may come from the end of the process.
         file = sqlite3.connect(path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
-    except (OSError, sqlite3.Error) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-        raise InputError(reason=f"--state {path} cannot be used: {reason}") from exc
+    except (OSError, sqlite3.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(reason=f"--state {path} cannot be used: {reason}") from error
     try:
         return file, _prepare(file, path)
-    except sqlite3.OperationalError as exc:
+    except sqlite3.OperationalError as error:
         file.close()
-        if exc.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
             hint = "each server needs a file of its own"
-            raise InputError(reason=f"--state {path} is in use by another server", hint=hint) from exc
-        raise InputError(reason=f"--state {path} cannot be used: {exc}") from exc
-    except sqlite3.DatabaseError as exc:
+            raise InputError(reason=f"--state {path} is in use by another server", hint=hint) from error
+        raise InputError(reason=f"--state {path} cannot be used: {error}") from error
+    except sqlite3.DatabaseError as error:
         file.close()
-        raise _foreign(path) from exc
+        raise _foreign(path) from error
     except BaseException:
         file.close()
         raise
@@ -237,8 +237,8 @@ def _restore(room_id: str, record: str, now: float) -> Room | None:
         room = load_room(record)
         if room.room_id != room_id:
             raise BadRecord("room_id: another room's")
-    except BadRecord as exc:
-        log.error("room not restored", room=room_tag(room_id), reason=str(exc))
+    except BadRecord as error:
+        log.error("room not restored", room=room_tag(room_id), reason=str(error))
         return None
     room, _ = step(room, Restart(), now)
     return None if room.closed else room

@@ -15,8 +15,8 @@ from flyx.errors import NoSuchRoom
 from flyx.signaling.commands import Command, Effects
 from flyx.signaling.room import Room, step
 
-AWAY = "the server cannot reach its rooms at the moment"
-"""What a client is told when StoreAway was raised."""
+UNAVAILABLE = "the server cannot reach its rooms at the moment"
+"""What a client is told when StoreUnavailable was raised."""
 
 
 class StoreFull(Exception):
@@ -27,23 +27,23 @@ class BudgetSpent(Exception):
     """The creator of a room has as many rooms in its budget as one address may have."""
 
 
-class StoreAway(Exception):
+class StoreUnavailable(Exception):
     """The rooms cannot be reached at the moment. Nobody knows whether what was asked for was done."""
 
 
-SeeTo = Callable[[Effects], None]
+Dispatch = Callable[[Effects], None]
 """Does what a command has brought about, without waiting for anybody."""
 
 
-def leave_alone(effects: Effects) -> None:
+def ignore_effects(effects: Effects) -> None:
     """There is nobody whom it concerns."""
 
 
-Wanted = Callable[[], bool]
+StillWanted = Callable[[], bool]
 """Tells whether a command is still to be run."""
 
 
-def always() -> bool:
+def always_wanted() -> bool:
     """Whoever gave the command need not be there any more."""
     return True
 
@@ -59,7 +59,8 @@ class Stored:
 class RoomStore(ABC):
     """Rooms by their ids.
 
-    Every method may suspend, and may raise StoreAway. None may be cancelled half-way with a change half made.
+    Every method may suspend, and may raise StoreUnavailable. None may be cancelled half-way with a change
+    half made.
 
     Effects are seen to in the order in which they were decided: between the moment at which a change can be
     seen by `load` and the one at which `apply` has had it seen to, no other task of this process runs.
@@ -134,8 +135,8 @@ class RoomStore(ABC):
         room_id: str,
         command: Command,
         now: float,
-        see_to: SeeTo = leave_alone,
-        wanted: Wanted = always,
+        dispatch: Dispatch = ignore_effects,
+        still_wanted: StillWanted = always_wanted,
     ) -> Effects:
         """Run one command on a room as if nobody else were there, and return what had to be done about it.
 
@@ -143,9 +144,9 @@ class RoomStore(ABC):
             room_id: Which room.
             command: What happened.
             now: Unix time.
-            see_to: Does it, for clients of this process; called once before this returns, unless it raises
-                StoreAway: then perhaps later.
-            wanted: Asked right before the room is changed; if it says no, that is all: no effects.
+            dispatch: Does it, for clients of this process; called once before this returns, unless it raises
+                StoreUnavailable: then perhaps later.
+            still_wanted: Asked right before the room is changed; if it says no, that is all: no effects.
 
         Raises:
             NoSuchRoom: There is no such room.
@@ -155,11 +156,11 @@ class RoomStore(ABC):
             if seen is None:
                 raise NoSuchRoom(room_id=room_id)
             after, effects = step(seen.room, command, now)
-            if after is not seen.room and not wanted():
+            if after is not seen.room and not still_wanted():
                 return ()
             # Relaying changes nothing and is by far the most frequent command: it must not cost a write.
             if after is seen.room or await self.replace(seen, after):
-                see_to(effects)
+                dispatch(effects)
                 return effects
 
 

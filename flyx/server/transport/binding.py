@@ -1,4 +1,4 @@
-"""Sockets that listen, and errors that people understand where there can be none."""
+"""WebSockets that listen, and errors that people understand where there can be none."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ async def bind(
             sockets.append(_bind_one(family, (address[0], chosen, *address[2:]), shared=shared))
             # Several sockets may be bound to one port as long as none listens: only now is it ours.
             sockets[-1].listen(BACKLOG)
-    except OSError as exc:
+    except OSError as error:
         for bound in sockets:
             bound.close()
-        raise _explain(host, port, exc, host_option, port_option) from exc
+        raise _explain(host, port, error, host_option, port_option) from error
     return sockets
 
 
@@ -72,11 +72,11 @@ def _bind_everywhere(port: int, *, shared: bool) -> list[socket.socket]:
             with _without_ipv6():
                 sockets.append(_bind_one(socket.AF_INET6, ("::", chosen), shared=shared, only_ipv6=True))
                 sockets[-1].listen(BACKLOG)
-        except OSError as exc:
+        except OSError as error:
             for bound in sockets:
                 bound.close()
             # A port that is free for IPv4 alone is not free.
-            if port or exc.errno != errno.EADDRINUSE or tries == _TRIES - 1:
+            if port or error.errno != errno.EADDRINUSE or tries == _TRIES - 1:
                 raise
         else:
             break
@@ -88,8 +88,8 @@ def _without_ipv6() -> Iterator[None]:
     """Leave IPv6 out where there is none."""
     try:
         yield
-    except OSError as exc:
-        if exc.errno not in _NO_IPV6:
+    except OSError as error:
+        if error.errno not in _NO_IPV6:
             raise
         log.info("no IPv6 on this computer: listening on IPv4 alone")
 
@@ -137,14 +137,14 @@ def _bind_one(
     return bound
 
 
-def _explain(host: str | None, port: int, exc: OSError, host_option: str, port_option: str) -> InputError:
-    if isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL:
+def _explain(host: str | None, port: int, error: OSError, host_option: str, port_option: str) -> InputError:
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         hint = f"{host_option} takes an address of this computer; 0.0.0.0 stands for all of IPv4, :: for all"
         return InputError(reason=f"cannot listen on {host}: it is not an address of this computer", hint=hint)
-    if exc.errno == errno.EADDRINUSE:
+    if error.errno == errno.EADDRINUSE:
         hint = f"choose another port with {port_option}, or {port_option} 0 for any free one"
         return InputError(reason=f"cannot listen on port {port}: another program uses it", hint=hint)
-    if exc.errno == errno.EACCES:
+    if error.errno == errno.EACCES:
         hint = f"choose a port from 1024 on with {port_option}; lower ones are for the administrator"
         return InputError(reason=f"cannot listen on port {port}: not permitted", hint=hint)
-    return InputError(reason=f"cannot listen on {host}, port {port}: {exc.strerror}")
+    return InputError(reason=f"cannot listen on {host}, port {port}: {error.strerror}")

@@ -14,13 +14,13 @@ from typing import Any
 _MOST = 64 * 1024
 
 
-class Turn:
+class WriteBatch:
     """The connections of one event loop that have something to write when its turn ends."""
 
     def __init__(self) -> None:
-        self._waiting: list[TurnTransport] = []
+        self._waiting: list[CoalescingTransport] = []
 
-    def wait(self, transport: TurnTransport) -> None:
+    def wait(self, transport: CoalescingTransport) -> None:
         """Have transport.flush() called at the end of this turn."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._end)
@@ -32,21 +32,21 @@ class Turn:
             transport.flush()
 
 
-class TurnTransport(asyncio.Transport):
+class CoalescingTransport(asyncio.Transport):
     """A transport that writes once a turn; all else is the business of the one below."""
 
-    __slots__ = ("_below", "_pending", "_size", "_turn")
+    __slots__ = ("_batch", "_below", "_pending", "_size")
 
-    def __init__(self, below: asyncio.Transport, turn: Turn) -> None:
+    def __init__(self, below: asyncio.Transport, batch: WriteBatch) -> None:
         super().__init__()
         self._below = below
-        self._turn = turn
+        self._batch = batch
         self._pending: list[bytes] = []
         self._size = 0
 
     def write(self, data: Any) -> None:
         if not self._pending:
-            self._turn.wait(self)
+            self._batch.wait(self)
         self._pending.append(data)
         self._size += len(data)
         if self._size > _MOST:

@@ -19,7 +19,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from flyx.server.logs import get_logger
-from flyx.signaling.announcements import LEFT, LOST
+from flyx.signaling.announcements import CLIENT_LEFT, CONNECTION_LOST
 from flyx.signaling.messages import CLOSE_CODES, CloseCode, ErrorCode, error_message, serialize
 
 log = get_logger("flyx.server.transport.connection")
@@ -53,10 +53,10 @@ class Wire(Protocol):
     def send_close(self, code: int, reason: str) -> None:
         """Send a close frame, the last thing that is sent, and see to it that the connection ends."""
 
-    def hold(self) -> None:
-        """Read no further until release()."""
+    def pause_reading(self) -> None:
+        """Read no further until resume_reading()."""
 
-    def release(self) -> None:
+    def resume_reading(self) -> None:
         """Read on."""
 
     def abort(self) -> None:
@@ -117,7 +117,7 @@ class Connection:
         max_queue_size: Bytes that may wait for the client.
         close_timeout: Seconds that the client has to take what is on its way once it is being closed.
         """
-        self.farewell = LOST
+        self.farewell = CONNECTION_LOST
         self.final = False
         # TCP has ended without a goodbye, and not for want of a sign of life: so does a program that dies.
         self.died = False
@@ -172,13 +172,13 @@ class Connection:
         if not self._closing and not self._lost:
             self._wire.send_binary(payload)
 
-    def hold(self) -> None:
-        """Read no further until release()."""
-        self._wire.hold()
+    def pause_reading(self) -> None:
+        """Read no further until resume_reading()."""
+        self._wire.pause_reading()
 
-    def release(self) -> None:
+    def resume_reading(self) -> None:
         """Read on."""
-        self._wire.release()
+        self._wire.resume_reading()
 
     def close(
         self, code: CloseCode, error_code: ErrorCode, reason: str, retry_after: float | None = None
@@ -216,7 +216,7 @@ class Connection:
         if self._busy:
             if self._waiting is None:
                 self._waiting = deque()
-                self._wire.hold()
+                self._wire.pause_reading()
             self._waiting.append(frame)
             return
         job = self._session.handle(frame)
@@ -231,7 +231,7 @@ class Connection:
         self._lost = True
         self.died = died and not self._closing
         if code == CloseCode.NORMAL and not self._closing:
-            self.farewell = LEFT
+            self.farewell = CLIENT_LEFT
             self.final = True
         if self._countdown is not None:
             self._countdown.cancel()
@@ -256,7 +256,7 @@ class Connection:
             held, self._waiting = self._waiting is not None, None
             self._leave_once()
         if held and not self._leaving:
-            self._wire.release()
+            self._wire.resume_reading()
 
     def _leave_once(self) -> None:
         # Whatever has begun is finished first: it may be half-way through a change of its room.

@@ -11,11 +11,11 @@ from typing import cast
 
 from starlette.types import ASGIApp
 
-from flyx.server.admission import Doorkeeper
+from flyx.server.admission import Admission
 from flyx.server.config import ServerConfig
 from flyx.server.logs import get_logger
 from flyx.server.transport.binding import BACKLOG
-from flyx.server.transport.coalescing import Turn
+from flyx.server.transport.coalescing import WriteBatch
 from flyx.server.transport.protocols import HttpProtocol, WebSocketProtocol
 from flyx.server.transport.seam import Config, Server
 from flyx.server.transport.tls import Certificate, TlsServer
@@ -40,18 +40,18 @@ class Listener(Server):
     """uvicorn inside somebody else's event loop: no signal handlers, and `ready` tells when it serves."""
 
     def __init__(
-        self, app: ASGIApp, config: ServerConfig, door: Doorkeeper, certificate: Certificate | None
+        self, app: ASGIApp, config: ServerConfig, admission: Admission, certificate: Certificate | None
     ) -> None:
         """Args:
         app: What is served.
         config: Limits and times.
-        door: Counts the connections.
+        admission: Counts the connections.
         certificate: What the server shows; None: no TLS.
         """
-        self._door = door
+        self._admission = admission
         self._certificate = certificate
         self._handshake_timeout = config.limits.handshake_timeout
-        shared = {"settings": config, "door": door, "turn": Turn()}
+        shared = {"settings": config, "admission": admission, "batch": WriteBatch()}
         self._http_protocol: type[HttpProtocol] = type("HttpProtocol", (HttpProtocol,), shared)
         super().__init__(
             Config(
@@ -96,7 +96,7 @@ class Listener(Server):
                     TlsServer(
                         bound,
                         self._certificate,
-                        self._door,
+                        self._admission,
                         self._make_http,
                         handshake_timeout=self._handshake_timeout,
                     )

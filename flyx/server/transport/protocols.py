@@ -1,8 +1,9 @@
 """uvicorn's protocols, with an end for every connection whose other side does not do its part.
 
 uvicorn waits for ever for the rest of a request, for a peer to read what was written, and for the end of a
-message in as many fragments as it likes. Here each connection is counted before its first byte (`Visit`),
-each request has a deadline up to its last byte, and what a peer may make us keep is bounded.
+message in as many fragments as it likes. Here each connection is counted before its first byte
+(`ConnectionSlot`), each request has a deadline up to its last byte, and what a peer may make us keep is
+bounded.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from flyx.server.admission import VISIT, Doorkeeper
+from flyx.server.admission import SLOT, Admission
 from flyx.server.config import ServerConfig
-from flyx.server.limits import Limit, TokenBucket, Visit
-from flyx.server.transport.coalescing import Turn, TurnTransport
+from flyx.server.limits import ConnectionSlot, Limit, TokenBucket
+from flyx.server.transport.coalescing import CoalescingTransport, WriteBatch
 from flyx.server.transport.connection import WIRE, Connection
 from flyx.server.transport.frames import (
     WHOLE_BINARY,
@@ -57,7 +58,7 @@ _REQUEST_TIMEOUT = (
 ).encode()
 
 
-class Lingering:
+class CloseTimeout:
     """Mixin for a protocol: cuts its transport off if closing it does not end it within `linger` seconds.
 
     A transport that is closed still waits until what was written is sent. A peer that keeps its TCP window
@@ -67,45 +68,45 @@ class Lingering:
     settings: ClassVar[ServerConfig]
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
-    _cut_off: asyncio.TimerHandle | None = None
+    _abort_timer: asyncio.TimerHandle | None = None
 
-    def cut_off_later(self) -> None:
+    def start_close_timeout(self) -> None:
         """The transport is being closed."""
-        if self._cut_off is None:
-            self._cut_off = self.loop.call_later(self.settings.linger, self.transport.abort)
+        if self._abort_timer is None:
+            self._abort_timer = self.loop.call_later(self.settings.linger, self.transport.abort)
 
-    def stay(self) -> None:
+    def cancel_close_timeout(self) -> None:
         """The connection has ended."""
-        if self._cut_off is not None:
-            self._cut_off.cancel()
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
 
 
-class HttpProtocol(Lingering, H11Protocol):
+class HttpProtocol(CloseTimeout, H11Protocol):
     """uvicorn's HTTP/1.1, up to a WebSocket handshake. Listener makes a subclass that has the attributes."""
 
-    door: ClassVar[Doorkeeper]
+    admission: ClassVar[Admission]
     _deadline: asyncio.TimerHandle | None = None
     # Set before the connection is made if it was counted then.
-    visit: Visit | None = None
+    slot: ConnectionSlot | None = None
     # Nothing has been read yet.
     _fresh = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        visit = self.visit or self.door.enter(_host_of(transport))
-        if visit is None:
+        slot = self.slot or self.admission.admit(_host_of(transport))
+        if slot is None:
             transport.abort()
             return
-        self.visit = visit
-        self.app_state = {**self.app_state, VISIT: visit}
+        self.slot = slot
+        self.app_state = {**self.app_state, SLOT: slot}
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
-        self.stay()
+        self.cancel_close_timeout()
         super().connection_lost(exc)
-        if self.visit is not None:
-            self.visit.leave()
+        if self.slot is not None:
+            self.slot.release()
 
     def data_received(self, data: bytes) -> None:
         handshake = handshake_in(data) if self._fresh else None
@@ -121,7 +122,7 @@ class HttpProtocol(Lingering, H11Protocol):
         else:
             self._disarm()
         if self.transport.is_closing():
-            self.cut_off_later()
+            self.start_close_timeout()
 
     def _open_websocket(self, handshake: Handshake) -> None:
         """The fast twin of handle_websocket_upgrade(): neither h11 nor `websockets` has seen the request."""
@@ -145,11 +146,11 @@ class HttpProtocol(Lingering, H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
-            self.cut_off_later()
+            self.start_close_timeout()
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
-        self.cut_off_later()
+        self.start_close_timeout()
 
     def _arm(self) -> None:
         if self._deadline is None and self.settings.limits.handshake_timeout:
@@ -164,15 +165,15 @@ class HttpProtocol(Lingering, H11Protocol):
         self._deadline = None
         if self.transport.is_closing():
             return
-        self.door.turned_away(Limit.HANDSHAKE)
+        self.admission.rejected(Limit.HANDSHAKE)
         # A body that does not come keeps the application waiting; the end of the connection ends that.
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.write(_REQUEST_TIMEOUT)
         self.transport.close()
-        self.cut_off_later()
+        self.start_close_timeout()
 
 
-class _Nobody:
+class _NullQueue:
     """What uvicorn tells when the application has returned."""
 
     def put_nowait(self, event: object) -> None:
@@ -185,10 +186,10 @@ class _Nobody:
         """It would have to wait."""
 
 
-_NOBODY = _Nobody()
+_NULL_QUEUE = _NullQueue()
 
 
-class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
+class WebSocketProtocol(CloseTimeout, WebSocketsSansIOProtocol):
     """uvicorn's WebSocket. Listener makes a subclass that has the attributes.
 
     The handshake goes through the ASGI application, like every request. The application then calls
@@ -197,16 +198,16 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
     flyx.server.transport.connection.Wire.
     """
 
-    door: ClassVar[Doorkeeper]
-    turn: ClassVar[Turn]
+    admission: ClassVar[Admission]
+    batch: ClassVar[WriteBatch]
     _control: TokenBucket | None = None
     # What the application is asked, if it is a plain handshake, until it has answered.
     _handshake: Handshake | None = None
     # Set by take_over().
     _connection: Connection | None = None
-    # What was read and waits for its turn; whether it waits for release().
+    # What was read and waits for its turn; whether it waits for resume_reading().
     _unread = b""
-    _held = False
+    _reading_paused = False
     # All that was read so far were whole frames, and then perhaps the beginning of a text frame, which is in
     # _torn: with it, or with what is read next, the next frame begins.
     _whole_frames = True
@@ -217,7 +218,7 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
     _failed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(TurnTransport(cast(asyncio.Transport, transport), self.turn))
+        super().connection_made(CoalescingTransport(cast(asyncio.Transport, transport), self.batch))
 
     def begin(self, handshake: Handshake) -> None:
         """Ask the application what to do about a handshake: the fast twin of handle_connect()."""
@@ -255,7 +256,7 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
         # What h11 takes for a request need not be one for `websockets`, which has an answer ready.
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.transport.close()
-        self.cut_off_later()
+        self.start_close_timeout()
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -275,12 +276,12 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
                 # An idle client costs as little as it can: these are some kilobytes.
                 for name in ("scope", "request", "response"):
                     self.__dict__.pop(name, None)
-                self.queue = self.writable = cast(Any, _NOBODY)
+                self.queue = self.writable = cast(Any, _NULL_QUEUE)
                 return
         if self.close_timer is None:
             self.transport.close()
         if not self.disconnected:
-            self.cut_off_later()
+            self.start_close_timeout()
 
     # What a Connection asks for.
 
@@ -299,7 +300,7 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
                 connection.frame_received(early["bytes"] if text is None else text)
         if self.read_paused:
             self.read_paused = False
-            if not self._held:
+            if not self._reading_paused:
                 self.transport.resume_reading()
         if self.disconnected or self._failed:
             connection.lost(None)
@@ -316,7 +317,7 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
 
     def send_close(self, code: int, reason: str) -> None:
         """Send a close frame, the last thing that is sent, and see to it that the connection ends."""
-        self.release()
+        self.resume_reading()
         if self.conn.state is not State.OPEN or self.transport.is_closing():
             return
         self.conn.send_close(code, reason)
@@ -325,17 +326,17 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
         self.stop_keepalive()
         # The peer's own close frame ends it sooner.
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
-        self.cut_off_later()
+        self.start_close_timeout()
 
-    def hold(self) -> None:
-        """Read no further until release()."""
-        self._held = True
+    def pause_reading(self) -> None:
+        """Read no further until resume_reading()."""
+        self._reading_paused = True
         self.transport.pause_reading()
 
-    def release(self) -> None:
+    def resume_reading(self) -> None:
         """Read on."""
-        if self._held:
-            self._held = False
+        if self._reading_paused:
+            self._reading_paused = False
             self._read_on()
 
     def abort(self) -> None:
@@ -352,18 +353,18 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
-        self.cut_off_later()
+        self.start_close_timeout()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.stay()
+        self.cancel_close_timeout()
         # Of a client that sleeps the kernel says nothing, and what is in between waits for longer.
         silent = self.pong_timer is not None and self.loop.time() - self.ping_sent_at > _PROMPT
         closing = self.close_sent or self.conn.close_rcvd is not None
         died = not silent and not closing and (exc is None or isinstance(exc, ConnectionResetError))
         super().connection_lost(exc)
-        visit: Visit | None = self.app_state.get(VISIT)
-        if visit is not None:
-            visit.leave()
+        slot: ConnectionSlot | None = self.app_state.get(SLOT)
+        if slot is not None:
+            slot.release()
         self._tell_lost(None, died=died)
         self._connection = None
 
@@ -375,7 +376,7 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
             self._whole_frames = not self.handshake_initiated
             super().data_received(data)
             return
-        if self._held or self._unread:
+        if self._reading_paused or self._unread:
             self._unread += data
             return
         if len(data) > _PIECE:
@@ -417,7 +418,7 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
         return rest
 
     def _read_on(self) -> None:
-        if self._held or self.disconnected:
+        if self._reading_paused or self.disconnected:
             return
         if self._unread:
             data, self._unread = self._unread, b""
@@ -426,7 +427,7 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     def _is_idle(self) -> bool:
-        return not self._held and not self._unread
+        return not self._reading_paused and not self._unread
 
     def send_receive_event_to_app(self) -> None:
         if self._connection is None:
@@ -484,7 +485,7 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
             self.transport.write_eof()
         # Also keeps uvicorn from closing when the application is done.
         self.close_timer = self.loop.call_later(_FAREWELL, self.transport.close)
-        self.cut_off_later()
+        self.start_close_timeout()
 
     async def send(self, message: Any) -> None:
         if self._failed:
@@ -518,7 +519,7 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
             return
         if self.transport.get_write_buffer_size() > _MAX_UNREAD:
             # It makes us answer and does not read the answers.
-            self.door.turned_away(Limit.CONTROL_FRAMES)
+            self.admission.rejected(Limit.CONTROL_FRAMES)
             self.transport.abort()
             return
         super().handle_ping()
@@ -539,7 +540,7 @@ class WebSocketProtocol(Lingering, WebSocketsSansIOProtocol):
         return False
 
     def _end(self, limit: Limit, code: int, reason: str) -> None:
-        self.door.turned_away(limit)
+        self.admission.rejected(limit)
         # Pongs that were due would come after the close frame.
         self.conn.fail(code, reason)
         self.handle_parser_exception()

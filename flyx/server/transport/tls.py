@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flyx.errors import InputError
-from flyx.server.admission import Doorkeeper
-from flyx.server.limits import Limit, Visit
+from flyx.server.admission import Admission
+from flyx.server.limits import ConnectionSlot, Limit
 from flyx.server.logs import get_logger
 from flyx.server.transport.protocols import HttpProtocol
 
@@ -54,15 +54,15 @@ class Certificate:
         for option, path in (("--tls-cert", self._certificate), ("--tls-key", self._key)):
             try:
                 path.read_bytes()
-            except OSError as exc:
-                raise InputError(reason=f"cannot read {option} {path}: {exc.strerror}") from exc
+            except OSError as error:
+                raise InputError(reason=f"cannot read {option} {path}: {error.strerror}") from error
         try:
             # Without a password of ours OpenSSL would ask for one on the terminal.
             context.load_cert_chain(self._certificate, self._key, password=lambda: b"")
-        except (ssl.SSLError, ValueError) as exc:
+        except (ssl.SSLError, ValueError) as error:
             hint = "both are PEM files, the key is the certificate's own and has no passphrase"
             reason = f"{self._certificate} and {self._key} are not a certificate and its key"
-            raise InputError(reason=reason, hint=hint) from exc
+            raise InputError(reason=reason, hint=hint) from error
         return context
 
 
@@ -77,7 +77,7 @@ class TlsServer:
         self,
         listening: socket.socket,
         certificate: Certificate,
-        door: Doorkeeper,
+        admission: Admission,
         make_http: Callable[[], HttpProtocol],
         *,
         handshake_timeout: float,
@@ -85,14 +85,14 @@ class TlsServer:
         """Args:
         listening: Bound and listening; closed by close().
         certificate: Asked at each handshake.
-        door: Counts the connections.
+        admission: Counts the connections.
         make_http: Makes the protocol that takes over.
         handshake_timeout: Seconds.
         """
         listening.setblocking(False)
         self._listening = listening
         self._certificate = certificate
-        self._door = door
+        self._admission = admission
         self._make_http = make_http
         self._handshake_timeout = handshake_timeout
         self._handshakes: set[asyncio.Task[None]] = set()
@@ -114,21 +114,21 @@ class TlsServer:
         while True:
             try:
                 accepted, address = await loop.sock_accept(self._listening)
-            except OSError as exc:
-                log.warning("cannot accept connections", reason=exc.strerror)
+            except OSError as error:
+                log.warning("cannot accept connections", reason=error.strerror)
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
-            visit = self._door.enter(address[0])
-            if visit is None:
+            slot = self._admission.admit(address[0])
+            if slot is None:
                 accepted.close()
                 continue
-            handshake = asyncio.create_task(self._shake_hands(accepted, visit))
+            handshake = asyncio.create_task(self._shake_hands(accepted, slot))
             self._handshakes.add(handshake)
             handshake.add_done_callback(self._handshakes.discard)
 
-    async def _shake_hands(self, accepted: socket.socket, visit: Visit) -> None:
+    async def _shake_hands(self, accepted: socket.socket, slot: ConnectionSlot) -> None:
         http = self._make_http()
-        http.visit = visit
+        http.slot = slot
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: http,
@@ -137,10 +137,10 @@ class TlsServer:
                 ssl_handshake_timeout=self._handshake_timeout,
             )
         except asyncio.CancelledError:
-            visit.leave()
+            slot.release()
             raise
-        except OSError as exc:
+        except OSError as error:
             # The errors of ssl are among them, and the one that asyncio has for the end of its patience.
-            if isinstance(exc, ConnectionAbortedError):
-                self._door.turned_away(Limit.HANDSHAKE)
-            visit.leave()
+            if isinstance(error, ConnectionAbortedError):
+                self._admission.rejected(Limit.HANDSHAKE)
+            slot.release()

@@ -28,7 +28,7 @@ from flyx.server.redis.backend import (
     RoomState,
     SharedRoom,
 )
-from flyx.server.rooms.store import BudgetSpent, StoreAway, StoreFull
+from flyx.server.rooms.store import BudgetSpent, StoreFull, StoreUnavailable
 from flyx.signaling.record import dump_room, load_room
 
 
@@ -189,7 +189,7 @@ class MemoryBackend(Backend):
             await loop.create_future()
         if self.cut:
             await asyncio.sleep(rng.choice((0.0, 1.0)))
-            raise StoreAway("cut off")
+            raise StoreUnavailable("cut off")
 
     async def _return(self) -> None:
         """The answer travels, too, and may get lost: then what was asked for was done and nobody knows."""

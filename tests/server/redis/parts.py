@@ -19,7 +19,7 @@ from flyx.server.redis.replicas import Replicas
 from flyx.server.redis.replication import Replication
 from flyx.server.redis.tasks import Tasks
 from flyx.server.redis.undelivered import Undelivered
-from flyx.signaling.commands import Command, Effects, Enter, Lose
+from flyx.signaling.commands import Command, Effects, Enter, LoseConnection
 from flyx.signaling.members import Traffic
 from flyx.signaling.messages import CloseCode, ErrorCode
 from flyx.signaling.room import Room, step
@@ -79,7 +79,7 @@ class People:
     taken_over: list[tuple[str, str, int]] = field(default_factory=list)
     elsewhere: int = 0
 
-    def see_to(self, effects: Effects) -> None:
+    def dispatch(self, effects: Effects) -> None:
         self.seen_to.append(effects)
 
     def holds(self, client_id: str, generation: int) -> bool:
@@ -224,7 +224,7 @@ async def parts(name: str = "a", service: Service | None = None) -> Parts:
 
 def lacks_a_message(node: Parts, client_id: str, generation: int) -> bool:
     """Tell whether a message is known not to have reached a connection."""
-    lose = Lose(client_id, generation, "lost", Traffic())
+    lose = LoseConnection(client_id, generation, "lost", Traffic())
     return node.undelivered.corrected(lose) != lose
 
 
@@ -243,4 +243,4 @@ def shared(room: Room, version: int = 1, change: str = "") -> SharedRoom:
 def lost(room: Room, client_id: str, *, settled: bool = True, traffic: Traffic | None = Traffic()) -> Room:  # noqa: B008
     """Return room after the connection of a client was lost."""
     generation = room.members[client_id].generation
-    return step(room, Lose(client_id, generation, "lost", traffic, settled=settled), T0)[0]
+    return step(room, LoseConnection(client_id, generation, "lost", traffic, settled=settled), T0)[0]

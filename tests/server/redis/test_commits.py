@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from flyx.errors import NoSuchRoom
-from flyx.server.rooms.store import StoreAway
-from flyx.signaling.commands import Amend, Effects, Enter, Expire, Leave, Lose, Refuse, Relay
+from flyx.server.rooms.store import StoreUnavailable
+from flyx.signaling.commands import AppendMissed, Effects, Enter, Expire, Leave, LoseConnection, Refuse, Relay
 from flyx.signaling.config import RoomConfig
 from flyx.signaling.members import Traffic
 from flyx.signaling.messages import Offer, OfferData
@@ -170,7 +170,7 @@ async def test_a_commit_that_cannot_be_made_for_long_fails_and_is_not_carried_ou
     committing = asyncio.create_task(node.commits.run(ROOM, Enter("receiver", "token"), T0, seen))
     await asyncio.sleep(0.05)
     node.backend.cut = True
-    with pytest.raises(StoreAway):
+    with pytest.raises(StoreUnavailable):
         await committing
     assert seen.effects == []
     assert node.service.rooms[ROOM][0][1] == 1
@@ -212,7 +212,7 @@ async def test_nodes_that_are_not_subscribed_are_suspected() -> None:
 async def test_who_lost_a_connection_that_lacks_a_message_has_traffic_that_nobody_knows() -> None:
     node = await a_node()
     node.undelivered.add("sender", GENERATION)
-    await node.commits.run(ROOM, Lose("sender", GENERATION, "lost", Traffic(1, 2)), T0, Seen())
+    await node.commits.run(ROOM, LoseConnection("sender", GENERATION, "lost", Traffic(1, 2)), T0, Seen())
     entry = await node.backend.load(ROOM)
     assert entry is not None
     absence = entry.room.members["sender"].absence
@@ -226,7 +226,7 @@ def test_an_absence_is_settled_at_once_only_if_no_other_node_can_have_sent_anyth
     async def run() -> None:
         room = SENDER if alone else occupied(("sender", "a1"), ("receiver", "b1"))
         node = await a_node(room)
-        await node.commits.run(ROOM, Lose("sender", GENERATION, "lost", Traffic()), T0, Seen())
+        await node.commits.run(ROOM, LoseConnection("sender", GENERATION, "lost", Traffic()), T0, Seen())
         entry = await node.backend.load(ROOM)
         assert entry is not None
         absence = entry.room.members["sender"].absence
@@ -234,7 +234,7 @@ def test_an_absence_is_settled_at_once_only_if_no_other_node_can_have_sent_anyth
         assert absence.settled is alone
         await asyncio.sleep(0.1)
         # Recovery tells the rest.
-        assert node.performed == ([] if alone else [Amend("sender", GENERATION, ())])
+        assert node.performed == ([] if alone else [AppendMissed("sender", GENERATION, ())])
 
     run()
 

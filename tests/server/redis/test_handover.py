@@ -17,7 +17,7 @@ async def two_nodes() -> tuple[Parts, Parts, Handover]:
     return here, there, Handover(here.backend, here.people)
 
 
-def always() -> bool:
+def always_wanted() -> bool:
     return True
 
 
@@ -27,7 +27,7 @@ async def test_the_node_of_the_older_connection_is_asked_once_and_its_end_waited
     room = occupied(("sender", "a1"), ("receiver", "b1"))
     here.service.keep(shared(room))
     there.messages.clear()
-    preparing = asyncio.create_task(handover.prepare(ROOM, RESUME, T0, always))
+    preparing = asyncio.create_task(handover.prepare(ROOM, RESUME, T0, always_wanted))
     await asyncio.sleep(1.0)
     generation = room.members["receiver"].generation
     assert there.messages == [f'["oust","{ROOM}","receiver",{generation}]']
@@ -45,7 +45,7 @@ async def test_it_is_not_waited_for_longer_than_a_client_would() -> None:
     here, _, handover = await two_nodes()
     here.service.keep(shared(occupied(("sender", "a1"), ("receiver", "b1"))))
     began = here.service.now()
-    await handover.prepare(ROOM, RESUME, T0, always)
+    await handover.prepare(ROOM, RESUME, T0, always_wanted)
     assert 3.0 <= here.service.now() - began < 3.1
 
 
@@ -55,10 +55,10 @@ async def test_nothing_is_waited_for_if_the_older_connection_was_here_or_its_nod
     here.service.keep(shared(occupied(("sender", "a1"), ("receiver", "a1"))))
     here.people.here = {("receiver", 2)}
     began = here.service.now()
-    await handover.prepare(ROOM, RESUME, T0, always)
+    await handover.prepare(ROOM, RESUME, T0, always_wanted)
     here.service.keep(shared(occupied(("sender", "a1"), ("receiver", "b1"))))
     await there.stop()
-    await handover.prepare(ROOM, RESUME, T0, always)
+    await handover.prepare(ROOM, RESUME, T0, always_wanted)
     assert here.service.now() == began
 
 
@@ -68,9 +68,9 @@ async def test_nor_for_a_stranger_or_a_client_that_has_gone_meanwhile() -> None:
     here.service.keep(shared(occupied(("sender", "a1"), ("receiver", "b1"))))
     there.messages.clear()
     began = here.service.now()
-    await handover.prepare(ROOM, Resume("receiver", "guessed", "new"), T0, always)
-    await handover.prepare(ROOM, Resume("nobody", "token of nobody", "new"), T0, always)
-    await handover.prepare("000000", RESUME, T0, always)
+    await handover.prepare(ROOM, Resume("receiver", "guessed", "new"), T0, always_wanted)
+    await handover.prepare(ROOM, Resume("nobody", "token of nobody", "new"), T0, always_wanted)
+    await handover.prepare("000000", RESUME, T0, always_wanted)
     await handover.prepare(ROOM, RESUME, T0, lambda: False)
     assert here.service.now() == began
     assert there.messages == []

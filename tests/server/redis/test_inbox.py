@@ -6,7 +6,7 @@ import pytest
 
 from flyx.server.redis import wire
 from flyx.server.redis.inbox import Inbox
-from flyx.signaling.commands import Amend, Enter
+from flyx.signaling.commands import AppendMissed, Enter
 from flyx.signaling.record import dump_room
 from tests.server.redis.memory_backend import Service
 from tests.server.redis.parts import ROOM, Parts, Still, in_virtual_time, occupied, parts, shared
@@ -51,7 +51,7 @@ async def test_those_for_a_connection_that_is_over_are_left_to_recovery() -> Non
     node.replicas.clear()
     inbox.receive(BATCH)
     await asyncio.sleep(0)
-    assert node.performed == [Amend(*CONNECTION, ("text",))]
+    assert node.performed == [AppendMissed(*CONNECTION, ("text",))]
 
 
 @in_virtual_time

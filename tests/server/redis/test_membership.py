@@ -6,7 +6,7 @@ import pytest
 
 from flyx.server.redis.backend import LEASE
 from flyx.server.redis.membership import RENEWAL_INTERVAL
-from flyx.server.rooms.store import StoreAway
+from flyx.server.rooms.store import StoreUnavailable
 from tests.server.redis.memory_backend import MemoryBackend, Service
 from tests.server.redis.parts import Parts, Still, in_virtual_time, parts
 
@@ -43,7 +43,7 @@ async def test_nobody_waits_for_a_node_that_is_not_ready_for_more_than_a_moment(
     node.backend.listens_to = None
     node.membership.on_subscription(False)
     began = node.service.now()
-    with pytest.raises(StoreAway):
+    with pytest.raises(StoreUnavailable):
         await node.membership.until_ready()
     assert 0 < node.service.now() - began <= 2.0
 
@@ -57,7 +57,7 @@ async def test_while_redis_is_away_nobody_waits_and_clients_of_the_node_go_on_ta
     assert node.membership.leased
     assert not node.membership.ready
     began = node.service.now()
-    with pytest.raises(StoreAway):
+    with pytest.raises(StoreUnavailable):
         await node.membership.until_ready()
     assert node.service.now() == began
     node.backend.cut = False

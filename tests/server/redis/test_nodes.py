@@ -26,9 +26,9 @@ from hypothesis.stateful import (
 from flyx.server.config import ServerConfig
 from flyx.server.redis.relay import RELAY_TIMEOUT
 from flyx.server.redis.store import RedisRoomStore
+from flyx.server.rooms.attachment import Attachment
 from flyx.server.rooms.hub import Hub
-from flyx.server.rooms.seat import Seat
-from flyx.server.rooms.store import StoreAway
+from flyx.server.rooms.store import StoreUnavailable
 from flyx.signaling.config import RoomConfig
 from flyx.signaling.messages import (
     CLOSE_CODES,
@@ -92,7 +92,7 @@ class Node:
             await asyncio.sleep(1.0)
             try:
                 await self.hub.sweep()
-            except StoreAway:
+            except StoreUnavailable:
                 continue
 
 
@@ -103,7 +103,7 @@ class Line:
         self.person = person
         self.node = node
         node.lines.append(self)
-        self.seat: Seat | None = None
+        self.attachment: Attachment | None = None
         # The client has been let in; its end is open; the server's end is.
         self.joined = False
         self.open = True
@@ -138,8 +138,8 @@ class Line:
     async def read(self) -> None:
         """What the server does with each frame, one after the other."""
         while (message := await self.frames.get()) is not None and self.alive:
-            if self.seat is not None:
-                rest = self.node.hub.relay(self.seat, message)
+            if self.attachment is not None:
+                rest = self.node.hub.relay(self.attachment, message)
                 if rest is not None:
                     await rest
 
@@ -150,8 +150,8 @@ class Line:
             # What has begun is finished first.
             self.frames.put_nowait(None)
             await self.reader
-        if self.seat is not None:
-            await self.node.hub.lose(self.seat, "lost")
+        if self.attachment is not None:
+            await self.node.hub.lose(self.attachment, "lost")
         self.node.hub.disconnect(self)
 
 
@@ -203,10 +203,10 @@ class Person:
             node.hub.connect(line)
             if self.token:
                 claim = JoinData(client_id=self.client_id, resume_token=self.token, received=self.heard)
-                line.seat = await node.hub.resume(line, self.world.room_id, claim)
+                line.attachment = await node.hub.resume(line, self.world.room_id, claim)
             else:
-                line.seat = await node.hub.enter(line, self.world.room_id, self.role)
-            if line.seat is not None and line.open:
+                line.attachment = await node.hub.enter(line, self.world.room_id, self.role)
+            if line.attachment is not None and line.open:
                 line.reader = asyncio.create_task(line.read())
                 return
             # A refusal has closed the line, and closed() sees to the rest.
@@ -231,7 +231,7 @@ class Person:
         if line is not None:
             self.line = None
             line.open = False
-            self.gave_up |= line.seat is None
+            self.gave_up |= line.attachment is None
         return line
 
     def cut_line(self) -> Line:
@@ -407,8 +407,8 @@ class World:
         for person in self.people:
             line = person.line
             assert line is not None, f"{person.name} did not come back"
-            assert line.seat is not None, f"{person.name} was not let in"
-            assert line.node.hub.holds(person.client_id, line.seat.generation), person.name
+            assert line.attachment is not None, f"{person.name} was not let in"
+            assert line.node.hub.holds(person.client_id, line.attachment.generation), person.name
         kept = self.service.rooms[self.room_id]
         for node in self.nodes:
             entry = node.store.known(self.room_id)
@@ -463,7 +463,7 @@ class NodesMachine(RuleBasedStateMachine):
     def a_receiver_arrives(self) -> None:
         # Without a sender there is no room for it.
         sender = self.world.people[0]
-        if sender.line is not None and sender.line.seat is not None:
+        if sender.line is not None and sender.line.attachment is not None:
             self.run(self.world.arrive(Role.RECEIVER))
             self.world.people = [p for p in self.world.people if p.client_id or p.over is None]
 
@@ -732,7 +732,7 @@ def test_a_return_that_was_given_up_while_its_node_stood_still_ends_no_newer_con
         await asyncio.sleep(1.0)
         assert receiver.line is not None
         assert receiver.line.node is there
-        assert receiver.line.seat is None
+        assert receiver.line.attachment is None
         # It tries elsewhere. The server that stands still learns that when it goes on, with all the rest.
         receiver.home = here
         receiver.break_line(0.0)

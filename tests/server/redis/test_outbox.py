@@ -9,7 +9,7 @@ import pytest
 from flyx.server.redis import outbox
 from flyx.server.redis.backend import Item
 from flyx.server.redis.outbox import DELIVERY_TIMEOUT, Outbox
-from flyx.server.rooms.store import StoreAway
+from flyx.server.rooms.store import StoreUnavailable
 from tests.server.redis.memory_backend import Service
 from tests.server.redis.parts import ROOM, Parts, Still, in_virtual_time, occupied, parts, shared
 
@@ -95,7 +95,7 @@ async def test_a_node_that_is_not_subscribed_gets_the_batch_when_it_is() -> None
 async def test_if_it_never_is_the_item_may_be_sent_again() -> None:
     way = await a_way()
     way.other.backend.listens_to = None
-    with pytest.raises(StoreAway):
+    with pytest.raises(StoreUnavailable):
         await way.put("1")
     assert way.outbox.sequence == 0
 
@@ -176,7 +176,7 @@ async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     way.node.backend.slow = 1.0
     monkeypatch.setattr(outbox, "MAX_SIZE", 10)
     assert not way.put("1" * 10).done()
-    with pytest.raises(StoreAway):
+    with pytest.raises(StoreUnavailable):
         await way.put("1")
 
 
@@ -188,6 +188,6 @@ async def test_what_waits_fails_when_the_node_stops() -> None:
     await asyncio.sleep(0.1)
     waiting = way.put("2")
     await way.outbox.close()
-    with pytest.raises(StoreAway):
+    with pytest.raises(StoreUnavailable):
         await waiting
     assert not under_way.done()

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from flyx.errors import NoSuchRoom
-from flyx.server.rooms.store import StoreAway
-from flyx.signaling.commands import Amend, Resume
+from flyx.server.rooms.store import StoreUnavailable
+from flyx.signaling.commands import AppendMissed, Resume
 from flyx.signaling.messages import ErrorCode
 from flyx.signaling.room import Room, step
 from tests.server.redis.parts import ROOM, Parts, in_virtual_time, lost, occupied, parts, shared
@@ -27,7 +27,7 @@ async def a_node(room: Room = APART) -> Parts:
 
 def texts(node: Parts) -> list[tuple[str, ...] | None]:
     """Return what the room was told that connections missed, in turn."""
-    return [command.texts for command in node.performed if isinstance(command, Amend)]
+    return [command.texts for command in node.performed if isinstance(command, AppendMissed)]
 
 
 @in_virtual_time
@@ -41,9 +41,9 @@ async def test_what_comes_while_a_connection_ends_is_kept_until_the_room_knows_a
     node.recovery.settle(ROOM, lost(APART, "receiver", settled=False))
     await asyncio.sleep(1.0)
     first, *others = node.performed
-    assert first == Amend(*CONNECTION, ("1", "2"))
+    assert first == AppendMissed(*CONNECTION, ("1", "2"))
     # That there is nothing else may be told as well.
-    assert all(other == Amend(*CONNECTION, ()) for other in others)
+    assert all(other == AppendMissed(*CONNECTION, ()) for other in others)
 
 
 @in_virtual_time
@@ -103,7 +103,7 @@ def test_what_may_have_been_told_is_not_told_twice(
     @in_virtual_time
     async def run() -> None:
         node = await a_node()
-        node.refusals.append(StoreAway())
+        node.refusals.append(StoreUnavailable())
         node.recovery.amend(ROOM, *CONNECTION, missed)
         await asyncio.sleep(2.0)
         assert texts(node) == [missed, again]
@@ -140,7 +140,7 @@ async def test_when_messages_of_a_node_were_lost_clients_in_its_rooms_begin_new_
     node.recovery.messages_lost("b1")
     await asyncio.sleep(0)
     assert node.people.closed == [(*CONNECTION, ErrorCode.RESYNC)]
-    assert node.performed == [Amend(*CONNECTION, None)]
+    assert node.performed == [AppendMissed(*CONNECTION, None)]
 
 
 @in_virtual_time
@@ -161,7 +161,7 @@ async def test_and_those_whose_connections_ended_lately() -> None:
     node.recovery.messages_lost("b1")
     await asyncio.sleep(0)
     assert node.people.closed == []
-    assert node.performed == [Amend(*CONNECTION, None)]
+    assert node.performed == [AppendMissed(*CONNECTION, None)]
 
 
 @in_virtual_time

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from flyx.server.redis.relay import RELAY_TIMEOUT, retarget
-from flyx.server.rooms.store import StoreAway
-from flyx.signaling.commands import Amend, Deliver, Effects, Relay
+from flyx.server.rooms.store import StoreUnavailable
+from flyx.signaling.commands import AppendMissed, Deliver, Effects, Relay
 from flyx.signaling.messages import Answer, AnswerData, Offer, OfferData, Paired, PairedData
 from flyx.signaling.room import Room
 from tests.server.redis.memory_backend import Service
@@ -145,14 +145,14 @@ async def test_a_message_that_gets_nowhere_is_given_up_in_time_and_its_target_to
     await here.relay.run_on_replica(ROOM, offer("near"), T0, ignore)
     await asyncio.sleep(0)
     assert here.service.now() - began <= RELAY_TIMEOUT
-    assert here.performed == [Amend("near", GENERATIONS["near"], None)]
+    assert here.performed == [AppendMissed("near", GENERATIONS["near"], None)]
 
 
 @in_virtual_time
 async def test_a_sender_whose_message_reached_nobody_may_send_it_again() -> None:
     here, there = await two_nodes()
     there.backend.listens_to = None
-    with pytest.raises(StoreAway):
+    with pytest.raises(StoreUnavailable):
         await here.relay.run_on_replica(ROOM, offer("far"), T0, ignore)
     assert here.performed == []
 
@@ -163,7 +163,7 @@ async def test_if_others_have_it_those_whom_it_did_not_reach_begin_new_sessions(
     there.backend.listens_to = None
     await here.relay.run_on_replica(ROOM, offer(), T0, ignore)
     await asyncio.sleep(0)
-    assert here.performed == [Amend("far", GENERATIONS["far"], None)]
+    assert here.performed == [AppendMissed("far", GENERATIONS["far"], None)]
 
 
 @in_virtual_time

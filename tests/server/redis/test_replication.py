@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flyx.signaling.commands import Amend
+from flyx.signaling.commands import AppendMissed
 from flyx.signaling.messages import ErrorCode
 from flyx.signaling.record import dump_room
 from flyx.signaling.room import Room
@@ -103,7 +103,7 @@ async def test_a_change_left_out_has_clients_begin_new_sessions() -> None:
     receive(node, version=3, change="b1:2", before="b1:1")
     await asyncio.sleep(0)
     assert node.people.closed == [(*CONNECTION, ErrorCode.RESYNC)]
-    assert node.performed == [Amend(*CONNECTION, None)]
+    assert node.performed == [AppendMissed(*CONNECTION, None)]
 
 
 @in_virtual_time

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from flyx.server.redis.tasks import Tasks
-from flyx.server.rooms.store import StoreAway
+from flyx.server.rooms.store import StoreUnavailable
 from tests.server.redis.parts import in_virtual_time
 
 
@@ -30,14 +30,14 @@ async def test_the_result_and_the_error_of_owned_work_are_the_callers() -> None:
     tasks = Tasks()
 
     async def fail() -> None:
-        raise StoreAway
+        raise StoreUnavailable
 
     assert await tasks.owned(asyncio.sleep(0, "result")) == "result"
-    with pytest.raises(StoreAway):
+    with pytest.raises(StoreUnavailable):
         await tasks.owned(fail())
 
 
-@pytest.mark.parametrize(("error", "logged"), [(StoreAway(), False), (ValueError(), True)])
+@pytest.mark.parametrize(("error", "logged"), [(StoreUnavailable(), False), (ValueError(), True)])
 def test_only_an_unexpected_failure_is_logged(
     error: Exception, logged: bool, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,20 +1,20 @@
 from __future__ import annotations
 
 from flyx.server.redis.undelivered import Undelivered
-from flyx.signaling.commands import Leave, Lose, Resume
+from flyx.signaling.commands import Leave, LoseConnection, Resume
 from flyx.signaling.members import Traffic
 from tests.server.redis.parts import occupied
 
 ROOM = occupied(("sender", "a1"))
 GENERATION = ROOM.members["sender"].generation
-LOSE = Lose("sender", GENERATION, "lost", Traffic(3, 4))
+LOSE = LoseConnection("sender", GENERATION, "lost", Traffic(3, 4))
 RESUME = Resume("sender", "old", "new", handover=(GENERATION, Traffic(3, 4)))
 
 
 def test_the_traffic_of_a_connection_that_lacks_a_message_is_not_believed() -> None:
     undelivered = Undelivered()
     undelivered.add("sender", GENERATION)
-    assert undelivered.corrected(LOSE) == Lose("sender", GENERATION, "lost", None)
+    assert undelivered.corrected(LOSE) == LoseConnection("sender", GENERATION, "lost", None)
     assert undelivered.corrected(RESUME) == Resume("sender", "old", "new")
 
 

@@ -14,17 +14,17 @@ from flyx.server.rooms.store import BudgetSpent, RoomStore, StoreFull
 from flyx.signaling.commands import (
     Admit,
     CloseClient,
+    CloseRoom,
     Deliver,
     Effects,
     Enter,
     Expire,
     Leave,
-    Lose,
+    LoseConnection,
     Refuse,
     Relay,
     Resume,
     RoomClosed,
-    Shut,
 )
 from flyx.signaling.config import RoomConfig
 from flyx.signaling.members import Traffic
@@ -85,7 +85,7 @@ class RoomStoreContract:
             await store.create(a_room())
             await store.apply("K7M2QX", enter("s"), T0)
             other = generation(await store.apply("K7M2QX", enter("r"), T0))
-            lost = Lose("r", other, "lost", Traffic(1, 1, ("ünïcödé \x00 \u2028",)))
+            lost = LoseConnection("r", other, "lost", Traffic(1, 1, ("ünïcödé \x00 \u2028",)))
             await store.apply("K7M2QX", lost, T0)
             seen = await store.load("K7M2QX")
             assert seen is not None
@@ -117,7 +117,7 @@ class RoomStoreContract:
     async def test_an_id_can_be_had_again_when_its_room_is_over(self) -> None:
         async with self.make_store() as store:
             assert await store.create(a_room(max_clients=3))
-            await store.apply("K7M2QX", Shut(None), T0)
+            await store.apply("K7M2QX", CloseRoom(None), T0)
             assert await store.create(a_room(max_clients=5))
             seen = await store.load("K7M2QX")
             assert seen is not None
@@ -144,7 +144,7 @@ class RoomStoreContract:
             assert await store.create(a_room("000004"))
             assert await store.create(a_room("000005"))
             # What is over counts no longer, however it ended.
-            await store.apply("000000", Shut(None), T0)
+            await store.apply("000000", CloseRoom(None), T0)
             assert await store.create(a_room("000002", creator="192.0.2.1"))
             with pytest.raises(BudgetSpent):
                 await store.create(a_room("000006", creator="192.0.2.1"))
@@ -162,7 +162,7 @@ class RoomStoreContract:
             assert await store.room_ids() == []
             for room_id in ("00000B", "00000A", "00000C"):
                 await store.create(a_room(room_id))
-            await store.apply("00000B", Shut(None), T0)
+            await store.apply("00000B", CloseRoom(None), T0)
             assert sorted(await store.room_ids()) == ["00000A", "00000C"]
 
     async def test_a_persistent_room_that_no_client_enters_is_due(self) -> None:
@@ -226,7 +226,7 @@ class RoomStoreContract:
         async with self.make_store() as store:
             await store.create(a_room(grace=30.0))
             effects = await store.apply("K7M2QX", enter("s"), T0)
-            await store.apply("K7M2QX", Lose("s", generation(effects), "lost", None), T0 + 5)
+            await store.apply("K7M2QX", LoseConnection("s", generation(effects), "lost", None), T0 + 5)
             assert await store.due(T0 + 34) == []
             assert await store.due(T0 + 35) == ["K7M2QX"]
             effects = await store.apply("K7M2QX", Expire(), T0 + 35)
@@ -238,7 +238,7 @@ class RoomStoreContract:
             await store.create(a_room())
             first = generation(await store.apply("K7M2QX", enter("s"), T0))
             other = generation(await store.apply("K7M2QX", enter("r"), T0))
-            lost = Lose("r", other, "lost", Traffic(received=3, sent=2, tail=("one", "two")))
+            lost = LoseConnection("r", other, "lost", Traffic(received=3, sent=2, tail=("one", "two")))
             await store.apply("K7M2QX", lost, T0)
             await store.apply("K7M2QX", Relay("s", first, Offer(data=OfferData(sdp="v=0"))), T0)
             back = Resume("r", "token of r", "next token", received=1)

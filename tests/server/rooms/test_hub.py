@@ -11,9 +11,9 @@ import pytest
 
 from flyx.errors import NoSuchRoom, RoomTaken
 from flyx.server.config import ServerConfig
+from flyx.server.rooms.attachment import Attachment
 from flyx.server.rooms.hub import Hub
-from flyx.server.rooms.seat import Seat
-from flyx.server.rooms.store import MemoryRoomStore, StoreAway, Stored
+from flyx.server.rooms.store import MemoryRoomStore, Stored, StoreUnavailable
 from flyx.signaling.config import RoomConfig
 from flyx.signaling.messages import (
     CloseCode,
@@ -66,12 +66,12 @@ class MoodyStore(MemoryRoomStore):
     async def replace(self, seen: Stored, room: Room) -> bool:
         await self.gate.wait()
         if self.away:
-            raise StoreAway
+            raise StoreUnavailable
         return await super().replace(seen, room)
 
     async def create(self, room: Room) -> bool:
         if self.away:
-            raise StoreAway
+            raise StoreUnavailable
         return await super().create(room)
 
 
@@ -88,21 +88,21 @@ class House:
         created = await self.hub.create_room(self.hub.config.room)
         self.room_id = created.room.room_id
 
-    async def enter(self, role: Role | None = None) -> tuple[FakeOutlet, Seat]:
-        outlet = FakeOutlet()
-        self.hub.connect(outlet)
-        seat = await self.hub.enter(outlet, self.room_id, role)
-        assert seat is not None
-        return outlet, seat
+    async def enter(self, role: Role | None = None) -> tuple[FakeOutlet, Attachment]:
+        transport = FakeOutlet()
+        self.hub.connect(transport)
+        attachment = await self.hub.enter(transport, self.room_id, role)
+        assert attachment is not None
+        return transport, attachment
 
-    async def resume(self, before: FakeOutlet, received: int | None) -> tuple[FakeOutlet, Seat | None]:
-        outlet = FakeOutlet()
-        self.hub.connect(outlet)
-        return outlet, await self.hub.resume(outlet, self.room_id, before.claim(received))
+    async def resume(self, before: FakeOutlet, received: int | None) -> tuple[FakeOutlet, Attachment | None]:
+        transport = FakeOutlet()
+        self.hub.connect(transport)
+        return transport, await self.hub.resume(transport, self.room_id, before.claim(received))
 
-    async def say(self, seat: Seat) -> None:
+    async def say(self, attachment: Attachment) -> None:
         """Have a client make an offer, and wait until it has gone its way."""
-        rest = self.hub.relay(seat, OFFER)
+        rest = self.hub.relay(attachment, OFFER)
         if rest is not None:
             await rest
 
@@ -116,8 +116,8 @@ async def house() -> House:
 
 async def test_a_room_that_is_over_and_not_swept_yet_is_not_in_the_way_of_the_next(house: House) -> None:
     config = house.hub.config.room
-    _, seat = await house.enter()
-    await house.hub.lose(seat, "lost", died=True)
+    _, attachment = await house.enter()
+    await house.hub.lose(attachment, "lost", died=True)
     with pytest.raises(RoomTaken):
         await house.hub.create_room(config, wanted_id=house.room_id)
     house.clock.now += config.grace
@@ -126,12 +126,12 @@ async def test_a_room_that_is_over_and_not_swept_yet_is_not_in_the_way_of_the_ne
 
 
 async def test_a_message_under_way_is_counted_once_when_its_client_comes_back(house: House) -> None:
-    sender, seat = await house.enter()
+    sender, attachment = await house.enter()
     _, other = await house.enter()
     await house.hub.lose(other, "lost")
     # To somebody away: that has to be written, which takes its time.
     house.store.gate.clear()
-    relaying = asyncio.create_task(house.say(seat))
+    relaying = asyncio.create_task(house.say(attachment))
     await asyncio.sleep(0)
     returning = asyncio.create_task(house.resume(sender, 2))
     for _ in range(5):
@@ -144,18 +144,18 @@ async def test_a_message_under_way_is_counted_once_when_its_client_comes_back(ho
     assert back.heard[0]["data"]["recovered"] is True
     assert back.heard[0]["data"]["received"] == 1
     # What the older connection still brings is for nobody, and is not counted.
-    await house.say(seat)
+    await house.say(attachment)
     again, _ = await house.resume(back, 2)
     assert again.heard[0]["data"]["received"] == 1
 
 
 async def test_a_message_that_could_not_be_taken_is_to_come_again(house: House) -> None:
-    sender, seat = await house.enter()
+    sender, attachment = await house.enter()
     receiver, other = await house.enter()
-    await house.say(seat)
+    await house.say(attachment)
     await house.hub.lose(other, "lost")
     house.store.away = True
-    await house.say(seat)
+    await house.say(attachment)
     assert sender.closed == (CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE)
     refused, nobody = await house.resume(sender, 2)
     assert nobody is None
@@ -179,51 +179,51 @@ async def test_a_goodbye_that_could_not_be_written_is_written_later(house: House
 
 
 async def test_a_sender_that_pairs_while_rooms_are_away_stays(house: House) -> None:
-    sender, seat = await house.enter()
+    sender, attachment = await house.enter()
     _, other = await house.enter()
     house.store.away = True
-    telling = house.hub.relay(seat, Paired(data=PairedData(target_id=other.client_id)))
+    telling = house.hub.relay(attachment, Paired(data=PairedData(target_id=other.client_id)))
     assert telling is not None
     await telling
     assert sender.closed is None
     house.store.away = False
-    await house.say(seat)
+    await house.say(attachment)
     assert sender.closed is None
 
 
 async def test_who_comes_in_while_rooms_are_away_is_asked_to_come_later(house: House) -> None:
     house.store.away = True
-    outlet = FakeOutlet()
-    house.hub.connect(outlet)
-    assert await house.hub.enter(outlet, house.room_id, None) is None
-    assert outlet.closed == (CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE)
-    with pytest.raises(StoreAway):
+    transport = FakeOutlet()
+    house.hub.connect(transport)
+    assert await house.hub.enter(transport, house.room_id, None) is None
+    assert transport.closed == (CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE)
+    with pytest.raises(StoreUnavailable):
         await house.hub.create_room(RoomConfig())
 
 
 async def test_a_client_id_alone_ends_nobodys_connection(house: House) -> None:
-    sender, seat = await house.enter()
+    sender, attachment = await house.enter()
     thief = FakeOutlet()
     house.hub.connect(thief)
-    claim = JoinData(client_id=seat.client_id, resume_token="guess", received=0)
+    claim = JoinData(client_id=attachment.client_id, resume_token="guess", received=0)
     assert await house.hub.resume(thief, house.room_id, claim) is None
     assert thief.closed == (CloseCode.NO_SUCH_ROOM, ErrorCode.NO_SUCH_SESSION)
     assert sender.closed is None
-    assert not seat.over
+    assert not attachment.over
     # Nor in another room, with the right token.
     elsewhere = (await house.hub.create_room(RoomConfig())).room.room_id
     assert await house.hub.resume(thief, elsewhere, sender.claim(0)) is None
-    assert not seat.over
+    assert not attachment.over
 
 
 async def test_a_connection_that_ends_while_its_client_comes_in_leaves_no_ghost(house: House) -> None:
     sender, _ = await house.enter()
     house.store.gate.clear()
-    outlet = FakeOutlet()
-    house.hub.connect(outlet)
-    entering = asyncio.create_task(house.hub.enter(outlet, house.room_id, None))
+    transport = FakeOutlet()
+    house.hub.connect(transport)
+    entering = asyncio.create_task(house.hub.enter(transport, house.room_id, None))
     await asyncio.sleep(0)
-    house.hub.disconnect(outlet)
+    house.hub.disconnect(transport)
     house.store.gate.set()
     await entering
     for _ in range(5):
@@ -233,14 +233,14 @@ async def test_a_connection_that_ends_while_its_client_comes_in_leaves_no_ghost(
 
 
 async def test_the_sweep_empties_places_held_too_long_and_closes_rooms(house: House) -> None:
-    sender, seat = await house.enter()
+    sender, attachment = await house.enter()
     receiver, other = await house.enter()
     await house.hub.lose(other, "lost")
     house.clock.now += 30
     await house.hub.sweep()
     assert sender.types == ["joined", "join", "disconnect", "disconnect"]
     assert receiver.closed is None
-    await house.hub.lose(seat, "lost")
+    await house.hub.lose(attachment, "lost")
     house.clock.now += 30
     await house.hub.sweep()
     with pytest.raises(NoSuchRoom):
@@ -251,8 +251,8 @@ async def test_the_sweep_empties_places_held_too_long_and_closes_rooms(house: Ho
 
 
 async def test_a_room_whose_end_is_due_is_not_found_even_before_the_sweep(house: House) -> None:
-    _, seat = await house.enter()
-    await house.hub.lose(seat, "lost")
+    _, attachment = await house.enter()
+    await house.hub.lose(attachment, "lost")
     assert (await house.hub.find_room(house.room_id)).sender is not None
     house.clock.now += 30
     with pytest.raises(NoSuchRoom):
@@ -260,11 +260,11 @@ async def test_a_room_whose_end_is_due_is_not_found_even_before_the_sweep(house:
 
 
 async def test_nobody_is_let_in_while_the_server_stops(house: House) -> None:
-    sender, seat = await house.enter()
+    sender, attachment = await house.enter()
     stopping = asyncio.create_task(house.hub.stop())
     await asyncio.sleep(0)
     assert sender.closed == (CloseCode.SERVICE_RESTART, ErrorCode.SERVER_STOPPING)
-    await house.hub.lose(seat, "the server is stopping")
+    await house.hub.lose(attachment, "the server is stopping")
     house.hub.disconnect(sender)
     late, nobody = await house.resume(sender, 0)
     assert nobody is None

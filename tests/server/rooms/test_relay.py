@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flyx.server.config import ServerConfig
+from flyx.server.rooms.attachment import Attachment
 from flyx.server.rooms.hub import Hub
-from flyx.server.rooms.seat import Seat
 from flyx.server.rooms.store import MemoryRoomStore
 from flyx.signaling.config import RoomConfig
 from flyx.signaling.messages import (
@@ -77,12 +77,12 @@ async def _play(
     hub = Hub(store, ServerConfig(), clock=clock)
     room_id = (await hub.create_room(RoomConfig(grace=30.0))).room.room_id
     ears = [Ear() for _ in range(_CLIENTS)]
-    seats: list[Seat] = []
+    seats: list[Attachment] = []
     for ear in ears:
-        seat = await hub.enter(ear, room_id, None)
-        assert seat is not None
-        seats.append(seat)
-    names = {seat.client_id: str(number) for number, seat in enumerate(seats)}
+        attachment = await hub.enter(ear, room_id, None)
+        assert attachment is not None
+        seats.append(attachment)
+    names = {attachment.client_id: str(number) for number, attachment in enumerate(seats)}
     ids = [*names, "nobody"]
     waited = False
     for kind, number, target in steps:

@@ -16,8 +16,8 @@ from flyx.errors import InputError
 from flyx.server.app import Server
 from flyx.server.rooms import sqlite
 from flyx.server.rooms.sqlite import SqliteRoomStore
-from flyx.server.rooms.store import RoomStore, StoreAway, StoreFull
-from flyx.signaling.commands import Admit, Lose, Relay, Resume
+from flyx.server.rooms.store import RoomStore, StoreFull, StoreUnavailable
+from flyx.signaling.commands import Admit, LoseConnection, Relay, Resume
 from flyx.signaling.members import Traffic
 from flyx.signaling.messages import Offer, OfferData
 from tests.server.peers import local
@@ -57,7 +57,7 @@ async def test_whoever_was_inside_is_away_and_has_the_grace_time_from_the_restar
         await store.create(a_room(grace=30.0))
         await store.apply("K7M2QX", enter("s"), T0)
         other = generation(await store.apply("K7M2QX", enter("r"), T0))
-        await store.apply("K7M2QX", Lose("r", other, "lost", Traffic(2, 1, ("one",))), T0)
+        await store.apply("K7M2QX", LoseConnection("r", other, "lost", Traffic(2, 1, ("one",))), T0)
     # An hour later, when every grace time would be over.
     async with opened(path, now=T0 + 3600) as store:
         seen = await store.load("K7M2QX")
@@ -150,9 +150,9 @@ async def test_a_full_disk_changes_nothing_and_can_be_emptied(path: Path) -> Non
         await store.apply("K7M2QX", enter("s"), T0)
         before = await store.load("K7M2QX")
         with full_disk():
-            with pytest.raises(StoreAway):
+            with pytest.raises(StoreUnavailable):
                 await store.apply("K7M2QX", enter("r"), T0)
-            with pytest.raises(StoreAway):
+            with pytest.raises(StoreUnavailable):
                 await store.create(a_room("000000"))
         assert await store.load("K7M2QX") is before
         assert await store.load("000000") is None

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from flyx.server.app import Server
-from flyx.server.transport.coalescing import Turn, TurnTransport
+from flyx.server.transport.coalescing import CoalescingTransport, WriteBatch
 from tests.server.peers import local
 from tests.server.raw_websocket import HANDSHAKE
 
@@ -39,8 +39,8 @@ class Below(asyncio.Transport):
 
 
 async def test_what_a_turn_writes_leaves_at_its_end_in_one_piece() -> None:
-    turn, one, other = Turn(), Below(), Below()
-    first, second = TurnTransport(one, turn), TurnTransport(other, turn)
+    batch, one, other = WriteBatch(), Below(), Below()
+    first, second = CoalescingTransport(one, batch), CoalescingTransport(other, batch)
     first.write(b"a")
     second.write(b"b")
     first.write(b"c")
@@ -54,7 +54,7 @@ async def test_what_a_turn_writes_leaves_at_its_end_in_one_piece() -> None:
 
 
 async def test_what_waits_counts_as_unsent() -> None:
-    transport = TurnTransport(Below(), Turn())
+    transport = CoalescingTransport(Below(), WriteBatch())
     transport.write(b"abc")
     assert transport.get_write_buffer_size() == 1003
     await asyncio.sleep(0)
@@ -63,7 +63,7 @@ async def test_what_waits_counts_as_unsent() -> None:
 
 async def test_a_lot_does_not_wait() -> None:
     below = Below()
-    transport = TurnTransport(below, Turn())
+    transport = CoalescingTransport(below, WriteBatch())
     transport.write(b"a")
     transport.write(b"b" * 70_000)
     assert below.written == [b"a" + b"b" * 70_000]
@@ -74,7 +74,7 @@ async def test_a_lot_does_not_wait() -> None:
 async def test_what_waits_comes_before_the_end() -> None:
     for end in ("close", "write_eof"):
         below = Below()
-        transport = TurnTransport(below, Turn())
+        transport = CoalescingTransport(below, WriteBatch())
         transport.write(b"a")
         getattr(transport, end)()
         await asyncio.sleep(0)
@@ -83,8 +83,8 @@ async def test_what_waits_comes_before_the_end() -> None:
 
 async def test_nothing_is_written_to_a_connection_that_has_ended() -> None:
     aborted, lost = Below(), Below()
-    turn = Turn()
-    first, second = TurnTransport(aborted, turn), TurnTransport(lost, turn)
+    batch = WriteBatch()
+    first, second = CoalescingTransport(aborted, batch), CoalescingTransport(lost, batch)
     first.write(b"a")
     second.write(b"b")
     first.abort()

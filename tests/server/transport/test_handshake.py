@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from flyx.server.admission import VISIT, Doorkeeper
+from flyx.server.admission import SLOT, Admission
 from flyx.server.config import ServerConfig
 from flyx.server.metrics import Metrics
-from flyx.server.transport.coalescing import Turn
+from flyx.server.transport.coalescing import WriteBatch
 from flyx.server.transport.connection import WIRE
 from flyx.server.transport.handshake import handshake_in
 from flyx.server.transport.protocols import HttpProtocol, WebSocketProtocol
@@ -96,7 +96,7 @@ async def opened(*pieces: bytes) -> tuple[dict[str, Any], bytes]:
         await asyncio.Event().wait()
 
     settings = ServerConfig(ping_interval=None)
-    shared = {"settings": settings, "door": Doorkeeper(settings, Metrics()), "turn": Turn()}
+    shared = {"settings": settings, "admission": Admission(settings, Metrics()), "batch": WriteBatch()}
     config = uvicorn.Config(
         app,
         http=type("Http", (HttpProtocol,), shared),
@@ -120,7 +120,7 @@ async def opened(*pieces: bytes) -> tuple[dict[str, Any], bytes]:
         task.cancel()
     network.protocol.connection_lost(None)
     [scope] = asked
-    del scope["state"][VISIT]
+    del scope["state"][SLOT]
     assert scope["extensions"].pop(WIRE) is network.protocol
     return dict(scope), network.written
 

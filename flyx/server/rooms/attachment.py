@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from flyx.server.rooms.store import AWAY
+from flyx.server.rooms.store import UNAVAILABLE
 from flyx.signaling.members import Member, Tail, Traffic
 from flyx.signaling.messages import CloseCode, ErrorCode
 
 
-class Outlet(Protocol):
+class ClientTransport(Protocol):
     """A connection, as the hub sees it. Neither method waits."""
 
     @property
@@ -28,7 +28,7 @@ class Outlet(Protocol):
         """Say why, then close; what is queued goes out first."""
 
 
-class Seat:
+class Attachment:
     """A client inside a room, and the connection of this process that is its own.
 
     Attributes:
@@ -42,9 +42,9 @@ class Seat:
     __slots__ = (
         "_busy",
         "_idle",
-        "_outlet",
         "_received",
         "_tail",
+        "_transport",
         "client_id",
         "generation",
         "over",
@@ -52,9 +52,11 @@ class Seat:
         "room_id",
     )
 
-    def __init__(self, outlet: Outlet, room_id: str, member: Member, *, sent: int, received: int) -> None:
+    def __init__(
+        self, transport: ClientTransport, room_id: str, member: Member, *, sent: int, received: int
+    ) -> None:
         """Args:
-        outlet: The connection.
+        transport: The connection.
         room_id: Where the client is.
         member: Who it is there.
         sent: Messages that it has seen already.
@@ -65,7 +67,7 @@ class Seat:
         self.role = member.role
         self.generation = member.generation
         self.over = False
-        self._outlet = outlet
+        self._transport = transport
         self._tail = Tail(sent)
         self._received = received
         # While a message of the client is being relayed; set by whoever waits for the end of that.
@@ -76,12 +78,12 @@ class Seat:
         """Send to the client; counted: it is about a peer, and must come again if it does not arrive."""
         if counted:
             self._tail.append(text)
-        self._outlet.send(text)
+        self._transport.send(text)
 
     def close(self, code: CloseCode, error_code: ErrorCode, reason: str) -> None:
         """End the connection; nothing else is sent on it or taken from it."""
         self.over = True
-        self._outlet.close(code, error_code, reason)
+        self._transport.close(code, error_code, reason)
 
     def count(self) -> None:
         """Count a message that was taken from the client."""
@@ -90,7 +92,7 @@ class Seat:
     def refuse_relay(self) -> None:
         """The message was not taken after all, and the client is to send it again when it is back."""
         self._received -= 1
-        self._outlet.close(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, AWAY)
+        self._transport.close(CloseCode.TRY_AGAIN_LATER, ErrorCode.UNAVAILABLE, UNAVAILABLE)
 
     def begin_relay(self) -> None:
         """Count a message of the client, whose relaying begins."""
