@@ -778,7 +778,7 @@ def test_a_client_is_told_that_the_channel_of_its_node_lost_something() -> None:
     play(script)
 
 
-def test_so_is_one_that_has_gone_before_its_node_knew() -> None:
+def test_a_client_that_left_before_its_node_knew_of_a_loss_is_told_of_it() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         there = world.nodes[1].backend
         await lose(world.nodes[1], sender, receiver)
@@ -795,7 +795,7 @@ def test_so_is_one_that_has_gone_before_its_node_knew() -> None:
     play(script)
 
 
-def test_so_is_one_whose_peer_has_left_the_node_on_whose_way_it_was_lost() -> None:
+def test_a_client_is_told_of_a_loss_although_its_peer_has_left_the_node_that_sent_it() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         here, there = world.nodes
         await lose(there, sender, receiver)
@@ -815,7 +815,7 @@ def test_so_is_one_whose_peer_has_left_the_node_on_whose_way_it_was_lost() -> No
     play(script)
 
 
-def test_so_is_one_that_has_gone_after_its_peer_from_the_node_on_whose_way_it_was_lost() -> None:
+def test_a_client_that_left_after_its_peer_is_told_of_a_loss_between_their_nodes() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         here, there = world.nodes
         sender.say(receiver.client_id)
@@ -842,7 +842,7 @@ def test_so_is_one_that_has_gone_after_its_peer_from_the_node_on_whose_way_it_wa
     play(script)
 
 
-def test_so_is_one_that_was_deaf_when_a_node_died_before_it_told_how_much_it_had_said() -> None:
+def test_a_client_is_told_of_a_loss_by_a_node_that_died_before_it_could_be_asked() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         there = world.nodes[1]
         await lose(there, sender, receiver)
@@ -864,7 +864,7 @@ def test_so_is_one_that_was_deaf_when_a_node_died_before_it_told_how_much_it_had
     play(script)
 
 
-def test_so_is_one_whose_node_is_taken_for_dead_before_it_knows_what_it_lost() -> None:
+def test_a_client_is_told_of_a_loss_by_a_node_that_is_evicted_before_it_knows() -> None:
     async def script(world: World, sender: Person, receiver: Person) -> None:
         here, there = world.nodes
         await lose(there, sender, receiver)
