@@ -66,7 +66,7 @@ async def test_a_node_is_uncertain_from_the_loss_of_the_channel_until_it_is_hear
 
 
 @in_virtual_time
-async def test_so_is_one_of_which_a_batch_was_not_used() -> None:
+async def test_a_node_of_which_a_batch_was_not_used_is_uncertain() -> None:
     node = await parts()
     node.gaps.discarded(OTHER)
     assert node.gaps.uncertain(frozenset({OTHER})) == {OTHER}

@@ -122,7 +122,7 @@ async def test_a_message_that_a_change_has_overtaken_is_decided_anew() -> None:
 
 
 @in_virtual_time
-async def test_so_is_one_for_a_connection_here_that_has_ended() -> None:
+async def test_a_message_for_a_connection_here_that_has_ended_is_decided_anew() -> None:
     here, _ = await two_nodes()
     here.people.here.discard(("near", GENERATIONS["near"]))
     after = shared(lost(APART, "near"), 2, "a1:0")
