@@ -47,7 +47,11 @@ const MISSING = 2;
 export class Arrivals {
   #states;
   #digests;
-  /** Of files of which there is a part: the digests of its blocks, by index. @type {Map<number, DigestList>} */
+  /**
+   * Of files of which there is a part: the digests of its blocks, by index.
+   *
+   * @type {Map<number, DigestList>}
+   */
   #parts = new Map();
   /** Of a stream: its verified blocks, and bytes in them. */
   streamDigest = new Sha256();
@@ -75,7 +79,8 @@ export class Arrivals {
     for (const { index, digests, complete } of held) {
       const row = this.offered.rows[index];
       const isWhole = digests.length === Math.ceil(row.size / BLOCK_SIZE);
-      if (row.kind !== "file" || this.isStream || digests.length * BLOCK_SIZE >= row.size + BLOCK_SIZE) continue;
+      if (row.kind !== "file" || this.isStream || digests.length * BLOCK_SIZE >= row.size + BLOCK_SIZE)
+        continue;
       if (complete && isWhole) {
         const whole = new Sha256();
         for (const digest of digests) whole.update(digest);

@@ -88,7 +88,7 @@ export function pathOfBytes(bytes) {
     return strict.decode(bytes);
   } catch {
     let path = "";
-    for (let at = 0; at < bytes.length; ) {
+    for (let at = 0; at < bytes.length;) {
       const size = sequenceSize(bytes, at);
       path += size ? strict.decode(bytes.subarray(at, at + size)) : String.fromCharCode(0xdc00 + bytes[at]);
       at += size || 1;

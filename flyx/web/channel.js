@@ -10,8 +10,10 @@ import { protocolError } from "./errors.js";
 const MAX_EARLY_MESSAGES = 64;
 const MAX_EARLY_BYTES = 4 << 20;
 
-/** Bytes in a channel's send buffer above which it is not writable, and at which it becomes so again. Chromium
- * refuses what exceeds 16 MiB; Firefox takes whatever it is given. */
+/**
+ * Bytes in a channel's send buffer above which it is not writable, and at which it becomes so again.
+ * Chromium refuses what exceeds 16 MiB; Firefox takes whatever it is given.
+ */
 const BUFFERED_HIGH = 1 << 20;
 const BUFFERED_LOW = BUFFERED_HIGH / 2;
 
@@ -33,8 +35,8 @@ const BUFFERED_LOW = BUFFERED_HIGH / 2;
 /**
  * What a Channel needs of an RTCDataChannel.
  *
- * @typedef {Pick<RTCDataChannel, "readyState" | "bufferedAmount" | "bufferedAmountLowThreshold" | "binaryType" |
- *     "send" | "close" | "addEventListener">} RawChannel
+ * @typedef {Pick<RTCDataChannel, "readyState" | "bufferedAmount" | "bufferedAmountLowThreshold" |
+ *     "binaryType" | "send" | "close" | "addEventListener">} RawChannel
  */
 
 /** One of the two. */
@@ -48,7 +50,11 @@ export class Channel {
   /** @type {(() => void)[]} */
   #whenClosed = [];
   closed = false;
-  /** How the peer broke the protocol, if that is why it closed. @type {import("./errors.js").FlyxError | null} */
+  /**
+   * How the peer broke the protocol, if that is why it closed.
+   *
+   * @type {import("./errors.js").FlyxError | null}
+   */
   violation = null;
 
   /** @param {RawChannel} raw */
@@ -67,7 +73,11 @@ export class Channel {
     return this.#raw.bufferedAmount < BUFFERED_HIGH;
   }
 
-  /** Deliver everything to this listener from now on, what came before included. @param {Listener} listener */
+  /**
+   * Deliver everything to this listener from now on, what came before included.
+   *
+   * @param {Listener} listener
+   */
   listen(listener) {
     this.#listener = listener;
     while (this.#listener === listener && this.#early.length) {

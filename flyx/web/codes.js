@@ -1,6 +1,6 @@
 /**
- * Codes as people pass them on, as flyx/client/codes.py, flyx/pairing/words.py and flyx/signaling/codes.py have
- * them: alone, in the URL of a server, or in the command that receives.
+ * Codes as people pass them on, as flyx/client/codes.py, flyx/pairing/words.py and flyx/signaling/codes.py
+ * have them: alone, in the URL of a server, or in the command that receives.
  *
  *     ROOM-word-word, or ROOM alone
  *     https://HOST/ROOM#word-word, or https://HOST/#ROOM-word-word
@@ -41,11 +41,12 @@ const DASHES = "[-\u2010-\u2015\u2212]{1,2}";
 const QUOTES = "\"'`<>\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb";
 const WORD = "[\\p{L}\\p{N}_]";
 // Lines above it, a prompt, what runs the program, and where that is may come before the command.
-const COMMAND = new RegExp(
-  `^(?:[^]*\\n)?(?:(?!${WORD}|\\n)[^])*(?:\\S+[ \\t]+){0,3}(?:\\S*[/\\\\])?flyx(?:\\.exe)?\\s+(?:receive|recv|rx)(?:\\s+|$)`,
+const BEFORE = `(?:[^]*\\n)?(?:(?!${WORD}|\\n)[^])*(?:\\S+[ \\t]+){0,3}(?:\\S*[/\\\\])?`;
+const COMMAND = new RegExp(`^${BEFORE}flyx(?:\\.exe)?\\s+(?:receive|recv|rx)(?:\\s+|$)`, "iu");
+const SERVER = new RegExp(
+  `(?<!\\S)${DASHES}server(?:\\s+|=)[${QUOTES}]*([^\\s${QUOTES}]+)[${QUOTES}]*`,
   "iu",
 );
-const SERVER = new RegExp(`(?<!\\S)${DASHES}server(?:\\s+|=)[${QUOTES}]*([^\\s${QUOTES}]+)[${QUOTES}]*`, "iu");
 const VARIABLE = new RegExp(`(?<!\\S)FLYX_SERVER=[${QUOTES}]*([^\\s;${QUOTES}]+)`, "u");
 const OPTION = /(?<!\S)(?:(?:--|[\u2010-\u2015])[a-z]|-[a-z](?=\s))/i;
 const URL_IN_TEXT = new RegExp(`(?:https?|wss?)://[^\\s${QUOTES}]+`, "iu");
@@ -61,7 +62,8 @@ const URL_IN_TEXT = new RegExp(`(?:https?|wss?)://[^\\s${QUOTES}]+`, "iu");
  *
  * @param {string} pasted
  * @returns {Invitation}
- * @throws {FlyxError} `bad_input`: it cannot be any of them. Its text does not repeat it, which may be secret.
+ * @throws {FlyxError} `bad_input`: it cannot be any of them. Its text does not repeat it, which may be
+ *     secret.
  */
 export function parseInvitation(pasted) {
   let text = pasted.replace(/\p{Cf}/gu, "");
@@ -85,7 +87,8 @@ export function parseInvitation(pasted) {
     const rest = text.slice(url.index + url[0].length);
     const [where, fragment] = cut(url[0], "#");
     const [base, roomId] = roomOfPath(where);
-    if (roomId !== null) return { server: server ?? base, roomId, words: splitWords(`${unquote(fragment)} ${rest}`) };
+    if (roomId !== null)
+      return { server: server ?? base, roomId, words: splitWords(`${unquote(fragment)} ${rest}`) };
     if (!url[0].includes("#") && server === null) {
       const hint = "a URL with a code looks like https://flyx.example.org/K7M2QX#lemon-otter";
       throw badInput("there is no code in this URL", hint);
@@ -153,7 +156,8 @@ function parseCode(typed) {
 }
 
 /**
- * Return the room id that a person meant: lower case, I and L for 1, O for 0, blanks and hyphens are forgiven.
+ * Return the room id that a person meant: lower case, I and L for 1, O for 0, blanks and hyphens are
+ * forgiven.
  *
  * @param {string} text
  * @param {string} [hint]
@@ -272,7 +276,9 @@ export function checkOwnWords(text) {
  */
 export function resolveWords(typed, count) {
   if (typed.length !== count) {
-    const have = typed.length ? `${typed.length} ${typed.length === 1 ? "was" : "were"} given` : "none was given";
+    const have = typed.length
+      ? `${typed.length} ${typed.length === 1 ? "was" : "were"} given`
+      : "none was given";
     const wanted = count === 1 ? "1 word" : `${count} words`;
     throw badInput(`the code has ${wanted} after the room's six characters; ${have}`);
   }
@@ -316,4 +322,3 @@ function isOneTypo(one, other) {
   const exchanged = rest.length === 2 && rest === otherRest[1] + otherRest[0];
   return Math.max(rest.length, otherRest.length) === 1 || exchanged;
 }
-

@@ -1,5 +1,6 @@
 /**
- * One peer connection with the two data channels of a transfer. Descriptions and candidates travel through the room.
+ * One peer connection with the two data channels of a transfer. Descriptions and candidates travel through
+ * the room.
  *
  * @module
  */
@@ -125,7 +126,9 @@ export class Connection {
   async connected(signal) {
     const late = peerUnreachable(`it was not made within ${CONNECT_TIMEOUT} s`);
     await timeLimit(this.#outcome.promise, CONNECT_TIMEOUT, late, signal);
-    const [control, data] = [CONTROL, DATA].map((label) => /** @type {Channel} */ (this.#channels.get(label)));
+    const [control, data] = [CONTROL, DATA].map(
+      (label) => /** @type {Channel} */ (this.#channels.get(label)),
+    );
     const said = this.#theirs?.maxMessageSize ?? 0;
     return { control, data, maxMessageSize: Math.min(said, this.#pc.sctp?.maxMessageSize || said) };
   }
@@ -242,7 +245,10 @@ function pathOf(stats) {
   // Firefox has no such transport, and says which pair is selected.
   const pair =
     all.find(({ id }) => id === transport?.selectedCandidatePairId) ??
-    all.find(({ type, selected, nominated, state }) => type === "candidate-pair" && (selected ?? (nominated && state === "succeeded")));
+    all.find(
+      ({ type, selected, nominated, state }) =>
+        type === "candidate-pair" && (selected ?? (nominated && state === "succeeded")),
+    );
   if (!pair) return null;
   const local = all.find(({ id }) => id === pair.localCandidateId);
   const remote = all.find(({ id }) => id === pair.remoteCandidateId);

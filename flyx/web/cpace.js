@@ -1,8 +1,8 @@
 /**
  * CPace, a balanced PAKE: the cipher suite CPACE-X25519-SHA512, as flyx/pairing/cpace.py has it.
  *
- * X25519 and SHA-512 are WebCrypto's, in constant time. The map to the curve is BigInt: its two powers have fixed
- * exponents, and random factors blind their bases, so that their time tells nothing of the password.
+ * X25519 and SHA-512 are WebCrypto's, in constant time. The map to the curve is BigInt: its two powers have
+ * fixed exponents, and random factors blind their bases, so that their time tells nothing of the password.
  *
  * draft-irtf-cfrg-cpace-21; RFC 9380 §6.7.1 for Elligator 2; RFC 7748 for X25519.
  *

@@ -1,6 +1,7 @@
 /**
- * What a peer may say of itself in a session description (SDP), as flyx/rtc/description.py judges it: one section of
- * data channels over DTLS and ICE. Of that, a new description is made of what matters and nothing else.
+ * What a peer may say of itself in a session description (SDP), as flyx/rtc/description.py judges it: one
+ * section of data channels over DTLS and ICE. Of that, a new description is made of what matters and nothing
+ * else.
  *
  * RFC 8866 (SDP), RFC 8839 (ICE in SDP), RFC 8841 (SCTP in SDP), RFC 8842 (DTLS in SDP).
  *
@@ -14,8 +15,10 @@ import { MIN_MESSAGE_SIZE } from "./messages.js";
 /** Characters of a description. */
 const MAX_SIZE = 32 * 1024;
 
-/** Candidates taken of one peer: each is checked against each of ours, and is traffic to hosts that may never have
- * asked for it. */
+/**
+ * Candidates taken of one peer: each is checked against each of ours, and is traffic to hosts that may
+ * never have asked for it.
+ */
 export const MAX_CANDIDATES = 128;
 
 /** What a peer accepts that does not say (RFC 8841 §6.1). */
@@ -64,7 +67,9 @@ export function judge(sdp) {
   const media = lines.filter((line) => line.startsWith("m="));
   if (media.length !== 1 || !MEDIA.test(media[0])) throw bad("not exactly one section of data channels");
   const value = (/** @type {string} */ name) => {
-    const found = lines.filter((line) => line.startsWith(`a=${name}:`)).map((line) => line.slice(name.length + 3));
+    const found = lines
+      .filter((line) => line.startsWith(`a=${name}:`))
+      .map((line) => line.slice(name.length + 3));
     if (found.length > 1) throw bad(`${name} more than once`);
     return found[0];
   };
@@ -98,7 +103,8 @@ export function judge(sdp) {
 }
 
 /** @param {Uint8Array} bytes */
-const hexColons = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0").toUpperCase()).join(":");
+const hexColons = (bytes) =>
+  Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0").toUpperCase()).join(":");
 
 /** @param {string} what */
 const bad = (what) => protocolError(`a bad session description (${what})`);

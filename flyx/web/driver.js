@@ -1,7 +1,8 @@
 /**
  * Runs a transfer machine over its two channels, with work that takes time (a sink, a source) beside it.
  *
- * After every input - a message, room in the send buffer, work that is done, a deadline - the machine is drained.
+ * After every input - a message, room in the send buffer, work that is done, a deadline - the machine is
+ * drained.
  *
  * @module
  */
@@ -19,8 +20,8 @@ const CLOSE_TIMEOUT = 2;
  * What drives a machine beyond control messages.
  *
  * @typedef {object} Work
- * @property {() => Promise<void> | undefined} next Begins what the machine asks for now; undefined if nothing. What
- *     it gives back to the machine, it gives before the promise is settled.
+ * @property {() => Promise<void> | undefined} next Begins what the machine asks for now; undefined if
+ *     nothing. What it gives back to the machine, it gives before the promise is settled.
  * @property {() => Uint8Array | undefined} data The next message for the data channel.
  * @property {(message: string | ArrayBuffer, now: number) => void} receiveData
  * @property {(event: any) => void} event Takes what the machine has to tell.
@@ -52,7 +53,11 @@ export class Driver {
     this.#wake.resolve();
   }
 
-  /** Run until the machine has ended, and what was begun is done. @param {AbortSignal} signal Its reason ends it. */
+  /**
+   * Run until the machine has ended, and what was begun is done.
+   *
+   * @param {AbortSignal} signal Its reason ends it.
+   */
   async run(signal) {
     const machine = this.#machine;
     const { control, data } = this.#channels;
@@ -119,7 +124,7 @@ export class Driver {
       }
     }
     fill(data, () => this.#work.data());
-    for (let event; (event = this.#machine.nextEvent()); ) this.#work.event(event);
+    for (let event; (event = this.#machine.nextEvent());) this.#work.event(event);
   }
 
   /** Wait for an input or the next deadline. */

@@ -12,8 +12,8 @@ export class FlyxError extends Error {
   /**
    * @param {string} code
    * @param {string} message A sentence, with its full stop or without.
-   * @param {{ hint?: string | null, cause?: unknown, forPeer?: string }} [more] `forPeer` is what the other side
-   *     is told, where the message would show it something of ours.
+   * @param {{ hint?: string | null, cause?: unknown, forPeer?: string }} [more] `forPeer` is what the other
+   *     side is told, where the message would show it something of ours.
    */
   constructor(code, message, { hint = null, cause, forPeer = message } = {}) {
     super(message, { cause });
@@ -143,10 +143,7 @@ export const noWordsAsked = () =>
 
 /** @param {number} seconds */
 export const pairingTimedOut = (seconds) =>
-  new FlyxError(
-    "pairing_timed_out",
-    `Pairing failed: the other side did not answer within ${seconds} s.`,
-  );
+  new FlyxError("pairing_timed_out", `Pairing failed: the other side did not answer within ${seconds} s.`);
 
 /** @param {string} reason */
 export const interrupted = (reason) =>

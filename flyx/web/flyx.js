@@ -190,4 +190,3 @@ export function entryOf(file, path = file.webkitRelativePath || file.name) {
     read: (offset, length) => file.slice(offset, offset + length).arrayBuffer(),
   };
 }
-

@@ -23,7 +23,9 @@ export const FILE_END = 3;
 export const FILE_FAILED = 4;
 export const HOLE = 5;
 
-/** By kind: the least and the most bytes of its payload. PACKED (6) is for those who say that they can unpack it.
+/**
+ * By kind: the least and the most bytes of its payload. PACKED (6) is for those who say that they can unpack
+ * it.
  *
  * @type {Record<number, [number, number]>}
  */
@@ -46,14 +48,15 @@ const LENGTHS = {
  *
  * @param {string | ArrayBuffer} message
  * @returns {Frame[]}
- * @throws {FlyxError} `protocol_error`: it is text or empty, or a frame is cut short, unknown or of impossible
- *     length.
+ * @throws {FlyxError} `protocol_error`: it is text or empty, or a frame is cut short, unknown or of
+ *     impossible length.
  */
 export function parseFramesUntrusted(message) {
-  if (typeof message === "string" || !message.byteLength) throw protocolError("a data message without frames");
+  if (typeof message === "string" || !message.byteLength)
+    throw protocolError("a data message without frames");
   const view = new DataView(message);
   const frames = [];
-  for (let position = 0; position < message.byteLength; ) {
+  for (let position = 0; position < message.byteLength;) {
     const start = position + HEADER_SIZE;
     if (start > message.byteLength) throw protocolError("a frame is cut short");
     const kind = view.getUint8(position);
@@ -87,7 +90,11 @@ export class FramePacker {
     this.#limit = Math.min(maxMessageSize, MAX_DATA_SIZE);
   }
 
-  /** Make no message longer than this from now on: at least SHORTEST_DATA with its header. @param {number} size */
+  /**
+   * Make no message longer than this from now on: at least SHORTEST_DATA with its header.
+   *
+   * @param {number} size
+   */
   keepTo(size) {
     this.#limit = Math.min(this.#limit, size);
   }

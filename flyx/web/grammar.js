@@ -1,6 +1,7 @@
 /**
- * What a message from elsewhere may look like: each rule takes a value as JSON has it, and returns it with what is
- * absent filled in, or throws Malformed. Unknown fields are left out, so that later versions can add some.
+ * What a message from elsewhere may look like: each rule takes a value as JSON has it, and returns it with
+ * what is absent filled in, or throws Malformed. Unknown fields are left out, so that later versions can add
+ * some.
  *
  * @module
  */

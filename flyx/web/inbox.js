@@ -1,5 +1,6 @@
 /**
- * The files that arrive, frame by frame: puts blocks together, and judges their order (flyx/transfer/inbox.py).
+ * The files that arrive, frame by frame: puts blocks together, and judges their order
+ * (flyx/transfer/inbox.py).
  *
  * @module
  */
@@ -16,11 +17,11 @@ import { Sha256 } from "./sha256.js";
  * What is to be done with what has come, in order.
  *
  * @typedef {{ do: "open", file: number, offset: number }} Open
- * @typedef {{ do: "write", file: number, offset: number, length: number, parts: Uint8Array[], digest: Uint8Array | null }} Write
- *     Without a digest it is a hole: zeros.
+ * @typedef {{ do: "write", file: number, offset: number, length: number, parts: Uint8Array[], digest:
+ *     Uint8Array | null }} Write Without a digest it is a hole: zeros.
  * @typedef {{ do: "finish", file: number, digest: Uint8Array }} Finish
- * @typedef {{ do: "discard", file: number, code: string, dropped: number }} Discard `dropped` bytes had come of
- *     a block that nobody writes.
+ * @typedef {{ do: "discard", file: number, code: string, dropped: number }} Discard `dropped` bytes had come
+ *     of a block that nobody writes.
  * @typedef {Open | Write | Finish | Discard} Operation
  */
 
@@ -47,7 +48,9 @@ export class FileInbox {
   #parts = [];
   #digest = new Sha256();
 
-  /** @param {import("./arrivals.js").Arrivals} arrivals Read only: what was here when this connection began. */
+  /**
+   * @param {import("./arrivals.js").Arrivals} arrivals Read only: what was here when this connection began.
+   */
   constructor(arrivals) {
     this.#arrivals = arrivals;
     if (arrivals.isStream) {
@@ -106,7 +109,8 @@ export class FileInbox {
 
   /** @param {Frame} frame */
   #data({ offset, payload }) {
-    if (offset !== this.#offset || offset + payload.length > this.#longest) throw protocolError("data out of place");
+    if (offset !== this.#offset || offset + payload.length > this.#longest)
+      throw protocolError("data out of place");
     // Only the last part of a block may be short.
     const last = this.#parts.at(-1);
     if (last && last.length < SHORTEST_DATA) throw protocolError("data in splinters");

@@ -43,4 +43,10 @@ export const isKnown = (code) => Object.hasOwn(REASONS, code);
 export const NOT_NEEDED = new Set(["not_wanted", "already_here"]);
 
 /** Reasons that are no failure: what is left out for one of them is not meant to be sent at all. */
-export const BY_NATURE = new Set([...NOT_NEEDED, "special_file", "state_directory", "link_skipped", "link_outside"]);
+export const BY_NATURE = new Set([
+  ...NOT_NEEDED,
+  "special_file",
+  "state_directory",
+  "link_skipped",
+  "link_outside",
+]);

@@ -46,7 +46,8 @@ class Names {
   find(path, isDirectory) {
     let found = path;
     for (let n = 1; !this.#isFree(found, isDirectory); n++) found = numbered(path, n, isDirectory);
-    for (let at = found.indexOf("/"); at > 0; at = found.indexOf("/", at + 1)) this.#taken.set(found.slice(0, at), true);
+    for (let at = found.indexOf("/"); at > 0; at = found.indexOf("/", at + 1))
+      this.#taken.set(found.slice(0, at), true);
     this.#taken.set(found, isDirectory);
     return found;
   }
@@ -58,7 +59,13 @@ class Names {
   }
 }
 
-/** The n-th variant of a path that is taken. @param {string} path @param {number} n @param {boolean} isDirectory */
+/**
+ * The n-th variant of a path that is taken.
+ *
+ * @param {string} path
+ * @param {number} n
+ * @param {boolean} isDirectory
+ */
 function numbered(path, n, isDirectory) {
   const at = path.lastIndexOf("/") + 1;
   const name = path.slice(at);
@@ -72,7 +79,8 @@ function checkPath(path) {
   if (parts.some((part) => ["", ".", ".."].includes(part)) || path.includes("\0")) {
     throw badInput(`this path cannot be sent: ${path}`);
   }
-  if (pathSize(path) > MAX_PATH_SIZE || parts.length > MAX_DEPTH) throw badInput(`this path is too long: ${path}`);
+  if (pathSize(path) > MAX_PATH_SIZE || parts.length > MAX_DEPTH)
+    throw badInput(`this path is too long: ${path}`);
 }
 
 /**
@@ -97,7 +105,7 @@ export function manifestOf(sources) {
     const path = names.find(wanted, isDirectory);
     if (isDirectory && directories.has(path)) continue;
     if (isDirectory) directories.add(path);
-    const size = isDirectory ? 0 : source.size ?? 0;
+    const size = isDirectory ? 0 : (source.size ?? 0);
     if (!Number.isInteger(size) || size < 0 || rows.bytes + size > MAX_FILE_SIZE) {
       throw badInput(`this file cannot be sent: ${path}`);
     }
@@ -115,8 +123,17 @@ export function manifestOfText(text) {
   if (!bytes.length) throw badInput("the text is empty");
   if (bytes.length > MAX_TEXT_SIZE) throw badInput("the text is longer than 1 MiB; send it as a file");
   const rows = new Rows();
-  rows.append({ path: TEXT_NAME, kind: "file", size: bytes.length, mode: FILE_MODE, mtimeUs: 0, target: "", sameAs: 0 });
-  const read = async (/** @type {number} */ offset, /** @type {number} */ length) => bytes.slice(offset, offset + length);
+  rows.append({
+    path: TEXT_NAME,
+    kind: "file",
+    size: bytes.length,
+    mode: FILE_MODE,
+    mtimeUs: 0,
+    target: "",
+    sameAs: 0,
+  });
+  const read = async (/** @type {number} */ offset, /** @type {number} */ length) =>
+    bytes.slice(offset, offset + length);
   return made(rows, [{ path: TEXT_NAME, size: bytes.length, read }], "text");
 }
 

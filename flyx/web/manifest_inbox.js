@@ -1,6 +1,6 @@
 /**
- * The manifest that arrives, message by message, as flyx/transfer/manifest_inbox.py takes it; and what of it a
- * browser can have.
+ * The manifest that arrives, message by message, as flyx/transfer/manifest_inbox.py takes it; and what of it
+ * a browser can have.
  *
  * @module
  */
@@ -59,7 +59,9 @@ export class ManifestInbox {
     const { entries, files, roots, holes, failures, others, content } = start;
     const isSingle = [entries, files, roots, holes, failures, others].join() === "1,1,1,0,0,0";
     if (content !== "files" && !isSingle) throw protocolError(`more than one ${content}`);
-    const most = { files: MAX_FILE_SIZE, stream: 0, text: MAX_TEXT_SIZE }[/** @type {Manifest["content"]} */ (content)];
+    const most = { files: MAX_FILE_SIZE, stream: 0, text: MAX_TEXT_SIZE }[
+      /** @type {Manifest["content"]} */ (content)
+    ];
     if (start.bytes > most) throw protocolError(`a ${content} of ${start.bytes} bytes`);
     this.start = start;
   }
@@ -122,7 +124,8 @@ export class ManifestInbox {
     const announced = [start.manifest_id, start.files, start.bytes, start.entries, start.roots];
     const counted = [id, rows.files, rows.bytes, rows.list.length, rows.roots.length];
     if (announced.join() !== counted.join()) throw protocolError("the manifest is not the one announced");
-    if (content !== "files" && rows.list[0].path !== rows.roots[0]) throw protocolError(`a ${content} in a directory`);
+    if (content !== "files" && rows.list[0].path !== rows.roots[0])
+      throw protocolError(`a ${content} in a directory`);
     const { entries, left } = judge(rows.list);
     const kept = [...entries.values()];
     const manifest = {
@@ -136,7 +139,8 @@ export class ManifestInbox {
         ...this.#absent.map(([path, code]) => ({ path: readable(path), reason: leftOut.reason(code) })),
         ...left.map(([index, code]) => ({
           path: readable(rows.list[index].path),
-          reason: rows.list[index].kind === "hard_link" ? "it is another name of a file" : leftOut.reason(code),
+          reason:
+            rows.list[index].kind === "hard_link" ? "it is another name of a file" : leftOut.reason(code),
         })),
       ],
     };

@@ -6,7 +6,18 @@
 
 import { canBeOnDisk, pathOfBytes, unbase64, utf8 } from "./bytes.js";
 import { protocolError } from "./errors.js";
-import { hexText, integer, list, nullable, one, optional, parseMessage, record, row, text } from "./grammar.js";
+import {
+  hexText,
+  integer,
+  list,
+  nullable,
+  one,
+  optional,
+  parseMessage,
+  record,
+  row,
+  text,
+} from "./grammar.js";
 import { MAX_ENTRIES, MAX_FILE_SIZE, MAX_MTIME_US, MAX_ROOTS } from "./manifest.js";
 import { DIGEST_SIZE } from "./sha256.js";
 
@@ -30,9 +41,16 @@ const digest = hexText(DIGEST_SIZE);
 const code = text(64, /^[a-z_]+$/);
 const rate = integer(1_000, 10 ** 12);
 /** @param {unknown} value */
-const path = (value) => (typeof value === "string" ? text(4096)(value) : record({ base64: text(4096) })(value));
+const path = (value) =>
+  typeof value === "string" ? text(4096)(value) : record({ base64: text(4096) })(value);
 const kind = one("file", "directory", "symbolic_link", "hard_link");
-const entry = row(path, kind, integer(0, MAX_FILE_SIZE), integer(0, 0o777), integer(-MAX_MTIME_US, MAX_MTIME_US));
+const entry = row(
+  path,
+  kind,
+  integer(0, MAX_FILE_SIZE),
+  integer(0, 0o777),
+  integer(-MAX_MTIME_US, MAX_MTIME_US),
+);
 
 const BOTH = {
   cancel: record({ code, message: text(1000) }),
@@ -56,7 +74,11 @@ const FROM_SENDER = {
     rate: optional(rate),
   }),
   roots: record({ names: list(path, PIECE_ITEMS) }),
-  manifest: record({ first: index, entries: list(entry, PIECE_ITEMS), targets: optional(list(path, PIECE_ITEMS), []) }),
+  manifest: record({
+    first: index,
+    entries: list(entry, PIECE_ITEMS),
+    targets: optional(list(path, PIECE_ITEMS), []),
+  }),
   absent: record({ entries: list(row(path, code), PIECE_ITEMS) }),
   manifest_end: record({}),
   digests: record({ files: list(row(index, nullable(digest)), PIECE_ITEMS, 1) }),
@@ -129,7 +151,12 @@ function rowOf([pathTold_, kind, number, mode, mtimeUs], targets) {
   return { ...row, target: pathTold(target.value) };
 }
 
-/** Split items into pieces that fit into a message. @template T @param {readonly T[]} items @param {number} most */
+/**
+ * Split items into pieces that fit into a message. @template T
+ *
+ * @param {readonly T[]} items
+ * @param {number} most
+ */
 function* pieces(items, most) {
   for (let first = 0; first < items.length; first += most) yield items.slice(first, first + most);
 }
@@ -186,14 +213,15 @@ export function* savedMessages(indexes) {
 }
 
 /**
- * What is here of an entry from an earlier try, by hex digests: of a file that is complete its own, else those of
- * its blocks.
+ * What is here of an entry from an earlier try, by hex digests: of a file that is complete its own, else
+ * those of its blocks.
  *
  * @typedef {{ file: number, digest: string } | { file: number, blocks: readonly string[] }} Found
  */
 
 /**
- * Yield the messages that accept all entries: what is left out or there already, then that the rest may be sent.
+ * Yield the messages that accept all entries: what is left out or there already, then that the rest may be
+ * sent.
  *
  * @param {number} below
  * @param {readonly Found[]} found In the order of the manifest.
@@ -222,4 +250,3 @@ export function* acceptMessages(below, found, leftOut, streamOffset) {
   if (streamOffset) yield { type: "go_on", offset: streamOffset };
   yield { type: "accept", below };
 }
-

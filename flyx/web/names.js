@@ -1,8 +1,9 @@
 /**
  * What the entries of a sender are called here: the only judge of names, as flyx/transfer/names.py is.
  *
- * A name that could lead out of where things are saved ends the transfer: no honest sender offers one. All others
- * are made such that any system can have them, since a page does not know on which filesystem they end up.
+ * A name that could lead out of where things are saved ends the transfer: no honest sender offers one. All
+ * others are made such that any system can have them, since a page does not know on which filesystem they end
+ * up.
  *
  * @module
  */
@@ -28,7 +29,12 @@ const IGNORABLE = /\p{Default_Ignorable_Code_Point}/gu;
 // The extension of a name: ".jpg", ".tar.gz"; not "." or ".bashrc", which are all name.
 const STEM_AND_EXTENSION = /^(.+?)((?:\.tar)?\.[\p{L}\p{N}_]{1,16})?$/su;
 
-/** Check that a path stays below wherever it is put. @param {string} path @throws {FlyxError} `unsafe_name` */
+/**
+ * Check that a path stays below wherever it is put.
+ *
+ * @param {string} path
+ * @throws {FlyxError} `unsafe_name`
+ */
 function checkPath(path) {
   const parts = path.split("/");
   const fault =
@@ -44,7 +50,12 @@ function checkPath(path) {
   return parts;
 }
 
-/** Return a name that any system can have in the place of this one. @param {string} name @param {boolean} isDirectory */
+/**
+ * Return a name that any system can have in the place of this one.
+ *
+ * @param {string} name
+ * @param {boolean} isDirectory
+ */
 function safe(name, isDirectory) {
   let made = readable(name).replaceAll("\ufffd", "_").replace(ODD, "_").replace(CONTROLS, "_");
   // What ends with a dot or a blank is one of those that Windows drops.
@@ -91,12 +102,17 @@ class Directory {
     this.path = path;
   }
 
-  /** Return a path below this directory that nothing else has. @param {string} name @param {boolean} isDirectory */
+  /**
+   * Return a path below this directory that nothing else has.
+   *
+   * @param {string} name
+   * @param {boolean} isDirectory
+   */
   place(name, isDirectory) {
     const wanted = safe(name, isDirectory);
     let found = wanted;
     const key = fold(wanted);
-    for (let n = this.taken.get(key) ?? 0; this.taken.has(fold(found)); ) {
+    for (let n = this.taken.get(key) ?? 0; this.taken.has(fold(found));) {
       found = withEnding(wanted, ` (${++n})`, isDirectory);
       this.taken.set(key, n);
     }

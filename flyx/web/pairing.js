@@ -2,8 +2,8 @@
  * Greeting and pairing of a sender with one receiver: CPace, bound to the connection, with key confirmation.
  * flyx/pairing/exchange.py says what is proved and why; flyx/pairing/messages.py has the grammar.
  *
- * Each side runs one function over the two channels of a new connection. When it is done, what comes next on them
- * is the transfer's.
+ * Each side runs one function over the two channels of a new connection. When it is done, what comes next on
+ * them is the transfer's.
  *
  * @module
  */
@@ -176,7 +176,9 @@ class Exchange {
   }
 
   lost() {
-    return this.control.violation ?? errors.peerUnreachable(`it was lost before the ${this.other} had paired`);
+    return (
+      this.control.violation ?? errors.peerUnreachable(`it was lost before the ${this.other} had paired`)
+    );
   }
 
   /** @param {object} message */
@@ -247,7 +249,9 @@ class Exchange {
     this.nonces[this.other] = unhex(hello.nonce);
     const lacking = hello.needs.filter((/** @type {string} */ need) => !this.ourFeatures?.includes(need));
     if (lacking.length) throw errors.missingFeature("this", lacking.sort());
-    this.features = new Set(hello.features.filter((/** @type {string} */ one) => this.ourFeatures?.includes(one)));
+    this.features = new Set(
+      hello.features.filter((/** @type {string} */ one) => this.ourFeatures?.includes(one)),
+    );
   }
 
   get sid() {
@@ -262,7 +266,11 @@ class Exchange {
     return hex(this.shares[this.role]);
   }
 
-  /** Return what X25519 makes of the share of the other side; as secret as the password. @param {string} share */
+  /**
+   * Return what X25519 makes of the share of the other side; as secret as the password.
+   *
+   * @param {string} share
+   */
   takeShare(share) {
     this.shares[this.other] = unhex(share);
     return scalarMultVfy(this.scalar, this.shares[this.other]);
@@ -409,7 +417,8 @@ export async function pairAsSender(channels, how) {
     if (!exchange.early) exchange.scalar = entropy(FIELD_SIZE);
     if (hello.session !== undefined) {
       session = sessions.get(hello.session);
-      if (!session) throw errors.pairingFailed("the receiver goes by a pairing that this sender does not know");
+      if (!session)
+        throw errors.pairingFailed("the receiver goes by a pairing that this sender does not know");
     }
     const pake = await exchange.hear("pake", WORDS_TIMEOUT);
     checkTries();
@@ -450,8 +459,8 @@ export async function pairAsSender(channels, how) {
  * @param {Binding} how.binding
  * @param {Session | null} how.session Of an earlier pairing with it in this room; then no words are wanted.
  * @param {boolean} how.hasWords Our code has some, so a sender who asks for none is a false one.
- * @param {(count: number) => Promise<string>} how.ask Returns the password: of so many words of the list, 0: of
- *     the sender's own.
+ * @param {(count: number) => Promise<string>} how.ask Returns the password: of so many words of the list, 0:
+ *     of the sender's own.
  * @param {AbortSignal} how.signal
  * @param {(size: number) => Uint8Array} [how.entropy]
  * @returns {Promise<Paired>}
@@ -460,7 +469,11 @@ export async function pairAsReceiver(channels, how) {
   const { binding, session, hasWords, ask, signal, entropy = randomBytes } = how;
   const exchange = new Exchange("receiver", channels, binding, signal, entropy);
 
-  /** The words of our person; what the sender says meanwhile can only be that it is over. @param {any} hello */
+  /**
+   * The words of our person; what the sender says meanwhile can only be that it is over.
+   *
+   * @param {any} hello
+   */
   const askWords = async (hello) => {
     const meanwhile = exchange.heard("nothing");
     meanwhile.catch(() => {});
@@ -520,11 +533,13 @@ function errorOfReject(reason, hearer) {
   const believed = hearer === "receiver" ? reason : "";
   if (believed === "wrong_words") return errors.wrongWords();
   if (believed === "too_many_tries") return errors.tooManyTries(MAX_TRIES, errors.ASK_FOR_ANOTHER);
-  if (believed === "too_many_unfinished") return errors.tooManyUnfinished(MAX_UNFINISHED, errors.ASK_FOR_ANOTHER);
+  if (believed === "too_many_unfinished")
+    return errors.tooManyUnfinished(MAX_UNFINISHED, errors.ASK_FOR_ANOTHER);
   if (believed === "connection_mismatch") return errors.connectionMismatch();
   if (reason === "interrupted") return errors.interrupted(`the ${speaker} stopped it`);
   if (reason === "sender_left") return errors.senderLeft();
-  if (reason === "pairing_timed_out") return errors.pairingFailed(`the ${speaker} waited too long for this side`);
+  if (reason === "pairing_timed_out")
+    return errors.pairingFailed(`the ${speaker} waited too long for this side`);
   if (reason === "bad_input") return errors.pairingFailed(`the ${speaker} typed an incomplete code`);
   return errors.pairingFailed(`the ${speaker} ended it (${reason})`);
 }

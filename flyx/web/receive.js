@@ -1,6 +1,6 @@
 /**
- * Receiving: join a room, let its sender connect, and take what is offered; over one connection after another, if
- * need be (flyx/client/receive.py, flyx/client/reception.py).
+ * Receiving: join a room, let its sender connect, and take what is offered; over one connection after
+ * another, if need be (flyx/client/receive.py, flyx/client/reception.py).
  *
  * @module
  */
@@ -29,7 +29,11 @@ const PROGRESS_INTERVAL = 0.1;
 /** The number of the only peer. */
 const SENDER = 1;
 
-/** Receive everything that the sender of a room offers. @param {import("./flyx.js").ReceiveOptions} options */
+/**
+ * Receive everything that the sender of a room offers.
+ *
+ * @param {import("./flyx.js").ReceiveOptions} options
+ */
 export async function receive(options) {
   const stopped = new AbortController();
   const stop = () => stopped.abort(errors.interrupted("it was stopped"));
@@ -140,7 +144,9 @@ class Reception {
       const isRelayed = path?.local === "relay" || path?.remote === "relay";
       return { outcome: isRelayed ? /** @type {const} */ ("relayed") : /** @type {const} */ ("direct") };
     }
-    return this.#signal.aborted ? { reason: "the receiver stopped" } : { outcome: /** @type {const} */ ("failed") };
+    return this.#signal.aborted
+      ? { reason: "the receiver stopped" }
+      : { outcome: /** @type {const} */ ("failed") };
   }
 
   // The room.
@@ -170,7 +176,8 @@ class Reception {
       this.#offered = { sdp: message.sdp, candidates: [] };
       if (this.#state === "connecting") this.#supersede();
       // It makes one when it has lost the one that there is, or the server has made it up.
-      else if (this.#state === "receiving") this.#machine?.checkPath(now(), "the sender has lost the connection");
+      else if (this.#state === "receiving")
+        this.#machine?.checkPath(now(), "the sender has lost the connection");
     } else if (type === "ice_candidate") {
       if (this.#offered) this.#offered.candidates.push(message.candidate);
       else if (this.#state === "connecting") this.#connection?.addCandidate(message.candidate);
@@ -208,7 +215,10 @@ class Reception {
 
   // One connection after another.
 
-  /** Wait until the sender offers a connection, and make it: as long as it stays in the room, our turn will come. */
+  /**
+   * Wait until the sender offers a connection, and make it: as long as it stays in the room, our turn will
+   * come.
+   */
   async #connect() {
     for (;;) {
       const offered = await this.#awaitOffer();
@@ -302,10 +312,13 @@ class Reception {
     if (!isText && !sink) throw errors.declined();
     if (isText && !verified && !sink) throw errors.declined();
     const arrivals = new Arrivals(offered);
-    const chosen = isText ? textSink((text) => on({ event: "text", peer: SENDER, text })) : /** @type {Sink} */ (sink);
+    const chosen = isText
+      ? textSink((text) => on({ event: "text", peer: SENDER, text }))
+      : /** @type {Sink} */ (sink);
     this.#accepted = new Accepted(arrivals, chosen);
     await this.#accepted.begin();
-    if (arrivals.verified) on({ event: "resume", peer: SENDER, files: arrivals.files, bytes: arrivals.verified });
+    if (arrivals.verified)
+      on({ event: "resume", peer: SENDER, files: arrivals.files, bytes: arrivals.verified });
     return this.#accepted;
   }
 
@@ -319,7 +332,13 @@ class Reception {
       if (this.#gone || !this.#hold) throw error;
       this.#lost = error;
       this.#deadline = now() + this.#hold;
-      this.#options.on({ event: "peer", peer: SENDER, state: "lost", code: error.code, message: error.message });
+      this.#options.on({
+        event: "peer",
+        peer: SENDER,
+        state: "lost",
+        code: error.code,
+        message: error.message,
+      });
       // The sender need not have noticed.
       if (!noticed && !this.#offered) this.#signaling.beginAnew();
     } else if (!this.#lost || !["peer_unreachable", "pairing_timed_out"].includes(error.code)) {
@@ -378,7 +397,9 @@ class Accepted {
       await this.end(null);
       return undefined;
     }
-    const entry = /** @type {import("./flyx.js").Entry} */ (this.arrivals.offered.entries.get(operation.file));
+    const entry = /** @type {import("./flyx.js").Entry} */ (
+      this.arrivals.offered.entries.get(operation.file)
+    );
     try {
       return await this.#perform(operation, entry);
     } catch (error) {

@@ -27,8 +27,10 @@ export const WINDOW = 16 * BLOCK_SIZE;
 /** Credit is granted anew when it, or what is verified, has grown by this much. */
 const CREDIT_STEP = WINDOW / 8;
 
-/** Bytes of credit that an operation takes while it waits, besides the data in it: a hole, or the end of a file, is
- * of few bytes on the wire, and more in memory. */
+/**
+ * Bytes of credit that an operation takes while it waits, besides the data in it: a hole, or the end of a
+ * file, is of few bytes on the wire, and more in memory.
+ */
 const OPERATION_COST = 256;
 
 /** Most files of which it is not told yet that they are saved. */
@@ -60,15 +62,20 @@ export class Receiver extends Session {
 
   /**
    * @param {number} now
-   * @param {string | null} expected Id of the manifest that was accepted over an earlier connection: no other is
-   *     taken.
+   * @param {string | null} expected Id of the manifest that was accepted over an earlier connection: no other
+   *     is taken.
    */
   constructor(now, expected) {
     super("sender", now);
     this.#expected = expected;
   }
 
-  /** Take one message of the data channel; views of it are kept. @param {string | ArrayBuffer} message @param {number} now */
+  /**
+   * Take one message of the data channel; views of it are kept.
+   *
+   * @param {string | ArrayBuffer} message
+   * @param {number} now
+   */
   receiveData(message, now) {
     if (this.ended) return;
     this.heard(now);

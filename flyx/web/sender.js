@@ -1,7 +1,7 @@
 /**
- * The sending end of a transfer, for one receiver over one connection, as flyx/transfer/sender.py has it. No I/O: a
- * driver reads the blocks that it asks for, one after another. Done only when the receiver has confirmed the digest
- * of everything.
+ * The sending end of a transfer, for one receiver over one connection, as flyx/transfer/sender.py has it. No
+ * I/O: a driver reads the blocks that it asks for, one after another. Done only when the receiver has
+ * confirmed the digest of everything.
  *
  * Inputs besides those of Session: release, blockRead, blockFailed. Drains: nextControl, nextRead, nextData,
  * nextEvent. At most READ_AHEAD bytes are read before the wire takes them.
@@ -99,7 +99,11 @@ export class Sender extends Session {
     return super.nextControl();
   }
 
-  /** Return the next block to read; undefined while one is unanswered or enough is ready. @returns {Request | undefined} */
+  /**
+   * Return the next block to read; undefined while one is unanswered or enough is ready.
+   *
+   * @returns {Request | undefined}
+   */
   nextRead() {
     if (this.#requested || this.ended || this.#packer.size >= READ_AHEAD) return undefined;
     const request = this.#state === "offering" ? this.#nextComparison() : this.#nextRequest();
@@ -271,7 +275,8 @@ export class Sender extends Session {
   /** It has something of this file: check that it can. @param {number} file @param {number} after */
   #tell(file, after) {
     const row = this.#manifest.rows[file];
-    if (!row || file < this.#accepted || file <= after) throw protocolError("it has something of a file out of place");
+    if (!row || file < this.#accepted || file <= after)
+      throw protocolError("it has something of a file out of place");
     if (row.kind !== "file" || this.#ends[file]) {
       throw protocolError("it has something of a file that is none, or that it leaves out");
     }
@@ -282,7 +287,8 @@ export class Sender extends Session {
   /** @param {any} message */
   #accept({ below, rate }) {
     const least = Math.max(this.#accepted, this.#told + 1, this.#goneWithout + 1);
-    if (below < least || below > this.#ends.length) throw protocolError("entries accepted that were not offered");
+    if (below < least || below > this.#ends.length)
+      throw protocolError("entries accepted that were not offered");
     if (this.#compared.length) throw protocolError("entries accepted that it still compares");
     if (this.#state === "offering") {
       this.#state = "sending";
@@ -335,7 +341,8 @@ export class Sender extends Session {
   /** @param {any} message */
   #complete(message) {
     const { rows } = this.#manifest;
-    if (this.#state !== "sending" || this.#accepted < rows.length) throw protocolError("complete before the end");
+    if (this.#state !== "sending" || this.#accepted < rows.length)
+      throw protocolError("complete before the end");
     if (this.#requested || this.#packer.size || this.#nextRequest()) {
       throw protocolError("complete before everything was sent");
     }
@@ -365,7 +372,11 @@ export class Sender extends Session {
 
   // What is sent.
 
-  /** The block after the last one, if it may be sent; steps over what has none to send. @returns {Request | undefined} */
+  /**
+   * The block after the last one, if it may be sent; steps over what has none to send.
+   *
+   * @returns {Request | undefined}
+   */
   #nextRequest() {
     const { rows } = this.#manifest;
     while (this.#state === "sending" && this.#file < this.#accepted) {

@@ -1,6 +1,6 @@
 /**
- * What the signaling server says: the grammar of flyx/signaling/messages.py as far as it reaches a client, the close
- * codes, and what they mean.
+ * What the signaling server says: the grammar of flyx/signaling/messages.py as far as it reaches a client,
+ * the close codes, and what they mean.
  *
  * @module
  */
@@ -8,7 +8,18 @@
 import { utf8 } from "./bytes.js";
 import { isRoomId } from "./codes.js";
 import * as errors from "./errors.js";
-import { flag, integer, list, nullable, number, one, optional, parseMessage, record, text } from "./grammar.js";
+import {
+  flag,
+  integer,
+  list,
+  nullable,
+  number,
+  one,
+  optional,
+  parseMessage,
+  record,
+  text,
+} from "./grammar.js";
 
 /** Bytes of a message as UTF-8. */
 const MAX_MESSAGE_SIZE = 64 * 1024;
@@ -73,7 +84,11 @@ const TYPES = Object.fromEntries(Object.entries(GRAMMAR).map(([type, data]) => [
 /** What only one role hears. @type {Record<string, string>} */
 const HEARD_BY = { offer: "receiver", answer: "sender" };
 
-/** Whether to connect again after a close of this code, and what it means. @type {Record<number, [boolean, string]>} */
+/**
+ * Whether to connect again after a close of this code, and what it means.
+ *
+ * @type {Record<number, [boolean, string]>}
+ */
 const CLOSE_CODES = {
   1000: [false, "the client had said that it leaves"],
   1012: [true, "the server is stopping or restarting"],

@@ -2,33 +2,52 @@
  * What both ends of a transfer share: heartbeat, giving up, and the queues that a driver drains, as
  * flyx/transfer/session.py has them. No I/O: `now` is seconds that only grow.
  *
- * Input methods change the state: receiveControl, handleTimeout, cancel, and so on. After each, drain nextControl
- * and nextEvent; then ask nextTimeout.
+ * Input methods change the state: receiveControl, handleTimeout, cancel, and so on. After each, drain
+ * nextControl and nextEvent; then ask nextTimeout.
  *
  * @module
  */
 
-import { asFlyxError, connectionLost, declined, FlyxError, interrupted, pairingFailed, refused, streamBegun } from "./errors.js";
+import {
+  asFlyxError,
+  connectionLost,
+  declined,
+  FlyxError,
+  interrupted,
+  pairingFailed,
+  refused,
+  streamBegun,
+} from "./errors.js";
 import { parseControlUntrusted } from "./messages.js";
 
 /** Seconds between our pings. */
 const PING_INTERVAL = 5;
 
-/** Seconds without any message after which the path counts as lost. Chromium calls a connection failed after 15 s,
- * which may well come back; and never closes its channels. */
+/**
+ * Seconds without any message after which the path counts as lost. Chromium calls a connection failed
+ * after 15 s, which may well come back; and never closes its channels.
+ */
 const SILENCE_LIMIT = 20;
 
 /** The same when the signaling server says that the other side has gone. */
 const GONE_LIMIT = 5;
 
-/** The same when there is reason to think that the path is gone: at least CHECK_LIMIT, or so many round trips. */
+/**
+ * The same when there is reason to think that the path is gone: at least CHECK_LIMIT, or so many round trips.
+ */
 const CHECK_LIMIT = 0.75;
 const CHECK_ROUND_TRIPS = 4;
 
-/** Seconds that handleTimeout() is called too late when we stood still. A hidden page has its timers once a second. */
+/**
+ * Seconds that handleTimeout() is called too late when we stood still. A hidden page has its timers once a
+ * second.
+ */
 const LATE = 3;
 
-/** Seconds after which the other side may have lost patience with us, and in which a loss is explained by that. */
+/**
+ * Seconds after which the other side may have lost patience with us, and in which a loss is explained by
+ * that.
+ */
 const LONG_STANDSTILL = SILENCE_LIMIT - PING_INTERVAL;
 const STANDSTILL_COUNTS = 10;
 
@@ -77,7 +96,12 @@ export class Session {
     this.#nextPing = now;
   }
 
-  /** Take one message of the control channel. A bad one ends the transfer. @param {unknown} message @param {number} now */
+  /**
+   * Take one message of the control channel. A bad one ends the transfer.
+   *
+   * @param {unknown} message
+   * @param {number} now
+   */
   receiveControl(message, now) {
     if (this.ended) return;
     this.heard(now);
@@ -120,7 +144,12 @@ export class Session {
     this.#expectAnswer(now, GONE_LIMIT, null);
   }
 
-  /** There is reason to think that the path is gone: a clause. @param {number} now @param {string} suspicion */
+  /**
+   * There is reason to think that the path is gone: a clause.
+   *
+   * @param {number} now
+   * @param {string} suspicion
+   */
   checkPath(now, suspicion) {
     const patience = this.#roundTrip === null ? GONE_LIMIT : CHECK_ROUND_TRIPS * this.#roundTrip;
     this.#expectAnswer(now, Math.min(GONE_LIMIT, Math.max(CHECK_LIMIT, patience)), suspicion);
@@ -143,7 +172,11 @@ export class Session {
     this.fail(error);
   }
 
-  /** Return the next message for the control channel; undefined if there is none. @returns {string | undefined} */
+  /**
+   * Return the next message for the control channel; undefined if there is none.
+   *
+   * @returns {string | undefined}
+   */
   nextControl() {
     const message = this.outgoing.shift();
     if (message?.type === "pong") this.#pongWaiting = false;

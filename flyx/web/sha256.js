@@ -1,6 +1,6 @@
 /**
- * SHA-256 piece by piece, which WebCrypto does not have: for digests over digests and the id of a manifest, of
- * which no more than a few bytes come for each MiB of content. Content itself is hashed by WebCrypto.
+ * SHA-256 piece by piece, which WebCrypto does not have: for digests over digests and the id of a manifest,
+ * of which no more than a few bytes come for each MiB of content. Content itself is hashed by WebCrypto.
  *
  * FIPS 180-4 §6.2.
  *
@@ -11,7 +11,9 @@ export const DIGEST_SIZE = 32;
 
 const BLOCK = 64;
 
-/** The first bits of the fractional parts of the square and cube roots of the first primes (§4.2.2, §5.3.3). */
+/**
+ * The first bits of the fractional parts of the square and cube roots of the first primes (§4.2.2, §5.3.3).
+ */
 const { INITIAL, K } = (() => {
   /** @type {number[]} */
   const primes = [];
@@ -40,7 +42,7 @@ export class Sha256 {
 
   /** @param {Uint8Array} bytes @returns {this} */
   update(bytes) {
-    for (let at = 0; at < bytes.length; ) {
+    for (let at = 0; at < bytes.length;) {
       const filled = this.#size % BLOCK;
       const taken = Math.min(BLOCK - filled, bytes.length - at);
       this.#pending.set(bytes.subarray(at, at + taken), filled);

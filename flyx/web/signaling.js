@@ -1,6 +1,6 @@
 /**
- * A place in a room of the signaling server, as flyx/client/signaling.py has it: it is held when the connection is
- * lost, and gone back to. Messages are counted both ways, so that none is lost or comes twice.
+ * A place in a room of the signaling server, as flyx/client/signaling.py has it: it is held when the
+ * connection is lost, and gone back to. Messages are counted both ways, so that none is lost or comes twice.
  *
  *     next() --> { type: "interrupted" }   the connection is lost
  *     next() --> { type: "restored" }      it is there again, or
@@ -22,8 +22,10 @@ const JOINED_TIMEOUT = 15;
 const PING_INTERVAL = 20;
 const PING_TIMEOUT = 10;
 
-/** Seconds: the n-th pause before a try is random up to FIRST_PAUSE * 2 ** n and LONGEST_PAUSE; and from the loss to
- * the end of all tries, if our place is not held for longer. */
+/**
+ * Seconds: the n-th pause before a try is random up to FIRST_PAUSE * 2 ** n and LONGEST_PAUSE; and from
+ * the loss to the end of all tries, if our place is not held for longer.
+ */
 const FIRST_PAUSE = 0.5;
 const LONGEST_PAUSE = 8;
 const LIMIT = 600;
@@ -31,7 +33,9 @@ const LIMIT = 600;
 /** Seconds for our goodbye. */
 const FAREWELL_TIMEOUT = 1;
 
-/** Messages and characters that wait for a connection; and that are kept of what it was given (members.py). */
+/**
+ * Messages and characters that wait for a connection; and that are kept of what it was given (members.py).
+ */
 const MAX_OUTGOING = 8192;
 const MAX_TAIL_LENGTH = 32;
 const MAX_TAIL_SIZE = 64 * 1024;
@@ -129,7 +133,14 @@ class Line {
 
   /** Wait until it is closed. */
   async whenClosed() {
-    for (;;) if (await this.next().then(() => false, () => true)) return;
+    for (;;)
+      if (
+        await this.next().then(
+          () => false,
+          () => true,
+        )
+      )
+        return;
   }
 }
 
@@ -145,7 +156,11 @@ export class Signaling {
   #roomId;
   /** null while the connection is lost. @type {Line | null} */
   #line = null;
-  /** Text of messages that no connection has been given yet, and whether each counts. @type {[string, boolean][]} */
+  /**
+   * Text of messages that no connection has been given yet, and whether each counts.
+   *
+   * @type {[string, boolean][]}
+   */
   #outgoing = [];
   #hasOverflowed = false;
   /** The newest messages given to a connection, and how many were in all. @type {string[]} */
@@ -173,7 +188,10 @@ export class Signaling {
   constructor(place) {
     this.#place = place;
     this.#roomId = place.roomId;
-    this.#url = place.server.replace(/^http(?=s?:)/i, "ws").replace(/[?#].*$/, "").replace(/\/*$/, "");
+    this.#url = place.server
+      .replace(/^http(?=s?:)/i, "ws")
+      .replace(/[?#].*$/, "")
+      .replace(/\/*$/, "");
     this.online = () => this.#hurry.resolve();
   }
 
@@ -199,7 +217,11 @@ export class Signaling {
     return this.#line !== null;
   }
 
-  /** Return the next message that is about peers, or what has become of the connection. @throws {FlyxError} */
+  /**
+   * Return the next message that is about peers, or what has become of the connection.
+   *
+   * @throws {FlyxError}
+   */
   async next() {
     while (!this.#inbox.length) {
       if (this.#over) throw this.#over;
@@ -253,7 +275,12 @@ export class Signaling {
 
   // A new place, or the old one.
 
-  /** A page's WebSocket cannot bear the token: the room is made by a request. @param {string} token @param {AbortSignal} signal */
+  /**
+   * A page's WebSocket cannot bear the token: the room is made by a request.
+   *
+   * @param {string} token
+   * @param {AbortSignal} signal
+   */
   async #createRoom(token, signal) {
     const url = `${this.#url.replace(/^ws/i, "http")}/room`;
     const headers = { Authorization: `Bearer ${token}` };
@@ -264,9 +291,13 @@ export class Signaling {
       body = await response.json();
     } catch (error) {
       signal.throwIfAborted();
-      throw errors.serverUnreachable(this.#url, error instanceof Error ? error.message : "it does not answer");
+      throw errors.serverUnreachable(
+        this.#url,
+        error instanceof Error ? error.message : "it does not answer",
+      );
     }
-    if (!response.ok) throw errors.serverRefused(String(body?.message ?? `status ${response.status}`).slice(0, 500));
+    if (!response.ok)
+      throw errors.serverRefused(String(body?.message ?? `status ${response.status}`).slice(0, 500));
     if (typeof body?.room_id !== "string") throw errors.serverBroke("a room without its id");
     this.#roomId = body.room_id;
   }
@@ -323,7 +354,11 @@ export class Signaling {
     try {
       await line.opened.promise;
       if (claim) {
-        const data = { client_id: claim.clientId, resume_token: claim.token, received: claim.received ?? undefined };
+        const data = {
+          client_id: claim.clientId,
+          resume_token: claim.token,
+          received: claim.received ?? undefined,
+        };
         line.send(JSON.stringify({ type: "join", data }));
       }
       for (;;) {
@@ -358,7 +393,13 @@ export class Signaling {
     } catch (error) {
       if (this.#line !== line) return;
       if (error instanceof Closed) {
-        const wanted = { roomId: this.#roomId, isNew: false, role: this.#place.role, url: this.#url, wasOpen: true };
+        const wanted = {
+          roomId: this.#roomId,
+          isNew: false,
+          role: this.#place.role,
+          url: this.#url,
+          wasOpen: true,
+        };
         const closed = errorOfClose(error.code, told, wanted);
         if (closed.retry) this.#lose(told?.message ?? "the connection was lost");
         else this.#end(closed.error);
@@ -419,7 +460,8 @@ export class Signaling {
     this.#sent++;
     this.#tail.push(text);
     let size = this.#tail.reduce((sum, kept) => sum + kept.length, 0);
-    while (this.#tail.length > MAX_TAIL_LENGTH || size > MAX_TAIL_SIZE) size -= this.#tail.shift()?.length ?? 0;
+    while (this.#tail.length > MAX_TAIL_LENGTH || size > MAX_TAIL_SIZE)
+      size -= this.#tail.shift()?.length ?? 0;
   }
 
   /** @param {any} message */
@@ -429,7 +471,8 @@ export class Signaling {
       this.#received++;
       this.#deliver(message);
     } else if (message.type === "ping") this.post("pong", {});
-    else if (message.type === "ice_servers") this.#takeIceServers(message.ice_servers, message.ice_servers_ttl);
+    else if (message.type === "ice_servers")
+      this.#takeIceServers(message.ice_servers, message.ice_servers_ttl);
     else if (message.type === "joined") throw errors.serverBroke("`joined` in the middle");
   }
 
@@ -472,7 +515,11 @@ export class Signaling {
 
   // Losing it.
 
-  /** Give the connection up, for this reason, and come back at once over another one. @param {string} reason */
+  /**
+   * Give the connection up, for this reason, and come back at once over another one.
+   *
+   * @param {string} reason
+   */
   #part(reason) {
     const line = this.#line;
     if (!line) return;
@@ -522,7 +569,8 @@ export class Signaling {
 
   /** Take our place again, or a new one if it is gone and there is one. */
   async #goBack() {
-    const isGone = (/** @type {unknown} */ error) => error instanceof errors.FlyxError && error.code === "no_such_room";
+    const isGone = (/** @type {unknown} */ error) =>
+      error instanceof errors.FlyxError && error.code === "no_such_room";
     try {
       return await this.#resume(this.#hasOverflowed ? null : this.#received);
     } catch (error) {
