@@ -14,8 +14,8 @@ log = get_logger("flyx.server.admission")
 SLOT = "flyx.slot"
 """Key of the connection's ConnectionSlot in the state of its scopes."""
 
-# Files that a server needs besides those of its connections, and of those it turns away.
 _OTHER_FILES = 64 + 2 * ConnectionCounter.SLACK
+"""Files that a server needs besides those of its connections, and of those it turns away."""
 
 
 def affordable_connections(wanted: int) -> int:
@@ -38,8 +38,8 @@ class Admission:
     """What the parts of one server know of those outside.
 
     Attributes:
-        connections: All that are open.
-        rates: What addresses do.
+        connections: all that are open.
+        rates: what addresses do.
     """
 
     def __init__(self, config: ServerConfig, metrics: Metrics) -> None:

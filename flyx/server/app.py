@@ -82,9 +82,9 @@ def create_operations_app(hub: Hub, config: ServerConfig, admission: Admission) 
     """Return the ASGI application for those who watch over hub, on a port of its own.
 
     Args:
-        hub: What it tells of.
-        config: Of the listener that it is for.
-        admission: Of that listener: who watches must not be turned away because many others came.
+        hub: what it tells of.
+        config: of the listener that it is for.
+        admission: of that listener: who watches must not be turned away because many others came.
     """
     app = FastAPI(title="flyx operations", version=__version__, docs_url=None, redoc_url=None)
     app.state.hub = hub
@@ -114,8 +114,8 @@ class Server:
 
     def __init__(self, config: ServerConfig | None = None, *, clock: Callable[[], float] = time.time) -> None:
         """Args:
-        config: What to listen on, and the limits.
-        clock: Returns Unix time; for tests.
+        config: what to listen on, and the limits.
+        clock: returns Unix time; for tests.
         """
         config = config or ServerConfig()
         wanted = config.limits.max_connections

@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 
 DEFAULT_STUN_URL = "stun:stun.l.google.com:19302"
 
-# Bounds of what POST /room may ask for. A room of two is a sender and one receiver.
 MIN_MAX_CLIENTS, MAX_MAX_CLIENTS = 2, 256
 MIN_TTL, MAX_TTL, MAX_PERSISTENT_TTL = 60, 24 * 3600, 30 * 24 * 3600
 MIN_IDLE_TIMEOUT, MAX_IDLE_TIMEOUT = 10, 24 * 3600
+"""Bounds of what POST /room may ask for. A room of two is a sender and one receiver."""
 
-# What the WebSocket layer lets through. Frames between the two limits get a proper `error`; larger ones,
-# whose bytes should not even be collected, end the connection with 1009.
 DEFAULT_MAX_FRAME_SIZE = 2 * MAX_MESSAGE_SIZE
 DEFAULT_MAX_BODY_SIZE = 16 * 1024
+"""What the WebSocket layer lets through.
+
+Frames between the two limits get a proper `error`; larger ones, whose bytes should not even be collected, end
+the connection with 1009.
+"""
 
 NO_LIMIT = "none"
 DEFAULT_CREATE_RATE = "60/minute"
@@ -36,10 +39,11 @@ DEFAULT_JOIN_RATE = "300/minute"
 DEFAULT_MISS_RATE = "20/minute"
 DEFAULT_TOTAL_MISS_RATE = "600/minute"
 
-# Bytes of randomness in the secret of a coturn.
 _SECRET_SIZE = 32
-# Its allocations in all, if there are as many ports.
+"""Bytes of randomness in the secret of a coturn."""
+
 _MAX_ALLOCATIONS = 2000
+"""Its allocations in all, if there are as many ports."""
 
 IPNetwork = IPv4Network | IPv6Network
 
@@ -73,20 +77,20 @@ class LimitConfig:
     the first of what they count.
 
     Attributes:
-        max_connections: Connections at a time, WebSockets and HTTP together.
-        max_connections_per_address: Of these, from one address.
-        create_rate: Rooms that one address may make.
-        join_rate: Rooms that one address may ask to enter.
-        miss_rate: Looks for a room that is not there, for one address; then it may look for none.
-        total_miss_rate: The same for all together; over it, one miss an address is enough.
-        message_rate: Messages a second of one client, in the long run.
-        message_burst: Messages that it may send at once before that counts.
-        max_offers_per_peer: Offers or answers of one client to one peer, or to all, within pair_window.
-        max_candidates_per_peer: The same for ICE candidates.
-        pair_window: See above.
-        max_frame_size: Bytes of a WebSocket message; what is longer ends the connection unread.
-        max_body_size: Bytes of the body of an HTTP request.
-        handshake_timeout: Time for TLS, and then for each request up to its last byte.
+        max_connections: connections at a time, WebSockets and HTTP together.
+        max_connections_per_address: of these, from one address.
+        create_rate: rooms that one address may make.
+        join_rate: rooms that one address may ask to enter.
+        miss_rate: looks for a room that is not there, for one address; then it may look for none.
+        total_miss_rate: the same for all together; over it, one miss an address is enough.
+        message_rate: messages a second of one client, in the long run.
+        message_burst: messages that it may send at once before that counts.
+        max_offers_per_peer: offers or answers of one client to one peer, or to all, within pair_window.
+        max_candidates_per_peer: the same for ICE candidates.
+        pair_window: see above.
+        max_frame_size: bytes of a WebSocket message; what is longer ends the connection unread.
+        max_body_size: bytes of the body of an HTTP request.
+        handshake_timeout: time for TLS, and then for each request up to its last byte.
     """
 
     max_connections: int = 50_000
@@ -113,8 +117,8 @@ class TurnConfig:
 
     Attributes:
         urls: "turn:host:port?transport=udp" or "turns:…" (RFC 7065).
-        secret: Its `static-auth-secret`.
-        ttl: Seconds for which credentials are good; an allocation made in that time goes on.
+        secret: its `static-auth-secret`.
+        ttl: seconds for which credentials are good; an allocation made in that time goes on.
     """
 
     urls: tuple[str, ...]
@@ -127,11 +131,11 @@ class TunnelConfig:
     """What tunnels may carry. Times are seconds.
 
     Attributes:
-        rate: Bytes a second of one pair, each way.
-        max_pairs: Pairs at a time of which both sides are there.
+        rate: bytes a second of one pair, each way.
+        max_pairs: pairs at a time of which both sides are there.
         max_per_address: WebSockets of tunnels from one address.
-        wait_timeout: For the other side to come.
-        idle_timeout: Without a datagram.
+        wait_timeout: for the other side to come.
+        idle_timeout: without a datagram.
     """
 
     rate: float
@@ -153,18 +157,18 @@ class CoturnConfig:
     """A coturn that is part of the server.
 
     Attributes:
-        host: Name or address by which clients reach it; also its realm.
-        relay_addresses: Addresses of this machine at which it relays, one of a family.
-        public_address: What the world sees in the place of the relay address of the same family; None: that.
-        listening_addresses: Addresses of this machine that it listens on; empty: all.
-        port: For UDP and TCP.
-        tls_port: For TLS over TCP; None: no TLS.
-        relay_ports: First and last port at which it relays.
+        host: name or address by which clients reach it; also its realm.
+        relay_addresses: addresses of this machine at which it relays, one of a family.
+        public_address: what the world sees in the place of the relay address of the same family; None: that.
+        listening_addresses: addresses of this machine that it listens on; empty: all.
+        port: for UDP and TCP.
+        tls_port: for TLS over TCP; None: no TLS.
+        relay_ports: first and last port at which it relays.
         tls: PEM files of a certificate chain and its key.
-        allowed: Networks to which it relays though they are not public.
-        user_quota: Allocations of one client at a time.
-        ttl: Seconds for which credentials are good.
-        secret: Of which these are made.
+        allowed: networks to which it relays though they are not public.
+        user_quota: allocations of one client at a time.
+        ttl: seconds for which credentials are good.
+        secret: of which these are made.
     """
 
     host: str
@@ -207,43 +211,43 @@ class ServerConfig:
     """How one server listens and what it puts up with. Times are seconds, sizes bytes.
 
     Attributes:
-        host: Address or name to bind; every address that it resolves to is bound. None: every address of this
+        host: address or name to bind; every address that it resolves to is bound. None: every address of this
             computer, of IPv4 and of IPv6.
         port: 0 takes any free one.
-        stun_urls: Handed to every client as ICE servers.
-        test_room: Make a persistent room that never expires at the start and log its id.
-        room: Config of rooms made by `WS /ws`, and the default of `POST /room`.
-        max_rooms: Rooms at a time; more are refused with 503 or 1013.
-        max_persistent_per_address: Of these, made by one address and persistent, or kept with nobody inside
+        stun_urls: handed to every client as ICE servers.
+        test_room: make a persistent room that never expires at the start and log its id.
+        room: config of rooms made by `WS /ws`, and the default of `POST /room`.
+        max_rooms: rooms at a time; more are refused with 503 or 1013.
+        max_persistent_per_address: of these, made by one address and persistent, or kept with nobody inside
             for longer than is usual here; 0: no limit.
-        unused_timeout: Time for which a persistent room that no client has entered is kept.
-        state: File that keeps the rooms for the next start; None: they are forgotten.
+        unused_timeout: time for which a persistent room that no client has entered is kept.
+        state: file that keeps the rooms for the next start; None: they are forgotten.
         redis: URL of the Redis that keeps the rooms for many nodes, of which this is one; None: it is alone.
-        shared_port: Other processes of ours listen on the same port.
-        max_queue_size: Outgoing messages waiting for one client; a client that lets more pile up is closed.
-        max_bad_messages: Malformed messages answered before the connection is closed.
-        join_timeout: Time for a client that resumes to say who it is.
-        sweep_interval: Pause between looks for rooms whose time is over.
-        close_timeout: Time for a client to take its last messages before it is cut off.
-        linger: Time after the end of a connection for a peer that reads slowly; then it is cut off.
-        ping_interval: Pause between WebSocket pings.
-        ping_timeout: Time for a client to answer one.
-        limits: What strangers may ask of it.
-        allowed_hosts: Names under which clients may reach it; empty: any name, but on the loopback none other
+        shared_port: other processes of ours listen on the same port.
+        max_queue_size: outgoing messages waiting for one client; a client that lets more pile up is closed.
+        max_bad_messages: malformed messages answered before the connection is closed.
+        join_timeout: time for a client that resumes to say who it is.
+        sweep_interval: pause between looks for rooms whose time is over.
+        close_timeout: time for a client to take its last messages before it is cut off.
+        linger: time after the end of a connection for a peer that reads slowly; then it is cut off.
+        ping_interval: pause between WebSocket pings.
+        ping_timeout: time for a client to answer one.
+        limits: what strangers may ask of it.
+        allowed_hosts: names under which clients may reach it; empty: any name, but on the loopback none other
             than `localhost`. IP addresses are always allowed.
-        allowed_origins: Of pages from elsewhere that may use it, such as "https://example.org"; "*": any.
-        trusted_proxies: Networks of proxies that are believed about whom they speak for.
-        turn: A TURN service for which every client gets credentials.
-        coturn: The coturn that this server starts and looks after, whose service `turn` is; None: none.
-        relay: What datagrams are passed on for clients that find no path; None: none. For a server that is
+        allowed_origins: of pages from elsewhere that may use it, such as "https://example.org"; "*": any.
+        trusted_proxies: networks of proxies that are believed about whom they speak for.
+        turn: a TURN service for which every client gets credentials.
+        coturn: the coturn that this server starts and looks after, whose service `turn` is; None: none.
+        relay: what datagrams are passed on for clients that find no path; None: none. For a server that is
             alone.
         tls: PEM files of a certificate chain and its key; None: no TLS.
-        api_token: Needed to make rooms; None: anybody may.
-        admin_token: Shows all rooms, and closes any; None: there is no such way.
-        metrics_host: Address to bind for metrics_port.
-        metrics_port: Where /metrics and /status are, instead of where everything else is; 0: any free port.
-        metrics_token: Needed for /metrics and /status; None: none.
-        page: Serve the page with which browsers send and receive.
+        api_token: needed to make rooms; None: anybody may.
+        admin_token: shows all rooms, and closes any; None: there is no such way.
+        metrics_host: address to bind for metrics_port.
+        metrics_port: where /metrics and /status are, instead of where everything else is; 0: any free port.
+        metrics_token: needed for /metrics and /status; None: none.
+        page: serve the page with which browsers send and receive.
     """
 
     host: str | None = None

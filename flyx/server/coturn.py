@@ -44,29 +44,33 @@ MISSING_HINT = (
     "both; or run one elsewhere and name it with --turn and --turn-secret"
 )
 
-# Allocations of one client for each peer that it may have: each URL and address family, and those of a
-# connection that is being replaced.
 _ALLOCATIONS_PER_PEER = 8
+"""Allocations of one client for each peer that it may have.
 
-# Seconds: for the first answer, between two questions for it, for each further one, between two of these, and
-# to end.
-_START_TIMEOUT = 10.0
-_START_PAUSE = 0.05
-_ANSWER_TIMEOUT = 2.0
-_CHECK_INTERVAL = 5.0
+One for each URL and address family, and those of a connection that is being replaced.
+"""
+
+_START_TIMEOUT, _START_PAUSE = 10.0, 0.05
+"""Seconds for the first answer, and between two questions for it."""
+
+_ANSWER_TIMEOUT, _CHECK_INTERVAL = 2.0, 5.0
+"""Seconds for each further answer, and between two questions for these."""
+
 _STOP_TIMEOUT = 2.0
-# Questions without an answer after which it is ended and started again.
+"""Seconds to end."""
+
 _MAX_SILENCES = 3
-# Seconds before it is started again: the first pause, and the longest; and how long it has to have worked.
+"""Questions without an answer after which it is ended and started again."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE, _HEALTHY = 0.5, 10.0, 30.0
-# Lines of what it said last, for the error when it does not start.
+"""Seconds before it is started again, at first and at most; and how long it then has to have worked."""
+
 _REMEMBERED_LINES = 20
+"""Lines of what it said last, for the error when it does not start."""
 
 _BINDING = struct.Struct("!HHI12s")
 _BINDING_REQUEST, _BINDING_RESPONSE, _MAGIC_COOKIE = 0x0001, 0x0101, 0x2112A442
 
-# Makes the kernel end a program when we have ended, however that came about (PR_SET_PDEATHSIG), and becomes
-# it. Elsewhere than on Linux there is no such thing.
 _BOUND_TO_US = """
 import ctypes, os, sys
 if sys.platform == "linux":
@@ -74,11 +78,13 @@ if sys.platform == "linux":
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
+"""Has the kernel end a program when this process has ended (PR_SET_PDEATHSIG), and becomes that program.
+
+However this process ends. On other systems than Linux there is no such thing.
+"""
 
 _UNSPECIFIED = IPv6Address("::")
 
-# coturn makes the tables of its database when it is first asked for a user. Meanwhile it answers 401 to all
-# who ask ("database is locked"), though the secret is in its configuration file.
 _TABLES = """
 CREATE TABLE turnusers_lt (realm TEXT, name TEXT, hmackey TEXT, PRIMARY KEY (realm, name));
 CREATE TABLE turn_secret (realm TEXT, value TEXT, PRIMARY KEY (realm, value));
@@ -89,6 +95,9 @@ CREATE TABLE turn_realm_option (realm TEXT, opt TEXT, value TEXT, PRIMARY KEY (r
 CREATE TABLE oauth_key (kid TEXT PRIMARY KEY, ikm_key TEXT, timestamp BIGINT DEFAULT 0,
     lifetime INTEGER DEFAULT 0, as_rs_alg TEXT DEFAULT '', realm TEXT);
 CREATE TABLE admin_user (name TEXT PRIMARY KEY, realm TEXT, password TEXT);
+"""
+"""coturn makes the tables of its database when it is first asked for a user. Meanwhile it answers 401 to all
+who ask ("database is locked"), though the secret is in its configuration file.
 """
 
 DENIED_NETWORKS = tuple(
@@ -117,8 +126,8 @@ def config_text(config: CoturnConfig, directory: Path) -> str:
     """Return the text of a configuration file for coturn 4.5 and later.
 
     Args:
-        config: What it is to do.
-        directory: Where it may keep files.
+        config: what it is to do.
+        directory: where it may keep files.
     """
     lines = [
         "use-auth-secret",
@@ -191,9 +200,9 @@ def find_addresses(told: str | None, host: str | None) -> Addresses:
     """Find out where a coturn on this machine relays. Looks names up, and waits for that.
 
     Args:
-        told: Name or address by which clients are to reach it; None: host, or that from which this machine
+        told: name or address by which clients are to reach it; None: host, or that from which this machine
             talks to the internet.
-        host: What the signaling server listens on; None: every address.
+        host: what the signaling server listens on; None: every address.
 
     Raises:
         InputError: There is no address by which another machine could reach it.
@@ -256,8 +265,8 @@ class Coturn:
 
     def __init__(self, config: CoturnConfig, metrics: Metrics) -> None:
         """Args:
-        config: What it is to do.
-        metrics: Told how it is.
+        config: what it is to do.
+        metrics: told how it is.
         """
         self._config = config
         self._metrics = metrics

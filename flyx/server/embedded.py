@@ -31,17 +31,17 @@ CLOSE_TIMEOUT = 0.5
 STOP_TIMEOUT = 1.5
 """Seconds that the end of the server may take, whatever its clients do."""
 
-# Of randomness, in bytes.
 _TOKEN_SIZE = 24
+"""Of randomness, in bytes."""
 
 
 class EmbeddedServer:
     """Serves one room in the current event loop while its `async with` block runs.
 
     Attributes:
-        port: Where it listens, on all addresses. Set from the beginning of the block on.
-        url: For clients on this computer, likewise.
-        api_token: What makes the room.
+        port: where it listens, on all addresses. Set from the beginning of the block on.
+        url: for clients on this computer, likewise.
+        api_token: what makes the room.
     """
 
     def __init__(self) -> None:

@@ -28,11 +28,14 @@ from flyx.errors import printable
 from flyx.server.config import LimitConfig
 from flyx.signaling.members import MAX_ADDRESS_LENGTH
 
-# Of the windows that are kept, and of the peers, how many at most: an attacker with many addresses must not
-# fill the memory.
 _MAX_WINDOWS = 100_000
-# Addresses whose key need not be worked out anew: each connection asks for it twice.
+"""Of the windows that are kept, and of the peers, how many at most.
+
+An attacker with many addresses must not fill the memory.
+"""
+
 _REMEMBERED = 4096
+"""Addresses whose key need not be worked out anew: each connection asks for it twice."""
 
 
 class Limit(StrEnum):
@@ -58,8 +61,8 @@ class LimitReached(Exception):
     """No more of this for now.
 
     Attributes:
-        limit: Which one.
-        retry_after: Whole seconds after which it may be asked again.
+        limit: which one.
+        retry_after: whole seconds after which it may be asked again.
     """
 
     def __init__(self, limit: Limit, retry_after: int, reason: str) -> None:
@@ -92,8 +95,8 @@ class ConnectionSlot:
     """One connection, as it is counted. It needs its release(), whatever became of it.
 
     Attributes:
-        exceeds: The limit that it is beyond; None: welcome. Those beyond one are told so and sent away.
-        proxied: It comes from a proxy, which speaks for others.
+        exceeds: the limit that it is beyond; None: welcome. Those beyond one are told so and sent away.
+        proxied: it comes from a proxy, which speaks for others.
     """
 
     __slots__ = ("_address", "_counter", "exceeds", "proxied")
@@ -134,7 +137,7 @@ class ConnectionCounter:
         """Count a connection.
 
         Args:
-            address: Whose it is; None: a proxy's.
+            address: whose it is; None: a proxy's.
 
         Returns:
             None, and nothing is counted, if so many are beyond a limit that this one is not even to be told.
@@ -172,9 +175,9 @@ class TokenBucket:
 
     def __init__(self, rate: float, burst: float, now: float) -> None:
         """Args:
-        rate: Tokens a second; 0 is no limit.
-        burst: Tokens that the bucket holds; it starts full.
-        now: Monotonic seconds, as in all calls.
+        rate: tokens a second; 0 is no limit.
+        burst: tokens that the bucket holds; it starts full.
+        now: monotonic seconds, as in all calls.
         """
         self._rate = rate
         self._burst = float(burst)
@@ -254,8 +257,8 @@ class WindowStorage(Storage):
         self._windows.pop(key, None)
 
 
-# One miss in a minute; what an address gets while all together miss too often.
 _ONE_MISS = RateLimitItemPerMinute(1, namespace="STRICT")
+"""One miss in a minute; what an address gets while all together miss too often."""
 
 
 class RateLimits:
@@ -263,8 +266,8 @@ class RateLimits:
 
     def __init__(self, config: LimitConfig, *, clock: Callable[[], float] = time.time) -> None:
         """Args:
-        config: The rates.
-        clock: Returns Unix time, as the storages of `limits` do.
+        config: the rates.
+        clock: returns Unix time, as the storages of `limits` do.
         """
         self._config = config
         self._clock = clock
@@ -323,8 +326,8 @@ class RateLimits:
         return max(1, ceil(end - self._clock()))
 
 
-# What counts for all targets that are not in the room, whatever their names; no client has it as its id.
 _NOBODY = ""
+"""What counts for all targets that are not in the room, whatever their names; no client has it as its id."""
 
 
 class PairLimits:
@@ -339,8 +342,8 @@ class PairLimits:
 
     def __init__(self, config: LimitConfig, scale: int = 1) -> None:
         """Args:
-        config: How much one client may say to one peer.
-        scale: So many times as much is granted.
+        config: how much one client may say to one peer.
+        scale: so many times as much is granted.
         """
         self._max_descriptions = config.max_offers_per_peer * scale
         self._max_candidates = config.max_candidates_per_peer * scale
@@ -356,9 +359,9 @@ class PairLimits:
         """Count an offer or an answer; False if it is one too many.
 
         Args:
-            peer: Whom it is for; None: all peers.
-            members: The clients in the room.
-            now: Monotonic seconds.
+            peer: whom it is for; None: all peers.
+            members: the clients in the room.
+            now: monotonic seconds.
         """
         return self._count(peer, members, 1, self._max_descriptions, now)
 
@@ -401,13 +404,13 @@ class PairBook:
     longer counts is forgotten, and beyond `max_peers` what was asked for longest ago.
 
     Attributes:
-        counting: There is a limit.
+        counting: there is a limit.
     """
 
     def __init__(self, config: LimitConfig, *, max_peers: int = _MAX_WINDOWS) -> None:
         """Args:
-        config: How much one client may say to one peer.
-        max_peers: Peers that are kept at most, of all clients together.
+        config: how much one client may say to one peer.
+        max_peers: peers that are kept at most, of all clients together.
         """
         self.counting = bool(config.max_offers_per_peer or config.max_candidates_per_peer)
         self._config = config

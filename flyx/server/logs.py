@@ -29,8 +29,8 @@ from structlog.typing import EventDict, Processor
 
 from flyx.errors import printable
 
-# New in each process: 32^6 room ids could otherwise be hashed one by one and compared.
 _TAG_KEY = secrets.token_bytes(16)
+"""New in each process: 32^6 room ids could otherwise be hashed one by one and compared."""
 
 
 def get_logger(name: str) -> BoundLogger:
@@ -54,8 +54,8 @@ class Throttle:
 
     def __init__(self, interval: float = 10.0, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Args:
-        interval: Seconds between two log lines of one kind.
-        clock: Returns monotonic seconds.
+        interval: seconds between two log lines of one kind.
+        clock: returns monotonic seconds.
         """
         self._interval = interval
         self._clock = clock
@@ -117,7 +117,7 @@ def configure_logging(level: str, *, as_json: bool, stream: TextIO | None = None
     Args:
         level: "debug", "info", "warning" or "error".
         as_json: JSON objects instead of lines for people.
-        stream: Coloured if it is a terminal and the lines are for people.
+        stream: coloured if it is a terminal and the lines are for people.
     """
     stream = stream or sys.stderr
     shared: list[Processor] = [

@@ -27,11 +27,13 @@ from flyx.signaling.messages import ErrorCode, Outcome
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# Seconds between two looks at the loop's lag.
 _LAG_INTERVAL = 0.5
+"""Seconds between two looks at the loop's lag."""
+
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-# Seconds. Nine in ten collections look at young objects alone.
+
 _PAUSE_BUCKETS = (0.0001, 0.00025, 0.0005, *_LAG_BUCKETS)
+"""Seconds. Nine in ten collections look at young objects alone."""
 
 JOINED = "joined"
 LOCAL, REMOTE = "local", "remote"
@@ -41,19 +43,19 @@ class Metrics:
     """The counters of one server. They begin at nothing: two servers in one process do not mix.
 
     Attributes:
-        messages: Messages received, by type, those that could not be used as "invalid".
-        joins: Clients that asked to enter a room, by what came of it: JOINED, or the code they were told.
-        limits: Limits reached.
-        transfers: Transfers, by outcome, as their receivers tell.
-        relays: Messages passed on, to clients of this process (LOCAL) and to other nodes (REMOTE).
-        slow_consumers: Clients closed because they did not read.
-        turn_up: The coturn of this server answers; None: it has none.
-        turn_starts: How often it was started.
-        tunnels: Pairs whose datagrams are passed on; None: this server passes on none.
-        tunnels_opened: How many there were.
-        tunnel_bytes: Bytes of datagrams passed on.
-        tunnel_drops: Datagrams that were not, for want of room.
-        pauses: What the garbage collector has taken, while the loop is watched.
+        messages: messages received, by type, those that could not be used as "invalid".
+        joins: clients that asked to enter a room, by what came of it: JOINED, or the code they were told.
+        limits: limits reached.
+        transfers: transfers, by outcome, as their receivers tell.
+        relays: messages passed on, to clients of this process (LOCAL) and to other nodes (REMOTE).
+        slow_consumers: clients closed because they did not read.
+        turn_up: the coturn of this server answers; None: it has none.
+        turn_starts: how often it was started.
+        tunnels: pairs whose datagrams are passed on; None: this server passes on none.
+        tunnels_opened: how many there were.
+        tunnel_bytes: bytes of datagrams passed on.
+        tunnel_drops: datagrams that were not, for want of room.
+        pauses: what the garbage collector has taken, while the loop is watched.
     """
 
     def __init__(self) -> None:
@@ -108,10 +110,10 @@ class Metrics:
         """Return everything in the text format of Prometheus.
 
         Args:
-            rooms: How many there are.
+            rooms: how many there are.
             connections: TCP connections.
-            tasks: Of the event loop.
-            queues: Bytes waiting for each client.
+            tasks: of the event loop.
+            queues: bytes waiting for each client.
         """
         clients = total = longest = 0
         for size in queues:

@@ -24,7 +24,7 @@ class PacedQueue:
     """A queue of datagrams, in order; what does not fit is dropped (tail drop).
 
     Attributes:
-        dropped: Datagrams that were.
+        dropped: datagrams that were.
     """
 
     __slots__ = (
@@ -34,8 +34,8 @@ class PacedQueue:
 
     def __init__(self, rate: float, now: float) -> None:
         """Args:
-        rate: Bytes a second.
-        now: Monotonic seconds.
+        rate: bytes a second.
+        now: monotonic seconds.
         """
         self._rate = rate
         self._burst = rate * BURST_TIME

@@ -32,12 +32,14 @@ from flyx.signaling.tunnel import OPENED, parse_claim_untrusted
 
 log = get_logger("flyx.server.tunnels")
 
-# Bytes that may wait in the transport of a client before its datagrams wait in the queue instead.
 _MAX_UNSENT = 64 * 1024
-# Seconds until another look, then.
+"""Bytes that may wait in the transport of a client before its datagrams wait in the queue instead."""
+
 _UNSENT_PAUSE = 0.01
-# A client may send so many times the rate; then it is not read for so many seconds.
+"""Seconds until another look, then."""
+
 _MAX_EXCESS, _EXCESS_PAUSE = 4.0, 0.25
+"""A client may send so many times the rate; then it is not read for so many seconds."""
 
 
 RoleOf = Callable[[str, str], Role | None]
@@ -63,10 +65,10 @@ class Tunnels:
 
     def __init__(self, config: TunnelConfig, role_of: RoleOf, metrics: Metrics, admission: Admission) -> None:
         """Args:
-        config: What they may carry.
-        role_of: Tells what a client is in a room.
-        metrics: Of this server.
-        admission: Told of limits that were reached.
+        config: what they may carry.
+        role_of: tells what a client is in a room.
+        metrics: of this server.
+        admission: told of limits that were reached.
         """
         self.config = config
         self.metrics = metrics
@@ -165,10 +167,10 @@ class Half:
 
     def __init__(self, tunnels: Tunnels, connection: Connection, room_id: str, address: str) -> None:
         """Args:
-        tunnels: Those that it is to be one of.
-        connection: The client.
-        room_id: Where it says that it is.
-        address: What its address counts as.
+        tunnels: those that it is to be one of.
+        connection: the client.
+        room_id: where it says that it is.
+        address: what its address counts as.
         """
         self._tunnels = tunnels
         self._connection = connection

@@ -20,8 +20,8 @@ def credentials(config: TurnConfig, client_id: str, now: float) -> IceServer:
     """Return the TURN service with credentials for one client.
 
     Args:
-        config: The service.
-        client_id: For the TURN server's quotas and logs; it says nothing of who that is.
+        config: the service.
+        client_id: for the TURN server's quotas and logs; it says nothing of who that is.
         now: Unix time.
     """
     username = f"{int(now + config.ttl)}:{client_id}"
@@ -36,8 +36,8 @@ def ice_servers(
 
     Args:
         stun_urls: "stun:host:port" (RFC 7064).
-        config: The TURN service; None: there is none.
-        client_id: See credentials().
+        config: the TURN service; None: there is none.
+        client_id: see credentials().
         now: Unix time.
     """
     servers = tuple(IceServer(urls=(url,)) for url in stun_urls)

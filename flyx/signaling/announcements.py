@@ -48,12 +48,12 @@ def joined_of(
     """Return what a client is told when it has come in, or back.
 
     Args:
-        member: Who has come.
-        peers: Those it can talk to.
-        ice: What its connections may ask.
+        member: who has come.
+        peers: those it can talk to.
+        ice: what its connections may ask.
         expires_at: Unix time from which the room ends without a sender; None: never.
-        received: Messages that were taken from it in this session.
-        held_for: Seconds for which its place is held after its connection was lost.
+        received: messages that were taken from it in this session.
+        held_for: seconds for which its place is held after its connection was lost.
     """
     return Joined(
         data=JoinedData(

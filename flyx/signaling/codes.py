@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 from flyx.errors import InputError
 
-# No I, L or O, which look like 1 and 0, and no U, so that fewer codes read as words.
 ROOM_ID_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+"""No I, L or O, which look like 1 and 0, and no U, so that fewer codes read as words."""
+
 ROOM_ID_LENGTH = 6
 
 _LOOKALIKES = str.maketrans("ILO", "110")
@@ -26,7 +27,7 @@ def draw_room_id(choose: Callable[[int], int]) -> str:
     """Return a new room id.
 
     Args:
-        choose: Returns a uniformly random integer from 0 to its argument, exclusive, such as
+        choose: returns a uniformly random integer from 0 to its argument, exclusive, such as
             `secrets.randbelow`. An id that can be foreseen can be squatted.
     """
     return "".join(ROOM_ID_ALPHABET[choose(len(ROOM_ID_ALPHABET))] for _ in range(ROOM_ID_LENGTH))

@@ -28,13 +28,13 @@ class Enter:
     """A new client has connected.
 
     Attributes:
-        client_id: New; made by the server.
-        resume_token: New and secret; the client gets it, the room keeps its hash.
-        role: The only role that it will have; None: whichever is free.
-        node: The process that holds the connection.
-        ice: To be handed to it.
-        address: What its address counts as, of at most MAX_ADDRESS_LENGTH characters.
-        hold: Seconds for which it would like its place held after its connection was lost.
+        client_id: new; made by the server.
+        resume_token: new and secret; the client gets it, the room keeps its hash.
+        role: the only role that it will have; None: whichever is free.
+        node: the process that holds the connection.
+        ice: to be handed to it.
+        address: what its address counts as, of at most MAX_ADDRESS_LENGTH characters.
+        hold: seconds for which it would like its place held after its connection was lost.
     """
 
     client_id: str
@@ -51,13 +51,13 @@ class Resume:
     """A client that was inside has connected again; its older connection, if there is one, is over.
 
     Attributes:
-        client_id: Who it says that it is.
-        shown_token: How it proves it.
-        resume_token: The next one, new and secret.
-        received: Messages that it has seen; None: it does not count.
-        handover: What went over its older connection, if that is known to be over: (generation, traffic).
-        node: The process that holds the connection.
-        ice: To be handed to it.
+        client_id: who it says that it is.
+        shown_token: how it proves it.
+        resume_token: the next one, new and secret.
+        received: messages that it has seen; None: it does not count.
+        handover: what went over its older connection, if that is known to be over: (generation, traffic).
+        node: the process that holds the connection.
+        ice: to be handed to it.
     """
 
     client_id: str
@@ -92,12 +92,12 @@ class LoseConnection:
     """The connection of a client has ended without a goodbye.
 
     Attributes:
-        client_id: Whose connection it was.
-        generation: Of the connection.
-        reason: For people.
-        traffic: What went over it; None: nobody knows.
-        settled: Nothing else can have been on its way to it; else an AppendMissed says what was.
-        died: The program of the client has ended, as far as its kernel tells: it hardly comes back.
+        client_id: whose connection it was.
+        generation: of the connection.
+        reason: for people.
+        traffic: what went over it; None: nobody knows.
+        settled: nothing else can have been on its way to it; else an AppendMissed says what was.
+        died: the program of the client has ended, as far as its kernel tells: it hardly comes back.
     """
 
     client_id: str
@@ -121,9 +121,9 @@ class AppendMissed:
     """A connection should have been given more than was known when it was lost.
 
     Attributes:
-        client_id: Whose connection it was.
-        generation: Of the connection.
-        texts: What it should have been given last, oldest first; empty: nothing; None: nobody knows.
+        client_id: whose connection it was.
+        generation: of the connection.
+        texts: what it should have been given last, oldest first; empty: nothing; None: nobody knows.
     """
 
     client_id: str
@@ -141,7 +141,7 @@ class CloseRoom:
     """The room is to be closed.
 
     Attributes:
-        owner_token: Of the client that says that the room is its own; None: the server's operator asks.
+        owner_token: of the client that says that the room is its own; None: the server's operator asks.
     """
 
     owner_token: str | None
@@ -168,11 +168,11 @@ class Admit:
     """The connection that asked to come in is now that of `member`; `joined` is the first that it hears.
 
     Attributes:
-        member: As it is inside.
-        joined: For the client.
-        sent: Messages that the client has seen already: where the count goes on.
-        received: Messages that were taken from it already.
-        replay: What it missed, to be sent and counted.
+        member: as it is inside.
+        joined: for the client.
+        sent: messages that the client has seen already: where the count goes on.
+        received: messages that were taken from it already.
+        replay: what it missed, to be sent and counted.
     """
 
     member: Member
@@ -209,10 +209,10 @@ class CloseClient:
     """Tell a client why with a fatal `error`, then close its connection of that generation.
 
     Attributes:
-        member: Somebody who was inside until now, or whose older connection this was.
-        close_code: For the close frame.
-        error_code: For the `error`.
-        reason: A sentence for people.
+        member: somebody who was inside until now, or whose older connection this was.
+        close_code: for the close frame.
+        error_code: for the `error`.
+        reason: a sentence for people.
     """
 
     member: Member

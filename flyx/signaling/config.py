@@ -17,13 +17,13 @@ class RoomConfig:
     """What may be chosen when a room is made.
 
     Attributes:
-        max_clients: Most clients at a time, the sender included.
-        ttl: Seconds from creation to the end of the room, unless its sender is inside; None: no end.
-        idle_timeout: Seconds that a room without anybody inside is kept, unless it is persistent.
-        persistent: The room outlives its sender and waits for the next one.
-        grace: Seconds that the place of a client is held after its connection was lost; 0: not at all.
-        unused_timeout: Seconds that a persistent room is kept before its first client; None: no end.
-        max_hold: Seconds that it is held at most for a client that asks for more, as it may sleep meanwhile.
+        max_clients: most clients at a time, the sender included.
+        ttl: seconds from creation to the end of the room, unless its sender is inside; None: no end.
+        idle_timeout: seconds that a room without anybody inside is kept, unless it is persistent.
+        persistent: the room outlives its sender and waits for the next one.
+        grace: seconds that the place of a client is held after its connection was lost; 0: not at all.
+        unused_timeout: seconds that a persistent room is kept before its first client; None: no end.
+        max_hold: seconds that it is held at most for a client that asks for more, as it may sleep meanwhile.
             Beyond idle_timeout only in rooms that count in the budget of their maker: nobody is to fill a
             server with clients that are not there.
     """

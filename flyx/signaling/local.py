@@ -30,8 +30,8 @@ MAX_ADDRESSES = 16
 _LABEL_SIZE, _TAG_SIZE = 8, 16
 """Bytes of randomness in a label, and of a tag."""
 
-# RFC 7914 §2: 16 MiB and about 50 ms.
 _COST = {"n": 1 << 14, "r": 8, "p": 1}
+"""RFC 7914 §2: 16 MiB and about 50 ms."""
 
 _LABEL = re.compile(r"[0-9a-f]{16}")
 _TAG = re.compile(rb"[0-9a-f]{32}")

@@ -24,15 +24,21 @@ from typing import Final
 from flyx.signaling.messages import Role, encoded_size
 
 MAX_MAILBOX_LENGTH: Final = 64
-# Bytes of UTF-8: of one mailbox, and of all mailboxes and tails of a room together.
+
 MAX_MAILBOX_SIZE: Final = 256 * 1024
 MAX_KEPT_SIZE: Final = 1024 * 1024
-# What is kept of that which was sent to somebody present. A whole exchange of offer, answer and candidates
-# has about ten messages each way, and only what the network holds can be missing.
+"""Bytes of UTF-8: of one mailbox, and of all mailboxes and tails of a room together."""
+
 MAX_TAIL_LENGTH: Final = 32
 MAX_TAIL_SIZE: Final = 64 * 1024
-# Characters. An IPv6 network with its length has at most 43; what stands for a client without one is cut.
+"""What is kept of that which was sent to somebody present.
+
+A whole exchange of offer, answer and candidates has about ten messages each way, and only what the network
+holds can be missing.
+"""
+
 MAX_ADDRESS_LENGTH: Final = 64
+"""Characters. An IPv6 network with its length has at most 43; what stands for a client without one is cut."""
 
 
 def hash_token(token: str) -> str:
@@ -52,8 +58,8 @@ class Tail:
 
     def __init__(self, count: int = 0, kept: Iterable[str] = ()) -> None:
         """Args:
-        count: Messages that were sent before.
-        kept: The last of them.
+        count: messages that were sent before.
+        kept: the last of them.
         """
         self.count = count
         self._kept = list(kept)
@@ -87,9 +93,9 @@ class Traffic:
     """What went over a connection that is no more.
 
     Attributes:
-        received: Messages taken from the client.
-        sent: Messages given to its connection.
-        tail: The last of these, which may not have arrived.
+        received: messages taken from the client.
+        sent: messages given to its connection.
+        tail: the last of these, which may not have arrived.
     """
 
     received: int = 0
@@ -108,7 +114,7 @@ class Absence:
     Attributes:
         until: Unix time until which the place is held.
         traffic: None: nobody knows what arrived, or too much came since. The conversation has a hole.
-        mailbox: Messages that came since, oldest first; empty if there is a hole.
+        mailbox: messages that came since, oldest first; empty if there is a hole.
         settled: False until the node of the connection has told what was still on its way to it then.
     """
 
@@ -127,8 +133,8 @@ class Absence:
         """Return the absence after one more message; one that does not fit makes a hole.
 
         Args:
-            text: The message.
-            room_left: Bytes that the room may keep besides.
+            text: the message.
+            room_left: bytes that the room may keep besides.
         """
         if self.traffic is None:
             return self
@@ -156,8 +162,8 @@ class Absence:
         """Return the absence, settled, once it is known what else was sent; what does not fit makes a hole.
 
         Args:
-            texts: The last of what was sent; None: something was, and nobody knows what.
-            room_left: Bytes that the room may keep besides.
+            texts: the last of what was sent; None: something was, and nobody knows what.
+            room_left: bytes that the room may keep besides.
         """
         traffic = self.traffic
         if traffic is None:
@@ -175,20 +181,20 @@ class Member:
     """A client inside, connected or away.
 
     Attributes:
-        client_id: Made by the server.
-        role: Never changes.
-        generation: Of its newest connection: grows with each one that anybody makes to the room. Whatever an
+        client_id: made by the server.
+        role: never changes.
+        generation: of its newest connection: grows with each one that anybody makes to the room. Whatever an
             older connection still does is ignored.
-        node: The process that holds the connection; "" where there is only one.
-        token_hash: Of the token that the client shows on return.
-        old_token_hash: Of the one before: the answer that carried the newer one may have been lost.
+        node: the process that holds the connection; "" where there is only one.
+        token_hash: of the token that the client shows on return.
+        old_token_hash: of the one before: the answer that carried the newer one may have been lost.
         old_token_until: Unix time until which the one before is good; while away it is anyway.
-        old_token_counts: Whoever has only that one counts in this session: the newer one was given with
+        old_token_counts: whoever has only that one counts in this session: the newer one was given with
             `recovered: true`. Otherwise it does not know that a new session has begun.
         absence: None while connected.
-        address: What its address counts as; "" if it has none.
-        paired: Of a receiver: its sender says that the two have paired. Of a sender: it tells who has.
-        hold: Seconds for which its place is held after its connection was lost, if more than the grace time.
+        address: what its address counts as; "" if it has none.
+        paired: of a receiver: its sender says that the two have paired. Of a sender: it tells who has.
+        hold: seconds for which its place is held after its connection was lost, if more than the grace time.
     """
 
     client_id: str

@@ -124,12 +124,13 @@ from flyx.signaling.config import MAX_MESSAGE_SIZE
 
 SUBPROTOCOL: Final = "flyx.v1"
 
-# Bytes of JSON in UTF-8. Leaves room for what the server adds: a message that may be sent can be relayed.
 MAX_SDP_SIZE: Final = 60 * 1024
-# Characters. A UUID has 36; later versions may choose something longer.
+"""Bytes of JSON in UTF-8. Leaves room for what the server adds: a message that may be sent can be relayed."""
+
 MAX_CLIENT_ID_LENGTH: Final = 64
 MAX_REASON_LENGTH: Final = 200
 MAX_TOKEN_LENGTH: Final = 256
+"""Characters. A UUID has 36; later versions may choose something longer."""
 
 
 class Role(StrEnum):
@@ -208,9 +209,9 @@ class CloseMeaning:
     """What a close code tells a client.
 
     Attributes:
-        code: The code itself; its name is the one to show.
+        code: the code itself; its name is the one to show.
         retry: True: connecting again, after a pause, may work. False: final.
-        meaning: A clause for people.
+        meaning: a clause for people.
     """
 
     code: CloseCode
@@ -294,9 +295,9 @@ class Limits(_Part):
     """What the server puts up with, so that clients need not find out by trying.
 
     Attributes:
-        max_message_size: Bytes of a message as UTF-8.
-        max_clients: Clients of this room, its sender included.
-        grace: Seconds for which the place of this client is held after its connection was lost.
+        max_message_size: bytes of a message as UTF-8.
+        max_clients: clients of this room, its sender included.
+        grace: seconds for which the place of this client is held after its connection was lost.
     """
 
     max_message_size: StrictInt
@@ -320,8 +321,8 @@ class IceServersData(_Part):
     """Of the server's `ice_servers`, and of the client's, which has none.
 
     Attributes:
-        ice_servers: What a connection may ask.
-        ice_servers_ttl: Seconds for which their credentials are good; None: they do not end.
+        ice_servers: what a connection may ask.
+        ice_servers_ttl: seconds for which their credentials are good; None: they do not end.
     """
 
     ice_servers: Annotated[IceServers, Field(exclude_if=_is_absent)] = ()
@@ -494,8 +495,10 @@ class Error(_Part):
 
 
 Relayed = Offer | Answer | IceCandidate
-# No set: what is looked for may be anything.
+
 _RELAYED_TYPES = ("offer", "answer", "ice_candidate")
+"""No set: what is looked for may be anything."""
+
 Message = (
     Joined
     | Join
@@ -511,8 +514,9 @@ Message = (
 )
 
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
-# What the adapter calls.
+
 _VALIDATOR = _MESSAGE.validator
+"""What the adapter calls."""
 
 
 def error_message(
@@ -532,8 +536,8 @@ def parse_untrusted(text: str | bytes, speaker: str = "") -> Message:
     """Return the message that a frame from the other side holds.
 
     Args:
-        text: The frame.
-        speaker: For the server: who says it, put over what an offer, an answer or a candidate itself says of
+        text: the frame.
+        speaker: for the server: who says it, put over what an offer, an answer or a candidate itself says of
             that. A room still makes sure, and need not write it again.
 
     Raises:

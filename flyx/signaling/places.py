@@ -22,8 +22,8 @@ def held_for(member: Member, grace: float) -> float:
     """Return the seconds for which the place of a client is held once its connection is lost.
 
     Args:
-        member: With what it was granted when it came.
-        grace: Of the room; 0: no place is held.
+        member: with what it was granted when it came.
+        grace: of the room; 0: no place is held.
     """
     return max(grace, member.hold) if grace else 0.0
 
@@ -32,8 +32,8 @@ def who_gives_way(receivers: Iterable[Member], address: str) -> Member | None:
     """Return the receiver that makes way for a new one; None if all have paired.
 
     Args:
-        receivers: Of a full room, in order of arrival.
-        address: Of the newcomer.
+        receivers: of a full room, in order of arrival.
+        address: of the newcomer.
     """
     unpaired = [member for member in receivers if not member.paired]
     places = Counter(member.address for member in unpaired)

@@ -87,15 +87,15 @@ class Room:
     """One room at one moment. A value: nothing in it is ever changed.
 
     Attributes:
-        room_id: Normalised, see flyx.signaling.codes.
-        config: Chosen at creation, never changed.
+        room_id: normalised, see flyx.signaling.codes.
+        config: chosen at creation, never changed.
         created_at: Unix time.
-        owner_token_hash: Hash of the secret that its maker holds; None: made without one.
-        creator: Address of its maker, in whose budget it counts as long as it lives; None: in no budget.
+        owner_token_hash: hash of the secret that its maker holds; None: made without one.
+        creator: address of its maker, in whose budget it counts as long as it lives; None: in no budget.
         empty_since: Unix time at which the last client left; None while somebody is inside, if only away.
-        members: By client id, in order of arrival.
-        generation: Of the newest connection that anybody has made.
-        closed: Nothing can happen here any more.
+        members: by client id, in order of arrival.
+        generation: of the newest connection that anybody has made.
+        closed: nothing can happen here any more.
         sender: None while there is no sender. Follows from members.
         deadline: Unix time from which an Expire changes the room, as things stand; infinite if none does.
             Follows from the rest.
@@ -188,8 +188,8 @@ def step(room: Room, command: Command, now: float) -> tuple[Room, Effects]:
     clients that are connected.
 
     Args:
-        room: As the last step left it.
-        command: What happened.
+        room: as the last step left it.
+        command: what happened.
         now: Unix time in seconds. May go backwards; a room then merely lives longer.
 
     Raises:
@@ -292,7 +292,7 @@ class _Step:
         """Let time have its effects: first the places that are held no longer, then the room.
 
         Args:
-            lost: Clients whose connection is lost just now, whatever their grace time.
+            lost: clients whose connection is lost just now, whatever their grace time.
         """
         overdue = [
             member

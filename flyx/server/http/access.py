@@ -22,10 +22,12 @@ from flyx.server.config import ServerConfig
 from flyx.server.limits import ConnectionSlot, Limit, address_key
 from flyx.signaling.messages import SUBPROTOCOL, CloseCode, ErrorCode, error_message, serialize
 
-# Connections end within minutes; whoever is beyond a limit may ask again soon.
 _RETRY_AFTER = 10
-# Asked by those who watch over the server: they must not be told that it is dead when it is merely full.
+"""Connections end within minutes; whoever is beyond a limit may ask again soon."""
+
 _ALWAYS_OPEN = {"/healthz", "/readyz"}
+"""Asked by those who watch over the server: they must not be told that it is dead when it is merely full."""
+
 _LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 

@@ -15,8 +15,8 @@ class BodyLimit:
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         """Args:
-        app: What it protects.
-        limit: Bytes.
+        app: what it protects.
+        limit: bytes.
         """
         self._app = app
         self._limit = limit

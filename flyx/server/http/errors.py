@@ -19,12 +19,12 @@ from flyx.server.limits import LimitReached
 from flyx.server.rooms.store import UNAVAILABLE, StoreUnavailable
 from flyx.signaling.messages import ErrorCode
 
-# Seconds after which a client that was told 503 may try again: rooms come and go within minutes.
 _RETRY_AFTER = 30
 _FRAMEWORK_CODES: dict[int, ErrorCode] = {
     HTTPStatus.NOT_FOUND: ErrorCode.NOT_FOUND,
     HTTPStatus.METHOD_NOT_ALLOWED: ErrorCode.METHOD_NOT_ALLOWED,
 }
+"""Seconds after which a client that was told 503 may try again: rooms come and go within minutes."""
 
 bearer = HTTPBearer(auto_error=False)
 """Dependency: the token of `Authorization: Bearer`, or None."""

@@ -32,8 +32,8 @@ from flyx.signaling.room import Room, RoomStatus
 router = APIRouter()
 admin = APIRouter()
 
-# Rooms in one answer of GET /rooms.
 _DEFAULT_PAGE, _MAX_PAGE = 100, 1000
+"""Rooms in one answer of GET /rooms."""
 
 RoomId = Annotated[str, Field(examples=["K7M2QX"], description="Six characters of Crockford's base32.")]
 UnixTime = Annotated[float | None, Field(description="Unix time in seconds; null: never.")]

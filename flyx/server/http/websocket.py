@@ -174,7 +174,7 @@ class _Wishes:
     """The query of the URL: what the client wants to be, or that it was here before.
 
     Attributes:
-        new_room_id: What the room that it creates is to be called; None: nothing is said of that.
+        new_room_id: what the room that it creates is to be called; None: nothing is said of that.
     """
 
     role: Role | None
@@ -209,10 +209,10 @@ class _Session:
 
     def __init__(self, hub: Hub, connection: Connection, address: str, token: str) -> None:
         """Args:
-        hub: All the rooms.
-        connection: The client.
-        address: What its address counts as.
-        token: What it says to be the token for making rooms; empty if it says nothing.
+        hub: all the rooms.
+        connection: the client.
+        address: what its address counts as.
+        token: what it says to be the token for making rooms; empty if it says nothing.
         """
         self._hub = hub
         self._connection = connection

@@ -36,8 +36,8 @@ class SharedRoom(Stored):
     """A room as all nodes see it.
 
     Attributes:
-        incarnation: Told apart from an earlier room of the same id.
-        change: What made it so; "" for a room as it was created. When Redis has gone back in time, two nodes
+        incarnation: told apart from an earlier room of the same id.
+        change: what made it so; "" for a room as it was created. When Redis has gone back in time, two nodes
             can come to the same version by different changes.
     """
 
@@ -70,11 +70,11 @@ class Item:
     """Something that one client said, on its way to clients of one other node.
 
     Attributes:
-        room_id: Where it was said.
-        state: Of the room, as it was when it was decided for whom this is.
-        speaker: Who said it.
-        targets: Client ids and generations.
-        text: The message as it goes to the clients.
+        room_id: where it was said.
+        state: of the room, as it was when it was decided for whom this is.
+        speaker: who said it.
+        targets: client ids and generations.
+        text: the message as it goes to the clients.
     """
 
     room_id: str
@@ -89,8 +89,8 @@ class Budget:
     """How many rooms there may be.
 
     Attributes:
-        total: Of all creators together.
-        per_creator: Of one creator; 0 is no limit.
+        total: of all creators together.
+        per_creator: of one creator; 0 is no limit.
     """
 
     total: int
@@ -153,9 +153,9 @@ class Backend(ABC):
     nothing was done. None may run in a task that ends when a client goes away.
 
     Attributes:
-        node_id: The name of this node; a new one after every start and every eviction.
-        on_message: Called with each message on this node's channel, in order.
-        on_subscription: Called with True when this node is subscribed to its channel, and with False when
+        node_id: the name of this node; a new one after every start and every eviction.
+        on_message: called with each message on this node's channel, in order.
+        on_subscription: called with True when this node is subscribed to its channel, and with False when
             that ends: what is published meanwhile is lost.
     """
 
@@ -201,10 +201,10 @@ class Backend(ABC):
         Whoever commits the same again, right after, is told that it is done.
 
         Args:
-            seen: As it was known.
-            after: Its successor, one version on.
-            record: The successor as text; None if it is closed.
-            messages: What to tell on the channel of each node, if the change is made.
+            seen: as it was known.
+            after: its successor, one version on.
+            record: the successor as text; None if it is closed.
+            messages: what to tell on the channel of each node, if the change is made.
 
         Returns:
             What became of it, and the nodes that nobody listened for.

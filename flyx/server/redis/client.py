@@ -49,17 +49,21 @@ from flyx.signaling.room import Room
 
 log = get_logger("flyx.server.redis.client")
 
-# Seconds for a batch of commands, and for a connection.
 TIMEOUT = 1.0
-# Commands that go out together.
+"""Seconds for a batch of commands, and for a connection."""
+
 _BATCH = 256
-# Seconds before the channel is listened to again; half of it at least, so that nodes come back one by one.
-_PAUSE = 0.5
-# Seconds without a word on the channel, where a probe of our own comes every 3, after which it is broken.
+"""Commands that go out together."""
+
+_SUBSCRIBE_PAUSE = 0.5
+"""Seconds before this node subscribes again, at most; half of it at least: nodes come back one by one."""
+
 _SILENCE = 10.0
-# Seconds that Redis keeps a room that never ends after its last change, and any other after its end.
+"""Seconds without a word on the channel, where a probe of our own comes every 3, after which it is broken."""
+
 _ENDLESS = 30 * 24 * 3600.0
 _MARGIN = 24 * 3600.0
+"""Seconds that Redis keeps a room that never ends after its last change, and any other after its end."""
 
 _HASHES = {
     name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in SCRIPTS.items()
@@ -206,7 +210,7 @@ class RedisBackend(Backend):
             finally:
                 self.on_subscription(False)
                 await channel.disconnect(nowait=True)
-            await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries
+            await asyncio.sleep(_SUBSCRIBE_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries
 
     async def _subscribe(self, channel: AbstractConnection) -> None:
         """Listen until the connection breaks."""

@@ -45,8 +45,8 @@ class Decided:
     """What came of a command.
 
     Attributes:
-        effects: All of them.
-        room: The room on which they were decided, if the command has not changed it: they have yet to be
+        effects: all of them.
+        room: the room on which they were decided, if the command has not changed it: they have yet to be
             carried out. None: they have been.
     """
 
@@ -59,11 +59,11 @@ class _Change:
     """A change by this node, from its commit until it comes back through the channel.
 
     Attributes:
-        node_id: The name of this node when the change was made.
-        entry: The room after it.
-        effects: To be carried out when it comes back.
-        dispatch: Carries them out.
-        applied: Resolved when that is done.
+        node_id: the name of this node when the change was made.
+        entry: the room after it.
+        effects: to be carried out when it comes back.
+        dispatch: carries them out.
+        applied: resolved when that is done.
     """
 
     node_id: str
@@ -88,14 +88,14 @@ class Commits:
         clock: Callable[[], float],
     ) -> None:
         """Args:
-        backend: Where changes are committed.
-        replicas: Rooms as this node knows them.
-        clients: Those connected here.
-        membership: Tells whether rooms can be changed.
-        undelivered: Connections that lack a message.
-        recovery: Told of rooms that know of an ended connection.
-        replication: Applies changes to the replicas.
-        clock: Returns Unix time.
+        backend: where changes are committed.
+        replicas: rooms as this node knows them.
+        clients: those connected here.
+        membership: tells whether rooms can be changed.
+        undelivered: connections that lack a message.
+        recovery: told of rooms that know of an ended connection.
+        replication: applies changes to the replicas.
+        clock: returns Unix time.
         """
         self._backend = backend
         self._replicas = replicas
@@ -137,11 +137,11 @@ class Commits:
         """Run a command when its turn has come; leave its effects to the caller if it changes nothing.
 
         Args:
-            room_id: Which room.
-            command: What happened.
+            room_id: which room.
+            command: what happened.
             now: Unix time.
-            dispatch: Carries out the effects of a change.
-            still_wanted: Asked right before the room is changed; if it says no, that is all.
+            dispatch: carries out the effects of a change.
+            still_wanted: asked right before the room is changed; if it says no, that is all.
 
         Raises:
             NoSuchRoom: There is no such room.

@@ -24,9 +24,9 @@ class Gaps:
 
     def __init__(self, backend: Backend, membership: Membership, events: NodeEvents) -> None:
         """Args:
-        backend: The way to ask.
-        membership: Told of nodes that nobody can ask.
-        events: Told of gaps.
+        backend: the way to ask.
+        membership: told of nodes that nobody can ask.
+        events: told of gaps.
         """
         self._backend = backend
         self._membership = membership

@@ -25,8 +25,8 @@ class Handover:
 
     def __init__(self, backend: Backend, clients: Clients) -> None:
         """Args:
-        backend: Tells how the room is, and the other node that a client has resumed.
-        clients: Those connected here.
+        backend: tells how the room is, and the other node that a client has resumed.
+        clients: those connected here.
         """
         self._backend = backend
         self._clients = clients

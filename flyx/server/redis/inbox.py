@@ -35,14 +35,14 @@ class Inbox:
         relay: MessageRelay,
     ) -> None:
         """Args:
-        tasks: End connections that were taken over.
-        clients: Those connected here.
-        membership: Tells whether messages may be believed; takes probes.
-        gaps: Counts batches.
-        recovery: Takes what is for connections that are over.
-        replication: Takes changes by other nodes.
-        commits: Takes changes by this node.
-        relay: Answers nodes that ask.
+        tasks: end connections that were taken over.
+        clients: those connected here.
+        membership: tells whether messages may be believed; takes probes.
+        gaps: counts batches.
+        recovery: takes what is for connections that are over.
+        replication: takes changes by other nodes.
+        commits: takes changes by this node.
+        relay: answers nodes that ask.
         """
         self._tasks = tasks
         self._clients = clients

@@ -53,7 +53,7 @@ class Membership:
 
     Attributes:
         away: Redis did not answer the last time.
-        subscribed: This node receives what is published on its channel.
+        subscribed: this node receives what is published on its channel.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Membership:
         uniform: Callable[[float, float], float],
     ) -> None:
         """Args:
-        backend: Keeps the lease.
-        tasks: Run evictions.
-        events: Told what is found out.
-        monotonic: Returns seconds that also pass while the process is frozen.
-        uniform: Draws a number between two, so that nodes do not renew in step.
+        backend: keeps the lease.
+        tasks: run evictions.
+        events: told what is found out.
+        monotonic: returns seconds that also pass while the process is frozen.
+        uniform: draws a number between two, so that nodes do not renew in step.
         """
         self.away = False
         self.subscribed = False

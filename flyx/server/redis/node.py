@@ -27,12 +27,12 @@ class Node:
     """The parts of a node. They know each other one way, from here down; it is their NodeEvents.
 
     Attributes:
-        tasks: What goes on in the background.
-        replicas: Rooms with clients on this node, as it knows them.
-        membership: The lease, and whether this node is ready.
-        commits: Changes rooms.
-        relay: Sends messages of clients.
-        handover: Ends older connections of clients that resume.
+        tasks: what goes on in the background.
+        replicas: rooms with clients on this node, as it knows them.
+        membership: the lease, and whether this node is ready.
+        commits: changes rooms.
+        relay: sends messages of clients.
+        handover: ends older connections of clients that resume.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class Node:
         uniform: Callable[[float, float], float],
     ) -> None:
         """Args:
-        backend: What all nodes have in common.
-        clients: Those connected to this node.
-        budget: How many rooms there may be.
-        clock: Returns Unix time.
-        monotonic: Returns seconds that also pass while the process is frozen.
-        uniform: Draws a number between two, for pauses.
+        backend: what all nodes have in common.
+        clients: those connected to this node.
+        budget: how many rooms there may be.
+        clock: returns Unix time.
+        monotonic: returns seconds that also pass while the process is frozen.
+        uniform: draws a number between two, for pauses.
         """
         self._backend = backend
         self._clients = clients

@@ -35,7 +35,7 @@ class Outbox:
     arrive twice. A mark tells the number of the last batch, and is sent only while none is under way.
 
     Attributes:
-        sequence: Number of the last batch that was sent.
+        sequence: number of the last batch that was sent.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class Outbox:
         on_lease_lost: Callable[[], None],
     ) -> None:
         """Args:
-        backend: The way out.
-        node_id: The other node.
-        on_dead: Called when the other node turns out to have no lease; True: it will be evicted.
-        on_lease_lost: Called when this node turns out to have none itself.
+        backend: the way out.
+        node_id: the other node.
+        on_dead: called when the other node turns out to have no lease; True: it will be evicted.
+        on_lease_lost: called when this node turns out to have none itself.
         """
         self.sequence = 0
         self._backend = backend

@@ -55,12 +55,12 @@ class Recovery:
         perform: Perform,
     ) -> None:
         """Args:
-        backend: Knows the name of this node.
-        tasks: Tell rooms what connections missed.
-        replicas: Rooms as this node knows them.
-        clients: Those connected here.
-        gaps: Knows of which nodes something may have been missed.
-        perform: Runs a command.
+        backend: knows the name of this node.
+        tasks: tell rooms what connections missed.
+        replicas: rooms as this node knows them.
+        clients: those connected here.
+        gaps: knows of which nodes something may have been missed.
+        perform: runs a command.
         """
         self._backend = backend
         self._tasks = tasks
@@ -95,8 +95,8 @@ class Recovery:
         What a node sent before its last client left the room came before that, or was lost.
 
         Args:
-            room_id: Which room.
-            nodes: Those that have clients in it.
+            room_id: which room.
+            nodes: those that have clients in it.
         """
         _, gone = self._left.get(room_id, (0.0, frozenset()))
         return (nodes | self._gaps.uncertain(gone)) - {self._backend.node_id}
@@ -117,9 +117,9 @@ class Recovery:
         """Pass on what came for connections that the room knows to be over.
 
         Args:
-            room_id: Which room.
-            room: As it is now; None: there is no such room.
-            complete: What was sent for them before the room knew has arrived.
+            room_id: which room.
+            room: as it is now; None: there is no such room.
+            complete: what was sent for them before the room knew has arrived.
         """
         late = self._late.pop(room_id, {})
         for (client_id, generation), texts in late.items():

@@ -53,13 +53,13 @@ class MessageRelay:
         commits: Commits,
     ) -> None:
         """Args:
-        backend: The way to other nodes.
-        tasks: Decide anew.
-        replicas: Rooms as this node knows them.
-        clients: Those connected here.
-        membership: Tells whether this node may send, and is told of nodes that it cannot reach.
-        recovery: Told of messages that are given up.
-        commits: Decides what cannot be decided on a replica.
+        backend: the way to other nodes.
+        tasks: decide anew.
+        replicas: rooms as this node knows them.
+        clients: those connected here.
+        membership: tells whether this node may send, and is told of nodes that it cannot reach.
+        recovery: told of messages that are given up.
+        commits: decides what cannot be decided on a replica.
         """
         self._backend = backend
         self._tasks = tasks

@@ -14,11 +14,11 @@ class Replica:
     """What this node knows of a room.
 
     Attributes:
-        entry: The room; None if it is to be asked for.
-        turns: Changes of ours that are under way or wait.
-        lock: Held by the one under way.
-        news: Resolved when the entry changes.
-        alone: Nobody inside is connected to another node.
+        entry: the room; None if it is to be asked for.
+        turns: changes of ours that are under way or wait.
+        lock: held by the one under way.
+        news: resolved when the entry changes.
+        alone: nobody inside is connected to another node.
     """
 
     entry: SharedRoom | None = None

@@ -33,13 +33,13 @@ class Replication:
         budget: Budget,
     ) -> None:
         """Args:
-        backend: Has the rooms.
-        replicas: Rooms as this node knows them.
-        clients: Those connected here.
-        membership: Told when the replicas may be out of step; probes the channel.
-        undelivered: Told of messages that reach no connection.
-        recovery: Told of connections and nodes that are gone.
-        budget: How many rooms there may be.
+        backend: has the rooms.
+        replicas: rooms as this node knows them.
+        clients: those connected here.
+        membership: told when the replicas may be out of step; probes the channel.
+        undelivered: told of messages that reach no connection.
+        recovery: told of connections and nodes that are gone.
+        budget: how many rooms there may be.
         """
         self._backend = backend
         self._replicas = replicas
@@ -91,8 +91,8 @@ class Replication:
         """Replace the replica of a room.
 
         Args:
-            entry: The room as it is now.
-            closing: Clients whose connections the change ends that made it so; they are told why by that.
+            entry: the room as it is now.
+            closing: clients whose connections the change ends that made it so; they are told why by that.
         """
         known = self._replicas.known(entry.room.room_id)
         self._replicas.apply(entry, self._backend.node_id)
@@ -135,7 +135,7 @@ class Replication:
         """Compare every replica with the backend, and set right what differs.
 
         Args:
-            data_lost: Rooms that the backend does not have are put back, rather than forgotten.
+            data_lost: rooms that the backend does not have are put back, rather than forgotten.
 
         Returns:
             False if that cannot be done now.

@@ -19,12 +19,14 @@ from __future__ import annotations
 
 from typing import Final
 
-# The node that does the chores keeps them for so long without having to win again.
 LEADER_MS: Final = 3_000
-# For what describes the service and not a room. Every use starts it anew.
+"""For so long the node that does the tasks of the leader is that again without having to win."""
+
 INDEX_MS: Final = 40 * 24 * 3600 * 1000
-# A frozen node that comes back later than that finds out by looking at its rooms.
+"""How long keys are kept that describe the service and not a room. Every use starts that time anew."""
+
 GRAVE_MS: Final = 24 * 3600 * 1000
+"""How long a tombstone is kept. A node that was frozen for longer finds out by an audit of its rooms."""
 
 _PRELUDE = f"""
 local INDEX_MS, GRAVE_MS = {INDEX_MS}, {GRAVE_MS}

@@ -68,12 +68,12 @@ class RedisRoomStore(RoomStore):
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         """Args:
-        backend: What all nodes have in common.
-        max_rooms: Most rooms of all nodes together.
-        max_per_creator: Of these, most that have the same creator; 0 is no limit.
-        clock: Returns Unix time.
-        monotonic: Returns seconds that also pass while the process is frozen.
-        uniform: Draws a number between two, for pauses.
+        backend: what all nodes have in common.
+        max_rooms: most rooms of all nodes together.
+        max_per_creator: of these, most that have the same creator; 0 is no limit.
+        clock: returns Unix time.
+        monotonic: returns seconds that also pass while the process is frozen.
+        uniform: draws a number between two, for pauses.
         """
         self._backend = backend
         self._budget = Budget(max_rooms, max_per_creator)

@@ -51,11 +51,11 @@ def dump_changes(
     """Return the `room` message for each node: how the room is now, and what its clients there get.
 
     Args:
-        entry: The room after the change.
-        before: The change before.
-        record: The same as text; None if it is closed.
-        node_ids: Whom to tell.
-        effects: For clients of all nodes, in order.
+        entry: the room after the change.
+        before: the change before.
+        record: the same as text; None if it is closed.
+        node_ids: whom to tell.
+        effects: for clients of all nodes, in order.
     """
     parts: dict[str, list[list[Any]]] = {node_id: [] for node_id in node_ids}
     texts: dict[int, str] = {}

@@ -32,11 +32,11 @@ class Attachment:
     """A client inside a room, and the connection of this process that is its own.
 
     Attributes:
-        room_id: Where it is.
-        client_id: Who it is.
-        role: What it is there.
-        generation: Of the connection.
-        over: The connection speaks for the client no longer.
+        room_id: where it is.
+        client_id: who it is.
+        role: what it is there.
+        generation: of the connection.
+        over: the connection speaks for the client no longer.
     """
 
     __slots__ = (
@@ -56,11 +56,11 @@ class Attachment:
         self, transport: ClientTransport, room_id: str, member: Member, *, sent: int, received: int
     ) -> None:
         """Args:
-        transport: The connection.
-        room_id: Where the client is.
-        member: Who it is there.
-        sent: Messages that it has seen already.
-        received: Messages that were taken from it already.
+        transport: the connection.
+        room_id: where the client is.
+        member: who it is there.
+        sent: messages that it has seen already.
+        received: messages that were taken from it already.
         """
         self.room_id = room_id
         self.client_id = member.client_id

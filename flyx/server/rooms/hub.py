@@ -74,11 +74,14 @@ from flyx.signaling.room import Room, new_room, step
 
 log = get_logger("flyx.server.rooms.hub")
 
-# Bytes of randomness in a token.
 _TOKEN_SIZE = 24
+"""Bytes of randomness in a token."""
+
 _REPLACED = "a newer connection of the same client took its place"
-# Seconds between two groups of clients that are told to come back.
+
 _DRAIN_STEP = 0.05
+"""Seconds between two groups of clients that are told to come back."""
+
 _RELAYED = (Offer, Answer, IceCandidate)
 
 
@@ -97,9 +100,9 @@ class Hub:
         self, store: RoomStore, config: ServerConfig, *, clock: Callable[[], float] = time.time
     ) -> None:
         """Args:
-        store: Where the rooms are.
-        config: Limits and what is handed to clients.
-        clock: Returns Unix time.
+        store: where the rooms are.
+        config: limits and what is handed to clients.
+        clock: returns Unix time.
         """
         self.config = config
         self.clock = clock
@@ -153,10 +156,10 @@ class Hub:
         """Make a room under an id that no other has.
 
         Args:
-            config: What it is like.
-            owned: The holder of its token may close it.
-            creator: Address in whose budget it counts; None: in no budget.
-            wanted_id: Its id, normalised; None: one is drawn.
+            config: what it is like.
+            owned: the holder of its token may close it.
+            creator: address in whose budget it counts; None: in no budget.
+            wanted_id: its id, normalised; None: one is drawn.
 
         Raises:
             StoreFull: The server has as many rooms as it may have.

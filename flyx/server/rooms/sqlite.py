@@ -37,15 +37,16 @@ from flyx.signaling.room import Room, step
 
 log = get_logger("flyx.server.rooms.sqlite")
 
-# "flyx" in ASCII: tells our files from those of others.
 _APPLICATION_ID = 0x666C7978
-# Version 1 has the same table, and records of which its own code deletes those with a field new to it.
+"""The letters of flyx in ASCII: tells our files from those of others."""
+
 _SCHEMA_VERSION = 2
 _OLDER_VERSIONS = (1,)
 _SCHEMA = "CREATE TABLE rooms (room_id TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID"
+"""Version 1 has the same table, and records of which its own code deletes those with a field new to it."""
 
-# Seconds to wait for a process that is about to let go of the file.
 _LOCK_TIMEOUT = 1.0
+"""Seconds to wait for a process that is about to let go of the file."""
 
 # By room id: what the file is to hold of it; None: nothing.
 _Batch = Mapping[str, Room | None]

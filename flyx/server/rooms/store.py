@@ -141,12 +141,12 @@ class RoomStore(ABC):
         """Run one command on a room as if nobody else were there, and return what had to be done about it.
 
         Args:
-            room_id: Which room.
-            command: What happened.
+            room_id: which room.
+            command: what happened.
             now: Unix time.
-            dispatch: Does it, for clients of this process; called once before this returns, unless it raises
+            dispatch: does it, for clients of this process; called once before this returns, unless it raises
                 StoreUnavailable: then perhaps later.
-            still_wanted: Asked right before the room is changed; if it says no, that is all: no effects.
+            still_wanted: asked right before the room is changed; if it says no, that is all: no effects.
 
         Raises:
             NoSuchRoom: There is no such room.
@@ -173,8 +173,8 @@ class MemoryRoomStore(RoomStore):
 
     def __init__(self, *, max_rooms: int, max_per_creator: int = 0) -> None:
         """Args:
-        max_rooms: Most rooms at a time.
-        max_per_creator: Of these, most that have the same creator; 0 is no limit.
+        max_rooms: most rooms at a time.
+        max_per_creator: of these, most that have the same creator; 0 is no limit.
         """
         self._max_rooms = max_rooms
         self._max_per_creator = max_per_creator

@@ -15,12 +15,14 @@ from flyx.server.transport.urls import EVERYWHERE
 
 log = get_logger("flyx.server.transport.binding")
 
-# Connections that the kernel accepts before we do: a restarted server meets all its clients at once.
 BACKLOG = 2048
-# What binding to IPv6 ends in on a computer without it.
+"""Connections that the kernel accepts before we do: a restarted server meets all its clients at once."""
+
 _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL}
-# Ports tried in turn for one that is free for IPv4 and for IPv6.
+"""What binding to IPv6 ends in on a computer without it."""
+
 _TRIES = 16
+"""Ports tried in turn for one that is free for IPv4 and for IPv6."""
 
 
 async def bind(
@@ -34,11 +36,11 @@ async def bind(
     """Return sockets that listen on every address that host resolves to, all on the same port.
 
     Args:
-        host: Address or name; None: every address, of IPv4 and, where there is IPv6, of that.
+        host: address or name; None: every address, of IPv4 and, where there is IPv6, of that.
         port: 0 takes any free one.
-        shared: Other processes of ours listen there, too, and the kernel spreads connections over them.
-        host_option: Where a person says the host, for hints.
-        port_option: Where a person says the port.
+        shared: other processes of ours listen there, too, and the kernel spreads connections over them.
+        host_option: where a person says the host, for hints.
+        port_option: where a person says the port.
 
     Raises:
         InputError: host is not here, or port cannot be had.

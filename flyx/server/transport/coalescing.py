@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-# Bytes of one connection that do not wait: what the kernel does not take is bounded by whoever writes.
 _MOST = 64 * 1024
+"""Bytes of one connection that do not wait: what the kernel does not take is bounded by whoever writes."""
 
 
 class WriteBatch:

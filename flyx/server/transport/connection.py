@@ -24,8 +24,8 @@ from flyx.signaling.messages import CLOSE_CODES, CloseCode, ErrorCode, error_mes
 
 log = get_logger("flyx.server.transport.connection")
 
-# RFC 6455 §5.5: a control frame carries at most 125 bytes, two of them the code.
 _MAX_CLOSE_REASON = 123
+"""RFC 6455 §5.5: a control frame carries at most 125 bytes, two of them the code."""
 
 Frame = str | bytes
 Job = Coroutine[Any, Any, None]
@@ -87,9 +87,9 @@ class Connection:
     """A client's end of the line.
 
     Attributes:
-        farewell: Why the client is no longer here, for its peers; grows better while the connection ends.
-        final: It said goodbye, or was told not to come back.
-        closed_for: The code of the fatal error that it was told, if it was told one.
+        farewell: why the client is no longer here, for its peers; grows better while the connection ends.
+        final: it said goodbye, or was told not to come back.
+        closed_for: the code of the fatal error that it was told, if it was told one.
     """
 
     __slots__ = (
@@ -113,9 +113,9 @@ class Connection:
 
     def __init__(self, wire: Wire, *, max_queue_size: int, close_timeout: float) -> None:
         """Args:
-        wire: Its handshake is done.
-        max_queue_size: Bytes that may wait for the client.
-        close_timeout: Seconds that the client has to take what is on its way once it is being closed.
+        wire: its handshake is done.
+        max_queue_size: bytes that may wait for the client.
+        close_timeout: seconds that the client has to take what is on its way once it is being closed.
         """
         self.farewell = CONNECTION_LOST
         self.final = False

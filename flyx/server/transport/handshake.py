@@ -16,8 +16,8 @@ from websockets.utils import accept_key
 
 Headers = list[tuple[bytes, bytes]]
 
-# Bytes, and headers: those of the others are larger.
 _MAX_SIZE, _MAX_HEADERS = 4096, 64
+"""Bytes, and headers: those of the others are larger."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _LINE = rb"(?:" + _TOKEN + rb": (?! )[ -~]++(?<! )\r\n)"
@@ -25,10 +25,12 @@ _REQUEST = re.compile(rb"GET (/[!-~]*+) HTTP/1\.1\r\n(" + _LINE + rb"++)\r\n")
 _HEADER = re.compile(rb"([^:]++): ([^\r]++)\r\n")
 _KEY = re.compile(rb"[+/0-9A-Za-z]{22}==")
 _SUBPROTOCOLS = re.compile(_TOKEN + rb"(?:, ?" + _TOKEN + rb")*+")
-# What `Connection` says, in lower case, also of a browser.
+
 _CONNECTIONS = (b"upgrade", b"keep-alive, upgrade")
-# Announce a body, or have the client wait to send it.
+"""What `Connection` says, in lower case, also of a browser."""
+
 _OF_BODIES = {b"content-length", b"transfer-encoding", b"expect"}
+"""Announce a body, or have the client wait to send it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,11 @@ class Handshake:
     """A request to open a WebSocket, good as far as HTTP and RFC 6455 are concerned.
 
     Attributes:
-        path: As it was sent, without the query.
-        query: Without the question mark.
-        headers: In their order, names in lower case; each at most once.
+        path: as it was sent, without the query.
+        query: without the question mark.
+        headers: in their order, names in lower case; each at most once.
         key: Sec-WebSocket-Key.
-        subprotocols: What the client speaks; empty if it does not say.
+        subprotocols: what the client speaks; empty if it does not say.
     """
 
     path: bytes

@@ -22,14 +22,15 @@ from flyx.server.transport.tls import Certificate, TlsServer
 
 log = get_logger("flyx.server.transport.listener")
 
-# Seconds that requests have to finish when the server stops, after the WebSockets are closed.
 _HTTP_GRACE = 1
-# Seconds between two looks whether they have: uvicorn has no event for it.
+"""Seconds that requests have to finish when the server stops, after the WebSockets are closed."""
+
 _SHUTDOWN_STEP = 0.01
+"""Seconds between two looks whether they have: uvicorn has no event for it."""
 
 
-# What uvicorn logs as if it were an error of ours: garbage from clients, as often as they like.
 _CLIENTS_FAULTS = ("Invalid UTF-8", "Invalid HTTP request", "Unsupported upgrade request")
+"""What uvicorn logs as if it were an error of ours: garbage from clients, as often as they like."""
 
 
 def _is_not_a_clients_fault(record: logging.LogRecord) -> bool:
@@ -43,10 +44,10 @@ class Listener(Server):
         self, app: ASGIApp, config: ServerConfig, admission: Admission, certificate: Certificate | None
     ) -> None:
         """Args:
-        app: What is served.
-        config: Limits and times.
-        admission: Counts the connections.
-        certificate: What the server shows; None: no TLS.
+        app: what is served.
+        config: limits and times.
+        admission: counts the connections.
+        certificate: what the server shows; None: no TLS.
         """
         self._admission = admission
         self._certificate = certificate

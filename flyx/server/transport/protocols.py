@@ -39,18 +39,23 @@ from flyx.server.transport.handshake import Handshake, handshake_in
 from flyx.server.transport.seam import ClientDisconnected, H11Protocol, WebSocketsSansIOProtocol
 from flyx.signaling.messages import CloseCode
 
-# Of one message. Ours come in one; nothing that a client has to say needs more.
 _MAX_FRAGMENTS = 64
-# WebSocket pings and pongs of a peer: per second in the long run, and at once.
+"""Of one message. Ours come in one; nothing that a client has to say needs more."""
+
 _CONTROL_RATE, _CONTROL_BURST = 10.0, 100
-# Bytes that may wait for a peer which makes us answer and does not read.
+"""WebSocket pings and pongs of a peer: per second in the long run, and at once."""
+
 _MAX_UNREAD = 64 * 1024
-# Bytes read before others have their turn: one read of a socket can bring thousands of small messages.
+"""Bytes that may wait for a peer which makes us answer and does not read."""
+
 _PIECE = 8 * 1024
-# Seconds after which a peer that has not answered a ping is silent.
+"""Bytes read before others have their turn: one read of a socket can bring thousands of small messages."""
+
 _PROMPT = 5.0
-# Seconds for a peer that broke the protocol to read that it did.
+"""Seconds after which a peer that has not answered a ping is silent."""
+
 _FAREWELL = 1.0
+"""Seconds for a peer that broke the protocol to read that it did."""
 
 _REQUEST_TIMEOUT = (
     f"HTTP/1.1 {HTTPStatus.REQUEST_TIMEOUT.value} {HTTPStatus.REQUEST_TIMEOUT.phrase}\r\n"

@@ -16,21 +16,21 @@ from flyx.server.transport.protocols import HttpProtocol
 
 log = get_logger("flyx.server.transport.tls")
 
-# Seconds to wait when no socket can be accepted, for want of open files.
 _ACCEPT_PAUSE = 1.0
+"""Seconds to wait when no socket can be accepted, for want of open files."""
 
 
 class Certificate:
     """A certificate chain and its key in PEM files.
 
     Attributes:
-        context: For the next handshake. Connections keep the one that they began with.
+        context: for the next handshake. Connections keep the one that they began with.
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:
         """Args:
-        certificate: The chain, the server's own first.
-        key: Its private key, without a passphrase.
+        certificate: the chain, the server's own first.
+        key: its private key, without a passphrase.
 
         Raises:
             InputError: They cannot be used.
@@ -83,11 +83,11 @@ class TlsServer:
         handshake_timeout: float,
     ) -> None:
         """Args:
-        listening: Bound and listening; closed by close().
-        certificate: Asked at each handshake.
-        admission: Counts the connections.
-        make_http: Makes the protocol that takes over.
-        handshake_timeout: Seconds.
+        listening: bound and listening; closed by close().
+        certificate: asked at each handshake.
+        admission: counts the connections.
+        make_http: makes the protocol that takes over.
+        handshake_timeout: seconds.
         """
         listening.setblocking(False)
         self._listening = listening

@@ -6,9 +6,9 @@ import socket
 
 from flyx.net.interfaces import offered_addresses, outgoing_address
 
-# What a server that listens on every address is called, and what stands for it on this computer.
 EVERYWHERE = "0.0.0.0"  # noqa: S104
 _WILDCARDS = {EVERYWHERE: "127.0.0.1", "::": "::1"}
+"""What a server that listens on every address is called, and what stands for it on this computer."""
 
 
 def url_of(host: str | None, port: int, *, secure: bool = False, scheme: str | None = None) -> str:

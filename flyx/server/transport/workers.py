@@ -24,10 +24,11 @@ from flyx.server.logs import get_logger
 
 log = get_logger("flyx.server.transport.workers")
 
-# Seconds before a worker that has ended is started again: the first pause, and the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
-# Seconds after which a worker that ends counts as one that had worked.
+"""Seconds before a worker that has ended is started again: the first pause, and the longest."""
+
 _HEALTHY = 30.0
+"""Seconds after which a worker that ends counts as one that had worked."""
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -43,11 +44,11 @@ class _Worker:
 
     Attributes:
         process: None between two of them.
-        channel: Our end.
-        ready: The process works.
-        started_at: Monotonic seconds.
-        pause: Before the next start, should it end now.
-        due_at: When to start the next one.
+        channel: our end.
+        ready: the process works.
+        started_at: monotonic seconds.
+        pause: before the next start, should it end now.
+        due_at: when to start the next one.
     """
 
     number: int
@@ -65,7 +66,7 @@ class Supervisor:
 
     def __init__(self, targets: Sequence[Target]) -> None:
         """Args:
-        targets: What each worker runs, given its end of a channel; they have to be picklable. They end soon
+        targets: what each worker runs, given its end of a channel; they have to be picklable. They end soon
             after SIGTERM or SIGINT, and when the channel does.
         """
         self._context = multiprocessing.get_context("spawn")
@@ -82,7 +83,7 @@ class Supervisor:
         """Run until a signal ends it, and all workers with it.
 
         Args:
-            on_ready: Called once, when all workers are ready.
+            on_ready: called once, when all workers are ready.
 
         Raises:
             InputError: A worker could not begin because of what a person has chosen.
