@@ -135,7 +135,7 @@ class Browser(Protocol):
 
         Args:
             before: JavaScript that runs before all else in each page of it.
-            dark: what the person prefers.
+            dark: what the person prefers; Firefox knows it for all pages alone.
         """
 
     def close(self) -> None:
@@ -478,6 +478,7 @@ class Firefox:
         raise AssertionError("Firefox has ended before it could be spoken to")
 
     def tab(self, *, before: str = "", dark: bool = False) -> FirefoxTab:
+        assert not dark
         container = str(self._bidi.command("browser.createUserContext")["userContext"])
         tab = FirefoxTab(self._bidi, container)
         self._bidi.command(

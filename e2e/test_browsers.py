@@ -694,8 +694,7 @@ def test_everybody_can_use_the_page_as_far_as_axe_can_tell(
 
 
 @pytest.mark.screenshots
-@both
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(("browser", "dark"), [("chromium", False), ("chromium", True), ("firefox", False)])
 def test_what_each_state_looks_like(
     flyx: Flyx, browsers: Browsers, tmp_path: Path, browser: str, dark: bool
 ) -> None:

@@ -41,6 +41,7 @@ export class KeptSink {
   async begin(manifest) {
     this.#id = manifest.id;
     this.name = nameFor(manifest);
+    await needStorage();
     await this.#hold();
     this.#start();
     const archive = isArchive(manifest);
@@ -163,6 +164,15 @@ async function unfinished(directory) {
 
 function lockOf(id) {
   return `flyx ${id}`;
+}
+
+/** @throws {Error} There is none for this page. */
+async function needStorage() {
+  try {
+    await navigator.storage.getDirectory();
+  } catch (error) {
+    throw new Error("this browser lets the page keep nothing; in a private window it never does", { cause: error });
+  }
 }
 
 /** What the worker has to know of an entry. */
