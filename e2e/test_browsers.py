@@ -298,6 +298,14 @@ def test_a_room_that_is_not_there_is_told(flyx: Flyx, browsers: Browsers, browse
 
 
 @both
+def test_a_code_of_another_server_says_where_it_is_good(flyx: Flyx, browsers: Browsers, browser: str) -> None:
+    tab = at_start(browsers, flyx, browser)
+    fill(tab, "#code", "flyx receive --server wss://flyx.example.org:8443 ZZZZZZ-lemon-otter")
+    click(tab, "#receive-form button")
+    assert "open the page at flyx.example.org:8443 instead" in wait_for(tab, "failed")
+
+
+@both
 def test_a_person_who_declines_is_told_to_the_sender(
     flyx: Flyx, browsers: Browsers, tmp_path: Path, browser: str
 ) -> None:
@@ -385,6 +393,28 @@ def test_words_of_ones_own_and_several_receivers(
     wait(tab, "document.getElementById('share-peers').innerText.match(/has everything/g)?.length === 2")
     click(tab, "#share [data-cancel]")
     assert "Sent to 2 receivers" in wait_for(tab, "done")
+
+
+@both
+def test_a_server_that_wants_a_token_gets_it(
+    flyx: Flyx, browsers: Browsers, tmp_path: Path, browser: str
+) -> None:
+    source = write_random(tmp_path / "file", 1000)
+    server = Server(flyx.environment, flyx.directory, "--api-token", "s3cret")
+    flyx.adopt(server)
+    flyx.server = server.url
+    tab = at_start(browsers, flyx, browser)
+    tab.choose("#files", source)
+    wait(tab, '!document.getElementById("send").disabled')
+    click(tab, "#send")
+    assert "refuses" in wait_for(tab, "failed")
+    click(tab, "#failed [data-again]")
+    fill(tab, "#token", "s3cret")
+    code = pass_on(tab)
+    assert "this computer alone" in text_of(tab, "#share-here")
+    flyx.receive(code, "in").ends(0)
+    assert sha256(tmp_path / "in" / "file") == sha256(source)
+    wait_for(tab, "done")
 
 
 @both
@@ -494,7 +524,7 @@ def test_a_server_that_is_restarted_breaks_nothing_off(
 
 @both
 def test_a_hidden_tab_goes_on(flyx: Flyx, browsers: Browsers, tmp_path: Path, browser: str) -> None:
-    source = write_random(tmp_path / "file", 30 * MB)
+    source = write_random(tmp_path / "file", 10 * MB)
     sender = flyx.send(source)
     tab = opened(browsers, browser, link_of(flyx, sender.code()), before=NO_DIALOGS)
     wait_for(tab, "offer")
@@ -641,7 +671,7 @@ def states(
         wait(tab, "document.getElementById('step-room').dataset.state === 'done'")
         yield "connecting", tab
         click(tab, "#connecting [data-cancel]")
-    sender = flyx.send("--limit", "1MB", tree, write_random(tmp_path / "film.mp4", 6 * MB))
+    sender = flyx.send("--limit", "1MB", tree, write_random(tmp_path / "film.mp4", 3 * MB))
     wait_for(tab, "start")
     fill(tab, "#code", sender.code()[:6])
     click(tab, "#receive-form button")

@@ -98,7 +98,7 @@ async function tellKept(all) {
 
 /** Do what the URL says: it is the link that a sender has passed on. */
 function follow() {
-  if (running || !isInvitation()) return;
+  if (running?.isRunning || !isInvitation()) return;
   part("code").value = location.href;
   receiveBy(location.href);
 }
@@ -234,7 +234,7 @@ function sendChosen() {
     begin();
     mend("words", error);
   };
-  const options = { words, many: part("many").checked };
+  const options = { words, many: part("many").checked, token: part("token").value };
   running = new Sending(SERVER, selection.sources, options, { begin, mend: again });
   running.again();
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { receive } from "./flyx.js";
+import { parseInvitation, receive } from "./flyx.js";
 import { isArchive, KeptSink, nameFor } from "./kept_sink.js";
 import { canPick, pick } from "./picked_sink.js";
 import { Meter } from "./meter.js";
@@ -14,6 +14,9 @@ import { copy, element, fill, part, pathNode, say, sentence, show, shows, tell, 
 
 /** Names of an offer that are shown at first, and with each further look. */
 const LISTED = 100;
+
+/** What is said of a room that is not there. */
+const MISSING = new Set(["no_such_room", "room_not_found"]);
 
 const STEPS = ["step-room", "step-path", "step-words", "step-offer"];
 
@@ -43,9 +46,13 @@ export class Reception {
     this.#page = page;
   }
 
+  get isRunning() {
+    return this.#control !== null;
+  }
+
   /** Whether leaving the page would break something off. */
   get isBusy() {
-    return this.#control !== null && this.#manifest !== null;
+    return this.isRunning && this.#manifest !== null;
   }
 
   /** Receive; once more, if it has failed. */
@@ -70,7 +77,7 @@ export class Reception {
     } catch (error) {
       if (control.signal.aborted || error.code === "declined") this.#page.begin();
       else if (error.code === "bad_input") this.#page.mend(error);
-      else fail(error);
+      else fail(this.#withServer(error));
     } finally {
       this.#control = null;
       sleepless();
@@ -80,6 +87,16 @@ export class Reception {
   cancel() {
     this.#control?.abort();
     this.#answer?.(null);
+  }
+
+  /** The same error, with the server that the code names, if it is not there where we are. */
+  #withServer(error) {
+    const { server } = parseInvitation(this.#code);
+    const host = server?.replace(/^\w+:\/\//, "").replace(/\/.*$/, "");
+    if (MISSING.has(error.code) && host && host !== location.host) {
+      error.hint = `the code is for another server: open the page at ${visible(host)} instead`;
+    }
+    return error;
   }
 
   #on(event) {

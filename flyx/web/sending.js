@@ -17,6 +17,9 @@ const STATES = {
   done: "has everything",
 };
 
+/** Names that each computer has for itself. */
+const HERE = /^(localhost|127\.[\d.]+|\[::1\])$/;
+
 export class Sending {
   #server;
   #sources;
@@ -29,7 +32,8 @@ export class Sending {
   /**
    * @param {string} server
    * @param {readonly import("./flyx.js").Source[]} sources
-   * @param {{ words: string, many: boolean }} options words: "" for random ones; many: go on until stopped.
+   * @param {{ words: string, many: boolean, token: string }} options words: "" for random ones; many: go on
+   *     until stopped; token: "" for none.
    * @param {{ begin: () => void, mend: (error: Error) => void }} page Told when it is to show its start again,
    *     and that there is something to be mended about the words.
    */
@@ -40,9 +44,13 @@ export class Sending {
     this.#page = page;
   }
 
+  get isRunning() {
+    return this.#control !== null;
+  }
+
   /** Whether leaving the page would break something off. */
   get isBusy() {
-    return this.#control !== null;
+    return this.isRunning;
   }
 
   /** Send; once more, if it has failed. */
@@ -57,6 +65,7 @@ export class Sending {
         entries: this.#sources,
         words: this.#options.words || undefined,
         receivers: this.#options.many ? 0 : 1,
+        apiToken: this.#options.token || undefined,
         on: (event) => this.#on(event),
         signal: control.signal,
       });
@@ -118,6 +127,7 @@ export class Sending {
     part("share-link").value = url;
     part("share-code").value = code;
     part("share-command").value = `flyx receive --server ${this.#server.replace(/\/$/, "")} ${code}`;
+    part("share-here").hidden = !HERE.test(location.hostname);
     fill(part("share-peers"), []);
     part("share-nobody").hidden = false;
     show("share");
