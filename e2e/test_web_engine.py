@@ -168,6 +168,20 @@ def test_a_connection_that_breaks_while_receiving_is_made_anew(
     assert verified == sorted(verified), "what had come is kept"
 
 
+def test_a_person_who_thinks_while_a_connection_breaks_is_asked_once(
+    flyx: Flyx, engine: Make, tree: Path, tmp_path: Path
+) -> None:
+    sender = flyx.send(tree)
+    receiver = engine(do="receive", code=sender.code(), directory=str(tmp_path / "in"), thinks=8)
+    receiver.event("manifest")
+    receiver.command("break")
+    receiver.ends(0)
+    sender.ends(0)
+    assert content(tmp_path / "in" / "tree") == content(tree)
+    assert len(receiver.named("manifest")) == 1
+    assert "lost" in [event["state"] for event in receiver.named("peer")]
+
+
 @stacks
 def test_a_connection_that_breaks_while_sending_is_made_anew(
     flyx: Flyx, engine: Make, tmp_path: Path, stack: str

@@ -4,14 +4,14 @@
 //     node web_peer.mjs '{"stack": "wrtc", "do": "send", "server": ..., "paths": [[name, path], ...]}'
 //
 // Events go to standard output, one a line. Lines on standard input: "stop" ends it early, "break" has the
-// connections of this moment end under it. `pause`: seconds for each block.
+// connections of this moment end under it. `pause`: seconds for each block; `thinks`: until an offer is accepted.
 import { promises as fs } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { dirname, join } from 'node:path'
 import WebSocket from 'ws'
 import { receive, send } from '../../flyx/web/flyx.js'
 
-const { stack, pause = 0, ...options } = JSON.parse(process.argv[2])
+const { stack, pause = 0, thinks = 0, ...options } = JSON.parse(process.argv[2])
 const { RTCPeerConnection } =
   stack === 'wrtc' ? (await import('@roamhq/wrtc')).default : await import('node-datachannel/polyfill')
 
@@ -40,7 +40,7 @@ function on({ manifest, ...event }) {
   process.stdout.write(JSON.stringify({ ...event, ...paths }) + '\n')
 }
 const common = { on, signal: stopped.signal, RTCPeerConnection: Tracked, WebSocket: Socket }
-const wait = () => new Promise((resolve) => setTimeout(resolve, 1000 * pause))
+const wait = (seconds = pause) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds))
 
 /** A directory, written as blocks come. */
 function directorySink(directory) {
@@ -91,7 +91,8 @@ const end = (status) => process.stdout.write('', () => process.exit(status))
 
 try {
   if (options.do === 'receive') {
-    await receive({ ...options, ...common, ask: async () => directorySink(options.directory) })
+    const ask = () => wait(thinks).then(() => directorySink(options.directory))
+    await receive({ ...options, ...common, ask })
   } else {
     const entries = await Promise.all((options.paths ?? []).map(sourceOf))
     await send({ ...options, ...common, entries })

@@ -90,6 +90,10 @@ class Reception {
   /** Of the first pairing; takes the place of the words. @type {import("./pairing.js").Session | null} */
   #session = null;
   #hasPaired = false;
+  /** Id of what our person is asked about, or has accepted: no other is taken. @type {string | null} */
+  #offeredId = null;
+  /** The answer. @type {Promise<Accepted> | null} */
+  #accepting = null;
   /** Once something was accepted. @type {Accepted | null} */
   #accepted = null;
 
@@ -262,8 +266,7 @@ class Reception {
     const channels = /** @type {Channels} */ (this.#channels);
     await this.#pair(connection, channels);
     this.#state = "receiving";
-    const accepted = this.#accepted;
-    const machine = new Receiver(now(), accepted?.arrivals.offered.manifest.id ?? null);
+    const machine = new Receiver(now(), this.#offeredId);
     this.#machine = machine;
     const work = new ReceiverWork(machine, connection, this.#options.on, (offered) => this.#accept(offered));
     this.#driver = new Driver(machine, channels, work);
@@ -299,9 +302,20 @@ class Reception {
     return passwordOf(count ? resolveWords(words, count) : words);
   }
 
+  /**
+   * Have what is offered accepted: once, however many connections it is offered over meanwhile.
+   *
+   * @param {Offered} offered
+   * @returns {Promise<Accepted>}
+   */
+  #accept(offered) {
+    this.#offeredId = offered.manifest.id;
+    this.#accepting ??= this.#ask(offered);
+    return this.#accepting;
+  }
+
   /** Ask what is to become of what is offered. @param {Offered} offered */
-  async #accept(offered) {
-    if (this.#accepted) return this.#accepted;
+  async #ask(offered) {
     const { on, ask } = this.#options;
     const { manifest } = offered;
     const { id, content, files, bytes } = manifest;
@@ -309,16 +323,16 @@ class Reception {
     const verified = this.#session !== null;
     const isText = content === "text";
     const sink = isText && verified ? null : await ask({ manifest, verified });
-    if (!isText && !sink) throw errors.declined();
-    if (isText && !verified && !sink) throw errors.declined();
+    if (!sink && !(isText && verified)) throw errors.declined();
     const arrivals = new Arrivals(offered);
     const chosen = isText
       ? textSink((text) => on({ event: "text", peer: SENDER, text }))
       : /** @type {Sink} */ (sink);
     this.#accepted = new Accepted(arrivals, chosen);
     await this.#accepted.begin();
-    if (arrivals.verified)
+    if (arrivals.verified) {
       on({ event: "resume", peer: SENDER, files: arrivals.files, bytes: arrivals.verified });
+    }
     return this.#accepted;
   }
 
@@ -361,6 +375,8 @@ class Accepted {
   #sink;
   /** What the sink was told last: the file that is open, and where its next bytes go. */
   #open = { file: -1, offset: 0 };
+  /** @type {Promise<void>} */
+  #begun = Promise.resolve();
   #hasEnded = false;
 
   /** @param {Arrivals} arrivals @param {Sink} sink */
@@ -372,7 +388,13 @@ class Accepted {
     this.resumed = 0;
   }
 
-  async begin() {
+  /** Find out what is there already, and make the directories. */
+  begin() {
+    this.#begun = this.#begin();
+    return this.#begun;
+  }
+
+  async #begin() {
     const { manifest } = this.arrivals.offered;
     try {
       this.arrivals.hold((await this.#sink.begin(manifest)) ?? []);
@@ -447,6 +469,8 @@ class Accepted {
   async end(error) {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
+    // One call at a time.
+    await this.#begun.catch(() => {});
     try {
       await this.#sink.end(error);
     } catch (failure) {
