@@ -1,4 +1,4 @@
-"""Who gets in: the counts of connections and rates that the listener, the gate and the application share."""
+"""Admission control: counts of connections and of requests, for all parts of one server."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def affordable_connections(wanted: int) -> int:
 
 
 class Admission:
-    """What the parts of one server know of those outside.
+    """Tells, for all parts of one server, what clients have used up.
 
     Attributes:
         connections: all that are open.
-        rates: what addresses do.
+        rates: how often addresses have asked for what.
     """
 
     def __init__(self, config: ServerConfig, metrics: Metrics) -> None:

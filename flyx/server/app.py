@@ -264,9 +264,10 @@ class Server:
                 self._coturn.reload_certificate()
 
     async def drain(self, seconds: float) -> None:
-        """Take nobody in, tell clients to come back, spread over so many seconds; stop() is to follow.
+        """Admit no client, and tell those connected to come back, spread over so many seconds.
 
-        Returns when all have gone or the time is over. While it runs, the server says that it is not ready.
+        Call stop() next. Returns when all have gone or when the time is over; meanwhile the server answers
+        that it is not ready.
         """
         log.info("draining", clients=self._hub.client_count, seconds=seconds)
         await self._hub.drain(seconds)

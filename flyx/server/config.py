@@ -62,7 +62,7 @@ def parse_rate(text: str) -> RateLimitItem | None:
         rate: RateLimitItem | None = parse(text)
     except ValueError:
         rate = None
-    # A rate of nothing would switch off what it limits, which is hardly what somebody wanted.
+    # A rate of nothing would switch off what it limits, which is hardly what was meant.
     if rate is None or rate.amount < 1:
         hint = f"write it like 60/minute or 1000/hour, or `{NO_LIMIT}` for no limit"
         raise InputError(reason=f"{text} is not a rate", hint=hint)
@@ -82,7 +82,7 @@ class LimitConfig:
         create_rate: rooms that one address may make.
         join_rate: rooms that one address may ask to enter.
         miss_rate: looks for a room that is not there, for one address; then it may look for none.
-        total_miss_rate: the same for all together; over it, one miss an address is enough.
+        total_miss_rate: the same for all together; above that, one miss ends the looks of an address.
         message_rate: messages a second of one client, in the long run.
         message_burst: messages that it may send at once before that counts.
         max_offers_per_peer: offers or answers of one client to one peer, or to all, within pair_window.
@@ -218,7 +218,7 @@ class ServerConfig:
         test_room: make a persistent room that never expires at the start and log its id.
         room: config of rooms made by `WS /ws`, and the default of `POST /room`.
         max_rooms: rooms at a time; more are refused with 503 or 1013.
-        max_persistent_per_address: of these, made by one address and persistent, or kept with nobody inside
+        max_persistent_per_address: of these, made by one address and persistent, or kept empty
             for longer than is usual here; 0: no limit.
         unused_timeout: time for which a persistent room that no client has entered is kept.
         state: file that keeps the rooms for the next start; None: they are forgotten.
@@ -242,7 +242,7 @@ class ServerConfig:
         relay: what datagrams are passed on for clients that find no path; None: none. For a server that is
             alone.
         tls: PEM files of a certificate chain and its key; None: no TLS.
-        api_token: needed to make rooms; None: anybody may.
+        api_token: needed to make rooms; None: no token is.
         admin_token: shows all rooms, and closes any; None: there is no such way.
         metrics_host: address to bind for metrics_port.
         metrics_port: where /metrics and /status are, instead of where everything else is; 0: any free port.

@@ -163,7 +163,7 @@ def config_text(config: CoturnConfig, directory: Path) -> str:
     lines += [f"listening-ip={address}" for address in config.listening_addresses]
     lines += [f"relay-ip={address}" for address in config.relay_addresses]
     if not any(ip_address(address).version == 4 for address in config.relay_addresses):
-        # RFC 8656 has IPv4 for whoever asks for no family, and that would be refused.
+        # RFC 8656 has IPv4 for a client that asks for no family, and that would be refused.
         lines.append("allocation-default-address-family=keep")
     if config.public_address is not None:
         lines.append(f"external-ip={config.public_address}/{_of_family(config)}")

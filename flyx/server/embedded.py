@@ -1,6 +1,6 @@
 """The server of a sender that serves itself: one room, for as long as it sends.
 
-It is the server of `flyx serve`, application, limits and all, held to less: nobody but its own sender can
+It is the server of `flyx serve`, application, limits and all, held to less: only its own sender can
 make a room, there is one, and what watches over servers is not there for strangers.
 """
 

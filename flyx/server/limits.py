@@ -1,4 +1,4 @@
-"""What strangers may ask of the server, and what they have asked so far.
+"""What clients may ask of the server, and what they have asked so far.
 
     ConnectionCounter   connections at a time, in all and for each address: a ConnectionSlot each
     RateLimits          creating rooms, entering them, looking for rooms that are not there
@@ -76,7 +76,8 @@ class LimitReached(Exception):
 def address_key(host: str) -> str:
     """Return what an address counts as: an IPv4 address as itself, an IPv6 address as its network of 64 bits.
 
-    Whoever has one IPv6 address has 2^64 of them. What is no address, such as a Unix socket, is one client.
+    A host that has one IPv6 address has 2^64 of them. What is no address, such as a Unix socket, is one
+    client.
     """
     # An interface may follow an IPv6 address (RFC 4007 §11).
     try:
@@ -294,7 +295,7 @@ class RateLimits:
     async def look(self, address: str) -> None:
         """An address is about to look for a room; tell miss() if it is not there.
 
-        An answer, either way, would let it go on guessing: whoever has missed too often learns nothing.
+        An answer, either way, would let it go on guessing: a client that has missed too often gets none.
 
         Raises:
             LimitReached: It has missed too often, or all have and it is one of them.

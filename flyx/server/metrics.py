@@ -1,6 +1,6 @@
 """What the server counts, for Prometheus. Nothing here has a label by room, client or address.
 
-Counters are plain integers, which cost next to nothing to raise; they become metrics when somebody asks.
+Counters are plain integers, which cost next to nothing to raise; they become metrics when they are asked for.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Metrics:
         self.joins[JOINED if refusal is None else refusal] += 1
 
     def limit_reached(self, limit: Limit) -> None:
-        """Somebody was told to ask for less."""
+        """A client has reached a limit."""
         self.limits[limit] += 1
 
     def transfer_ended(self, outcome: Outcome) -> None:
@@ -144,7 +144,7 @@ class Metrics:
 class Pauses:
     """How long each garbage collection has stopped the process.
 
-    Not a histogram of the library: those take a lock, and a collection may begin in whoever holds it.
+    Not a histogram of the library: those take a lock, and a collection may begin in the code that holds it.
     """
 
     def __init__(self) -> None:

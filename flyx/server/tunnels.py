@@ -84,7 +84,7 @@ class Tunnels:
         metrics.tunnels = 0
 
     def token(self, room_id: str, client_id: str) -> str:
-        """Return what shows that somebody is this client of this room; no other may ever see it."""
+        """Return the token of this client of this room, which no other may ever see."""
         # Neither of the two contains the character between them.
         return hmac.new(self._key, f"{room_id} {client_id}".encode(), hashlib.sha256).hexdigest()
 

@@ -1,4 +1,4 @@
-"""What a room has the server say of one client to its peers."""
+"""What a room has the server send to the peers of a client about it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from flyx.signaling.messages import (
 
 CONNECTION_LOST = "the connection was lost"
 CLIENT_LEFT = "it left"
-"""Why a client has gone, where nobody gave a better reason."""
+"""Why a client has gone, if there is no better reason."""
 
 
 def joined_of(
@@ -89,7 +89,7 @@ def farewell_of(member: Member, reason: str, *, away: bool = False) -> Disconnec
 
 
 def stamped(message: Relayed, speaker: str) -> Relayed:
-    """Return message with its true speaker; whom it was meant for is nobody else's business."""
+    """Return message with its true speaker, and without its target: other receivers need not know it."""
     data = message.data
     if data.client_id == speaker and (isinstance(data, AnswerData) or data.target_id is None):
         return message

@@ -1,6 +1,6 @@
-"""What can happen to a room, and what a room wants done about it.
+"""Commands, which tell a room what happened, and effects, which tell the server what to do.
 
-Commands go into `flyx.signaling.room.step`, effects come out, to be seen to in their order.
+Commands go into `flyx.signaling.room.step`, effects come out, to be carried out in their order.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Enter:
 
     Attributes:
         client_id: new; made by the server.
-        resume_token: new and secret; the client gets it, the room keeps its hash.
+        resume_token: new and secret; the client is sent it, the room keeps its hash.
         role: the only role that it will have; None: whichever is free.
         node: the process that holds the connection.
         ice: to be handed to it.
@@ -51,8 +51,8 @@ class Resume:
     """A client that was inside has connected again; its older connection, if there is one, is over.
 
     Attributes:
-        client_id: who it says that it is.
-        shown_token: how it proves it.
+        client_id: the client that it claims to be.
+        shown_token: its proof.
         resume_token: the next one, new and secret.
         received: messages that it has seen; None: it does not count.
         handover: what went over its older connection, if that is known to be over: (generation, traffic).
@@ -71,7 +71,7 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """A client has something to say to its peers, or to its room about one of them."""
+    """A client has sent a message for its peers, or for its room about one of them."""
 
     client_id: str
     generation: int
@@ -95,9 +95,9 @@ class LoseConnection:
         client_id: whose connection it was.
         generation: of the connection.
         reason: for people.
-        traffic: what went over it; None: nobody knows.
+        traffic: what went over it; None: unknown.
         settled: nothing else can have been on its way to it; else an AppendMissed says what was.
-        died: the program of the client has ended, as far as its kernel tells: it hardly comes back.
+        died: the program of the client seems to have ended, by how its kernel closed: it hardly comes back.
     """
 
     client_id: str
@@ -123,7 +123,7 @@ class AppendMissed:
     Attributes:
         client_id: whose connection it was.
         generation: of the connection.
-        texts: what it should have been given last, oldest first; empty: nothing; None: nobody knows.
+        texts: what it should have been given last, oldest first; empty: nothing; None: unknown.
     """
 
     client_id: str
@@ -133,7 +133,7 @@ class AppendMissed:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """All processes were down. Nobody is connected, and the places of all are held as long as ever."""
+    """All processes were down. No client is connected, and each has the whole grace time to resume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ Command = (
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """The connection that asked to come in is now that of `member`; `joined` is the first that it hears.
+    """The connection that asked to come in is now that of `member`, and is sent `joined` first.
 
     Attributes:
         member: as it is inside.
@@ -184,7 +184,7 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Tell the connection that asked why not, with a fatal `error`, and close it. Nobody else is meant."""
+    """Tell the connection that asked why not, with a fatal `error`, and close it; no other is concerned."""
 
     close_code: CloseCode
     error_code: ErrorCode
@@ -209,7 +209,7 @@ class CloseClient:
     """Tell a client why with a fatal `error`, then close its connection of that generation.
 
     Attributes:
-        member: somebody who was inside until now, or whose older connection this was.
+        member: a client that was inside until now, or whose older connection this was.
         close_code: for the close frame.
         error_code: for the `error`.
         reason: a sentence for people.

@@ -24,7 +24,7 @@ class RoomConfig:
         grace: seconds that the place of a client is held after its connection was lost; 0: not at all.
         unused_timeout: seconds that a persistent room is kept before its first client; None: no end.
         max_hold: seconds that it is held at most for a client that asks for more, as it may sleep meanwhile.
-            Beyond idle_timeout only in rooms that count in the budget of their maker: nobody is to fill a
+            Beyond idle_timeout only in rooms that count in the budget of their maker: no client may fill a
             server with clients that are not there.
     """
 

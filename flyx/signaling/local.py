@@ -1,8 +1,8 @@
 """How a room that its sender serves itself is announced on the local network, and which answers are believed.
 
 DNS-SD (RFC 6763) of the service type SERVICE_TYPE. The instance name is a random label (draw_label); its TXT
-record holds `txtvers=1` and `room=TAG`. Words are never in it, and the room id is not either: whoever knows
-it may guess words, three times for all, so that anybody who listens could close every room of a network. TAG
+record holds `txtvers=1` and `room=TAG`. Words are never in it, and the room id is not either: a client that
+knows it may guess words, three times for all, so that any listener could close every room of a network. TAG
 is the scrypt (RFC 7914) of the room id under the label, which a receiver computes in 50 ms, and which cost a
 listener the work of 2^30 such to take back.
 

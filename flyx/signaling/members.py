@@ -1,8 +1,8 @@
-"""Who is in a room, and what is kept for those whose connection is lost.
+"""The clients in a room, and what is kept for those whose connection is lost.
 
 Both ends of a connection count the messages about peers that they take from each other: `join`, `offer`,
 `answer`, `ice_candidate` and `disconnect`, from the first one after a `joined` that says `recovered: false`.
-When a connection is lost, what had been sent at last may or may not have arrived. Whoever sent it keeps that
+When a connection is lost, what had been sent at last may or may not have arrived. Its sender keeps that
 tail, and the counts tell on return what is missing: no message is lost or comes twice.
 
     sent before the loss  1 2 3 4 [5 6 7 8]      the tail
@@ -31,7 +31,7 @@ MAX_KEPT_SIZE: Final = 1024 * 1024
 
 MAX_TAIL_LENGTH: Final = 32
 MAX_TAIL_SIZE: Final = 64 * 1024
-"""What is kept of that which was sent to somebody present.
+"""What is kept of the messages that were sent to a connected client.
 
 A whole exchange of offer, answer and candidates has about ten messages each way, and only what the network
 holds can be missing.
@@ -113,7 +113,7 @@ class Absence:
 
     Attributes:
         until: Unix time until which the place is held.
-        traffic: None: nobody knows what arrived, or too much came since. The conversation has a hole.
+        traffic: None: it is unknown what arrived, or too much came since. There is a hole.
         mailbox: messages that came since, oldest first; empty if there is a hole.
         settled: False until the node of the connection has told what was still on its way to it then.
     """
@@ -151,7 +151,7 @@ class Absence:
     def since(self, count: int | None) -> tuple[str, ...] | None:
         """Return what a client that has seen `count` messages lacks; None if there is a hole.
 
-        Nobody knows what a client lacks that does not say what it has, or whose node died before it told.
+        It is unknown what a client lacks that does not count, or whose node died before it could tell.
         """
         if self.traffic is None or not self.settled or count is None:
             return None
@@ -162,7 +162,7 @@ class Absence:
         """Return the absence, settled, once it is known what else was sent; what does not fit makes a hole.
 
         Args:
-            texts: the last of what was sent; None: something was, and nobody knows what.
+            texts: the last of what was sent; None: something unknown was.
             room_left: bytes that the room may keep besides.
         """
         traffic = self.traffic
@@ -183,13 +183,13 @@ class Member:
     Attributes:
         client_id: made by the server.
         role: never changes.
-        generation: of its newest connection: grows with each one that anybody makes to the room. Whatever an
-            older connection still does is ignored.
+        generation: of its newest connection: grows with each connection that a client makes to the room. What
+            an older connection still does is ignored.
         node: the process that holds the connection; "" where there is only one.
         token_hash: of the token that the client shows on return.
         old_token_hash: of the one before: the answer that carried the newer one may have been lost.
         old_token_until: Unix time until which the one before is good; while away it is anyway.
-        old_token_counts: whoever has only that one counts in this session: the newer one was given with
+        old_token_counts: a client that has only that one counts in this session: the newer one was given with
             `recovered: true`. Otherwise it does not know that a new session has begun.
         absence: None while connected.
         address: what its address counts as; "" if it has none.

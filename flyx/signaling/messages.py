@@ -159,10 +159,10 @@ class ErrorCode(StrEnum):
     DISPLACED = "displaced"  # the room is full, and it had waited longest without pairing
     FORBIDDEN_HOST = "forbidden_host"  # the request names a host that this server is not
     FORBIDDEN_ORIGIN = "forbidden_origin"  # a web page from elsewhere
-    JOIN_TIMEOUT = "join_timeout"  # came to resume and did not say who it is
+    JOIN_TIMEOUT = "join_timeout"  # came to resume and sent no join
     MESSAGE_TOO_BIG = "message_too_big"
     METHOD_NOT_ALLOWED = "method_not_allowed"  # an HTTP path that does not take this method
-    NO_SUCH_PEER = "no_such_peer"  # nobody in the room to whom the message could go
+    NO_SUCH_PEER = "no_such_peer"  # no client in the room to which the message could go
     NO_SUCH_ROOM = "no_such_room"
     NO_SUCH_SESSION = "no_such_session"  # nothing to resume: place or room are gone, or the token is bad
     NOT_FOUND = "not_found"  # an HTTP path that leads nowhere
@@ -189,7 +189,7 @@ class ErrorCode(StrEnum):
 
 
 class CloseCode(IntEnum):
-    """WebSocket close codes that the server sends on purpose; CLOSE_CODES says what each one asks for."""
+    """WebSocket close codes that the server sends on purpose; CLOSE_CODES has what each one asks for."""
 
     NORMAL = 1000
     SERVICE_RESTART = 1012
@@ -254,7 +254,7 @@ def _is_absent(value: object) -> bool:
 
 
 class _Part(BaseModel):
-    """Base of everything on the wire: immutable, and deaf to fields of later versions."""
+    """Base of everything on the wire: immutable, and without the fields of later versions."""
 
     # Built when they are used; the adapter below is built at once.
     model_config = ConfigDict(
@@ -276,7 +276,7 @@ Flag = Annotated[StrictBool, Field(exclude_if=_is_absent)]
 
 
 class Peer(_Part):
-    """Somebody else in the room; away: its connection is lost and its place is held."""
+    """Another client in the room; away: its connection is lost and its place is held."""
 
     client_id: ClientId
     role: Role
@@ -414,7 +414,7 @@ class ErrorData(_Part):
 
 
 class NoData(_Part):
-    """The data of a message that says all by its type."""
+    """The data of a message whose type is all of it."""
 
 
 class Joined(_Part):

@@ -1,4 +1,4 @@
-"""What a client is told that is not let in, and learns nothing from."""
+"""Answers to clients that are not admitted, from which they learn as little as possible."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from flyx.signaling.messages import CloseCode, ErrorCode
 MISSING_ROOM = Refuse(CloseCode.NO_SUCH_ROOM, ErrorCode.NO_SUCH_ROOM, "no sender is waiting under this code")
 """The answer to a client that asks for a room that is not there.
 
-It is the same for an id that nobody has, one that nobody can have, a room that is over and, for a client that
-must be a receiver, a room without a sender: who guesses learns as little as possible.
+It is the same for an id without a room, an impossible id, a room that is over and, for a client that must be
+a receiver, a room without a sender: a client that guesses learns as little as possible.
 """
 
 MISSING_SESSION = Refuse(
     CloseCode.NO_SUCH_ROOM, ErrorCode.NO_SUCH_SESSION, "there is nothing here that could be resumed"
 )
-"""The answer to a client that cannot be brought back, be it for want of the room, its place or its token."""
+"""The answer to a client that cannot resume, because its room, its place or its token is missing."""
 
 
 def refusal_of(command: Enter | Resume | CloseRoom) -> Refuse:

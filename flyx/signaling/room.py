@@ -1,6 +1,6 @@
 """A room as a pure function: (room, command, now) -> (room, effects).
 
-A room holds one sender and its receivers and decides who may say what to whom:
+A room holds one sender and its receivers and decides which messages each may send to which:
 
     offer           the sender to one receiver or to all
     answer          a receiver to the sender
@@ -79,7 +79,7 @@ class RoomStatus(Enum):
 
     WAITING = "waiting"  # no sender
     OPEN = "open"  # its sender is inside
-    CLOSED = "closed"  # over: whoever keeps rooms forgets it
+    CLOSED = "closed"  # over: its store forgets it
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,9 @@ class Room:
         created_at: Unix time.
         owner_token_hash: hash of the secret that its maker holds; None: made without one.
         creator: address of its maker, in whose budget it counts as long as it lives; None: in no budget.
-        empty_since: Unix time at which the last client left; None while somebody is inside, if only away.
+        empty_since: Unix time at which the last client left; None while any is inside, also if away.
         members: by client id, in order of arrival.
-        generation: of the newest connection that anybody has made.
+        generation: of the newest connection of any client.
         closed: nothing can happen here any more.
         sender: None while there is no sender. Follows from members.
         deadline: Unix time from which an Expire changes the room, as things stand; infinite if none does.
@@ -140,7 +140,7 @@ class Room:
     @property
     def end(self) -> float:
         """Unix time from which the room is over, whatever becomes of those inside; infinite if never."""
-        # Somebody waits, be it for a week.
+        # A client waits, be it for a week.
         oldest = inf if self.expires_at is None or self.sender is not None else self.expires_at
         if self.empty_since is None:
             return oldest
@@ -169,7 +169,7 @@ def new_room(
     owner_token: str | None = None,
     creator: str | None = None,
 ) -> Room:
-    """Return a room without anybody inside, which the holder of owner_token may close."""
+    """Return an empty room, which the holder of owner_token may close."""
     return Room(
         room_id=room_id,
         config=config,
@@ -181,7 +181,7 @@ def new_room(
 
 
 def step(room: Room, command: Command, now: float) -> tuple[Room, Effects]:
-    """Apply one command and say what has to be done about it, in order.
+    """Apply one command and return its effects, in order.
 
     What was due before `now` happens first, whatever the command is. The same room object comes back when
     nothing changed, so that a store can tell that there is nothing to write: it does for messages between
@@ -196,7 +196,7 @@ def step(room: Room, command: Command, now: float) -> tuple[Room, Effects]:
         LocalProtocolError: A client enters a room that it is in.
     """
     turn = _Step(room, now)
-    # Before anything is said: what a lost connection is told would be missing without anybody knowing.
+    # Before anything is sent: a message to a lost connection would be missing, and no client would know.
     lost = () if isinstance(command, Relay) else turn.cut(command)
     if now >= room.deadline and not room.closed:
         turn.catch_up(lost)
@@ -278,7 +278,7 @@ class _Step:
         return tuple(m for m in self.members.values() if m.role is Role.RECEIVER)
 
     def peers_of(self, role: Role) -> tuple[Member, ...]:
-        """Return those whom somebody of this role talks to."""
+        """Return the peers of a client of this role."""
         if role is Role.SENDER:
             return self.receivers
         return () if self.sender is None else (self.sender,)
@@ -324,7 +324,7 @@ class _Step:
             self.effects.append(refusal)
             return
         if role is Role.SENDER:
-            # What an earlier sender said of them is not for this one.
+            # What an earlier sender told of them does not hold for this one.
             for receiver in self.receivers:
                 self.put(replace(receiver, paired=False))
         self.generation += 1
@@ -380,7 +380,7 @@ class _Step:
         )
 
     def _introduce(self, newcomer: Member, *, recovered: bool = False) -> None:
-        """The sender hears of every receiver, each receiver of the sender, and nobody of anybody else."""
+        """The sender is told of every receiver, each receiver of the sender, and no client of any other."""
         peers = self.peers_of(newcomer.role)
         if newcomer.role is Role.SENDER and not recovered:
             for peer in peers:
@@ -398,7 +398,7 @@ class _Step:
         if was_connected:
             reason = "a newer connection of the same client took its place"
             self.effects.append(CloseClient(older, CloseCode.REPLACED, ErrorCode.REPLACED, reason))
-        # Connected as far as anybody knows: what went over that connection, nobody does.
+        # Connected as far as the room knows, and what went over that connection is unknown.
         before = member.absence or Absence(self.now, None)
         counts = member.old_token_counts or matches(command.shown_token, member.token_hash)
         replay = before.since(command.received if counts else None)
@@ -419,7 +419,7 @@ class _Step:
         joined = self._joined(back, command, recovered=recovered, received=received)
         sent = (command.received or 0) if recovered else 0
         self.effects.append(Admit(back, joined, sent, received, replay or ()))
-        # Peers that never missed it need not hear of it.
+        # Peers that never missed it need not be told.
         if not was_connected or not recovered:
             self._introduce(back, recovered=recovered)
 
@@ -462,14 +462,14 @@ class _Step:
         return tuple(member.client_id for member in lost)
 
     def _begin_grace_anew(self) -> None:
-        """Nobody could come back before now."""
+        """No client could resume before now."""
         for member in self.members.values():
             until = self.now + held_for(member, self._room.config.grace)
             if member.absence and member.absence.until < until:
                 self.put(replace(member, absence=replace(member.absence, until=until)))
 
     def amend(self, command: AppendMissed) -> None:
-        """What was sent before somebody went comes before what was kept since."""
+        """What was sent before a client went comes before what was kept since."""
         member = self.members.get(command.client_id)
         if member is None or member.absence is None:
             return
@@ -477,7 +477,7 @@ class _Step:
         if member.generation != command.generation:
             if texts == ():
                 return
-            # It has been back since: nobody can say any more where this belongs.
+            # It has resumed since: where this belongs is not known any more.
             texts = None
         absence = member.absence.amended(texts, self._space())
         if absence is not member.absence:
@@ -548,7 +548,7 @@ class _Step:
         target = self.members.get(target_id)
         return (target,) if target is not None and target.role is Role.RECEIVER else ()
 
-    # What is said.
+    # Messages.
 
     def tell(self, members: Iterable[Member], message: Join | Disconnect | Relayed) -> None:
         """Send message to those connected, and keep it for those away."""

@@ -39,7 +39,7 @@ DATAGRAM_TIME: Final = 0.001
 PATH: Final = "/relay"
 
 OPENED: Final = '{"type":"tunnel","data":{}}'
-"""What the server says when both sides are there."""
+"""What the server sends when both sides are there."""
 
 
 def max_datagram_size(rate: float) -> int:
@@ -71,7 +71,7 @@ def serialize_claim(claim: TunnelClaim) -> str:
 
 
 def parse_claim_untrusted(text: str) -> TunnelClaim:
-    """Return what the first frame of a client says.
+    """Return what the first frame of a client claims.
 
     Raises:
         RemoteProtocolError: It is no such frame; `code` is an ErrorCode.

@@ -1,10 +1,10 @@
-"""The gate: who may speak to the application at all.
+"""Access control: whose requests reach the application at all.
 
 `AccessControl` is ASGI middleware outside of everything else. It finds out whose request it is, checks the
 host it names and the page it comes from, and sends away what is beyond a limit of connections.
 
 What a proxy says of its clients is believed of trusted proxies only, and then the right-most address of
-X-Forwarded-For that is not itself one of them: what is left of it, anybody may have written.
+X-Forwarded-For that is not itself one of them: what is left of it may be forged.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from flyx.server.limits import ConnectionSlot, Limit, address_key
 from flyx.signaling.messages import SUBPROTOCOL, CloseCode, ErrorCode, error_message, serialize
 
 _RETRY_AFTER = 10
-"""Connections end within minutes; whoever is beyond a limit may ask again soon."""
+"""Seconds: connections end within minutes, and a client beyond a limit may ask again soon."""
 
 _ALWAYS_OPEN = {"/healthz", "/readyz"}
-"""Asked by those who watch over the server: they must not be told that it is dead when it is merely full."""
+"""For monitoring, to which a server that is merely full must not seem dead."""
 
 _LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
@@ -75,7 +75,7 @@ class AccessControl:
             secure = scheme == "https"
             plain, encrypted = ("ws", "wss") if scope["type"] == "websocket" else ("http", "https")
             scope["scheme"] = encrypted if secure else plain
-        # HTTP connections of a proxy are shared; a WebSocket is somebody's.
+        # HTTP connections of a proxy are shared by its clients; a WebSocket belongs to one.
         if slot is not None and scope["type"] == "websocket":
             slot.belong_to(address_key(host))
 

@@ -61,7 +61,7 @@ def token_is(wanted: str, given: str) -> bool:
 
 
 def require_token(wanted: str | None, credentials: HTTPAuthorizationCredentials | None) -> None:
-    """Let pass whoever brings the token that is wanted; everybody if none is.
+    """Accept a request that has the wanted token, or any if none is wanted.
 
     Raises:
         ApiFailure: 401.

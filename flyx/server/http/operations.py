@@ -1,6 +1,6 @@
-"""For those who run the server: is it alive, is it ready, how is it doing.
+"""For the operator: is the server alive, is it ready, how is it doing.
 
-`health` is for whoever balances load and may ask at any time. `router` tells more, on the same port as
+`health` is for load balancers, which may ask at any time. `router` tells more, on the same port as
 everything else, behind a token, or on a port of its own.
 """
 
@@ -58,7 +58,7 @@ async def healthz() -> Health:
 async def readyz(hub: HubOfApp) -> Readiness:
     """Tell whether clients should be sent here: not while the server is drained or cannot reach its rooms.
 
-    A coturn that is down is told of, and no reason to send nobody: most pairs need none.
+    If its coturn is down, the answer says so, and clients are sent all the same: most pairs need none.
     """
     if hub.stopping:
         raise unavailable(ErrorCode.SERVER_STOPPING, "the server is stopping")

@@ -104,7 +104,7 @@ class RoomRequest(BaseModel):
         return self
 
     def outlasts(self, default: RoomConfig) -> bool:
-        """Tell whether the room would be kept without anybody inside for longer than is usual."""
+        """Tell whether the room would be kept empty for longer than is usual."""
         longer = self.idle_timeout is not None and self.idle_timeout > default.idle_timeout
         return self.persistent or longer
 
@@ -249,7 +249,7 @@ async def room_info(request: Request, hub: HubOfApp, room_id: str) -> RoomInfo:
 
 
 def _missing() -> ApiFailure:
-    """One answer for an id that nobody has, one that nobody can have, and a room that is somebody else's."""
+    """One answer for an id without a room, an impossible id, and a room of another owner."""
     return ApiFailure(HTTPStatus.NOT_FOUND, ErrorCode.NO_SUCH_ROOM, "there is no such room")
 
 

@@ -230,7 +230,7 @@ class _Session:
         self._attachment: Attachment | None = None
 
     async def begin(self, room_text: str | None, wishes: _Wishes) -> None:
-        """Join the room that room_text names, or a new one if it is None; or wait for who wants to resume.
+        """Join the room that room_text names, or a new one if it is None; or wait for a client that resumes.
 
         Raises:
             _Refused: Before any room was asked. A room's own refusal closes the connection by itself.
@@ -330,7 +330,7 @@ class _Session:
             reason = "who creates a room is its sender"
             raise _Refused(CloseCode.NOT_ALLOWED, ErrorCode.WRONG_ROLE, reason)
         config = self._hub.config.room
-        # For longer than a room is kept with nobody inside, places are held in a few rooms of each address.
+        # For longer than an empty room is kept, places are held in a few rooms of each address.
         creator = self._address if wishes.hold > config.idle_timeout else None
         create = partial(self._hub.create_room, config, owned=False, wanted_id=wishes.new_room_id)
         try:
@@ -439,7 +439,7 @@ class _Session:
             self._connection.send(serialize(error_message(code, reason)))
 
     async def end(self) -> None:
-        """Leave the room, or have the place held. The connection is over, whoever ended it."""
+        """Leave the room, or have the place held. The connection is over, ended by either side."""
         if self._connection.closed_for is ErrorCode.TOO_SLOW:
             self._hub.metrics.slow_consumers += 1
         self._cease_waiting()

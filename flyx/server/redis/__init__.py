@@ -1,1 +1,1 @@
-"""Rooms that many nodes share through one Redis. store.py says how it works, backend.py what it rests on."""
+"""Rooms that many nodes share through one Redis. store.py has how it works, backend.py what it rests on."""

@@ -1,9 +1,9 @@
 """What the nodes of one service have in common, as one of them sees it.
 
     rooms       each a value with a version, changed by compare-and-set alone
-    channels    one a node; a change of a room tells the nodes that have clients in it, in one atomic step
-    leases      one a node; a node without one changes nothing and says nothing
-    epoch       names this set of data; a new one says that data was lost
+    channels    one a node; a change is published to the nodes with clients in the room, in one atomic step
+    leases      one a node; a node without one changes nothing and publishes nothing
+    epoch       names this set of data; a new one means that data was lost
 
 flyx.server.redis.client keeps all this in Redis. The tests have a version in memory, with the same rules and
 no network, to try what nodes do to each other.
@@ -36,7 +36,7 @@ class SharedRoom(Stored):
     """A room as all nodes see it.
 
     Attributes:
-        incarnation: told apart from an earlier room of the same id.
+        incarnation: tells it from an earlier room of the same id.
         change: what made it so; "" for a room as it was created. When Redis has gone back in time, two nodes
             can come to the same version by different changes.
     """
@@ -67,12 +67,12 @@ class SharedRoom(Stored):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something that one client said, on its way to clients of one other node.
+    """A message of a client, on its way to clients of one other node.
 
     Attributes:
-        room_id: where it was said.
-        state: of the room, as it was when it was decided for whom this is.
-        speaker: who said it.
+        room_id: the room of both.
+        state: of the room when the targets were decided.
+        speaker: the client that sent it.
         targets: client ids and generations.
         text: the message as it goes to the clients.
     """
@@ -109,13 +109,13 @@ class DeliveryStatus(Enum):
     """What became of a batch of items."""
 
     DELIVERED = "delivered"
-    NO_SUBSCRIBER = "no subscriber"  # the node lives, but nobody listens on its channel
-    NODE_DEAD = "node dead"  # the node's lease is over
+    NO_SUBSCRIBER = "no subscriber"  # the node has a lease and is not subscribed to its channel
+    NODE_DEAD = "node dead"  # the node has no lease
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryReport:
-    """What became of a batch, and of each item: False for one that was said in a room as it no longer is."""
+    """What became of a batch, and of each item: False for one not sent, as its room has changed."""
 
     status: DeliveryStatus
     current: tuple[bool, ...]
@@ -125,8 +125,8 @@ class Lease(Enum):
     """How this node's lease stood when it was renewed."""
 
     HELD = "held"
-    LAPSED = "lapsed"  # it had run out, nobody has acted on that, and it is ours again
-    EVICTED = "evicted"  # this node was taken for dead, its clients for lost
+    LAPSED = "lapsed"  # it had run out, no node has evicted this one, and it is ours again
+    EVICTED = "evicted"  # another node has evicted this one, and its clients are away
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class LeaderTasks:
-    """What there is to do for the node that does it for all."""
+    """What one node, the leader for a while, does for all."""
 
     dead_nodes: tuple[str, ...] = ()
     due_rooms: tuple[str, ...] = ()
@@ -148,9 +148,9 @@ class LeaderTasks:
 class Backend(ABC):
     """One node's access to what all share.
 
-    Every method may raise StoreUnavailable, within about a second: then nobody knows whether what was asked
-    for was done. Methods that change or say something raise LeaseLost if this node has no lease, and then
-    nothing was done. None may run in a task that ends when a client goes away.
+    Every method may raise StoreUnavailable, within about a second: what was asked for may then be done or
+    not. If this node has no lease, methods that change or publish something raise LeaseLost, and nothing is
+    done. None may run in a task that ends when a client goes away.
 
     Attributes:
         node_id: the name of this node; a new one after every start and every eviction.
@@ -165,7 +165,7 @@ class Backend(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Begin to listen. Does not wait for it."""
+        """Begin to subscribe. Does not wait for it."""
 
     @abstractmethod
     async def stop(self) -> None:
@@ -196,18 +196,18 @@ class Backend(ABC):
         record: str | None,
         messages: Mapping[str, str],
     ) -> tuple[Commit, Collection[str]]:
-        """Put a room in the place of the one seen, or forget it if it is closed, and tell nodes: in one step.
+        """Put a room in the place of the one seen, or forget it if closed, and publish that: in one step.
 
-        Whoever commits the same again, right after, is told that it is done.
+        If the node commits the same change again, right after, the answer is that it is done.
 
         Args:
             seen: as it was known.
             after: its successor, one version on.
             record: the successor as text; None if it is closed.
-            messages: what to tell on the channel of each node, if the change is made.
+            messages: to be published on the channel of each node, if the change is made.
 
         Returns:
-            What became of it, and the nodes that nobody listened for.
+            What became of it, and the nodes that are not subscribed.
         """
 
     @abstractmethod
@@ -219,23 +219,23 @@ class Backend(ABC):
 
     @abstractmethod
     async def relay(self, node_id: str, sequence: int, items: Sequence[Item]) -> DeliveryReport:
-        """Tell a node those of the items whose rooms are still as they were when they were said."""
+        """Publish to a node those of the items whose rooms have not changed since they were decided."""
 
     @abstractmethod
     async def publish(self, node_id: str, message: str) -> bool:
-        """Say something on a node's channel; False if nobody listens."""
+        """Publish a message on a node's channel; False if the node is not subscribed."""
 
     @abstractmethod
     async def renew(self) -> Renewal:
-        """Renew the lease, or take it again unless this node was evicted."""
+        """Renew the lease, or take it again if it has run out and this node was not evicted."""
 
     @abstractmethod
     async def leader_tasks(self, now: float) -> LeaderTasks | None:
-        """Return what is to be done at `now` (Unix time) if it is this node's turn to do it for all."""
+        """Return what is to be done at `now` (Unix time) if this node is the leader; else None."""
 
     @abstractmethod
     async def evict(self, node_id: str) -> list[str] | None:
-        """Make sure that a node whose lease is over does not get it back; None if it has one.
+        """Keep a node without a lease from ever getting one under its name; None if it has one.
 
         Returns:
             The rooms in which it had clients.

@@ -1,9 +1,9 @@
 """Redis itself: one connection for commands, one for this node's channel.
 
-Both are redis-py's, without its pool, pipeline and PubSub: these cost more for each batch than the batch.
-Commands are sent at once; what is asked for during the round trip goes out together in the next one. They run
-in one task of their own: a client that goes away cancels nothing half-way, and no reply is ever taken for
-another's. A command that is not answered within a second fails, and so do those behind it.
+Both are redis-py's, without its pool, pipeline and PubSub: these cost more for each batch than the batch. A
+command is sent at once; those that come during its round trip are sent together in the next one. They run in
+one task of their own: a client that goes away cancels nothing half-way, and no reply is taken for another's.
+If a command is not answered within a second, it fails, and so do those behind it.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ TIMEOUT = 1.0
 """Seconds for a batch of commands, and for a connection."""
 
 _BATCH = 256
-"""Commands that go out together."""
+"""Commands that are sent together, at most."""
 
 _SUBSCRIBE_PAUSE = 0.5
 """Seconds before this node subscribes again, at most; half of it at least: nodes come back one by one."""
 
 _SILENCE = 10.0
-"""Seconds without a word on the channel, where a probe of our own comes every 3, after which it is broken."""
+"""Seconds without a message on the channel, where a probe comes every 3, after which it counts as broken."""
 
 _ENDLESS = 30 * 24 * 3600.0
 _MARGIN = 24 * 3600.0
@@ -107,7 +107,7 @@ class RedisBackend(Backend):
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
             client_name=f"flyx-{self.node_id}",
-            # With RESP3 each message of a channel is written out for a log that nobody reads.
+            # With RESP3 redis-py writes out each message of a channel for a log that is not kept.
             protocol=2,
         ).connection_pool
         self._line = self._pool.make_connection()  # type: ignore[no-untyped-call]
@@ -118,7 +118,7 @@ class RedisBackend(Backend):
         self._wake = asyncio.Event()
         # The largest count of ticks that Redis has shown us: a smaller one means that it lost data.
         self._ticks = 0
-        # Set by start(): what talks to Redis, and what listens.
+        # Set by start(): the tasks of commands and of the channel.
         self._sender: asyncio.Task[None]
         self._subscriber: asyncio.Task[None]
 
@@ -170,7 +170,7 @@ class RedisBackend(Backend):
         answers = await self._round_trip(commands)
         unknown = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:
-            # Redis is new, or was told to forget scripts.
+            # Redis was started anew, or has flushed its scripts.
             await self._round_trip([("SCRIPT", "LOAD", text) for text in SCRIPTS.values()])
             again = await self._round_trip([commands[n] for n in unknown])
             for n, answer in zip(unknown, again, strict=True):
@@ -213,7 +213,7 @@ class RedisBackend(Backend):
             await asyncio.sleep(_SUBSCRIBE_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries
 
     async def _subscribe(self, channel: AbstractConnection) -> None:
-        """Listen until the connection breaks."""
+        """Receive until the connection breaks."""
         await channel.connect()  # type: ignore[no-untyped-call]
         await channel.send_command("SUBSCRIBE", f"flyx:node:{self.node_id}")
         while True:
@@ -353,7 +353,7 @@ def _time_to_live(room: Room) -> int:
 
 
 def _settle(future: asyncio.Future[Any], answer: Any) -> None:
-    # Who asked may have gone.
+    # The caller may be gone.
     if future.done():
         return
     if isinstance(answer, RedisError):

@@ -34,7 +34,7 @@ from flyx.signaling.record import dump_room
 from flyx.signaling.room import Room, step
 
 _COMMIT_TIMEOUT = 5.0
-"""Seconds for which a commit is tried again of which nobody knows whether it was made."""
+"""Seconds for which a commit is tried again if no answer tells whether it was made."""
 
 _RETRY_PAUSE = 0.2
 """Seconds between two of these tries."""
@@ -141,7 +141,7 @@ class Commits:
             command: what happened.
             now: Unix time.
             dispatch: carries out the effects of a change.
-            still_wanted: asked right before the room is changed; if it says no, that is all.
+            still_wanted: asked right before the room is changed; if it returns False, nothing is done.
 
         Raises:
             NoSuchRoom: There is no such room.
@@ -254,7 +254,7 @@ class Commits:
         record: str | None,
         messages: Mapping[str, str],
     ) -> tuple[Commit, Collection[str]]:
-        """Commit a change, and again if nobody knows whether that worked: it is made once at most."""
+        """Commit a change, and again if no answer comes: it is made once at most."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _COMMIT_TIMEOUT
         while True:
@@ -289,7 +289,7 @@ class Commits:
         self._replication.apply(change.entry, closing)
         change.dispatch(change.effects)
         if change.node_id != self._backend.node_id:
-            # This node was evicted since, and with it whoever was let in.
+            # This node was evicted since, and with it the client that was let in.
             self._recovery.disconnect_evicted(change.entry, change.node_id)
         self._recovery.settle(room.room_id, room, complete=in_order)
         change.applied.set_result(None)

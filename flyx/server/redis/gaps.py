@@ -25,7 +25,7 @@ class Gaps:
     def __init__(self, backend: Backend, membership: Membership, events: NodeEvents) -> None:
         """Args:
         backend: the way to ask.
-        membership: told of nodes that nobody can ask.
+        membership: told of nodes that cannot be asked.
         events: told of gaps.
         """
         self._backend = backend

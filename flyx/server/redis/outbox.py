@@ -13,7 +13,7 @@ from flyx.server.rooms.store import StoreUnavailable
 from flyx.signaling.messages import encoded_size
 
 DELIVERY_TIMEOUT = 5.0
-"""Seconds for which a batch is sent again that no node has received."""
+"""Seconds for which a batch is sent again if it is not received."""
 
 MAX_SIZE = 16 * 1024 * 1024
 """Bytes of messages that wait for one node."""
@@ -28,11 +28,11 @@ _RETRY_PAUSE = 0.2
 class Outbox:
     """The way to one other node.
 
-    One batch is under way at a time; what comes meanwhile is the next one. A batch that no node received, or
-    of which nobody knows whether it was received, is sent again under the same number. So the other node can
-    tell: it drops a batch whose number has come before, and a number left out is a gap, of which it tells its
-    clients. If the fate of a batch stays unknown, the batch counts as sent: under a new number it could
-    arrive twice. A mark tells the number of the last batch, and is sent only while none is under way.
+    One batch is under way at a time; what comes meanwhile is the next one. A batch that was not received, or
+    of which no answer tells whether it was, is sent again under the same number. So the other node drops a
+    batch whose number has come before, and takes a number left out for a gap, of which it tells its clients.
+    If the fate of a batch stays unknown, the batch counts as sent: under a new number it could arrive twice.
+    A mark has the number of the last batch, and is sent only while none is under way.
 
     Attributes:
         sequence: number of the last batch that was sent.
@@ -148,5 +148,5 @@ class Outbox:
         for _, future in batch:
             if not future.done():
                 future.set_exception(error)
-                # The sender of the message may be gone: then nobody asks.
+                # The sender of the message may be gone: then the error is not looked at.
                 future.exception()

@@ -1,4 +1,4 @@
-"""How a client gets what did not reach its connection, or is told that something did not.
+"""How a client is sent what did not reach its connection, or is told that something did not.
 
 While the end of a connection is on its way into the room, other nodes still send messages for it here. The
 channel of this node brings those that were sent before the room knew, and none after. So once the end has
@@ -70,7 +70,7 @@ class Recovery:
         self._perform = perform
         # By room: what came for connections of this node that were ending, until the room knows of that.
         self._late: dict[str, dict[Connection, tuple[str, ...]]] = {}
-        # What rooms have yet to be told; None: that something is missing.
+        # What rooms have yet to be told; None: that something unknown is missing.
         self._untold: dict[tuple[str, str, int], tuple[str, ...] | None] = {}
         # Connections that ended lately: when, the nodes that might have sent something, room, and connection.
         self._ended: deque[tuple[float, frozenset[str], str, Connection]] = deque()

@@ -1,4 +1,4 @@
-"""The rooms that this node has clients in, as it was told of them last."""
+"""The rooms that this node has clients in, as far as changes of them have come."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Replica:
     """What this node knows of a room.
 
     Attributes:
-        entry: the room; None if it is to be asked for.
-        turns: changes of ours that are under way or wait.
+        entry: the room; None if it has to be loaded.
+        turns: changes by this node that are under way or wait.
         lock: held by the one under way.
         news: resolved when the entry changes.
-        alone: nobody inside is connected to another node.
+        alone: no client inside is connected to another node.
     """
 
     entry: SharedRoom | None = None
@@ -29,7 +29,7 @@ class Replica:
 
 
 class Replicas:
-    """Replicas by room id; one is kept while a client is inside from here, or a change is under way."""
+    """Replicas by room id; one is kept while a client of this node is inside, or a change is under way."""
 
     def __init__(self) -> None:
         self._replicas: dict[str, Replica] = {}
@@ -42,17 +42,17 @@ class Replicas:
         return self._replicas.get(room_id)
 
     def known(self, room_id: str) -> SharedRoom | None:
-        """Return a room that this node has clients in, as it was told of it last."""
+        """Return a room that this node has clients in, as of the last change that came."""
         replica = self._replicas.get(room_id)
         return replica.entry if replica else None
 
     def quiet(self, room_id: str) -> SharedRoom | None:
-        """Return a room that is known and in which no change of ours is under way."""
+        """Return a room that is known and in which no change by this node is under way."""
         replica = self._replicas.get(room_id)
         return None if replica is None or replica.turns else replica.entry
 
     def at_hand(self, room_id: str) -> Room | None:
-        """Return a room that is known, quiet, and no other node's business."""
+        """Return a room that is known, quiet, and without clients of other nodes."""
         replica = self._replicas.get(room_id)
         if replica is None or replica.entry is None or replica.turns or not replica.alone:
             return None

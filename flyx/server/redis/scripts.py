@@ -5,10 +5,10 @@
     flyx:made:CREATOR set     ids of the rooms in its budget, some of which may be over; none without a budget
     flyx:lease:NODE   string  there while the node's lease runs
     flyx:nodes        zset    nodes by the end of their lease (Redis' milliseconds)
-    flyx:grave:NODE   string  the node was taken for dead; it never gets its lease back
-    flyx:rooms:NODE   set     ids of rooms with clients there: a hint for burials, never the truth
+    flyx:grave:NODE   string  a tombstone: the node was evicted, and never gets a lease under this name
+    flyx:rooms:NODE   set     ids of rooms with clients there: a hint for evictions, never the truth
     flyx:epoch        hash    id, and ticks, which only ever grow
-    flyx:janitor      string  the node that does the chores
+    flyx:janitor      string  the leader, which does what one node does for all
     flyx:node:NODE    channel
 
 Keys are made up inside, from ids: a Redis Cluster, which has to see every key beforehand, is not supported.
@@ -95,7 +95,7 @@ return redis.call('ZRANGE', 'flyx:due', 0, -1)
 
 # node, room id, incarnation, version, new version, data or "", deadline, ttl, nodes with clients now (how
 # many, then their ids), nodes without any more (likewise), then pairs of node and message
-# -> lost | gone | stale | done | ok and how many listened, for each message
+# -> lost | gone | stale | done | ok and how many were subscribed, for each message
 _COMMIT = """
 local node, room_id, i, v, after, d, deadline, ttl = unpack(ARGV, 1, 8)
 local key = 'flyx:room:' .. room_id
@@ -140,7 +140,7 @@ return 'ok'
 """
 
 # node, to, sequence number, then room id, incarnation, version and item of each
-# -> lost | how many listened (-1: nothing was said), whether `to` has a lease, and 1 or 0 for each item
+# -> lost | how many were subscribed (-1: none was sent), whether `to` has a lease, and 1 or 0 for each item
 _RELAY = """
 local node, to, sequence = ARGV[1], ARGV[2], ARGV[3]
 if not leased(node) then return {'lost'} end
@@ -159,7 +159,7 @@ end
 return answer
 """
 
-# node, to, message -> lost | how many listened
+# node, to, message -> lost | how many were subscribed
 _PUBLISH = """
 if not leased(ARGV[1]) then return 'lost' end
 return redis.call('PUBLISH', channel(ARGV[2]), ARGV[3])
@@ -206,7 +206,7 @@ redis.call('SET', 'flyx:grave:' .. ARGV[1], '1', 'PX', GRAVE_MS)
 return {1, redis.call('SMEMBERS', 'flyx:rooms:' .. ARGV[1])}
 """
 
-# node -> 1. Its grave stays.
+# node -> 1. Its tombstone stays.
 _FORGET = """
 redis.call('DEL', 'flyx:rooms:' .. ARGV[1])
 redis.call('ZREM', 'flyx:nodes', ARGV[1])
@@ -240,4 +240,4 @@ SCRIPTS: Final = {
         "resign": _RESIGN,
     }.items()
 }
-"""Lua by name; flyx.server.redis.client says what goes in and makes sense of what comes out."""
+"""Lua by name; flyx.server.redis.client has what goes in, and what comes out of each."""

@@ -16,7 +16,7 @@ _ROUND = 1.0
 """Seconds that tasks have to end before they are cancelled, once more each time, when the node stops."""
 
 _EXPECTED = (BudgetSpent, StoreUnavailable, StoreFull, NoSuchRoom)
-"""Errors that whoever asked gets, if still there, and that need no word in the log."""
+"""Errors that are raised at the caller, if it still waits, and are not logged."""
 
 T = TypeVar("T")
 

@@ -1,20 +1,20 @@
-"""What nodes tell each other on their channels: one JSON array a message.
+"""What nodes publish on each other's channels: one JSON array a message.
 
-    ["mine", change]                         to oneself: a change of ours took place
+    ["mine", change]                         to oneself: a change by this node took place
     ["room", room_id, incarnation, version, change, before, record | null, [effect, ...]]
-                                             a room has changed; before: by what it was as it was until now;
+                                             a room has changed; before: the change that came before this one;
                                              null: it is closed
-    ["relay", from, sequence, [item, ...]]   what clients elsewhere say to clients here
+    ["relay", from, sequence, [item, ...]]   messages of clients there for clients here
     ["mark", from, sequence]                 the last `relay` so far: shows what is missing at the end
-    ["ask", from]                            something may not have been heard: say a `mark`
-    ["probe", number]                        to oneself: is this channel heard?
-    ["oust", room_id, client_id, generation] this client has come back by way of another node
+    ["ask", from]                            something may not have arrived: send a `mark`
+    ["probe", number]                        to oneself: does this channel carry?
+    ["oust", room_id, client_id, generation] this client has resumed on another node
 
     effect  = ["send", client_id, generation, text, counted]
               | ["close", client_id, generation, close code, error code, reason]
     item    = [room_id, speaker, [[client_id, generation], ...], text]
 
-All that comes from Redis is believed: who can write there can do as it likes with this service anyway.
+All that comes from Redis is believed: a program that can write there controls the service anyway.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def encode(message: list[Any]) -> str:
 def dump_changes(
     entry: SharedRoom, before: str, record: str | None, node_ids: Iterable[str], effects: Iterable[Effect]
 ) -> dict[str, str]:
-    """Return the `room` message for each node: how the room is now, and what its clients there get.
+    """Return the `room` message for each node: how the room is now, and what its clients there are sent.
 
     Args:
         entry: the room after the change.
         before: the change before.
         record: the same as text; None if it is closed.
-        node_ids: whom to tell.
+        node_ids: the nodes.
         effects: for clients of all nodes, in order.
     """
     parts: dict[str, list[list[Any]]] = {node_id: [] for node_id in node_ids}

@@ -70,7 +70,7 @@ class Attachment:
         self._transport = transport
         self._tail = Tail(sent)
         self._received = received
-        # While a message of the client is being relayed; set by whoever waits for the end of that.
+        # While a message of the client is being relayed; set by the task that waits for the end of that.
         self._busy = False
         self._idle: asyncio.Future[None] | None = None
 

@@ -1,7 +1,7 @@
 """The hub: rooms on one side, connections on the other.
 
 It runs commands on the store and hands their effects to the connections of this process. It never waits for a
-client: a connection only queues what it is given.
+client: a connection only queues what it is to send.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Hub:
         self._attachments: dict[str, Attachment] = {}
         # Goodbyes that the store could not take yet.
         self._overdue: list[tuple[str, Leave | LoseConnection]] = []
-        # Goodbyes under way that nobody waits for.
+        # Goodbyes under way that no connection waits for.
         self._goodbyes: set[asyncio.Task[None]] = set()
         # Set while there is no connection.
         self._quiet = asyncio.Event()
@@ -194,12 +194,12 @@ class Hub:
         return room
 
     def members_of(self, room_id: str) -> Collection[str]:
-        """Return the ids of the clients in a room that has one here, as this process was told of it last."""
+        """Return the ids of the clients in a room that has one here, as far as this process knows."""
         room = self._store.last_known(room_id)
         return () if room is None else room.members.keys()
 
     def role_of(self, room_id: str, client_id: str) -> Role | None:
-        """Return what a client is in a room, as this process was told of it last; None if it is not in it."""
+        """Return what a client is in a room, as far as this process knows; None if it is not in it."""
         room = self._store.last_known(room_id)
         member = room.members.get(client_id) if room else None
         return member.role if member else None
@@ -220,7 +220,7 @@ class Hub:
         """Close a room in the name of its owner; None: of the operator.
 
         Raises:
-            NoSuchRoom: There is none, or it is somebody else's; nobody learns which.
+            NoSuchRoom: There is none, or it has another owner; the answer does not tell which.
         """
         effects = await self._perform(room_id, CloseRoom(owner_token))
         if any(isinstance(effect, Refuse) for effect in effects):
@@ -289,7 +289,7 @@ class Hub:
             nonlocal admitted
             admitted = self._dispatch(effects, transport)
             if admitted is not None and transport not in self._transports:
-                # The connection has ended meanwhile, and with it whoever would see to its goodbye.
+                # The connection has ended meanwhile, and its session does not know of the attachment.
                 self._lose_later(admitted)
 
         def still_wanted() -> bool:
@@ -324,17 +324,17 @@ class Hub:
         except StoreUnavailable:
             return None
         member = seen.room.members.get(client_id) if seen else None
-        # Client ids are known to peers: they alone must not end anybody's connection.
+        # Client ids are known to peers: an id alone must not end a connection.
         if transport.gone or member is None or not member.accepts(token, self.clock()):
             return None
         attachment.close(CloseCode.REPLACED, ErrorCode.REPLACED, _REPLACED)
         return attachment.generation, await attachment.traffic()
 
     def relay(self, attachment: Attachment, message: Relayed | Paired) -> Coroutine[Any, Any, None] | None:
-        """Pass on what a client says.
+        """Relay a message of a client.
 
         Returns:
-            What is left to do if the store has to be waited for; the next message of the client comes after.
+            What is left to do, if the store has to be waited for; the client's next message must wait for it.
         """
         if attachment.over:
             return None
@@ -358,7 +358,7 @@ class Hub:
         return True
 
     async def _relay_and_wait(self, attachment: Attachment, command: Relay) -> None:
-        """The slow twin of relay: for whatever store, and whatever becomes of the room."""
+        """The slow twin of relay: for any store, and for messages that change the room."""
         attachment.begin_relay()
         try:
             await self._perform(attachment.room_id, command)
@@ -370,7 +370,7 @@ class Hub:
             attachment.end_relay()
 
     async def leave(self, attachment: Attachment, reason: str) -> None:
-        """A client has said goodbye."""
+        """A client leaves for good."""
         if self._detach(attachment):
             await self._tell_room(
                 attachment.room_id, Leave(attachment.client_id, attachment.generation, reason)
@@ -416,13 +416,13 @@ class Hub:
         return await self._apply(room_id, command, self.dispatch)
 
     def dispatch(self, effects: Effects) -> None:
-        """Do what a command has brought about that no connection waits for."""
+        """Carry out the effects of a command that no connection waits for."""
         self._dispatch(effects, None)
 
     async def sweep(self) -> None:
         """Close the rooms whose time is over, and empty the places held too long."""
         await self._catch_up()
-        # Where rooms cannot be reached, the store has said so, and the next sweep may fare better.
+        # If rooms cannot be reached, the store has logged that, and the next sweep may fare better.
         with contextlib.suppress(StoreUnavailable):
             for room_id in await self._store.due(self.clock()):
                 await self._perform(room_id, Expire())
@@ -448,7 +448,7 @@ class Hub:
             await self._tell_room(room_id, lose)
 
     def relayed_elsewhere(self, clients: int) -> None:
-        """Count what a client here said to so many on other nodes."""
+        """Count a message of a client here that goes to so many clients of other nodes."""
         self.metrics.relays[REMOTE] += clients
 
     def close(self, client_id: str, generation: int, code: CloseCode, error: ErrorCode, reason: str) -> None:
@@ -460,9 +460,9 @@ class Hub:
     # The end.
 
     async def drain(self, seconds: float) -> None:
-        """Let nobody in from now on, and tell those who are here to come back, spread over so many seconds.
+        """Admit no client from now on, and tell those connected to come back, spread over so many seconds.
 
-        Returns when all have gone, or the time is over.
+        Returns when all have gone, or when the time is over.
         """
         self.stopping = True
         loop = asyncio.get_running_loop()

@@ -71,7 +71,7 @@ class SqliteRoomStore(MemoryRoomStore):
         self._arriving: list[str | None] = []
 
     async def open(self, now: float) -> None:
-        """Bring the rooms back; whoever was inside has the whole grace time from now.
+        """Bring the rooms back; clients that were inside have the whole grace time from now.
 
         Raises:
             InputError: The file cannot be used.
@@ -127,7 +127,7 @@ class SqliteRoomStore(MemoryRoomStore):
 
     @contextlib.asynccontextmanager
     async def _alone(self, room_id: str) -> AsyncIterator[None]:
-        """Let nobody else change this room meanwhile."""
+        """Let no other task change this room meanwhile."""
         while room_id in self._busy:
             await asyncio.wait([self._busy[room_id]])
         done = self._busy[room_id] = asyncio.get_running_loop().create_future()

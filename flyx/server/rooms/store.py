@@ -28,15 +28,15 @@ class BudgetSpent(Exception):
 
 
 class StoreUnavailable(Exception):
-    """The rooms cannot be reached at the moment. Nobody knows whether what was asked for was done."""
+    """The rooms cannot be reached at the moment. What was asked for may have been done or not."""
 
 
 Dispatch = Callable[[Effects], None]
-"""Does what a command has brought about, without waiting for anybody."""
+"""Carries out the effects of a command, without waiting for any client."""
 
 
 def ignore_effects(effects: Effects) -> None:
-    """There is nobody whom it concerns."""
+    """Carry out nothing: no client is concerned."""
 
 
 StillWanted = Callable[[], bool]
@@ -44,7 +44,7 @@ StillWanted = Callable[[], bool]
 
 
 def always_wanted() -> bool:
-    """Whoever gave the command need not be there any more."""
+    """The client that gave the command need not be connected any more."""
     return True
 
 
@@ -62,8 +62,8 @@ class RoomStore(ABC):
     Every method may suspend, and may raise StoreUnavailable. None may be cancelled half-way with a change
     half made.
 
-    Effects are seen to in the order in which they were decided: between the moment at which a change can be
-    seen by `load` and the one at which `apply` has had it seen to, no other task of this process runs.
+    Effects are carried out in the order in which they were decided: from the moment at which `load` returns a
+    change until `apply` has had its effects carried out, no other task of this process runs.
     """
 
     @property
@@ -95,12 +95,12 @@ class RoomStore(ABC):
     def at_hand(self, room_id: str) -> Room | None:
         """Return what load() would, if that can be told without waiting; None if not, or there is no room.
 
-        Who relays in it has only those to reach who are connected to this process.
+        All clients in it are connected to this process.
         """
         return None
 
     def last_known(self, room_id: str) -> Room | None:
-        """Return a room that a client of this process is in, as it was when this process was told of it last.
+        """Return a room that a client of this process is in, as of the last change that this process knows.
 
         No client is told of a change before this shows it. None: nothing is known of such a room.
         """
@@ -138,15 +138,16 @@ class RoomStore(ABC):
         dispatch: Dispatch = ignore_effects,
         still_wanted: StillWanted = always_wanted,
     ) -> Effects:
-        """Run one command on a room as if nobody else were there, and return what had to be done about it.
+        """Run one command on a room as if no other were run meanwhile, and return its effects.
 
         Args:
             room_id: which room.
             command: what happened.
             now: Unix time.
-            dispatch: does it, for clients of this process; called once before this returns, unless it raises
-                StoreUnavailable: then perhaps later.
-            still_wanted: asked right before the room is changed; if it says no, that is all: no effects.
+            dispatch: carries them out, for clients of this process; called once before this returns, unless
+                it raises StoreUnavailable: then perhaps later.
+            still_wanted: asked right before the room is changed; if it returns False, nothing is done and
+                there are no effects.
 
         Raises:
             NoSuchRoom: There is no such room.

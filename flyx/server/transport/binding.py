@@ -106,7 +106,7 @@ async def reserve(host: str | None, port: int) -> list[socket.socket]:
         raise InputError(
             reason="this system does not share a port among processes", hint="leave out --workers"
         )
-    # Nobody else may have it, not even somebody who would share it.
+    # No other program may have it, not even one that would share it.
     taken = await bind(host, port)
     addresses = [(bound.family, bound.getsockname()) for bound in taken]
     for bound in taken:

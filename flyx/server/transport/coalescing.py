@@ -1,8 +1,8 @@
-"""What a turn of the event loop writes leaves at its end: in one piece for each connection.
+"""Write coalescing: what one turn of the event loop writes is sent at its end, in one piece a connection.
 
-The kernel's work on a write costs more than all that we do about a message, above all when it wakes the other
-side. So the answer to a handshake leaves with the first message, messages that came together leave together,
-and whoever reads on this machine is woken once.
+A write costs the kernel more than a message costs us, above all if it wakes the receiver. So the answer to a
+handshake is sent with the first message, messages that came together are sent together, and a receiver on
+this machine is woken once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 from typing import Any
 
 _MOST = 64 * 1024
-"""Bytes of one connection that do not wait: what the kernel does not take is bounded by whoever writes."""
+"""Bytes of one connection that do not wait: what the kernel does not take is bounded by the caller."""
 
 
 class WriteBatch:

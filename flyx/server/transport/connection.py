@@ -1,8 +1,8 @@
-"""One WebSocket client: what is sent to it, what it says, and how the two end.
+"""One WebSocket client: what it is sent, what it sends, and how the connection ends.
 
-Nobody ever waits for a client. What is sent goes to the transport, which keeps what the network does not
-take yet; a client that lets more than a limit pile up there is closed. What it says is acted on as it comes,
-in the callback that brought it. Only an action that has to wait, for a disk or another node, gets a task:
+The server never waits for a client. What is sent goes to the transport, which keeps what the network does not
+take yet; a client that lets more than a limit pile up there is closed. What it sends is acted on as it comes,
+in the callback that received it. Only an action that has to wait, for a disk or another node, gets a task:
 meanwhile the client's socket is not read, so that the client is slowed down and not the server filled.
 
     room effects --send()--> transport buffer --> socket
@@ -84,7 +84,7 @@ class Session(Protocol):
 
 
 class Connection:
-    """A client's end of the line.
+    """The server's end of a client's WebSocket.
 
     Attributes:
         farewell: why the client is no longer here, for its peers; grows better while the connection ends.
@@ -168,7 +168,7 @@ class Connection:
             self._wire.send_text(payload)
 
     def send_datagram(self, payload: bytes) -> None:
-        """Send bytes that may be lost; whoever calls looks at queued_size."""
+        """Send bytes that may be lost; the caller looks at queued_size before."""
         if not self._closing and not self._lost:
             self._wire.send_binary(payload)
 
@@ -207,10 +207,10 @@ class Connection:
         self._countdown = asyncio.get_running_loop().call_later(self._close_timeout, self._too_late)
         self._leave_once()
 
-    # What the wire tells.
+    # What the wire calls.
 
     def frame_received(self, frame: Frame) -> None:
-        """The client has said something."""
+        """The client has sent a frame."""
         if self._closing or self._lost or self._session is None:
             return
         if self._busy:

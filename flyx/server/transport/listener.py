@@ -38,7 +38,7 @@ def _is_not_a_clients_fault(record: logging.LogRecord) -> bool:
 
 
 class Listener(Server):
-    """uvicorn inside somebody else's event loop: no signal handlers, and `ready` tells when it serves."""
+    """uvicorn inside the event loop of a program: no signal handlers, and `ready` tells when it serves."""
 
     def __init__(
         self, app: ASGIApp, config: ServerConfig, admission: Admission, certificate: Certificate | None
@@ -81,7 +81,7 @@ class Listener(Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to whoever runs the event loop."""
+        """Leave the signals to the program that runs the event loop."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

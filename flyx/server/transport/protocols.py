@@ -179,7 +179,7 @@ class HttpProtocol(CloseTimeout, H11Protocol):
 
 
 class _NullQueue:
-    """What uvicorn tells when the application has returned."""
+    """Takes what uvicorn puts and sets when the application has returned."""
 
     def put_nowait(self, event: object) -> None:
         """An event that would be received."""

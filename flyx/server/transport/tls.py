@@ -69,8 +69,8 @@ class Certificate:
 class TlsServer:
     """Accepts connections from one listening socket and brings each through its handshake.
 
-    asyncio's own TLS servers tell of a connection only after the handshake: whoever does not even begin one
-    would be counted nowhere.
+    asyncio's own TLS servers report a connection only after the handshake: a client that does not begin one
+    would not be counted.
     """
 
     def __init__(
