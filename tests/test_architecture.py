@@ -172,6 +172,32 @@ def test_only_durability_syncs(module: Path) -> None:
             assert node.attr not in {"fsync", "fdatasync", "syncfs", "O_SYNC", "O_DSYNC"}
 
 
+def module_of(name: str) -> str | None:
+    """The module of flyx that an imported name is, or is in."""
+    parts = name.split(".")
+    while parts:
+        path = ROOT.parent.joinpath(*parts)
+        if path.with_suffix(".py").exists() or (path / "__init__.py").exists():
+            return ".".join(parts)
+        parts.pop()
+    return None
+
+
+@pytest.mark.parametrize("package", sorted({"server", "storage", *CORES}))
+def test_no_module_imports_itself_by_way_of_others(package: str) -> None:
+    """Nor for its types alone: what knows each other both ways can be neither built nor tested alone."""
+    imported: dict[str, set[str]] = {}
+    for module in modules():
+        if package_of(module) == package:
+            name = ".".join(module.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+            found = {module_of(each) for each in imports_of(module) if each.split(".")[0] == "flyx"}
+            imported[name] = {each for each in found if each is not None and each != name}
+    waiting = dict(imported)
+    while free := {name for name, others in waiting.items() if not others & waiting.keys()}:
+        waiting = {name: others for name, others in waiting.items() if name not in free}
+    assert not waiting, f"in a circle, or above one: {', '.join(sorted(waiting))}"
+
+
 # Where the wall clock is shown to people, or to another machine, and decides nothing.
 SHOW_THE_TIME = {
     "cli/output.py",

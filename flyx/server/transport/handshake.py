@@ -72,20 +72,20 @@ def handshake_in(data: bytes) -> Handshake | None:
         return None
     target, lines = found.groups()
     headers: Headers = [(name.lower(), value) for name, value in _HEADER.findall(lines)]
-    said = dict(headers)
-    offered = said.get(b"sec-websocket-protocol")
+    named = dict(headers)
+    offered = named.get(b"sec-websocket-protocol")
     plain = (
-        len(said) == len(headers) <= _MAX_HEADERS
-        and b"host" in said
-        and said.get(b"upgrade", b"").lower() == b"websocket"
-        and said.get(b"connection", b"").lower() in _CONNECTIONS
-        and said.get(b"sec-websocket-version") == b"13"
-        and _KEY.fullmatch(said.get(b"sec-websocket-key", b""))
+        len(named) == len(headers) <= _MAX_HEADERS
+        and b"host" in named
+        and named.get(b"upgrade", b"").lower() == b"websocket"
+        and named.get(b"connection", b"").lower() in _CONNECTIONS
+        and named.get(b"sec-websocket-version") == b"13"
+        and _KEY.fullmatch(named.get(b"sec-websocket-key", b""))
         and (offered is None or _SUBPROTOCOLS.fullmatch(offered))
-        and said.keys().isdisjoint(_OF_BODIES)
+        and named.keys().isdisjoint(_OF_BODIES)
     )
     if not plain:
         return None
     path, _, query = target.partition(b"?")
     subprotocols = [] if offered is None else [name.strip() for name in offered.decode().split(",")]
-    return Handshake(path, query, headers, said[b"sec-websocket-key"].decode(), subprotocols)
+    return Handshake(path, query, headers, named[b"sec-websocket-key"].decode(), subprotocols)

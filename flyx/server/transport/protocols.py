@@ -370,7 +370,7 @@ class WebSocketProtocol(CloseTimeout, WebSocketsSansIOProtocol):
         slot: ConnectionSlot | None = self.app_state.get(SLOT)
         if slot is not None:
             slot.release()
-        self._tell_lost(None, died=died)
+        self._report_lost(None, died=died)
         self._connection = None
 
     def data_received(self, data: bytes) -> None:
@@ -390,11 +390,11 @@ class WebSocketProtocol(CloseTimeout, WebSocketsSansIOProtocol):
             self.transport.pause_reading()
             self.loop.call_soon(self._read_on)
         if self._whole_frames:
-            data = self._hear_texts(data)
+            data = self._receive_texts(data)
         if data:
             super().data_received(data)
 
-    def _hear_texts(self, data: bytes) -> bytes:
+    def _receive_texts(self, data: bytes) -> bytes:
         """Hand on the text frames with which data begins; return the rest.
 
         The fast twin of what uvicorn and `websockets` do with such frames, which are nearly all there are. A
@@ -411,7 +411,7 @@ class WebSocketProtocol(CloseTimeout, WebSocketsSansIOProtocol):
             if found is None or len(found[0]) > most:
                 break
             payload, at = found
-            self._hear_text(payload)
+            self._receive_text(payload)
         rest = data[at:] if at else data
         if not rest:
             return rest
@@ -445,9 +445,9 @@ class WebSocketProtocol(CloseTimeout, WebSocketsSansIOProtocol):
         if self.curr_msg_data_type == "bytes":
             self._connection.frame_received(bytes(data))
         else:
-            self._hear_text(data)
+            self._receive_text(data)
 
-    def _hear_text(self, payload: bytes) -> None:
+    def _receive_text(self, payload: bytes) -> None:
         assert self._connection is not None
         try:
             text = str(payload, "utf-8")
@@ -459,10 +459,10 @@ class WebSocketProtocol(CloseTimeout, WebSocketsSansIOProtocol):
 
     def handle_close(self, event: Frame) -> None:
         if self.conn.close_rcvd is not None:
-            self._tell_lost(self.conn.close_rcvd.code)
+            self._report_lost(self.conn.close_rcvd.code)
         super().handle_close(event)
 
-    def _tell_lost(self, code: int | None, *, died: bool = False) -> None:
+    def _report_lost(self, code: int | None, *, died: bool = False) -> None:
         if self._connection is not None:
             self._connection.lost(code, died=died)
 
@@ -476,7 +476,7 @@ class WebSocketProtocol(CloseTimeout, WebSocketsSansIOProtocol):
             return
         self._failed = True
         closing = self.conn.close_sent
-        self._tell_lost(None)
+        self._report_lost(None)
         if closing is not None:
             disconnect = {"type": "websocket.disconnect", "code": closing.code, "reason": closing.reason}
             self.queue.put_nowait(cast(Any, disconnect))

@@ -92,7 +92,7 @@ class Supervisor:
             try:
                 while not self._stopping or any(worker.process for worker in self._workers):
                     self._start_those_due()
-                    self._look(wait([*self._handles(), wakeup], self._time_to_next_start()), wakeup)
+                    self._act_on(wait([*self._handles(), wakeup], self._time_to_next_start()), wakeup)
                     self._pass_signals_on()
                     if not self._announced and all(worker.ready for worker in self._workers):
                         self._announced = True
@@ -129,17 +129,17 @@ class Supervisor:
         starts = [worker.due_at for worker in self._workers if worker.process is None]
         return None if self._stopping or not starts else max(0.0, min(starts) - time.monotonic())
 
-    def _look(self, news: Sequence[object], wakeup: socket.socket) -> None:
+    def _act_on(self, news: Sequence[object], wakeup: socket.socket) -> None:
         if wakeup in news:
             with contextlib.suppress(BlockingIOError):
                 wakeup.recv(4096)
         for worker in self._workers:
             if worker.channel is not None and worker.channel in news:
-                self._hear(worker, worker.channel)
+                self._receive(worker, worker.channel)
             if worker.process is not None and worker.process.sentinel in news:
-                self._bury(worker, worker.process)
+                self._ended(worker, worker.process)
 
-    def _hear(self, worker: _Worker, channel: Connection) -> None:
+    def _receive(self, worker: _Worker, channel: Connection) -> None:
         try:
             word = channel.recv()
         except (EOFError, OSError):
@@ -153,7 +153,7 @@ class Supervisor:
         elif word == READY:
             worker.ready = True
 
-    def _bury(self, worker: _Worker, process: SpawnProcess) -> None:
+    def _ended(self, worker: _Worker, process: SpawnProcess) -> None:
         process.join()
         lasted = time.monotonic() - worker.started_at
         if not self._stopping:

@@ -69,11 +69,11 @@ class Service:
     rooms: dict[str, tuple[RoomState, str]] = field(default_factory=dict)
     deadlines: dict[str, float] = field(default_factory=dict)
     leases: dict[str, float] = field(default_factory=dict)
-    graves: set[str] = field(default_factory=set)
+    tombstones: set[str] = field(default_factory=set)
     homes: dict[str, set[str]] = field(default_factory=dict)
     epoch: int = 0
     ticks: int = 0
-    janitor: tuple[str, float] = ("", 0.0)
+    leader: tuple[str, float] = ("", 0.0)
     nodes: list[MemoryBackend] = field(default_factory=list)
 
     def now(self) -> float:
@@ -87,13 +87,13 @@ class Service:
         self.rooms.clear()
         self.deadlines.clear()
         self.leases.clear()
-        self.graves.clear()
+        self.tombstones.clear()
         self.homes.clear()
         self.epoch = self.ticks = 0
-        self.janitor = ("", 0.0)
+        self.leader = ("", 0.0)
 
     def publish(self, node_id: str, text: str) -> int:
-        heard = [node for node in self.nodes if node.listens_to == node_id]
+        heard = [node for node in self.nodes if node.subscribed_to == node_id]
         for node in heard:
             node.arrive(text)
         return len(heard)
@@ -109,7 +109,7 @@ class MemoryBackend(Backend):
     Attributes:
         cut: The way to the service is broken.
         dead: The process is no more; what it waits for never comes.
-        listens_to: The channel that is heard.
+        subscribed_to: The channel that is heard.
         slow: Seconds that a command takes besides, and
         lag: that the channel takes.
         frozen_until: The process stands still until then (of the loop's clock).
@@ -125,7 +125,7 @@ class MemoryBackend(Backend):
         self.slow = 0.0
         self.lag = 0.0
         self.frozen_until = 0.0
-        self.listens_to: str | None = None
+        self.subscribed_to: str | None = None
         self._inbox: deque[tuple[int, str]] = deque()
         self._inbox_free_at = 0.0
         self._seen_ticks = 0
@@ -159,13 +159,13 @@ class MemoryBackend(Backend):
     def die(self) -> None:
         """kill -9: what has arrived at the service is done, and nothing else ever is."""
         self.dead = True
-        self.listens_to = None
+        self.subscribed_to = None
         self._connection += 1
 
-    def deafen(self) -> None:
+    def break_channel(self) -> None:
         """The connection of the channel breaks, with all that was under way on it."""
-        if self.listens_to is not None:
-            self.listens_to = None
+        if self.subscribed_to is not None:
+            self.subscribed_to = None
             self._connection += 1
             self.on_subscription(False)
             asyncio.get_running_loop().call_later(self.service.rng.uniform(0.1, 2.0), self.listen)
@@ -176,8 +176,8 @@ class MemoryBackend(Backend):
             return
         if self.cut:
             asyncio.get_running_loop().call_later(0.5, self.listen)
-        elif self.listens_to != self.node_id:
-            self.listens_to = self.node_id
+        elif self.subscribed_to != self.node_id:
+            self.subscribed_to = self.node_id
             self.on_subscription(True)
 
     async def _travel(self) -> None:
@@ -211,7 +211,7 @@ class MemoryBackend(Backend):
     async def stop(self) -> None:
         if self.dead:
             return
-        self.listens_to = None
+        self.subscribed_to = None
         self.service.leases.pop(self.node_id, None)
         self.service.homes.pop(self.node_id, None)
 
@@ -324,7 +324,7 @@ class MemoryBackend(Backend):
             service.ticks = max(service.ticks, self._seen_ticks)
         service.ticks += 1
         lease = Lease.EVICTED
-        if me not in service.graves:
+        if me not in service.tombstones:
             lease = Lease.HELD if service.leased(me) else Lease.LAPSED
             service.leases[me] = service.now() + LEASE
         pulse, ticks = Renewal(lease, str(service.epoch)), service.ticks
@@ -335,10 +335,10 @@ class MemoryBackend(Backend):
     async def leader_tasks(self, now: float) -> LeaderTasks | None:
         await self._travel()
         service = self.service
-        winner, until = service.janitor
+        winner, until = service.leader
         if winner != self.node_id and until > service.now():
             return None
-        service.janitor = (self.node_id, service.now() + 10.0)
+        service.leader = (self.node_id, service.now() + 10.0)
         dead = tuple(node_id for node_id, end in service.leases.items() if end <= service.now())
         due = tuple(room_id for room_id, deadline in service.deadlines.items() if deadline <= now)
         await self._return()
@@ -348,7 +348,7 @@ class MemoryBackend(Backend):
         await self._travel()
         if self.service.leased(node_id):
             return None
-        self.service.graves.add(node_id)
+        self.service.tombstones.add(node_id)
         rooms = sorted(self.service.homes.get(node_id, ()))
         await self._return()
         return rooms
@@ -369,6 +369,6 @@ class MemoryBackend(Backend):
     def rename(self) -> None:
         self.lives += 1
         self.node_id = f"{self.name}{self.lives}"
-        self.listens_to = None
+        self.subscribed_to = None
         self._connection += 1
         asyncio.get_running_loop().call_soon(self.listen)

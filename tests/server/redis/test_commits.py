@@ -153,7 +153,7 @@ async def test_a_commit_of_unknown_outcome_is_made_once() -> None:
     committing = asyncio.create_task(node.commits.run(ROOM, Enter("receiver", "token"), T0, seen))
     # It is made, and neither the answer nor the message on the channel arrives.
     await asyncio.sleep(0.15)
-    node.backend.deafen()
+    node.backend.break_channel()
     await asyncio.sleep(0.0)
     node.backend.cut = True
     await asyncio.sleep(0.2)

@@ -40,7 +40,7 @@ async def test_the_lease_is_renewed_long_before_it_runs_out() -> None:
 @in_virtual_time
 async def test_nobody_waits_for_a_node_that_is_not_ready_for_more_than_a_moment() -> None:
     node = await parts()
-    node.backend.listens_to = None
+    node.backend.subscribed_to = None
     node.membership.on_subscription(False)
     began = node.service.now()
     with pytest.raises(StoreUnavailable):
@@ -77,7 +77,7 @@ async def test_a_node_that_stood_still_for_longer_than_its_lease_is_not_sure_of_
 @in_virtual_time
 async def test_the_end_of_the_subscription_is_told_and_its_return_is_followed_by_an_audit() -> None:
     node = await parts()
-    node.backend.deafen()
+    node.backend.break_channel()
     assert node.events.told == ["lost touch"]
     assert not node.membership.ready
     await asyncio.sleep(1.0)
@@ -185,7 +185,7 @@ async def test_a_node_without_a_lease_is_evicted_once() -> None:
     assert node.membership.suspect(dead)
     await asyncio.sleep(1.0)
     assert node.events.told.count(("node dead", dead, ["K7M2QX"])) == 1
-    assert dead in service.graves
+    assert dead in service.tombstones
 
 
 @in_virtual_time
@@ -196,7 +196,7 @@ async def test_a_node_that_has_a_lease_is_not() -> None:
     assert node.membership.suspect(other.backend.node_id)
     assert node.membership.suspect(node.backend.node_id)
     await asyncio.sleep(1.0)
-    assert service.graves == set()
+    assert service.tombstones == set()
 
 
 @in_virtual_time

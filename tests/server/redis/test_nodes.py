@@ -500,7 +500,7 @@ class NodesMachine(RuleBasedStateMachine):
         async def cut() -> None:
             backend = self.world.nodes[n].backend
             backend.cut = True
-            backend.deafen()
+            backend.break_channel()
 
             def mend() -> None:
                 backend.cut = False
@@ -520,10 +520,10 @@ class NodesMachine(RuleBasedStateMachine):
 
     @rule(n=st.integers(0, 1))
     def the_channel_of_a_node_breaks(self, n: int) -> None:
-        async def deafen() -> None:
-            self.world.nodes[n].backend.deafen()
+        async def break_channel() -> None:
+            self.world.nodes[n].backend.break_channel()
 
-        self.run(deafen())
+        self.run(break_channel())
 
     @rule(n=st.integers(0, 1))
     def a_node_dies(self, n: int) -> None:
@@ -763,7 +763,7 @@ async def lose(node: Node, sender: Person, receiver: Person) -> None:
     node.backend.lag = 0.2
     sender.say(receiver.client_id)
     await asyncio.sleep(0.1)
-    node.backend.deafen()
+    node.backend.break_channel()
 
 
 def test_a_client_is_told_that_the_channel_of_its_node_lost_something() -> None:
@@ -892,12 +892,12 @@ def test_two_nodes_that_changed_a_room_differently_after_redis_went_back_in_time
         here, there = world.nodes
         before = dict(world.service.rooms)
         there.backend.cut = True
-        there.backend.deafen()
+        there.backend.break_channel()
         await world.arrive(Role.RECEIVER, here)
         forgotten = world.people[-1]
         # An older copy takes over, and only the node that knows no better can reach it at first.
         here.backend.cut = True
-        here.backend.deafen()
+        here.backend.break_channel()
         world.service.rooms = before
         there.backend.cut = False
         await asyncio.sleep(5.0)
@@ -975,7 +975,7 @@ def test_what_was_perhaps_kept_for_somebody_away_does_not_come_twice() -> None:
         sender.say(receiver.client_id)
         # Redis takes it, and neither the answer nor the word on the channel arrives.
         await asyncio.sleep(0.05)
-        here.deafen()
+        here.break_channel()
         await asyncio.sleep(0.07)
         here.cut = True
         await receiver.connect()

@@ -80,7 +80,7 @@ async def test_an_item_of_a_room_that_has_changed_is_not_sent() -> None:
 @in_virtual_time
 async def test_a_node_that_is_not_subscribed_gets_the_batch_when_it_is() -> None:
     way = await a_way()
-    way.other.backend.listens_to = None
+    way.other.backend.subscribed_to = None
     put = way.put("1")
     await asyncio.sleep(1.0)
     assert not put.done()
@@ -94,7 +94,7 @@ async def test_a_node_that_is_not_subscribed_gets_the_batch_when_it_is() -> None
 @in_virtual_time
 async def test_if_it_never_is_the_item_may_be_sent_again() -> None:
     way = await a_way()
-    way.other.backend.listens_to = None
+    way.other.backend.subscribed_to = None
     with pytest.raises(StoreUnavailable):
         await way.put("1")
     assert way.outbox.sequence == 0

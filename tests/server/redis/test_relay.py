@@ -151,7 +151,7 @@ async def test_a_message_that_gets_nowhere_is_given_up_in_time_and_its_target_to
 @in_virtual_time
 async def test_a_sender_whose_message_reached_nobody_may_send_it_again() -> None:
     here, there = await two_nodes()
-    there.backend.listens_to = None
+    there.backend.subscribed_to = None
     with pytest.raises(StoreUnavailable):
         await here.relay.run_on_replica(ROOM, offer("far"), T0, ignore)
     assert here.performed == []
@@ -160,7 +160,7 @@ async def test_a_sender_whose_message_reached_nobody_may_send_it_again() -> None
 @in_virtual_time
 async def test_if_others_have_it_those_whom_it_did_not_reach_begin_new_sessions() -> None:
     here, there = await two_nodes()
-    there.backend.listens_to = None
+    there.backend.subscribed_to = None
     await here.relay.run_on_replica(ROOM, offer(), T0, ignore)
     await asyncio.sleep(0)
     assert here.performed == [AppendMissed("far", GENERATIONS["far"], None)]
