@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from websockets.sync.client import ClientConnection, connect
 
@@ -30,6 +31,9 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+
+QUOTA = 120 * 1024 * 1024
+"""Bytes that each page may keep."""
 
 FIREFOX_PREFERENCES: dict[str, bool | int | str] = {
     # Nothing but what is tested asks anybody for anything.
@@ -57,6 +61,8 @@ FIREFOX_PREFERENCES: dict[str, bool | int | str] = {
     "browser.download.useDownloadDir": True,
     "browser.download.always_ask_before_handling_new_types": False,
     "browser.helperApps.deleteTempFileOnExit": False,
+    # A page has a fifth of it, in kB (test_a_browser_that_has_no_more_room_says_so).
+    "dom.quotaManager.temporaryStorage.fixedLimit": 5 * QUOTA // 1024,
 }
 
 COMPLAINTS = """
@@ -214,6 +220,10 @@ class ChromiumTab:
         self.page.on("download", lambda download: self._downloads.append(download))
 
     def open(self, url: str) -> None:
+        parts = urlsplit(url)
+        origin = {"origin": f"{parts.scheme}://{parts.netloc}", "quotaSize": QUOTA}
+        if parts.netloc:
+            self._context.new_cdp_session(self.page).send("Storage.overrideQuotaForOrigin", origin)
         self.page.goto(url)
 
     def call(self, function: str, *arguments: Any) -> Any:

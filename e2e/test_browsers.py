@@ -24,6 +24,7 @@ import pytest
 from websockets.sync.client import connect
 
 from e2e.browsers import (
+    QUOTA,
     Browsers,
     Tab,
     browsers_in,
@@ -488,6 +489,50 @@ def test_what_has_arrived_is_kept_when_the_sender_is_killed_and_the_page_loaded_
     receive_in(tab)
     assert sha256(tab.downloaded()) == sha256(source)
     assert again.ends(0).event("done")["resumed"] > 30 * MB
+
+
+@both
+def test_a_browser_that_has_no_more_room_says_so(
+    flyx: Flyx, browsers: Browsers, tmp_path: Path, browser: str
+) -> None:
+    sender = flyx.send(write_thin(tmp_path / "file", QUOTA + 30 * MB))
+    tab = opened(browsers, browser, link_of(flyx, sender.code()), before=NO_DIALOGS)
+    wait_for(tab, "offer")
+    click(tab, "#save")
+    assert "There is no room for it" in wait_for(tab, "failed")
+    failed = sender.event("peer", state="failed", peer=1)
+    assert failed["message"] == "The transfer was refused: there is not enough space"
+    # What is kept for another try is told, and can be removed.
+    click(tab, "#failed [data-again]")
+    wait(tab, "!document.getElementById('kept').hidden")
+    click(tab, "#kept-drop")
+    wait(tab, "document.getElementById('kept').hidden")
+
+
+@both
+def test_a_connection_that_is_lost_is_told_and_made_anew(
+    flyx: Flyx, browsers: Browsers, tmp_path: Path, browser: str
+) -> None:
+    source = write_random(tmp_path / "file", 40 * MB)
+    sender = flyx.send("--limit", "20MB", source)
+    tab = opened(browsers, browser, link_of(flyx, sender.code()), before=NO_DIALOGS + CONNECTIONS)
+    wait_for(tab, "offer")
+    click(tab, "#save")
+    sender.mid_transfer()
+    tab.call("() => connections.at(-1).close()")
+    wait(tab, "document.getElementById('transfer-path').textContent.startsWith('The connection is lost')")
+    wait_for(tab, "done")
+    assert sha256(tab.downloaded()) == sha256(source)
+    sender.ends(0)
+
+
+CONNECTIONS = """
+    globalThis.connections = [];
+    globalThis.RTCPeerConnection = class extends RTCPeerConnection {
+        constructor(...all) { super(...all); connections.push(this); }
+    };
+"""
+"""Keeps the connections of a page, to cut them."""
 
 
 @both

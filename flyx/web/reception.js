@@ -112,7 +112,7 @@ export class Reception {
         break;
       case "peer":
         if (event.state === "paired") this.#step(3);
-        if (event.state === "lost") say("The connection is lost. Another one is being made.");
+        if (event.state === "lost") this.#lost();
         break;
       case "resume":
         if (event.bytes) say(`${sizeText(event.bytes)} of it are here from an earlier try.`);
@@ -135,6 +135,12 @@ export class Reception {
         break;
       default:
     }
+  }
+
+  #lost() {
+    const text = "The connection is lost. Another one is being made; what is here stays.";
+    part("transfer-path").textContent = text;
+    say(text);
   }
 
   /** Show how far connecting has come; never that it has gone back. */
