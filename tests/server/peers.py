@@ -97,7 +97,8 @@ class Peer:
 @asynccontextmanager
 async def peer(server: Server, path: str = "/ws", **options: Any) -> AsyncIterator[Peer]:
     """Connect, without expecting to be let in."""
-    async with connect(server.url + path, **options) as socket:
+    # Many leave messages unread; a client that does not read does not see the server's close either.
+    async with connect(server.url + path, **{"close_timeout": 0.5, **options}) as socket:
         yield Peer(socket)
 
 

@@ -46,6 +46,7 @@ from flyx.signaling.messages import (
 )
 from tests.server.redis.memory_backend import MemoryBackend, Service, VirtualLoop
 from tests.server.redis.parts import Still
+from tests.thoroughness import share
 
 EPOCH = 1_000_000.0
 # Long enough for everybody to come back from anything that happens here.
@@ -580,7 +581,7 @@ class UnderFireMachine(NodesMachine):
 
 
 _SETTINGS = settings(
-    max_examples=15,
+    max_examples=share(15),
     stateful_step_count=20,
     derandomize=True,
     deadline=None,
