@@ -127,7 +127,9 @@ def test_a_sender_of_files_is_not_harmed_by_a_measurement(flyx: Flyx, tmp_path: 
     assert sha256(tmp_path / "in" / "file") == sha256(source)
 
 
-def test_who_wants_files_of_a_measurement_gets_none_and_it_goes_on(flyx: Flyx, tmp_path: Path) -> None:
+def test_a_receiver_that_wants_files_of_a_measurement_gets_none_and_the_measurement_goes_on(
+    flyx: Flyx, tmp_path: Path
+) -> None:
     host = waiting(flyx)
     code = host.code()
     receiver = flyx.receive(code, "in").fails(EXIT_PAIRING, "missing_feature")
@@ -148,7 +150,7 @@ def test_wrong_words_measure_nothing_and_three_tries_are_all(flyx: Flyx) -> None
     host.fails(EXIT_PAIRING, "too_many_tries")
 
 
-def test_who_leaves_in_the_middle_is_told_of_and_ctrl_c_ends_either_side(flyx: Flyx) -> None:
+def test_a_measurement_names_a_peer_that_leaves_and_ctrl_c_ends_either_side(flyx: Flyx) -> None:
     host = waiting(flyx)
     host.code()
     host.send_signal(signal.SIGINT).ends(EXIT_CTRL_C)

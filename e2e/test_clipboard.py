@@ -40,7 +40,9 @@ def test_what_is_on_the_clipboard_receives_the_files(flyx: Flyx, tmp_path: Path,
 
 
 @pytest.mark.parametrize("mode", ["--quiet", "--json"])
-def test_it_is_copied_where_nothing_else_is_said(flyx: Flyx, tmp_path: Path, mode: str) -> None:
+def test_the_command_is_copied_without_a_line_that_says_so_with_quiet_or_json(
+    flyx: Flyx, tmp_path: Path, mode: str
+) -> None:
     source = write_random(tmp_path / "file", 1)
     sender = flyx.terminal("send", "--server", flyx.server, mode, source, pipe_stdout=True, FLYX_COPY="1")
     code = sender.code() if mode == "--json" else sender.prints(r"flyx receive --server \S+ (\S+)\n")[1]

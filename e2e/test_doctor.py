@@ -145,7 +145,9 @@ def test_with_a_code_the_way_between_two_nats_is_tried_and_the_code_stays_good(
     sender.ends(0)
 
 
-def test_who_cannot_be_connected_hears_what_was_tried_and_which_relay_refused(laboratory: Laboratory) -> None:
+def test_doctor_names_what_was_tried_and_which_relay_refused_where_there_is_no_connection(
+    laboratory: Laboratory,
+) -> None:
     of = case(receiver=Site(nat=PORT_RESTRICTED, firewall=NO_UDP), secret="another secret")
     build(laboratory, of)
     sender = laboratory.send(of)

@@ -165,7 +165,7 @@ def test_a_receiver_that_fails_at_a_sender_that_stays(
     assert sender.process.poll() is None
 
 
-def test_both_are_done(flyx: Flyx) -> None:
+def test_both_ends_of_a_transfer_are_done(flyx: Flyx) -> None:
     sender = start(flyx, "send", "file")
     receiver = start(flyx, "receive", "--yes", "-o", "in", sender.code()).ends(EXIT_DONE)
     sender.ends(EXIT_DONE)
@@ -174,7 +174,7 @@ def test_both_are_done(flyx: Flyx) -> None:
         assert end.named("error") == []
 
 
-def test_both_fail_where_something_was_left_out_and_the_rest_is_done(flyx: Flyx) -> None:
+def test_both_ends_fail_where_something_was_left_out_and_the_rest_is_done(flyx: Flyx) -> None:
     sender = start(flyx, "send", "file", "missing")
     receiver = start(flyx, "receive", "--yes", "-o", "in", sender.code())
     for end in (receiver, sender):

@@ -214,7 +214,7 @@ def test_two_senders_on_one_network_are_told_apart(scene: Scene) -> None:
         assert scene.arrived(f"in-{host}")
 
 
-def test_who_announces_the_rooms_of_others_keeps_nobody_from_the_sender(scene: Scene) -> None:
+def test_a_false_announcement_of_a_room_keeps_no_receiver_from_its_sender(scene: Scene) -> None:
     with program(scene, "third", "e2e.peers.announcer") as (says, tell):
         assert says() == {"ready": True}
         sender = scene.send("right")

@@ -104,7 +104,7 @@ def test_a_nat_that_starts_anew_does_not_end_a_transfer(
 @SOAK
 @pytest.mark.parametrize("relayed", [False, True])
 @pytest.mark.timeout(240)
-def test_who_is_asked_may_think_longer_than_mappings_last(
+def test_a_person_who_is_asked_may_think_longer_than_mappings_last(
     laboratory: Laboratory, tell: Tell, relayed: bool
 ) -> None:
     forgetful = Site(Nat(timeout=30), firewall=Firewall(udp="drop") if relayed else None)

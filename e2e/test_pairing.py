@@ -107,7 +107,7 @@ def test_a_terminal_is_asked_for_the_words_until_they_can_be_right(
 
 
 @pytest.mark.parametrize(("keys", "status"), [("\x03", 130), ("\x04", 2)])
-def test_who_has_no_words_to_type_costs_no_try(
+def test_a_receiver_without_words_costs_no_try(
     flyx: Flyx, tmp_path: Path, source: Path, keys: str, status: int
 ) -> None:
     sender = flyx.send(source)
@@ -119,7 +119,7 @@ def test_who_has_no_words_to_type_costs_no_try(
     assert not (tmp_path / "in").exists()
 
 
-def test_who_types_slowly_keeps_nobody_waiting_and_has_its_turn(flyx: Flyx, tmp_path: Path) -> None:
+def test_a_person_who_types_slowly_delays_no_other_receiver_and_is_served(flyx: Flyx, tmp_path: Path) -> None:
     source = write_random(tmp_path / NAME, LONG)
     sender = flyx.send(source)
     code = sender.code()
@@ -188,7 +188,7 @@ def test_a_sender_that_asks_for_no_words_is_trusted_only_when_the_receiver_says_
     assert sha256(tmp_path / "in" / NAME) == sha256(source)
 
 
-def test_who_trusts_the_server_is_still_asked_for_consent_and_for_words(
+def test_a_receiver_that_trusts_the_server_is_still_asked_for_consent_and_for_words(
     flyx: Flyx, tmp_path: Path, source: Path
 ) -> None:
     common = ("receive", "--server", flyx.server, "--open", "-o", "in")

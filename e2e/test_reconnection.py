@@ -47,7 +47,7 @@ def test_a_sender_that_waits_outlives_a_killed_server(flyx: Flyx, state: Path, t
     assert sha256(tmp_path / "in" / "file") == sha256(source)
 
 
-def test_who_waits_for_a_turn_keeps_it_when_the_server_is_killed(
+def test_a_receiver_that_waits_for_a_place_keeps_it_when_the_server_is_killed(
     flyx: Flyx, state: Path, tmp_path: Path
 ) -> None:
     source = write_random(tmp_path / "file", LONG)

@@ -102,7 +102,7 @@ def test_a_server_that_forgets_its_rooms_has_both_meet_again(flyx: Flyx, tmp_pat
     assert sha256(tmp_path / "second" / "file") == sha256(source)
 
 
-def test_who_came_too_late_for_one_sender_waits_for_the_next(
+def test_a_receiver_too_late_for_one_sender_waits_for_the_next(
     flyx: Flyx, own_server: Server, tmp_path: Path
 ) -> None:
     source = write_thin(tmp_path / "large", LONG)

@@ -42,7 +42,7 @@ def test_the_line_that_is_printed_is_copied_without_its_end(room: events.RoomOpe
     assert terminal.text.endswith(f"{COPIED}\nhello\n")
 
 
-def test_it_is_copied_with_quiet_and_json_as_well(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command_is_copied_with_quiet_and_json_as_well(capfd: pytest.CaptureFixture[str]) -> None:
     with on_terminal() as terminal:
         copying(QuietReporter())(ROOM)
     assert copied(terminal.raw) == [f"flyx receive {CODE}"]

@@ -35,7 +35,7 @@ def read(descriptor: int, size: int) -> bytes:
     return data
 
 
-def test_who_does_not_read_is_not_waited_for_and_misses_nothing(pipe: tuple[int, int]) -> None:
+def test_a_reader_that_is_slow_is_not_waited_for_and_misses_nothing(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     file = PatientFile()
     written = lines(1_000)
@@ -56,7 +56,7 @@ def test_who_does_not_read_is_not_waited_for_and_misses_nothing(pipe: tuple[int,
     assert read(reading, 4) == b"last"
 
 
-def test_who_reads_is_written_to_at_once_and_missed_at_once(pipe: tuple[int, int]) -> None:
+def test_a_reader_that_reads_is_written_to_at_once_and_missed_at_once(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     file = PatientFile()
     file.write(writing, b"a line\n")
@@ -66,7 +66,7 @@ def test_who_reads_is_written_to_at_once_and_missed_at_once(pipe: tuple[int, int
         file.write(writing, b"another\n")
 
 
-def test_who_goes_while_something_waits_is_missed_by_what_comes_next(pipe: tuple[int, int]) -> None:
+def test_a_reader_that_goes_while_something_waits_is_missed_by_the_next_write(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     file = PatientFile()
     for line in lines(1_000):

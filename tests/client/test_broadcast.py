@@ -213,7 +213,7 @@ async def test_whoever_comes_when_it_has_begun_is_refused() -> None:
         assert made.begun == 1
 
 
-async def test_who_leaves_before_it_has_begun_can_be_replaced() -> None:
+async def test_a_receiver_that_leaves_before_the_stream_has_begun_can_be_replaced() -> None:
     async with scene(b"a", b"b") as made:
         await made.read(1, 0)
         assert not made.broadcast.ends_with(1)
@@ -221,7 +221,7 @@ async def test_who_leaves_before_it_has_begun_can_be_replaced() -> None:
         assert await made.read_all(2) == b"ab"
 
 
-async def test_who_leaves_when_it_has_begun_holds_nobody_up() -> None:
+async def test_a_receiver_that_leaves_when_the_stream_has_begun_delays_no_other() -> None:
     async with scene(*[MEBI] * 100, receivers=2) as made:
         await made.read(1, 0)
         await made.read(2, 0)

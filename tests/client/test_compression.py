@@ -63,7 +63,9 @@ def test_the_first_blocks_are_compressed_as_nothing_is_known_yet() -> None:
         (0.5 * MB, BLOCK, False),
     ],
 )
-def test_it_goes_on_where_the_path_would_have_needed_longer(rate: float, after: int, pays: bool) -> None:
+def test_compression_goes_on_where_the_path_would_have_needed_longer(
+    rate: float, after: int, pays: bool
+) -> None:
     policy = measured(rate)
     policy.tried(BLOCK, after, 0.003, waiting=BLOCK, now=11.0)
     assert policy.wants(BLOCK, left=round(rate), waiting=4 * BLOCK, now=11.001) is pays
@@ -90,7 +92,9 @@ def test_a_path_with_nothing_to_carry_is_not_kept_waiting() -> None:
     assert policy.wants(BLOCK // 10, left=150 * MB, waiting=46_000, now=11.001)
 
 
-def test_it_is_kept_waiting_where_that_saves_three_times_as_much_until_its_rate_must_show_again() -> None:
+def test_the_path_waits_for_compression_that_saves_three_times_its_time_until_its_rate_must_show_again() -> (
+    None
+):
     policy = measured(90 * MB)
     assert (CLEARLY, KNOWN_FOR) == (3.0, 10.0)
     # 3 ms save 9.3 ms; and 8.7 ms.
@@ -234,7 +238,7 @@ def test_a_whole_file_is_so_much_faster(rate: float, part: float, gain: float) -
     assert without / took > gain
 
 
-def test_it_mixes_where_the_compressor_is_slower_than_the_path_and_both_are_busy() -> None:
+def test_compressed_and_plain_blocks_mix_where_the_compressor_is_slower_than_the_path() -> None:
     """120 MB/s of a path, a compressor that makes 200: together they do more than either."""
     path, blocks = Path(120 * MB, compress=200 * MB), [0.2] * 1000
     alone = [path.send(blocks, compression)[0] for compression in (Compression.OFF, Compression.ON)]
@@ -248,7 +252,7 @@ def test_it_mixes_where_the_compressor_is_slower_than_the_path_and_both_are_busy
     repeat=st.integers(1, 8),
 )
 @settings(max_examples=share(200))
-def test_it_is_never_much_slower_than_without_whatever_is_sent_over_whatever_path(
+def test_compression_is_never_much_slower_than_none_whatever_is_sent_over_whatever_path(
     rate: float, compress: float, blocks: list[float], repeat: int
 ) -> None:
     path, blocks = Path(rate, compress), [part for part in blocks for _ in range(repeat)]

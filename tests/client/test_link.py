@@ -37,7 +37,7 @@ async def test_what_is_tried_is_told_once_when_connecting_takes_long(monkeypatch
     assert told == [Attempts()]
 
 
-async def test_who_cannot_be_told_any_more_ends_the_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_output_that_is_closed_ends_the_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "TELL_AFTER", 0.05)
     config = ServerConfig(host="127.0.0.1", port=0, stun_urls=(), test_room=False)
 

@@ -200,7 +200,7 @@ async def test_a_named_server_that_is_not_there_is_an_error() -> None:
             pass
 
 
-async def test_others_are_told_the_way_if_they_cannot_find_it(network: Network) -> None:
+async def test_a_room_that_others_cannot_find_comes_with_a_notice_of_the_reason(network: Network) -> None:
     network.trouble = "another program keeps port 5353 to itself"
     told: asyncio.Queue[events.Event] = asyncio.Queue()
     async with made(None, told.put_nowait):

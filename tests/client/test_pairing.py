@@ -73,7 +73,7 @@ async def test_both_ends_see_the_same_certificates() -> None:
             assert ours in pc._pc.localDescription.sdp
 
 
-async def test_they_pair_and_the_channels_are_free_for_what_comes_next() -> None:
+async def test_two_ends_pair_and_leave_the_channels_to_the_transfer() -> None:
     async with connected() as (left, right):
         sending = asyncio.create_task(PairingGate(ROOM, CODE).pair(Pairing(*left)))
         receiving = asyncio.create_task(Pairing(*right).receive(ROOM, None, lemon_otter, has_words=True))

@@ -115,7 +115,7 @@ def test_without_a_sender_a_lost_connection_is_the_end() -> None:
         made.failed(LOST, 0.0)
 
 
-def test_that_there_is_no_other_connection_is_told_as_the_loss_of_the_one_that_was() -> None:
+def test_a_failed_repair_is_reported_as_the_loss_of_the_connection_that_was() -> None:
     made = reception(ReceiveState.RECEIVING, reconnect=10.0)
     assert made.failed(LOST, 0.0)
     assert made.deadline == 10.0

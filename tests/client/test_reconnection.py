@@ -305,7 +305,7 @@ async def test_leaving_while_the_connection_is_lost_takes_no_time(server: Server
             assert isinstance(await sender.receive(), Interrupted)
 
 
-async def test_who_is_replaced_does_not_fight_for_its_place(server: Server) -> None:
+async def test_a_client_that_is_replaced_does_not_fight_for_its_place(server: Server) -> None:
     async with Signaling(server.url, None, Role.SENDER) as sender:
         room_id = sender.joined.room_id
         receiver = Signaling(server.url, room_id, Role.RECEIVER, retry=QUICK)
@@ -483,7 +483,7 @@ async def test_a_connection_whose_address_is_gone_ends_with_one_packet(
         assert net.resets == 1
 
 
-async def test_it_is_known_whether_the_server_is_there(server: Server) -> None:
+async def test_a_client_knows_whether_the_server_is_there(server: Server) -> None:
     async with network(server.port) as net, met(server, net) as (sender, _):
         assert sender.there.is_set()
         sender.network_changed(Slept(90.0))
@@ -534,7 +534,9 @@ async def test_peers_begin_anew_also_if_that_is_asked_for_while_the_server_answe
 
 
 @pytest.mark.parametrize("down", [False, True])
-async def test_who_begins_anew_has_its_peers_begin_anew_as_well(server: Server, down: bool) -> None:
+async def test_a_client_that_begins_again_has_its_peers_begin_again_as_well(
+    server: Server, down: bool
+) -> None:
     async with network(server.port) as net, met(server, net, retry=PATIENT) as (sender, receiver):
         if down:
             net.cut()

@@ -222,7 +222,7 @@ def serve_by_simulation(roster: Roster, receiver: Receiver, seed: int) -> Simula
 
 
 @pytest.mark.parametrize("seed", range(share(20)))
-def test_those_are_served_whose_simulated_disk_holds_every_byte_and_no_others(seed: int) -> None:
+def test_receivers_whose_simulated_disk_has_every_byte_are_served_and_no_others(seed: int) -> None:
     roster = Roster(3, 8)
     attempts = 0
     while not roster.is_complete:
@@ -239,7 +239,7 @@ def test_those_are_served_whose_simulated_disk_holds_every_byte_and_no_others(se
     assert roster.served == 3
 
 
-def test_who_waits_in_vain_is_connected_to_though_there_is_no_place() -> None:
+def test_a_receiver_that_waits_in_vain_is_connected_to_though_there_is_no_place() -> None:
     roster = Roster(1, 8)
     first, late = roster.arrive("first"), roster.arrive("late")
     assert roster.connect_next() is first

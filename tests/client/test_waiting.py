@@ -380,7 +380,7 @@ def by_default(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 PAUSES = waiting.PAUSES
 
 
-async def test_one_that_waits_is_never_refused_and_looks_every_few_seconds(by_default: None) -> None:
+async def test_a_receiver_that_waits_is_never_refused_and_looks_every_few_seconds(by_default: None) -> None:
     address = Address(1)
     await address.wait(3600)
     assert address.refused_since(0) == 0

@@ -57,7 +57,7 @@ async def test_nothing_goes_on_when_nothing_is_announced_any_more() -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_who_looks_first_finds_what_is_announced_later() -> None:
+async def test_a_browser_that_looks_first_finds_what_is_announced_later() -> None:
     async with browser() as found:
         looking = asyncio.create_task(found.next())
         async with announced(service("late")):

@@ -100,7 +100,7 @@ def test_the_last_one_is_told_why_the_room_is_closed() -> None:
     assert isinstance(wire.error(Role.RECEIVER), TooManyUnfinished)
 
 
-def test_one_that_fails_before_the_answer_does_not_count() -> None:
+def test_a_pairing_that_fails_before_the_answer_costs_no_try() -> None:
     tries = Tries(max_unfinished=1)
     for way in ENDS:
         wire = Wire(sender(tries=tries), receiver(), words=None)

@@ -135,7 +135,7 @@ def test_the_hint_depends_on_the_relays(servers: tuple[ServerAttempt, ...], hint
     assert failure_hint(Attempts(servers=servers)).startswith(hint)
 
 
-def test_who_refuses_relays_is_told_that_and_not_to_have_one() -> None:
+def test_a_person_who_refuses_relays_is_told_that_and_not_to_have_one() -> None:
     hint = failure_hint(Attempts(), refuses_relays=True)
     assert hint.startswith("a relay may help where a firewall blocks UDP: leave out --no-relay")
     assert "--with-turn" not in hint

@@ -233,7 +233,7 @@ def test_what_the_peer_encrypted_is_a_sign_of_life() -> None:
 
 
 @pytest.mark.parametrize("controlling", [True, False])
-def test_it_fails_soon_after_every_pair_has(controlling: bool) -> None:
+def test_a_connection_fails_soon_after_its_last_pair_has(controlling: bool) -> None:
     async def scenario() -> None:
         left, right = IceConnection(), IceConnection()
         introduce(left, right)
@@ -249,7 +249,7 @@ def test_it_fails_soon_after_every_pair_has(controlling: bool) -> None:
     run(scenario())
 
 
-def test_it_does_not_fail_while_candidates_are_to_come() -> None:
+def test_a_connection_does_not_fail_while_candidates_are_to_come() -> None:
     async def scenario() -> None:
         left, right = IceConnection(), IceConnection()
         introduce(left, right)

@@ -235,7 +235,7 @@ def test_one_address_has_so_many_ports_however_it_is_written() -> None:
     assert sum(each is not None for each in tried) == MAX_PORTS
 
 
-def test_so_many_names_are_looked_up() -> None:
+def test_no_more_names_of_candidates_than_the_bound_are_looked_up() -> None:
     candidates = RemoteCandidates()
     tried = [candidates.judge(candidate(f"{n}.local"), LAN) for n in range(3 * MAX_MDNS_CANDIDATES)]
     assert sum(each is not None for each in tried) == MAX_MDNS_CANDIDATES

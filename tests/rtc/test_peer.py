@@ -112,7 +112,9 @@ def is_refused(address: Address) -> bool:
 
 
 @pytest.mark.parametrize("probes", [True, False])
-async def test_who_does_not_probe_the_path_keeps_to_packets_that_every_path_takes(probes: bool) -> None:
+async def test_a_connection_that_does_not_probe_the_path_keeps_to_packets_that_every_path_takes(
+    probes: bool,
+) -> None:
     async with pair(probes=probes) as (left, right):
         ours, theirs = await asyncio.gather(left.connected(), right.connected())
         ear = listen(theirs.data)
@@ -333,7 +335,7 @@ async def test_candidates_beyond_the_limit_are_not_even_tried(monkeypatch: pytes
             await left.connected()
 
 
-async def test_who_cannot_connect_hears_what_was_tried_and_no_addresses(
+async def test_a_peer_that_cannot_connect_names_what_was_tried_and_no_addresses(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(peer, "CONNECT_TIMEOUT", 0.5)

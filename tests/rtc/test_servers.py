@@ -102,7 +102,7 @@ def test_a_url_of_something_else_is_no_ice_server(url: str) -> None:
         check_url(url)
 
 
-def test_so_many_servers_are_asked_and_the_rest_is_named() -> None:
+def test_no_more_stun_servers_than_the_bound_are_asked_and_the_rest_is_named() -> None:
     stuns = [f"stun:s{number}.example" for number in range(STUN_SERVERS_ASKED + 2)]
     found, unusable = stun_servers([*stuns, stuns[0]])
     assert (len(found), len(unusable)) == (STUN_SERVERS_ASKED, 2)

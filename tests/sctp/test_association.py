@@ -679,7 +679,7 @@ def test_an_abort_ends_both_sides_at_once():
     assert isinstance(closed(link.right).error, RemoteProtocolError)
 
 
-def test_who_has_missed_an_abort_is_told_again():
+def test_a_peer_that_has_missed_an_abort_gets_another():
     link = connected()
     dropped = []
     link.filter = lambda _, packet: (

@@ -15,7 +15,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_it_agrees_with_a_set(steps):
+def test_a_receive_tracker_agrees_with_a_set(steps):
     tracker = ReceiveTracker(INITIAL)
     received: set[int] = set()
     cumulative = INITIAL - 1

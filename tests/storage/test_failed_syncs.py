@@ -202,7 +202,7 @@ class AnnouncedLock:
 
 
 @pytest.mark.parametrize("read", [1, 3, 4, 6])
-def test_who_gives_up_waits_for_one_block_of_what_is_read_back(
+def test_a_transfer_that_gives_up_waits_for_one_block_of_what_is_read_back(
     doubted: Path, monkeypatch: pytest.MonkeyPatch, read: int
 ) -> None:
     """Four blocks of one file, three of the other; what was not read is neither believed nor given up."""

@@ -132,7 +132,7 @@ def test_what_links_lead_to_is_read_through_them_and_loops_end(tree: Tree) -> No
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="is what the others are, but for root")
-def test_so_it_is_for_an_ordinary_user_whom_permissions_bind() -> None:
+def test_every_tree_is_read_alike_by_an_ordinary_user_whom_permissions_bind() -> None:
     with TemporaryDirectory() as home:
         os.chown(home, NOBODY, NOBODY)
         ran = subprocess.run(

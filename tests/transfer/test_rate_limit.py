@@ -133,7 +133,7 @@ def test_an_event_loop_that_is_late_loses_nothing_of_the_rate() -> None:
     assert very_late.sent < RATE * 10
 
 
-def test_who_are_late_all_get_the_same() -> None:
+def test_receivers_that_are_woken_late_all_get_the_same() -> None:
     limit = RateLimit(RATE, NOW)
     # As in one event loop: the first is woken before the second, whoever has waited longer.
     first, second = (Simulated(limit, size=4_000) for _ in range(2))
@@ -144,7 +144,7 @@ def test_who_are_late_all_get_the_same() -> None:
     assert abs(first.sent - second.sent) <= 2 * limit.portion
 
 
-def test_who_has_nothing_to_send_leaves_its_part_to_the_others() -> None:
+def test_a_receiver_with_nothing_to_send_leaves_its_part_to_the_others() -> None:
     limit = RateLimit(RATE, NOW)
     assert not Allowance(limit).take(100, NOW)
     busy = Simulated(limit, size=4_000)
@@ -168,7 +168,7 @@ def test_a_higher_limit_of_its_own_gives_nobody_more() -> None:
     assert 0.98 * RATE * 10 <= sender.sent <= RATE * 10
 
 
-def test_who_has_gone_while_it_waited_takes_nothing_from_the_others() -> None:
+def test_a_receiver_that_leaves_while_it_waits_takes_nothing_from_the_others() -> None:
     limit = RateLimit(RATE, NOW)
     gone = Allowance(limit)
     assert not gone.take(4_000, NOW)
@@ -178,7 +178,7 @@ def test_who_has_gone_while_it_waited_takes_nothing_from_the_others() -> None:
     assert busy.sent >= 0.99 * RATE * 10
 
 
-def test_who_was_held_up_elsewhere_has_not_saved_up_much() -> None:
+def test_a_receiver_that_was_blocked_elsewhere_has_not_saved_up_much() -> None:
     limit = RateLimit(RATE, NOW)
     sender = Simulated(limit, size=limit.portion)
     sender.wake()
