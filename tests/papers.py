@@ -2,8 +2,9 @@
 
     python -m tests.papers
 
-brings both up to date, and a test fails while they are not. Of a row, all up to the first full stop is
-generated from the command; what comes after it is the document's own, and is in the manual page as well.
+brings both up to date, a row for a new option included, and a test fails while they are not. Of a row, all
+up to the first full stop is generated from the command; what comes after it is the document's own, and is in
+the manual page as well.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +114,11 @@ def own_words(paper: str, command: str) -> dict[str, str]:
 
 
 def with_fresh_rows(paper: str) -> str:
-    """commands.md with rows as the commands are now. Which tables there are, and their order, is its own."""
+    """commands.md with rows as the commands are now.
+
+    Which tables there are, and their order, is its own; an option without a row gets one below that of the
+    option that the command has before it.
+    """
     for name, command in COMMANDS.items():
         options, section = options_of(command), section_of(paper, name)
 
@@ -120,8 +126,18 @@ def with_fresh_rows(paper: str) -> str:
             option = options.get(found[1])
             return found[0] if option is None else row(option, found[2].partition(". ")[2])
 
-        paper = paper.replace(section, _ROW.sub(renewed, section))
+        fresh = _ROW.sub(renewed, section)
+        for (before, _), (spelling, option) in pairwise(options.items()):
+            above = _row_of(fresh, before)
+            if above and f"`{spelling}" not in fresh:
+                fresh = fresh.replace(above, f"{above}\n{row(option)}", 1)
+        paper = paper.replace(section, fresh)
     return paper
+
+
+def _row_of(section: str, name: str) -> str | None:
+    """The row of an option, if it has one."""
+    return next((found[0] for found in _ROW.finditer(section) if found[1] == name), None)
 
 
 # The manual page.

@@ -88,6 +88,11 @@ def test_what_the_document_adds_to_a_row_is_kept() -> None:
     assert with_fresh_rows(changed) == COMMANDS_PAPER.read_text()
 
 
+def test_an_option_without_a_row_gets_one_below_the_option_before_it() -> None:
+    paper = COMMANDS_PAPER.read_text()
+    assert with_fresh_rows(paper.replace(f"{row(SERVE['--join-rate'])}\n", "")) == paper
+
+
 @pytest.mark.skipif(shutil.which("man") is None, reason="needs man-db")
 def test_man_shows_the_page_without_a_warning() -> None:
     command = ["man", "--warnings", "-E", "UTF-8", "-l", "-P", "cat", str(MANUAL)]
