@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import socket
 from pathlib import Path
 
-from e2e.processes import Flyx, write_random
+from e2e.processes import Flyx, FlyxProcess, need, write_random
+from e2e.services import Certificate
 from flyx.errors import EXIT_DONE, EXIT_USAGE
+from flyx.net.interfaces import outgoing_address
 
 
 def test_the_line_that_a_sender_prints_is_all_that_a_receiver_needs(flyx: Flyx, tmp_path: Path) -> None:
@@ -50,3 +54,26 @@ def test_a_terminal_is_asked_for_the_code_until_it_is_one(flyx: Flyx, tmp_path: 
 
 def test_without_a_terminal_a_code_is_needed(flyx: Flyx) -> None:
     flyx.start("receive", FLYX_CODE="").complains(EXIT_USAGE, "there is no code", "flyx receive CODE")
+
+
+def test_a_sender_shows_a_link_for_browsers_by_which_a_receiver_finds_it(flyx: Flyx, tmp_path: Path) -> None:
+    address = outgoing_address(socket.AF_INET)
+    need("an address besides the loopback's", address is not None, in_ci=False)
+    assert address is not None
+    certificate = Certificate(tmp_path / "certificate", "localhost", address)
+    options = ("--host", address, "--tls-cert", certificate.chain, "--tls-key", certificate.key)
+    server = FlyxProcess(
+        ["serve", "--port", "0", "--stun", "none", *map(str, options)], flyx.environment, flyx.directory
+    )
+    flyx.adopt(server)
+    url = server.prints(r"listening on (wss://\S+)\n")[1]
+    source = write_random(tmp_path / "file", 1000)
+    trusted = {"FLYX_TLS_CA": str(certificate.authority)}
+    sender = flyx.terminal("send", "--server", url, source, **trusted)
+    sender.says("or open this in a browser:")
+    link = re.search(r"https://\S+/[0-9A-Z]{6}#[a-z]+-[a-z]+", sender.err)
+    assert link
+    assert link[0].startswith(url.replace("wss:", "https:"))
+    flyx.start("receive", "--yes", "-o", "in", link[0], **trusted).ends(EXIT_DONE)
+    sender.ends(EXIT_DONE)
+    assert (tmp_path / "in" / "file").read_bytes() == source.read_bytes()
