@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ def test_a_transfer_survives_the_death_of_its_node(flyx: Flyx, node: Node) -> No
     """Both ends lose their server; the bytes go on, and the sender ends as if nothing had been."""
     nodes = [node(), node()]
     source = write_random(flyx.directory / "file.bin", LONG // 4)
-    sender = flyx.start("send", "--server", nodes[0].url, "--json", source)
+    sender = flyx.start("send", "--server", nodes[0].url, "--limit", "30MB", "--json", source)
     receiver = flyx.start(
         "receive", "--server", nodes[1].url, "--json", "--yes", "-o", flyx.directory / "into", sender.code()
     )
@@ -288,8 +289,13 @@ async def test_a_killed_subscription_loses_nothing_in_silence(trio: Trio) -> Non
 
 def worker_processes(server: Server) -> list[psutil.Process]:
     """The processes that serve, in the order of their start."""
-    children = psutil.Process(server.process.pid).children()
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    workers = []
+    for child in psutil.Process(server.process.pid).children():
+        # One that has ended meanwhile is none.
+        with suppress(psutil.NoSuchProcess):
+            if "spawn_main" in " ".join(child.cmdline()):
+                workers.append(child)
+    return workers
 
 
 async def test_a_killed_worker_is_replaced(node: Node) -> None:
