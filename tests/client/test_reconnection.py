@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -409,7 +410,8 @@ async def test_a_room_that_is_gone_after_a_long_sleep_is_said_to_be_so_for_that(
                 assert isinstance(await sender.receive(), Interrupted)
             with pytest.raises(RoomLost) as caught:
                 await sender.receive()
-            assert "was lost for 10800 s" in str(caught.value)
+            # And what passed here besides, on a machine that is busy.
+            assert re.search(r"was lost for 108\d\d s", str(caught.value))
 
 
 @pytest.mark.parametrize("change", [Moved(), Slept(30.0)])
