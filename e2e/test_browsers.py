@@ -217,6 +217,20 @@ def test_a_tree_goes_to_a_browser_as_an_archive(
     sender.ends(0)
 
 
+@both
+def test_the_same_comes_twice(flyx: Flyx, browsers: Browsers, tmp_path: Path, browser: str) -> None:
+    source = write_random(tmp_path / "file.bin", MB)
+    tab = at_start(browsers, flyx, browser, before=NO_DIALOGS)
+    for _ in range(2):
+        sender = flyx.send(source)
+        fill(tab, "#code", sender.code())
+        click(tab, "#receive-form button")
+        receive_in(tab)
+        assert sha256(tab.downloaded()) == sha256(source)
+        sender.ends(0)
+        click(tab, "#done [data-again]")
+
+
 def test_a_file_is_saved_where_the_person_says(flyx: Flyx, browsers: Browsers, tmp_path: Path) -> None:
     source = write_random(tmp_path / "file.bin", 5 * MB)
     sender = flyx.send(source)

@@ -13,6 +13,9 @@ const KEPT = 7 * 24 * 3600 * 1000;
 
 const DIRECTORY = "flyx";
 
+/** What this page holds, by its id, and how to let go of it. */
+const held = new Map();
+
 /** Whether this browser has what it takes. */
 export function canKeep() {
   return Boolean(navigator.storage?.getDirectory && navigator.locks);
@@ -93,14 +96,23 @@ export class KeptSink {
     return (await directory.getFileHandle("content")).getFile();
   }
 
-  /** Be the only page that has it, until it is let go. */
+  /** Be the only page that has it, until it is let go; this one may have it from before. */
   async #hold() {
+    this.#letGo = held.get(this.#id) ?? this.#letGo;
+    if (held.has(this.#id)) return;
     const isOurs = await new Promise((resolve, reject) => {
-      const held = async (lock) => {
-        resolve(lock !== null);
-        if (lock) await new Promise((done) => (this.#letGo = done));
+      const hold = async (lock) => {
+        if (lock) {
+          await new Promise((done) => {
+            this.#letGo = done;
+            held.set(this.#id, done);
+            resolve(true);
+          });
+          held.delete(this.#id);
+        }
+        resolve(false);
       };
-      navigator.locks.request(lockOf(this.#id), { ifAvailable: true }, held).catch(reject);
+      navigator.locks.request(lockOf(this.#id), { ifAvailable: true }, hold).catch(reject);
     });
     if (!isOurs) throw new Error("another tab of this browser receives the same; close it first");
   }
