@@ -145,9 +145,18 @@ def token_of(option: str, text: str | None) -> str | None:
 
 
 def make_reporter(
-    *, sending: bool, quiet: bool, bars: bool, as_json: bool, directory: Path | None = None
+    *,
+    sending: bool,
+    quiet: bool,
+    bars: bool,
+    as_json: bool,
+    directory: Path | None = None,
+    qr_code: bool | None = None,
 ) -> Reporter:
-    """Return the reporter that the person asked for; `directory` is what a receiver saves into."""
+    """Return the reporter that the person asked for.
+
+    `directory` is what a receiver saves into; `qr_code` whether a sender draws its link, see HumanReporter.
+    """
     if quiet and as_json:
         raise InputError(reason="--quiet and --json exclude each other")
     if as_json:
@@ -156,4 +165,4 @@ def make_reporter(
         return QuietReporter()
     from flyx.cli.progress import HumanReporter
 
-    return HumanReporter(sending=sending, bars=bars, directory=directory)
+    return HumanReporter(sending=sending, bars=bars, directory=directory, qr_code=qr_code)

@@ -29,6 +29,7 @@ from flyx.cli.output import (
     write_text,
 )
 from flyx.cli.pace import Pace
+from flyx.cli.qr_code import can_be_written_in, coloured, qr_rows
 from flyx.cli.screen import can_draw, screen
 from flyx.cli.terminal import screen_size
 from flyx.client import events as e
@@ -58,6 +59,9 @@ MOST_FILES = 10_000
 
 LARGE = 8_000_000
 """Bytes of a file from which on its own progress is shown."""
+
+_LINES_BESIDE_CODE = 5
+"""Lines that are shown above a QR code, which are to stay in sight."""
 
 _ELSEWHERE = "(from elsewhere: send with --server and the URL of a `flyx serve` both reach)"
 
@@ -99,16 +103,19 @@ class HumanReporter:
         sending: bool,
         bars: bool,
         directory: Path | None = None,
+        qr_code: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Args:
         sending: which end we are.
         bars: whether to show bars where there is a terminal.
         directory: what a receiver saves into.
+        qr_code: whether to draw a link as a QR code as well; None: if the terminal has room for it.
         clock: returns monotonic seconds.
         """
         self._sending = sending
         self._directory = directory
+        self._qr_code = qr_code
         self._clock = clock
         self._bars_shown = bars and can_draw()
         self._console = make_console()
@@ -141,6 +148,13 @@ class HumanReporter:
     def _show_link(self, link: str) -> None:
         report_line("or open this in a browser:")
         report_line(link)
+        if self._qr_code is False or not can_be_written_in(sys.stderr.encoding or "ascii"):
+            return
+        rows, size = qr_rows(link), screen_size()
+        has_room = self._qr_code or len(rows) + _LINES_BESIDE_CODE <= size.lines
+        if has_room and len(rows[0]) <= size.columns:
+            for row in rows:
+                screen.line(coloured(row))
 
     def __call__(self, event: e.Event) -> None:
         """Render one event."""

@@ -145,6 +145,15 @@ def send(
     reconnect: Reconnect = RECONNECT_TIME,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
+    qr_code: Annotated[
+        bool | None,
+        typer.Option(
+            "--qr/--no-qr",
+            envvar="FLYX_QR",
+            show_default=False,
+            help="Draw the link for a browser as a QR code, or not  [default: if there is room for it]",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Send files and directories
@@ -157,7 +166,9 @@ def send(
     from flyx.client.send import SendOptions
     from flyx.client.send import send as send_files
 
-    with make_reporter(sending=True, quiet=quiet, bars=not no_progress, as_json=as_json) as reporter:
+    with make_reporter(
+        sending=True, quiet=quiet, bars=not no_progress, as_json=as_json, qr_code=qr_code
+    ) as reporter:
         meeting = meeting_of(context, server, local)
         trust(tls_ca)
         typed = "-" if "-" in (ice_server or ()) else None

@@ -61,11 +61,11 @@ class Screen:
 
 
 @contextmanager
-def on_terminal() -> Iterator[Screen]:
-    """Have standard output and standard error be a terminal of 100 columns."""
+def on_terminal(*, columns: int = 100, lines: int = 24) -> Iterator[Screen]:
+    """Have standard output and standard error be a terminal of this size."""
     outside, inside = pty.openpty()
     screen = Screen(inside)
-    screen.resize(100, 24)
+    screen.resize(columns, lines)
 
     def read() -> None:
         try:

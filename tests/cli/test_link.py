@@ -54,3 +54,31 @@ def test_programs_are_told_the_link(capfd: pytest.CaptureFixture[str]) -> None:
     with JsonReporter() as reporter:
         reporter(ROOM)
     assert f'"link": "{LINK}"' in capfd.readouterr().out
+
+
+def drawn(terminal_lines: int, qr_code: bool | None, columns: int = 80) -> bool:
+    """Whether a terminal of so many lines is shown a QR code."""
+    with (
+        on_terminal(lines=terminal_lines, columns=columns) as terminal,
+        HumanReporter(sending=True, bars=True, qr_code=qr_code) as reporter,
+    ):
+        reporter(ROOM)
+    assert LINK in terminal.text
+    return "▀" in terminal.text
+
+
+@pytest.mark.parametrize(
+    ("lines", "columns", "wish", "expected"),
+    [
+        (24, 80, None, True),
+        (20, 80, None, False),
+        (20, 80, True, True),
+        (50, 80, False, False),
+        (50, 30, None, False),
+        (50, 30, True, False),
+    ],
+)
+def test_a_code_is_drawn_where_there_is_room_or_it_is_wanted(
+    lines: int, columns: int, wish: bool | None, expected: bool
+) -> None:
+    assert drawn(lines, wish, columns) is expected
