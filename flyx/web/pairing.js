@@ -486,8 +486,11 @@ export async function pairAsReceiver(channels, how) {
   };
 
   const steps = async () => {
-    exchange.greet({ features: [EARLY_SHARE, ...FEATURES], session: session?.id });
-    const hello = await exchange.hear("hello", STEP_TIMEOUT);
+    // The sender speaks first: what is sent on a channel of the peer's as soon as that is open, Chromium (156)
+    // loses now and then without a word. When the sender's first message is here, it is open for certain.
+    // A sender of another version needs our hello as well, to tell its person.
+    const greet = () => exchange.greet({ features: [EARLY_SHARE, ...FEATURES], session: session?.id });
+    const hello = await exchange.hear("hello", STEP_TIMEOUT).finally(greet);
     exchange.takeHello(hello);
     if (hello.code === undefined) throw errors.protocolError("a second receiver");
     if (hello.code === "open") {

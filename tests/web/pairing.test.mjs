@@ -112,6 +112,20 @@ test('a sender without words is refused by who has some, and taken by who has no
   assert.equal(receiver.session, null)
 })
 
+test('a receiver is silent until the sender has spoken, as Chromium loses what is sent when a channel opens', async () => {
+  const [ours, theirs] = connectedChannels()
+  const binding = { roomId: 'K7M2QX', fingerprints: FINGERPRINTS }
+  const receiver = pairAsReceiver(theirs, { binding, session: null, hasWords: true, ask: async () => 'x', signal: never })
+  receiver.catch(() => {})
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  assert.deepEqual(theirs.pipes.control.said, [])
+  ours.control.send(JSON.stringify({ type: 'hello', version: 3 }))
+  const first = await new Promise((resolve) => ours.control.listen({ message: resolve }))
+  assert.equal(JSON.parse(first).type, 'hello')
+  ours.control.close()
+  await assert.rejects(receiver, { code: 'other_version' })
+})
+
 test('what the sender says after pairing is left for the transfer', async () => {
   const { ours, theirs } = await pair({})
   ours.control.send('the next')
