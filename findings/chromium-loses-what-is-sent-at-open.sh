@@ -5,8 +5,8 @@
 # A page that was offered data channels has them by the event `datachannel`; each tells by `open` when it may be
 # used, and readyState says so too. A guess that seems safe: what is sent from then on arrives, in order, or the
 # channel closes, as it is reliable. In fact a message that is sent at once, in the handler of `open`, is lost
-# now and then: send() returns, no event tells, bufferedAmount goes back to 0, and what is sent a moment later
-# arrives as if it had been the first. Seen with the first of two channels that an aiortc peer offers, whose
+# now and then: send() returns, the channel stays open, and what is sent a moment later arrives as if
+# it had been the first. Seen with the first of two channels that an aiortc peer offers, whose
 # DATA_CHANNEL_OPEN come with the end of SCTP's handshake. A protocol in which the side
 # that is offered the channel speaks first breaks once in some dozens of connections, and on a busy machine more
 # often. What helps: that side waits for a first message of the peer, which comes after the peer has been told
