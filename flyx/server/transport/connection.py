@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
+from enum import Enum, auto
 from typing import Any, Protocol
 
 from flyx.server.logs import get_logger
@@ -83,6 +84,28 @@ class Session(Protocol):
         """The client has taken its last message, or had its time for it. Called once."""
 
 
+class _Link(Enum):
+    """What has become of the WebSocket: the first member in the beginning, one of the last two in the end."""
+
+    OPEN = auto()
+    # We have sent a close frame; nothing more is sent or acted on.
+    CLOSING = auto()
+    # And the client has not taken it in its time.
+    OVERDUE = auto()
+    # The client has closed, or the connection was lost, before we did.
+    LOST = auto()
+    # After we did.
+    CLOSED = auto()
+
+
+class _Departure(Enum):
+    """Whether the session is told of the end."""
+
+    NOT_YET = auto()
+    UNDER_WAY = auto()
+    DONE = auto()
+
+
 class Connection:
     """The server's end of a client's WebSocket.
 
@@ -95,12 +118,9 @@ class Connection:
     __slots__ = (
         "_busy",
         "_close_timeout",
-        "_closing",
         "_countdown",
-        "_late",
-        "_leaving",
-        "_left",
-        "_lost",
+        "_departure",
+        "_link",
         "_max_queue_size",
         "_session",
         "_waiting",
@@ -127,19 +147,13 @@ class Connection:
         self._close_timeout = close_timeout
         # Set by run(), forgotten when it has been told that the client is gone.
         self._session: Session | None = None
-        # We have sent a close frame; nothing is sent or acted on any more.
-        self._closing = False
-        # The peer has, or the connection is lost.
-        self._lost = False
-        # The session is being told of the end; it has seen to it.
-        self._leaving = False
-        self._left = False
+        self._link = _Link.OPEN
+        self._departure = _Departure.NOT_YET
         # While a job runs; frames that come meanwhile.
         self._busy = True
         self._waiting: deque[Frame] | None = None
-        # After we have closed: the time of the client to take it, and whether that is over.
+        # After we have closed: the time of the client to take it.
         self._countdown: asyncio.TimerHandle | None = None
-        self._late = False
 
     @property
     def queued_size(self) -> int:
@@ -149,7 +163,7 @@ class Connection:
     @property
     def gone(self) -> bool:
         """It has ended, or is being closed."""
-        return self._closing or self._lost
+        return self._link is not _Link.OPEN
 
     async def run(self, session: Session, first: Job) -> None:
         """Hand frames to session from now on, once first is done. Returns then: no task stays behind."""
@@ -159,7 +173,7 @@ class Connection:
 
     def send(self, text: str) -> None:
         """Send one message. A client that does not keep up is closed instead."""
-        if self._closing or self._lost:
+        if self.gone:
             return
         payload = text.encode()
         if self._wire.unsent + len(payload) > self._max_queue_size:
@@ -169,7 +183,7 @@ class Connection:
 
     def send_datagram(self, payload: bytes) -> None:
         """Send bytes that may be lost; the caller looks at queued_size before."""
-        if not self._closing and not self._lost:
+        if not self.gone:
             self._wire.send_binary(payload)
 
     def pause_reading(self) -> None:
@@ -184,7 +198,7 @@ class Connection:
         self, code: CloseCode, error_code: ErrorCode, reason: str, retry_after: float | None = None
     ) -> None:
         """Send a fatal `error`, then close. Only the first call counts."""
-        if self._closing or self._lost:
+        if self.gone:
             return
         # A browser shows the close code and little else: the reason must come before, as a message.
         message = error_message(error_code, reason, fatal=True, retry_after=retry_after)
@@ -196,13 +210,13 @@ class Connection:
 
     def leave(self, reason: str) -> None:
         """Close because the client asked for it, with its own reason."""
-        if not self._closing and not self._lost:
+        if not self.gone:
             self.farewell = reason
             self.final = True
             self._close(CloseCode.NORMAL, "")
 
     def _close(self, code: CloseCode, reason: str) -> None:
-        self._closing = True
+        self._link = _Link.CLOSING
         self._wire.send_close(code, reason.encode()[:_MAX_CLOSE_REASON].decode(errors="ignore"))
         self._countdown = asyncio.get_running_loop().call_later(self._close_timeout, self._too_late)
         self._leave_once()
@@ -211,7 +225,7 @@ class Connection:
 
     def frame_received(self, frame: Frame) -> None:
         """The client has sent a frame."""
-        if self._closing or self._lost or self._session is None:
+        if self.gone or self._session is None:
             return
         if self._busy:
             if self._waiting is None:
@@ -226,11 +240,12 @@ class Connection:
 
     def lost(self, code: int | None, *, died: bool = False) -> None:
         """The client has closed, with this code, or the connection is lost. Only the first call counts."""
-        if self._lost:
+        if self._link in (_Link.LOST, _Link.CLOSED):
             return
-        self._lost = True
-        self.died = died and not self._closing
-        if code == CloseCode.NORMAL and not self._closing:
+        is_first = self._link is _Link.OPEN
+        self._link = _Link.LOST if is_first else _Link.CLOSED
+        self.died = died and is_first
+        if code == CloseCode.NORMAL and is_first:
             self.farewell = CLIENT_LEFT
             self.final = True
         if self._countdown is not None:
@@ -244,7 +259,8 @@ class Connection:
     async def _work(self, job: Job) -> None:
         try:
             await job
-            while self._waiting and self._session is not None and not self._closing:
+            # What came before the client has left is acted on as well.
+            while self._waiting and self._session is not None and self._link in (_Link.OPEN, _Link.LOST):
                 following = self._session.handle(self._waiting.popleft())
                 if following is not None:
                     await following
@@ -255,13 +271,13 @@ class Connection:
             self._busy = False
             held, self._waiting = self._waiting is not None, None
             self._leave_once()
-        if held and not self._leaving:
+        if held and self._departure is _Departure.NOT_YET:
             self._wire.resume_reading()
 
     def _leave_once(self) -> None:
         # Whatever has begun is finished first: it may be half-way through a change of its room.
-        if (self._closing or self._lost) and not self._busy and not self._leaving:
-            self._leaving = True
+        if self.gone and not self._busy and self._departure is _Departure.NOT_YET:
+            self._departure = _Departure.UNDER_WAY
             self._wire.spawn(self._leave())
 
     async def _leave(self) -> None:
@@ -269,15 +285,16 @@ class Connection:
         try:
             await self._session.end()
         finally:
-            self._left = True
+            self._departure = _Departure.DONE
             self._tell_gone()
 
     def _too_late(self) -> None:
-        self._late = True
+        self._link = _Link.OVERDUE
         self._tell_gone()
 
     def _tell_gone(self) -> None:
-        if self._left and (self._lost or self._late) and self._session is not None:
+        is_over = self._link not in (_Link.OPEN, _Link.CLOSING)
+        if is_over and self._departure is _Departure.DONE and self._session is not None:
             self._session.gone()
             # The two know each other: without this, only the garbage collector would free them.
             self._session = None
