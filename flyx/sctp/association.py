@@ -210,8 +210,8 @@ class Association:
         if self._over:
             return packets
         reception, transmission = self._reception, self.transmission
-        if reception and (sack := reception.sack(now)):
-            self._control.chunks.insert(0, sack)
+        if reception:
+            self._control.chunks[:0] = reception.sacks(now)
         if transmission and self.state in _MOVES_DATA:
             if forward := transmission.forward_tsn(now):
                 self._control.chunks.append(forward)
@@ -289,13 +289,19 @@ class Association:
         if not unchecked and not checksum_ok(packet, self._checksum):
             return
         has_data = False
+        last_sack: memoryview | None = None
         try:
             for position, (kind, flags, value) in enumerate(split_chunks_untrusted(packet)):
                 if position == 0 and not self._tag_fits(kind, flags, tag):
                     return
                 has_data |= kind == ChunkType.DATA
-                if not self._receive_chunk(kind, flags, value, now) or self._over:
+                if kind == ChunkType.SACK:
+                    # Of several (Reception.sacks) the last one tells all.
+                    last_sack = value
+                elif not self._receive_chunk(kind, flags, value, now) or self._over:
                     break
+            if last_sack is not None and not self._over:
+                self._receive_chunk(ChunkType.SACK, 0, last_sack, now)
         except RemoteProtocolError as error:
             if self._peer_init is not None:
                 self.violated(error)

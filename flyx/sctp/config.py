@@ -40,13 +40,14 @@ class Config:
             than what uses the association waits for a peer that is silent.
         sack_delay: SACK.Delay: 200 ms in RFC 9260 §6.2; acknowledgements are what tells us the path's
             round trip, so they wait no longer than 20 ms here.
-        sack_every: packets after which a SACK leaves at once. RFC 9260 §6.2 says 2 (SHOULD). A batch of
-            packets that came together gets one SACK, as TCP stretches its ACKs behind GRO. The end of a
-            message waits for no second packet: aiortc sends nothing more before that is acknowledged.
+        sack_every: packets after which a SACK leaves at once. RFC 9260 §6.2 says 2 (SHOULD). Packets that
+            came together get as many as if they had not, in one packet: browsers (dcSCTP) answer each with
+            4 packets at most, whatever cwnd says, and would never have more than that under way. The end of
+            a message waits for no second packet: aiortc sends nothing more before that is acknowledged.
         sack_stretch: seconds between two SACKs, at least, while data comes in order and fast: each costs both
             sides as much as a dozen packets do.
-        sack_stretch_rate: bytes a second that are fast. Others send a few packets a SACK, whatever cwnd says
-            (RFC 9260 §6.1 D, Max.Burst): these stay below, and are not held up.
+        sack_stretch_rate: bytes a second that are fast. Who sends a few packets a SACK (RFC 9260 §6.1 D,
+            Max.Burst) stays below, and is not held up.
         zero_checksum: offer RFC 9653: DTLS authenticates every packet, so CRC32c adds nothing but work.
     """
 

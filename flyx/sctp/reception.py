@@ -27,6 +27,9 @@ from flyx.sctp.receive_tracker import ReceiveTracker
 from flyx.sctp.serial import TSN_MODULUS, widen
 from flyx.sctp.timers import Timer, Timers
 
+MAX_SACKS = 16
+"""SACKs in a packet, at most."""
+
 _unpack_header: Final = DATA_PACKET_HEADER.unpack_from
 
 
@@ -45,6 +48,9 @@ class Reception:
         self._ended = False
         # The next SACK must not wait.
         self._sack_now = False
+        # What the last SACK told, and whether all since then has come in order.
+        self._told = self._tracker.cumulative
+        self._in_order = True
         # Before when the next SACK need not leave.
         self._next_sack_at = 0.0
         # How fast data comes: bytes since a moment, counted for `sack_stretch` at least.
@@ -135,6 +141,7 @@ class Reception:
         if not in_order:
             # RFC 9260 §6.7: tell of gaps, their end, and duplicates without delay.
             self._sack_now = True
+            self._in_order = False
 
     def packet_done(self) -> None:
         """A packet with DATA has been taken whole; after all packets that came together, schedule_sack()."""
@@ -156,6 +163,7 @@ class Reception:
         """Skip what the sender has abandoned (RFC 3758 §3.6)."""
         point = widen(forward.new_cumulative_tsn, self._tracker.cumulative)
         self._sack_now = True
+        self._in_order = False
         if point > self._tracker.cumulative:
             self._tracker.advance(point)
             self._reassembly.skip(point, forward.streams)
@@ -172,10 +180,10 @@ class Reception:
         """The SACK may be delayed no longer."""
         self._sack_now = True
 
-    def sack(self, now: float) -> bytes | None:
-        """Return the SACK that is to leave now, if one is."""
+    def sacks(self, now: float) -> list[bytes]:
+        """Return the SACKs that are to leave now, in one packet, if any are."""
         if not self._sack_now:
-            return None
+            return []
         self._sack_now = False
         self._unsacked = 0
         self._ended = False
@@ -186,7 +194,17 @@ class Reception:
             self._counted_since, self._counted = now, 0
         self._next_sack_at = now + stretch if self._fast else now
         a_rwnd = max(0, self._config.receive_window - self._reassembly.size)
-        return chunks.serialize_sack(self._tracker.sack(a_rwnd))
+        told, self._told = self._told, self._tracker.cumulative
+        # What a gap ack block has told must be in each SACK after it, or it counts as taken back (§6.2.1).
+        points = self._points(told) if self._in_order and not self._fast else []
+        self._in_order = not self._tracker.has_gaps
+        sacks = [chunks.Sack(point % TSN_MODULUS, a_rwnd) for point in points]
+        return [chunks.serialize_sack(sack) for sack in (*sacks, self._tracker.sack(a_rwnd))]
+
+    def _points(self, told: int) -> range:
+        """Cumulative TSNs that SACKs would have told if packets had not come together (Config.sack_every)."""
+        step = max(self._config.sack_every, -(-(self._told - told) // MAX_SACKS))
+        return range(told + step, self._told, step)
 
     def _full(self) -> bool:
         return self._reassembly.size >= self._config.receive_window
