@@ -76,6 +76,18 @@ COMPLAINTS = """
 """
 """Runs before all else in each page."""
 
+DIALOGS = """
+    const picked = async () =>
+        (await navigator.storage.getDirectory()).getDirectoryHandle("picked", { create: true });
+    globalThis.showSaveFilePicker = async ({ suggestedName }) =>
+        (await picked()).getFileHandle(suggestedName, { create: true });
+    globalThis.showDirectoryPicker = picked;
+"""
+"""Answers the dialogs of Chromium as a person would, without a screen."""
+
+NO_DIALOGS = "delete globalThis.showSaveFilePicker; delete globalThis.showDirectoryPicker;"
+"""Makes Chromium what it is on a phone."""
+
 WAIT = """(condition, milliseconds) => new Promise((resolve, reject) => {
     const test = new Function(`return (${condition})`);
     const look = () => {
@@ -201,6 +213,21 @@ def fill(tab: Tab, selector: str, text: str) -> None:
     )
 
 
+def receive_in(tab: Tab) -> str:
+    """Save what a tab is offered; wait until all of it is there, and return what the page says then."""
+    wait_for(tab, "offer")
+    click(tab, "#save")
+    return wait_for(tab, "done")
+
+
+def pass_on(tab: Tab) -> str:
+    """Send what was chosen in a tab; return the code."""
+    wait(tab, '!document.getElementById("send").disabled')
+    click(tab, "#send")
+    wait_for(tab, "share")
+    return value_of(tab, "#share-code")
+
+
 def check_complaints(tab: Tab) -> None:
     """Fail if the page has complained of anything."""
     assert tab.call("() => complaints") == []
@@ -212,8 +239,9 @@ def check_complaints(tab: Tab) -> None:
 class ChromiumTab:
     """A page in a context of its own."""
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, quota: int = QUOTA) -> None:
         self._context = context
+        self._quota = quota
         self._downloads: list[Any] = []
         self.page = context.new_page()
         self.page.set_default_timeout(DEADLINE * 1000)
@@ -221,7 +249,7 @@ class ChromiumTab:
 
     def open(self, url: str) -> None:
         parts = urlsplit(url)
-        origin = {"origin": f"{parts.scheme}://{parts.netloc}", "quotaSize": QUOTA}
+        origin = {"origin": f"{parts.scheme}://{parts.netloc}", "quotaSize": self._quota}
         if parts.netloc:
             self._context.new_cdp_session(self.page).send("Storage.overrideQuotaForOrigin", origin)
         self.page.goto(url)

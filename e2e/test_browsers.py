@@ -24,12 +24,16 @@ import pytest
 from websockets.sync.client import connect
 
 from e2e.browsers import (
+    DIALOGS,
+    NO_DIALOGS,
     QUOTA,
     Browsers,
     Tab,
     browsers_in,
     click,
     fill,
+    pass_on,
+    receive_in,
     text_of,
     value_of,
     wait,
@@ -44,18 +48,6 @@ MB = 10**6
 NAMES = ["chromium", "firefox"]
 
 both = pytest.mark.parametrize("browser", NAMES)
-
-DIALOGS = """
-    const picked = async () =>
-        (await navigator.storage.getDirectory()).getDirectoryHandle("picked", { create: true });
-    globalThis.showSaveFilePicker = async ({ suggestedName }) =>
-        (await picked()).getFileHandle(suggestedName, { create: true });
-    globalThis.showDirectoryPicker = picked;
-"""
-"""Answers the dialogs of Chromium as a person would, without a screen."""
-
-NO_DIALOGS = "delete globalThis.showSaveFilePicker; delete globalThis.showDirectoryPicker;"
-"""Makes Chromium what it is on a phone."""
 
 PICKED = """async () => {
     const found = {};
@@ -112,21 +104,6 @@ def at_start(browsers: Browsers, flyx: Flyx, name: str, **options: Any) -> Tab:
     tab = opened(browsers, name, page_of(flyx.server), **options)
     wait_for(tab, "start")
     return tab
-
-
-def receive_in(tab: Tab) -> str:
-    """Save what a tab is offered; wait until all of it is there, and return what the page says then."""
-    wait_for(tab, "offer")
-    click(tab, "#save")
-    return wait_for(tab, "done")
-
-
-def pass_on(tab: Tab) -> str:
-    """Send what was chosen in a tab; return the code."""
-    wait(tab, '!document.getElementById("send").disabled')
-    click(tab, "#send")
-    wait_for(tab, "share")
-    return value_of(tab, "#share-code")
 
 
 def wrong(code: str) -> str:
