@@ -59,11 +59,12 @@ def size_of_torn_text(data: bytes) -> int:
     """
     if not data or data[0] != WHOLE_TEXT:
         return 0
+    # Not more than tells what it is: a frame that no client may send can be shorter than any of these.
     if len(data) < 2:
-        return 6
+        return 2
     size = data[1] - 0x80
     if size == 126:
-        return 8 + (data[2] << 8 | data[3]) if len(data) >= 4 else 8
+        return 8 + (data[2] << 8 | data[3]) if len(data) >= 4 else 4
     return 6 + size if 0 <= size < 126 else 0
 
 
