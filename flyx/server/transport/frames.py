@@ -15,6 +15,12 @@ except ImportError:
 WHOLE_TEXT, WHOLE_BINARY = 0x81, 0x82
 """The first byte of a text frame that is a whole message, and of a binary one (RFC 6455 §5.2)."""
 
+_MASKED = 0x80
+"""The flag of a mask in the second byte of a frame; the rest of that byte tells the size of the payload."""
+
+_LONGER = _MASKED | 126
+"""That byte if the size is in the two bytes that follow."""
+
 _PINGS = (0x89, 0x8A)
 """The first byte of a ping, and of a pong."""
 
@@ -39,35 +45,32 @@ def text_in(data: bytes, at: int) -> tuple[bytes, int] | None:
 
     None if something else is there, it is not all there, or it has more than 65,535 bytes.
     """
-    if len(data) < at + 6 or data[at] != WHOLE_TEXT:
+    size = size_of_text(data, at)
+    end = at + size
+    if not size or end > len(data):
         return None
-    size, start = data[at + 1] - 0x80, at + 6
-    if size == 126:
-        size, start = data[at + 2] << 8 | data[at + 3], at + 8
-    elif not 0 <= size < 126:
-        return None
-    end = start + size
-    if end > len(data):
-        return None
+    start = at + (8 if data[at + 1] == _LONGER else 6)
     return apply_mask(data[start:end], data[start - 4 : start]), end
 
 
-def size_of_torn_text(data: bytes) -> int:
-    """Return how many bytes there are, or at least, of the masked text frame that data is the beginning of.
+def size_of_text(data: bytes, at: int) -> int:
+    """Return how many bytes the masked text frame has whose beginning, or all of it, is at this place.
 
-    0 if data is not the beginning of one, or of one of more than 65,535 bytes.
+    While too few are there to tell that: how many would tell. 0 if something else is there, or a frame whose
+    payload has more than 65,535 bytes.
     """
-    if not data or data[0] != WHOLE_TEXT:
+    there = len(data) - at
+    if there < 1 or data[at] != WHOLE_TEXT:
         return 0
     # Not more than tells what it is: a frame that no client may send can be shorter than any of these.
-    if len(data) < 2:
+    if there < 2:
         return 2
-    size = data[1] - 0x80
-    if size == 126:
-        return 8 + (data[2] << 8 | data[3]) if len(data) >= 4 else 4
-    return 6 + size if 0 <= size < 126 else 0
+    second = data[at + 1]
+    if second == _LONGER:
+        return 8 + (data[at + 2] << 8 | data[at + 3]) if there >= 4 else 4
+    return 6 + second - _MASKED if _MASKED <= second < _LONGER else 0
 
 
 def is_control(data: bytes) -> bool:
     """Tell whether data is one whole frame of a ping or a pong, masked, and nothing else."""
-    return len(data) >= 6 and data[0] in _PINGS and len(data) == 6 + data[1] - 0x80
+    return len(data) >= 6 and data[0] in _PINGS and len(data) == 6 + data[1] - _MASKED

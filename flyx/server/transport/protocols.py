@@ -30,7 +30,7 @@ from flyx.server.transport.connection import WIRE, Connection
 from flyx.server.transport.frames import (
     WHOLE_BINARY,
     is_control,
-    size_of_torn_text,
+    size_of_text,
     text_frame,
     text_in,
     whole_frame,
@@ -415,7 +415,7 @@ class WebSocketProtocol(CloseTimeout, WebSocketsSansIOProtocol):
         rest = data[at:] if at else data
         if not rest:
             return rest
-        if 0 < (size := size_of_torn_text(rest)) <= most and size > len(rest):
+        if 0 < (size := size_of_text(rest, 0)) <= most and size > len(rest):
             self._torn, self._torn_size = bytearray(rest), size
             return b""
         # A fragment, or the beginning of another frame: nobody here knows where the next one begins.

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 
-from flyx.server.transport.frames import size_of_torn_text, text_frame, text_in
+from flyx.server.transport.frames import size_of_text, text_frame, text_in
 from tests.server.raw_websocket import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame
 
 # At the edges of the three ways to write a length.
@@ -55,7 +55,7 @@ def test_texts_in_a_row_are_those_of_websockets(texts: list[bytes], last: bytes,
 def test_the_beginning_of_a_text_tells_how_much_is_missing(size: int) -> None:
     whole = frame(TEXT, b"x" * size)
     for there in (*range(1, min(len(whole), 10)), len(whole) - 1):
-        told = size_of_torn_text(whole[:there])
+        told = size_of_text(whole[:there], 0)
         assert there < told <= len(whole)
         # From the length on it is exact.
         assert told == len(whole) or there < 4
@@ -78,11 +78,11 @@ def test_the_beginning_of_a_text_tells_how_much_is_missing(size: int) -> None:
 )
 def test_what_is_not_a_whole_masked_text_is_left_alone(data: bytes) -> None:
     assert text_in(data, 0) is None
-    assert size_of_torn_text(data) in (0, len(data))
+    assert size_of_text(data, 0) in (0, len(data))
 
 
 @pytest.mark.parametrize(
     "data", [frame(TEXT, b"x" * 65536)[:20], frame(TEXT, b"x" * 20, mask=None)[:9], frame(PING)[:3]]
 )
 def test_the_beginning_of_another_frame_is_left_alone(data: bytes) -> None:
-    assert size_of_torn_text(data) == 0
+    assert size_of_text(data, 0) == 0
