@@ -16,6 +16,7 @@ import { pairAsReceiver } from "./pairing.js";
 import { Receiver } from "./receiver.js";
 import { sha256 } from "./sha256.js";
 import { Signaling } from "./signaling.js";
+import { untilStopped } from "./stopping.js";
 import { deferred, now, RECONNECT_TIME, timeLimit } from "./timing.js";
 
 /** @typedef {import("./flyx.js").Sink} Sink */
@@ -34,26 +35,16 @@ const SENDER = 1;
  *
  * @param {import("./flyx.js").ReceiveOptions} options
  */
-export async function receive(options) {
-  const stopped = new AbortController();
-  const stop = () => stopped.abort(errors.interrupted("it was stopped"));
-  if (options.signal?.aborted) stop();
-  options.signal?.addEventListener("abort", stop, { once: true });
-  try {
+export function receive(options) {
+  return untilStopped(options, async (signal) => {
     const { roomId, words } = parseInvitation(options.code);
     const hold = options.reconnect ?? RECONNECT_TIME;
     const place = { server: options.server, roomId, role: /** @type {const} */ ("receiver"), hold };
-    const signaling = await Signaling.enter({ ...place, WebSocket: options.WebSocket }, stopped.signal);
+    const signaling = await Signaling.enter({ ...place, WebSocket: options.WebSocket }, signal);
     options.on({ event: "room", room_id: roomId, server: options.server });
     options.on({ event: "peer", peer: SENDER, state: "joined" });
-    return await new Reception(options, signaling, words, stopped.signal).run();
-  } catch (error) {
-    const failure = errors.asFlyxError(error);
-    options.on({ event: "error", code: failure.code, message: failure.message, hint: failure.hint });
-    throw failure;
-  } finally {
-    options.signal?.removeEventListener("abort", stop);
-  }
+    return await new Reception(options, signaling, words, signal).run();
+  });
 }
 
 /** What is received of the sender of one room. */

@@ -15,9 +15,6 @@ import { copy, element, fill, part, pathNode, say, sentence, show, shows, tell, 
 /** Names of an offer that are shown at first, and with each further look. */
 const LISTED = 100;
 
-/** What is said of a room that is not there. */
-const MISSING = new Set(["no_such_room", "room_not_found"]);
-
 const STEPS = ["step-room", "step-path", "step-words", "step-offer"];
 
 export class Reception {
@@ -93,7 +90,7 @@ export class Reception {
   #withServer(error) {
     const { server } = parseInvitation(this.#code);
     const host = server?.replace(/^\w+:\/\//, "").replace(/\/.*$/, "");
-    if (MISSING.has(error.code) && host && host !== location.host) {
+    if (error.code === "no_such_room" && host && host !== location.host) {
       error.hint = `the code is for another server: open the page at ${visible(host)} instead`;
     }
     return error;

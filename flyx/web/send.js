@@ -10,6 +10,7 @@ import { manifestOf, manifestOfText } from "./listing.js";
 import { MAX_TRIES, Tries } from "./pairing.js";
 import { Receiver } from "./serving.js";
 import { Signaling } from "./signaling.js";
+import { untilStopped } from "./stopping.js";
 import { deferred, now, RECONNECT_TIME, sleep, timeLimit } from "./timing.js";
 
 /** @typedef {import("./flyx.js").SendOptions} SendOptions */
@@ -29,19 +30,15 @@ const DRAIN_TIMEOUT = 1;
 const CLOSES_ROOM = new Set(["too_many_tries", "too_many_unfinished", "connection_mismatch"]);
 
 /** Send to as many receivers as asked for. @param {SendOptions} options @returns {Promise<Done[]>} */
-export async function send(options) {
-  const stopped = new AbortController();
-  const stop = () => stopped.abort(errors.interrupted("it was stopped"));
-  if (options.signal?.aborted) stop();
-  options.signal?.addEventListener("abort", stop, { once: true });
-  try {
+export function send(options) {
+  return untilStopped(options, async (signal) => {
     const manifest =
       options.text === undefined ? manifestOf(options.entries ?? []) : manifestOfText(options.text);
     const code = makeCode(options);
     const { server, apiToken, WebSocket } = options;
     const hold = options.reconnect ?? RECONNECT_TIME;
     const place = { server, roomId: null, role: /** @type {const} */ ("sender"), hold, apiToken, WebSocket };
-    const signaling = await Signaling.enter(place, stopped.signal);
+    const signaling = await Signaling.enter(place, signal);
     tellManifest(options.on, manifest);
     const { roomId } = signaling;
     const { password } = code;
@@ -51,14 +48,8 @@ export async function send(options) {
       url: invitationUrl(server, roomId, password),
     };
     options.on({ event: "room", room_id: roomId, server, ...told });
-    return await new SendSession(options, signaling, manifest, code, stopped.signal).run();
-  } catch (error) {
-    const failure = errors.asFlyxError(error);
-    options.on({ event: "error", code: failure.code, message: failure.message, hint: failure.hint });
-    throw failure;
-  } finally {
-    options.signal?.removeEventListener("abort", stop);
-  }
+    return await new SendSession(options, signaling, manifest, code, signal).run();
+  });
 }
 
 /** What receivers have to know. @param {SendOptions} options @returns {Code} */
