@@ -40,6 +40,17 @@ class Way:
     def put(self, text: str) -> asyncio.Future[bool]:
         return self.outbox.put(Item(ROOM, ENTRY.state, "sender", (("receiver", 2),), text))
 
+    async def put_and_lose_the_answer(self, text: str) -> asyncio.Future[bool]:
+        backend = self.node.backend
+        backend.slow = 0.1
+        put = self.put(text)
+        # It is there, and the answer is on its way.
+        await asyncio.sleep(0.15)
+        backend.cut = True
+        await asyncio.sleep(0.1)
+        backend.cut = False
+        return put
+
     def received(self) -> list[tuple[int, list[str]]]:
         """Return the number of each batch that the other node received, and its texts."""
         batches = [message for message in map(json.loads, self.other.messages) if message[0] == "relay"]
@@ -111,13 +122,7 @@ async def test_a_node_without_a_lease_is_told_of_and_its_clients_are_decided_ane
 @in_virtual_time
 async def test_a_batch_whose_answer_was_lost_is_sent_under_the_same_number() -> None:
     way = await a_way()
-    way.node.backend.slow = 0.1
-    put = way.put("1")
-    # It is there, and the answer is on its way.
-    await asyncio.sleep(0.15)
-    way.node.backend.cut = True
-    await asyncio.sleep(0.1)
-    way.node.backend.cut = False
+    put = await way.put_and_lose_the_answer("1")
     assert await put
     await asyncio.sleep(0)
     assert way.received() == [(1, ["1"]), (1, ["1"])]
@@ -127,12 +132,7 @@ async def test_a_batch_whose_answer_was_lost_is_sent_under_the_same_number() -> 
 @in_virtual_time
 async def test_it_counts_as_sent_even_if_the_room_has_changed_before_the_second_try() -> None:
     way = await a_way()
-    way.node.backend.slow = 0.1
-    put = way.put("1")
-    await asyncio.sleep(0.15)
-    way.node.backend.cut = True
-    await asyncio.sleep(0.1)
-    way.node.backend.cut = False
+    put = await way.put_and_lose_the_answer("1")
     way.node.service.keep(shared(ENTRY.room, 2, "a1:0"))
     # Decided anew it would come twice.
     assert await put
