@@ -185,6 +185,12 @@ class FlyxProcess:
         self._await(lambda: (text in self.err) or None, f"{text!r} on standard error")
         return self
 
+    def shows(self, pattern: str) -> re.Match[str]:
+        """Wait for this pattern on standard error; return its first match."""
+        what = f"{pattern!r} on standard error"
+        match: re.Match[str] = self._await(lambda: re.search(pattern, self.err), what)
+        return match
+
     def ends(self, status: int, within: float = DEADLINE) -> Self:
         """Wait for the end, with this exit status and without a traceback."""
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import socket
 from pathlib import Path
@@ -70,10 +69,8 @@ def test_a_sender_shows_a_link_for_browsers_by_which_a_receiver_finds_it(flyx: F
     source = write_random(tmp_path / "file", 1000)
     trusted = {"FLYX_TLS_CA": str(certificate.authority)}
     sender = flyx.terminal("send", "--server", url, source, **trusted)
-    sender.says("or open this in a browser:")
-    link = re.search(r"https://\S+/[0-9A-Z]{6}#[a-z]+-[a-z]+", sender.err)
-    assert link
-    assert link[0].startswith(url.replace("wss:", "https:"))
-    flyx.start("receive", "--yes", "-o", "in", link[0], **trusted).ends(EXIT_DONE)
+    link = sender.shows(r"or open this in a browser:\s+(https://\S+/[0-9A-Z]{6}#[a-z]+-[a-z]+)\s")[1]
+    assert link.startswith(url.replace("wss:", "https:"))
+    flyx.start("receive", "--yes", "-o", "in", link, **trusted).ends(EXIT_DONE)
     sender.ends(EXIT_DONE)
     assert (tmp_path / "in" / "file").read_bytes() == source.read_bytes()

@@ -99,7 +99,8 @@ class Networks:
         environment = clean_environment(self._directory) | {"PYTHONPATH": str(Path(__file__).parents[1])}
         command = [sys.executable, "-c", PROXY.format(run=run)]
         proxy = self._adopt(self.router.program(command, environment, self._directory))
-        return f"198.51.100.1:{proxy.prints(r'listening on ([0-9]+)')[1]}"
+        port = proxy.prints(r"listening on ([0-9]+)\n")[1]
+        return f"198.51.100.1:{port}"
 
     def _adopt(self, process: FlyxProcess) -> FlyxProcess:
         self._processes.append(process)
