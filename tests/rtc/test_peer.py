@@ -218,6 +218,17 @@ async def all_told(candidates: asyncio.Queue[IceCandidateInit | None]) -> list[I
     return [*told, None]
 
 
+async def test_descriptions_tell_one_fingerprint_the_sha_256_of_the_certificate() -> None:
+    async with connection() as left, connection() as right:
+        offer = await left.offer()
+        answer = await right.answer(offer)
+        await left.accept_answer(answer)
+        await asyncio.gather(left.connected(), right.connected())
+        for peer, sdp in ((left, offer), (right, answer)):
+            (told,) = re.findall(r"a=fingerprint:(.*)\r\n", sdp)
+            assert told == "sha-256 " + peer.fingerprints()[0].hex(":").upper()
+
+
 async def test_candidates_are_told_one_by_one_and_suffice_alone() -> None:
     of_left: asyncio.Queue[IceCandidateInit | None] = asyncio.Queue()
     of_right: asyncio.Queue[IceCandidateInit | None] = asyncio.Queue()

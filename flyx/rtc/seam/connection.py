@@ -91,13 +91,6 @@ It rarely can; and coturn, sending to an address that its host has no route to, 
 RECHECK_INTERVAL = 5.0
 """Seconds until a direct pair that failed is tried again while a relay is in use; doubled each time."""
 
-LIBJUICE_DELAY = 0.5
-"""Seconds that we wait with DTLS when we answer a peer on libjuice, the ICE of libdatachannel.
-
-It begins ICE with an answer before it keeps the fingerprint in it, and refuses a certificate that comes in
-between (alert unknown_ca): 1 connection in 7 between processes of a busy machine.
-"""
-
 ROLE_CONFLICT = 487
 """Error of STUN: both sides claim the same role (RFC 8445 §7.3.1.1)."""
 
@@ -133,8 +126,6 @@ class IceConnection(NamingConnection):
         self._working_since: float | None = None
         self._nomination_timer: asyncio.TimerHandle | None = None
         self._nomination: asyncio.Task[None] | None = None
-        # As it says in its checks (SOFTWARE, RFC 8489 §14.14).
-        self._peer_is_libjuice = False
         # When anything authentic last came from the peer.
         self.heard_at = 0.0
         # The peer takes data before a pair is nominated; and connect() has ended with a pair for that.
@@ -235,8 +226,6 @@ class IceConnection(NamingConnection):
             raise ConnectionError("ICE negotiation failed")
         self._hurried = self.selected is None
         self._query_consent_task = asyncio.create_task(self.query_consent())
-        if not self.ice_controlling and self._peer_is_libjuice:
-            await asyncio.sleep(LIBJUICE_DELAY)
 
     async def close(self) -> None:
         """End everything; safe to call more than once."""
@@ -439,7 +428,6 @@ class IceConnection(NamingConnection):
         if remote is None:
             return
         self.heard()
-        self._peer_is_libjuice |= message.attributes.get("SOFTWARE", "").startswith("libjuice")
         pair = self._find_pair(protocol, remote)
         if pair is None:
             pair = Pair(protocol, remote)

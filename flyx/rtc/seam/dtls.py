@@ -44,6 +44,17 @@ def certificate_fingerprints(pc: RTCPeerConnection) -> tuple[bytes, bytes]:
     return ours.fingerprint(SHA256()), theirs.fingerprint(SHA256())
 
 
+def tell_one_fingerprint(dtls: RTCDtlsTransport) -> None:
+    """Have our descriptions tell the SHA-256 of our certificate alone, as those of browsers do (RFC 8122 §5).
+
+    aiortc tells three. libdatachannel keeps the last, which it may compare with the first: it takes the
+    algorithm from the description when ICE has connected, and begins ICE with an answer before it keeps that.
+    """
+    parameters = dtls.getLocalParameters()
+    parameters.fingerprints = [each for each in parameters.fingerprints if each.algorithm == "sha-256"]
+    dtls.getLocalParameters = lambda: parameters  # type: ignore[method-assign]
+
+
 @dataclass(frozen=True, slots=True)
 class RecordLayer:
     """A DTLS connection as OpenSSL has it: read and written through memory BIOs."""

@@ -21,7 +21,7 @@ from aiortc.rtcsctptransport import (
 )
 
 from flyx.errors import RemoteProtocolError
-from flyx.rtc.seam import connection
+from flyx.rtc.seam import connection, dtls
 
 PRIVATE_NAMES: dict[type, tuple[str, ...]] = {
     RTCDataChannel: ("_addBufferedAmount", "_setId", "_setReadyState"),
@@ -311,6 +311,7 @@ class SeamPeerConnection(RTCPeerConnection):
         original = RTCPeerConnection._RTCPeerConnection__createDtlsTransport  # type: ignore[attr-defined]
         transport = original(self)
         connection.install(transport)
+        dtls.tell_one_fingerprint(transport)
         return transport
 
     def _RTCPeerConnection__createSctpTransport(self) -> None:
