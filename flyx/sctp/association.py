@@ -139,9 +139,8 @@ class Association:
             self._establish(now)
             return
         self.state = State.COOKIE_WAIT
-        packet = self._control.packet([chunks.serialize_init(self._our_init)], tag=0)
-        self._control.packets.append(packet)
-        self._start_t1(packet, now)
+        self._control.packets.append(self._control.packet([chunks.serialize_init(self._our_init)], tag=0))
+        self._start_t1(self._control.packets[-1], now)
 
     def send(
         self,
@@ -261,8 +260,9 @@ class Association:
                     return
                 if index == len(packets):
                     break
-            self._receive_packet(packets[index], now)
-            reception = self._reception
+            if not chunks.is_told_again(packets, index):
+                self._receive_packet(packets[index], now)
+                reception = self._reception
             index += 1
         if self._over:
             if index < len(packets):

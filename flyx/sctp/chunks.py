@@ -15,7 +15,14 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from flyx.errors import RemoteProtocolError
-from flyx.sctp.packet import serialize_chunk, serialize_parameters, split_parameters_untrusted
+from flyx.sctp.packet import (
+    CHUNK_HEADER_SIZE,
+    COMMON_HEADER_SIZE,
+    serialize_chunk,
+    serialize_parameters,
+    split_parameters_untrusted,
+)
+from flyx.sctp.serial import widen
 
 
 class ChunkType(IntEnum):
@@ -165,6 +172,8 @@ class Sack:
 
 
 _SACK = struct.Struct("!IIHH")
+_SACK_AT = COMMON_HEADER_SIZE + CHUNK_HEADER_SIZE
+_SACK_PACKET_SIZE = _SACK_AT + _SACK.size
 MAX_GAP_ACK_BLOCKS = 200
 """Gap ack blocks in our SACKs: 800 bytes, which fit every packet. The lowest are told, as first repaired."""
 
@@ -187,6 +196,25 @@ def parse_sack_untrusted(value: memoryview) -> Sack:
             break
         last = end
     return Sack(cumulative_tsn_ack, a_rwnd, gaps, numbers[2 * gap_count :])
+
+
+def is_told_again(packets: Sequence[bytes], index: int) -> bool:
+    """Whether a packet is a SACK alone, without gaps and duplicates, that the SACK in the next one includes.
+
+    So libwebrtc and others answer packets that have come together: with a SACK for each two of them.
+    """
+    if index + 1 == len(packets):
+        return False
+    packet, following = packets[index : index + 2]
+    if not len(packet) == _SACK_PACKET_SIZE <= len(following) or packet[:8] != following[:8]:
+        return False
+    if not packet[COMMON_HEADER_SIZE] == following[COMMON_HEADER_SIZE] == ChunkType.SACK:
+        return False
+    cumulative: int
+    cumulative, _, gap_count, duplicate_count = _SACK.unpack_from(packet, _SACK_AT)
+    if gap_count or duplicate_count:
+        return False
+    return widen(_SACK.unpack_from(following, _SACK_AT)[0], cumulative) >= cumulative
 
 
 def _sorted_gaps(gaps: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

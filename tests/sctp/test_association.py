@@ -411,18 +411,43 @@ def test_a_sack_never_takes_back_what_one_before_it_has_told():
     assert sacks_of(peer, more) == [(14, []), (16, [])]
 
 
-def test_of_several_sacks_in_a_packet_the_last_one_counts():
+@pytest.mark.parametrize("together", [True, False], ids=["in one packet", "in packets that come together"])
+def test_of_several_sacks_the_last_one_counts(together):
     one, other = (ByHand().establish() for _ in range(2))
     answers = []
-    for peer, sacks in ((one, [2, 4, 6]), (other, [6])):
+    for peer, counts in ((one, [2, 4, 6]), (other, [6])):
         peer.association.send(1, 51, bytes(20_000))
         peer.drain()
         peer.now += 0.05
-        peer.give(*(peer.sack(count) for count in sacks))
+        sacks = [peer.sack(count) for count in counts]
+        if together:
+            peer.give(*sacks)
+        else:
+            peer.association.receive_packets(
+                [serialize_packet(5000, 5000, peer.tag, [sack], crc32c) for sack in sacks], peer.now
+            )
         answers.append((peer.drain(), peer.association.next_timeout()))
     assert len(values(answers[0][0], ChunkType.DATA)) > 0
     assert [len(packets) for packets, _ in answers] == [len(answers[1][0])] * 2
     assert answers[0][1] == answers[1][1]
+
+
+def sack_packet(cumulative, *, tag=1, gaps=(), duplicates=()):
+    sack = chunks.serialize_sack(chunks.Sack(cumulative % (1 << 32), 1000, gaps, duplicates))
+    return serialize_packet(5000, 5000, tag, [sack], None)
+
+
+def test_a_sack_is_left_out_only_if_the_next_packet_tells_all_that_it_tells():
+    plain = sack_packet(-1)
+    for told in (plain, sack_packet(1), sack_packet(0, gaps=[(2, 3)]), sack_packet(0, duplicates=[7])):
+        assert chunks.is_told_again([plain, told], 0)
+    assert not chunks.is_told_again([plain], 0)
+    # An older one; one of another association; one that is cut; no SACK.
+    data = serialize_packet(5000, 5000, 1, [serialize_chunk(ChunkType.DATA, 3, bytes(20))], None)
+    for other in (sack_packet(-2), sack_packet(1, tag=2), sack_packet(1)[:-1], data):
+        assert not chunks.is_told_again([plain, other], 0)
+    for richer in (sack_packet(-1, gaps=[(2, 3)]), sack_packet(-1, duplicates=[7]), data):
+        assert not chunks.is_told_again([richer, sack_packet(1)], 0)
 
 
 def test_a_gap_in_fast_data_is_told_at_once():
