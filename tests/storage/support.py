@@ -35,6 +35,9 @@ from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest
 
 MTIME_US = 1_600_000_000_123_456
 
+ENVIRONMENT_OF_OTHERS = {**os.environ, "COVERAGE_PROCESS_CONFIG": ""}
+"""Of programs that become another user: these cannot write down beside our own data what of flyx they run."""
+
 
 def file_entry(path: str, size: int = 0, *, mode: int = 0o644, mtime_us: int = MTIME_US) -> Entry:
     return Entry(path, EntryKind.FILE, size, mode, mtime_us)

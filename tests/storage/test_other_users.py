@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.storage.support import ENVIRONMENT_OF_OTHERS
 from tests.thoroughness import share
 
 REPOSITORY = Path(__file__).parents[2]
@@ -70,7 +71,7 @@ def start(user: int, directory: Path, program: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", PREAMBLE.replace("USER", str(user)) + textwrap.dedent(program)],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**ENVIRONMENT_OF_OTHERS, "PYTHONPATH": str(REPOSITORY)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

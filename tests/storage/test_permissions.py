@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.storage.support import ENVIRONMENT_OF_OTHERS
 from tests.thoroughness import some
 
 REPOSITORY = Path(__file__).parents[2]
@@ -56,7 +57,7 @@ def run(home: Path, program: str) -> list[str]:
     ran = subprocess.run(
         [sys.executable, "-c", PREAMBLE + textwrap.dedent(program)],
         cwd=home,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**ENVIRONMENT_OF_OTHERS, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
     )

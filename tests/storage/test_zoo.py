@@ -22,7 +22,7 @@ from flyx.transfer.disk import BlockRead
 from flyx.transfer.left_out import LINK_OUTSIDE, LINK_SKIPPED, SPECIAL, STATE, UNREADABLE
 from flyx.transfer.manifest import MAX_MTIME_US, EntryKind
 from flyx.transfer.names import is_state_directory, link_stays_inside
-from tests.storage.support import block_requests
+from tests.storage.support import ENVIRONMENT_OF_OTHERS, block_requests
 from tests.storage.zoo import TREES, Tree
 from tests.thoroughness import share
 
@@ -138,7 +138,7 @@ def test_every_tree_is_read_alike_by_an_ordinary_user_whom_permissions_bind() ->
         ran = subprocess.run(
             [sys.executable, "-m", "tests.storage.test_zoo"],
             cwd=Path(__file__).parents[2],
-            env={**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": home},
+            env={**ENVIRONMENT_OF_OTHERS, "HYPOTHESIS_STORAGE_DIRECTORY": home},
             capture_output=True,
             text=True,
         )
