@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", ".gitignore", ".build", "flyx")
 
 
-def built(place: Path, mtime: int, umask: int) -> dict[str, str]:
+def built(place: Path, mtime: int, umask: int, variables: dict[str, str]) -> dict[str, str]:
     """Build sdist and wheel from a copy whose files have this time and were made under this umask."""
     source = place / "source"
     source.mkdir(parents=True)
@@ -34,7 +34,7 @@ def built(place: Path, mtime: int, umask: int) -> dict[str, str]:
     for path in (source, *source.rglob("*")):
         path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
         os.utime(path, (mtime, mtime))
-    environment = {k: v for k, v in os.environ.items() if k != "SOURCE_DATE_EPOCH"}
+    environment = {k: v for k, v in os.environ.items() if k != "SOURCE_DATE_EPOCH"} | variables
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(place / "dist"), str(source)]
     subprocess.run(command, check=True, capture_output=True, env=environment)
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (place / "dist").iterdir()}
@@ -43,11 +43,29 @@ def built(place: Path, mtime: int, umask: int) -> dict[str, str]:
 CAN_COMPILE = shutil.which("cc") and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.skipif(not CAN_COMPILE, reason="needs a C compiler and Python's headers")
-def test_two_builds_of_a_release_are_the_same_bytes(tmp_path: Path) -> None:
-    first = built(tmp_path / "one", 1_700_000_000, 0o022)
-    second = built(tmp_path / "two" / "deeper", 1_800_000_000, 0o077)
+COMPILED = pytest.param(
+    {},
+    f"cp{sys.version_info.major}{sys.version_info.minor}",
+    "compiled",
+    marks=[
+        # Two minutes of both processors: what is compiled is tried in place besides (.ci/run).
+        pytest.mark.soak,
+        pytest.mark.timeout(300),
+        pytest.mark.skipif(not CAN_COMPILE, reason="needs a C compiler and Python's headers"),
+    ],
+    id="compiled",
+)
+
+
+@pytest.mark.parametrize(
+    ("variables", "tag", "build"),
+    [COMPILED, pytest.param({"FLYX_PURE": "1"}, "py3", "pure Python", id="pure")],
+)
+def test_two_builds_of_a_release_are_the_same_bytes(
+    variables: dict[str, str], tag: str, build: str, tmp_path: Path
+) -> None:
+    first = built(tmp_path / "one", 1_700_000_000, 0o022, variables)
+    second = built(tmp_path / "two" / "deeper", 1_800_000_000, 0o077, variables)
     assert first == second
     assert len(first) == 2
     (wheel,) = (tmp_path / "one" / "dist").glob("*.whl")
@@ -56,8 +74,8 @@ def test_two_builds_of_a_release_are_the_same_bytes(tmp_path: Path) -> None:
     release, python, *_ = wheel.name.rsplit("-", 3)
     own = {"flyx", f"{release}.dist-info", f"{release}.data"}
     assert {name.split("/")[0] for name in names} == own
-    assert python == f"cp{sys.version_info.major}{sys.version_info.minor}"
-    assert version_in(install(wheel, tmp_path)) == f"flyx {__version__} (compiled)\n"
+    assert python == tag
+    assert version_in(install(wheel, tmp_path)) == f"flyx {__version__} ({build})\n"
 
 
 NOTHING_TO_COMPILE_WITH = {

@@ -296,7 +296,7 @@ OUTAGE = 40.0
 """Seconds without a cable: both sides lose patience after 20, and libwebrtc would wait for ever."""
 
 
-@pytest.mark.parametrize("role", ["send", "receive"])
+@pytest.mark.parametrize("role", [pytest.param("send", marks=pytest.mark.soak), "receive"])
 def test_a_network_that_is_gone_for_a_while_ends_nothing(flyx: Flyx, tmp_path: Path, role: str) -> None:
     source = write_random(tmp_path / "file", 30 * MB)
     with Network() as network:
