@@ -49,7 +49,7 @@ from flyx.rtc.path import CandidatePair, is_of_local_network
 from flyx.rtc.policy import ANY_PATH, IcePolicy
 from flyx.rtc.relays import gather_relayed_candidates
 from flyx.rtc.sctp_transport import SctpTransport, make_peer_connection
-from flyx.rtc.seam import dtls, ice, tunnel
+from flyx.rtc.seam import dtls, flights, ice, tunnel
 from flyx.rtc.servers import StunAddress, TurnServer
 from flyx.rtc.tunnel import DatagramSocket
 from flyx.sctp.transmission import SendStatistics
@@ -439,10 +439,7 @@ class PeerConnection:
 
     async def _describe_ourselves(self) -> str:
         answering = self._pc.signalingState == "have-remote-offer"
-        if answering:
-            description = await self._pc.createAnswer()
-        else:
-            description = await self._pc.createOffer()
+        description = await (self._pc.createAnswer() if answering else self._pc.createOffer())
         if self._policy.limits_addresses:
             addresses = self._policy.offered_addresses()
         else:
@@ -487,6 +484,8 @@ class PeerConnection:
             self._peer_features = told.features
             if told.init_chunk is not None:
                 sctp.take_init_chunk(told.init_chunk)
+            if told.features:
+                flights.repeat(self._pc)
             if EARLY_DATA in told.features:
                 ice.hurry(self._pc)
 

@@ -19,7 +19,7 @@ from aiortc import (
 from OpenSSL import SSL
 
 from flyx.rtc.sctp_transport import make_peer_connection
-from flyx.rtc.seam import connection, dtls, ice, pair, sctp, tunnel, turn
+from flyx.rtc.seam import connection, dtls, flights, ice, pair, sctp, tunnel, turn
 
 
 async def test_every_private_name_exists_in_the_installed_release() -> None:
@@ -41,7 +41,7 @@ async def test_every_private_name_exists_in_the_installed_release() -> None:
             SSL.Connection: ssl,
             Candidate: Candidate.from_sdp("1 1 udp 1 192.0.2.1 9 typ host"),
         }
-        modules = (connection, pair, ice, turn, tunnel, dtls, sctp)
+        modules = (connection, flights, pair, ice, turn, tunnel, dtls, sctp)
         used = [item for module in modules for item in module.PRIVATE_NAMES.items()]
         assert set(instances) == {kind for kind, _ in used}
         for kind, names in used:
