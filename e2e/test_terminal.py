@@ -49,6 +49,13 @@ def test_the_question_lists_what_is_offered_and_only_yes_is_consent(flyx: Flyx, 
     assert told == ["The transfer was declined."] * 5
 
 
+def test_a_yes_from_before_the_question_is_none(flyx: Flyx, tmp_path: Path) -> None:
+    sender = flyx.send(write_random(tmp_path / "file", 1000))
+    receiver = flyx.terminal("receive", "--server", flyx.server, "-o", "in", sender.code()).type("y\r")
+    receiver.says(QUESTION).type("n\r").ends(7)
+    assert not (tmp_path / "in").exists()
+
+
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "utf-8:surrogateescape", "ascii:strict"])
 def test_an_answer_that_is_no_text_is_no_consent(flyx: Flyx, tmp_path: Path, encoding: str) -> None:
     sender = flyx.send(write_random(tmp_path / "file", 10))

@@ -25,7 +25,7 @@ from flyx.cli.output import directory_text, events_to_standard_error, report_lin
 from flyx.cli.path_options import Bind, IceServers, NoRelay, RelayOnly, connection_options_of
 from flyx.cli.rate_options import ReceiveLimit, limit_of
 from flyx.cli.settings import place_of
-from flyx.cli.terminal import UNREADABLE, read_line, screen_size
+from flyx.cli.terminal import UNREADABLE, forget_typed, read_line, screen_size
 from flyx.client.meeting import RECONNECT_TIME
 from flyx.errors import ConsentNeeded, InputError
 from flyx.transfer.manifest import Content
@@ -326,6 +326,7 @@ def _ask_existing(skip: Skip) -> AskExisting:
 
     async def ask(found: DestinationExists) -> tuple[ExistingPolicy, Skip] | None:
         report_line(str(found))
+        forget_typed(sys.stdin)
         report_question("Skip what exists, overwrite it, or rename what arrives? [s/o/r/N] ")
         answer = (await read_line(sys.stdin)).strip().lower()
         return next((answers[word] for word in answers if answer in (word, word[0])), None)
@@ -344,6 +345,7 @@ async def _ask(manifest: Manifest, question: str, *, is_part: bool) -> bool:
     for line in summary.lines:
         report_line(line)
     could_be_seen = not summary.left_out
+    forget_typed(sys.stdin)
     while True:
         choices = "y/N/a" if summary.is_cut else "y/N"
         report_question(f"{question}? [{choices if could_be_seen else 'N/a'}] ")

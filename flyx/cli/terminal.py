@@ -33,6 +33,15 @@ def screen_size() -> os.terminal_size:
     return os.terminal_size((size.columns or _USUAL_SIZE.columns, size.lines or _USUAL_SIZE.lines))
 
 
+def forget_typed(keyboard: TextIO) -> None:
+    """Pass over the lines that were typed before: they do not answer a question that nobody has seen."""
+    import termios
+
+    # It may be gone: that is for the next to read from it to tell.
+    with suppress(termios.error):
+        termios.tcflush(keyboard, termios.TCIFLUSH)
+
+
 async def read_line(keyboard: TextIO) -> str:
     """Read a line that a person types, without blocking the event loop.
 
