@@ -20,9 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-import ifaddr
-
-from flyx.net.interfaces import ELSEWHERE, Address, source_towards, udp_socket
+from flyx.net.interfaces import ELSEWHERE, Address, read, source_towards, udp_socket
 
 TICK = 1.0
 """Seconds between two looks at the clock, and at the addresses where the kernel does not tell of them."""
@@ -185,11 +183,12 @@ def is_ours(address: Address) -> bool:
 
 
 def networks() -> frozenset[str]:
-    """Return all addresses of this computer, and those that it sends from to somewhere else."""
+    """Return the addresses of this computer's interfaces that are up and have a carrier, as those are what is
+    offered to a peer; and those that it sends from to somewhere else."""
     found = set()
     # Where they cannot be listed, those that are used say enough.
     with contextlib.suppress(OSError):
-        found = {f"{adapter.name} {ip.ip}" for adapter in ifaddr.get_adapters() for ip in adapter.ips}
+        found = {f"{each.interface} {each.address}" for each in read() if each.up}
     return frozenset(found | {f"to {remote[0]} {source_towards(remote)}" for remote in ELSEWHERE.values()})
 
 

@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -27,9 +28,12 @@ class Host:
             pytest.skip("the right to make network namespaces is missing")
         self.ip("link set lo up")
 
-    def ip(self, command: str) -> None:
+    def run(self, *command: str) -> None:
         # Started from this thread, it is in the same network.
-        subprocess.run(["ip", *command.split()], check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+
+    def ip(self, command: str) -> None:
+        self.run("ip", *command.split())
 
     def plug_in(self, name: str, address: str, metric: int) -> None:
         """Add an interface with a way to everywhere."""
@@ -155,6 +159,28 @@ def test_a_cable_that_is_out_for_a_while_brings_the_route_back(
         assert route.look() is RouteState.SAME
 
     on_a_host(body)
+
+
+def test_an_interface_is_no_network_while_its_cable_is_out(
+    on_a_host: Callable[[Callable[[Host], Awaitable[None]]], None],
+) -> None:
+    async def body(host: Host) -> None:
+        host.plug_in("cable", "10.8.0.1", 500)
+        # The address stays, and so does the route; Linux sees to carriers once a second.
+        for state, known in (("up", "True"), ("down", "False"), ("up", "True")):
+            host.ip(f"link set cable-end {state}")
+            # Another process: the interfaces that this one lists are those of its first thread.
+            host.run(sys.executable, "-c", UNTIL_KNOWN, "cable 10.8.0.1", known)
+
+    on_a_host(body)
+
+
+UNTIL_KNOWN = """
+import sys, time
+from flyx.net.changes import networks
+while str(sys.argv[1] in networks()) != sys.argv[2]:
+    time.sleep(0.01)
+"""
 
 
 def test_many_changes_in_a_row_are_one(
