@@ -110,7 +110,7 @@ import { FlyxError } from "./errors.js";
  * | event | fields |
  * |---|---|
  * | `room` | `room_id`, `server`; of a sender also `code` (ROOM-word-word), `words` ("word-word"; "" if open) and `url` (what the other side opens or pastes) |
- * | `peer` | `peer` (1, 2, ...), `state`: `joined`, `paired`, `lost` (another connection is being made), `done`, `failed`; with `lost` and `failed` `code`, `message` |
+ * | `peer` | `peer` (1, 2, ...), `state`: `joined`, `paired`, `silent` (nothing was heard of it for `seconds`; here alone), `heard` (again), `lost` (another connection is being made), `done`, `failed`; with `lost` and `failed` `code`, `message` |
  * | `path` | `peer`, `local`, `remote` (`host`, `srflx`, `prflx`, `relay`, or null), `family` (4, 6 or null), `rtt` in seconds; again when it changes |
  * | `manifest` | `manifest` (a Manifest), `manifest_id`, `content`, `files`, `bytes` |
  * | `resume` | `peer`, `files` and `bytes` that are there from an earlier try |

@@ -11,7 +11,7 @@ import { Reception } from "./reception.js";
 import { Sending } from "./sending.js";
 import { Selection, sourcesDropped, sourcesOf } from "./picking.js";
 import { amountText, sizeText } from "./texts.js";
-import { copy, element, fill, part, pathNode, say, sentence, show, shows } from "./view.js";
+import { copy, element, fill, notify, part, pathNode, say, sentence, show, shows } from "./view.js";
 
 /** Where the page is: the server that it is served by, whatever is before it. */
 const SERVER = new URL(".", location.href).href;
@@ -122,6 +122,12 @@ function listen() {
     if (running?.isBusy) event.preventDefault();
   });
   window.addEventListener("pagehide", () => running?.cancel());
+  // Not every browser notices.
+  const tellNetwork = (text) => running?.isRunning && notify(text);
+  window.addEventListener("offline", () => {
+    tellNetwork("This computer has no network. What is under way goes on when there is one.");
+  });
+  window.addEventListener("online", () => tellNetwork("This computer has a network again."));
 
   part("receive-form").addEventListener("submit", (event) => {
     event.preventDefault();

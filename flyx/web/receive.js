@@ -558,6 +558,8 @@ class ReceiverWork {
       });
     } else if (event.is === "roundTrip") {
       this.#tellPath(event.seconds);
+    } else if (event.is === "silent" || event.is === "heard") {
+      this.#on({ event: "peer", peer: SENDER, state: event.is, seconds: event.seconds });
     } else if (event.is === "lost") {
       const { told } = /** @type {any} */ (this.#accepted?.arrivals.offered.entries.get(event.file));
       this.#on({ event: "file", peer: SENDER, index: event.file, path: told, error: reason(event.code) });

@@ -10,10 +10,14 @@ import { canPick, pick } from "./picked_sink.js";
 import { Meter } from "./meter.js";
 import { awake, fail } from "./running.js";
 import { amountText, grouped, isHidden, pathText, sizeText, speedText } from "./texts.js";
-import { copy, element, fill, part, pathNode, say, sentence, show, shows, tell, visible } from "./view.js";
+import { copy, element, fill, notify, part, pathNode, say, sentence, show, shows, tell, visible } from "./view.js";
 
 /** Names of an offer that are shown at first, and with each further look. */
 const LISTED = 100;
+
+const SILENT =
+  "Nothing is heard from the sender. Waiting for it; if that takes too long, another connection is made.";
+const LOST = "The connection is lost. Another one is being made; what is here stays.";
 
 const STEPS = ["step-room", "step-path", "step-words", "step-offer"];
 
@@ -25,6 +29,8 @@ export class Reception {
   #manifest = null;
   #sink = null;
   #meter = null;
+  /** Which way it comes, in words. */
+  #way = "";
   #text = null;
   #seconds = 0;
   /** What the person is being asked: called with null if nothing is to come of it. */
@@ -60,6 +66,7 @@ export class Reception {
     this.#step(0);
     show("connecting");
     const sleepless = await awake();
+    const clock = setInterval(() => this.#meter?.draw(), 1000);
     try {
       const done = await receive({
         server: this.#server,
@@ -76,7 +83,8 @@ export class Reception {
       else if (error.code === "bad_input") this.#page.mend(error);
       else fail(this.#withServer(error));
     } finally {
-      this.#control = null;
+      this.#control = this.#meter = null;
+      clearInterval(clock);
       sleepless();
     }
   }
@@ -102,14 +110,15 @@ export class Reception {
         this.#step(1);
         break;
       case "path":
-        part("transfer-path").textContent = part("offer-path").textContent = sentence(
-          `connected ${pathText(event)}`,
-        );
+        this.#way = sentence(`connected ${pathText(event)}`);
+        this.#goesOn();
         this.#step(2);
         break;
       case "peer":
         if (event.state === "paired") this.#step(3);
-        if (event.state === "lost") this.#lost();
+        if (event.state === "silent") this.#standsStill("nothing heard", event.seconds, SILENT);
+        if (event.state === "heard") this.#goesOn();
+        if (event.state === "lost") this.#standsStill("no connection", 0, LOST);
         break;
       case "resume":
         if (event.bytes) say(`${sizeText(event.bytes)} of it are here from an earlier try.`);
@@ -128,16 +137,21 @@ export class Reception {
         this.#seconds = event.seconds;
         break;
       case "notice":
-        say(sentence(event.message));
+        notify(sentence(event.message));
         break;
       default:
     }
   }
 
-  #lost() {
-    const text = "The connection is lost. Another one is being made; what is here stays.";
-    part("transfer-path").textContent = text;
+  #standsStill(state, seconds, text) {
+    this.#meter?.standsStill(state, seconds);
+    part("transfer-path").textContent = part("offer-path").textContent = text;
     say(text);
+  }
+
+  #goesOn() {
+    this.#meter?.goesOn();
+    part("transfer-path").textContent = part("offer-path").textContent = this.#way;
   }
 
   /** Show how far connecting has come; never that it has gone back. */

@@ -8,11 +8,12 @@ import { send } from "./flyx.js";
 import { Meter } from "./meter.js";
 import { awake, fail } from "./running.js";
 import { amountText, grouped, pathText, speedText } from "./texts.js";
-import { element, fill, part, say, sentence, show, tell } from "./view.js";
+import { element, fill, notify, part, say, sentence, show, tell } from "./view.js";
 
 const STATES = {
   joined: "connecting",
   paired: "is asked whether to take it",
+  silent: "says nothing: waiting for it; if that takes too long, another connection is made",
   lost: "connection lost, another one is being made",
   done: "has everything",
 };
@@ -59,6 +60,9 @@ export class Sending {
     const control = (this.#control = new AbortController());
     part("send").disabled = true;
     const sleepless = await awake();
+    const clock = setInterval(() => {
+      for (const { meter, isUnderWay } of this.#receivers.values()) if (isUnderWay) meter.draw();
+    }, 1000);
     try {
       const done = await send({
         server: this.#server,
@@ -77,6 +81,7 @@ export class Sending {
     } finally {
       this.#control = null;
       part("send").disabled = false;
+      clearInterval(clock);
       sleepless();
     }
   }
@@ -99,7 +104,8 @@ export class Sending {
         this.#tellPeer(event);
         break;
       case "path":
-        this.#receiver(event.peer).way.textContent = sentence(`connected ${pathText(event)}`);
+        this.#receiver(event.peer).calm.way = sentence(`connected ${pathText(event)}`);
+        this.#goesOn(this.#receiver(event.peer));
         break;
       case "resume":
         this.#receiver(event.peer).meter.resume(event.bytes);
@@ -112,7 +118,7 @@ export class Sending {
         this.#seconds = event.seconds;
         break;
       case "notice":
-        say(sentence(event.message));
+        notify(sentence(event.message));
         break;
       default:
     }
@@ -145,24 +151,46 @@ export class Sending {
     const name = element("span", { className: "path" }, `Receiver ${peer}`);
     part("share-peers").append(element("li", {}, name, state, bar, numbers, way));
     part("share-nobody").hidden = true;
-    const receiver = { state, bar, way, meter: new Meter(bar, numbers), isServed: false };
+    // What is to be read of it as long as it is heard; and whether bytes are under way.
+    const calm = { state: STATES.joined, way: "" };
+    const receiver = { state, bar, way, meter: new Meter(bar, numbers), calm, isUnderWay: false, isServed: false };
     receiver.meter.start(null);
     this.#receivers.set(peer, receiver);
     return receiver;
   }
 
-  #tellPeer({ peer, state, message }) {
+  #tellPeer({ peer, state, message, seconds }) {
     const receiver = this.#receiver(peer);
+    if (state === "heard") {
+      this.#goesOn(receiver);
+      return;
+    }
     receiver.state.textContent = state === "failed" ? sentence(message) : STATES[state];
+    if (state === "silent" || state === "lost") {
+      receiver.meter.standsStill(state === "silent" ? "nothing heard" : "no connection", seconds ?? 0);
+      receiver.way.textContent = "";
+    } else {
+      receiver.calm.state = receiver.state.textContent;
+    }
     if (state === "done") receiver.isServed = true;
-    if (state === "done" || state === "failed") receiver.bar.hidden = true;
+    if (state === "done" || state === "failed") {
+      receiver.bar.hidden = true;
+      receiver.isUnderWay = false;
+    }
     say(`Receiver ${peer}: ${receiver.state.textContent}`);
+  }
+
+  #goesOn({ meter, state, way, calm }) {
+    meter.goesOn();
+    state.textContent = calm.state;
+    way.textContent = calm.way;
   }
 
   #progress({ peer, bytes, total }) {
     const receiver = this.#receiver(peer);
     receiver.bar.hidden = false;
-    receiver.state.textContent = "is receiving";
+    receiver.isUnderWay = true;
+    receiver.state.textContent = receiver.calm.state = "is receiving";
     receiver.meter.advance(bytes, total);
   }
 

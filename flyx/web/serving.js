@@ -95,6 +95,7 @@ export class Receiver {
       RTCPeerConnection: this.#session.RTCPeerConnection,
     });
     this.connection = connection;
+    this.#path = "";
     try {
       await connection.offer();
       if (isAnew) {
@@ -161,6 +162,8 @@ export class Receiver {
     };
     work.tell = (event) => {
       if (event.is === "roundTrip") this.#tellPath(connection, event.seconds);
+      else if (event.is === "silent" || event.is === "heard")
+        on({ event: "peer", peer: this.number, state: event.is, seconds: event.seconds });
       else if (event.is === "accepted") this.#begunAt ||= now();
       else if (event.is === "resumed") this.#tellResumed(event);
       else if (event.is === "confirmed") this.#tellFile(event.file, null);

@@ -29,11 +29,16 @@ const PING_INTERVAL = 5;
  */
 const SILENCE_LIMIT = 20;
 
-/** The same when the signaling server says that the other side has gone. */
+/**
+ * Seconds without any message after which that is told: pings come every PING_INTERVAL, and take their time.
+ */
+const SILENCE_TOLD = 7;
+
+/** Seconds as SILENCE_LIMIT, when the signaling server says that the other side has gone. */
 const GONE_LIMIT = 5;
 
 /**
- * The same when there is reason to think that the path is gone: at least CHECK_LIMIT, or so many round trips.
+ * The same, when there is reason to think that the path is gone: at least CHECK_LIMIT, or so many round trips.
  */
 const CHECK_LIMIT = 0.75;
 const CHECK_ROUND_TRIPS = 4;
@@ -75,6 +80,9 @@ export class Session {
   /** @type {any[]} */
   #events = [];
   #silenceLimit = SILENCE_LIMIT;
+  #heardAt;
+  /** It was told that nothing is heard. */
+  #isSilent = false;
   /** Why the path is being checked. @type {string | null} */
   #suspicion = null;
   #deadline;
@@ -91,6 +99,7 @@ export class Session {
   /** @param {"sender" | "receiver"} peer What the other side is. @param {number} now */
   constructor(peer, now) {
     this.peer = peer;
+    this.#heardAt = now;
     this.#deadline = now + SILENCE_LIMIT;
     this.#standstillCounts = now;
     this.#nextPing = now;
@@ -124,7 +133,13 @@ export class Session {
     if (now >= this.#deadline) {
       const silence = `nothing was heard from the ${this.peer} for ${Math.round(this.#silenceLimit)} s`;
       this.losePath(connectionLost(this.#suspicion ?? silence));
-    } else if (now >= this.#nextPing) {
+      return;
+    }
+    if (now >= this.#silenceDue) {
+      this.#isSilent = true;
+      this.emit({ is: "silent", seconds: Math.round(now - this.#heardAt) });
+    }
+    if (now >= this.#nextPing) {
       this.#nextPing = now + PING_INTERVAL;
       if (this.#pingSent === null) {
         this.#pingToken++;
@@ -136,7 +151,12 @@ export class Session {
 
   /** When handleTimeout() is due; null when it is over. */
   nextTimeout() {
-    return this.ended ? null : Math.min(this.#deadline, this.#nextPing);
+    return this.ended ? null : Math.min(this.#deadline, this.#nextPing, this.#silenceDue);
+  }
+
+  /** When it is to be told that nothing is heard. */
+  get #silenceDue() {
+    return this.#isSilent ? Infinity : this.#heardAt + SILENCE_TOLD;
   }
 
   /** The server says that the other side has left: believe it unless it answers. @param {number} now */
@@ -196,6 +216,10 @@ export class Session {
   /** @param {number} now */
   heard(now) {
     this.#deadline = now + this.#silenceLimit;
+    this.#heardAt = now;
+    if (!this.#isSilent) return;
+    this.#isSilent = false;
+    this.emit({ is: "heard" });
   }
 
   /** @param {FlyxError} error */

@@ -29,6 +29,12 @@ export function say(text) {
   part("status").textContent = text;
 }
 
+/** Have it read out, and seen until something else is shown. */
+export function notify(text) {
+  say(text);
+  tell("notice", text);
+}
+
 /** Set the text of a part, which is not there without any. */
 export function tell(id, text) {
   part(id).textContent = text;
