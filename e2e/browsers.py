@@ -1,7 +1,8 @@
 """Real browsers, headless: Chromium by way of Playwright, Firefox by WebDriver BiDi, which it speaks itself.
 
 A Tab is one page, with storage of its own. What is awaited is awaited inside of it, as a change of the
-document. Whatever a page complains of, an error, a rejected promise, a breach of its policy, fails the test.
+document. Whatever a page complains of, an error, a rejected promise, a breach of its policy, fails the test,
+also if the page was left or closed since.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import shlex
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator
@@ -21,6 +24,7 @@ from urllib.parse import urlsplit
 
 from websockets.sync.client import ClientConnection, connect
 
+from e2e.network import Host
 from e2e.processes import DEADLINE, need
 
 CHROMIUM_FLAGS = [
@@ -61,20 +65,23 @@ FIREFOX_PREFERENCES: dict[str, bool | int | str] = {
     "browser.download.useDownloadDir": True,
     "browser.download.always_ask_before_handling_new_types": False,
     "browser.helperApps.deleteTempFileOnExit": False,
-    # A page has a fifth of it, in kB (test_a_browser_that_has_no_more_room_says_so).
-    "dom.quotaManager.temporaryStorage.fixedLimit": 5 * QUOTA // 1024,
 }
 
 COMPLAINTS = """
-    globalThis.complaints = [];
-    addEventListener("error", (event) => complaints.push(`error: ${event.message ?? event.target}`), true);
-    addEventListener("unhandledrejection", (event) => complaints.push(`rejection: ${event.reason}`));
-    addEventListener("securitypolicyviolation", (event) =>
-        complaints.push(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
-    const complain = console.error.bind(console);
-    console.error = (...what) => { complaints.push(`console: ${what.join(" ")}`); complain(...what); };
+    const complain = (what) => console.error(what);
+    addEventListener("error", ({ message, target }) => complain(`error: ${message ?? target}`), true);
+    addEventListener("unhandledrejection", ({ reason }) => complain(`rejection: ${reason}`));
+    addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI, sample }) =>
+        complain(`policy: ${violatedDirective} ${blockedURI} ${sample}`));
+    globalThis.Worker = class extends Worker {
+        constructor(...all) {
+            super(...all);
+            this.addEventListener("error", ({ message }) => complain(`worker: ${message}`));
+        }
+    };
 """
-"""Runs before all else in each page."""
+"""Runs before all else in each page: what goes wrong there becomes an error of the console, which the browser
+tells us at once, so that it counts also if the page is left or closed."""
 
 DIALOGS = """
     const picked = async () =>
@@ -84,6 +91,26 @@ DIALOGS = """
     globalThis.showDirectoryPicker = picked;
 """
 """Answers the dialogs of Chromium as a person would, without a screen."""
+
+PICKED = """async () => {
+    const found = {};
+    const walk = async (directory, before) => {
+        for await (const [name, handle] of directory.entries()) {
+            const path = `${before}${name}`;
+            if (handle.kind === "directory") {
+                found[`${path}/`] = null;
+                await walk(handle, `${path}/`);
+                continue;
+            }
+            const bytes = await (await handle.getFile()).arrayBuffer();
+            const digest = Array.from(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)));
+            found[path] = digest.map((byte) => byte.toString(16).padStart(2, "0")).join("");
+        }
+    };
+    await walk(await (await navigator.storage.getDirectory()).getDirectoryHandle("picked"), "");
+    return found;
+}"""
+"""What was saved by the dialogs: SHA-256 by path, null for directories."""
 
 NO_DIALOGS = "delete globalThis.showSaveFilePicker; delete globalThis.showDirectoryPicker;"
 """Makes Chromium what it is on a phone."""
@@ -141,6 +168,9 @@ class Tab(Protocol):
 
     def close(self) -> None:
         """Close it; whatever it does ends there."""
+
+    def complaints(self) -> list[str]:
+        """What its pages have complained of; also when it is closed."""
 
 
 class Browser(Protocol):
@@ -228,11 +258,6 @@ def pass_on(tab: Tab) -> str:
     return value_of(tab, "#share-code")
 
 
-def check_complaints(tab: Tab) -> None:
-    """Fail if the page has complained of anything."""
-    assert tab.call("() => complaints") == []
-
-
 # Chromium.
 
 
@@ -243,7 +268,11 @@ class ChromiumTab:
         self._context = context
         self._quota = quota
         self._downloads: list[Any] = []
+        self._complaints: list[str] = []
         self.page = context.new_page()
+        self.page.on("console", self._told)
+        self.page.on("pageerror", lambda error: self._complaints.append(f"exception: {error}"))
+        self.page.on("crash", lambda _: self._complaints.append("crash"))
         self.page.set_default_timeout(DEADLINE * 1000)
         self.page.on("download", lambda download: self._downloads.append(download))
 
@@ -286,27 +315,48 @@ class ChromiumTab:
     def close(self) -> None:
         self._context.close()
 
+    def complaints(self) -> list[str]:
+        return self._complaints
+
+    def _told(self, message: Any) -> None:
+        # What the browser itself remarks has no arguments: that a server does not answer, say.
+        if message.type == "error" and message.args:
+            self._complaints.append(message.text)
+
 
 class Chromium:
     """Debian's Chromium."""
 
     name = "chromium"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, host: Host | None) -> None:
+        """Args:
+        directory: of its own.
+        host: where it runs; None is here. It is spoken to by a pipe.
+        """
         need("the Debian package chromium", shutil.which("chromium") is not None)
         need("the PyPI package playwright", find_spec("playwright") is not None)
         from playwright.sync_api import sync_playwright
 
+        program = shutil.which("chromium")
+        if host:
+            wrapper = directory / "chromium"
+            wrapper.write_text(f'#!/bin/sh\nexec {shlex.join(host.on("chromium"))} "$@"\n')
+            wrapper.chmod(0o700)
+            program = str(wrapper)
         self._playwright = sync_playwright().start()
         self._browser = self._playwright.chromium.launch(
-            executable_path=shutil.which("chromium"),
+            executable_path=program,
             args=CHROMIUM_FLAGS,
             chromium_sandbox=False,
             downloads_path=directory,
         )
 
     def tab(self, *, before: str = "", dark: bool = False) -> ChromiumTab:
-        context = self._browser.new_context(color_scheme="dark" if dark else "light")
+        # The authorities of tests are nobody's.
+        context = self._browser.new_context(
+            color_scheme="dark" if dark else "light", ignore_https_errors=True
+        )
         context.add_init_script(COMPLAINTS + before)
         return ChromiumTab(context)
 
@@ -325,9 +375,15 @@ class BidiError(Exception):
 class Bidi:
     """A connection to a browser by WebDriver BiDi: commands, and the events that come meanwhile."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, reached: socket.socket | None = None) -> None:
+        """Args:
+        url: where the browser listens.
+        reached: a connection to there, if that is on another host.
+        """
         self._open = contextlib.ExitStack()
-        self._socket: ClientConnection = self._open.enter_context(connect(url, max_size=None, proxy=None))
+        self._socket: ClientConnection = self._open.enter_context(
+            connect(url, sock=reached, max_size=None, proxy=None)
+        )
         self._answers: dict[int, Future[dict[str, Any]]] = {}
         self._lock = threading.Lock()
         self._count = 0
@@ -356,7 +412,8 @@ class Bidi:
             self._answers[self._count] = answer
             message = {"id": self._count, "method": method, "params": parameters}
         self._socket.send(json.dumps(message))
-        told = answer.result(2 * DEADLINE)
+        # A script may wait for long.
+        told = answer.result()
         if told["type"] == "error":
             raise BidiError(f"{method}: {told['message']}")
         return dict(told["result"])
@@ -376,6 +433,11 @@ class Bidi:
             assert event is not None
             self._events.remove(event)
             return dict(event["params"])
+
+    def told(self, method: str) -> list[dict[str, Any]]:
+        """The parameters of all events of this kind so far."""
+        with self._news:
+            return [event["params"] for event in self._events if event["method"] == method]
 
     def close(self) -> None:
         """Close the connection."""
@@ -472,39 +534,52 @@ class FirefoxTab:
         # Its pages close with it.
         self._bidi.command("browser.removeUserContext", userContext=self._container)
 
+    def complaints(self) -> list[str]:
+        entries = self._bidi.told("log.entryAdded")
+        ours = [entry for entry in entries if entry["source"].get("context") == self._context]
+        # What the browser itself remarks is of another type: that a server does not answer, say.
+        return [str(e["text"]) for e in ours if e["level"] == "error" and e["type"] == "console"]
+
 
 class Firefox:
     """Debian's Firefox ESR."""
 
     name = "firefox"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, host: Host | None = None, quota: int = QUOTA) -> None:
+        """Args:
+        directory: of its own.
+        host: where it runs; None is here. It is spoken to by a port of its loopback.
+        quota: bytes that each page may keep.
+        """
         need("the Debian package firefox-esr", shutil.which("firefox-esr") is not None)
         profile = directory / "profile"
         profile.mkdir()
-        preferences = {**FIREFOX_PREFERENCES, "browser.download.dir": str(directory)}
+        preferences = {
+            **FIREFOX_PREFERENCES,
+            "browser.download.dir": str(directory),
+            # A page has a fifth of it, in kB (test_a_browser_that_has_no_more_room_says_so).
+            "dom.quotaManager.temporaryStorage.fixedLimit": 5 * quota // 1024,
+        }
         lines = (
             f"user_pref({json.dumps(key)}, {json.dumps(value)});\n" for key, value in preferences.items()
         )
         (profile / "user.js").write_text("".join(lines))
+        command = ["firefox-esr", "--headless", "--no-remote", "--profile", str(profile)]
+        command += ["--remote-debugging-port", "0"]
         self._process = subprocess.Popen(
-            [
-                "firefox-esr",
-                "--headless",
-                "--no-remote",
-                "--profile",
-                profile,
-                "--remote-debugging-port",
-                "0",
-            ],
+            host.on(*command) if host else command,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             env={**_environment(), "HOME": str(directory)},
         )
-        self._bidi = Bidi(f"{self._address()}/session")
-        self._bidi.command("session.new", capabilities={})
-        self._bidi.command("session.subscribe", events=["browsingContext.downloadEnd"])
+        url = f"{self._address()}/session"
+        parts = urlsplit(url)
+        reached = host.connection(str(parts.hostname), parts.port or 0) if host else None
+        self._bidi = Bidi(url, reached)
+        self._bidi.command("session.new", capabilities={"alwaysMatch": {"acceptInsecureCerts": True}})
+        self._bidi.command("session.subscribe", events=["browsingContext.downloadEnd", "log.entryAdded"])
 
     def _address(self) -> str:
         assert self._process.stderr is not None
@@ -550,8 +625,13 @@ BROWSERS = {"chromium": Chromium, "firefox": Firefox}
 class Browsers:
     """The browsers of a run, each started when it is first needed; and the tabs of a test."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, host: Host | None = None) -> None:
+        """Args:
+        directory: of their own.
+        host: where they run; None is here.
+        """
         self._directory = directory
+        self._host = host
         self._running: dict[str, Browser] = {}
         self._tabs: list[Tab] = []
 
@@ -560,7 +640,7 @@ class Browsers:
         if name not in self._running:
             directory = self._directory / name
             directory.mkdir()
-            self._running[name] = BROWSERS[name](directory)
+            self._running[name] = BROWSERS[name](directory, self._host)
         tab = self._running[name].tab(**options)
         self._tabs.append(tab)
         return tab
@@ -571,8 +651,8 @@ class Browsers:
         for tab in self._tabs:
             # Those that the test has closed are gone.
             with contextlib.suppress(Exception):
-                complaints += tab.call("() => globalThis.complaints ?? []")
                 tab.close()
+            complaints += tab.complaints()
         self._tabs.clear()
         return complaints
 
@@ -582,9 +662,9 @@ class Browsers:
             browser.close()
 
 
-def browsers_in(directory: Path) -> Iterator[Browsers]:
+def browsers_in(directory: Path, host: Host | None = None) -> Iterator[Browsers]:
     """For fixtures: the browsers of a module, ended with it."""
-    browsers = Browsers(directory)
+    browsers = Browsers(directory, host)
     try:
         yield browsers
     finally:

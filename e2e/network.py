@@ -15,6 +15,7 @@ import ipaddress
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,12 @@ while True:
         if time.monotonic() > deadline:
             raise
         time.sleep(0.05)
+"""
+
+_PASS_ON = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as made:
+    socket.send_fds(socket.socket(fileno=0), [b"!"], [made.fileno()])
 """
 
 
@@ -292,6 +299,15 @@ class Host:
     def reach(self, address: str, port: int) -> None:
         """Wait until a connection to there is made: a neighbour that was lost is looked for at times."""
         self.run(sys.executable, "-c", _CONNECT, address, str(port))
+
+    def connection(self, address: str, port: int) -> socket.socket:
+        """Connect to there from this host; return the connection, for a process on none of the hosts."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            command = self.on(sys.executable, "-c", _PASS_ON, address, str(port))
+            subprocess.run(command, stdin=theirs, check=True)
+            _, [descriptor], _, _ = socket.recv_fds(ours, 1, 1)
+            return socket.socket(fileno=descriptor)
 
     def cable(self, state: State, device: str = "eth0") -> None:
         """Pull the cable out of an interface ("down"), or put it in ("up"): addresses and routes stay."""
