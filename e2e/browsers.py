@@ -151,7 +151,7 @@ class Tab(Protocol):
     def press(self, *keys: str) -> None:
         """Press keys, one after another: characters, "Tab" or "Enter"."""
 
-    def downloaded(self) -> Path:
+    def downloaded(self, within: float = DEADLINE) -> Path:
         """Wait for the next download to be complete; return where it is, under its own name."""
 
     def screenshot(self, path: Path) -> None:
@@ -293,9 +293,9 @@ class ChromiumTab:
         for key in keys:
             self.page.keyboard.press(key)
 
-    def downloaded(self) -> Path:
+    def downloaded(self, within: float = DEADLINE) -> Path:
         if not self._downloads:
-            self.page.wait_for_event("download")
+            self.page.wait_for_event("download", timeout=within * 1000)
         download = self._downloads.pop(0)
         path = Path(download.path())
         return path.rename(path.with_name(f"{path.name} {download.suggested_filename}"[37:]))
@@ -418,7 +418,7 @@ class Bidi:
             raise BidiError(f"{method}: {told['message']}")
         return dict(told["result"])
 
-    def event(self, method: str, **fields: Any) -> dict[str, Any]:
+    def event(self, method: str, within: float = DEADLINE, **fields: Any) -> dict[str, Any]:
         """Wait for an event with these parameters, and take it."""
 
         def found() -> dict[str, Any] | None:
@@ -428,7 +428,7 @@ class Bidi:
             return None
 
         with self._news:
-            assert self._news.wait_for(found, DEADLINE), f"no {method} {fields}: {self._events}"
+            assert self._news.wait_for(found, within), f"no {method} {fields}: {self._events}"
             event = found()
             assert event is not None
             self._events.remove(event)
@@ -504,8 +504,8 @@ class FirefoxTab:
         keyboard = {"type": "key", "id": "keyboard", "actions": actions}
         self._bidi.command("input.performActions", context=self._context, actions=[keyboard])
 
-    def downloaded(self) -> Path:
-        ended = self._bidi.event("browsingContext.downloadEnd", context=self._context)
+    def downloaded(self, within: float = DEADLINE) -> Path:
+        ended = self._bidi.event("browsingContext.downloadEnd", within, context=self._context)
         assert ended["status"] == "complete", ended
         path = Path(ended["filepath"])
         # Nobody else's of this name is to be called "(1)".

@@ -91,11 +91,14 @@ def wrong(code: str) -> str:
     return f"{code[:6]}-{WORDS[0]}-{WORDS[1] if WORDS[1] not in code else WORDS[2]}"
 
 
-def tree_in(directory: Path) -> Path:
-    """A tree of some hundred files, of names that are not easy."""
+trees = pytest.mark.parametrize("files", [300, pytest.param(2000, marks=pytest.mark.soak)])
+
+
+def tree_in(directory: Path, files: int = 300) -> Path:
+    """A tree of so many files and some more, of names that are not easy."""
     tree = directory / "tree"
-    for number in range(300):
-        write_random(tree / f"{number % 7}" / f"{number:03}", number * 37)
+    for number in range(files):
+        write_random(tree / f"{number % 7}" / f"{number:03}", number % 300 * 37)
     for name in (
         "Grüße 😀.txt",
         ".hidden",
@@ -154,10 +157,11 @@ def test_a_file_goes_to_a_browser_by_its_link(
 
 
 @both
+@trees
 def test_a_tree_goes_to_a_browser_as_an_archive(
-    flyx: Flyx, browsers: Browsers, tmp_path: Path, browser: str
+    flyx: Flyx, browsers: Browsers, tmp_path: Path, browser: str, files: int
 ) -> None:
-    tree = tree_in(tmp_path)
+    tree = tree_in(tmp_path, files)
     sender = flyx.send(tree)
     tab = opened(browsers, browser, link_of(flyx, sender.code()), before=NO_DIALOGS)
     offer = wait_for(tab, "offer")
@@ -197,10 +201,11 @@ def test_a_file_is_saved_where_the_person_says(flyx: Flyx, browsers: Browsers, t
     sender.ends(0)
 
 
+@trees
 def test_a_tree_is_saved_below_the_folder_that_the_person_chooses_and_replaces_nothing(
-    flyx: Flyx, browsers: Browsers, tmp_path: Path
+    flyx: Flyx, browsers: Browsers, tmp_path: Path, files: int
 ) -> None:
-    tree = tree_in(tmp_path)
+    tree = tree_in(tmp_path, files)
     (tree / "empty").mkdir()
     digests = digests_of(tree)
     tab = at_start(browsers, flyx, "chromium", before=DIALOGS)
@@ -311,8 +316,11 @@ def test_a_file_goes_from_a_browser(
 
 
 @both
-def test_a_tree_goes_from_a_browser(flyx: Flyx, browsers: Browsers, tmp_path: Path, browser: str) -> None:
-    tree = tree_in(tmp_path)
+@trees
+def test_a_tree_goes_from_a_browser(
+    flyx: Flyx, browsers: Browsers, tmp_path: Path, browser: str, files: int
+) -> None:
+    tree = tree_in(tmp_path, files)
     tab = at_start(browsers, flyx, browser)
     choose_folder(tab, tree, browser)
     wait(tab, "!document.getElementById('chosen').hidden")

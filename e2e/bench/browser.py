@@ -1,23 +1,25 @@
 """How fast is a browser with `flyx` on the command line, and how much memory does its tab take?
 
-    python -m e2e.bench.browser [--rows receive,kept,send,...] [--size 100MB] [--runs 3]
+    python -m e2e.bench.browser [--browser chromium] [--rows receive,kept,send,...] [--size 100MB] [--runs 3]
 
-Chromium and the other end on one machine, over its own address; the rows take turns in each round. Rates are
-MB/s (10^6 bytes) of the payload, from when it is accepted until both ends have confirmed the digest.
+A browser, Chromium or Firefox, and the other end on one machine, over its own address; the rows take turns in
+each round. Rates are MB/s (10^6 bytes) of the payload, from when it is accepted until both ends have
+confirmed the digest.
 
     receive         `flyx send` to the page, which writes to a file as to one of the person's choice
     kept            the same, kept in the browser's own storage until it is complete, as a browser does that
-                    does not let a page choose a file
+                    does not let a page choose a file, as Firefox
     send            the page to `flyx receive`
     native-receive  a bare data channel from libwebrtc native (@roamhq/wrtc in Node) to a page in the same
-                    Chromium: nothing is read, hashed or written
+                    browser: nothing is read, hashed or written
     native-send     the same from the page
 
 Besides each rate: its ratio to the bare channel of that direction in the same round; the CPU seconds a GB of
 all that takes part, and what part that is of all that the machine's processors had; the busiest thread, and
 how much of one processor it had; and the peak memory of the tab's process that is its own (not that of files
-and libraries, which others share). Each round is told on standard error. Needs Debian's chromium, Node, and
-`npm ci --prefix e2e/peers`. For the memory: --rows receive,send --size 4GB --runs 1.
+and libraries, which others share). Each round is told on standard error. Needs Debian's chromium or
+firefox-esr, and for the bare channel Node and `npm ci --prefix e2e/peers`. For the memory: --rows
+receive,send --size 4GB --runs 1; it is tested (e2e/test_browsers_large.py).
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ from e2e.browsers import (
     DIALOGS,
     NO_DIALOGS,
     ChromiumTab,
+    Firefox,
+    Tab,
     click,
     pass_on,
     wait_for,
@@ -92,7 +96,7 @@ class Watch:
     """Looks at all processes below this one while something is under way: their CPU, and the tab's memory."""
 
     def __init__(self) -> None:
-        self._tabs = [process for process in _descendants() if "--type=renderer" in _command(process)]
+        self._tabs = [process for process in _descendants() if _is_tab(_command(process))]
         self._peak = 0
         self._ended = threading.Event()
         self._before = _threads()
@@ -126,6 +130,11 @@ def _command(process: psutil.Process) -> list[str]:
     return []
 
 
+def _is_tab(command: list[str]) -> bool:
+    """Whether a process is the one of a tab, of Chromium or of Firefox."""
+    return "--type=renderer" in command or ("-contentproc" in command and command[-1] == "tab")
+
+
 def _threads() -> Threads:
     found: Threads = {}
     for process in _descendants():
@@ -151,25 +160,29 @@ class Run:
 class Bench:
     """What the rows share: a browser, a server, a file and a scratch directory."""
 
-    def __init__(self, scratch: Path, context: Any, flyx: Flyx, size: int) -> None:
+    def __init__(self, scratch: Path, open_tab: Callable[[str], Tab], flyx: Flyx, size: int) -> None:
+        """Args:
+        scratch: where files are read from and written to.
+        open_tab: opens a page in the browser, given what runs before all else in it.
+        flyx: what speaks to it.
+        size: bytes of each transfer.
+        """
         self.scratch = scratch
         self.flyx = flyx
         self.size = size
         self.source = write_random(scratch / "random.bin", size)
-        self._context = context
+        self._open_tab = open_tab
 
     @contextlib.contextmanager
-    def tab(self, before: str = "") -> Iterator[ChromiumTab]:
+    def tab(self, before: str = "") -> Iterator[Tab]:
         """A page of a process of its own, which keeps nothing afterwards."""
-        tab = ChromiumTab(self._context, quota=4 * self.size + (1 << 30))
-        tab.page.set_default_timeout(LONG * 1000)
-        tab.page.add_init_script(before)
+        tab = self._open_tab(before)
         try:
             yield tab
         finally:
             with contextlib.suppress(Exception):
                 tab.call(EMPTY)
-            tab.page.close()
+            tab.close()
 
     def page(self) -> str:
         """Where the page is."""
@@ -276,8 +289,20 @@ ROWS: dict[str, Callable[[Bench], Run]] = {
 }
 
 
+class PageTab(ChromiumTab):
+    """A page of a context that others share."""
+
+    def __init__(self, context: Any, before: str, quota: int) -> None:
+        super().__init__(context, quota)
+        self.page.set_default_timeout(LONG * 1000)
+        self.page.add_init_script(before)
+
+    def close(self) -> None:
+        self.page.close()
+
+
 @contextlib.contextmanager
-def chromium(directory: Path) -> Iterator[Any]:
+def chromium(directory: Path, quota: int) -> Iterator[Callable[[str], Tab]]:
     """Run Chromium with a profile on the disk: one that is private keeps in memory what pages save."""
     from playwright.sync_api import sync_playwright
 
@@ -290,9 +315,24 @@ def chromium(directory: Path) -> Iterator[Any]:
             downloads_path=directory,
         )
         try:
-            yield context
+            yield lambda before: PageTab(context, before, quota)
         finally:
             context.close()
+
+
+@contextlib.contextmanager
+def firefox(directory: Path, quota: int) -> Iterator[Callable[[str], Tab]]:
+    """Run Firefox, whose profile is on the disk."""
+    with contextlib.closing(Firefox(directory, quota=quota)) as browser:
+        yield lambda before: browser.tab(before=before)
+
+
+BROWSERS = {"chromium": chromium, "firefox": firefox}
+
+
+def room_for(size: int) -> int:
+    """Bytes that a page may keep which receives so many."""
+    return 4 * size + (1 << 30)
 
 
 @contextlib.contextmanager
@@ -314,6 +354,7 @@ def main() -> None:
     """Measure and print the table."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--browser", choices=BROWSERS, default="chromium")
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--size", default="100MB")
     parser.add_argument("--runs", type=int, default=3)
@@ -324,10 +365,10 @@ def main() -> None:
     rounds: list[dict[str, Run]] = []
     with (
         tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch,
-        chromium(Path(scratch)) as context,
+        BROWSERS[arguments.browser](Path(scratch), room_for(size)) as open_tab,
         programs(Path(scratch)) as flyx,
     ):
-        bench = Bench(Path(scratch), context, flyx, size)
+        bench = Bench(Path(scratch), open_tab, flyx, size)
         for _ in range(arguments.runs):
             rounds.append({})
             for row in rows:
