@@ -3,8 +3,9 @@
  * places need it.
  *
  * An archive is, for each member, `localHeader` and then its bytes; and at last `directoryEntry` for each
- * member and `archiveEnd`. Sizes are known before the first byte; the CRC-32 of a file is not, and its header
- * is written again when it is.
+ * member and `archiveEnd`. Sizes are known before the first byte; the CRC-32 of a file is not. Where the file
+ * can be written to at any place, its header is written again when it is; where it cannot, the member is
+ * `streamed`, and `dataDescriptor` follows its bytes.
  *
  * @module
  */
@@ -17,6 +18,7 @@
  * @property {number} crc CRC-32 of these.
  * @property {number} mtime Milliseconds since 1970.
  * @property {number} at Where its header is.
+ * @property {boolean} [streamed] Its header is written before its CRC is known.
  */
 
 /** From this on a size or place stands in the fields of ZIP64. */
@@ -26,8 +28,8 @@ const MANY = 0xffff;
 /** Of ZIP64, 4.5; else 2.0, for directories. */
 const [VERSION, VERSION_LONG] = [20, 45];
 
-/** Names are UTF-8. */
-const UTF8 = 1 << 11;
+/** Names are UTF-8; and what is not known at the header follows the bytes. */
+const [UTF8, DESCRIBED] = [1 << 11, 1 << 3];
 
 /** Attributes are those of Unix, and made by version 4.5. */
 const MADE_BY = (3 << 8) | VERSION_LONG;
@@ -44,22 +46,34 @@ const encoder = new TextEncoder();
 export function localHeader(member) {
   const name = nameOf(member);
   const isLong = member.size >= LONG;
-  const size = isLong ? LONG : member.size;
+  const known = member.streamed ? 0 : member.size;
+  const size = isLong ? LONG : known;
   return new Bytes()
     .u32(0x04034b50)
     .u16(isLong ? VERSION_LONG : VERSION)
-    .u16(UTF8)
+    .u16(flagsOf(member))
     .u16(0)
     .u32(dosTime(member.mtime))
-    .u32(member.crc)
+    .u32(member.streamed ? 0 : member.crc)
     .u32(size)
     .u32(size)
     .u16(name.length)
     .u16(timeExtra(member).length + (isLong ? 20 : 0))
     .bytes(name)
     .bytes(timeExtra(member))
-    .bytes(isLong ? longExtra([member.size, member.size]) : [])
+    .bytes(isLong ? longExtra([known, known]) : [])
     .done();
+}
+
+/**
+ * What follows the bytes of a streamed member.
+ *
+ * @param {Omit<Member, "at">} member
+ * @returns {Uint8Array}
+ */
+export function dataDescriptor({ crc, size }) {
+  const bytes = new Bytes().u32(0x08074b50).u32(crc);
+  return (size >= LONG ? bytes.u64(size).u64(size) : bytes.u32(size).u32(size)).done();
 }
 
 /**
@@ -79,7 +93,7 @@ export function directoryEntry(member) {
     .u32(0x02014b50)
     .u16(MADE_BY)
     .u16(long.length ? VERSION_LONG : VERSION)
-    .u16(UTF8)
+    .u16(flagsOf(member))
     .u16(0)
     .u32(dosTime(member.mtime))
     .u32(member.crc)
@@ -207,6 +221,10 @@ class Bytes {
   done() {
     return Uint8Array.from(this.#parts);
   }
+}
+
+function flagsOf({ streamed }) {
+  return streamed ? UTF8 | DESCRIBED : UTF8;
 }
 
 function nameOf({ path, isDirectory }) {

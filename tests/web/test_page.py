@@ -40,13 +40,17 @@ def member(path: str, *, mtime: float = 1_700_000_001_500, **fields: Any) -> dic
     return {"path": path, "isDirectory": False, "mtime": mtime, **fields}
 
 
-def test_an_archive_is_read_by_others(node: str, tmp_path: Path) -> None:
+streamed = pytest.mark.parametrize("streamed", [False, True])
+
+
+@streamed
+def test_an_archive_is_read_by_others(node: str, tmp_path: Path, streamed: bool) -> None:
     members = [
         member("tree", isDirectory=True),
-        member("tree/empty", text=""),
-        member("tree/Grüße 😀.txt", text="hello " * 1000),
-        member("tree/old", text="x", mtime=-1e12),
-        member("tree/far", text="x", mtime=9e12),
+        member("tree/empty", text="", streamed=streamed),
+        member("tree/Grüße 😀.txt", text="hello " * 1000, streamed=streamed),
+        member("tree/old", text="x", mtime=-1e12, streamed=streamed),
+        member("tree/far", text="x", mtime=9e12, streamed=streamed),
     ]
     path = written(node, tmp_path / "a.zip", members)
     with zipfile.ZipFile(path) as archive:
@@ -64,11 +68,17 @@ def test_an_archive_is_read_by_others(node: str, tmp_path: Path) -> None:
         assert (tmp_path / "tree" / "Grüße 😀.txt").stat().st_mtime == 1_700_000_001
 
 
-def test_an_archive_has_files_places_and_counts_beyond_32_and_16_bits(node: str, tmp_path: Path) -> None:
+@streamed
+def test_an_archive_has_files_places_and_counts_beyond_32_and_16_bits(
+    node: str, tmp_path: Path, streamed: bool
+) -> None:
     """As far as that can be told without writing them: the bytes of the long ones are holes."""
     long = 5 << 30
     members = [member(f"small {n}", text=str(n)) for n in range(66_000)]
-    members[100:100] = [member("just not long", size=0xFFFFFFFE), member("long", size=long)]
+    members[100:100] = [
+        member("just not long", size=0xFFFFFFFE, streamed=streamed),
+        member("long", size=long, streamed=streamed),
+    ]
     members.append(member("behind", text="it is there"))
     path = written(node, tmp_path / "long.zip", members)
     with zipfile.ZipFile(path) as archive:

@@ -1,13 +1,13 @@
 /**
- * Writes an archive of what standard input says, as kept_worker.js does, without the bytes of what is said to be
- * only long: for test_page.py, which reads it with other programs.
+ * Writes an archive of what standard input says, as kept_worker.js and row_sink.js do, without the bytes of what
+ * is said to be only long: for test_page.py, which reads it with other programs.
  *
- *     node write_zip.mjs FILE < '[{"path", "isDirectory", "text" or "size", "mtime"}]'
+ *     node write_zip.mjs FILE < '[{"path", "isDirectory", "text" or "size", "mtime", "streamed"}]'
  */
 
 import fs from "node:fs";
 
-import { archiveEnd, crc32, directoryEntry, localHeader } from "../../../flyx/web/zip.js";
+import { archiveEnd, crc32, dataDescriptor, directoryEntry, localHeader } from "../../../flyx/web/zip.js";
 
 const file = fs.openSync(process.argv[2], "w");
 const members = JSON.parse(fs.readFileSync(0, "utf8"));
@@ -22,6 +22,11 @@ for (const member of members) {
   fs.writeSync(file, localHeader(member), 0, length, end);
   fs.writeSync(file, bytes, 0, bytes.length, end + length);
   end += length + member.size;
+  if (member.streamed) {
+    const descriptor = dataDescriptor(member);
+    fs.writeSync(file, descriptor, 0, descriptor.length, end);
+    end += descriptor.length;
+  }
 }
 const at = end;
 for (const member of members) {
