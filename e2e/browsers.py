@@ -15,7 +15,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
@@ -418,21 +418,24 @@ class Bidi:
             raise BidiError(f"{method}: {told['message']}")
         return dict(told["result"])
 
-    def event(self, method: str, within: float = DEADLINE, **fields: Any) -> dict[str, Any]:
-        """Wait for an event with these parameters, and take it."""
+    def download_end(self, context: str, within: float) -> dict[str, Any]:
+        """Wait for the next download of a page, or of a frame in it, to end; take what is told of that."""
 
         def found() -> dict[str, Any] | None:
-            for event in self._events:
-                if event["method"] == method and fields.items() <= event["params"].items():
-                    return event
-            return None
+            frames = {
+                told["context"]
+                for told in self.told("browsingContext.contextCreated")
+                if told["parent"] == context
+            }
+            ends = self.told("browsingContext.downloadEnd")
+            return next((told for told in ends if told["context"] in {context, *frames}), None)
 
         with self._news:
-            assert self._news.wait_for(found, within), f"no {method} {fields}: {self._events}"
-            event = found()
-            assert event is not None
-            self._events.remove(event)
-            return dict(event["params"])
+            assert self._news.wait_for(found, within), f"no download has ended: {self._events}"
+            end = found()
+            assert end is not None
+            self._events = [event for event in self._events if event["params"] is not end]
+            return end
 
     def told(self, method: str) -> list[dict[str, Any]]:
         """The parameters of all events of this kind so far."""
@@ -505,13 +508,17 @@ class FirefoxTab:
         self._bidi.command("input.performActions", context=self._context, actions=[keyboard])
 
     def downloaded(self, within: float = DEADLINE) -> Path:
-        ended = self._bidi.event("browsingContext.downloadEnd", within, context=self._context)
+        ended = self._bidi.download_end(self._context, within)
         assert ended["status"] == "complete", ended
         path = Path(ended["filepath"])
         # Nobody else's of this name is to be called "(1)".
         place = path.parent / self._container / str(len(list(path.parent.iterdir())))
         place.mkdir(parents=True)
         return path.rename(place / path.name)
+
+    def download_fails(self) -> None:
+        """Wait for the next download to end, as one that has failed: not as a file that looks whole."""
+        assert self._bidi.download_end(self._context, DEADLINE)["status"] == "canceled"
 
     def screenshot(self, path: Path) -> None:
         taken = self._bidi.command(
@@ -546,11 +553,14 @@ class Firefox:
 
     name = "firefox"
 
-    def __init__(self, directory: Path, host: Host | None = None, quota: int = QUOTA) -> None:
+    def __init__(
+        self, directory: Path, host: Host | None = None, quota: int = QUOTA, private: bool = False
+    ) -> None:
         """Args:
         directory: of its own.
         host: where it runs; None is here. It is spoken to by a port of its loopback.
         quota: bytes that each page may keep.
+        private: whether all its windows are.
         """
         need("the Debian package firefox-esr", shutil.which("firefox-esr") is not None)
         profile = directory / "profile"
@@ -558,7 +568,8 @@ class Firefox:
         preferences = {
             **FIREFOX_PREFERENCES,
             "browser.download.dir": str(directory),
-            # A page has a fifth of it, in kB (test_a_browser_that_has_no_more_room_says_so).
+            "browser.privatebrowsing.autostart": private,
+            # A page has a fifth of it, in kB.
             "dom.quotaManager.temporaryStorage.fixedLimit": 5 * quota // 1024,
         }
         lines = (
@@ -579,7 +590,8 @@ class Firefox:
         reached = host.connection(str(parts.hostname), parts.port or 0) if host else None
         self._bidi = Bidi(url, reached)
         self._bidi.command("session.new", capabilities={"alwaysMatch": {"acceptInsecureCerts": True}})
-        self._bidi.command("session.subscribe", events=["browsingContext.downloadEnd", "log.entryAdded"])
+        events = ["browsingContext.downloadEnd", "browsingContext.contextCreated", "log.entryAdded"]
+        self._bidi.command("session.subscribe", events=events)
 
     def _address(self) -> str:
         assert self._process.stderr is not None
@@ -619,7 +631,16 @@ def _environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
 
 
-BROWSERS = {"chromium": Chromium, "firefox": Firefox}
+def private_firefox(directory: Path, host: Host | None) -> Firefox:
+    """Start a Firefox all of whose windows are private."""
+    return Firefox(directory, host, private=True)
+
+
+BROWSERS: dict[str, Callable[[Path, Host | None], Browser]] = {
+    "chromium": Chromium,
+    "firefox": Firefox,
+    "private firefox": private_firefox,
+}
 
 
 class Browsers:

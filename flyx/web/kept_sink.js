@@ -6,7 +6,7 @@
  * @module
  */
 
-import { downloadName } from "./texts.js";
+import { isArchive, nameFor } from "./downloads.js";
 
 /** Milliseconds for which what is unfinished is kept. */
 const KEPT = 7 * 24 * 3600 * 1000;
@@ -16,9 +16,34 @@ const DIRECTORY = "flyx";
 /** What this page holds, by its id, and how to let go of it. */
 const held = new Map();
 
-/** Whether this browser has what it takes. */
+/** Whether this browser has what it takes; a private window may let the page keep nothing all the same. */
 export function canKeep() {
   return Boolean(navigator.storage?.getDirectory && navigator.locks);
+}
+
+/**
+ * Bytes that this browser lets the page keep of what is offered, with those that it has of it already.
+ *
+ * @param {import("./flyx.js").Manifest} manifest
+ */
+export async function roomFor({ id }) {
+  if (!canKeep()) return 0;
+  try {
+    const root = await navigator.storage.getDirectory();
+    const directory = await root.getDirectoryHandle(DIRECTORY, { create: true });
+    const { quota = Infinity, usage = 0 } = (await navigator.storage.estimate?.()) ?? {};
+    return Math.max(0, quota - usage) + (await heldOf(directory, id));
+  } catch {
+    return 0;
+  }
+}
+
+async function heldOf(directory, id) {
+  try {
+    return await unfinished(await directory.getDirectoryHandle(id));
+  } catch {
+    return 0;
+  }
 }
 
 /** @implements {import("./flyx.js").Sink} */
@@ -44,7 +69,6 @@ export class KeptSink {
   async begin(manifest) {
     this.#id = manifest.id;
     this.name = nameFor(manifest);
-    await needStorage();
     await this.#hold();
     this.#start();
     const archive = isArchive(manifest);
@@ -78,16 +102,6 @@ export class KeptSink {
       // What is complete stays ours: the browser may still be copying it when the page is done.
       if (error) this.#letGo();
     }
-  }
-
-  /** Have the browser save it; again, if it must be. */
-  save() {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(this.file);
-    link.download = this.name;
-    link.click();
-    // What the browser has begun to save it saves to its end.
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   }
 
   async #open() {
@@ -178,31 +192,7 @@ function lockOf(id) {
   return `flyx ${id}`;
 }
 
-/** @throws {Error} There is none for this page. */
-async function needStorage() {
-  try {
-    await navigator.storage.getDirectory();
-  } catch (error) {
-    throw new Error("this browser lets the page keep nothing; in a private window it never does", { cause: error });
-  }
-}
-
 /** What the worker has to know of an entry. */
 function plain({ index, path, kind, size, mtime }) {
   return { index, path, kind, size, mtime };
-}
-
-/** Whether it is saved as an archive: one file alone is saved as it is. */
-export function isArchive({ entries: [first, ...others] }) {
-  return others.length > 0 || first.kind !== "file" || first.path.includes("/");
-}
-
-/**
- * The name of the download for what is offered.
- *
- * @param {import("./flyx.js").Manifest} manifest
- */
-export function nameFor(manifest) {
-  if (!isArchive(manifest)) return downloadName(manifest.entries[0].path);
-  return downloadName(manifest.roots.length === 1 ? `${manifest.roots[0]}.zip` : "flyx.zip");
 }

@@ -6,7 +6,6 @@
 
 import { parseInvitation } from "./flyx.js";
 import { canKeep, tidy } from "./kept_sink.js";
-import { canPick } from "./picked_sink.js";
 import { Reception } from "./reception.js";
 import { Sending } from "./sending.js";
 import { Selection, sourcesDropped, sourcesOf } from "./picking.js";
@@ -53,12 +52,6 @@ function whatIsMissing() {
   if (!("RTCPeerConnection" in window)) {
     return {
       reason: "This browser does not do WebRTC, by which the files go, or has it switched off.",
-      hint: "Use a recent Firefox, Chromium, Chrome, Edge or Safari, or the program flyx.",
-    };
-  }
-  if (!canKeep() && !canPick()) {
-    return {
-      reason: "This browser has no place in which a page can keep what it receives.",
       hint: "Use a recent Firefox, Chromium, Chrome, Edge or Safari, or the program flyx.",
     };
   }

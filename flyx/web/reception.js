@@ -5,9 +5,9 @@
  */
 
 import { parseInvitation, receive } from "./flyx.js";
-import { isArchive, KeptSink, nameFor } from "./kept_sink.js";
-import { canPick, pick } from "./picked_sink.js";
+import { save } from "./downloads.js";
 import { Meter } from "./meter.js";
+import { placeFor } from "./places.js";
 import { awake, fail } from "./running.js";
 import { amountText, grouped, isHidden, pathText, sizeText, speedText } from "./texts.js";
 import { copy, element, fill, notify, part, pathNode, say, sentence, show, shows, tell, visible } from "./view.js";
@@ -18,6 +18,8 @@ const LISTED = 100;
 const SILENT =
   "Nothing is heard from the sender. Waiting for it; if that takes too long, another connection is made.";
 const LOST = "The connection is lost. Another one is being made; what is here stays.";
+/** A text goes nowhere but to the page. */
+const TEXT = { action: "Show it", notes: [], sink: async () => ({}) };
 
 const STEPS = ["step-room", "step-path", "step-words", "step-offer"];
 
@@ -33,6 +35,8 @@ export class Reception {
   #way = "";
   #text = null;
   #seconds = 0;
+  /** There was no room for it at the last try. */
+  #isFull = false;
   /** What the person is being asked: called with null if nothing is to come of it. */
   #answer = null;
 
@@ -82,6 +86,7 @@ export class Reception {
       if (control.signal.aborted || error.code === "declined") this.#page.begin();
       else if (error.code === "bad_input") this.#page.mend(error);
       else fail(this.#withServer(error));
+      this.#isFull = error.code === "no_space";
     } finally {
       this.#control = this.#meter = null;
       clearInterval(clock);
@@ -181,7 +186,11 @@ export class Reception {
     });
   }
 
-  #ask({ manifest, verified }) {
+  async #ask({ manifest, verified }) {
+    const { signal } = this.#control;
+    const isText = manifest.content === "text";
+    const place = isText ? TEXT : await placeFor(manifest, this.#isFull);
+    if (signal.aborted) return null;
     this.#manifest = manifest;
     const directories = manifest.entries.length - manifest.files;
     const amount = {
@@ -194,9 +203,9 @@ export class Reception {
       ? "From the person who has given you the code: both of you know its words."
       : "This code has no words: whoever runs the server could have put something else in its place.";
     this.#list(manifest);
-    fill(part("offer-notes"), notesOn(manifest));
-    const isText = manifest.content === "text";
-    part("save").textContent = isText ? "Show it" : canPick() ? "Save as …" : "Save";
+    fill(part("offer-notes"), isText ? [] : [...notesOn(manifest), ...place.notes]);
+    part("save").textContent = place.action;
+    part("save").hidden = !place.sink;
     show("offer");
     return new Promise((resolve) => {
       const answer = (sink) => {
@@ -209,7 +218,7 @@ export class Reception {
       part("decline").onclick = () => answer(null);
       part("save").onclick = async () => {
         try {
-          const sink = isText ? {} : canPick() ? await pick(manifest) : new KeptSink();
+          const sink = await place.sink();
           if (sink) answer(sink);
         } catch (error) {
           say(`The browser does not let the page write there: ${error.message}`);
@@ -260,8 +269,9 @@ export class Reception {
     part("done-copy").hidden = !isText;
     part("done-copy").onclick = () => copy(this.#text);
     part("done-save").hidden = !this.#sink?.file;
-    part("done-save").onclick = () => this.#sink.save();
-    this.#sink?.save?.();
+    const saveIt = () => save(this.#sink.file, this.#sink.name);
+    part("done-save").onclick = saveIt;
+    if (this.#sink?.file) saveIt();
     const missing = done.missing ? [`${grouped(done.missing)} of what was offered could not be had.`] : [];
     fill(part("done-notes"), missing);
     show("done");
@@ -281,8 +291,7 @@ export class Reception {
 /** What a person should know of an offer, besides the names. */
 function notesOn(manifest) {
   const notes = [];
-  const { entries, absent, content } = manifest;
-  if (content === "text") return notes;
+  const { entries, absent } = manifest;
   const hidden = entries.filter(({ path }) => isHidden(path));
   if (hidden.length) {
     const named = hidden.slice(0, 5).map(({ told }) => visible(told));
@@ -297,10 +306,5 @@ function notesOn(manifest) {
     const others = absent.length > named.length ? ` and ${grouped(absent.length - named.length)} more` : "";
     notes.push(`Does not come: ${named.join(", ")}${others}.`);
   }
-  if (canPick()) return notes;
-  const name = nameFor(manifest);
-  if (isArchive(manifest)) notes.push(`It is saved as ${visible(name)}, an archive of all of it.`);
-  else if (name !== entries[0].path) notes.push(`It is saved as ${visible(name)}: browsers refuse the other name.`);
-  notes.push("While it comes it is kept in the browser, which needs room for it twice.");
   return notes;
 }

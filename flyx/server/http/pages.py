@@ -53,6 +53,8 @@ _POLICY = "; ".join(
         # 'self' is the WebSocket of the same origin as well.
         "connect-src 'self'",
         "worker-src 'self'",
+        # Asks the service worker for a download (streamed_output.js); nothing of ours lets itself be framed.
+        "frame-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",

@@ -35,6 +35,7 @@ def addresses(page: str) -> dict[str, str]:
 def check_headers(response: httpx.Response) -> None:
     policy = dict(part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; "))
     assert policy["default-src"] == "'none'"
+    assert policy["worker-src"] == policy["frame-src"] == "'self'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
     assert "unsafe" not in str(policy)
