@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import ClientConnection, connect
 
 from e2e.network import Host
@@ -387,27 +388,34 @@ class Bidi:
         self._answers: dict[int, Future[dict[str, Any]]] = {}
         self._lock = threading.Lock()
         self._count = 0
+        self._is_gone = False
         self._events: list[dict[str, Any]] = []
         self._news = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        for text in self._socket:
-            message = json.loads(text)
-            if message["type"] == "event":
-                with self._news:
-                    self._events.append(message)
-                    self._news.notify_all()
-            else:
-                self._answers.pop(message["id"]).set_result(message)
-        for answer in self._answers.values():
-            answer.set_exception(BidiError("the browser is gone"))
+        # One that crashes says no goodbye.
+        with contextlib.suppress(ConnectionClosedError):
+            for text in self._socket:
+                message = json.loads(text)
+                if message["type"] == "event":
+                    with self._news:
+                        self._events.append(message)
+                        self._news.notify_all()
+                else:
+                    self._answers.pop(message["id"]).set_result(message)
+        with self._lock:
+            self._is_gone = True
+            for answer in self._answers.values():
+                answer.set_exception(BidiError("the browser is gone"))
 
     def command(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Have a command carried out, and return its result."""
         answer: Future[dict[str, Any]] = Future()
         with self._lock:
+            if self._is_gone:
+                raise BidiError("the browser is gone")
             self._count += 1
             self._answers[self._count] = answer
             message = {"id": self._count, "method": method, "params": parameters}

@@ -107,8 +107,10 @@ class Watch:
     def _sample(self) -> None:
         while not self._ended.wait(SAMPLE_INTERVAL):
             for process in self._tabs:
-                memory = process.memory_info()
-                self._peak = max(self._peak, memory.rss - memory.shared)
+                # One that was kept for the next page may end.
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    memory = process.memory_info()
+                    self._peak = max(self._peak, memory.rss - memory.shared)
 
     def end(self) -> Cost:
         """Look no more; return what was seen."""
