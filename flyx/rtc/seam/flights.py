@@ -44,30 +44,37 @@ class _Flights:
         self._timer: asyncio.TimerHandle | None = None
         self._sending: asyncio.Task[None] | None = None
         dtls.transport._send = self._send
+        dtls.on("statechange", self._state_changed)
 
     async def _send(self, data: bytes) -> None:
         await self._send_once(data)
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
+        self._stop()
         if self._dtls.state == "connecting":
             pair = pair_in_use(connection_below(self._dtls))
             round_trip = pair.round_trip if isinstance(pair, Pair) else None
             self._wait(data, max(SHORTEST_WAIT, 2 * (round_trip or 0.0)), 0.0)
 
     def _wait(self, flight: bytes, delay: float, waited: float) -> None:
-        """Send a flight again after a delay if it is of use then; it was first sent `waited` seconds ago."""
+        """Send a flight again after a delay; it was first sent `waited` seconds ago."""
         if waited + delay < OPENSSL_WAIT:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(delay, self._repeat, flight, delay, waited + delay)
 
     def _repeat(self, flight: bytes, delay: float, waited: float) -> None:
-        last = self._dtls.state == "connected" and self._dtls._role == "server"
-        if self._dtls.state == "connecting" or last:
-            self._sending = asyncio.create_task(self._try(flight))
-            self._wait(flight, 2 * delay, waited)
+        self._sending = asyncio.create_task(self._try(flight))
+        self._wait(flight, 2 * delay, waited)
 
     async def _try(self, flight: bytes) -> None:
         # There may be no path just now.
         with contextlib.suppress(ConnectionError):
             await self._send_once(flight)
+
+    def _state_changed(self) -> None:
+        is_last = self._dtls.state == "connected" and self._dtls._role == "server"
+        if self._dtls.state != "connecting" and not is_last:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
