@@ -31,7 +31,7 @@ def test_what_is_on_the_clipboard_receives_the_files(flyx: Flyx, tmp_path: Path,
     (command,) = copied(sender)
     program, verb, *pasted = command.split()
     assert (program, verb) == ("flyx", "receive")
-    assert command in (sender.out if pipe_stdout else sender.err)
+    (sender.prints if pipe_stdout else sender.shows)(re.escape(command))
     flyx.start("receive", "--yes", "-o", "in", *pasted).ends(0)
     sender.ends(0)
     assert len(copied(sender)) == 1

@@ -18,7 +18,7 @@ def test_the_line_that_a_sender_prints_is_all_that_a_receiver_needs(flyx: Flyx, 
     server = flyx.server.replace("://", "://me:s3cret@")
     sender = flyx.start("send", "--server", server, source)
     sender.code()
-    assert "the other side puts its own into the URL" in sender.says("not shown").err
+    sender.says("not shown").says("the other side puts its own into the URL")
     for number, line in enumerate([shlex.split(sender.out)[1:], ["rx", sender.out]]):
         if number:
             sender = flyx.start("send", "--server", flyx.server, source)
