@@ -244,6 +244,11 @@ def fill(tab: Tab, selector: str, text: str) -> None:
     )
 
 
+def page_of(server: str) -> str:
+    """Where the page of a server is."""
+    return server.replace("ws:", "http:") + "/"
+
+
 def receive_in(tab: Tab) -> str:
     """Save what a tab is offered; wait until all of it is there, and return what the page says then."""
     wait_for(tab, "offer")

@@ -34,6 +34,7 @@ from e2e.browsers import (
     browsers_in,
     click,
     fill,
+    page_of,
     pass_on,
     receive_in,
     text_of,
@@ -65,11 +66,6 @@ def browsers(running: Browsers) -> Iterator[Browsers]:
     """The browsers; whatever a page complains of fails the test."""
     yield running
     assert list(running.end_test()) == []
-
-
-def page_of(server: str) -> str:
-    """Where the page is."""
-    return server.replace("ws:", "http:") + "/"
 
 
 def link_of(flyx: Flyx, code: str) -> str:

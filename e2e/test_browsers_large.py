@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.bench.browser import BROWSERS, LONG, Watch, room_for
-from e2e.browsers import DIALOGS, NO_DIALOGS, Tab, click, pass_on, wait_for
+from e2e.bench.browser import BROWSERS, LONG, room_for, watch_receiving, watch_sending
+from e2e.browsers import DIALOGS, NO_DIALOGS, Tab
 from e2e.processes import Flyx, sha256, write_random
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
@@ -39,10 +39,6 @@ def open_tab(browser: str, tmp_path: Path) -> Iterator[OpenTab]:
         yield open_tab
 
 
-def page_of(flyx: Flyx) -> str:
-    return flyx.server.replace("ws:", "http:") + "/"
-
-
 @pytest.mark.parametrize(
     ("browser", "dialogs"),
     [("chromium", DIALOGS), ("chromium", NO_DIALOGS), ("firefox", NO_DIALOGS)],
@@ -51,15 +47,8 @@ def page_of(flyx: Flyx) -> str:
 def test_a_tab_receives_more_than_4_gib_in_bounded_memory(
     flyx: Flyx, open_tab: OpenTab, source: Path, browser: str, dialogs: str
 ) -> None:
-    sender = flyx.send(source)
     tab = open_tab(dialogs)
-    tab.open(f"{page_of(flyx)}#{sender.code()}")
-    wait_for(tab, "offer")
-    watch = Watch()
-    click(tab, "#save")
-    wait_for(tab, "done", LONG)
-    cost = watch.end()
-    sender.ends(0)
+    _, cost = watch_receiving(tab, flyx, source)
     assert cost.tab < MOST[browser]
     if dialogs == NO_DIALOGS:
         saved = tab.downloaded(LONG)
@@ -73,15 +62,7 @@ def test_a_tab_sends_more_than_4_gib_in_bounded_memory(
     flyx: Flyx, open_tab: OpenTab, source: Path, tmp_path: Path, browser: str
 ) -> None:
     tab = open_tab("")
-    tab.open(page_of(flyx))
-    wait_for(tab, "start")
-    tab.choose("#files", source)
-    receiver = flyx.receive(pass_on(tab), "in")
-    receiver.event("manifest")
-    watch = Watch()
-    wait_for(tab, "done", LONG)
-    cost = watch.end()
-    receiver.ends(0)
+    _, cost = watch_sending(tab, flyx, source, tmp_path / "in")
     assert cost.tab < MOST[browser]
     received = tmp_path / "in" / source.name
     assert sha256(received) == sha256(source)

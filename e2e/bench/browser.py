@@ -51,11 +51,12 @@ from e2e.browsers import (
     Firefox,
     Tab,
     click,
+    page_of,
     pass_on,
     wait_for,
 )
 from e2e.peers.stacks import node_stack
-from e2e.processes import Flyx, Server, clean_environment, write_random
+from e2e.processes import Flyx, FlyxProcess, Server, clean_environment, write_random
 from flyx.cli.demo import parse_size
 
 MESSAGE_SIZE = 256 * 1024
@@ -186,25 +187,39 @@ class Bench:
                 tab.call(EMPTY)
             tab.close()
 
-    def page(self) -> str:
-        """Where the page is."""
-        return self.flyx.server.replace("ws:", "http:") + "/"
-
 
 # Rows.
 
 
+def watch_receiving(tab: Tab, flyx: Flyx, source: Path) -> tuple[FlyxProcess, Cost]:
+    """Send a file to a page; return `flyx send`, which has ended, and what it took."""
+    sender = flyx.send(source)
+    tab.open(f"{page_of(flyx.server)}#{sender.code()}")
+    wait_for(tab, "offer")
+    watch = Watch()
+    click(tab, "#save")
+    wait_for(tab, "done", LONG)
+    cost = watch.end()
+    return sender.ends(0), cost
+
+
+def watch_sending(tab: Tab, flyx: Flyx, source: Path, directory: Path) -> tuple[FlyxProcess, Cost]:
+    """Have a page send a file into a directory; return `flyx receive`, which has ended, and what it took."""
+    tab.open(page_of(flyx.server))
+    wait_for(tab, "start")
+    tab.choose("#files", source)
+    receiver = flyx.receive(pass_on(tab), directory)
+    receiver.event("manifest")
+    watch = Watch()
+    wait_for(tab, "done", LONG)
+    cost = watch.end()
+    return receiver.ends(0), cost
+
+
 def receive(bench: Bench, dialogs: str = DIALOGS) -> Run:
     """The page receives."""
-    sender = bench.flyx.send(bench.source)
     with bench.tab(dialogs) as tab:
-        tab.open(f"{bench.page()}#{sender.code()}")
-        wait_for(tab, "offer")
-        watch = Watch()
-        click(tab, "#save")
-        wait_for(tab, "done", LONG)
-        cost = watch.end()
-        sender.ends(0)
+        sender, cost = watch_receiving(tab, bench.flyx, bench.source)
     return Run(sender.event("done")["seconds"], cost)
 
 
@@ -215,18 +230,10 @@ def kept(bench: Bench) -> Run:
 
 def send(bench: Bench) -> Run:
     """The page sends."""
+    directory = bench.flyx.directory / "received"
     with bench.tab() as tab:
-        tab.open(bench.page())
-        wait_for(tab, "start")
-        tab.choose("#files", bench.source)
-        code = pass_on(tab)
-        receiver = bench.flyx.receive(code, "received")
-        receiver.event("manifest")
-        watch = Watch()
-        wait_for(tab, "done", LONG)
-        cost = watch.end()
-        receiver.ends(0)
-    shutil.rmtree(bench.flyx.directory / "received")
+        receiver, cost = watch_sending(tab, bench.flyx, bench.source, directory)
+    shutil.rmtree(directory)
     return Run(receiver.event("done")["seconds"], cost)
 
 
@@ -254,7 +261,7 @@ class Native:
 def native(bench: Bench, *, from_page: bool) -> Run:
     """A bare channel."""
     with bench.tab() as tab, contextlib.closing(Native()) as end:
-        tab.open(bench.page())
+        tab.open(page_of(bench.flyx.server))
         wait_for(tab, "start")
         # By the protocol of the browser's tools: the page's policy runs no script of others.
         tab.call(f"() => {{ {BARE.read_text()} globalThis.end = makeEnd(RTCPeerConnection) }}")
