@@ -53,6 +53,7 @@ from flyx.signaling import messages
 from flyx.signaling.members import Tail
 from flyx.signaling.messages import (
     Answer,
+    CloseCode,
     Disconnect,
     DisconnectData,
     ErrorData,
@@ -79,7 +80,8 @@ JOINED_TIMEOUT = 10.0
 """Seconds for the server to say `joined` when there is a connection."""
 
 PARTING_TIMEOUT, FAREWELL_TIMEOUT = 0.05, 1.0
-"""Seconds for a close frame on a connection that may lead nowhere, and for our goodbye when we leave."""
+"""Seconds for the answer to our last close frame, and for our goodbye to be written before it. A server that
+is far away has both all the same: to wait for its answer would cost each command a round trip."""
 
 MAX_OUTGOING_LENGTH = 8192
 MAX_OUTGOING_SIZE = 4 << 20
@@ -245,6 +247,7 @@ class Signaling:
             async with asyncio.timeout(FAREWELL_TIMEOUT):
                 # Not by the writer: at the end of asyncio.run() that is cancelled, as all tasks are.
                 await self._write(self._socket)
+        await _close_soon(self._socket, CloseCode.NORMAL)
         await self._drop_socket()
 
     async def receive(self) -> Message | Interrupted | Restored:
@@ -420,7 +423,7 @@ class Signaling:
             if silently:
                 reset(self._socket)
             else:
-                self._parting = asyncio.create_task(_close_soon(self._socket))
+                self._parting = asyncio.create_task(_close_soon(self._socket, _GOING_AWAY))
 
     async def _go_back(self) -> Restored:
         """Take our place again, or a new one if it is gone and there is one."""
@@ -571,9 +574,9 @@ class Signaling:
         return message
 
 
-async def _close_soon(socket: ClientConnection) -> None:
+async def _close_soon(socket: ClientConnection, code: int) -> None:
     """Close with a close frame, if it still goes: without, the server would think that we have died."""
     with suppress(TimeoutError):
         async with asyncio.timeout(PARTING_TIMEOUT):
-            await socket.close(_GOING_AWAY)
+            await socket.close(code)
     socket.transport.abort()

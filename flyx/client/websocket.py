@@ -41,6 +41,9 @@ PING_INTERVAL, PING_TIMEOUT = 15.0, 10.0
 """Seconds between our WebSocket pings, and for their answer: a dead connection is noticed well within the
 time for which the server, which pings by itself, holds our place."""
 
+CLOSE_TIMEOUT = 2.0
+"""Seconds for the answer to our close frame."""
+
 MAX_SEGMENT_SIZE = 1220
 """Bytes of a TCP segment in either direction: such a packet passes every link that IPv6 passes (RFC 8200 §5).
 
@@ -147,7 +150,7 @@ async def _open(url: str, headers: Mapping[str, str], *, direct: bool) -> Client
         compression=None,
         max_size=MAX_MESSAGE_SIZE,
         open_timeout=OPEN_TIMEOUT,
-        close_timeout=2,
+        close_timeout=CLOSE_TIMEOUT,
         ping_interval=PING_INTERVAL,
         ping_timeout=PING_TIMEOUT,
         ssl=client_context() if parts.scheme == "wss" else None,

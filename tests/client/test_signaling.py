@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from flyx.client import signaling
+from flyx.client import signaling, websocket
 from flyx.client.signaling import Interrupted, Signaling
 from flyx.client.websocket import websocket_url
 from flyx.errors import (
@@ -93,6 +94,45 @@ async def test_goodbye_is_said_also_when_all_tasks_are_cancelled_as_at_the_end_o
         left = await sender.receive()
         assert isinstance(left, Disconnect)
         assert not left.data.away
+
+
+async def test_who_leaves_does_not_wait_for_what_the_server_answers(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", None)
+    async with Signaling(server.url, None, Role.SENDER) as sender, one_way(server) as (url, cut):
+        async with Signaling(url, sender.joined.room_id, Role.RECEIVER):
+            assert isinstance(await sender.receive(), Join)
+            cut.set()
+        left = await sender.receive()
+    assert isinstance(left, Disconnect)
+    assert not left.data.away
+
+
+@asynccontextmanager
+async def one_way(server: Server) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A way to the server by which nothing comes back once the event is set."""
+    cut = asyncio.Event()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there = await asyncio.open_connection("127.0.0.1", server.port)
+
+        async def back() -> None:
+            while data := await there_reader.read(65536):
+                if not cut.is_set():
+                    writer.write(data)
+
+        returning = asyncio.create_task(back())
+        while data := await reader.read(65536):
+            there.write(data)
+        await returning
+        there.close()
+        writer.close()
+
+    listening = await asyncio.start_server(carry, "127.0.0.1", 0)
+    async with listening:
+        host, port = listening.sockets[0].getsockname()
+        yield f"ws://{host}:{port}", cut
 
 
 @pytest.mark.parametrize(
