@@ -1,8 +1,9 @@
 """A signaling server that lies: it is in between every sender and receiver, with connections of its own.
 
 To its clients it is a signaling server; behind it stands an honest one. What they say of rooms passes;
-offers, answers and candidates do not. Instead it answers the sender itself, and makes an offer of its own to
-the receiver: two encrypted connections, with all that the two say in its hands.
+offers, answers and candidates do not. Instead it makes an offer of its own to the receiver, and answers the
+sender itself: two encrypted connections, with all that the two say in its hands. What pairing begins with,
+which is in the descriptions, it may pass on in its own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from flyx.net.loop import new_event_loop
-from flyx.rtc.peer import Channel, Channels, PeerConnection
+from flyx.rtc.channel import Channel, Channels
+from flyx.rtc.peer import PeerConnection
 from flyx.transfer.messages import CONTROL_CHANNEL, DATA_CHANNEL
 
 LABELS = (CONTROL_CHANNEL, DATA_CHANNEL)
@@ -81,12 +83,16 @@ class _Relay:
 class ManInTheMiddle:
     """The lying server, in a thread of its own; a context manager."""
 
-    def __init__(self, honest: str, attack: Attack) -> None:
+    def __init__(self, honest: str, attack: Attack, *, carries: bool = False) -> None:
         """Args:
         honest: URL of the honest server behind it.
+        carries: the first messages of one description into the other.
         """
         self._honest = honest
         self._attack = attack
+        self._carries = carries
+        # By the receiver's client id.
+        self._answers: dict[str, asyncio.Future[str]] = {}
         self._clients: dict[str, ServerConnection] = {}
         self._room_id = ""
         self._sender_id = ""
@@ -170,7 +176,7 @@ class ManInTheMiddle:
                     self._spawn(self._intercept(message["data"]["target_id"], message["data"]["sdp"]))
                 case "answer":
                     me = next(name for name, other in self._clients.items() if other is client)
-                    await self._ends[me][1].connection.accept_answer(message["data"]["sdp"])
+                    self._answers[me].set_result(message["data"]["sdp"])
                 case "ice_candidate":
                     # The descriptions already have those of this machine.
                     pass
@@ -181,10 +187,13 @@ class ManInTheMiddle:
         ends = tuple(End(PeerConnection(LABELS, [], lambda _: None)) for _ in range(2))
         to_sender, to_receiver = ends
         self._ends[receiver_id] = to_sender, to_receiver
-        answer = await to_sender.connection.answer(offer)
-        await self._tell(self._sender_id, "answer", client_id=receiver_id, sdp=answer)
-        ours = await to_receiver.connection.offer()
+        answered = self._answers[receiver_id] = asyncio.get_running_loop().create_future()
+        ours = await to_receiver.connection.offer() + self._first_of(offer)
         await self._tell(receiver_id, "offer", client_id=self._sender_id, sdp=ours)
+        theirs = await answered
+        await to_receiver.connection.accept_answer(theirs)
+        answer = await to_sender.connection.answer(offer) + self._first_of(theirs)
+        await self._tell(self._sender_id, "answer", client_id=receiver_id, sdp=answer)
         for end in ends:
             await end.connected()
         try:
@@ -192,6 +201,10 @@ class ManInTheMiddle:
         finally:
             for end in ends:
                 await end.connection.close()
+
+    def _first_of(self, sdp: str) -> str:
+        lines = sdp.splitlines(keepends=True) if self._carries else []
+        return "".join(line for line in lines if line.startswith("a=flyx-control:"))
 
     async def _tell(self, target: str, kind: str, **data: Any) -> None:
         await self._clients[target].send(json.dumps({"type": kind, "data": data}))

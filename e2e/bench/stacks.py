@@ -21,7 +21,8 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 import flyx.rtc.dtls
 from flyx.net.loop import new_event_loop
-from flyx.rtc.peer import Channel, PeerConnection
+from flyx.rtc.channel import Channel
+from flyx.rtc.peer import PeerConnection
 
 MESSAGE_SIZE = 256 * 1024
 BUFFERED_HIGH = 4 << 20

@@ -16,12 +16,12 @@ from collections.abc import Awaitable, Callable
 import zstandard
 
 from flyx.client.link import Link
-from flyx.client.pairing import Pairing, PairingGate
+from flyx.client.pairing import PairingGate, begin_receiving
 from flyx.client.signaling import Signaling
 from flyx.net.loop import new_event_loop
-from flyx.pairing.exchange import Code, WordsWanted
+from flyx.pairing.exchange import Code
 from flyx.pairing.messages import VERSION
-from flyx.rtc.peer import Channel, Channels
+from flyx.rtc.channel import Channel, Channels
 from flyx.signaling.messages import Join, Role
 from flyx.transfer import messages
 from flyx.transfer.digests import Algorithm, RunningDigest
@@ -409,7 +409,8 @@ async def send(server: str, lie: str) -> None:
         if lie.startswith(OTHER_VERSION):
             await speak_other_version(channels, SENDER_HELLO, lie)
             return
-        await PairingGate(room_id, CODE).pair(Pairing(link.connection, channels))
+        gate = PairingGate(room_id, CODE)
+        await gate.pair(gate.begin(), link.connection, channels)
         wire = Wire(channels)
         if lie.startswith("paths:"):
             await send_paths(wire, *json.loads(lie.removeprefix("paths:")))
@@ -424,10 +425,6 @@ async def send(server: str, lie: str) -> None:
 
 async def receive(server: str, lie: str, code: str) -> None:
     room_id, _, password = code.partition("-")
-
-    async def ask(_: WordsWanted) -> str:
-        return password
-
     if lie == BEGINNING:
         await begin_again_and_again(server, room_id)
         return
@@ -441,7 +438,7 @@ async def receive(server: str, lie: str, code: str) -> None:
         if lie.startswith(OTHER_VERSION):
             await speak_other_version(channels, RECEIVER_HELLO, lie)
             return
-        await Pairing(link.connection, channels).receive(room_id, None, ask, has_words=True)
+        await begin_receiving(room_id, None, known=lambda _: password).run(link.connection, channels)
         wire = Wire(channels)
         if lie.startswith(SAYS):
             await say_literally(wire, *json.loads(lie.removeprefix(SAYS)))

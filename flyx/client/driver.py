@@ -29,7 +29,8 @@ from flyx.transfer.left_out import NOT_NEEDED, reason
 from flyx.transfer.session import Failed, RoundTrip, TransferSession
 
 if TYPE_CHECKING:
-    from flyx.rtc.peer import Channel, Channels, PeerConnection
+    from flyx.rtc.channel import Channel, Channels
+    from flyx.rtc.peer import PeerConnection
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that the other side gets to read our last message and close."""

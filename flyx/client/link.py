@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,8 @@ from flyx.signaling.messages import IceCandidateInit as WireCandidate
 from flyx.transfer.messages import CONTROL_CHANNEL, DATA_CHANNEL, MIN_MESSAGE_SIZE
 
 if TYPE_CHECKING:
-    from flyx.rtc.peer import Channels, IceCandidateInit
+    from flyx.rtc.channel import Channels
+    from flyx.rtc.peer import IceCandidateInit, Reply
 
 TELL_AFTER = 5.0
 """Seconds of connecting after which people want to know what is tried."""
@@ -85,6 +86,7 @@ class Link:
         options: ConnectionOptions = ANY_CONNECTION,
         congestion: str | None = None,
         probes: bool = True,
+        reply: Reply | None = None,
     ) -> None:
         """Args:
         signaling: the room both are in.
@@ -92,6 +94,7 @@ class Link:
         options: what the person allows.
         congestion: name of the congestion control of what we send; None for the default.
         probes: look for packets larger than those that every path takes.
+        reply: what a receiver has to say to the sender's first messages; see PeerConnection.answer().
         """
         from flyx.rtc.peer import PeerConnection
 
@@ -99,6 +102,7 @@ class Link:
         self._target_id = target_id
         # Whom a tunnel would lead to; a receiver knows that by the offer.
         self._peer_id = target_id
+        self._reply = reply
         servers = (*options.ice_servers, *signaling.ice_servers)
         labels = (CONTROL_CHANNEL, DATA_CHANNEL)
         self.connection = PeerConnection(
@@ -135,9 +139,9 @@ class Link:
             connecting.cancel()
             await asyncio.gather(connecting, return_exceptions=True)
 
-    async def offer(self) -> None:
-        """Offer a connection to the receiver."""
-        sdp = await self.connection.offer()
+    async def offer(self, first: Sequence[str] = ()) -> None:
+        """Offer a connection to the receiver, and with it these first messages of the control channel."""
+        sdp = await self.connection.offer(first)
         self._signaling.post(Offer(data=OfferData(sdp=sdp, target_id=self._target_id)))
 
     def take(self, message: Message) -> None:
@@ -172,7 +176,7 @@ class Link:
             failure_of(error, "closing a connection")
 
     async def _answer(self, offer: str) -> None:
-        sdp = await self.connection.answer(offer)
+        sdp = await self.connection.answer(offer, self._reply)
         self._signaling.post(Answer(data=AnswerData(sdp=sdp)))
 
     async def _open_tunnel(self) -> TunnelSocket | None:

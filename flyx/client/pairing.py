@@ -1,11 +1,11 @@
-"""Runs the pairing of two ends over the control channel of their new connection."""
+"""Runs the pairing of two ends: its beginning while they connect, the rest over their control channel."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,24 +18,26 @@ from flyx.pairing.exchange import (
     Failed,
     Greeting,
     Paired,
-    PairingState,
     ReceiverExchange,
     SenderExchange,
     WordsWanted,
 )
-from flyx.pairing.keys import Binding, PairingSession, Role
+from flyx.pairing.keys import PairingSession, Role
+from flyx.pairing.states import PairingState
 from flyx.pairing.tries import Tries
 from flyx.transfer.digests import BLAKE3
 from flyx.transfer.messages import ZSTD
 
 if TYPE_CHECKING:
-    from flyx.rtc.peer import Channels, PeerConnection
+    from flyx.rtc.channel import Channels
+    from flyx.rtc.peer import PeerConnection
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that the other side gets to read why we reject it."""
 
+KnownWords = Callable[[WordsWanted], str]
 AskWords = Callable[[WordsWanted], Awaitable[str]]
-"""Returns the password, or raises the FlyxError for which there is none."""
+"""Return the password, or raise the FlyxError for which there is none. One has the words, the other asks."""
 
 STREAMS = "streams"
 TEXTS = "texts"
@@ -70,94 +72,117 @@ class PairingGate:
         """How often wrong words may still be given."""
         return self._tries.limit - self._tries.failed
 
-    async def pair(self, pairing: Pairing) -> Paired:
-        """Pair with a receiver.
+    def begin(self) -> Pairing:
+        """Begin to pair with a receiver that is to be connected to."""
+        exchange = SenderExchange(
+            *(self._room_id, self._greeting, self._code, self._tries, self._sessions),
+            entropy=secrets.token_bytes,
+        )
+        return Pairing(exchange)
+
+    async def pair(self, pairing: Pairing, connection: PeerConnection, channels: Channels) -> Paired:
+        """Pair with a receiver that is connected to.
+
+        Args:
+            pairing: what was begun; the receiver may have read its first_messages().
+            connection: up.
+            channels: of that connection.
 
         Raises:
             FlyxError: it did not prove itself.
         """
-        exchange = SenderExchange(
-            pairing.binding(self._room_id, Role.SENDER),
-            self._greeting,
-            self._code,
-            self._tries,
-            self._sessions,
-            entropy=secrets.token_bytes,
-            now=time.monotonic(),
-        )
-        paired = await pairing.run(exchange, None)
+        paired = await pairing.run(connection, channels)
         if paired.session:
             self._sessions[paired.session.id] = paired.session
         return paired
 
 
-class Pairing:
-    """The pairing over one connection."""
+def begin_receiving(
+    room_id: str,
+    session: PairingSession | None,
+    *,
+    known: KnownWords | None = None,
+    ask: AskWords | None = None,
+    needs: frozenset[str] = frozenset(),
+) -> Pairing:
+    """Begin to pair with a sender.
 
-    def __init__(self, connection: PeerConnection, channels: Channels) -> None:
-        self._connection = connection
-        self._control = channels.control
-        self._data = channels.data
+    Args:
+        room_id: normalised.
+        session: of an earlier pairing with it in this room.
+        known: has the words of the code, so the sender must want some; None if it has none.
+        ask: asked in its place.
+        needs: what the sender has to be capable of.
+    """
+    greeting, has_words = replace(_GREETING, needs=needs), known is not None
+    exchange = ReceiverExchange(room_id, greeting, session, has_words=has_words, entropy=secrets.token_bytes)
+    return Pairing(exchange, known, ask)
+
+
+class Pairing:
+    """A pairing: it may begin while its connection is made, and ends over that."""
+
+    def __init__(
+        self, exchange: Exchange, known: KnownWords | None = None, ask: AskWords | None = None
+    ) -> None:
+        """Args:
+        exchange: newly made.
+        known, ask: of a receiver; see begin_receiving().
+        """
+        self._exchange = exchange
+        self._known = known
+        self._ask_person = ask
+        # What the sender wants and nobody has been asked for yet.
+        self._wanted: WordsWanted | None = None
         # Set when the exchange may be able to go on.
         self._wake = asyncio.Event()
-        self._exchange: Exchange | None = None
         self._asking: asyncio.Task[None] | None = None
         self._result: Paired | FlyxError | None = None
+        # Those of the connection that there is.
+        self._channels: Channels | None = None
 
-    def binding(self, room_id: str, role: Role) -> Binding:
-        """Return what the exchange is bound to, for the end that we are."""
-        ours, theirs = self._connection.fingerprints()
-        return Binding(room_id, {role: ours, role.other: theirs})
+    def first_messages(self) -> list[str]:
+        """Return what is to be said first: it may leave with the description of a connection."""
+        self._take_events()
+        return list(iter(self._exchange.next_message, None))
 
-    async def receive(
-        self,
-        room_id: str,
-        session: PairingSession | None,
-        ask: AskWords,
-        *,
-        has_words: bool,
-        needs: frozenset[str] = frozenset(),
-    ) -> Paired:
-        """Pair with a sender.
+    def reply(self, first: Sequence[str], ours: bytes, theirs: bytes) -> list[str]:
+        """Answer the sender's first messages before there is a connection, as far as no person has to think.
 
         Args:
-            room_id: normalised.
-            session: of an earlier pairing with it in this room.
-            ask: called if the sender wants words.
-            has_words: the code has some, so the sender must want them.
-            needs: what the sender has to be capable of.
-
-        Raises:
-            FlyxError: it did not prove itself, or it was not satisfied with us.
+            first: its messages.
+            ours, theirs: SHA-256 of both certificates, as the descriptions claim them.
         """
-        exchange = ReceiverExchange(
-            self.binding(room_id, Role.RECEIVER),
-            replace(_GREETING, needs=needs),
-            session,
-            has_words=has_words,
-            entropy=secrets.token_bytes,
-            now=time.monotonic(),
-        )
-        return await self.run(exchange, ask)
+        now = time.monotonic()
+        self._exchange.bind(self._fingerprints(ours, theirs), now)
+        for message in first:
+            self._exchange.receive(message, now)
+        return self.first_messages()
+
+    def _fingerprints(self, ours: bytes, theirs: bytes) -> Mapping[Role, bytes]:
+        role = self._exchange.role
+        return {role: ours, role.other: theirs}
 
     def give_up(self, error: FlyxError) -> None:
         """End it for this reason: the server says that the other side has left."""
-        if self._exchange:
-            self._exchange.cancel(error)
-            self._wake.set()
+        self._exchange.cancel(error)
+        self._wake.set()
 
-    async def run(self, exchange: Exchange, ask: AskWords | None) -> Paired:
-        """Drive the exchange to its end; the channels are then free for the transfer.
+    async def run(self, connection: PeerConnection, channels: Channels) -> Paired:
+        """Drive the exchange to its end over a connection; its channels are then free for the transfer.
 
         Raises:
             FlyxError: the two are not paired; the other side has been told.
         """
-        self._exchange = exchange
-        self._control.listen(_Control(self, exchange))
-        self._data.listen(_Data(self, exchange))
+        exchange = self._exchange
+        self._channels = channels
+        exchange.bind(self._fingerprints(*connection.fingerprints()), time.monotonic())
+        if exchange.state is not PairingState.PAIRED:
+            channels.control.listen(_Control(self, exchange))
+            channels.data.listen(_Data(self, exchange))
         try:
             while True:
-                self._drain(exchange, ask)
+                self._drain(channels)
                 if exchange.ended:
                     break
                 await self._wait(exchange)
@@ -168,7 +193,7 @@ class Pairing:
             if self._asking:
                 self._asking.cancel()
                 await asyncio.gather(self._asking, return_exceptions=True)
-            await self._finish(exchange)
+            await self._finish(exchange, channels)
         assert self._result is not None
         if isinstance(self._result, FlyxError):
             if isinstance(self._result, MissingFeature) and MEASUREMENTS in str(self._result):
@@ -178,13 +203,15 @@ class Pairing:
 
     def release(self) -> None:
         """Leave what comes next to the transfer."""
-        self._control.release()
-        self._data.release()
+        assert self._channels is not None
+        self._channels.control.release()
+        self._channels.data.release()
 
     def channel_closed(self, exchange: Exchange) -> None:
         """A channel has closed: the connection is lost, or the other side broke its protocol."""
-        if self._control.violation:
-            exchange.cancel(self._control.violation)
+        assert self._channels is not None
+        if violation := self._channels.control.violation:
+            exchange.cancel(violation)
         else:
             exchange.channel_closed()
         self.wake()
@@ -193,27 +220,43 @@ class Pairing:
         """Have the exchange drained soon."""
         self._wake.set()
 
-    def _drain(self, exchange: Exchange, ask: AskWords | None) -> None:
-        while (message := exchange.next_message()) is not None:
-            self._control.send(message)
-        while (event := exchange.next_event()) is not None:
+    def _drain(self, channels: Channels) -> None:
+        for message in self.first_messages():
+            channels.control.send(message)
+        if self._wanted is not None:
+            self._asking = asyncio.create_task(self._ask(self._wanted))
+            self._wanted = None
+
+    def _take_events(self) -> None:
+        while (event := self._exchange.next_event()) is not None:
             match event:
+                case WordsWanted() if self._known is not None:
+                    self._give(event, self._known)
                 case WordsWanted():
-                    assert ask is not None
-                    assert isinstance(exchange, ReceiverExchange)
-                    self._asking = asyncio.create_task(self._ask(exchange, event, ask))
+                    self._wanted = event
                 case Paired():
                     self._result = event
                 case Failed(error=error):
                     self._result = error
 
-    async def _ask(self, exchange: ReceiverExchange, wanted: WordsWanted, ask: AskWords) -> None:
+    def _give(self, wanted: WordsWanted, known: KnownWords) -> None:
+        assert isinstance(self._exchange, ReceiverExchange)
         try:
-            password = await ask(wanted)
-        except Exception as error:
-            exchange.cancel(failure_of(error, "the question for the words"))
+            password = known(wanted)
+        except FlyxError as error:
+            self._exchange.cancel(error)
         else:
-            exchange.give_words(password, time.monotonic())
+            self._exchange.give_words(password, time.monotonic())
+
+    async def _ask(self, wanted: WordsWanted) -> None:
+        assert isinstance(self._exchange, ReceiverExchange)
+        assert self._ask_person is not None
+        try:
+            password = await self._ask_person(wanted)
+        except Exception as error:
+            self._exchange.cancel(failure_of(error, "the question for the words"))
+        else:
+            self._exchange.give_words(password, time.monotonic())
         self.wake()
 
     async def _wait(self, exchange: Exchange) -> None:
@@ -228,14 +271,14 @@ class Pairing:
         self._wake.clear()
         exchange.handle_timeout(time.monotonic())
 
-    async def _finish(self, exchange: Exchange) -> None:
+    async def _finish(self, exchange: Exchange, channels: Channels) -> None:
         """Let the other side read why we reject it: it closes the connection when it has."""
-        self._drain(exchange, None)
+        self._drain(channels)
         if exchange.state is PairingState.PAIRED:
             return
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                while exchange.has_last_word and not self._control.closed:
+                while exchange.has_last_word and not channels.control.closed:
                     self._wake.clear()
                     await self._wake.wait()
         except TimeoutError:

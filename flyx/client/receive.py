@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from flyx.client.failures import failure_of
 from flyx.client.link import ANY_CONNECTION, ConnectionOptions, Link
 from flyx.client.local import find_rooms
 from flyx.client.meeting import RECONNECT_TIME
-from flyx.client.pairing import Pairing
+from flyx.client.pairing import Pairing, begin_receiving
 from flyx.client.receive_machine import Action, Check, Doubt, Feed, GiveUp, ReceiveMachine, ReceiveState
 from flyx.client.receiving import SENDER, AskExisting, Confirm, ReceiveDriver, Sink
 from flyx.client.signaling import Interrupted, Restored, Signaling
@@ -53,7 +53,7 @@ from flyx.transfer.receiver import Receiver
 from flyx.transfer.selection import Selection
 
 if TYPE_CHECKING:
-    from flyx.rtc.peer import Channels
+    from flyx.rtc.channel import Channels
 
 AskWords = Callable[[int], Awaitable[tuple[str, ...]]]
 """Returns so many words of the list (0: words of the sender's own, in their common form)."""
@@ -123,12 +123,13 @@ async def receive(options: ReceiveOptions, on_event: Callable[[events.Event], No
             options.connections.check(room.signaling)
             on_event(events.RoomJoined(options.room_id, room.server, room.local))
             on_event(events.PeerJoined(SENDER))
-            session = ReceiveSession(replace(options, server=room.server), room.signaling, on_event)
+            here = replace(options, server=room.server)
+            session = ReceiveSession(here, room.signaling, on_event, guesses)
             try:
                 await _run(session, room.signaling)
                 return
             except (PairingFailed, PeerUnreachable, SignalingError) as error:
-                guesses += session.has_given_words
+                guesses = session.guesses
                 # Each of those that have answered could try one pair of words.
                 if session.has_paired or guesses >= MAX_TRIES:
                     raise
@@ -166,8 +167,18 @@ class ReceiveSession:
     """Receives from the sender of a room, over one connection after another if need be."""
 
     def __init__(
-        self, options: ReceiveOptions, signaling: Signaling, on_event: Callable[[events.Event], None]
+        self,
+        options: ReceiveOptions,
+        signaling: Signaling,
+        on_event: Callable[[events.Event], None],
+        guesses: int = 0,
     ) -> None:
+        """Args:
+        options: what to receive; with the server that the room was found at.
+        signaling: the room.
+        on_event: told what happens.
+        guesses: that others have had before, in other rooms of that id.
+        """
         self._options = options
         self._signaling = signaling
         self._on_event = on_event
@@ -176,13 +187,15 @@ class ReceiveSession:
         self._wake = asyncio.Event()
         # What is being connected, or is.
         self._link: Link | None = None
+        # Begun by the offer, if that has what pairing begins with.
+        self._begun: Pairing | None = None
         # Set when the connection is up, and when both sides have paired.
         self._pairing: Pairing | None = None
         self._session: PairingSession | None = None
         # Some sender was the right one, or taken for it.
         self.has_paired = False
-        # Some sender has learnt whether the words that it thought of are ours.
-        self.has_given_words = False
+        # How often somebody may have learnt whether the words that they thought of are ours.
+        self.guesses = guesses
         # Of the connection that there is, or the last one that there was.
         self._driver: ReceiveDriver | None = None
         # Where what is offered goes, since that is known; one that outlives a connection until the end.
@@ -337,10 +350,8 @@ class ReceiveSession:
     async def _pair(self, link: Link, channels: Channels) -> Paired:
         """Prove to know the sender's code, and have it prove the same."""
         options = self._options
-        self._pairing = Pairing(link.connection, channels)
-        paired = await self._pairing.receive(
-            options.room_id, self._session, self._password, has_words=bool(options.words)
-        )
+        self._pairing = self._begun or self._begin()
+        paired = await self._pairing.run(link.connection, channels)
         self._session = paired.session
         self.has_paired = True
         if self._machine.lost is None:
@@ -349,16 +360,33 @@ class ReceiveSession:
                 self._on_event(events.Notice(_OPEN.format(options.server)))
         return paired
 
-    async def _password(self, wanted: WordsWanted) -> str:
+    def _begin(self) -> Pairing:
         options = self._options
-        if options.words:
-            words = resolve_words(options.words, wanted.count) if wanted.count else options.words
-        elif options.ask_words:
-            words = await options.ask_words(wanted.count)
-        else:
+        known = self._known_words if options.words else None
+        return begin_receiving(options.room_id, self._session, known=known, ask=self._ask_words)
+
+    def _reply(self, first: Sequence[str], ours: bytes, theirs: bytes) -> Sequence[str]:
+        """Answer what the sender says first with its offer.
+
+        Words are given so once: who offers again and again would have as many guesses.
+        """
+        if self.guesses and self._session is None:
+            return ()
+        self._begun = self._begin()
+        return self._begun.reply(first, ours, theirs)
+
+    def _known_words(self, wanted: WordsWanted) -> str:
+        words = self._options.words
+        return self._password(resolve_words(words, wanted.count) if wanted.count else words)
+
+    async def _ask_words(self, wanted: WordsWanted) -> str:
+        if self._options.ask_words is None:
             hint = "give the whole code, such as K7M2QX-lemon-otter, or run this on a terminal to be asked"
             raise InputError(reason="the sender's code has words, and this one has none", hint=hint)
-        self.has_given_words = True
+        return self._password(await self._options.ask_words(wanted.count))
+
+    def _password(self, words: tuple[str, ...]) -> str:
+        self.guesses += 1
         return password_of(words)
 
     async def _connect(self) -> tuple[Link, Channels]:
@@ -369,9 +397,11 @@ class ReceiveSession:
         """
         while True:
             offered = await self._await_offer()
-            self._pairing = None
+            self._begun = self._pairing = None
             self._networks = networks()
-            link = self._link = Link(self._signaling, None, options=self._options.connections)
+            link = self._link = Link(
+                self._signaling, None, options=self._options.connections, reply=self._reply
+            )
             try:
                 for message in offered:
                     link.take(message)

@@ -55,7 +55,7 @@ from flyx.transfer.manifest import Content
 from flyx.transfer.rate_limit import RateLimit
 
 if TYPE_CHECKING:
-    from flyx.rtc.peer import Channels
+    from flyx.rtc.channel import Channels
 
 MAX_UNPAIRED = 8
 """Receivers at a time that have not proved themselves: strangers cannot take every place, nor much memory."""

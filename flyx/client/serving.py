@@ -38,7 +38,7 @@ from flyx.transfer.sender import Accepted, Comparing, Delivered, FileConfirmed, 
 from flyx.transfer.session import EntryLeftOut
 
 if TYPE_CHECKING:
-    from flyx.rtc.peer import Channels
+    from flyx.rtc.channel import Channels
 
 
 def gone() -> TransferInterrupted:
@@ -89,14 +89,15 @@ class ReceiverLink:
         self._networks = networks() if anew else None
         self._moved.clear()
         try:
-            await link.offer()
+            pairing = gate.begin()
+            await link.offer(pairing.first_messages())
             if anew:
                 await link.settled.wait()
             channels = await link.connected(
                 lambda attempts: on_event(events.Connecting(self._receiver.number, attempts))
             )
-            self._pairing = Pairing(link.connection, channels)
-            paired = await gate.pair(self._pairing)
+            self._pairing = pairing
+            paired = await gate.pair(pairing, link.connection, channels)
             self._compression = self._wanted_compression if ZSTD in paired.features else Compression.OFF
             yield channels
         finally:

@@ -576,7 +576,8 @@ class Signaling:
 
 async def _close_soon(socket: ClientConnection, code: int) -> None:
     """Close with a close frame, if it still goes: without, the server would think that we have died."""
-    with suppress(TimeoutError):
+    try:
         async with asyncio.timeout(PARTING_TIMEOUT):
             await socket.close(code)
-    socket.transport.abort()
+    except TimeoutError:
+        socket.transport.abort()

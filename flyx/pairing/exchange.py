@@ -15,11 +15,15 @@ the first right and the second wrong; one who takes part in the exchange needs t
 The receiver proves first: a guess of a stranger costs one of the sender's tries before it is answered. A
 receiver that never proves anything is counted as well (tries.py).
 
+What is said before the receiver proves itself tells a server that passes it on nothing either, so the first
+messages may go with the descriptions by which the connection is made: see bind().
+
 A pairing leaves a key at both ends. On a new connection within the same room it takes the place of the words
 (`session`): so a path that is broken on purpose gives nobody another guess.
 
-Input methods: receive, give_words, cancel, channel_closed, handle_timeout. After each, drain next_message,
-then next_event; then ask next_timeout. When it is paired, what comes next on the channel is the transfer's.
+Input methods: bind, receive, give_words, cancel, channel_closed, handle_timeout. After each, drain
+next_message, then next_event; then ask next_timeout. When it is paired, what comes next on the channel is the
+transfer's.
 
 draft-irtf-cfrg-cpace-21 for CPace, "Party identifiers" and "Key confirmation"; RFC 8827 §6.5 for what
 fingerprints that travel through a server are worth alone.
@@ -32,7 +36,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import ClassVar
 
 from flyx.errors import (
@@ -82,68 +85,8 @@ from flyx.pairing.messages import (
     Pake,
     Reject,
 )
+from flyx.pairing.states import TIMEOUTS, TRANSITIONS, Input, PairingState
 from flyx.pairing.tries import MAX_TRIES, MAX_UNFINISHED, Tries
-
-STEP_TIMEOUT = 20.0
-"""Seconds for each answer that no person has to think about."""
-
-WORDS_TIMEOUT = 60.0
-"""Seconds for a person to type the words."""
-
-
-class PairingState(Enum):
-    """What is awaited."""
-
-    GREETING = auto()
-    # The receiver's words, of its own person.
-    WORDS = auto()
-    PAKE = auto()
-    CONFIRM = auto()
-    PAIRED = auto()
-    FAILED = auto()
-
-
-class _Input(Enum):
-    """What moves the state: the kinds of messages, and what our own side does."""
-
-    HELLO = auto()
-    # A hello in a pairing that needs no words.
-    OPEN_HELLO = auto()
-    WORDS = auto()
-    # Words for a sender whose share is here already.
-    LAST_WORDS = auto()
-    PAKE = auto()
-    CONFIRM = auto()
-
-
-_TRANSITIONS: Mapping[Role, Mapping[tuple[PairingState, _Input], PairingState]] = {
-    Role.SENDER: {
-        (PairingState.GREETING, _Input.HELLO): PairingState.PAKE,
-        (PairingState.GREETING, _Input.OPEN_HELLO): PairingState.PAIRED,
-        (PairingState.PAKE, _Input.PAKE): PairingState.CONFIRM,
-        (PairingState.CONFIRM, _Input.CONFIRM): PairingState.PAIRED,
-    },
-    Role.RECEIVER: {
-        (PairingState.GREETING, _Input.HELLO): PairingState.WORDS,
-        (PairingState.GREETING, _Input.OPEN_HELLO): PairingState.PAIRED,
-        (PairingState.WORDS, _Input.WORDS): PairingState.PAKE,
-        (PairingState.WORDS, _Input.LAST_WORDS): PairingState.CONFIRM,
-        (PairingState.PAKE, _Input.PAKE): PairingState.CONFIRM,
-        (PairingState.CONFIRM, _Input.CONFIRM): PairingState.PAIRED,
-    },
-}
-"""Any other message is out of place. Every state but the last two may also become FAILED."""
-
-_TIMEOUTS: Mapping[tuple[Role, PairingState], float] = {
-    (Role.SENDER, PairingState.GREETING): STEP_TIMEOUT,
-    # The receiver may have to ask its person first.
-    (Role.SENDER, PairingState.PAKE): WORDS_TIMEOUT,
-    (Role.SENDER, PairingState.CONFIRM): STEP_TIMEOUT,
-    (Role.RECEIVER, PairingState.GREETING): STEP_TIMEOUT,
-    # Without a deadline for our own person: the sender has one.
-    (Role.RECEIVER, PairingState.PAKE): STEP_TIMEOUT,
-    (Role.RECEIVER, PairingState.CONFIRM): STEP_TIMEOUT,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +148,9 @@ class Exchange(ABC):
 
     def __init__(
         self,
+        room_id: str,
         greeting: Greeting,
-        binding: Binding,
         entropy: Callable[[int], bytes],
-        now: float,
     ) -> None:
         self._hello = hello = Hello(
             version=VERSION,
@@ -220,11 +162,13 @@ class Exchange(ABC):
         self.state = PairingState.GREETING
         # Ours is the last message: the other side closes the connection once it has read it.
         self.has_last_word = False
-        self._binding = binding
+        self._room_id = room_id
+        # Set by bind(), as are deadlines.
+        self._binding: Binding | None = None
         self._entropy = entropy
         self._outgoing: deque[str] = deque()
         self._events: deque[PairingEvent] = deque()
-        self._deadline: float | None = now + _TIMEOUTS[self.role, self.state]
+        self._deadline: float | None = None
         # Both hellos to the byte, by their sender: bound into the proofs.
         self._hellos: dict[Role, bytes] = {}
         self._nonces: dict[Role, bytes] = {self.role: bytes.fromhex(hello.nonce)}
@@ -244,6 +188,24 @@ class Exchange(ABC):
     def ended(self) -> bool:
         """Whether it is paired or has failed. Drain once more."""
         return self.state in (PairingState.PAIRED, PairingState.FAILED)
+
+    def bind(self, fingerprints: Mapping[Role, bytes], now: float) -> None:
+        """Take these for the two ends of the connection, and begin to wait for the other side.
+
+        To be called before anything is received. Where that comes with the description of a connection that
+        is still to be made, it is called with what the descriptions claim, and again when DTLS has shown
+        the certificates: others than those end the exchange.
+
+        Args:
+            fingerprints: SHA-256 of each side's DTLS certificate.
+            now: monotonic seconds.
+        """
+        binding = Binding(self._room_id, fingerprints)
+        if self._binding not in (None, binding):
+            self.cancel(ConnectionMismatch())
+            return
+        self._binding = binding
+        self._enter(self.state, now)
 
     def receive(self, message: str | bytes, now: float) -> None:
         """Take one message of the control channel. A bad one ends the exchange.
@@ -279,7 +241,7 @@ class Exchange(ABC):
     def handle_timeout(self, now: float) -> None:
         """Do what is due at next_timeout()."""
         if not self.ended and self._deadline is not None and now >= self._deadline:
-            self.cancel(PairingTimedOut(seconds=_TIMEOUTS[self.role, self.state]))
+            self.cancel(PairingTimedOut(seconds=TIMEOUTS[self.role, self.state]))
 
     def next_timeout(self) -> float | None:
         """When handle_timeout() is due, in the same seconds as `now`."""
@@ -297,20 +259,20 @@ class Exchange(ABC):
         match message:
             case Hello():
                 is_open = (self._hello.code or message.code) == "open"
-                following = self._following(_Input.OPEN_HELLO if is_open else _Input.HELLO)
+                following = self._following(Input.OPEN_HELLO if is_open else Input.HELLO)
                 self._hellos[self.role.other] = raw.encode()
                 self._nonces[self.role.other] = bytes.fromhex(message.nonce)
                 self._check_hello(message)
                 self._take_hello(message, is_open=is_open)
             case OtherHello(version=version):
-                self._following(_Input.HELLO)
+                self._following(Input.HELLO)
                 older = "the other side" if version < VERSION else "this one"
                 raise OtherVersion(theirs=version, ours=VERSION, older=older)
             case Pake(share=share):
-                following = self._following(_Input.PAKE)
+                following = self._following(Input.PAKE)
                 self._keys = self._take_pake(bytes.fromhex(share))
             case Confirm():
-                following = self._following(_Input.CONFIRM)
+                following = self._following(Input.CONFIRM)
                 assert self._keys is not None
                 self._take_confirm(message, self._keys)
                 self._events.append(Paired(self._keys.session(), self._features))
@@ -350,7 +312,7 @@ class Exchange(ABC):
         return b"".join(self._nonces[role] for role in Role)
 
     def _make_share(self, password: bytes) -> str:
-        ci = channel_identifier(self._binding.room_id)
+        ci = channel_identifier(self._room_id)
         generator = calculate_generator(password, ci, self._sid, entropy=self._entropy)
         share = self._shares[self.role] = scalar_mult_vfy(self._scalar, generator)
         return share.hex()
@@ -364,6 +326,8 @@ class Exchange(ABC):
             raise RemoteProtocolError(reason="a share of low order") from error
 
     def _make_keys(self, shared: bytes) -> Keys:
+        if self._binding is None:
+            raise LocalProtocolError(reason="an exchange that is bound to no connection")
         exchange = exchange_transcript(self._shares)
         isk = intermediate_session_key(self._sid, shared, exchange)
         return Keys(isk, exchange, connection_transcript(self._binding, self._hellos, exchange))
@@ -391,15 +355,15 @@ class Exchange(ABC):
     def _say(self, message: PairingMessage) -> None:
         self._outgoing.append(messages.serialize(message))
 
-    def _following(self, moved_by: _Input) -> PairingState:
-        following = _TRANSITIONS[self.role].get((self.state, moved_by))
+    def _following(self, moved_by: Input) -> PairingState:
+        following = TRANSITIONS[self.role].get((self.state, moved_by))
         if following is None:
             raise RemoteProtocolError(reason=f"{moved_by.name.lower()} out of place")
         return following
 
     def _enter(self, state: PairingState, now: float) -> None:
         self.state = state
-        timeout = _TIMEOUTS.get((self.role, state))
+        timeout = TIMEOUTS.get((self.role, state))
         self._deadline = None if timeout is None else now + timeout
 
     def _fail(self, error: FlyxError) -> FlyxError:
@@ -416,22 +380,21 @@ class SenderExchange(Exchange):
 
     def __init__(
         self,
-        binding: Binding,
+        room_id: str,
         greeting: Greeting,
         code: Code,
         tries: Tries,
         sessions: Mapping[str, PairingSession],
         *,
         entropy: Callable[[int], bytes],
-        now: float,
     ) -> None:
         """Args:
+        room_id: normalised.
         tries: of the room.
         sessions: by id, earlier pairings in this room that may be taken up again.
         entropy: returns so many secret random bytes.
-        now: monotonic seconds.
         """
-        super().__init__(greeting, binding, entropy, now)
+        super().__init__(room_id, greeting, entropy)
         self._password = code.password.encode()
         self._tries = tries
         # We have answered the receiver's share, and it has not proved yet to know the words.
@@ -494,21 +457,20 @@ class ReceiverExchange(Exchange):
 
     def __init__(
         self,
-        binding: Binding,
+        room_id: str,
         greeting: Greeting,
         session: PairingSession | None,
         *,
         has_words: bool,
         entropy: Callable[[int], bytes],
-        now: float,
     ) -> None:
         """Args:
+        room_id: normalised.
         session: of an earlier pairing with this sender in this room; then no words are wanted.
         has_words: our code has words, so a sender who asks for none is a false one.
         entropy: returns so many secret random bytes.
-        now: monotonic seconds.
         """
-        super().__init__(greeting, binding, entropy, now)
+        super().__init__(room_id, greeting, entropy)
         self._session = session
         self._has_words = has_words
         # What X25519 has made of the sender's early share.
@@ -529,7 +491,7 @@ class ReceiverExchange(Exchange):
         self._give(password.encode(), now)
 
     def _give(self, password: bytes, now: float) -> None:
-        following = self._following(_Input.LAST_WORDS if self._early else _Input.WORDS)
+        following = self._following(Input.LAST_WORDS if self._early else Input.WORDS)
         self._say(Pake(share=self._make_share(password)))
         if self._early:
             self._keys = self._make_keys(self._shared)

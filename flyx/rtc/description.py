@@ -41,6 +41,9 @@ MDNS_SUFFIX = ".local "
 
 MAX_FINGERPRINTS = 16
 
+MAX_FIRST_MESSAGES = 4
+"""Messages of the control channel that a description may have."""
+
 CHANNELS = "channels"
 """The feature of those who know the channels of a transfer by their stream ids, and need no
 DATA_CHANNEL_OPEN (RFC 8832): a flyx of either kind."""
@@ -70,10 +73,13 @@ _ATTRIBUTES = {
     "max-message-size": re.compile(r"\d{1,20}"),
     "sctp-init": re.compile(r"[A-Za-z0-9+/]{4,1024}={0,2}"),
     "flyx": re.compile(r"(?:offer|answer)(?: [a-z0-9-]{1,32}){0,16}"),
+    "flyx-control": re.compile(r"(?:offer|answer) [A-Za-z0-9+/]{2,6000}={0,2}"),
 }
 """The grammar of the values that we act on."""
 
-_REPEATABLE = frozenset({"fingerprint"})
+_MOST_OF = {"fingerprint": MAX_FINGERPRINTS, "flyx-control": MAX_FIRST_MESSAGES}
+"""How many there may be of those of which more than one may be."""
+
 _REQUIRED = ("ice-ufrag", "ice-pwd", "fingerprint", "setup", "mid")
 _PORTS = range(1, 65536)
 
@@ -91,10 +97,13 @@ class Told:
     Attributes:
         init_chunk: the INIT of its SCTP association (a=sctp-init, draft-hancke-tsvwg-snap-00).
         features: what it can do beyond WebRTC, if it is a flyx (a=flyx): CHANNELS, EARLY_DATA.
+        messages: the first of its control channel, in order (a=flyx-control). An answer has some only if
+            those of the offer were taken.
     """
 
     init_chunk: bytes | None = None
     features: frozenset[str] = frozenset()
+    messages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,7 @@ class Description:
         max_message_size: bytes of the largest message to send, at most MAX_MESSAGE_SIZE.
         candidates: values of its candidate attributes, for RemoteCandidates.
         complete: no more candidates will follow.
+        fingerprint: SHA-256 of its certificate; None if it claims others as well, or another digest.
         told: what lets the connection begin sooner.
     """
 
@@ -113,6 +123,7 @@ class Description:
     max_message_size: int
     candidates: tuple[str, ...]
     complete: bool
+    fingerprint: bytes | None
     told: Told
 
 
@@ -128,6 +139,8 @@ def extend(sdp: str, kind: str, told: Told) -> str:
         sdp += f"a=sctp-init:{b64encode(told.init_chunk).decode()}\r\n"
     if told.features:
         sdp += f"a=flyx:{kind} {' '.join(sorted(told.features))}\r\n"
+    for message in told.messages:
+        sdp += f"a=flyx-control:{kind} {b64encode(message.encode()).decode()}\r\n"
     return sdp
 
 
@@ -173,13 +186,14 @@ def judge(sdp: str, kind: str, *, min_message_size: int) -> Description:
         size,
         tuple(line.removeprefix("a=candidate:") for line in lines if _name(line) == "candidate"),
         any(_name(line) == "end-of-candidates" for line in lines),
-        Told(_init_chunk(values), _features(values, kind)),
+        _fingerprint(values),
+        Told(_init_chunk(values), _features(values, kind), _messages(values, kind)),
     )
 
 
 # What RFC 8866 wants of every description, and nobody acts on.
 _HEAD = ("v=0", "o=- 0 0 IN IP4 0.0.0.0", "s=-", "t=0 0")
-_KEPT = frozenset(_ATTRIBUTES) - {"max-message-size", "sctp-init", "flyx"}
+_KEPT = frozenset(_ATTRIBUTES) - {"max-message-size", "sctp-init", "flyx", "flyx-control"}
 
 
 def _attributes(lines: Iterable[str]) -> dict[str, list[str]]:
@@ -193,8 +207,8 @@ def _attributes(lines: Iterable[str]) -> dict[str, list[str]]:
                 raise _bad(name)
             values.setdefault(name, []).append(value)
     for name, found in values.items():
-        if len(found) > (MAX_FINGERPRINTS if name in _REPEATABLE else 1):
-            raise _bad(f"{name} more than once" if name not in _REPEATABLE else f"{len(found)} {name}s")
+        if len(found) > _MOST_OF.get(name, 1):
+            raise _bad(f"{len(found)} {name}s" if name in _MOST_OF else f"{name} more than once")
     for name in _REQUIRED:
         if name not in values:
             raise _bad(f"no {name}")
@@ -226,6 +240,21 @@ def _init_chunk(values: dict[str, list[str]]) -> bytes | None:
 def _features(values: dict[str, list[str]], kind: str) -> frozenset[str]:
     said, *features = values.get("flyx", [kind])[0].split(" ")
     return frozenset(features if said == kind else ())
+
+
+def _messages(values: dict[str, list[str]], kind: str) -> tuple[str, ...]:
+    said = (value.split(" ") for value in values.get("flyx-control", ()))
+    try:
+        return tuple(b64decode(message, validate=True).decode() for whose, message in said if whose == kind)
+    except ValueError:
+        raise _bad("flyx-control") from None
+
+
+def _fingerprint(values: dict[str, list[str]]) -> bytes | None:
+    algorithm, _, digest = values["fingerprint"][0].partition(" ")
+    value = bytes.fromhex(digest.replace(":", ""))
+    is_it = len(values["fingerprint"]) == 1 and algorithm.lower() == "sha-256" and len(value) == 32
+    return value if is_it else None
 
 
 def _bad(what: str) -> RemoteProtocolError:

@@ -3,17 +3,19 @@
 The sender offers: offer(), then accept_answer(). The receiver answers: answer(). Candidates are in the SDP as
 far as they are known, and on_candidate gets them as well; those of the other side go to add_candidate().
 connected() gives the channels once both are open. flyx.rtc.description judges what a peer sends.
+
+What comes first on the control channel may travel in the descriptions, a round trip and more before there is
+a channel: the offer has the sender's first messages, the answer the receiver's if it has read those. If not,
+as with a browser, they are sent when the channel is open. To who listens to a channel it is the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, Protocol, TypedDict
+from typing import Any, TypedDict
 
 import flyx.rtc.seam  # noqa: F401  # loads aiortc without what we do not use
 
@@ -34,12 +36,14 @@ from flyx.rtc.attempts import (
     log_lines,
     server_host,
 )
+from flyx.rtc.channel import Channel, Channels
 from flyx.rtc.description import (
     CHANNELS,
     EARLY_DATA,
     FEATURES,
     MAX_REMOTE_CANDIDATES,
     MDNS_SUFFIX,
+    Description,
     RemoteCandidates,
     Told,
     extend,
@@ -56,21 +60,15 @@ from flyx.sctp.transmission import SendStatistics
 
 logger = logging.getLogger("flyx.rtc")
 
+Reply = Callable[[Sequence[str], bytes, bytes], Sequence[str]]
+"""Takes the first messages of the peer that offers, the SHA-256 of our certificate, and of that which the
+offer claims for the peer; returns our first messages, or none if it has not taken those."""
+
 CONNECT_TIMEOUT = 20.0
 """Seconds from the descriptions to open channels. ICE gives up before, once every pair has failed."""
 
 TUNNEL_PATIENCE = 5.0
 """Seconds from the descriptions to the last resort, a tunnel through the signaling server."""
-
-MAX_EARLY_MESSAGES = 64
-MAX_EARLY_BYTES = 4 << 20
-"""What is kept on a channel that nobody listens to; a peer that sends more has not waited its turn."""
-
-BUFFERED_HIGH = 1 << 20
-"""Bytes in a channel's send buffer above which it is not writable."""
-
-BUFFERED_LOW = BUFFERED_HIGH // 2
-"""Bytes at which it becomes writable again."""
 
 
 class IceCandidateInit(TypedDict):
@@ -79,94 +77,6 @@ class IceCandidateInit(TypedDict):
     candidate: str
     sdpMid: str | None
     sdpMLineIndex: int | None
-
-
-class ChannelListener(Protocol):
-    """Is called with what happens on a channel."""
-
-    def message_received(self, message: bytes | str) -> None:
-        """A whole message has come."""
-
-    def channel_writable(self) -> None:
-        """The send buffer has drained to BUFFERED_LOW."""
-
-    def channel_closed(self) -> None:
-        """No more messages will come or go; Channel.violation tells whether that is the peer's fault."""
-
-
-class Channel:
-    """A data channel, open or closed."""
-
-    def __init__(self, channel: RTCDataChannel) -> None:
-        self._channel = channel
-        self._listener: ChannelListener | None = None
-        self._early: deque[bytes | str] = deque()
-        self._early_size = 0
-        self.closed = False
-        # How the peer broke the protocol below, if that is why it closed: to connect again is no use.
-        self.violation: RemoteProtocolError | None = None
-        channel.bufferedAmountLowThreshold = BUFFERED_LOW
-        channel.on("message", self._on_message)
-        channel.on("bufferedamountlow", self._on_low)
-        channel.on("close", self.mark_closed)
-
-    @property
-    def writable(self) -> bool:
-        """Whether more should be sent now; channel_writable() follows when it becomes so again."""
-        return self._channel.bufferedAmount < BUFFERED_HIGH
-
-    @property
-    def queued(self) -> int:
-        """Bytes of messages that have not left whole."""
-        return self._channel.bufferedAmount
-
-    def listen(self, listener: ChannelListener) -> None:
-        """Deliver everything to this listener from now on, what came before included."""
-        self._listener = listener
-        while self._early and self._listener is listener:
-            message = self._early.popleft()
-            self._early_size -= len(message)
-            listener.message_received(message)
-        if self.closed and self._listener is listener:
-            listener.channel_closed()
-
-    def release(self) -> None:
-        """Deliver nothing more to the listener: what comes from now on is kept for the next one."""
-        self._listener = None
-
-    def send(self, message: bytes | str) -> None:
-        """Queue one message; on a closed channel it is dropped, as it would be on the way."""
-        if self._channel.readyState == "open":
-            self._channel.send(message)
-
-    def _on_message(self, message: bytes | str) -> None:
-        if self._listener:
-            self._listener.message_received(message)
-        elif len(self._early) < MAX_EARLY_MESSAGES and self._early_size + len(message) <= MAX_EARLY_BYTES:
-            self._early.append(message)
-            self._early_size += len(message)
-        else:
-            self._channel.close()
-
-    def _on_low(self) -> None:
-        if self._listener:
-            self._listener.channel_writable()
-
-    def mark_closed(self) -> None:
-        """The channel, or the connection under it, has closed."""
-        if not self.closed:
-            self.closed = True
-            if self._listener:
-                self._listener.channel_closed()
-
-
-@dataclass(frozen=True, slots=True)
-class Channels:
-    """The two channels of a transfer, and how large a message the peer accepts, in bytes."""
-
-    control: Channel
-    data: Channel
-    max_message_size: int
 
 
 class PeerConnection:
@@ -235,6 +145,8 @@ class PeerConnection:
         self._channels: dict[str, Channel] = {}
         # Those that we offer.
         self._offered: list[RTCDataChannel] = []
+        # Messages for the control channel that have not reached the peer by our description.
+        self._first: Sequence[str] = ()
         self._opened: set[str] = set()
         self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Remote candidates that came before both descriptions were there (None: the last has come); None once
@@ -252,27 +164,40 @@ class PeerConnection:
         # The candidates that came early and have names.
         self._adding: asyncio.Future[list[None]] | None = None
 
-    async def offer(self) -> str:
-        """Create the channels and return the SDP that offers them."""
+    async def offer(self, first: Sequence[str] = ()) -> str:
+        """Create the channels and return the SDP that offers them.
+
+        Args:
+            first: messages of the control channel, which the peer may read in the offer.
+        """
         self._offering = True
+        self._first = first
         self._offered = [self._pc.createDataChannel(label) for label in self._labels]
         for channel in self._offered:
             self._await_open(channel)
-        return await self._describe_ourselves()
+        return await self._describe_ourselves(first)
 
-    async def answer(self, offer: str) -> str:
+    async def answer(self, offer: str, reply: Reply | None = None) -> str:
         """Take the peer's offer and return the SDP that answers it.
+
+        Args:
+            offer: its SDP.
+            reply: given the first messages that the offer has; None to wait for them on the channel.
 
         Raises:
             RemoteProtocolError: the offer is not one of data channels over DTLS.
         """
-        await self._describe_peer(offer, "offer")
+        judged = await self._describe_peer(offer, "offer")
         if CHANNELS in self._peer_features:
             for stream_id, label in enumerate(self._labels):
                 self._await_open(self._pc.createDataChannel(label, negotiated=True, id=stream_id))
         else:
             self._expected.update(self._labels)
-        return await self._describe_ourselves()
+        first: Sequence[str] = ()
+        can_tell = isinstance(self._pc.sctp, SctpTransport)
+        if reply and can_tell and judged.told.messages and judged.fingerprint:
+            first = reply(judged.told.messages, dtls.own_fingerprint(self._pc), judged.fingerprint)
+        return await self._describe_ourselves(first)
 
     async def accept_answer(self, answer: str) -> None:
         """Take the peer's answer to our offer.
@@ -280,9 +205,13 @@ class PeerConnection:
         Raises:
             RemoteProtocolError: it is not an answer to that offer.
         """
-        await self._describe_peer(answer, "answer")
+        judged = await self._describe_peer(answer, "answer")
         if CHANNELS in self._peer_features and isinstance(self._pc.sctp, SctpTransport):
             self._pc.sctp.agree_on(self._offered)
+        if judged.told.messages and self._first:
+            # It has taken ours.
+            self._first = ()
+            self._channels[self._labels[0]].take_first(judged.told.messages)
         await self._add_early_candidates()
         self._add_named_candidates()
 
@@ -313,6 +242,9 @@ class PeerConnection:
             reason = f"it was not made within {CONNECT_TIMEOUT:.0f} s"
             raise self._unreachable(reason) from None
         control, data = (self._channels[label] for label in self._labels)
+        for message in self._first:
+            control.send(message)
+        self._first = ()
         return Channels(control, data, self._max_message_size)
 
     def path(self) -> CandidatePair | None:
@@ -437,7 +369,7 @@ class PeerConnection:
         if self._gathered and self._peer_gathered:
             await self._pc.addIceCandidate(None)
 
-    async def _describe_ourselves(self) -> str:
+    async def _describe_ourselves(self, first: Sequence[str]) -> str:
         answering = self._pc.signalingState == "have-remote-offer"
         description = await (self._pc.createAnswer() if answering else self._pc.createOffer())
         if self._policy.limits_addresses:
@@ -463,10 +395,10 @@ class PeerConnection:
         if not isinstance(sctp, SctpTransport):
             return sdp
         features = FEATURES if self._offering else FEATURES & self._peer_features
-        told = Told(sctp.init_chunk(offering=self._offering), features)
+        told = Told(sctp.init_chunk(offering=self._offering), features, tuple(first))
         return extend(sdp, description.type, told)
 
-    async def _describe_peer(self, sdp: str, kind: str) -> None:
+    async def _describe_peer(self, sdp: str, kind: str) -> Description:
         judged = judge(sdp, kind, min_message_size=self._min_message_size)
         try:
             await self._pc.setRemoteDescription(RTCSessionDescription(sdp=judged.sdp, type=kind))
@@ -488,6 +420,7 @@ class PeerConnection:
                 flights.repeat(self._pc)
             if EARLY_DATA in told.features:
                 ice.hurry(self._pc)
+        return judged
 
     async def _gather_relayed(self, early: list[RTCIceCandidate]) -> None:
         """Gather relayed candidates: those that come before our description are added to the early ones."""

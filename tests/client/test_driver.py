@@ -20,7 +20,8 @@ from flyx.client.receiving import ReceiveDriver
 from flyx.client.serving import SendDriver, StreamReader
 from flyx.errors import ConnectionLost
 from flyx.net.changes import Change, Moved, Slept
-from flyx.rtc.peer import ChannelListener, Channels, PeerConnection
+from flyx.rtc.channel import ChannelListener, Channels
+from flyx.rtc.peer import PeerConnection
 from flyx.storage.stream_source import StreamSource
 from flyx.storage.writer import Destination
 from flyx.transfer import messages

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import json
 import os
 import re
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ import pytest
 
 from flyx.client import events
 from flyx.client.listing import Lists
+from flyx.client.pairing import PairingGate
 from flyx.client.receive import ReceiveOptions, receive
 from flyx.client.send import SendOptions, SendSession, send
 from flyx.client.signaling import Interrupted, Restored, Signaling
@@ -30,6 +32,8 @@ from flyx.errors import (
     StorageError,
     SystemFailure,
 )
+from flyx.pairing.exchange import Code
+from flyx.rtc.description import judge
 from flyx.rtc.peer import PeerConnection
 from flyx.server.app import Server
 from flyx.signaling.messages import Answer, AnswerData, Disconnect, Join, Message, Offer, OfferData, Role
@@ -242,6 +246,31 @@ async def test_offers_without_end_leave_one_connection(server: Server, tmp_path:
                 await asyncio.gather(receiving, return_exceptions=True)
     finally:
         await offering.close()
+
+
+async def test_who_offers_again_and_again_has_one_guess_without_a_connection(
+    server: Server, tmp_path: Path
+) -> None:
+    offering = PeerConnection(("control", "data"), [], lambda _: None)
+    try:
+        async with Signaling(server.url, None, Role.SENDER) as sender:
+            room_id = sender.joined.room_id
+            guess = PairingGate(room_id, Code("words", 2, "lemon-apple")).begin().first_messages()
+            sdp = await offering.offer(guess)
+            options = receive_options(server.url, room_id, tmp_path)
+            receiving = asyncio.create_task(receive(options, Told().queue.put_nowait))
+            proofs = []
+            for _ in range(4):
+                sender.post(Offer(data=OfferData(sdp=sdp)))
+                while not isinstance(answer := await sender.receive(), Answer):
+                    pass
+                first = judge(answer.data.sdp, "answer", min_message_size=0).told.messages
+                proofs.append([json.loads(message)["type"] for message in first])
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+    finally:
+        await offering.close()
+    assert proofs == [["hello", "pake", "confirm"], [], [], []]
 
 
 async def test_a_receiver_that_stays_silent_ends_as_unserved(

@@ -17,10 +17,10 @@ import pytest
 
 from flyx.client import events
 from flyx.client.driver import DriverContext
-from flyx.client.pairing import Pairing, PairingGate
+from flyx.client.pairing import PairingGate, begin_receiving
 from flyx.client.receiving import ReceiveDriver
 from flyx.client.serving import SendDriver
-from flyx.pairing.exchange import Code, WordsWanted
+from flyx.pairing.exchange import Code
 from flyx.rtc import peer
 from flyx.rtc.description import Description, Told
 from flyx.rtc.peer import PeerConnection
@@ -93,12 +93,14 @@ class Ends:
     async def _send(self) -> None:
         self._offer = asyncio.get_running_loop().create_future()
         self._answer = asyncio.get_running_loop().create_future()
-        offer = await self.sender.offer()
+        gate = PairingGate(ROOM, Code("words", 2, WORDS))
+        pairing = gate.begin()
+        offer = await self.sender.offer(pairing.first_messages())
         asyncio.get_running_loop().call_later(ROUND_TRIP / 2, self._offer.set_result, offer)
         await self.sender.accept_answer(await self._answer)
         channels = await self.sender.connected()
         self.note("sender connected")
-        await PairingGate(ROOM, Code("words", 2, WORDS)).pair(Pairing(self.sender, channels))
+        await gate.pair(pairing, self.sender, channels)
         self.note("sender paired")
         files = {"file": self._content}
         machine = Sender(manifest_of(files), max_message_size=channels.max_message_size, now=time.monotonic())
@@ -109,15 +111,12 @@ class Ends:
 
     async def _receive_offer(self) -> None:
         await asyncio.sleep(0)
-        answer = await self.receiver.answer(await self._offer)
+        pairing = begin_receiving(ROOM, None, known=lambda _: WORDS)
+        answer = await self.receiver.answer(await self._offer, pairing.reply)
         asyncio.get_running_loop().call_later(ROUND_TRIP / 2, self._answer.set_result, answer)
         channels = await self.receiver.connected()
         self.note("receiver connected")
-
-        async def ask(_: WordsWanted) -> str:
-            return WORDS
-
-        await Pairing(self.receiver, channels).receive(ROOM, None, ask, has_words=True)
+        await pairing.run(self.receiver, channels)
         self.note("receiver paired")
         machine = Receiver(ask=False, now=time.monotonic())
         context = DriverContext(self.receiver, channels, Inline(), 1, self._on_event)
@@ -154,19 +153,19 @@ def assert_counts(times: dict[str, float], expected: dict[str, float]) -> None:
     assert all(abs(times[name] - trips) < SLACK for name, trips in expected.items()), times
 
 
-def test_a_small_file_is_verified_five_round_trips_after_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_file_is_verified_four_round_trips_after_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = {
         # Offer, check, its answer and ClientHello, ServerHello, Finished.
         "sender connected": 3.0,
         "receiver connected": 3.5,
-        # The sender's share came with its Finished; shares and proofs go once each way.
-        "sender paired": 4.0,
-        "receiver paired": 4.5,
-        # The manifest came with the sender's proof; consent and credit, file.
-        "file verified": 5.5,
-        "receiver done": 6.5,
+        # The sender's share was in the offer, the receiver's share and proof in the answer.
+        "sender paired": 3.0,
+        "receiver paired": 3.5,
+        # The manifest came with the sender's proof, and that with its Finished; consent and credit, file.
+        "file verified": 4.5,
+        "receiver done": 5.5,
         # The receiver has closed.
-        "sender done": 7.0,
+        "sender done": 6.0,
     }
     assert_counts(count(1000, monkeypatch), expected)
 
@@ -174,7 +173,7 @@ def test_a_small_file_is_verified_five_round_trips_after_the_answer(monkeypatch:
 def test_1_mb_is_verified_within_four_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """The window doubles each time, from that of a path of this length; nothing else limits it."""
     times = count(1_000_000, monkeypatch)
-    assert 8.5 < times["file verified"] < 9.5
+    assert 7.5 < times["file verified"] < 8.5
     assert times["receiver done"] < times["file verified"] + 1 + SLACK
     assert times["sender done"] < times["receiver done"] + 0.5 + SLACK
 

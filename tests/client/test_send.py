@@ -27,8 +27,7 @@ from flyx.client.signaling import Signaling
 from flyx.errors import ConnectionLost, FlyxError, RoomLost, TooManyTries, WrongWords
 from flyx.pairing.exchange import Code, Greeting, ReceiverExchange, WordsWanted
 from flyx.pairing.keys import PairingSession
-from flyx.pairing.keys import Role as PairingRole
-from flyx.rtc.peer import Channels
+from flyx.rtc.channel import Channels
 from flyx.server.app import Server
 from flyx.signaling.messages import Offer, Role
 from flyx.storage.writer import Destination, ExistingPolicy
@@ -108,20 +107,18 @@ class ByHand:
             await link.close()
 
     async def _pair(self, link: Link, channels: Channels) -> None:
-        async def ask(_: WordsWanted) -> str:
+        def known(_: WordsWanted) -> str:
             assert self._session is None, "asked for words again"
             return CODE.password
 
-        by_hand = Pairing(link.connection, channels)
         exchange = ReceiverExchange(
-            by_hand.binding(self._signaling.joined.room_id, PairingRole.RECEIVER),
+            self._signaling.joined.room_id,
             self._greeting,
             self._session,
             has_words=True,
             entropy=secrets.token_bytes,
-            now=time.monotonic(),
         )
-        self._session = (await by_hand.run(exchange, ask)).session
+        self._session = (await Pairing(exchange, known).run(link.connection, channels)).session
 
 
 async def guess(url: str, room_id: str, directory: Path) -> FlyxError:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from flyx.errors import RemoteProtocolError
 from flyx.pairing import messages
-from flyx.pairing.exchange import Exchange, PairingState, ReceiverExchange, WordsWanted
+from flyx.pairing.exchange import Exchange, ReceiverExchange, WordsWanted
+from flyx.pairing.states import PairingState
 from tests.fuzz.grammar import make_message
 from tests.fuzz.source import Source
 from tests.fuzz.target import Target

@@ -69,7 +69,9 @@ def sender(
     """A sender's end."""
     entropy = random.Random(seed).randbytes
     kind = OlderSender if older else SenderExchange
-    return kind(binding, greeting, code, tries or Tries(), sessions or {}, entropy=entropy, now=now)
+    end = kind(binding.room_id, greeting, code, tries or Tries(), sessions or {}, entropy=entropy)
+    end.bind(binding.fingerprints, now)
+    return end
 
 
 def receiver(
@@ -85,7 +87,9 @@ def receiver(
     """A receiver's end."""
     entropy = random.Random(seed).randbytes
     kind = OlderReceiver if older else ReceiverExchange
-    return kind(binding, greeting, session, has_words=has_words, entropy=entropy, now=now)
+    end = kind(binding.room_id, greeting, session, has_words=has_words, entropy=entropy)
+    end.bind(binding.fingerprints, now)
+    return end
 
 
 @dataclass

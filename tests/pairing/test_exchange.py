@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,20 +30,20 @@ from flyx.errors import (
 )
 from flyx.pairing import keys, messages
 from flyx.pairing.exchange import (
-    STEP_TIMEOUT,
-    WORDS_TIMEOUT,
     Code,
     Exchange,
     Greeting,
-    PairingState,
+    ReceiverExchange,
     WordsWanted,
 )
 from flyx.pairing.keys import Binding, Role
 from flyx.pairing.messages import VERSION, Confirm, Hello, Pake, Reject
+from flyx.pairing.states import STEP_TIMEOUT, WORDS_TIMEOUT, PairingState
 from flyx.pairing.tries import MAX_TRIES, Tries
 from tests.pairing.support import (
     BINDING,
     CODE,
+    GREETING,
     NOW,
     OPEN,
     PASSWORD,
@@ -559,6 +560,44 @@ def test_a_message_after_pairing_is_not_for_the_exchange() -> None:
     wire = run(Wire(sender(), receiver()))
     with pytest.raises(LocalProtocolError):
         wire.sender.receive("{}", NOW)
+
+
+# Before there is a connection.
+
+
+def test_what_is_said_before_there_is_a_connection_counts_once_there_is_one() -> None:
+    wire = run(Wire(sender(), receiver()))
+    assert wire.paired(Role.SENDER) == wire.paired(Role.RECEIVER)
+    for end in (wire.sender, wire.receiver):
+        end.bind(BINDING.fingerprints, NOW)
+        assert end.state is PairingState.PAIRED
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_connection_with_other_certificates_than_its_descriptions_claim_is_refused(role: Role) -> None:
+    def tap(speaker: Role, message: str) -> list[str]:
+        return [] if '"confirm"' in message else [message]
+
+    wire = run(Wire(sender(), receiver(), tap=tap))
+    end: Exchange = wire.sender if role is Role.SENDER else wire.receiver
+    end.bind(other_binding(sender=b"S" * 32).fingerprints, NOW)
+    wire.run()
+    assert isinstance(wire.error(role), ConnectionMismatch)
+
+
+def test_the_time_to_answer_begins_with_the_connection() -> None:
+    wire = run(Wire(sender(), receiver(), tap=lambda _, message: [] if '"confirm"' in message else [message]))
+    wire.receiver.bind(BINDING.fingerprints, NOW + 19)
+    assert wire.receiver.next_timeout() == NOW + 19 + STEP_TIMEOUT
+
+
+def test_nothing_is_proved_of_no_connection() -> None:
+    end = ReceiverExchange(ROOM, GREETING, None, has_words=True, entropy=random.Random(3).randbytes)
+    assert end.next_timeout() is None
+    (hello,) = iter(sender().next_message, None)
+    end.receive(hello, NOW)
+    with pytest.raises(LocalProtocolError):
+        end.give_words(PASSWORD, NOW)
 
 
 # Ends before the end.

@@ -10,14 +10,12 @@ import pytest
 
 from flyx.errors import FlyxError, PairingTimedOut, PeerUnreachable, TransferInterrupted, WrongWords
 from flyx.pairing.exchange import (
-    STEP_TIMEOUT,
-    WORDS_TIMEOUT,
     Exchange,
     Failed,
     Paired,
-    PairingState,
     WordsWanted,
 )
+from flyx.pairing.states import STEP_TIMEOUT, WORDS_TIMEOUT, PairingState
 from flyx.transfer import session
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import Received

@@ -20,9 +20,10 @@ from flyx.errors import (
     WrongWords,
 )
 from flyx.pairing import messages
-from flyx.pairing.exchange import STEP_TIMEOUT, Failed, Paired, SenderExchange
+from flyx.pairing.exchange import Failed, Paired, SenderExchange
 from flyx.pairing.keys import PairingSession, Role
 from flyx.pairing.messages import Reject
+from flyx.pairing.states import STEP_TIMEOUT
 from flyx.pairing.tries import MAX_TRIES, MAX_UNFINISHED, Tries
 from tests.pairing.support import NOW, PASSWORD, Wire, receiver, sender
 from tests.thoroughness import share

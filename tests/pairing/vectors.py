@@ -87,17 +87,18 @@ def make(case: Case) -> dict[str, Any]:
     sessions = {case.session.id: case.session} if case.session else {}
     code = Code(case.kind, 2 if case.kind == "words" else 0, case.password)
     sender = SenderExchange(
-        binding,
+        ROOM,
         greeting,
         code,
         Tries(),
         sessions,
         entropy=scripted(Role.SENDER, in_turn=case.in_turn),
-        now=NOW,
     )
     kind = OlderReceiver if case.in_turn and not case.session else ReceiverExchange
     entropy = scripted(Role.RECEIVER, in_turn=case.in_turn)
-    receiver = kind(binding, greeting, case.session, has_words=True, entropy=entropy, now=NOW)
+    receiver = kind(ROOM, greeting, case.session, has_words=True, entropy=entropy)
+    for end in (sender, receiver):
+        end.bind(FINGERPRINTS, NOW)
     wire = Wire(sender, receiver, words=case.password)
     wire.run()
     session = wire.paired(Role.SENDER).session

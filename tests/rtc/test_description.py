@@ -151,16 +151,23 @@ def test_a_description_of_anything_else_is_refused_with_its_reason(old: str, new
 
 
 def test_what_an_end_tells_beforehand_is_taken_and_not_shown_to_aiortc() -> None:
-    told = Told(b"\x01\x00\x00\x04", frozenset({CHANNELS, EARLY_DATA}))
+    told = Told(b"\x01\x00\x00\x04", frozenset({CHANNELS, EARLY_DATA}), ("first", '{"é": "☃"}'))
     description = judged(extend(CHROMIUM, "offer", told))
     assert description.told == told
     assert description.sdp == judged(CHROMIUM).sdp
     assert judged(CHROMIUM).told == judged(extend(CHROMIUM, "offer", Told())).told == Told()
 
 
-def test_features_of_our_offer_that_come_back_in_an_answer_are_none() -> None:
-    echo = extend(CHROMIUM, "offer", Told(features=frozenset({CHANNELS})))
-    assert judge(echo, "answer", min_message_size=SMALLEST).told.features == frozenset()
+def test_what_comes_back_of_our_offer_in_an_answer_is_nothing() -> None:
+    echo = extend(CHROMIUM, "offer", Told(features=frozenset({CHANNELS}), messages=("first",)))
+    assert judge(echo, "answer", min_message_size=SMALLEST).told == Told()
+
+
+def test_a_certificate_is_known_if_its_sha_256_alone_is_claimed() -> None:
+    assert judged(CHROMIUM).fingerprint == b"\xab" * 32
+    line = f"a=fingerprint:{FINGERPRINT}\n"
+    for other in (line * 2, line.replace("sha-256", "sha-512"), line.replace(":AB\n", "\n")):
+        assert judged(CHROMIUM.replace(line, other)).fingerprint is None
 
 
 @pytest.mark.parametrize(
@@ -174,6 +181,11 @@ def test_features_of_our_offer_that_come_back_in_an_answer_are_none() -> None:
         "a=flyx:offer Channels",
         "a=flyx:offer" + " x" * 17,
         "a=flyx:offer\na=flyx:offer",
+        "a=flyx-control:Zmlyc3Q=",
+        "a=flyx-control:offer Zmlyc3Q",
+        "a=flyx-control:offer /w==",
+        "a=flyx-control:offer " + "A" * 6004,
+        "\n".join(["a=flyx-control:offer Zmlyc3Q="] * 5),
     ],
 )
 def test_what_is_told_beforehand_in_another_grammar_is_refused(line: str) -> None:

@@ -15,7 +15,8 @@ import pytest
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 
 from flyx.errors import RemoteProtocolError
-from flyx.rtc.peer import Channel, PeerConnection
+from flyx.rtc.channel import Channel
+from flyx.rtc.peer import PeerConnection
 from flyx.rtc.sctp_transport import STOCK, STOCK_VARIABLE
 from tests.rtc.test_peer import LABELS, listen
 

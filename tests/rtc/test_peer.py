@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -18,7 +18,8 @@ from flyx.net import udp
 from flyx.net.interfaces import Address, udp_socket
 from flyx.net.loop import new_event_loop
 from flyx.rtc import description, peer, relays
-from flyx.rtc.peer import Channel, IceCandidateInit, PeerConnection
+from flyx.rtc.channel import Channel
+from flyx.rtc.peer import IceCandidateInit, PeerConnection, Reply
 from flyx.rtc.sctp_transport import SctpTransport
 from flyx.rtc.seam import ice
 from flyx.rtc.seam.connection import MAX_LEARNED_CANDIDATES
@@ -72,6 +73,34 @@ def listen(channel: Channel) -> Ear:
     ear = Ear()
     channel.listen(ear)
     return ear
+
+
+async def test_what_comes_first_travels_in_the_descriptions() -> None:
+    asked: list[object] = []
+
+    def reply(first: Sequence[str], ours: bytes, theirs: bytes) -> list[str]:
+        asked.append((tuple(first), (ours, theirs)))
+        return ["c", "d"]
+
+    async with connection() as left, connection() as right:
+        await left.accept_answer(await right.answer(await left.offer(["a", "b"]), reply))
+        ends = await asyncio.gather(left.connected(), right.connected())
+        assert asked == [(("a", "b"), right.fingerprints())]
+        ends[0].control.send("e")
+        ends[1].control.send("f")
+        ears = [listen(end.control) for end in ends]
+        assert [await ears[0].messages.get() for _ in range(3)] == ["c", "d", "f"]
+        assert await ears[1].messages.get() == "e"
+
+
+@pytest.mark.parametrize("reply", [None, lambda *_: ()])
+async def test_what_comes_first_comes_by_the_channel_to_who_has_not_taken_it(reply: Reply | None) -> None:
+    async with connection() as left, connection() as right:
+        await left.accept_answer(await right.answer(await left.offer(["a", "b"]), reply))
+        ends = await asyncio.gather(left.connected(), right.connected())
+        ends[0].control.send("c")
+        ear = listen(ends[1].control)
+        assert [await ear.messages.get() for _ in range(3)] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("make_loop", [new_event_loop, asyncio.new_event_loop, uvloop.new_event_loop])

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from flyx.client.link import Link
-    from flyx.rtc.peer import Channels
+    from flyx.rtc.channel import Channels
 
 PEER = 1
 """The number of the only peer."""

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flyx.client import events
 from flyx.client.bench.measured import Measured
@@ -22,7 +23,7 @@ from flyx.client.codes import format_code
 from flyx.client.failures import failure_of
 from flyx.client.link import ANY_CONNECTION, ConnectionOptions, Link
 from flyx.client.local import Serve, find_rooms, make_room
-from flyx.client.pairing import MEASUREMENTS, Pairing, PairingGate
+from flyx.client.pairing import MEASUREMENTS, Pairing, PairingGate, begin_receiving
 from flyx.client.server_messages import MAX_PEERS
 from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import FlyxError, PeerUnreachable, SenderLeft, TransferInterrupted
@@ -32,6 +33,10 @@ from flyx.pairing.words import password_of, resolve_words
 from flyx.rtc.description import MAX_REMOTE_CANDIDATES
 from flyx.signaling.messages import Answer, Disconnect, IceCandidate, Join, Message, Offer, Role
 from flyx.transfer.digests import algorithms_of
+
+if TYPE_CHECKING:
+    from flyx.rtc.channel import Channels
+    from flyx.rtc.peer import Reply
 
 NEEDS = frozenset({MEASUREMENTS})
 
@@ -69,13 +74,15 @@ class _End:
         self._way: OneWay | None = None
 
     @asynccontextmanager
-    async def open(self, target_id: str | None) -> AsyncIterator[Link]:
-        """Begin a connection to a visitor, or to the host (None); it ends with the block."""
+    async def open(self, target_id: str | None, reply: Reply | None = None) -> AsyncIterator[Link]:
+        """Begin a connection to a visitor, or to the host (None), whose first messages reply() answers; it
+        ends with the block."""
         link = self.link = Link(
             self._signaling,
             target_id,
             options=self._meeting.connections,
             probes=self._meeting.probes,
+            reply=reply,
         )
         try:
             yield link
@@ -83,12 +90,12 @@ class _End:
             self.link = self._pairing = self._way = None
             await link.close()
 
-    async def connect(self, link: Link) -> Pairing:
-        """Wait for the connection; return what the two pair by."""
+    async def connect(self, link: Link, pairing: Pairing) -> Channels:
+        """Wait for the connection, over which this pairing goes on; return its channels."""
         channels = await link.connected(lambda attempts: self._tell(events.Connecting(PEER, attempts)))
         self._way = OneWay(link, channels, self._tell)
-        self._pairing = Pairing(link.connection, channels)
-        return self._pairing
+        self._pairing = pairing
+        return channels
 
     def paired(self, features: frozenset[str]) -> OneWay:
         """Return the direction to measure: the two know each other, and have these features in common."""
@@ -201,8 +208,10 @@ class _Host:
     @asynccontextmanager
     async def _connected(self, visitor: str) -> AsyncIterator[OneWay]:
         async with self._end.open(visitor) as link:
-            await link.offer()
-            paired = await self._gate.pair(await self._end.connect(link))
+            pairing = self._gate.begin()
+            await link.offer(pairing.first_messages())
+            channels = await self._end.connect(link, pairing)
+            paired = await self._gate.pair(pairing, link.connection, channels)
             yield self._end.paired(paired.features)
 
     async def _listen(self) -> None:
@@ -299,13 +308,12 @@ class _Visitor:
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[OneWay]:
         offered = await self._offer()
-        async with self._end.open(None) as link:
+        pairing = begin_receiving(self._room_id, self._session, known=self._password, needs=NEEDS)
+        async with self._end.open(None, pairing.reply) as link:
             for message in offered:
                 link.take(message)
-            pairing = await self._end.connect(link)
-            paired = await pairing.receive(
-                self._room_id, self._session, self._password, has_words=True, needs=NEEDS
-            )
+            channels = await self._end.connect(link, pairing)
+            paired = await pairing.run(link.connection, channels)
             self._session = paired.session
             yield self._end.paired(paired.features)
 
@@ -324,7 +332,7 @@ class _Visitor:
         offered, self._offered = self._offered, []
         return offered
 
-    async def _password(self, wanted: WordsWanted) -> str:
+    def _password(self, wanted: WordsWanted) -> str:
         return password_of(resolve_words(self._words, wanted.count) if wanted.count else self._words)
 
     async def _listen(self) -> None:

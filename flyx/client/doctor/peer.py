@@ -18,7 +18,7 @@ from flyx.client.local import find_rooms
 from flyx.client.signaling import Signaling
 from flyx.errors import FlyxError, PeerUnreachable
 from flyx.rtc.attempts import Attempts, PairState
-from flyx.rtc.peer import Channels
+from flyx.rtc.channel import Channels
 from flyx.signaling.messages import Disconnect, IceCandidate, Offer
 
 OFFER_TIMEOUT = 10.0

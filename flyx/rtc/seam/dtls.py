@@ -44,6 +44,13 @@ def certificate_fingerprints(pc: RTCPeerConnection) -> tuple[bytes, bytes]:
     return ours.fingerprint(SHA256()), theirs.fingerprint(SHA256())
 
 
+def own_fingerprint(pc: RTCPeerConnection) -> bytes:
+    """Return the SHA-256 of our DTLS certificate, as our descriptions tell it."""
+    assert pc.sctp is not None
+    (told,) = pc.sctp.transport.getLocalParameters().fingerprints
+    return bytes.fromhex(told.value.replace(":", ""))
+
+
 def tell_one_fingerprint(dtls: RTCDtlsTransport) -> None:
     """Have our descriptions tell the SHA-256 of our certificate alone, as those of browsers do (RFC 8122 §5).
 
