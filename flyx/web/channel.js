@@ -4,6 +4,7 @@
  * @module
  */
 
+import { free } from "./bytes.js";
 import { protocolError } from "./errors.js";
 
 /** What is kept on a channel that nobody listens to; a peer that sends more has not waited its turn. */
@@ -21,7 +22,7 @@ const BUFFERED_LOW = BUFFERED_HIGH / 2;
  * Who hears of what happens on a channel.
  *
  * @typedef {object} Listener
- * @property {(message: string | ArrayBuffer) => void} message
+ * @property {(message: string | ArrayBuffer) => void} message A buffer is not to be used afterwards.
  * @property {() => void} [writable] The send buffer has drained.
  * @property {() => void} [closed] No more messages will come or go.
  */
@@ -83,7 +84,7 @@ export class Channel {
     while (this.#listener === listener && this.#early.length) {
       const message = /** @type {string | ArrayBuffer} */ (this.#early.shift());
       this.#earlySize -= sizeOf(message);
-      listener.message(message);
+      this.#deliver(message, listener);
     }
     if (this.closed && this.#listener === listener) listener.closed?.();
   }
@@ -93,13 +94,15 @@ export class Channel {
     this.#listener = null;
   }
 
-  /** Queue one message; on a closed channel it is dropped, as it would be on the way.
+  /**
+   * Queue one message; on a closed channel it is dropped, as it would be on the way.
    *
-   * @param {string | Uint8Array} message
+   * @param {string | Uint8Array} message The buffer of bytes is not to be used afterwards.
    */
   send(message) {
     // A closed channel throws in Chromium, and is silent in Firefox.
     if (this.#raw.readyState === "open") this.#raw.send(/** @type {any} */ (message));
+    if (typeof message !== "string") free(/** @type {ArrayBuffer} */ (message.buffer));
   }
 
   close() {
@@ -123,11 +126,17 @@ export class Channel {
     });
   }
 
+  /** @param {string | ArrayBuffer} message @param {Listener} listener */
+  #deliver(message, listener) {
+    listener.message(message);
+    if (typeof message !== "string") free(message);
+  }
+
   /** @param {string | ArrayBuffer} message */
   #receive(message) {
     if (this.closed) return;
     if (this.#listener) {
-      this.#listener.message(message);
+      this.#deliver(message, this.#listener);
       return;
     }
     this.#earlySize += sizeOf(message);

@@ -4,7 +4,6 @@
  * @module
  */
 
-import { concat } from "./bytes.js";
 import { protocolError } from "./errors.js";
 import { DIGEST_SIZE } from "./sha256.js";
 
@@ -77,8 +76,8 @@ export function parseFramesUntrusted(message) {
 /** Packs frames into messages, so that many small files share one and large blocks fill each. */
 export class FramePacker {
   #limit;
-  /** @type {Uint8Array[]} */
-  #pending = [];
+  /** The memory of one message; what is pending is at its beginning. */
+  #message;
   #pendingSize = 0;
   /** @type {Uint8Array[]} */
   messages = [];
@@ -88,6 +87,7 @@ export class FramePacker {
   /** @param {number} maxMessageSize Bytes in a message that the peer accepts. */
   constructor(maxMessageSize) {
     this.#limit = Math.min(maxMessageSize, MAX_DATA_SIZE);
+    this.#message = new Uint8Array(this.#limit);
   }
 
   /**
@@ -99,7 +99,8 @@ export class FramePacker {
     this.#limit = Math.min(this.#limit, size);
   }
 
-  /** Append one frame; DATA of any length is spread over as many as it needs.
+  /**
+   * Append one frame, whose payload is copied; DATA of any length is spread over as many as it needs.
    *
    * @param {number} kind
    * @param {number} file
@@ -124,9 +125,8 @@ export class FramePacker {
 
   /** Make what is pending a message. */
   flush() {
-    if (!this.#pending.length) return;
-    this.messages.push(concat(this.#pending));
-    this.#pending = [];
+    if (!this.#pendingSize) return;
+    this.messages.push(this.#message.slice(0, this.#pendingSize));
     this.#pendingSize = 0;
   }
 
@@ -143,12 +143,12 @@ export class FramePacker {
 
   /** @param {number} kind @param {number} file @param {number} offset @param {Uint8Array} payload */
   #append(kind, file, offset, payload) {
-    const header = new DataView(new ArrayBuffer(HEADER_SIZE));
-    header.setUint8(0, kind);
+    const header = new DataView(this.#message.buffer, this.#pendingSize, HEADER_SIZE);
+    header.setUint32(0, kind << 24);
     header.setUint32(4, file);
     header.setUint32(8, payload.length);
     header.setBigUint64(12, BigInt(offset));
-    this.#pending.push(new Uint8Array(header.buffer), payload);
+    this.#message.set(payload, this.#pendingSize + HEADER_SIZE);
     this.#pendingSize += HEADER_SIZE + payload.length;
     this.size += HEADER_SIZE + payload.length;
   }

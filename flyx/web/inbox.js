@@ -1,6 +1,6 @@
 /**
  * The files that arrive, frame by frame: puts blocks together, and judges their order
- * (flyx/transfer/inbox.py).
+ * (flyx/transfer/inbox.py). Of the messages nothing is kept.
  *
  * @module
  */
@@ -17,8 +17,8 @@ import { Sha256 } from "./sha256.js";
  * What is to be done with what has come, in order.
  *
  * @typedef {{ do: "open", file: number, offset: number }} Open
- * @typedef {{ do: "write", file: number, offset: number, length: number, parts: Uint8Array[], digest:
- *     Uint8Array | null }} Write Without a digest it is a hole: zeros.
+ * @typedef {{ do: "write", file: number, offset: number, length: number, bytes: Uint8Array | null, digest:
+ *     Uint8Array | null }} Write Without bytes and digest it is a hole: zeros.
  * @typedef {{ do: "finish", file: number, digest: Uint8Array }} Finish
  * @typedef {{ do: "discard", file: number, code: string, dropped: number }} Discard `dropped` bytes had come
  *     of a block that nobody writes.
@@ -44,8 +44,10 @@ export class FileInbox {
   // Where its next DATA frame must be, and where the open block began.
   #offset = 0;
   #blockStart = 0;
-  /** @type {Uint8Array[]} */
-  #parts = [];
+  /** What has come of that block, at the beginning of the memory of a whole one. @type {Uint8Array | null} */
+  #block = null;
+  /** Its last part was short: nothing may follow. */
+  #isShort = false;
   #digest = new Sha256();
 
   /**
@@ -101,6 +103,11 @@ export class FileInbox {
     return this.#arrivals.isStream ? MAX_FILE_SIZE : this.#arrivals.offered.rows[this.#file].size;
   }
 
+  /** Bytes of the open block that have come. */
+  get #blockLength() {
+    return this.#offset - this.#blockStart;
+  }
+
   /** Where the open block ends at the latest. */
   get #longest() {
     const boundary = (Math.floor(this.#blockStart / BLOCK_SIZE) + 1) * BLOCK_SIZE;
@@ -112,25 +119,37 @@ export class FileInbox {
     if (offset !== this.#offset || offset + payload.length > this.#longest)
       throw protocolError("data out of place");
     // Only the last part of a block may be short.
-    const last = this.#parts.at(-1);
-    if (last && last.length < SHORTEST_DATA) throw protocolError("data in splinters");
-    this.#parts.push(payload);
+    if (this.#isShort) throw protocolError("data in splinters");
+    this.#isShort = payload.length < SHORTEST_DATA;
+    this.#block ??= new Uint8Array(BLOCK_SIZE);
+    this.#block.set(payload, this.#blockLength);
     this.#offset += payload.length;
   }
 
   /** @param {Frame} frame @returns {Write} */
   #blockEnd({ file, offset, payload }) {
     const isWhole = this.#arrivals.isStream || this.#offset === this.#longest;
-    if (offset !== this.#blockStart || !isWhole || !this.#parts.length) {
+    if (offset !== this.#blockStart || !isWhole || !this.#blockLength) {
       throw protocolError("a block that ends out of place");
     }
-    const length = this.#offset - offset;
+    const length = this.#blockLength;
+    const bytes = this.#takeBlock(length);
     const digest = payload.slice();
-    const parts = this.#parts;
     this.#digest.update(digest);
-    this.#parts = [];
-    this.#blockStart = this.#offset;
-    return { do: "write", file, offset, length, parts, digest };
+    this.#nextBlock();
+    return { do: "write", file, offset, length, bytes, digest };
+  }
+
+  /**
+   * Return the open block, in no more memory than it needs: many that are short may wait.
+   *
+   * @param {number} length
+   */
+  #takeBlock(length) {
+    const block = /** @type {Uint8Array} */ (this.#block);
+    if (length < BLOCK_SIZE) return block.slice(0, length);
+    this.#block = null;
+    return block;
   }
 
   /** @param {Frame} frame @returns {Write} */
@@ -140,8 +159,9 @@ export class FileInbox {
     if (this.#arrivals.isStream || !isNext) throw protocolError("a hole out of place");
     const length = end - offset;
     this.#digest.update(holeDigest(length));
-    this.#offset = this.#blockStart = end;
-    return { do: "write", file, offset, length, parts: [], digest: null };
+    this.#offset = end;
+    this.#nextBlock();
+    return { do: "write", file, offset, length, bytes: null, digest: null };
   }
 
   /** @param {Frame} frame @returns {Finish} */
@@ -158,17 +178,22 @@ export class FileInbox {
 
   /** The sender gives this file up. @param {Frame} frame @returns {Discard} */
   #abandon({ file, payload }) {
-    const dropped = this.#offset - this.#blockStart;
+    const dropped = this.#blockLength;
     const code = String.fromCharCode(...payload);
     this.#nextFile();
-    return { do: "discard", file, code, dropped: this.#parts.length ? dropped : 0 };
+    return { do: "discard", file, code, dropped };
+  }
+
+  #nextBlock() {
+    this.#blockStart = this.#offset;
+    this.#isShort = false;
   }
 
   #nextFile() {
     this.#file++;
     this.#isOpen = false;
-    this.#offset = this.#blockStart = 0;
-    this.#parts = [];
+    this.#offset = 0;
+    this.#nextBlock();
     this.#digest = new Sha256();
   }
 }

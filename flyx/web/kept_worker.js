@@ -16,6 +16,7 @@
  * @module
  */
 
+import { free } from "./bytes.js";
 import { archiveEnd, crc32, directoryEntry, localHeader } from "./zip.js";
 
 const RECORD = 48;
@@ -88,6 +89,7 @@ const methods = {
     current.written += bytes.length;
     current.digests.push(digest);
     note(BLOCK, { length: bytes.length, digest });
+    free(bytes.buffer);
   },
 
   finish() {

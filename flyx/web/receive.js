@@ -431,7 +431,7 @@ class Accepted {
       await this.#sink.open(entry, offset);
       this.#open = { file, offset };
     } else if (operation.do === "write") {
-      const block = operation.digest ? concat(operation.parts) : new Uint8Array(operation.length);
+      const block = operation.bytes ?? new Uint8Array(operation.length);
       const found = await sha256(block);
       if (digest && !areEqual(found, digest)) throw errors.corruptData(entry.path);
       const { length } = block;

@@ -71,7 +71,7 @@ export class Receiver extends Session {
   }
 
   /**
-   * Take one message of the data channel; views of it are kept.
+   * Take one message of the data channel; nothing of it is needed afterwards.
    *
    * @param {string | ArrayBuffer} message
    * @param {number} now
@@ -117,7 +117,7 @@ export class Receiver extends Session {
   operationDone(operation) {
     this.#isBusy = false;
     if (operation.do === "write") {
-      for (const part of operation.parts) this.#held -= part.length;
+      if (operation.digest) this.#held -= operation.length;
     } else if (operation.do === "finish") {
       this.#saved.push(operation.file);
     } else if (operation.do === "discard") {

@@ -111,7 +111,7 @@ export class Sender extends Session {
     return request;
   }
 
-  /** A block has been read. @param {Uint8Array} bytes @param {Uint8Array} digest */
+  /** A block has been read; its bytes are copied. @param {Uint8Array} bytes @param {Uint8Array} digest */
   blockRead(bytes, digest) {
     const { file, offset, length } = this.#answered();
     if (this.ended) return;

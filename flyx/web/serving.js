@@ -4,6 +4,7 @@
  * @module
  */
 
+import { free } from "./bytes.js";
 import { Connection } from "./connection.js";
 import { Driver, noData } from "./driver.js";
 import * as errors from "./errors.js";
@@ -297,10 +298,13 @@ class SenderWork {
     const row = this.#manifest.rows[file];
     try {
       if (offset === 0 && !(await isAsListed(source))) throw new Changed();
-      const bytes = length ? await readExactly(source, offset, length) : new Uint8Array(0);
+      const read = length ? await source.read?.(offset, length) : new ArrayBuffer(0);
+      const bytes = read instanceof ArrayBuffer ? new Uint8Array(read) : read;
+      if (bytes?.length !== length) throw new Changed();
       // Its last block: what was read before it is of the same file only if it is still that.
       if (offset + length === row.size && !(await isAsListed(source))) throw new Changed();
       this.#machine.blockRead(bytes, await sha256(bytes));
+      if (read instanceof ArrayBuffer) free(read);
     } catch (error) {
       const isChanged = error instanceof Changed || !(await isAsListed(source).catch(() => false));
       this.#machine.blockFailed(isChanged ? CHANGED : UNREADABLE);
@@ -357,12 +361,4 @@ async function isAsListed(source) {
   if (!source.look) return true;
   const { size, mtime } = await source.look();
   return size === source.size && mtime === source.mtime;
-}
-
-/** @param {import("./flyx.js").Source} source @param {number} offset @param {number} length */
-async function readExactly(source, offset, length) {
-  const read = await source.read?.(offset, length);
-  const bytes = read instanceof ArrayBuffer ? new Uint8Array(read) : read;
-  if (bytes?.length !== length) throw new Changed();
-  return bytes;
 }

@@ -152,9 +152,16 @@ function sinkIn(directory) {
   }
 }
 
+/** What was read so far, each time into memory of its own, as a File has it. */
+const buffers = []
 const sourceOf = async ([path, place]) => {
   const content = await fs.readFile(place)
-  return { path, size: content.length, mtime: 1000, read: async (offset, length) => content.subarray(offset, offset + length) }
+  const read = async (offset, length) => {
+    const { buffer } = Uint8Array.from(content.subarray(offset, offset + length))
+    buffers.push(buffer)
+    return buffer
+  }
+  return { path, size: content.length, mtime: 1000, read }
 }
 
 // A sender goes on waiting when it has failed with one receiver; here nobody else will come.
@@ -175,6 +182,7 @@ try {
   if (isSender) {
     const entries = await Promise.all((options.paths ?? []).map(sourceOf))
     await send({ ...common, entries, text: options.text, words: options.words })
+    if (buffers.some(({ byteLength }) => byteLength)) throw new Error('what was read is in memory still')
   } else {
     await receive({ ...common, code: `K7M2QX-${options.words}`, ask: async () => sinkIn(options.directory) })
   }

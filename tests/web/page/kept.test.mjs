@@ -104,6 +104,16 @@ test("one file alone is kept as it is", async () => {
   fs.rmSync(directory, { recursive: true });
 });
 
+test("a block that is written is no longer in memory", async () => {
+  const call = await startWorker(temporary());
+  await call("begin", { id: ID, archive: true, anew: false });
+  await call("recall", []);
+  await call("open", ENTRIES[4], 0);
+  const [block] = blocksOf(ENTRIES[4]);
+  await call("write", block, digestOf(block));
+  assert.equal(block.length, 0);
+});
+
 test("what is complete is no longer unfinished", async () => {
   const directory = temporary();
   await receive(directory);
