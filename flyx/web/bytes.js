@@ -35,19 +35,19 @@ export function concat(parts) {
   return whole;
 }
 
-const { port1: nowhere } = new MessageChannel();
-nowhere.close();
+const { port1: toNobody, port2: nobody } = new MessageChannel();
+// This one: at a port that is closed itself, Chromium does not even take what is sent.
+nobody.close();
 
 /**
- * Give the memory of a buffer back at once, where a browser would be late: Firefox, left to itself, does so
- * when there are hundreds of MB.
+ * Give the memory of a buffer back at once. Left to the collector of garbage, it would be later: in Firefox when
+ * there are hundreds of MB.
  *
- * @param {ArrayBuffer} buffer Not to be used afterwards: it is empty, but in Chromium.
+ * @param {ArrayBuffer} buffer It is empty afterwards.
  */
 export function free(buffer) {
-  // What is sent to a closed port is dropped. Chromium does not even take it, and collects garbage in time;
-  // after buffer.transfer(0) it would have the memory still, ever more of it, and no longer count it.
-  nowhere.postMessage(null, [buffer]);
+  // After buffer.transfer(0) Chromium would have the memory still, and no longer count it: ever more of it.
+  toNobody.postMessage(null, [buffer]);
 }
 
 /** Whether two strings of bytes are the same, without telling by the time where they differ.

@@ -22,7 +22,7 @@ const BUFFERED_LOW = BUFFERED_HIGH / 2;
  * Who hears of what happens on a channel.
  *
  * @typedef {object} Listener
- * @property {(message: string | ArrayBuffer) => void} message A buffer is not to be used afterwards.
+ * @property {(message: string | ArrayBuffer) => void} message A buffer is empty afterwards.
  * @property {() => void} [writable] The send buffer has drained.
  * @property {() => void} [closed] No more messages will come or go.
  */
@@ -97,7 +97,7 @@ export class Channel {
   /**
    * Queue one message; on a closed channel it is dropped, as it would be on the way.
    *
-   * @param {string | Uint8Array} message The buffer of bytes is not to be used afterwards.
+   * @param {string | Uint8Array} message The buffer of bytes is empty afterwards.
    */
   send(message) {
     // A closed channel throws in Chromium, and is silent in Firefox.

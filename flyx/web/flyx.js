@@ -98,7 +98,7 @@ import { FlyxError } from "./errors.js";
  * @property {number} [mtime] Milliseconds since 1970.
  * @property {(offset: number, length: number) => Promise<ArrayBuffer | Uint8Array>} [read] Exactly these
  *     bytes of a file; fewer, or a rejection, if the file is not what it was. Called for several receivers at
- *     a time. An ArrayBuffer is ours from then on; of a Uint8Array nothing changes.
+ *     a time. An ArrayBuffer is emptied once it is of no use; of a Uint8Array nothing changes.
  * @property {() => Promise<{ size: number, mtime: number }>} [look] What size and time are now, if that can
  *     be asked anew (a FileSystemFileHandle can; a File cannot): a file that has changed is not delivered.
  */
