@@ -30,6 +30,19 @@ from flyx.sctp.timers import Timer, Timers
 MAX_SACKS = 16
 """SACKs in a packet, at most."""
 
+PROMPT_GAP_SACKS = 4
+"""SACKs that tell of gaps without delay, from the first gap on: three of them let the sender see a loss
+(RFC 9260 §7.2.4)."""
+
+GAP_SACK_EVERY = 6
+"""Packets after which a SACK leaves that tells of gaps, after those. RFC 9260 §6.7 has one for each (SHOULD).
+
+But while a sender repairs a loss of many packets, as at the end of slow start, it counts what it has sent
+again as missing once more with each SACK that moves the cumulative TSN, and sends it a third time after three
+of them (§7.2.4), long before it can be there. Of what came from Chromium over 20 and 3 Mbit/s with buffers of
+150 and 700 ms, a fifth to a half had come before; now, 0 and a seventh, in 0.8 and 0.6 of the time. With 8, a
+sender of four packets a SACK fills 20 Mbit/s no more; with 4, half as much is saved at 3."""
+
 _unpack_header: Final = DATA_PACKET_HEADER.unpack_from
 
 
@@ -48,6 +61,8 @@ class Reception:
         self._ended = False
         # The next SACK must not wait.
         self._sack_now = False
+        # SACKs in a row that have told of gaps.
+        self._gap_sacks = 0
         # What the last SACK told, and whether all since then has come in order.
         self._told = self._tracker.cumulative
         self._in_order = True
@@ -139,9 +154,10 @@ class Reception:
             if self._reassembly.size > self._most:
                 raise RemoteProtocolError(reason="SCTP data that fills the window and never comes due")
         if not in_order:
-            # RFC 9260 §6.7: tell of gaps, their end, and duplicates without delay.
-            self._sack_now = True
             self._in_order = False
+            # RFC 9260 §6.7: tell of gaps, their end, and duplicates without delay.
+            if not tracker.has_gaps or self._gap_sacks < PROMPT_GAP_SACKS:
+                self._sack_now = True
 
     def packet_done(self) -> None:
         """A packet with DATA has been taken whole; after all packets that came together, schedule_sack()."""
@@ -151,7 +167,8 @@ class Reception:
         """Let the SACK wait if it may."""
         if not self._unsacked or self._sack_now:
             return
-        if self._unsacked < self._config.sack_every and not self._ended:
+        every = GAP_SACK_EVERY if self._tracker.has_gaps else self._config.sack_every
+        if self._unsacked < every and not self._ended:
             if not self._timers.running(Timer.SACK):
                 self._timers.start(Timer.SACK, now + self._config.sack_delay)
         elif self._next_sack_at <= now:
@@ -198,6 +215,7 @@ class Reception:
         # What a gap ack block has told must be in each SACK after it, or it counts as taken back (§6.2.1).
         points = self._points(told) if self._in_order and not self._fast else []
         self._in_order = not self._tracker.has_gaps
+        self._gap_sacks = 0 if self._in_order else self._gap_sacks + 1
         sacks = [chunks.Sack(point % TSN_MODULUS, a_rwnd) for point in points]
         return [chunks.serialize_sack(sack) for sack in (*sacks, self._tracker.sack(a_rwnd))]
 
