@@ -35,7 +35,9 @@ _PIECE = 4096
 class PatientFile:
     """What is written to one file, pipe or terminal, in order, over whatever descriptors."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_terminal: bool = False) -> None:
+        # That a terminal takes something does not mean that it takes a whole piece at once.
+        self._direct = not is_terminal
         # Each with the descriptor that it goes to; and their bytes.
         self._pieces: deque[tuple[int, bytes]] = deque()
         self._size = 0
@@ -58,11 +60,9 @@ class PatientFile:
         Raises:
             OSError: it cannot, or something before it could not.
         """
-        # That a terminal takes something does not mean that it takes a whole piece at once.
-        direct = not os.isatty(descriptor)
         with self._news:
             self._raise()
-            if direct and not self._pieces:
+            if self._direct and not self._pieces:
                 data = _write_at_once(descriptor, data)
             if not data:
                 return
@@ -234,7 +234,10 @@ def _file_of(stream: TextIO) -> tuple[PatientFile, int] | None:
     except (OSError, ValueError):
         return None
     status = os.fstat(descriptor)
-    return _files.setdefault((status.st_dev, status.st_ino), PatientFile()), descriptor
+    place = status.st_dev, status.st_ino
+    if place not in _files:
+        _files[place] = PatientFile(is_terminal=os.isatty(descriptor))
+    return _files[place], descriptor
 
 
 def _encoded(stream: TextIO, text: str) -> bytes:

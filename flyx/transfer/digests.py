@@ -15,7 +15,7 @@ from array import array
 from collections import deque
 from collections.abc import Collection
 from enum import Enum
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from flyx.transfer.manifest import MAX_ENTRIES
@@ -42,22 +42,24 @@ class Algorithm(Enum):
 
     def begin(self) -> _Hash | blake3:
         """Return a hash of nothing yet."""
-        if self is Algorithm.SHA256:
-            return hashlib.sha256()
-        # Loaded when it is first needed.
-        from blake3 import blake3
-
-        return blake3()
+        return hashlib.sha256() if self is Algorithm.SHA256 else _blake3()()
 
     def digest(self, content: bytes | bytearray | memoryview) -> bytes:
         """Return what this content hashes to, DIGEST_SIZE bytes."""
-        hasher = self.begin()
-        hasher.update(content)
+        hasher = hashlib.sha256(content) if self is Algorithm.SHA256 else _blake3()(content)
         return hasher.digest()
 
     def hole_digest(self, length: int) -> bytes:
         """Return the digest of a block that is a hole: so many zeros, at most BLOCK_SIZE."""
         return _hole_digest(self, length)
+
+
+@cache
+def _blake3() -> type[blake3]:
+    """Return the class, whose module is loaded when it is first needed."""
+    from blake3 import blake3
+
+    return blake3
 
 
 @lru_cache(maxsize=16)
