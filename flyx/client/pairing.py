@@ -156,7 +156,9 @@ class Pairing:
         now = time.monotonic()
         self._exchange.bind(self._fingerprints(ours, theirs), now)
         for message in first:
-            self._exchange.receive(message, now)
+            # Nothing that follows the end of pairing can be known before there is a connection.
+            if not self._exchange.ended:
+                self._exchange.receive(message, now)
         return self.first_messages()
 
     def _fingerprints(self, ours: bytes, theirs: bytes) -> Mapping[Role, bytes]:

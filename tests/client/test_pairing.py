@@ -131,6 +131,12 @@ async def test_a_sender_that_wants_no_words_pairs_also_before_it_is_connected(be
         assert await listen(right[1].data).messages.get() == b"of the transfer"
 
 
+async def test_what_follows_the_end_of_pairing_in_an_offer_is_passed_over() -> None:
+    (hello,) = PairingGate(ROOM, Code("open", 0, "")).begin().first_messages()
+    theirs = begin_receiving(ROOM, None)
+    assert len(theirs.reply([hello, hello, "no message"], bytes(32), bytes(32))) == 1
+
+
 async def test_a_wrong_word_that_comes_with_the_answer_is_a_try() -> None:
     gate = PairingGate(ROOM, CODE)
     ours, theirs = gate.begin(), begin_receiving(ROOM, None, known=lemon_apple)
