@@ -43,6 +43,11 @@ of them (§7.2.4), long before it can be there. Of what came from Chromium over 
 150 and 700 ms, a fifth to a half had come before; now, 0 and a seventh, in 0.8 and 0.6 of the time. With 8, a
 sender of four packets a SACK fills 20 Mbit/s no more; with 4, half as much is saved at 3."""
 
+FAST_GAP_SACK_EVERY = 4
+FAST_GAP_SACK_TIME = 0.001
+"""The same where so many come within so many seconds of the last SACK: where a round trip is short, nothing is
+sent three times, and with 6 Chromium would send a tenth less."""
+
 _unpack_header: Final = DATA_PACKET_HEADER.unpack_from
 
 
@@ -61,8 +66,9 @@ class Reception:
         self._ended = False
         # The next SACK must not wait.
         self._sack_now = False
-        # SACKs in a row that have told of gaps.
+        # SACKs in a row that have told of gaps, and when the last one left.
         self._gap_sacks = 0
+        self._sacked_at = 0.0
         # What the last SACK told, and whether all since then has come in order.
         self._told = self._tracker.cumulative
         self._in_order = True
@@ -167,7 +173,10 @@ class Reception:
         """Let the SACK wait if it may."""
         if not self._unsacked or self._sack_now:
             return
-        every = GAP_SACK_EVERY if self._tracker.has_gaps else self._config.sack_every
+        every = self._config.sack_every
+        if self._tracker.has_gaps:
+            is_fast = now - self._sacked_at < FAST_GAP_SACK_TIME
+            every = FAST_GAP_SACK_EVERY if is_fast else GAP_SACK_EVERY
         if self._unsacked < every and not self._ended:
             if not self._timers.running(Timer.SACK):
                 self._timers.start(Timer.SACK, now + self._config.sack_delay)
@@ -216,6 +225,7 @@ class Reception:
         points = self._points(told) if self._in_order and not self._fast else []
         self._in_order = not self._tracker.has_gaps
         self._gap_sacks = 0 if self._in_order else self._gap_sacks + 1
+        self._sacked_at = now
         sacks = [chunks.Sack(point % TSN_MODULUS, a_rwnd) for point in points]
         return [chunks.serialize_sack(sack) for sack in (*sacks, self._tracker.sack(a_rwnd))]
 

@@ -460,29 +460,31 @@ def test_a_gap_in_fast_data_is_told_at_once():
     assert len(values(peer.drain(), ChunkType.SACK)) == 1
 
 
-def test_while_many_packets_are_missing_not_each_that_comes_is_told():
+@pytest.mark.parametrize(("pause", "later", "filling"), [(0.001, 1, 3), (0.0001, 1, 5)], ids=["slow", "fast"])
+def test_while_many_packets_are_missing_not_each_that_comes_is_told(pause, later, filling):
     """A sender would take each SACK for news that what it has sent again is missing still."""
     peer = ByHand().establish()
     # Of one message, whose end is still to come.
-    lost = [peer.data(flags=2), *(peer.data(flags=0) for _ in range(19))]
-    later = [peer.data(flags=0) for _ in range(10)]
+    lost = [peer.data(flags=2), *(peer.data(flags=0) for _ in range(21))]
+    beyond = [peer.data(flags=0) for _ in range(10)]
 
     def sacks_for(arriving):
         told = 0
         for chunk in arriving:
+            peer.now += pause
             peer.give(chunk)
             told += len(values(peer.drain(), ChunkType.SACK))
         return told
 
     # The loss is seen by three.
-    assert sacks_for(later[:4]) == 4
-    assert sacks_for(later[4:]) == 1
-    assert sacks_for(lost[:18]) == 3
+    assert sacks_for(beyond[:4]) == 4
+    assert sacks_for(beyond[4:]) == later
+    assert sacks_for(lost[:20]) == filling
     # No longer than any other one.
-    assert sacks_for(lost[18:19]) == 0
+    assert sacks_for(lost[20:21]) == 0
     assert len(values(peer.at(peer.now + peer.config.sack_delay), ChunkType.SACK)) == 1
     # The last gap is filled.
-    assert sacks_for(lost[19:]) == 1
+    assert sacks_for(lost[21:]) == 1
     # The next loss is told as promptly.
     peer.data()
     assert sacks_for([peer.data(flags=0) for _ in range(4)]) == 4
