@@ -45,8 +45,8 @@ sender of four packets a SACK fills 20 Mbit/s no more; with 4, half as much is s
 
 FAST_GAP_SACK_EVERY = 4
 FAST_GAP_SACK_TIME = 0.001
-"""The same where so many come within so many seconds of the last SACK: where a round trip is short, nothing is
-sent three times, and with 6 Chromium would send a tenth less."""
+"""The same where so many come within so many seconds of the last SACK: where a round trip is short, nothing
+is sent three times, and with 6 Chromium would send a tenth less."""
 
 _unpack_header: Final = DATA_PACKET_HEADER.unpack_from
 
