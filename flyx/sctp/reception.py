@@ -66,14 +66,12 @@ class Reception:
         self._ended = False
         # The next SACK must not wait.
         self._sack_now = False
-        # SACKs in a row that have told of gaps, and when the last one left.
-        self._gap_sacks = 0
+        # When the last one left, and how many in a row have told of gaps.
         self._sacked_at = 0.0
+        self._gap_sacks = 0
         # What the last SACK told, and whether all since then has come in order.
         self._told = self._tracker.cumulative
         self._in_order = True
-        # Before when the next SACK need not leave.
-        self._next_sack_at = 0.0
         # How fast data comes: bytes since a moment, counted for `sack_stretch` at least.
         self._counted_since = 0.0
         self._counted = 0
@@ -180,10 +178,13 @@ class Reception:
         if self._unsacked < every and not self._ended:
             if not self._timers.running(Timer.SACK):
                 self._timers.start(Timer.SACK, now + self._config.sack_delay)
-        elif self._next_sack_at <= now:
+            return
+        # While data comes fast, no sooner than this.
+        next_sack_at = self._sacked_at + (self._config.sack_stretch if self._fast else 0.0)
+        if next_sack_at <= now:
             self._sack_now = True
         else:
-            self._timers.start(Timer.SACK, self._next_sack_at)
+            self._timers.start(Timer.SACK, next_sack_at)
 
     def receive_forward_tsn(self, forward: chunks.ForwardTsn) -> None:
         """Skip what the sender has abandoned (RFC 3758 §3.6)."""
@@ -218,7 +219,6 @@ class Reception:
         if elapsed >= stretch:
             self._fast = self._counted >= self._config.sack_stretch_rate * elapsed
             self._counted_since, self._counted = now, 0
-        self._next_sack_at = now + stretch if self._fast else now
         a_rwnd = max(0, self._config.receive_window - self._reassembly.size)
         told, self._told = self._told, self._tracker.cumulative
         # What a gap ack block has told must be in each SACK after it, or it counts as taken back (§6.2.1).

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from enum import Enum
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
@@ -42,12 +42,15 @@ class Algorithm(Enum):
 
     def begin(self) -> _Hash | blake3:
         """Return a hash of nothing yet."""
-        return hashlib.sha256() if self is Algorithm.SHA256 else _blake3()()
+        return self._hasher()
 
     def digest(self, content: bytes | bytearray | memoryview) -> bytes:
         """Return what this content hashes to, DIGEST_SIZE bytes."""
-        hasher = hashlib.sha256(content) if self is Algorithm.SHA256 else _blake3()(content)
-        return hasher.digest()
+        return self._hasher(content).digest()
+
+    @property
+    def _hasher(self) -> Callable[..., _Hash | blake3]:
+        return hashlib.sha256 if self is Algorithm.SHA256 else _blake3()
 
     def hole_digest(self, length: int) -> bytes:
         """Return the digest of a block that is a hole: so many zeros, at most BLOCK_SIZE."""
