@@ -187,7 +187,7 @@ class Pairing:
                 self._drain(channels)
                 if exchange.ended:
                     break
-                await self._wait(exchange)
+                await self._wait()
         except asyncio.CancelledError:
             exchange.stop()
             raise
@@ -195,7 +195,7 @@ class Pairing:
             if self._asking:
                 self._asking.cancel()
                 await asyncio.gather(self._asking, return_exceptions=True)
-            await self._finish(exchange, channels)
+            await self._finish(channels)
         assert self._result is not None
         if isinstance(self._result, FlyxError):
             if isinstance(self._result, MissingFeature) and MEASUREMENTS in str(self._result):
@@ -209,13 +209,13 @@ class Pairing:
         self._channels.control.release()
         self._channels.data.release()
 
-    def channel_closed(self, exchange: Exchange) -> None:
+    def channel_closed(self) -> None:
         """A channel has closed: the connection is lost, or the other side broke its protocol."""
         assert self._channels is not None
         if violation := self._channels.control.violation:
-            exchange.cancel(violation)
+            self._exchange.cancel(violation)
         else:
-            exchange.channel_closed()
+            self._exchange.channel_closed()
         self.wake()
 
     def wake(self) -> None:
@@ -261,9 +261,9 @@ class Pairing:
             self._exchange.give_words(password, time.monotonic())
         self.wake()
 
-    async def _wait(self, exchange: Exchange) -> None:
+    async def _wait(self) -> None:
         """Wait for an input or the next deadline."""
-        deadline = exchange.next_timeout()
+        deadline = self._exchange.next_timeout()
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
             async with asyncio.timeout(timeout):
@@ -271,16 +271,16 @@ class Pairing:
         except TimeoutError:
             pass
         self._wake.clear()
-        exchange.handle_timeout(time.monotonic())
+        self._exchange.handle_timeout(time.monotonic())
 
-    async def _finish(self, exchange: Exchange, channels: Channels) -> None:
+    async def _finish(self, channels: Channels) -> None:
         """Let the other side read why we reject it: it closes the connection when it has."""
         self._drain(channels)
-        if exchange.state is PairingState.PAIRED:
+        if self._exchange.state is PairingState.PAIRED:
             return
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                while exchange.has_last_word and not channels.control.closed:
+                while self._exchange.has_last_word and not channels.control.closed:
                     self._wake.clear()
                     await self._wake.wait()
         except TimeoutError:
@@ -307,7 +307,7 @@ class _Control:
         pass
 
     def channel_closed(self) -> None:
-        self._pairing.channel_closed(self._exchange)
+        self._pairing.channel_closed()
 
 
 class _Data:
@@ -325,4 +325,4 @@ class _Data:
         pass
 
     def channel_closed(self) -> None:
-        self._pairing.channel_closed(self._exchange)
+        self._pairing.channel_closed()

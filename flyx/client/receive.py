@@ -38,7 +38,7 @@ from flyx.net.changes import Change, NetworkWatch, networks
 from flyx.pairing.exchange import Paired, WordsWanted
 from flyx.pairing.keys import PairingSession
 from flyx.pairing.tries import MAX_TRIES
-from flyx.pairing.words import password_of, resolve_words
+from flyx.pairing.words import password_for, password_of
 from flyx.signaling.messages import Disconnect, IceCandidate, Join, Message, Offer, Outcome
 from flyx.storage.pipe import PipeDestination
 from flyx.storage.plan import needs_all
@@ -376,16 +376,15 @@ class ReceiveSession:
         return self._begun.reply(first, ours, theirs)
 
     def _known_words(self, wanted: WordsWanted) -> str:
-        words = self._options.words
-        return self._password(resolve_words(words, wanted.count) if wanted.count else words)
+        password = password_for(self._options.words, wanted.count)
+        self.guesses += 1
+        return password
 
     async def _ask_words(self, wanted: WordsWanted) -> str:
         if self._options.ask_words is None:
             hint = "give the whole code, such as K7M2QX-lemon-otter, or run this on a terminal to be asked"
             raise InputError(reason="the sender's code has words, and this one has none", hint=hint)
-        return self._password(await self._options.ask_words(wanted.count))
-
-    def _password(self, words: tuple[str, ...]) -> str:
+        words = await self._options.ask_words(wanted.count)
         self.guesses += 1
         return password_of(words)
 

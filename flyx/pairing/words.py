@@ -121,6 +121,19 @@ def resolve_words(typed: Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(_resolve(word, position) for position, word in enumerate(typed))
 
 
+def password_for(typed: Sequence[str], count: int) -> str:
+    """Return the password that the words of a code are to a sender whose code has `count` words of the list.
+
+    Args:
+        typed: in their common form.
+        count: 0: they are the sender's own.
+
+    Raises:
+        InputError: as resolve_words().
+    """
+    return password_of(resolve_words(typed, count) if count else typed)
+
+
 def _words_text(count: int) -> str:
     return "1 word" if count == 1 else f"{count} words"
 

@@ -29,7 +29,7 @@ from flyx.client.signaling import Interrupted, Restored, Signaling
 from flyx.errors import FlyxError, PeerUnreachable, SenderLeft, TransferInterrupted
 from flyx.pairing.exchange import Code, WordsWanted
 from flyx.pairing.keys import PairingSession
-from flyx.pairing.words import password_of, resolve_words
+from flyx.pairing.words import password_for
 from flyx.rtc.description import MAX_REMOTE_CANDIDATES
 from flyx.signaling.messages import Answer, Disconnect, IceCandidate, Join, Message, Offer, Role
 from flyx.transfer.digests import algorithms_of
@@ -333,7 +333,7 @@ class _Visitor:
         return offered
 
     def _password(self, wanted: WordsWanted) -> str:
-        return password_of(resolve_words(self._words, wanted.count) if wanted.count else self._words)
+        return password_for(self._words, wanted.count)
 
     async def _listen(self) -> None:
         try:
