@@ -44,7 +44,7 @@ def open_tab(browser: str, tmp_path: Path) -> Iterator[OpenTab]:
     ids=["chromium picked", "chromium kept", "firefox kept"],
 )
 def test_a_tab_receives_more_than_4_gib_in_bounded_memory(
-    flyx: Flyx, open_tab: OpenTab, source: Path, browser: str, dialogs: str
+    flyx: Flyx, open_tab: OpenTab, source: Path, dialogs: str
 ) -> None:
     tab = open_tab(dialogs)
     _, cost = watch_receiving(tab, flyx, source)
@@ -58,7 +58,7 @@ def test_a_tab_receives_more_than_4_gib_in_bounded_memory(
 
 @pytest.mark.parametrize("browser", ["chromium", "firefox"])
 def test_a_tab_sends_more_than_4_gib_in_bounded_memory(
-    flyx: Flyx, open_tab: OpenTab, source: Path, tmp_path: Path, browser: str
+    flyx: Flyx, open_tab: OpenTab, source: Path, tmp_path: Path
 ) -> None:
     tab = open_tab("")
     _, cost = watch_sending(tab, flyx, source, tmp_path / "in")
