@@ -20,12 +20,30 @@ def set_attributes(handle: int, mode: int, atime_ns: int, mtime_us: int) -> None
     Raises:
         OSError: it could not be done where it can be.
     """
-    mtime_us = max(-MAX_MTIME_US, min(mtime_us, MAX_MTIME_US))
+    set_mode(handle, mode)
+    set_times(handle, atime_ns, mtime_us)
+
+
+def set_mode(handle: int, mode: int) -> None:
+    """Set the mode of an open file or directory, unless that is refused.
+
+    Raises:
+        OSError: it could not be done where it can be.
+    """
     # We may change files of ours, except where the filesystem cannot: some FUSE and network ones.
     try:
         os.fchmod(handle, mode)
     except OSError as error:
         _raise_unless_refused(error)
+
+
+def set_times(handle: int, atime_ns: int, mtime_us: int) -> None:
+    """Set the times of an open file or directory, unless that is refused.
+
+    Raises:
+        OSError: it could not be done where it can be.
+    """
+    mtime_us = max(-MAX_MTIME_US, min(mtime_us, MAX_MTIME_US))
     try:
         os.utime(handle, ns=(atime_ns, mtime_us * 1000))
     except OSError as error:

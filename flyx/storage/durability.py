@@ -34,7 +34,7 @@ import os
 import platform
 import re
 import resource
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 GROUP = 64
@@ -87,6 +87,15 @@ class Durability:
         finally:
             if kept is not None:
                 os.close(kept)
+
+    def sync_alike(self, handles: Sequence[int]) -> None:
+        """Make files durable that are known to be on one filesystem; sync() asks each where it is."""
+        self.check()
+        if len(handles) >= _FEW and _syncfs is not None and not self._is_served(handles[0]):
+            self._once(_syncfs, handles[0])
+            return
+        for handle in handles:
+            self._once(os.fsync, handle)
 
     def _is_served(self, handle: int) -> bool:
         """Whether a program serves the output directory's filesystem (FUSE): no syncfs gets there."""

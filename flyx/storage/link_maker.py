@@ -19,7 +19,7 @@ from flyx.transfer import left_out
 from flyx.transfer.manifest import Entry, EntryKind
 
 GiveName = Callable[[Parts, Callable[[int, str], None], Callable[[int, str], None]], Parts]
-"""Gives something the name of an entry: see Destination._give_name."""
+"""Gives something the name of an entry: see Namer.give_name."""
 
 _NO_SYMBOLIC_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 """Of filesystems that have no symbolic links."""

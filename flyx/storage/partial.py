@@ -36,7 +36,9 @@ from flyx.transfer.names import STATE_DIRECTORY
 
 logger = logging.getLogger("flyx.storage")
 
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW_PART = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a partial file is opened that is made."""
+
 _KNOWN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 CHECKPOINT_INTERVAL = 1.0
@@ -311,6 +313,15 @@ class Partials:
             else:
                 partial.digests += digest
 
+    def new_place(self) -> tuple[int, str]:
+        """Where the next file can be made: the handle of a directory, and a name that nothing has there."""
+        return self._prepare().handle, part_name(self._next_number)
+
+    def add_whole(self, file: int, identity: Identity, digest: bytes) -> None:
+        """A file of one block, which has this digest, has been made at new_place()."""
+        self._files[file] = _Partial(self._next_number, identity, identity.size, bytearray(digest))
+        self._next_number += 1
+
     @property
     def checkpoint_is_due(self) -> bool:
         """Whether the next block is preceded by a checkpoint."""
@@ -512,7 +523,7 @@ class Partials:
         # Without it everything works, but on a full disk. macOS has no such call.
         with suppress(OSError):
             if hasattr(os, "posix_fallocate"):
-                handle = os.open(_RESERVE_NAME, _NEW, 0o600, dir_fd=own.handle)
+                handle = os.open(_RESERVE_NAME, NEW_PART, 0o600, dir_fd=own.handle)
                 try:
                     os.posix_fallocate(handle, 0, RESERVE)
                 finally:
@@ -546,7 +557,7 @@ class Partials:
                 os.ftruncate(handle, partial.written)
         else:
             assert entry is not None
-            handle = os.open(part_name(self._next_number), _NEW, 0o600, dir_fd=own.handle)
+            handle = os.open(part_name(self._next_number), NEW_PART, 0o600, dir_fd=own.handle)
             running = RunningDigest(self.algorithm) if self.is_stream else None
             self._files[file] = _Partial(self._next_number, Identity.of(entry), running=running)
             self._next_number += 1

@@ -15,10 +15,9 @@ import os
 import stat
 import threading
 from array import array
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import assert_never
@@ -29,10 +28,12 @@ from flyx.storage.durability import Durability, group_size
 from flyx.storage.failures import refusal_code, write_error
 from flyx.storage.journal import Identity, Saved
 from flyx.storage.link_maker import LinkMaker
+from flyx.storage.naming import Namer
 from flyx.storage.partial import Partials
 from flyx.storage.plan import ExistingPolicy, Plan, Skip
 from flyx.storage.planner import Planner
 from flyx.storage.tree import Parts, Tree
+from flyx.storage.whole import Finishing, WholeFiles
 from flyx.transfer import left_out
 from flyx.transfer.disk import (
     BlockWritten,
@@ -55,7 +56,7 @@ from flyx.transfer.disk import (
     WriteBlock,
 )
 from flyx.transfer.manifest import BLOCK_SIZE, Entry
-from flyx.transfer.names import NamePolicy, numbered
+from flyx.transfer.names import NamePolicy
 from flyx.transfer.selection import Selection
 
 __all__ = ["Destination", "ExistingPolicy", "Skip"]
@@ -63,18 +64,6 @@ __all__ = ["Destination", "ExistingPolicy", "Skip"]
 # For the journal, and the directories on the way to a name.
 _SPARE = 4
 _TOO_MANY_OPEN = {errno.EMFILE, errno.ENFILE}
-
-
-@dataclass(frozen=True, slots=True)
-class _Finishing:
-    """A file that is complete, and waits for its group to be saved."""
-
-    file: int
-    entry: Entry
-    target: Parts  # where it goes, unless something is there by then
-    handle: int
-    position: int  # of its result among those of the batch
-    digest: bytes
 
 
 class Destination:
@@ -115,7 +104,7 @@ class Destination:
         # How many files are saved together.
         self._group = group_size()
         # Files of the current batch that are complete, in order, at most so many.
-        self._finishing: list[_Finishing] = []
+        self._finishing: list[Finishing] = []
         # Descriptors that are kept for when there are no more: a group needs some to be saved.
         self._spare: list[int] = []
         self._lock = threading.Lock()
@@ -129,6 +118,8 @@ class Destination:
         self._plan = Plan(self._tree, existing, self._names, self._selection, skip)
         self._partials = Partials(self._tree, self._durability, self._given_up)
         self._planner = Planner(self._tree, self._plan, self._partials, self._given_up)
+        self._whole_files = WholeFiles(self._plan, self._partials)
+        self._namer = Namer(self._tree, self._plan, self._partials, existing)
         # Files that have another name than planned.
         self._elsewhere = self._planner.elsewhere
 
@@ -198,7 +189,12 @@ class Destination:
     def _apply(self, operations: Sequence[Operation]) -> list[OperationResult]:
         results: list[OperationResult] = []
         failure: FlyxError | None = None
-        for operation in operations:
+        while True:
+            if not self._take_whole(operations, results):
+                return results
+            if len(results) == len(operations):
+                break
+            operation = operations[len(results)]
             together = isinstance(operation, (FinishFile, WriteBlock)) and len(self._finishing) < self._group
             # A checkpoint would sync each of those that wait by itself.
             if (not together or self._partials.checkpoint_is_due) and not self._save(results):
@@ -229,6 +225,48 @@ class Destination:
         elif self._save(results) and failure:
             results.append(OperationFailed(failure))
         return results
+
+    def _take_whole(self, operations: Sequence[Operation], results: list[OperationResult]) -> bool:
+        """Carry out what comes next as far as it is files of one block each, whole and of the usual kind.
+
+        Thousands of them come in a row. What is unusual about one, and what fails, is left to the other ways.
+
+        Returns:
+            Whether all that had to be saved meanwhile was.
+        """
+        at = len(results)
+        while at + 1 < len(operations):
+            block, end = operations[at], operations[at + 1]
+            if not (
+                isinstance(block, WriteBlock)
+                and isinstance(end, FinishFile)
+                and block.file == end.file
+                and block.file not in self._too_large
+            ):
+                break
+            is_full = len(self._finishing) >= self._group
+            if (is_full or self._partials.checkpoint_is_due) and not self._save(results):
+                return False
+            finishing = self._complete_whole(block, at + 1)
+            if finishing is None:
+                break
+            self._finishing.append(finishing)
+            length = finishing.entry.size
+            self._bytes_written += length
+            results += BlockWritten(block.file, 0, length, length), FileSaved(block.file, "")
+            at += 2
+        return True
+
+    def _complete_whole(self, block: WriteBlock, position: int) -> Finishing | None:
+        """Write and complete a file of this block alone; None, and nothing is changed, if that cannot be."""
+        try:
+            if self._partials.checkpoint_is_due:
+                self._partials.checkpoint()
+            self._tree.open_or_make()
+            self._fill_spare()
+            return self._whole_files.complete(block, position)
+        except (OSError, FlyxError):
+            return None
 
     def _carry_out(self, operation: Operation, position: int) -> OperationResult:
         match operation:
@@ -319,7 +357,7 @@ class Destination:
         self._bytes_written -= self._partials.written(file)
         self._partials.discard(file)
 
-    def _complete(self, file: int, position: int) -> _Finishing:
+    def _complete(self, file: int, position: int) -> Finishing:
         """Give a file that is all written its mode and time."""
         entry = self._plan.entry(file)
         self._tree.open_or_make()
@@ -329,14 +367,19 @@ class Destination:
             if status.st_size != self._size(file, entry):
                 raise LocalProtocolError(reason=f"{entry.path} was finished before it was complete")
             set_attributes(handle, entry.mode & self._partials.permitted, status.st_atime_ns, entry.mtime_us)
+            status = os.fstat(handle)
         except BaseException:
             os.close(handle)
             raise
+        self._fill_spare()
+        digest = self._partials.digest_of(file)
+        found = status.st_ino, status.st_mtime_ns
+        return Finishing(file, entry, self._target(file), handle, position, digest, *found)
+
+    def _fill_spare(self) -> None:
         with suppress(OSError):
             while len(self._spare) < _SPARE:
                 self._spare.append(os.dup(self._tree.base))
-        digest = self._partials.digest_of(file)
-        return _Finishing(file, entry, self._target(file), handle, position, digest)
 
     def _free_spare(self) -> None:
         while self._spare:
@@ -351,11 +394,12 @@ class Destination:
         group, self._finishing = self._finishing, []
         if not group:
             return True
-        named: list[tuple[_Finishing, Parts]] = []
+        named: list[tuple[Finishing, Parts]] = []
         lost = None
         try:
             journal = self._record(group)
-            self._durability.sync((*(finishing.handle for finishing in group), journal), len(group) + 1)
+            # All in one directory.
+            self._durability.sync_alike([*(finishing.handle for finishing in group), journal])
             recorded = self._name_all(group, results, named)
             recorded |= self._partials.record_directories()
             self._sync_names({parts for _, parts in named}, [journal] if recorded else [])
@@ -372,7 +416,7 @@ class Destination:
             self._fail(results, *lost)
         return not isinstance(results[-1], OperationFailed)
 
-    def _let_go(self, group: list[_Finishing]) -> tuple[_Finishing, OSError] | None:
+    def _let_go(self, group: list[Finishing]) -> tuple[Finishing, OSError] | None:
         """Close files, saved or not; return the first that could not be, and why.
 
         Some network filesystems store a file when it is closed, or say only then that they did not.
@@ -390,7 +434,7 @@ class Destination:
         return lost
 
     def _name_all(
-        self, group: list[_Finishing], results: list[OperationResult], named: list[tuple[_Finishing, Parts]]
+        self, group: list[Finishing], results: list[OperationResult], named: list[tuple[Finishing, Parts]]
     ) -> bool:
         """Name the files of a group, up to the first that cannot be; add them and their names to `named`.
 
@@ -400,9 +444,10 @@ class Destination:
             Whether something was written to the journal.
         """
         elsewhere: list[Saved] = []
+        self._namer.begin()
         for finishing in group:
             try:
-                saved_as = self._name(finishing)
+                saved_as = self._namer.name(finishing)
             except (OSError, FlyxError) as error:
                 if code := refusal_code(error):
                     results[finishing.position] = self._refuse(finishing.file, code)
@@ -434,7 +479,7 @@ class Destination:
                 continue
             yield handle
 
-    def _take_name_back(self, finishing: _Finishing, parts: Parts) -> bool:
+    def _take_name_back(self, finishing: Finishing, parts: Parts) -> bool:
         """The name of this file may not last: have a later run give it anew. Return whether it is gone."""
         # Where this fails, too, the name stays; what has it was made durable before.
         with suppress(OSError, FlyxError):
@@ -450,17 +495,16 @@ class Destination:
                 return True
         return False
 
-    def _record(self, group: list[_Finishing]) -> int:
+    def _record(self, group: list[Finishing]) -> int:
         """Have the journal say under which names these files will be found; return its handle."""
         saved = [self._saved(finishing, finishing.target) for finishing in group]
         return self._partials.record_saved(saved, self._plan.new_names())
 
-    def _saved(self, finishing: _Finishing, parts: Parts) -> Saved:
+    def _saved(self, finishing: Finishing, parts: Parts) -> Saved:
         identity = Identity.of(finishing.entry)
-        status = os.fstat(finishing.handle)
-        return Saved(identity, parts, status.st_ino, status.st_mtime_ns, finishing.digest)
+        return Saved(identity, parts, finishing.inode, finishing.mtime_ns, finishing.digest)
 
-    def _fail(self, results: list[OperationResult], at: _Finishing, error: OSError | FlyxError) -> None:
+    def _fail(self, results: list[OperationResult], at: Finishing, error: OSError | FlyxError) -> None:
         if isinstance(error, OSError):
             error = self._translated(error, FinishFile(at.file))
         results[at.position :] = [OperationFailed(error)]
@@ -471,62 +515,7 @@ class Destination:
         self._discard(file)
         return FileRefused(file, code)
 
-    def _name(self, finishing: _Finishing) -> Parts:
-        """Move a file that is durable to its final name, and return that."""
-        parts = tuple(finishing.entry.path.split("/"))
-        source = self._partials.source(finishing.file)
-        return self._give_name(
-            parts,
-            lambda directory, name: self._tree.place(source, directory, name),
-            lambda directory, name: self._tree.replace(source, directory, name),
-        )
-
-    def _give_name(
-        self, parts: Parts, place: Callable[[int, str], None], replace: Callable[[int, str], None]
-    ) -> Parts:
-        """Give something the name of an entry, as the person wants it, and return that.
-
-        Args:
-            parts: the entry's path in the manifest.
-            place: gives it a name in a directory, FileExistsError if that is taken.
-            replace: the same, in place of what has the name, IsADirectoryError if that is a directory.
-        """
-        directory = self._directory(parts[:-1])
-        target = self._plan.target(parts)
-        if self._existing is ExistingPolicy.OVERWRITE:
-            try:
-                replace(directory, target[-1])
-            except IsADirectoryError:
-                raise self._tree.in_the_way(target) from None
-            return target
-        for n in count(1):
-            try:
-                place(directory, target[-1])
-                break
-            except FileExistsError:
-                # It was not there when the transfer was planned.
-                if self._existing is ExistingPolicy.REFUSE:
-                    raise DestinationExists(path=self._tree.shown(target), others="") from None
-                target = (*target[:-1], numbered(parts[-1], n))
-        return target
-
     # Directories.
-
-    def _directory(self, parts: Parts) -> int:
-        """Return the handle of the directory with this path in the manifest; make what is missing of it."""
-        if not parts:
-            return self._tree.base
-        if self._existing is ExistingPolicy.RENAME:
-            self._claim_root(parts[0])
-        return self._tree.handle(
-            self._plan.target(parts), lambda depth: self._plan.directory_mode(parts[:depth])
-        )
-
-    def _claim_root(self, root: str) -> None:
-        """Make sure that a tree is not poured into a directory that appeared since it was planned."""
-        while (name := self._plan.target((root,))) not in self._tree.made:
-            if not self._tree.make_root(name[0], self._plan.directory_mode((root,))):
-                self._plan.choose_name(root, is_directory=True)
 
     def _finish_tree(self) -> list[tuple[int, str]]:
         """Make what is missing but files; return what could not be made, and why."""
@@ -538,7 +527,7 @@ class Destination:
             if self._plan.is_only_above(index) and self._plan.target(parts) not in self._tree.made:
                 continue
             try:
-                self._directory(parts)
+                self._namer.directory(parts)
             except (OSError, DestinationExists) as error:
                 if (code := refusal_code(error)) is None:
                     raise
@@ -547,7 +536,7 @@ class Destination:
             # Directories that were there keep their modes and times: they are not the sender's.
             if self._plan.target(parts) in self._tree.made:
                 made.append(index)
-        links = LinkMaker(self._tree, self._plan, self._partials, self._durability, self._give_name)
+        links = LinkMaker(self._tree, self._plan, self._partials, self._durability, self._namer.give_name)
         refused += links.make_all(self._missing, self._saved_at)
         others = self._partials.kept_directories | links.directories
         others |= {parts[:-1] for parts in self._tree.unsynced}
@@ -577,7 +566,7 @@ class Destination:
         # The deepest first: the mode of a directory may forbid the way to what is in it.
         for index in reversed(made):
             entry = self._plan.directory(index)
-            handle = self._directory(tuple(entry.path.split("/")))
+            handle = self._namer.directory(tuple(entry.path.split("/")))
             status = os.fstat(handle)
             # It was made with all of the entry's bits that the umask permits. Setgid came from the directory
             # above, never from the sender.

@@ -41,7 +41,7 @@ def refuse(
 def test_a_refused_mode_costs_no_time_and_a_refused_time_no_mode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    offer = Offer(TREE, mode=0o604)
+    offer = Offer(TREE, mode=0o404)
     with monkeypatch.context() as patch:
         refuse(patch, "fchmod", code)
         with Destination(tmp_path / "no modes") as destination:
@@ -52,7 +52,7 @@ def test_a_refused_mode_costs_no_time_and_a_refused_time_no_mode(
         refuse(patch, "utime", code)
         with Destination(tmp_path / "no times") as destination:
             succeed(destination, offer.everything())
-    assert (tmp_path / "no times" / "d" / "a").stat().st_mode & 0o777 == 0o604
+    assert (tmp_path / "no times" / "d" / "a").stat().st_mode & 0o777 == 0o404
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
@@ -60,7 +60,8 @@ def test_a_refused_mode_costs_no_time_and_a_refused_time_no_mode(
 def test_a_disk_that_fails_to_note_a_mode_or_a_time_is_no_filesystem_without_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
 ) -> None:
-    offer = Offer(TREE)
+    # No file is made with that mode.
+    offer = Offer(TREE, mode=0o444)
     with Destination(tmp_path) as destination:
         succeed(destination, offer.plan())
         with monkeypatch.context() as patch:

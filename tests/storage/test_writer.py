@@ -361,7 +361,7 @@ def test_a_filesystem_without_modes_is_no_failure(
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "fchmod", fchmod)
-    succeed(destination, Offer({"f": b"x"}).everything())
+    succeed(destination, Offer({"f": b"x"}, mode=0o444).everything())
     assert (out / "f").read_bytes() == b"x"
 
 
