@@ -205,6 +205,7 @@ SHOW_THE_TIME = {
     "rtc/trace.py",
     "storage/partial.py",
     "storage/single.py",
+    "storage/whole.py",
 }
 
 
