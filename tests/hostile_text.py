@@ -11,7 +11,9 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel
+import msgspec
+
+from flyx.grammar import JsonMessage
 
 HOSTILE = {
     "controls": "\x00\x07\x08\x1b\x7f\x85\x9b",
@@ -50,10 +52,10 @@ def assert_tame(text: str, lines: int | None = None) -> None:
 _STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
-def example(model: type[BaseModel], without: frozenset[str] = frozenset()) -> dict[str, Any]:
+def example(model: type[JsonMessage], without: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Return a message as JSON has it, with a value in every field but these of the innermost objects."""
-    schema = model.model_json_schema(by_alias=True)
-    made = _value(schema, schema.get("$defs", {}), without)
+    schema = msgspec.json.schema(model)
+    made = _value(schema, schema["$defs"], without)
     assert isinstance(made, dict)
     return made
 
@@ -62,9 +64,7 @@ def _value(schema: dict[str, Any], defs: dict[str, Any], without: frozenset[str]
     if "$ref" in schema:
         return _value(defs[schema["$ref"].rpartition("/")[2]], defs, without)
     if "anyOf" in schema:
-        return _value(schema["anyOf"][0], defs, without)
-    if "const" in schema:
-        return schema["const"]
+        return _value(next(one for one in schema["anyOf"] if one != {"type": "null"}), defs, without)
     if "enum" in schema:
         return schema["enum"][0]
     match schema["type"]:

@@ -16,19 +16,20 @@ import flyx
 
 ROOT = Path(flyx.__file__).parent
 
-CORES = {"signaling", "transfer", "pairing", "sctp"}
+CORES = {"grammar", "signaling", "transfer", "pairing", "sctp"}
 # What each package of flyx may import from flyx, besides itself and errors.
 ALLOWED = {
     "errors": set(),
-    "signaling": set(),
-    "transfer": set(),
-    "pairing": set(),
+    "grammar": set(),
+    "signaling": {"grammar"},
+    "transfer": {"grammar"},
+    "pairing": {"grammar"},
     "sctp": set(),
     "net": set(),
     "rtc": {"net", "sctp"},
     "storage": {"transfer"},
     "server": {"signaling", "net"},
-    "client": {"signaling", "transfer", "pairing", "rtc", "net", "storage"},
+    "client": {"grammar", "signaling", "transfer", "pairing", "rtc", "net", "storage"},
     "api": {"client", "server", "rtc", "net", "storage", *CORES},
     "cli": {"client", "server", "rtc", "net", "storage", *CORES},
     "__main__": {"cli"},
@@ -52,9 +53,10 @@ BANNED_IN_CORES = {
     ),
 }
 CORE_LIBRARIES = {
-    "signaling": {"pydantic", "pydantic_core"},
-    "transfer": {"pydantic", "blake3"},
-    "pairing": {"pydantic", "cryptography"},
+    "grammar": {"msgspec"},
+    "signaling": {"msgspec"},
+    "transfer": {"msgspec", "blake3"},
+    "pairing": {"msgspec", "cryptography"},
     "sctp": set(),
 }
 

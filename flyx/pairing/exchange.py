@@ -38,6 +38,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from msgspec import structs
+
 from flyx.errors import (
     ASK_FOR_ANOTHER,
     ConnectionMismatch,
@@ -156,8 +158,8 @@ class Exchange(ABC):
             version=VERSION,
             agent=greeting.agent,
             nonce=entropy(NONCE_SIZE).hex(),
-            features=sorted(greeting.features | greeting.needs),
-            needs=sorted(greeting.needs),
+            features=tuple(sorted(greeting.features | greeting.needs)),
+            needs=tuple(sorted(greeting.needs)),
         )
         self.state = PairingState.GREETING
         # Ours is the last message: the other side closes the connection once it has read it.
@@ -348,7 +350,7 @@ class Exchange(ABC):
 
     def _greet(self, about: Mapping[str, object]) -> None:
         """Say hello, with the fields that are our role's alone."""
-        self._hello = self._hello.model_copy(update=dict(about))
+        self._hello = structs.replace(self._hello, **about)
         self._say(self._hello)
         self._hellos[self.role] = self._outgoing[-1].encode()
 
@@ -475,7 +477,7 @@ class ReceiverExchange(Exchange):
         self._has_words = has_words
         # What X25519 has made of the sender's early share.
         self._shared = b""
-        features = sorted({*self._hello.features, EARLY_SHARE})
+        features = tuple(sorted({*self._hello.features, EARLY_SHARE}))
         self._greet({"features": features, "session": session.id if session else None})
 
     def give_words(self, password: str, now: float) -> None:

@@ -29,9 +29,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from msgspec import Meta
+from msgspec.json import Decoder, encode
 
 from flyx.errors import RemoteProtocolError
+from flyx.grammar import HEX_128, HEX_256, MALFORMED, NAME, JsonMessage, written
 from flyx.pairing.words import MAX_WORDS
 
 VERSION = 2
@@ -43,20 +45,15 @@ MAX_SIZE = 4_000
 EARLY_SHARE = "early-share"
 """The feature of receivers that answer the share in a sender's hello."""
 
-FeatureNames = Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]], Field(max_length=32)]
-Nonce = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-Share = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Mac = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-SessionId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+FeatureNames = Annotated[tuple[Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}\Z")], ...], Meta(max_length=32)]
+Nonce = Annotated[str, Meta(pattern=HEX_128)]
+Share = Annotated[str, Meta(pattern=HEX_256)]
+Mac = Annotated[str, Meta(pattern=HEX_256)]
+SessionId = Annotated[str, Meta(pattern=HEX_128)]
 CodeKind = Literal["words", "own", "open"]
 
 
-class _Message(BaseModel):
-    # strict: a peer that sends "5" for 5 is not speaking this protocol.
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, defer_build=True)
-
-
-class Hello(_Message):
+class Hello(JsonMessage, tag="hello"):
     """The first message of either side.
 
     Attributes:
@@ -70,52 +67,47 @@ class Hello(_Message):
         session: of a receiver that has paired before: which pairing it means.
     """
 
-    type: Literal["hello"] = "hello"
-    version: Annotated[int, Field(ge=VERSION, le=VERSION)]
-    agent: Annotated[str, Field(max_length=64)]
+    version: Annotated[int, Meta(ge=VERSION, le=VERSION)]
+    agent: Annotated[str, Meta(max_length=64)]
     nonce: Nonce
-    features: FeatureNames = []
-    needs: FeatureNames = []
+    features: FeatureNames = written(())
+    needs: FeatureNames = written(())
     code: CodeKind | None = None
-    words: Annotated[int, Field(ge=0, le=MAX_WORDS)] = 0
+    words: Annotated[int, Meta(ge=0, le=MAX_WORDS)] = written(0)
     share: Share | None = None
     session: SessionId | None = None
 
 
-class OtherHello(_Message):
+class OtherHello(JsonMessage, tag="hello"):
     """The first message of a side that speaks another version."""
 
-    type: Literal["hello"] = "hello"
-    version: Annotated[int, Field(ge=1, le=1 << 31)]
+    version: Annotated[int, Meta(ge=1, le=1 << 31)]
 
 
-class Pake(_Message):
+class Pake(JsonMessage, tag="pake"):
     """The public share of CPace: the u coordinate of a point of Curve25519."""
 
-    type: Literal["pake"] = "pake"
     share: Share
 
 
-class Confirm(_Message):
+class Confirm(JsonMessage, tag="confirm"):
     """Proof that the speaker knows the words, and sees the same connection."""
 
-    type: Literal["confirm"] = "confirm"
     words: Mac
     connection: Mac
 
 
-class Reject(_Message):
+class Reject(JsonMessage, tag="reject"):
     """The speaker ends it, for a reason that is a code of flyx.errors."""
 
-    type: Literal["reject"] = "reject"
-    reason: Annotated[str, Field(max_length=64, pattern=r"^[a-z_]+$")]
+    reason: Annotated[str, Meta(max_length=64, pattern=NAME)]
 
 
-PairingMessage = Hello | OtherHello | Pake | Confirm | Reject
+_OfThisVersion = Hello | Pake | Confirm | Reject
+PairingMessage = _OfThisVersion | OtherHello
 
-_adapter: TypeAdapter[Hello | Pake | Confirm | Reject] = TypeAdapter(
-    Annotated[Hello | Pake | Confirm | Reject, Field(discriminator="type")]
-)
+_DECODER = Decoder[_OfThisVersion](_OfThisVersion)
+_OTHER_HELLO = Decoder(OtherHello)
 
 
 def parse_untrusted(text: str | bytes) -> PairingMessage:
@@ -129,8 +121,8 @@ def parse_untrusted(text: str | bytes) -> PairingMessage:
     if len(text) > MAX_SIZE:
         raise RemoteProtocolError(reason="a message too long for pairing")
     try:
-        return _adapter.validate_json(text)
-    except (ValidationError, ValueError, RecursionError) as error:
+        return _DECODER.decode(text)
+    except (*MALFORMED, UnicodeEncodeError) as error:
         if (hello := _hello_of_another_version(text)) is not None:
             return hello
         raise RemoteProtocolError(reason="a message that is none of pairing") from error
@@ -138,12 +130,12 @@ def parse_untrusted(text: str | bytes) -> PairingMessage:
 
 def _hello_of_another_version(text: str) -> OtherHello | None:
     try:
-        hello = OtherHello.model_validate_json(text)
-    except (ValidationError, ValueError, RecursionError):
+        hello = _OTHER_HELLO.decode(text)
+    except (*MALFORMED, UnicodeEncodeError):
         return None
     return hello if hello.version != VERSION else None
 
 
 def serialize(message: PairingMessage) -> str:
     """Return the message as it goes on the wire."""
-    return message.model_dump_json(exclude_none=True)
+    return encode(message).decode()

@@ -105,21 +105,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import from_json, to_json
+from msgspec import Meta
+from msgspec.json import Decoder, encode
+from msgspec.structs import force_setattr
 
 from flyx.errors import RemoteProtocolError
+from flyx.grammar import MALFORMED, JsonMessage, JsonObject, fault_in, is_json, written
 from flyx.signaling.config import MAX_MESSAGE_SIZE
 
 SUBPROTOCOL: Final = "flyx.v1"
@@ -242,56 +235,39 @@ def encoded_size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _fits_a_relay(sdp: str) -> str:
+def _check_sdp(sdp: str) -> None:
     # As it stands between quotes in JSON: the end of a line takes two bytes, a control character six.
-    if len(to_json(sdp)) - 2 > MAX_SDP_SIZE:
+    if len(encode(sdp)) - 2 > MAX_SDP_SIZE:
         raise ValueError(f"longer than {MAX_SDP_SIZE} bytes")
-    return sdp
 
 
-def _is_absent(value: object) -> bool:
-    return value is None or value == "" or value is False
-
-
-class _Part(BaseModel):
-    """Base of everything on the wire: immutable, and without the fields of later versions."""
-
-    # Built when they are used; the adapter below is built at once.
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True, defer_build=True
-    )
-
-
-ClientId = Annotated[str, Field(max_length=MAX_CLIENT_ID_LENGTH)]
-# Empty until the server writes it: a client need not say who it is, and is not believed if it does.
-SpeakerId = Annotated[ClientId, Field(exclude_if=_is_absent)]
-TargetId = Annotated[ClientId | None, Field(exclude_if=_is_absent)]
-Sdp = Annotated[str, Field(min_length=1), AfterValidator(_fits_a_relay)]
-UnixTime = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-StrictInt = Annotated[int, Field(strict=True, ge=0)]
+# That of a speaker is empty until the server writes it: a client need not say who it is, and is not believed.
+ClientId = Annotated[str, Meta(max_length=MAX_CLIENT_ID_LENGTH)]
+Sdp = Annotated[str, Meta(min_length=1)]
+Natural = Annotated[int, Meta(ge=0)]
 # Within what a double holds: JavaScript counts in those.
-Count = Annotated[StrictInt, Field(le=2**53)]
-Token = Annotated[str, Field(min_length=1, max_length=MAX_TOKEN_LENGTH)]
-Flag = Annotated[StrictBool, Field(exclude_if=_is_absent)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Token = Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN_LENGTH)]
+Seconds = Annotated[float, Meta(ge=0)]
 
 
-class Peer(_Part):
+class Peer(JsonObject):
     """Another client in the room; away: its connection is lost and its place is held."""
 
     client_id: ClientId
     role: Role
-    away: Flag = False
+    away: bool = False
 
 
-class IceServer(_Part):
+class IceServer(JsonObject):
     """A STUN or TURN server, in the form of the browsers' RTCIceServer."""
 
-    urls: Annotated[tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=16)]
-    username: Annotated[str | None, Field(max_length=512, exclude_if=_is_absent)] = None
-    credential: Annotated[str | None, Field(max_length=512, exclude_if=_is_absent)] = None
+    urls: Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=16)]
+    username: Annotated[str, Meta(max_length=512)] | None = None
+    credential: Annotated[str, Meta(max_length=512)] | None = None
 
 
-class Limits(_Part):
+class Limits(JsonObject):
     """What the server puts up with, so that clients need not find out by trying.
 
     Attributes:
@@ -300,24 +276,24 @@ class Limits(_Part):
         grace: seconds for which the place of this client is held after its connection was lost.
     """
 
-    max_message_size: StrictInt
-    max_clients: StrictInt
-    grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    max_message_size: Natural
+    max_clients: Natural
+    grace: Seconds = written(0.0)
 
 
-class Tunnel(_Part):
+class Tunnel(JsonObject):
     """What a client needs for a tunnel (flyx.signaling.tunnel)."""
 
     token: Token
     # Every server takes as much, also one that does not say so.
-    max_datagram_size: Annotated[int, Field(strict=True, ge=2048)] = 2048
+    max_datagram_size: Annotated[int, Meta(ge=2048)] = written(2048)
 
 
-IceServers = Annotated[tuple[IceServer, ...], Field(max_length=16)]
-IceServersTtl = Annotated[float | None, Field(strict=True, gt=0, allow_inf_nan=False, exclude_if=_is_absent)]
+IceServers = Annotated[tuple[IceServer, ...], Meta(max_length=16)]
+IceServersTtl = Annotated[float, Meta(gt=0)] | None
 
 
-class IceServersData(_Part):
+class IceServersData(JsonObject):
     """Of the server's `ice_servers`, and of the client's, which has none.
 
     Attributes:
@@ -325,179 +301,167 @@ class IceServersData(_Part):
         ice_servers_ttl: seconds for which their credentials are good; None: they do not end.
     """
 
-    ice_servers: Annotated[IceServers, Field(exclude_if=_is_absent)] = ()
+    ice_servers: IceServers = written(())
     ice_servers_ttl: IceServersTtl = None
 
 
 NO_ICE_SERVERS: Final = IceServersData()
 
 
-class JoinedData(_Part):
-    room_id: Annotated[str, Field(max_length=64)]
+class JoinedData(JsonObject, kw_only=True):
+    room_id: Annotated[str, Meta(max_length=64)]
     client_id: ClientId
     role: Role
-    resume_token: Token | None = None
-    recovered: StrictBool = False
-    received: Count = 0
-    expires_at: UnixTime | None = None
-    peers: Annotated[tuple[Peer, ...], Field(max_length=1024)] = ()
-    ice_servers: IceServers = ()
+    resume_token: Token | None = written(None)
+    recovered: bool = written(False)
+    received: Count = written(0)
+    expires_at: float | None = written(None)
+    peers: Annotated[tuple[Peer, ...], Meta(max_length=1024)] = written(())
+    ice_servers: IceServers = written(())
     ice_servers_ttl: IceServersTtl = None
-    tunnel: Annotated[Tunnel | None, Field(exclude_if=_is_absent)] = None
-    wants_paired: Flag = False
+    tunnel: Tunnel | None = None
+    wants_paired: bool = False
     limits: Limits
 
 
-class JoinData(_Part):
+class JoinData(JsonObject):
     """Of the server's `join`, with a role, or of the client's, with a token."""
 
     client_id: ClientId
-    role: Annotated[Role | None, Field(exclude_if=_is_absent)] = None
-    recovered: Flag = False
-    resume_token: Annotated[Token | None, Field(exclude_if=_is_absent)] = None
-    received: Annotated[Count | None, Field(exclude_if=_is_absent)] = None
+    role: Role | None = None
+    recovered: bool = False
+    resume_token: Token | None = None
+    received: Count | None = None
 
-    @model_validator(mode="after")
-    def _is_of_one_side(self) -> JoinData:
+    def __post_init__(self) -> None:
         if (self.role is None) == (self.resume_token is None):
             raise ValueError("either role or resume_token")
-        return self
 
 
-class OfferData(_Part):
-    client_id: SpeakerId = ""
+class OfferData(JsonObject, kw_only=True):
+    client_id: ClientId = ""
     sdp: Sdp
-    target_id: TargetId = None
+    target_id: ClientId | None = None
+
+    def __post_init__(self) -> None:
+        _check_sdp(self.sdp)
 
 
-class AnswerData(_Part):
-    client_id: SpeakerId = ""
+class AnswerData(JsonObject, kw_only=True):
+    client_id: ClientId = ""
     sdp: Sdp
 
+    def __post_init__(self) -> None:
+        _check_sdp(self.sdp)
 
-class IceCandidateInit(_Part):
+
+class IceCandidateInit(JsonObject):
     """The browsers' RTCIceCandidateInit; an empty candidate ends one generation of candidates."""
 
-    candidate: Annotated[str, Field(max_length=2048)]
-    sdp_mid: Annotated[str | None, Field(alias="sdpMid", max_length=64)] = None
-    sdp_m_line_index: Annotated[StrictInt | None, Field(alias="sdpMLineIndex", le=65535)] = None
+    candidate: Annotated[str, Meta(max_length=2048)]
+    sdp_mid: Annotated[str, Meta(max_length=64)] | None = written(None, name="sdpMid")
+    sdp_m_line_index: Annotated[int, Meta(ge=0, le=65535)] | None = written(None, name="sdpMLineIndex")
     # RFC 8839 §5.4: an ice-ufrag has at most 256 characters.
-    username_fragment: Annotated[str | None, Field(alias="usernameFragment", max_length=256)] = None
+    username_fragment: Annotated[str, Meta(max_length=256)] | None = written(None, name="usernameFragment")
 
 
-class IceCandidateData(_Part):
-    client_id: SpeakerId = ""
+class IceCandidateData(JsonObject, kw_only=True):
+    client_id: ClientId = ""
     candidate: IceCandidateInit | None
-    target_id: TargetId = None
+    target_id: ClientId | None = None
 
 
-class PairedData(_Part):
-    target_id: TargetId = None
+class PairedData(JsonObject):
+    target_id: ClientId | None = None
 
 
-class DisconnectData(_Part):
-    client_id: SpeakerId = ""
-    reason: Annotated[str, Field(max_length=MAX_REASON_LENGTH)] = ""
-    away: Flag = False
-    outcome: Annotated[Outcome | None, Field(exclude_if=_is_absent)] = None
+class DisconnectData(JsonObject):
+    client_id: ClientId = ""
+    reason: Annotated[str, Meta(max_length=MAX_REASON_LENGTH)] = written("")
+    away: bool = False
+    outcome: Outcome | None = None
 
 
-class ErrorData(_Part):
+class ErrorData(JsonObject):
     """`code` is text and not ErrorCode: a client may be older than its server."""
 
-    code: Annotated[str, Field(max_length=64)]
-    message: Annotated[str, Field(max_length=500)]
-    fatal: StrictBool
-    retry_after: Annotated[
-        float | None, Field(strict=True, ge=0, allow_inf_nan=False, exclude_if=_is_absent)
-    ] = None
+    code: Annotated[str, Meta(max_length=64)]
+    message: Annotated[str, Meta(max_length=500)]
+    fatal: bool
+    retry_after: Seconds | None = None
 
 
-class NoData(_Part):
+class NoData(JsonObject):
     """The data of a message whose type is all of it."""
 
 
-class Joined(_Part):
+class Joined(JsonMessage, tag="joined"):
     """Server to a client: you are in."""
 
-    type: Literal["joined"] = "joined"
     data: JoinedData
 
 
-class Join(_Part):
+class Join(JsonMessage, tag="join"):
     """Server to a client: somebody to talk to is here. Client to server: it is me again."""
 
-    type: Literal["join"] = "join"
     data: JoinData
 
 
-class Offer(_Part):
+class Offer(JsonMessage, tag="offer"):
     """Sender to receivers."""
 
-    type: Literal["offer"] = "offer"
     data: OfferData
 
 
-class Answer(_Part):
+class Answer(JsonMessage, tag="answer"):
     """Receiver to sender."""
 
-    type: Literal["answer"] = "answer"
     data: AnswerData
 
 
-class IceCandidate(_Part):
+class IceCandidate(JsonMessage, tag="ice_candidate"):
     """Either way, between a sender and its receivers."""
 
-    type: Literal["ice_candidate"] = "ice_candidate"
     data: IceCandidateData
 
 
-class Paired(_Part):
+class Paired(JsonMessage, tag="paired"):
     """Sender to server: this receiver belongs here."""
 
-    type: Literal["paired"] = "paired"
-    data: PairedData = PairedData()
+    data: PairedData = written(PairedData())
 
 
-class RefreshIceServers(_Part):
+class RefreshIceServers(JsonMessage, tag="ice_servers"):
     """Client to server: give me newer credentials. Server to the client: here they are."""
 
-    type: Literal["ice_servers"] = "ice_servers"
-    data: IceServersData = NO_ICE_SERVERS
+    data: IceServersData = written(NO_ICE_SERVERS)
 
 
-class Disconnect(_Part):
+class Disconnect(JsonMessage, tag="disconnect"):
     """Client to server: I leave. Server to a client: a peer has gone."""
 
-    type: Literal["disconnect"] = "disconnect"
-    data: DisconnectData = DisconnectData()
+    data: DisconnectData = written(DisconnectData())
 
 
-class Ping(_Part):
+class Ping(JsonMessage, tag="ping"):
     """Are you there? For those who cannot see WebSocket pings."""
 
-    type: Literal["ping"] = "ping"
-    data: NoData = NoData()
+    data: NoData = written(NoData())
 
 
-class Pong(_Part):
+class Pong(JsonMessage, tag="pong"):
     """Yes."""
 
-    type: Literal["pong"] = "pong"
-    data: NoData = NoData()
+    data: NoData = written(NoData())
 
 
-class Error(_Part):
+class Error(JsonMessage, tag="error"):
     """Server to a client: this did not work."""
 
-    type: Literal["error"] = "error"
     data: ErrorData
 
 
 Relayed = Offer | Answer | IceCandidate
-
-_RELAYED_TYPES = ("offer", "answer", "ice_candidate")
-"""No set: what is looked for may be anything."""
 
 Message = (
     Joined
@@ -513,10 +477,7 @@ Message = (
     | Error
 )
 
-_MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
-
-_VALIDATOR = _MESSAGE.validator
-"""What the adapter calls."""
+_DECODER: Final = Decoder[Message](Message)
 
 
 def error_message(
@@ -528,8 +489,7 @@ def error_message(
 
 def serialize(message: Message) -> str:
     """Return message as the text of one frame."""
-    # What model_dump_json() does, without what it does besides: each relayed message comes through here.
-    return message.__pydantic_serializer__.to_json(message, by_alias=True).decode()
+    return encode(message).decode()
 
 
 def parse_untrusted(text: str | bytes, speaker: str = "") -> Message:
@@ -550,31 +510,24 @@ def parse_untrusted(text: str | bytes, speaker: str = "") -> Message:
         raise _refusal(ErrorCode.BAD_JSON, "the message is not Unicode") from error
     if size > MAX_MESSAGE_SIZE:
         raise _refusal(ErrorCode.MESSAGE_TOO_BIG, f"the message has more than {MAX_MESSAGE_SIZE} bytes")
-    # In two steps: validating JSON itself, pydantic takes NaN for a number.
     try:
-        tree = from_json(text, allow_inf_nan=False)
-    except ValueError as error:
-        raise _refusal(ErrorCode.BAD_JSON, "the message is not JSON") from error
-    if speaker and isinstance(tree, dict) and tree.get("type") in _RELAYED_TYPES:
-        data = tree.get("data")
-        if isinstance(data, dict):
-            data["client_id"] = speaker
-    try:
-        message: Message = _VALIDATOR.validate_python(tree, by_alias=True, by_name=False)
-    except ValidationError as error:
-        raise _refusal(*_explain(error)) from error
+        message = _DECODER.decode(text)
+    except MALFORMED as error:
+        raise _refusal(*_explain(text, error)) from error
+    if speaker and isinstance(message, Relayed):
+        # Nobody else has seen it yet.
+        force_setattr(message.data, "client_id", speaker)
     return message
 
 
-def _explain(error: ValidationError) -> tuple[ErrorCode, str]:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    if first["type"] == "union_tag_invalid":
+def _explain(text: str | bytes, error: Exception) -> tuple[ErrorCode, str]:
+    place, fault = fault_in(error)
+    # The decoder stops at the first thing that breaks the grammar, whatever follows.
+    if not is_json(text):
+        return ErrorCode.BAD_JSON, "the message is not JSON"
+    if place == "type":
         return ErrorCode.UNKNOWN_TYPE, "the message has a type that this version does not know"
-    if not first["loc"]:
-        return ErrorCode.BAD_MESSAGE, 'the message is not an object with a "type"'
-    # Only names of our own fields come up here: unknown ones are ignored, and the input is left out.
-    place = ".".join(str(part) for part in first["loc"])
-    return ErrorCode.BAD_MESSAGE, f"{place}: {first['msg']}"
+    return ErrorCode.BAD_MESSAGE, f"{place or 'the message'}: {fault}"
 
 
 def _refusal(code: ErrorCode, reason: str) -> RemoteProtocolError:

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from msgspec import Meta
+from msgspec.json import Decoder, encode
 
+from flyx.grammar import HEX_256, MALFORMED, JsonObject, fault_in
 from flyx.signaling.config import RoomConfig
 from flyx.signaling.members import (
     MAX_ADDRESS_LENGTH,
@@ -31,22 +33,17 @@ from flyx.signaling.room import Room
 
 VERSION: Final = 1
 
-_Seconds = Annotated[float, Field(allow_inf_nan=False)]
-_Span = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_Count = Annotated[int, Field(ge=0)]
-_Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Span = Annotated[float, Meta(ge=0)]
+_Count = Annotated[int, Meta(ge=0)]
+_Hash = Annotated[str, Meta(pattern=HEX_256)]
 
 
 class BadRecord(ValueError):
     """The text is not the record of a room; the message says where, and repeats nothing of it."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-
-class _Config(_Part):
-    max_clients: Annotated[int, Field(ge=1)]
+class _Config(JsonObject, kw_only=True):
+    max_clients: Annotated[int, Meta(ge=1)]
     ttl: _Span | None = None
     idle_timeout: _Span
     persistent: bool = False
@@ -55,44 +52,47 @@ class _Config(_Part):
     unused_timeout: _Span | None = None
 
 
-class _Traffic(_Part):
+class _Traffic(JsonObject):
     received: _Count = 0
     sent: _Count = 0
-    tail: Annotated[tuple[str, ...], Field(max_length=MAX_TAIL_LENGTH)] = ()
+    tail: Annotated[tuple[str, ...], Meta(max_length=MAX_TAIL_LENGTH)] = ()
 
 
-class _Absence(_Part):
-    until: _Seconds
+class _Absence(JsonObject):
+    until: float
     traffic: _Traffic | None = None
-    mailbox: Annotated[tuple[str, ...], Field(max_length=MAX_MAILBOX_LENGTH)] = ()
+    mailbox: Annotated[tuple[str, ...], Meta(max_length=MAX_MAILBOX_LENGTH)] = ()
     settled: bool = True
 
 
-class _Member(_Part):
-    client_id: Annotated[str, Field(min_length=1, max_length=MAX_CLIENT_ID_LENGTH)]
+class _Member(JsonObject, kw_only=True):
+    client_id: Annotated[str, Meta(min_length=1, max_length=MAX_CLIENT_ID_LENGTH)]
     role: Role
     generation: _Count
-    node: Annotated[str, Field(max_length=200)] = ""
+    node: Annotated[str, Meta(max_length=200)] = ""
     token_hash: _Hash
     old_token_hash: _Hash | None = None
-    old_token_until: _Seconds = 0.0
+    old_token_until: float = 0.0
     old_token_counts: bool = False
     absence: _Absence | None = None
-    address: Annotated[str, Field(max_length=MAX_ADDRESS_LENGTH)] = ""
+    address: Annotated[str, Meta(max_length=MAX_ADDRESS_LENGTH)] = ""
     paired: bool = False
     hold: _Span = 0.0
 
 
-class _Room(_Part):
+class _Room(JsonObject, kw_only=True):
     version: Literal[1]
-    room_id: Annotated[str, Field(min_length=1, max_length=64)]
+    room_id: Annotated[str, Meta(min_length=1, max_length=64)]
     config: _Config
-    created_at: _Seconds
+    created_at: float
     owner_token_hash: _Hash | None = None
-    creator: Annotated[str | None, Field(max_length=MAX_ADDRESS_LENGTH)] = None
-    empty_since: _Seconds | None = None
+    creator: Annotated[str, Meta(max_length=MAX_ADDRESS_LENGTH)] | None = None
+    empty_since: float | None = None
     members: tuple[_Member, ...] = ()
     generation: _Count = 0
+
+
+_DECODER: Final = Decoder(_Room)
 
 
 def dump_room(room: Room) -> str:
@@ -117,7 +117,7 @@ def dump_room(room: Room) -> str:
         members=tuple(_dump_member(member) for member in room.members.values()),
         generation=room.generation,
     )
-    return record.model_dump_json(exclude_defaults=True)
+    return encode(record).decode()
 
 
 def load_room(text: str | bytes) -> Room:
@@ -127,11 +127,9 @@ def load_room(text: str | bytes) -> Room:
         BadRecord: text is none.
     """
     try:
-        record = _Room.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BadRecord(f"{place}: {first['msg']}") from error
+        record = _DECODER.decode(text)
+    except MALFORMED as error:
+        raise BadRecord("{}: {}".format(*fault_in(error))) from error
     members = {member.client_id: _load_member(member) for member in record.members}
     senders = sum(member.role is Role.SENDER for member in members.values())
     if len(members) != len(record.members) or senders > 1:

@@ -21,11 +21,13 @@ When one side goes, the other one's WebSocket is closed. Refusals are `error` an
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from msgspec import Meta
+from msgspec.json import Decoder, encode
 
 from flyx.errors import RemoteProtocolError
+from flyx.grammar import MALFORMED, JsonMessage, JsonObject
 from flyx.signaling.config import MAX_MESSAGE_SIZE
 from flyx.signaling.messages import MAX_CLIENT_ID_LENGTH, ErrorCode, Token
 
@@ -48,26 +50,27 @@ def max_datagram_size(rate: float) -> int:
     return max(least, min(int(rate * DATAGRAM_TIME), most))
 
 
-class TunnelClaim(BaseModel):
+_Claimed = Annotated[str, Meta(min_length=1, max_length=MAX_CLIENT_ID_LENGTH)]
+
+
+class TunnelClaim(JsonObject):
     """Who wants to exchange datagrams with whom."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    client_id: str = Field(min_length=1, max_length=MAX_CLIENT_ID_LENGTH)
-    peer_id: str = Field(min_length=1, max_length=MAX_CLIENT_ID_LENGTH)
+    client_id: _Claimed
+    peer_id: _Claimed
     token: Token
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    type: Literal["tunnel"] = "tunnel"
+class _Message(JsonMessage, tag="tunnel"):
     data: TunnelClaim
+
+
+_DECODER: Final = Decoder(_Message)
 
 
 def serialize_claim(claim: TunnelClaim) -> str:
     """Return the first frame of a client."""
-    return _Message(data=claim).model_dump_json()
+    return encode(_Message(claim)).decode()
 
 
 def parse_claim_untrusted(text: str) -> TunnelClaim:
@@ -79,8 +82,8 @@ def parse_claim_untrusted(text: str) -> TunnelClaim:
     if len(text) > MAX_MESSAGE_SIZE:
         raise RemoteProtocolError(reason="a message that is too long", code=ErrorCode.MESSAGE_TOO_BIG)
     try:
-        return _Message.model_validate_json(text).data
-    except ValidationError as error:
+        return _DECODER.decode(text).data
+    except MALFORMED as error:
         # Its text would repeat what the client wrote.
         reason = "the first message of a tunnel says who it is for"
         raise RemoteProtocolError(reason=reason, code=ErrorCode.BAD_MESSAGE) from error

@@ -80,9 +80,11 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from msgspec import Meta
+from msgspec.json import Decoder, encode
 
 from flyx.errors import RemoteProtocolError
+from flyx.grammar import HEX_256, MALFORMED, NAME, JsonMessage, JsonObject, fault_in, written
 from flyx.transfer import disk
 from flyx.transfer.digests import DIGEST_SIZE, Algorithm
 from flyx.transfer.manifest import (
@@ -128,196 +130,168 @@ ZSTD = "zstd"
 CONTROL_CHANNEL = "control"
 DATA_CHANNEL = "data"
 
-Index = Annotated[int, Field(ge=0, le=MAX_ENTRIES)]
-Count = Annotated[int, Field(ge=0, le=MAX_TOTAL_SIZE)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Rate = Annotated[int, Field(ge=MIN_RATE, le=MAX_RATE)]
-Code = Annotated[str, Field(max_length=64, pattern=r"^[a-z_]+$")]
+Index = Annotated[int, Meta(ge=0, le=MAX_ENTRIES)]
+Count = Annotated[int, Meta(ge=0, le=MAX_TOTAL_SIZE)]
+Sha256 = Annotated[str, Meta(pattern=HEX_256)]
+Digest = Annotated[str, Meta(pattern=HEX_256)]
+Rate = Annotated[int, Meta(ge=MIN_RATE, le=MAX_RATE)]
+Code = Annotated[str, Meta(max_length=64, pattern=NAME)]
 
 
-class _Message(BaseModel):
-    # strict: a peer that sends "5" for 5 or 1 for true is not speaking this protocol.
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, defer_build=True)
-
-
-class Raw(_Message):
+class Raw(JsonObject):
     """A path or target that is not shown as text."""
 
-    base64: Annotated[str, Field(max_length=4096)]
+    base64: Annotated[str, Meta(max_length=4096)]
 
 
-Path = Annotated[str, Field(max_length=4096)] | Raw
+Path = Annotated[str, Meta(max_length=4096)] | Raw
 Row = tuple[
     Path,
     Literal["file", "directory", "symbolic_link", "hard_link"],
-    Annotated[int, Field(ge=0, le=MAX_FILE_SIZE)],
-    Annotated[int, Field(ge=0, le=0o777)],
-    Annotated[int, Field(ge=-MAX_MTIME_US, le=MAX_MTIME_US)],
+    Annotated[int, Meta(ge=0, le=MAX_FILE_SIZE)],
+    Annotated[int, Meta(ge=0, le=0o777)],
+    Annotated[int, Meta(ge=-MAX_MTIME_US, le=MAX_MTIME_US)],
 ]
 
 
-class ManifestStart(_Message):
+class ManifestStart(JsonMessage, tag="manifest_start"):
     """How much is offered, before the entries themselves."""
 
-    type: Literal["manifest_start"] = "manifest_start"
     manifest_id: Sha256
-    entries: Annotated[Index, Field(ge=1)]
+    entries: Annotated[int, Meta(ge=1, le=MAX_ENTRIES)]
     files: Index
     bytes: Count
-    roots: Annotated[int, Field(ge=1, le=MAX_ROOTS)]
-    holes: Count = 0
-    failures: Count = 0
-    others: Count = 0
-    content: Literal["files", "stream", "text"] = "files"
+    roots: Annotated[int, Meta(ge=1, le=MAX_ROOTS)]
+    holes: Count = written(0)
+    failures: Count = written(0)
+    others: Count = written(0)
+    content: Literal["files", "stream", "text"] = written("files")
     rate: Rate | None = None
 
 
-class Roots(_Message):
+class Roots(JsonMessage, tag="roots"):
     """The next roots: what a receiver must look for before it can promise that nothing is in the way."""
 
-    type: Literal["roots"] = "roots"
-    names: Annotated[list[Path], Field(max_length=PIECE_ITEMS)]
+    names: Annotated[list[Path], Meta(max_length=PIECE_ITEMS)]
 
 
-class ManifestPiece(_Message):
+class ManifestPiece(JsonMessage, tag="manifest"):
     """The next entries of the manifest, as rows."""
 
-    type: Literal["manifest"] = "manifest"
     first: Index
-    entries: Annotated[list[Row], Field(max_length=PIECE_ITEMS)]
-    targets: Annotated[list[Path], Field(max_length=PIECE_ITEMS)] = []
+    entries: Annotated[list[Row], Meta(max_length=PIECE_ITEMS)]
+    targets: Annotated[list[Path], Meta(max_length=PIECE_ITEMS)] = written([])
 
 
-class Absent(_Message):
+class Absent(JsonMessage, tag="absent"):
     """Paths that the sender leaves out, and why, as far as they are named."""
 
-    type: Literal["absent"] = "absent"
-    entries: Annotated[list[tuple[Path, Code]], Field(max_length=PIECE_ITEMS)]
+    entries: Annotated[list[tuple[Path, Code]], Meta(max_length=PIECE_ITEMS)]
 
 
-class ManifestEnd(_Message):
+class ManifestEnd(JsonMessage, tag="manifest_end"):
     """All entries have been told."""
 
-    type: Literal["manifest_end"] = "manifest_end"
 
-
-class HashWith(_Message):
+class HashWith(JsonMessage, tag="hash_with"):
     """All digests of the transfer are by this algorithm."""
 
-    type: Literal["hash_with"] = "hash_with"
     algorithm: Algorithm
 
 
-class Compare(_Message):
+class Compare(JsonMessage, tag="compare"):
     """The receiver has files of these names and sizes, and asks what the sender's hash to."""
 
-    type: Literal["compare"] = "compare"
-    files: Annotated[list[Index], Field(min_length=1, max_length=SAVED_PER_MESSAGE)]
+    files: Annotated[list[Index], Meta(min_length=1, max_length=SAVED_PER_MESSAGE)]
 
 
-class Digests(_Message):
+class Digests(JsonMessage, tag="digests"):
     """The digests of files that were asked for; none of one that cannot be read."""
 
-    type: Literal["digests"] = "digests"
-    files: Annotated[list[tuple[Index, Digest | None]], Field(min_length=1, max_length=PIECE_ITEMS)]
+    files: Annotated[list[tuple[Index, Digest | None]], Meta(min_length=1, max_length=PIECE_ITEMS)]
 
 
-class LeftOut(_Message):
+class LeftOut(JsonMessage, tag="left_out"):
     """Entries that the receiver goes without, and why."""
 
-    type: Literal["left_out"] = "left_out"
-    entries: Annotated[list[tuple[Index, Code]], Field(min_length=1, max_length=PIECE_ITEMS)]
+    entries: Annotated[list[tuple[Index, Code]], Meta(min_length=1, max_length=PIECE_ITEMS)]
 
 
-class Kept(_Message):
+class Kept(JsonMessage, tag="kept"):
     """Files that are complete from an earlier try, with their digests."""
 
-    type: Literal["kept"] = "kept"
-    files: Annotated[list[tuple[Index, Digest]], Field(min_length=1, max_length=PIECE_ITEMS)]
+    files: Annotated[list[tuple[Index, Digest]], Meta(min_length=1, max_length=PIECE_ITEMS)]
 
 
-class Have(_Message):
+class Have(JsonMessage, tag="have"):
     """Blocks of a file that are here from an earlier try: their digests, in order, in pieces."""
 
-    type: Literal["have"] = "have"
     file: Index
     first: Count
-    sha256: Annotated[list[Digest], Field(min_length=1, max_length=PIECE_ITEMS)]
+    sha256: Annotated[list[Digest], Meta(min_length=1, max_length=PIECE_ITEMS)]
 
 
-class GoOn(_Message):
+class GoOn(JsonMessage, tag="go_on"):
     """A stream goes on, over another connection, after so many bytes."""
 
-    type: Literal["go_on"] = "go_on"
-    offset: Annotated[int, Field(ge=1, le=MAX_FILE_SIZE)]
+    offset: Annotated[int, Meta(ge=1, le=MAX_FILE_SIZE)]
 
 
-class Accept(_Message):
+class Accept(JsonMessage, tag="accept"):
     """Entries below this index may be sent."""
 
-    type: Literal["accept"] = "accept"
     below: Index
     rate: Rate | None = None
 
 
-class Credit(_Message):
+class Credit(JsonMessage, tag="credit"):
     """Flow control: how many data bytes may have been sent in all, and how many file bytes are verified."""
 
-    type: Literal["credit"] = "credit"
     bytes: Count
     written: Count
 
 
-class Saved(_Message):
+class Saved(JsonMessage, tag="saved"):
     """Files that are complete under their final names."""
 
-    type: Literal["saved"] = "saved"
-    files: Annotated[list[Index], Field(max_length=SAVED_PER_MESSAGE)]
+    files: Annotated[list[Index], Meta(max_length=SAVED_PER_MESSAGE)]
 
 
-class Complete(_Message):
+class Complete(JsonMessage, tag="complete"):
     """Everything that was sent is saved."""
 
-    type: Literal["complete"] = "complete"
     files: Index
     bytes: Count
     sha256: Digest
 
 
-class Done(_Message):
+class Done(JsonMessage, tag="done"):
     """The sender has seen `complete` and agrees."""
 
-    type: Literal["done"] = "done"
 
-
-class Cancel(_Message):
+class Cancel(JsonMessage, tag="cancel"):
     """One side gives up, and why."""
 
-    type: Literal["cancel"] = "cancel"
     code: Code
-    message: Annotated[str, Field(max_length=1000)]
+    message: Annotated[str, Meta(max_length=1000)]
 
 
-class Reject(_Message):
+class Reject(JsonMessage, tag="reject"):
     """The receiver ends the pairing (flyx/pairing/messages.py) that the sender of a code without words has
     ended already."""
 
-    type: Literal["reject"] = "reject"
     reason: Code
 
 
-class Ping(_Message):
+class Ping(JsonMessage, tag="ping"):
     """To be answered with a Pong that bears the same token."""
 
-    type: Literal["ping"] = "ping"
     token: Count
 
 
-class Pong(_Message):
+class Pong(JsonMessage, tag="pong"):
     """The answer to a Ping."""
 
-    type: Literal["pong"] = "pong"
     token: Count
 
 
@@ -345,7 +319,7 @@ ControlMessage = (
     | Pong
 )
 
-_control: TypeAdapter[ControlMessage] = TypeAdapter(Annotated[ControlMessage, Field(discriminator="type")])
+_DECODER = Decoder[ControlMessage](ControlMessage)
 
 
 def parse_control_untrusted(text: str | bytes) -> ControlMessage:
@@ -362,22 +336,15 @@ def parse_control_untrusted(text: str | bytes) -> ControlMessage:
     ):
         raise RemoteProtocolError(reason="a control message is too long")
     try:
-        return _control.validate_json(text)
-    except (ValidationError, ValueError, RecursionError) as error:
-        raise RemoteProtocolError(reason=f"a malformed control message ({_summary(error)})") from error
-
-
-def _summary(error: Exception) -> str:
-    """What is wrong, without repeating what the peer wrote."""
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        return str(first["type"])
-    return type(error).__name__
+        return _DECODER.decode(text)
+    except (*MALFORMED, UnicodeEncodeError) as error:
+        place, fault = fault_in(error)
+        raise RemoteProtocolError(reason=f"a malformed control message ({place or 'it'}: {fault})") from error
 
 
 def serialize_control(message: ControlMessage) -> str:
     """Return the message as it goes on the wire."""
-    return message.model_dump_json(exclude_none=True)
+    return encode(message).decode()
 
 
 # The numbers, quotes and commas of one row, and the rest of a message around its rows, generously.

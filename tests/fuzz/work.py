@@ -42,7 +42,7 @@ def steps(call: Callable[[], object], limit: int | None = None) -> int:
 
     _trace(call, on_line)
     if limit is not None and count > limit:
-        # Something on the way took the exception for one of its own, as pydantic does that of a validator.
+        # Something on the way took the exception for one of its own.
         raise TooMuchWork(f"more than {limit} steps")
     return count
 

@@ -6,6 +6,8 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from msgspec import structs
+
 from flyx.errors import FlyxError
 from flyx.pairing.exchange import (
     Code,
@@ -52,7 +54,7 @@ class OlderReceiver(ReceiverExchange):
         super()._greet({name: value for name, value in about.items() if name != "features"})
 
     def _take_hello(self, hello: Hello, *, is_open: bool) -> None:
-        super()._take_hello(hello.model_copy(update={"share": None}), is_open=is_open)
+        super()._take_hello(structs.replace(hello, share=None), is_open=is_open)
 
 
 def sender(

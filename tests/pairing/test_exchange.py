@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from flyx.errors import (
     ConnectionMismatch,
@@ -490,9 +491,9 @@ def test_a_share_of_low_order_is_refused(role: Role, older: bool, share: str) ->
 
 
 HELLO = Hello(version=VERSION, agent="liar", nonce="11" * 16)
-SENDER_HELLO = HELLO.model_copy(update={"code": "words", "words": 2})
+SENDER_HELLO = structs.replace(HELLO, code="words", words=2)
 PAKE = Pake(share="09" + "00" * 31)
-EARLY_HELLO = SENDER_HELLO.model_copy(update={"share": PAKE.share})
+EARLY_HELLO = structs.replace(SENDER_HELLO, share=PAKE.share)
 CONFIRM = Confirm(words="00" * 32, connection="00" * 32)
 
 

@@ -14,7 +14,7 @@ from flyx.pairing.messages import VERSION, Confirm, Hello, OtherHello, Pake, Rej
 from flyx.pairing.words import MAX_WORDS
 
 hexes = st.sampled_from("0123456789abcdef")
-features = st.lists(st.text("abcdefgh-0123", min_size=1, max_size=32), max_size=32)
+features = st.lists(st.text("abcdefgh-0123", min_size=1, max_size=32), max_size=32).map(tuple)
 pairing_messages = st.one_of(
     st.builds(
         Hello,

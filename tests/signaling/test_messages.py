@@ -6,8 +6,7 @@ import json
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
-from pydantic_core import to_json
+from msgspec import json as wire
 
 from flyx.errors import RemoteProtocolError
 from flyx.signaling.announcements import stamped
@@ -239,7 +238,8 @@ def test_any_field_replaced_raises_nothing_but_remote_protocol_error(
         ("1" * 5000, ErrorCode.BAD_JSON),
         ("[" * 60_000, ErrorCode.BAD_JSON),
         ("[" * 100 + "]" * 100, ErrorCode.BAD_MESSAGE),
-        ("[" * 900 + "]" * 900, ErrorCode.BAD_JSON),
+        ("[" * 30_000 + "]" * 30_000, ErrorCode.BAD_JSON),
+        ('{"type":"ping","data":{"n":' + "[" * 30_000 + "]" * 30_000 + "}}", ErrorCode.BAD_JSON),
         ("[]", ErrorCode.BAD_MESSAGE),
         ('"offer"', ErrorCode.BAD_MESSAGE),
         ("{}", ErrorCode.BAD_MESSAGE),
@@ -296,11 +296,11 @@ def test_a_message_of_exactly_the_limit_is_taken() -> None:
 @pytest.mark.parametrize("unit", ["x", '"', "\n", "\x01", "é", "\U0001f600"])
 def test_the_largest_sdp_still_fits_when_it_is_relayed(unit: str) -> None:
     longest = "x" * 64
-    taken = len(to_json(unit)) - 2
+    taken = len(wire.encode(unit)) - 2
     sdp = unit * (MAX_SDP_SIZE // taken)
     offer = Offer(data=OfferData(client_id=longest, sdp=sdp, target_id=longest))
     assert MAX_SDP_SIZE <= len(serialize(offer).encode()) <= MAX_MESSAGE_SIZE
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValueError, match="longer than"):
         OfferData(sdp=sdp + unit)
 
 
@@ -333,7 +333,7 @@ def test_the_end_of_candidates_is_null_on_the_wire() -> None:
 def test_fields_that_are_absent_are_left_out() -> None:
     # RTCIceServer would turn null into the user name "null".
     server = IceServer(urls=("stun:example.org",))
-    assert json.loads(server.model_dump_json()) == {"urls": ["stun:example.org"]}
+    assert json.loads(wire.encode(server)) == {"urls": ["stun:example.org"]}
     assert json.loads(serialize(Offer(data=OfferData(sdp="v=0")))) == {
         "type": "offer",
         "data": {"sdp": "v=0"},

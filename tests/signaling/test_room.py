@@ -6,6 +6,7 @@ from math import inf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from flyx.errors import LocalProtocolError
 from flyx.signaling.commands import (
@@ -108,7 +109,7 @@ def receiver_ids(room: Room) -> list[str]:
 
 
 def to(client_id: str, message: Relayed) -> Relayed:
-    return message.model_copy(update={"data": message.data.model_copy(update={"target_id": client_id})})
+    return structs.replace(message, data=structs.replace(message.data, target_id=client_id))
 
 
 def step_in(room: Room, speaker: str, message: Relayed) -> tuple[Room, Effects]:

@@ -10,6 +10,7 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from flyx.errors import CorruptData, FlyxError, LocalProtocolError, RemoteProtocolError, TransferInterrupted
 from flyx.storage.packing import BlockPacker
@@ -251,7 +252,7 @@ def lying_manifests() -> dict[str, list[messages.ControlMessage]]:
     start, roots, piece, end = honest
     assert isinstance(start, messages.ManifestStart)
     assert isinstance(piece, messages.ManifestPiece)
-    fat = piece.model_copy(update={"entries": [("d", "directory", 9, 0o755, 0), *piece.entries[1:]]})
+    fat = structs.replace(piece, entries=[("d", "directory", 9, 0o755, 0), *piece.entries[1:]])
     return {
         "entries before the start": [piece],
         "an end before the start": [end],
@@ -261,8 +262,8 @@ def lying_manifests() -> dict[str, list[messages.ControlMessage]]:
         "more roots than announced": [start, roots, roots],
         "the same piece twice": [start, roots, piece, piece],
         "an end too early": [start, roots, end],
-        "another id": [start.model_copy(update={"manifest_id": "f" * 64}), roots, piece, end],
-        "fewer bytes than announced": [start.model_copy(update={"bytes": 1}), roots, piece, end],
+        "another id": [structs.replace(start, manifest_id="f" * 64), roots, piece, end],
+        "fewer bytes than announced": [structs.replace(start, bytes=1), roots, piece, end],
         "other roots than the entries have": [start, messages.Roots(names=["e"]), piece, end],
         "a directory with a size": [start, roots, fat],
         "an end twice": [start, roots, piece, end, end],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from flyx.transfer import left_out, messages
 from flyx.transfer.disk import OperationFailed, PlanDropped
@@ -107,8 +108,8 @@ def test_what_was_left_out_before_the_person_answered_does_not_count() -> None:
     files: dict[str, Content] = {f"d/{n}": b"x" for n in range(3)}
     start, roots, piece, end = messages.manifest_messages(manifest_of(files))
     assert isinstance(piece, messages.ManifestPiece)
-    first = piece.model_copy(update={"entries": piece.entries[:2]})
-    rest = piece.model_copy(update={"first": 2, "entries": piece.entries[2:]})
+    first = structs.replace(piece, entries=piece.entries[:2])
+    rest = structs.replace(piece, first=2, entries=piece.entries[2:])
     receiver = Receiver(ask=False, now=0.0)
     before = MemoryDestination({"d", "d/2"})
     before.unwanted = {"d/0": left_out.ALREADY_HERE}

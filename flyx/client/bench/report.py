@@ -7,24 +7,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from msgspec import Meta
+from msgspec.json import Decoder, encode
 
 from flyx.client.limits import Limit
 from flyx.errors import RemoteProtocolError
+from flyx.grammar import MALFORMED, JsonObject, written
 
 MAX_SIZE = 4096
 """Bytes of a report; a block that is larger is none."""
 
-Amount = Annotated[int, Field(ge=0, le=1 << 60)]
+Amount = Annotated[int, Meta(ge=0, le=1 << 60)]
 # Of a later release, perhaps one that this one does not know.
-LimitName = Annotated[str, Field(max_length=64)]
+LimitName = Annotated[str, Meta(max_length=64)]
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, defer_build=True)
-
-
-class Received(_Message):
+class Received(JsonObject):
     """What the speaker has received before, in the other direction.
 
     Attributes:
@@ -36,7 +34,7 @@ class Received(_Message):
     limit: LimitName | None = None
 
 
-class Report(_Message):
+class Report(JsonObject):
     """What a sender has seen.
 
     Attributes:
@@ -47,9 +45,9 @@ class Report(_Message):
     """
 
     limit: LimitName | None = None
-    rtt: Annotated[float, Field(ge=0, le=3600)] | None = None
-    delivered: Amount = 0
-    resent: Amount = 0
+    rtt: Annotated[float, Meta(ge=0, le=3600)] | None = None
+    delivered: Amount = written(0)
+    resent: Amount = written(0)
     received: Received | None = None
 
     @property
@@ -59,9 +57,12 @@ class Report(_Message):
         return self.resent / sent if sent else None
 
 
+_DECODER = Decoder(Report)
+
+
 def serialize(report: Report) -> bytes:
     """Return a report as it goes over the wire."""
-    return report.model_dump_json(exclude_none=True).encode()
+    return encode(report)
 
 
 def parse_untrusted(data: bytes) -> Report:
@@ -71,8 +72,8 @@ def parse_untrusted(data: bytes) -> Report:
         RemoteProtocolError: it is none.
     """
     try:
-        return Report.model_validate_json(data)
-    except ValidationError as error:
+        return _DECODER.decode(data)
+    except MALFORMED as error:
         raise RemoteProtocolError(reason="a measurement without a report at its end") from error
 
 

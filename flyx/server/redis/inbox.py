@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic_core import from_json
+from msgspec.json import decode
 
 from flyx.server.logs import get_logger
 from flyx.server.redis import wire
@@ -55,7 +55,7 @@ class Inbox:
 
     def receive(self, text: str) -> None:
         """Act on a message as wire has it."""
-        kind, *fields = from_json(text)
+        kind, *fields = decode(text)
         if not self._membership.leased and kind != wire.PROBE:
             # This node may have been evicted: before that is known no message is believed or passed on.
             self._membership.audit_soon()

@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import replace
 
+from msgspec import structs
+
 from flyx.errors import NoSuchRoom
 from flyx.server.logs import get_logger
 from flyx.server.redis.backend import Backend, Item, SharedRoom
@@ -222,4 +224,4 @@ def retarget(message: Relayed | Paired, client_id: str) -> Relayed | Paired:
     """Return message for this client alone; an answer has no choice."""
     if isinstance(message, Answer):
         return message
-    return message.model_copy(update={"data": message.data.model_copy(update={"target_id": client_id})})
+    return structs.replace(message, data=structs.replace(message.data, target_id=client_id))

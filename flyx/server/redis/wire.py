@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from pydantic_core import to_json
+from msgspec import json
 
 from flyx.server.redis.backend import Item, SharedRoom
 from flyx.signaling.commands import CloseClient, Deliver, Effect
@@ -42,7 +42,7 @@ CLOSE: Final = "close"
 
 def encode(message: list[Any]) -> str:
     """Return a message, or a part of one, as text."""
-    return to_json(message).decode()
+    return json.encode(message).decode()
 
 
 def dump_changes(

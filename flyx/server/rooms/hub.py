@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 from uuid import uuid4
 
+from msgspec import structs
+
 from flyx.errors import NoSuchRoom, RoomTaken
 from flyx.server.admission import Admission
 from flyx.server.config import ServerConfig
@@ -550,7 +552,7 @@ class Hub:
             return joined
         token = self.tunnels.token(joined.data.room_id, joined.data.client_id)
         tunnel = Tunnel(token=token, max_datagram_size=self.tunnels.config.max_datagram_size)
-        return Joined(data=joined.data.model_copy(update={"tunnel": tunnel}))
+        return Joined(structs.replace(joined.data, tunnel=tunnel))
 
 
 def _new_token() -> str:
