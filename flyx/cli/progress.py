@@ -22,11 +22,14 @@ from flyx.cli.output import (
     amount_text,
     directory_text,
     files_text,
+    finish_data,
     make_console,
     path_text,
     report_line,
     write_data,
+    write_data_soon,
     write_text,
+    write_waiting,
 )
 from flyx.cli.pace import Pace
 from flyx.cli.qr_code import can_be_written_in, coloured, qr_rows
@@ -126,7 +129,8 @@ class HumanReporter:
         self._is_text = False
         # The first of what a sender could not list; a receiver is told of each as of one that is lost.
         self._not_listed: list[str] = []
-        # Saved files that a terminal is shown if there are no more of them.
+        # Whether a terminal gets the names of saved files, and so only if they are few; they wait here.
+        self._names_are_shown = sys.stdout.isatty()
         self._saved: list[str] = []
         # A line tells how far a sender is with its list, until anything else happens.
         self._is_listing = False
@@ -136,7 +140,8 @@ class HumanReporter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: object) -> None:
+        finish_data(*raised)
         if self._next:
             self._next.cancel()
         screen.hide()
@@ -161,6 +166,8 @@ class HumanReporter:
         if self._is_listing and not isinstance(event, e.Listing):
             self._is_listing = False
             screen.hide()
+        if not isinstance(event, e.FileFinished):
+            write_waiting()
         match event:
             case e.RoomOpened(code=code, server=server, pass_on=pass_on):
                 report_line(f"On {_where(event)}, run:")
@@ -358,8 +365,8 @@ class HumanReporter:
         return Current(transfer.files, self._files.count, f"{printable(name)}{part}" if name else "")
 
     def _tell_saved(self, path: str) -> None:
-        if not sys.stdout.isatty():
-            write_data(path)
+        if not self._names_are_shown:
+            write_data_soon(path)
             return
         # More would only hide the rest: the last line says where they are. Files may come before it is known
         # how many there are.

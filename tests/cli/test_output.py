@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
+from flyx.cli import output
 from flyx.cli.demo import parse_size
 from flyx.cli.offer import summarize
 from flyx.cli.output import (
     JsonReporter,
     QuietReporter,
+    Reporter,
     directory_text,
     event_fields,
     files_text,
     path_text,
     report_error,
+    write_data,
 )
 from flyx.cli.progress import HumanReporter, _FilesByOffset
 from flyx.client import events
 from flyx.client.limits import Limit
-from flyx.errors import ConnectionLost, Declined, InputError, NoSpace, NoSuchRoom, TooManyTries
+from flyx.errors import ConnectionLost, Declined, FlyxError, InputError, NoSpace, NoSuchRoom, TooManyTries
 from flyx.rtc.attempts import Attempts, PairAttempt, PairState, ServerAttempt
 from flyx.rtc.path import CandidatePair
 from tests.cli.screen import on_terminal
@@ -335,3 +340,71 @@ def test_a_directory_is_shown_as_it_was_written_where_it_is_relative_to_one_that
     assert directory_text(Path("in")) == str(here / "in")
     here.rmdir()
     assert directory_text(Path("in\n")) == r"in\n"
+
+
+def finished(number: int) -> events.FileFinished:
+    return events.FileFinished(1, f"d/{number}", f"out/d/{number}", "00" * 32, "blake3")
+
+
+def make_reporter(kind: str) -> Reporter:
+    if kind == "people":
+        return HumanReporter(sending=False, bars=False)
+    return JsonReporter() if kind == "json" else QuietReporter()
+
+
+@pytest.mark.parametrize("kind", ["json", "quiet", "people"])
+async def test_files_that_end_together_are_told_together_and_before_what_follows(
+    kind: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = os.write, []
+    monkeypatch.setattr(os, "write", lambda fd, data: written.append(fd) or write(fd, data))
+    with make_reporter(kind) as reporter:
+        for number in range(20):
+            reporter(finished(number))
+        assert not written
+        await asyncio.sleep(0)
+        assert len(written) == -(-len(capfd.readouterr().out) // 4096)
+        reporter(finished(20))
+        write_data("next")
+        reporter(finished(21))
+        reporter(events.Notice("after it"))
+        reporter(finished(22))
+    lines = capfd.readouterr().out.splitlines()
+    places = [n for n, line in enumerate(lines) for name in ("d/20", "next", "d/21", "d/22") if name in line]
+    assert places == sorted(places)
+    assert len(places) == 4
+
+
+def test_without_an_event_loop_a_file_is_told_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    JsonReporter()(finished(0))
+    assert json.loads(capfd.readouterr().out)["path"] == "d/0"
+
+
+@pytest.mark.parametrize("kind", ["json", "quiet"])
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_reader_that_has_gone_is_told_with_the_next_event_or_at_the_end(
+    kind: str, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(stream: object, data: bytes) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(output, "write_bytes", fail)
+    monkeypatch.setattr(output, "abandon_output", lambda: None)
+
+    def go_on(reporter: Reporter, error: FlyxError | None = None) -> None:
+        with reporter:
+            if error:
+                reporter(finished(0))
+                raise error
+            if not ends:
+                reporter(finished(1))
+                raise AssertionError("it was told nothing")
+
+    reporter = make_reporter(kind)
+    reporter(finished(0))
+    await asyncio.sleep(0)
+    with pytest.raises(BrokenPipeError):
+        go_on(reporter)
+    # What went wrong otherwise counts more.
+    with pytest.raises(InputError):
+        go_on(reporter, InputError(reason="it failed"))
