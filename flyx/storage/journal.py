@@ -42,6 +42,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+from msgspec import Struct
+
 from flyx.storage.durability import Durability
 from flyx.storage.tree import Parts, Tree, names_in
 from flyx.transfer.digests import DIGEST_SIZE, Algorithm
@@ -64,8 +67,7 @@ _LONGEST_FIRST_LINE = 1 << 16
 Record = Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """What a file must have in common with one offered earlier to be taken for the same."""
 
     path: str
@@ -92,8 +94,7 @@ class Begun:
         return min(len(self.digests) // DIGEST_SIZE * BLOCK_SIZE, self.identity.size)
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(Struct, frozen=True):
     """A file that got, or was about to get, its final name `parts`; `digest` is that of digests.py."""
 
     identity: Identity
@@ -129,8 +130,7 @@ class Saved:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class Heading:
+class Heading(Struct, frozen=True):
     """The first line: which transfer this is. `first_root` and `time` (Unix seconds) are for people.
 
     Attributes:
@@ -277,11 +277,15 @@ def blocks_record(number: int, first: int, digests: bytes | bytearray) -> Record
 
 def serialize(record: Record) -> bytes:
     """Return the line of a record."""
-    text = _JSON.encode(record).encode()
+    try:
+        text = _JSON.encode(record)
+    except UnicodeEncodeError:
+        # A name that is no UTF-8: its bytes are halves of surrogate pairs.
+        text = json.dumps(record, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-_JSON = json.JSONEncoder(separators=(",", ":"))
+_JSON = msgspec.json.Encoder()
 
 
 def parse(data: bytes) -> Contents | None:

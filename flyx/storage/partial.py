@@ -19,8 +19,10 @@ import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Event
+
+from msgspec.structs import replace
 
 from flyx.storage import journal, state
 from flyx.storage.blocks import BlockWriter

@@ -20,9 +20,10 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property
 from threading import Event
+
+from msgspec.structs import replace
 
 from flyx.errors import DestinationExists, LocalProtocolError
 from flyx.storage.blocks import BlockWriter

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from flyx.storage.plan import ExistingPolicy, Skip
 from flyx.storage.tree import Tree

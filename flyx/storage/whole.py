@@ -10,7 +10,8 @@ import errno
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from flyx.errors import CorruptData
 from flyx.storage.attributes import set_mode, set_times
@@ -22,8 +23,7 @@ from flyx.transfer.disk import WriteBlock
 from flyx.transfer.manifest import Entry
 
 
-@dataclass(slots=True)
-class Finishing:
+class Finishing(Struct, frozen=True):
     """A file that is complete, and waits for its group to be saved.
 
     Attributes:
@@ -61,8 +61,8 @@ class WholeFiles:
         is_one = len(block.parts) == 1 and not (block.unpacked or block.hole or block.offset)
         if not is_one or len(block.parts[0]) != entry.size or partials.is_stream or partials.has(file):
             return None
-        data, algorithm = block.parts[0], partials.algorithm
-        if algorithm.digest(data) != block.digest:
+        data, hasher = block.parts[0], partials.algorithm.hasher
+        if hasher(data).digest() != block.digest:
             raise CorruptData(path=entry.path)
         target = self._plan.target(tuple(entry.path.split("/")))
         directory, name = partials.new_place()
@@ -83,5 +83,5 @@ class WholeFiles:
                 os.unlink(name, dir_fd=directory)
             raise
         partials.add_whole(file, Identity.of(entry), block.digest)
-        digest = algorithm.digest(block.digest)
+        digest = hasher(block.digest).digest()
         return Finishing(file, entry, target, handle, position, digest, status.st_ino, status.st_mtime_ns)

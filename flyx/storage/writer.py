@@ -244,10 +244,10 @@ class Destination:
                 and block.file not in self._too_large
             ):
                 break
-            is_full = len(self._finishing) >= self._group
-            if (is_full or self._partials.checkpoint_is_due) and not self._save(results):
+            is_due = self._partials.checkpoint_is_due
+            if (is_due or len(self._finishing) >= self._group) and not self._save(results):
                 return False
-            finishing = self._complete_whole(block, at + 1)
+            finishing = self._complete_whole(block, at + 1, is_due=is_due)
             if finishing is None:
                 break
             self._finishing.append(finishing)
@@ -257,10 +257,13 @@ class Destination:
             at += 2
         return True
 
-    def _complete_whole(self, block: WriteBlock, position: int) -> Finishing | None:
-        """Write and complete a file of this block alone; None, and nothing is changed, if that cannot be."""
+    def _complete_whole(self, block: WriteBlock, position: int, *, is_due: bool) -> Finishing | None:
+        """Write and complete a file of this block alone; None, and nothing is changed, if that cannot be.
+
+        `is_due`: a checkpoint comes first.
+        """
         try:
-            if self._partials.checkpoint_is_due:
+            if is_due:
                 self._partials.checkpoint()
             self._tree.open_or_make()
             self._fill_spare()
@@ -377,9 +380,10 @@ class Destination:
         return Finishing(file, entry, self._target(file), handle, position, digest, *found)
 
     def _fill_spare(self) -> None:
-        with suppress(OSError):
-            while len(self._spare) < _SPARE:
-                self._spare.append(os.dup(self._tree.base))
+        if len(self._spare) < _SPARE:
+            with suppress(OSError):
+                while len(self._spare) < _SPARE:
+                    self._spare.append(os.dup(self._tree.base))
 
     def _free_spare(self) -> None:
         while self._spare:

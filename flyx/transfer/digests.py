@@ -15,7 +15,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Collection
 from enum import Enum
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from flyx.transfer.manifest import MAX_ENTRIES
@@ -42,14 +42,15 @@ class Algorithm(Enum):
 
     def begin(self) -> _Hash | blake3:
         """Return a hash of nothing yet."""
-        return self._hasher()
+        return self.hasher()
 
     def digest(self, content: bytes | bytearray | memoryview) -> bytes:
         """Return what this content hashes to, DIGEST_SIZE bytes."""
-        return self._hasher(content).digest()
+        return self.hasher(content).digest()
 
-    @property
-    def _hasher(self) -> Callable[..., _Hash | blake3]:
+    @cached_property
+    def hasher(self) -> Callable[..., _Hash | blake3]:
+        """What makes a hash, of some content if that is given; who hashes very much asks once."""
         return hashlib.sha256 if self is Algorithm.SHA256 else _blake3()
 
     def hole_digest(self, length: int) -> bytes:

@@ -9,15 +9,15 @@ by its index in the manifest.
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from flyx.errors import FlyxError
 from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.manifest import Content, Entry
 
 
-@dataclass(frozen=True, slots=True)
-class BlockRequest:
+class BlockRequest(Struct, frozen=True):
     """Read one block. `length` 0 stands for the only "block" of an empty file, which must still be there.
 
     Of a stream, the next block has `length` bytes at most.
@@ -32,8 +32,7 @@ class BlockRequest:
     algorithm: Algorithm = Algorithm.SHA256
 
 
-@dataclass(frozen=True, slots=True)
-class BlockRead:
+class BlockRead(Struct, frozen=True):
     """The bytes of a requested block and their digest.
 
     After the last block of a file the reader has made sure that the file is still what the manifest says.
@@ -52,16 +51,14 @@ class BlockRead:
     packed: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamEnded:
+class StreamEnded(Struct, frozen=True):
     """In the place of a block of a stream: there is none any more. `digest` is that of all of it."""
 
     request: BlockRequest
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class BlockFailed:
+class BlockFailed(Struct, frozen=True):
     """A block cannot be had: the file has changed, vanished or cannot be read.
 
     Attributes:
@@ -72,8 +69,7 @@ class BlockFailed:
     code: str
 
 
-@dataclass(frozen=True, slots=True)
-class PlanTree:
+class PlanTree(Struct, frozen=True):
     """Prepare for a transfer: look at the roots already there and at the free space, before any entry.
 
     Find what an earlier run has left of the same transfer, or of one of the same roots; change nothing.
@@ -92,30 +88,26 @@ class PlanTree:
     algorithms: tuple[Algorithm, ...] = (Algorithm.SHA256,)
 
 
-@dataclass(frozen=True, slots=True)
-class PlanEntries:
+class PlanEntries(Struct, frozen=True):
     """Check the next entries of the manifest (`first` is the index of the first) against what exists."""
 
     first: int
     entries: Sequence[Entry]
 
 
-@dataclass(frozen=True, slots=True)
-class HashFiles:
+class HashFiles(Struct, frozen=True):
     """Hash what is here under the names of these files, which are in doubt (EntriesPlanned)."""
 
     files: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True)
-class SettleFiles:
+class SettleFiles(Struct, frozen=True):
     """All entries are planned: decide about the files in doubt, of which these are the same as those here."""
 
     same: Set[int]
 
 
-@dataclass(frozen=True, slots=True)
-class WriteBlock:
+class WriteBlock(Struct, frozen=True):
     """Verify one block against its digest and append it to the file's partial file, in order of offset.
 
     A hole is a block of zeros, as long as a block is at that offset, that has no parts and takes no room.
@@ -132,29 +124,25 @@ class WriteBlock:
     unpacked: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class FinishFile:
+class FinishFile(Struct, frozen=True):
     """All blocks of the file are written: make it durable and give it its name, mode and time."""
 
     file: int
 
 
-@dataclass(frozen=True, slots=True)
-class DiscardFile:
+class DiscardFile(Struct, frozen=True):
     """The sender cannot complete this file: remove what has been written of it."""
 
     file: int
 
 
-@dataclass(frozen=True, slots=True)
-class RestartFile:
+class RestartFile(Struct, frozen=True):
     """The sender begins this file anew, though there is a part of it: remove that."""
 
     file: int
 
 
-@dataclass(frozen=True, slots=True)
-class FinishTree:
+class FinishTree(Struct, frozen=True):
     """All files are finished: make the links, and the directories that are still missing; give each directory
     its mode and time."""
 
@@ -163,8 +151,7 @@ Planning = PlanTree | PlanEntries | HashFiles | SettleFiles
 Operation = Planning | WriteBlock | FinishFile | DiscardFile | RestartFile | FinishTree
 
 
-@dataclass(frozen=True, slots=True)
-class TreePlanned:
+class TreePlanned(Struct, frozen=True):
     """Attributes:
     fresh: nothing is there yet under any of the roots, so no entry can be in the way of another.
     unfinished: other transfers into the same directory that wait to be gone on with.
@@ -176,16 +163,14 @@ class TreePlanned:
     algorithm: Algorithm = Algorithm.SHA256
 
 
-@dataclass(frozen=True, slots=True)
-class Unfinished:
+class Unfinished(Struct, frozen=True):
     """A transfer that was not completed: its first root, and when it last began, in Unix seconds."""
 
     root: str
     time: int
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """A file is complete under `path`, its final name, from before. `digest` is the one of digests.py."""
 
     file: int
@@ -193,16 +178,14 @@ class Kept:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class BlocksKept:
+class BlocksKept(Struct, frozen=True):
     """The first blocks of a file are here from before. `digests` are theirs, one after the other."""
 
     file: int
     digests: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class GoesOn:
+class GoesOn(Struct, frozen=True):
     """The first `offset` bytes of a stream are here, from an earlier connection of the same run.
 
     Attributes:
@@ -214,15 +197,13 @@ class GoesOn:
     digest: RunningDigest
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(Struct, frozen=True):
     """There is a part of another file of this path; it is removed when the transfer is accepted."""
 
     file: int
 
 
-@dataclass(frozen=True, slots=True)
-class EntriesPlanned:
+class EntriesPlanned(Struct, frozen=True):
     """Entries below this index may be written, but for those that are left out.
 
     Attributes:
@@ -237,23 +218,20 @@ class EntriesPlanned:
     in_doubt: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class FilesHashed:
+class FilesHashed(Struct, frozen=True):
     """The digest of each file, as digests.py defines it; None if it is not of the size any more, or cannot
     be read."""
 
     digests: tuple[bytes | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FilesSettled:
+class FilesSettled(Struct, frozen=True):
     """No file is in doubt any more; these are left out, and why (left_out.py)."""
 
     left_out: tuple[tuple[int, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class BlockWritten:
+class BlockWritten(Struct, frozen=True):
     """The block is verified and handed to the system, or is a hole. Its parts had `buffered` bytes."""
 
     file: int
@@ -262,53 +240,46 @@ class BlockWritten:
     buffered: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileSaved:
+class FileSaved(Struct, frozen=True):
     """The file is complete under `path`, its final name on this machine; None: it was passed on instead."""
 
     file: int
     path: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class FileRefused:
+class FileRefused(Struct, frozen=True):
     """The file was complete, but cannot have its name here, so it is gone. `code` says why: left_out.py."""
 
     file: int
     code: str
 
 
-@dataclass(frozen=True, slots=True)
-class FileDiscarded:
+class FileDiscarded(Struct, frozen=True):
     """Nothing is left of the file."""
 
     file: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileRestarted:
+class FileRestarted(Struct, frozen=True):
     """Nothing is left of the file; its blocks may come from the first one on."""
 
     file: int
 
 
-@dataclass(frozen=True, slots=True)
-class TreeFinished:
+class TreeFinished(Struct, frozen=True):
     """The transfer is complete on disk, but for these directories and links, and why (left_out.py)."""
 
     left_out: tuple[tuple[int, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PlanDropped:
+class PlanDropped(Struct, frozen=True):
     """The person wants something else made of what exists: nothing that was planned counts any more.
 
     It takes the place of the failure of an operation that plans; nothing has been accepted.
     """
 
 
-@dataclass(frozen=True, slots=True)
-class OperationFailed:
+class OperationFailed(Struct, frozen=True):
     """An operation failed; those after it in the same batch were not begun."""
 
     error: FlyxError

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 from flyx.errors import LocalProtocolError, RemoteProtocolError
 from flyx.transfer.digests import DIGEST_SIZE
@@ -35,8 +36,7 @@ class FrameKind(IntEnum):
     PACKED = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True):
     """One frame; the payload is a view into the message it came in."""
 
     kind: FrameKind

@@ -11,9 +11,10 @@ import json
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import overload
+
+from msgspec import Struct
 
 from flyx.errors import LocalProtocolError
 from flyx.transfer.left_out import NOTHING, LeftOut
@@ -78,8 +79,7 @@ class EntryKind(Enum):
     """Another name of a file that is an entry before it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One file, directory or link of a transfer.
 
     Paths and targets are bytes on disk, which need not be UTF-8: here they are strings as os.fsdecode() makes
@@ -265,13 +265,15 @@ class Entries(Sequence[Entry]):
         return entry
 
     def _make(self, place: int) -> Entry:
-        kind = self.kind(place)
-        number, mode, mtime_us = self._sizes[place], self._modes[place] & _MODE_BITS, self._mtimes[place]
+        both = self._modes[place]
+        kind, mode = _KINDS[both >> _KIND_SHIFT], both & _MODE_BITS
+        number, mtime_us = self._sizes[place], self._mtimes[place]
+        path = self._paths[self._ends[place] : self._ends[place + 1]]
         if kind is EntryKind.HARD_LINK:
-            return Entry(self.path(place), kind, 0, mode, mtime_us, same_as=number)
+            return Entry(path_of_bytes(path), kind, 0, mode, mtime_us, same_as=number)
         if kind is not EntryKind.SYMBOLIC_LINK:
-            return Entry(self.path(place), kind, number, mode, mtime_us)
-        path, _, target = self._paths[self._ends[place] : self._ends[place + 1]].partition(b"\0")
+            return Entry(path_of_bytes(path), kind, number, mode, mtime_us)
+        path, _, target = path.partition(b"\0")
         return Entry(path_of_bytes(path), kind, number, mode, mtime_us, target=path_of_bytes(target))
 
 

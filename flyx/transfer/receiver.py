@@ -13,8 +13,9 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from enum import Enum, auto
+
+from msgspec.structs import replace
 
 from flyx.errors import CorruptData, Declined, FlyxError, LocalProtocolError, RemoteProtocolError
 from flyx.transfer import messages
@@ -493,7 +494,14 @@ class Receiver(TransferSession):
                 self._operations.append(DiscardFile(frame.file))
 
     def _settle(self, result: OperationResult, saved: list[int], refused: list[tuple[int, str]]) -> None:
+        # First what there are thousands of.
         match result:
+            case BlockWritten(length=length, buffered=buffered):
+                self.bytes_buffered -= buffered
+                self.bytes_written += length
+            case FileSaved(file=file, path=path):
+                self._save(file, path)
+                saved.append(file)
             case TreePlanned(fresh=fresh, unfinished=unfinished, algorithm=algorithm):
                 self._early = fresh
                 self._hash_with(algorithm)
@@ -509,12 +517,6 @@ class Receiver(TransferSession):
                 self._planned.settle(left_out)
             case FileRestarted():
                 pass
-            case BlockWritten(length=length, buffered=buffered):
-                self.bytes_buffered -= buffered
-                self.bytes_written += length
-            case FileSaved(file=file, path=path):
-                self._save(file, path)
-                saved.append(file)
             case FileRefused(file=file, code=code):
                 self._next_finished(file)
                 self._missing_files += 1

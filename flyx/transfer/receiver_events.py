@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from flyx.transfer.disk import Unfinished
 from flyx.transfer.manifest import Manifest
 from flyx.transfer.session import EntryLeftOut, Failed, RoundTrip
 
 
-@dataclass(frozen=True, slots=True)
-class Offered:
+class Offered(Struct, frozen=True):
     """The sender offers this much. More is known when the manifest is complete."""
 
     files: int
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Comparing:
+class Comparing(Struct, frozen=True):
     """So many files, of so many bytes, are here with the size of those offered; both sides hash them now."""
 
     files: int
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestReceived:
+class ManifestReceived(Struct, frozen=True):
     """The whole manifest is here and planned. If `question` is set, ask the person and call answer().
 
     What of it is left out is told by an EntryLeftOut each when it is accepted.
@@ -48,15 +45,13 @@ class ManifestReceived:
     here_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class UnfinishedFound:
+class UnfinishedFound(Struct, frozen=True):
     """In the same directory wait other transfers that were not completed."""
 
     transfers: tuple[Unfinished, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FileReceived:
+class FileReceived(Struct, frozen=True):
     """A file is complete under its final name `path`; None if it has none: it was passed on.
 
     `digest` is in hex, by the receiver's algorithm, as that of Received.
@@ -67,8 +62,7 @@ class FileReceived:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(Struct, frozen=True):
     """Everything that the sender could deliver is complete. `digest` is that of the transfer."""
 
     files: int

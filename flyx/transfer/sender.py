@@ -21,8 +21,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
+
+from msgspec import Struct
 
 from flyx.errors import LocalProtocolError, RemoteProtocolError
 from flyx.transfer import messages
@@ -65,33 +66,28 @@ READ_BATCH_FILES = 256
 """Requests in one batch: thousands of empty files must not make one endless read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """The receiver has begun to accept the transfer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Comparing:
+class Comparing(Struct, frozen=True):
     """The receiver has begun to compare files that it has."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(Struct, frozen=True):
     """The receiver has this much from an earlier try: files that are complete, and bytes in all."""
 
     files: int
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileConfirmed:
+class FileConfirmed(Struct, frozen=True):
     """The receiver has saved this file under its final name."""
 
     file: int
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(Struct, frozen=True):
     """The receiver has everything that is not left out, and has confirmed its digest (hex), by the sender's
     algorithm."""
 
@@ -202,12 +198,13 @@ class Sender(TransferSession):
             self._outgoing.extend(messages.digest_messages(self._hashing.take(results)))
             return
         for result in results:
-            if isinstance(result, BlockFailed):
+            if isinstance(result, BlockRead):
+                if result.request.file not in self._lost:
+                    self._pack(result)
+            elif isinstance(result, BlockFailed):
                 self._lose(result)
-            elif isinstance(result, StreamEnded):
+            else:
                 self._end_stream(result)
-            elif result.request.file not in self._lost:
-                self._pack(result)
         if self._next_request() is None or self._packer.size < READ_BATCH:
             # Nothing follows at once: a partly filled message must not wait for company.
             self._packer.flush()

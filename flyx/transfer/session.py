@@ -13,7 +13,8 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from flyx.errors import (
     ConnectionLost,
@@ -58,23 +59,20 @@ STANDSTILL_COUNTS = 10.0
 """Seconds after a long standstill in which a loss is explained by it."""
 
 
-@dataclass(frozen=True, slots=True)
-class RoundTrip:
+class RoundTrip(Struct, frozen=True):
     """A ping came back after this many seconds."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class EntryLeftOut:
+class EntryLeftOut(Struct, frozen=True):
     """The receiver will not have this entry of the manifest. `code` says why: see left_out.reason()."""
 
     index: int
     code: str
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """The transfer has ended without success; nothing more will happen."""
 
     error: FlyxError

@@ -7,13 +7,13 @@ import os
 import socket
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from flyx.errors import LocalProtocolError
 from flyx.storage.reader import BlockDigests, SourceReader
