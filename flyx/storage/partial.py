@@ -197,6 +197,11 @@ class Partials:
         return self._remains is not None and self._remains.is_foreign
 
     @property
+    def has_remains(self) -> bool:
+        """Whether an unfinished transfer goes on, so that find() may find something."""
+        return self._remains is not None
+
+    @property
     def names(self) -> dict[str, str]:
         """The names that the unfinished transfer gave its roots, where they are not their own."""
         return self._remains.contents.names if self._remains else {}

@@ -239,7 +239,10 @@ class Plan:
             is_wanted = self._selection is None or self._selection.wants(
                 entry.path, is_directory=is_directory
             )
-            code = (code or self._fault_of_link(entry)) if is_wanted or is_directory else left_out.NOT_WANTED
+            if not (is_wanted or is_directory):
+                code = left_out.NOT_WANTED
+            elif entry.kind is not EntryKind.FILE:
+                code = code or self._fault_of_link(entry)
             self._absent.append(code is not None)
             self._only_above.append(not is_wanted)
             if not is_wanted:
@@ -248,7 +251,7 @@ class Plan:
                 absent += () if is_directory else [(index, left_out.NOT_WANTED)]
             elif code:
                 absent.append((index, code))
-            elif entry.root not in self._taken or index in kept:
+            elif not self._taken or entry.root not in self._taken or index in kept:
                 continue
             elif (code := self._skipped(entry)) == _IN_DOUBT:
                 self._unneeded_bytes += entry.size
@@ -320,7 +323,8 @@ class Plan:
     def _check_announced(self, entry: Entry) -> None:
         assert self.total_bytes is not None
         self._bytes += entry.size
-        if entry.root not in self._names and entry.root not in self._root_faults:
+        root = entry.root
+        if root not in self._names and root not in self._root_faults:
             raise RemoteProtocolError(reason="an entry below a root that was not announced")
         if self._bytes > self.total_bytes:
             raise RemoteProtocolError(reason="more bytes than were announced")

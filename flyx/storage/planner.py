@@ -88,7 +88,7 @@ class Planner:
 
     def _plan_entries(self, first: int, entries: Sequence[Entry]) -> EntriesPlanned:
         found = []
-        for file, entry in enumerate(entries, first):
+        for file, entry in enumerate(entries, first) if self._partials.has_remains else ():
             if entry.kind is EntryKind.FILE and (one := self._partials.find(file, entry)):
                 found.append(one)
                 if isinstance(one, Kept):

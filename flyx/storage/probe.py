@@ -93,6 +93,8 @@ class NameProbe:
         Args:
             name: one part of a path, as os.fsdecode() makes it.
         """
+        if len(name) <= self._longest and _PLAIN.fullmatch(name):
+            return True
         if name in {"", ".", ".."} or "/" in name or not can_be_on_disk(name):
             return False
         return all(starmap(self._can_have, _oddities(name))) and self._can_be(len(path_bytes(name)))
@@ -199,6 +201,10 @@ def _dispose(name: str, handle: int, parent: int) -> None:
     os.close(handle)
     with suppress(OSError):
         os.rmdir(name, dir_fd=parent)
+
+
+_PLAIN = re.compile(r"(?!con|prn|aux|nul|com|lpt)[a-z0-9._-]*[a-z0-9_-]", re.ASCII | re.IGNORECASE)
+"""Most names have no oddity, and need no look for each."""
 
 
 def _oddities(name: str) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flyx.errors import CorruptData, RemoteProtocolError
 from flyx.transfer.digests import DIGEST_SIZE, Algorithm, RunningDigest
 from flyx.transfer.disk import BlocksKept, GoesOn, WriteBlock
@@ -69,6 +71,34 @@ class FileInbox:
         self._add_part(frame.payload)
         self._offset = end
         return dropped
+
+    def whole_file(self, frames: Sequence[Frame], at: int) -> tuple[WriteBlock, bytes] | None:
+        """Take a file of one block that comes whole in three frames, from the one at this place on.
+
+        Small files come so, and this is what data(), block_end() and file_end() together do with one.
+
+        Returns:
+            What is to be written, and the digest of the file; None, and nothing is taken, if it is another
+            file, or there is something wrong with it.
+        """
+        if at + 2 >= len(frames) or self._begun or self.is_stream:
+            return None
+        data, block_end, end = frames[at : at + 3]
+        file, digest = data.file, block_end.payload
+        while self._file < file and not self._comes(self._file):
+            self._next_file()
+        if not (
+            (data.kind, block_end.kind, end.kind) == _WHOLE
+            and file == block_end.file == end.file == self._file
+            and data.offset == block_end.offset == 0
+            and file not in self._have
+            and self._comes(file)
+            and len(data.payload) == end.offset == self._entries.size(file) <= BLOCK_SIZE
+            and self._algorithm.hasher(digest).digest() == end.payload
+        ):
+            return None
+        self._file = file + 1
+        return WriteBlock(file, 0, [data.payload], bytes(digest)), bytes(end.payload)
 
     def block_end(self, frame: Frame) -> WriteBlock:
         """Return what is to be written."""
@@ -176,3 +206,6 @@ class FileInbox:
         self._parts = []
         self._packed = 0
         self._digest = RunningDigest(self._algorithm)
+
+
+_WHOLE = (FrameKind.DATA, FrameKind.BLOCK_END, FrameKind.FILE_END)

@@ -9,7 +9,7 @@ from flyx.errors import UnsafeName
 from flyx.transfer import left_out
 from flyx.transfer.key_table import KeyTable
 from flyx.transfer.manifest import MAX_ENTRIES, Entries, path_bytes
-from flyx.transfer.names import NameJudge, NamePolicy, check_path, fold
+from flyx.transfer.names import NameJudge, NamePolicy, check_path, fold, is_part, is_too_long
 
 
 class NameLedger:
@@ -51,9 +51,15 @@ class NameLedger:
         Raises:
             UnsafeName: it breaks a rule of check_path, is listed twice, or uses a file as a directory.
         """
-        parts = check_path(path)
-        above = self._directory_above(path, parts)
-        code = left_out.ABOVE if above is None else self._add(above, path, parts, is_directory)
+        directory, _, name = path.rpartition("/")
+        # The directory of the entry before has been judged.
+        if not directory or directory != self._last_path or not is_part(name) or is_too_long(path):
+            parts = check_path(path)
+            if directory and directory != self._last_path:
+                self._last_key = self._enter(path, parts[:-1])
+                self._last_path = directory
+        above = self._last_key if directory else _TOP
+        code = left_out.ABOVE if above is None else self._add(above, path, name, is_directory)
         self._added += 1
         return code
 
@@ -83,9 +89,8 @@ class NameLedger:
             yield key, there
             offset += len(path_bytes(part)) + 1
 
-    def _add(self, above: int, path: str, parts: tuple[str, ...], is_directory: bool) -> str | None:
-        name = parts[-1]
-        offset = len(path_bytes(path)) - len(path_bytes(name))
+    def _add(self, above: int, path: str, name: str, is_directory: bool) -> str | None:
+        offset = len(path) - len(name) if path.isascii() else len(path_bytes(path)) - len(path_bytes(name))
         key, there, exact = self._find(above, name, offset)
         kind = _DIRECTORY if is_directory else 0
         if there is not None and exact:
@@ -116,17 +121,8 @@ class NameLedger:
     def _fault(self, above: int, name: str) -> str | None:
         return self._root_faults.get(name) if above == _TOP else self._judge.fault(name)
 
-    def _directory_above(self, path: str, parts: tuple[str, ...]) -> int | None:
-        """Return the key of the directory that an entry is in, None if that is left out; note what is new."""
-        above = path[: -len(parts[-1]) - 1]
-        if not above:
-            return _TOP
-        if above != self._last_path:
-            self._last_key = self._enter(path, parts[:-1])
-            self._last_path = above
-        return self._last_key
-
     def _enter(self, path: str, directories: tuple[str, ...]) -> int | None:
+        """Return the key of the directory that an entry is in, None if that is left out; note what is new."""
         above, offset = _TOP, 0
         for part in directories:
             key, there, exact = self._find(above, part, offset)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import overload
 
+import msgspec
 from msgspec import Struct
 
 from flyx.errors import LocalProtocolError
@@ -332,10 +333,14 @@ def _row_hashed(entry: Entry, mtime_us: int) -> bytes:
         row.append(entry.target)
     elif entry.kind is EntryKind.HARD_LINK:
         row.append(entry.same_as)
-    return _ROW_JSON.encode(row).encode() + b"\n"
+    text = entry.path + entry.target
+    if text.isascii() and text.isprintable():
+        return _ROW_JSON.encode(row) + b"\n"
+    return json.dumps(row, separators=(",", ":")).encode() + b"\n"
 
 
-_ROW_JSON = json.JSONEncoder(separators=(",", ":"))
+_ROW_JSON = msgspec.json.Encoder()
+"""Of rows in printable ASCII it makes what json.dumps() does, which escapes all else."""
 
 
 class Manifest:

@@ -135,6 +135,11 @@ def _fault(path: str, parts: tuple[str, ...]) -> str | None:
     return None
 
 
+def is_part(name: str) -> bool:
+    """Whether what stands between two slashes of a path is what check_path() takes there."""
+    return name not in {"", ".", ".."} and can_be_on_disk(name)
+
+
 def is_too_long(path: str) -> bool:
     """Whether no receiver takes a path, for its length or its depth."""
     # A character has at most four bytes: most paths need no encoding to be found short enough.

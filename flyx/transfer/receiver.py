@@ -227,8 +227,7 @@ class Receiver(TransferSession):
             self.data_received += len(message)
             if self.data_received > self._granted:
                 raise RemoteProtocolError(reason="more data than there was credit for")
-            for frame in parse_frames_untrusted(message):
-                self._take(frame)
+            self._take_all(parse_frames_untrusted(message))
         except (RemoteProtocolError, CorruptData) as error:
             self.cancel(error)
 
@@ -463,6 +462,21 @@ class Receiver(TransferSession):
             self._outgoing.append(Credit(bytes=granted, written=self.bytes_written))
 
     # Frames.
+
+    def _take_all(self, frames: Sequence[Frame]) -> None:
+        at = 0
+        while at < len(frames):
+            frame = frames[at]
+            if frame.kind is FrameKind.DATA and frame.file < self._accepted:
+                if whole := self._inbox.whole_file(frames, at):
+                    write, digest = whole
+                    self.bytes_buffered += len(frame.payload)
+                    self._finishing.append((frame.file, digest))
+                    self._operations += write, FinishFile(frame.file)
+                    at += 3
+                    continue
+            self._take(frame)
+            at += 1
 
     def _take(self, frame: Frame) -> None:
         if frame.file >= self._accepted:

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flyx.storage import probe
 from flyx.storage.probe import NameProbe
 from tests.storage.support import mounted
 
@@ -222,3 +223,12 @@ def test_a_filesystem_that_folds_case_or_forms_is_found_out(
     with probe_of(tmp_path) as probe:
         assert (probe.distinguishes_case, probe.distinguishes_forms) == (True, False)
     assert list(tmp_path.iterdir()) == []
+
+
+@given(st.text(st.sampled_from("aZ0._-~ conauxlptCOM1:K\u212aé\n"), max_size=8) | st.text(max_size=8))
+def test_a_name_that_is_taken_for_plain_has_no_oddity(name: str) -> None:
+    if probe._PLAIN.fullmatch(name):
+        assert name not in {"", ".", ".."}
+        assert name.isascii()
+        assert "/" not in name
+        assert not list(probe._oddities(name))
