@@ -7,8 +7,8 @@ that no terminal breaks it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from msgspec import Struct
 from rich.text import Text
 
 from flyx.errors import size_text
@@ -29,8 +29,7 @@ SHORT_NAME = 10
 """Columns of a name that are left when there is room for no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Glyphs:
+class Glyphs(Struct, frozen=True):
     """The characters of a bar, and what stands for a part that is left out."""
 
     full: str
@@ -51,8 +50,7 @@ def glyphs_for(encoding: str) -> Glyphs:
     return UNICODE
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One transfer.
 
     Attributes:
@@ -76,8 +74,7 @@ class Row:
     limit: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Current:
+class Current(Struct, frozen=True):
     """The file under way.
 
     Attributes:
@@ -148,8 +145,7 @@ def _amount(row: Row) -> str:
     return size_text(row.done) if row.total is None else f"{size_text(row.done)} of {size_text(row.total)}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
+class _Column(Struct, frozen=True):
     """What stands in one column of each row.
 
     Attributes:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import Struct
 
 from flyx.cli.output import report_line
 from flyx.errors import InputError
@@ -45,8 +45,7 @@ Text = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
+class Contents(Struct, frozen=True):
     """What is sent: one of the three."""
 
     paths: Sequence[Path]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+
+from msgspec import Struct
 
 import flyx
 from flyx.errors import InputError
@@ -22,8 +23,7 @@ _INNER_LINK = re.compile(r"\[([^]]+)\]\((?!https?:)[^)]+\)")
 """Links to other places of the documents lead nowhere from a terminal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Topic:
+class Topic(Struct, frozen=True):
     """Something to read about.
 
     Attributes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from flyx.cli.subprocesses import await_event, flyx_process
 from flyx.client import events

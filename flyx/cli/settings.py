@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum, IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from msgspec import Struct
 
 from flyx.cli.config import known_config_path, without_secrets
 from flyx.cli.environment import at_home
@@ -49,8 +49,7 @@ _SHOWN = {Source.NOBODY: "default", Source.FILE: "file", Source.ENVIRONMENT: "en
 """As `flyx config show --json` tells them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """An option of a command, or an argument that has a variable.
 
     Attributes:

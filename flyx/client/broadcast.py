@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from flyx.errors import StreamBegun
 from flyx.storage.stream_source import StreamSource
@@ -28,8 +29,7 @@ MOST_BLOCKS = 4096
 """Blocks of it: those of a stream that comes slowly are short."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(Struct, frozen=True):
     """Bytes that come from a descriptor, such as standard input, until it ends.
 
     Attributes:
@@ -41,8 +41,7 @@ class Stream:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
+class _Block(Struct, frozen=True):
     data: bytes
     # By each algorithm that has been asked for.
     digests: dict[Algorithm, bytes] = field(default_factory=dict)

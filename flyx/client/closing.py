@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from msgspec import Struct
 from websockets.exceptions import ConnectionClosed
 
 from flyx.client.websocket import MAX_WANTED_PAUSE
@@ -32,8 +31,7 @@ class TryAgain(Exception):
         self.error = error
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What we asked the server for.
 
     Attributes:

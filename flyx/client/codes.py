@@ -12,8 +12,9 @@ from __future__ import annotations
 import re
 import secrets
 import shlex
-from dataclasses import dataclass
 from urllib.parse import quote, unquote
+
+from msgspec import Struct
 
 from flyx.errors import InputError, without_controls
 from flyx.pairing.exchange import Code
@@ -46,8 +47,7 @@ _OPTION = re.compile(r"(?i)(?<!\S)(?:(?:--|[\u2010-\u2015])[a-z]|-[a-z](?=\s))")
 _URL = re.compile(rf"(?i)(?:https?|wss?)://[^\s{_QUOTES}]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Invitation:
+class Invitation(Struct, frozen=True):
     """What a person was given to receive by.
 
     Attributes:

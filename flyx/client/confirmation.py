@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from flyx.errors import FilesFailed
 from flyx.transfer.left_out import AT_RECEIVER, BY_NAME, reason
@@ -10,8 +10,7 @@ from flyx.transfer.left_out import AT_RECEIVER, BY_NAME, reason
 _ABOUT_NAMES = "the other files are complete; `flyx receive --names` can take more, or save under other names"
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmation:
+class Confirmation(Struct, frozen=True):
     """What both ends of a transfer have agreed on at its end.
 
     Attributes:

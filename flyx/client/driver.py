@@ -14,8 +14,9 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from msgspec import Struct
 
 from flyx.client import events
 from flyx.client.confirmation import Confirmation
@@ -46,8 +47,7 @@ Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class DriverContext:
+class DriverContext(Struct, frozen=True):
     """What a driver is connected to.
 
     Attributes:

@@ -9,8 +9,9 @@ if that never rests, all else waits for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class Cause(StrEnum):
@@ -52,8 +53,7 @@ NEARLY = 0.8
 never exactly what left."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shares:
+class Shares(Struct, frozen=True):
     """How a side has spent some time: shares of 0 to 1 of it.
 
     Attributes:

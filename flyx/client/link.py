@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from flyx.client.failures import failure_of
 from flyx.client.signaling import Signaling
@@ -37,8 +38,7 @@ TELL_AFTER = 5.0
 """Seconds of connecting after which people want to know what is tried."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionOptions:
+class ConnectionOptions(Struct, frozen=True):
     """What the person allows connections, and has them ask.
 
     Attributes:

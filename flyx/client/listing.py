@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+
+from msgspec import Struct
 
 from flyx.client import events
 from flyx.storage.exclusions import NOTHING_EXCLUDED, Exclusions
@@ -27,8 +28,7 @@ MAX_LEFT_OUT_SHOWN = 10
 """Entries left out that are named to the sender's person; the others are counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(Struct, frozen=True):
     """A list, and what its blocks hash to; shared by all receivers that get what is in it."""
 
     found: Scan

@@ -17,11 +17,12 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Hashable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from flyx.client import events
 from flyx.client.reach import network_addresses, reach_of
@@ -99,8 +100,7 @@ Serve = Callable[[], AbstractAsyncContextManager[OwnServer]]
 Tell = Callable[[events.Event], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(Struct, frozen=True):
     """A room that we are in.
 
     Attributes:
@@ -240,8 +240,7 @@ def _url_for_others(port: int) -> str | None:
     return url_of_address(addresses[0], port) if addresses else None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where the room may be. `local` as in Room; those with the same source are ways to one server."""
 
     url: str

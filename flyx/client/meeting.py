@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 DEFAULT_SERVER = "ws://localhost:8000"
 
@@ -11,8 +11,7 @@ RECONNECT_TIME = 7200.0
 their places: a router restarts, a train leaves a tunnel, a laptop sleeps for an hour."""
 
 
-@dataclass(frozen=True, slots=True)
-class Meeting:
+class Meeting(Struct, frozen=True):
     """Where to meet.
 
     Attributes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit, urlunsplit
+
+from msgspec import Struct
 
 from flyx.errors import FlyxError, without_credentials
 from flyx.net.interfaces import offered_addresses
@@ -16,8 +17,7 @@ LOOK_TIMEOUT = 1.5
 """Seconds to look whether a server of this computer is reached by its address on the network."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(Struct, frozen=True):
     """How others reach a server.
 
     Attributes:

@@ -7,9 +7,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from flyx.client import events
 from flyx.client.confirmation import Confirmation
@@ -59,8 +61,7 @@ AskWords = Callable[[int], Awaitable[tuple[str, ...]]]
 """Returns so many words of the list (0: words of the sender's own, in their common form)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiveOptions:
+class ReceiveOptions(Struct, frozen=True):
     """What to receive, and where to.
 
     Attributes:

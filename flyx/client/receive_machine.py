@@ -18,8 +18,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
+
+from msgspec import Struct
 
 from flyx.client.confirmation import Confirmation
 from flyx.errors import (
@@ -74,27 +75,23 @@ TRANSITIONS: Mapping[tuple[ReceiveState, Step], ReceiveState] = {
 """Any other step is a mistake of the caller."""
 
 
-@dataclass(frozen=True, slots=True)
-class Feed:
+class Feed(Struct, frozen=True):
     """Give this message to the connection that is being made."""
 
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
+class GiveUp(Struct, frozen=True):
     """Give up connecting or pairing, for this reason."""
 
     error: FlyxError
 
 
-@dataclass(frozen=True, slots=True)
-class Doubt:
+class Doubt(Struct, frozen=True):
     """The transfer goes on if the sender comes back soon."""
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """The sender says that the connection is lost: the transfer goes on if it answers all the same."""
 
 

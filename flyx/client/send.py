@@ -7,9 +7,10 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
+
+from msgspec import Struct
 
 from flyx.client import events
 from flyx.client.broadcast import Broadcast, Stream
@@ -77,8 +78,7 @@ DISK_THREADS = 8
 """Reads under way at once, whatever the number of receivers."""
 
 
-@dataclass(frozen=True, slots=True)
-class SendOptions:
+class SendOptions(Struct, frozen=True):
     """What to send, and to how many.
 
     Attributes:
@@ -184,23 +184,20 @@ _OPEN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """The task that served a receiver is over: with what it confirmed, or why it confirmed nothing."""
 
     receiver: Receiver
     result: Confirmation | FlyxError
 
 
-@dataclass(frozen=True, slots=True)
-class RoomGone:
+class RoomGone(Struct, frozen=True):
     """Nothing more will come from the room, for this reason."""
 
     error: FlyxError
 
 
-@dataclass(frozen=True, slots=True)
-class OutputGone:
+class OutputGone(Struct, frozen=True):
     """What happens can be told no more, for this reason."""
 
     error: BrokenPipeError | StorageError

@@ -21,11 +21,11 @@ import random
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, assert_never
 from urllib.parse import urlsplit
 
+from msgspec import Struct
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
@@ -100,15 +100,13 @@ _GOING_AWAY = 1001
 """RFC 6455 §7.4.1. Not a goodbye, which 1000 would be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupted:
+class Interrupted(Struct, frozen=True):
     """The connection is lost, for this reason (a clause); nothing comes until Restored."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(Struct, frozen=True):
     """The connection is there again.
 
     Attributes:
@@ -120,8 +118,7 @@ class Restored:
     rejoined: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True):
     """How hard to try to get a lost connection back. Times are seconds.
 
     The pause before the n-th try is random between 0 and first_pause * 2**n: all clients of a server that

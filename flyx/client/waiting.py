@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from flyx.client import events
 from flyx.client.local import Room, Tell, find_rooms

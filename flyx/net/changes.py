@@ -17,8 +17,9 @@ import errno
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
+
+from msgspec import Struct
 
 from flyx.net.interfaces import ELSEWHERE, Address, read, source_towards, udp_socket
 
@@ -37,13 +38,11 @@ _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _LARGEST_NEWS = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Struct, frozen=True):
     """Addresses or routes of this computer may have changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Slept:
+class Slept(Struct, frozen=True):
     """This program stood still for so many seconds: the computer slept, or a person stopped the program."""
 
     seconds: float

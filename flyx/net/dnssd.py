@@ -12,12 +12,12 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from types import TracebackType
 from typing import Self
 
 import ifaddr
+from msgspec import Struct
 from zeroconf import (  # type: ignore[attr-defined]  # __all__ has forgotten the resolvers
     AddressResolverIPv4,
     AddressResolverIPv6,
@@ -66,8 +66,7 @@ class CannotDiscover(Exception):
     """Multicast DNS cannot be spoken here; the message is a clause that says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interfaces:
+class Interfaces(Struct, frozen=True):
     """The interfaces of this computer that lead to others, at one moment.
 
     Attributes:
@@ -145,8 +144,7 @@ async def _close(zeroconf: AsyncZeroconf) -> None:
         logger.debug("multicast DNS was not closed in good order: %r", error)
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(Struct, frozen=True):
     """What is announced.
 
     Attributes:
@@ -263,8 +261,7 @@ async def _change_from(before: Interfaces, look: Callable[[], Interfaces], secon
                     return
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What an instance announces, or another program in its name.
 
     Attributes:

@@ -10,11 +10,11 @@ import contextlib
 import ipaddress
 import socket
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+from msgspec import Struct
 
 MAX_ADDRESSES = 8
 """Addresses offered: each costs a socket, and a check of each address of the peer. The best come first."""
@@ -35,8 +35,7 @@ ELSEWHERE: dict[socket.AddressFamily, Address] = {
 """Addresses of hosts that there are none of, on the Internet: which way leads there? RFC 5737, RFC 3849."""
 
 
-@dataclass(frozen=True, slots=True)
-class InterfaceAddress:
+class InterfaceAddress(Struct, frozen=True):
     """An address of an interface.
 
     Attributes:

@@ -35,10 +35,9 @@ import hmac
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from flyx.errors import (
     ASK_FOR_ANOTHER,
@@ -91,8 +90,7 @@ from flyx.pairing.states import TIMEOUTS, TRANSITIONS, Input, PairingState
 from flyx.pairing.tries import MAX_TRIES, MAX_UNFINISHED, Tries
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
+class Greeting(Struct, frozen=True):
     """What we say of ourselves; features and needs as in Hello."""
 
     agent: str
@@ -100,8 +98,7 @@ class Greeting:
     needs: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Code:
+class Code(Struct, frozen=True):
     """A sender's code: what it is made of, as in Hello, and the password that its words are (unless open)."""
 
     kind: CodeKind
@@ -109,15 +106,13 @@ class Code:
     password: str
 
 
-@dataclass(frozen=True, slots=True)
-class WordsWanted:
+class WordsWanted(Struct, frozen=True):
     """The receiver's turn: call give_words(). The sender's code has `count` words of the list; 0: its own."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Paired:
+class Paired(Struct, frozen=True):
     """The two sides have greeted, and proved themselves unless the sender is open.
 
     Attributes:
@@ -129,8 +124,7 @@ class Paired:
     features: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """It has ended; nothing more will happen."""
 
     error: FlyxError

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from flyx.pairing.cpace import lv_cat, transcript_ir
 from flyx.pairing.messages import VERSION
@@ -29,8 +30,7 @@ class Role(Enum):
         return Role.RECEIVER if self is Role.SENDER else Role.SENDER
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(Struct, frozen=True):
     """What both sides must see alike.
 
     Attributes:
@@ -42,8 +42,7 @@ class Binding:
     fingerprints: Mapping[Role, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class PairingSession:
+class PairingSession(Struct, frozen=True):
     """A pairing that was made: how it is called on the wire (hex), and its secret key, 32 bytes."""
 
     id: str

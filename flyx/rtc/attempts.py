@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal
+
+from msgspec import Struct
 
 OK = "ok"
 """The outcome of a server that has done what it was asked for."""
@@ -32,8 +33,7 @@ class PairState(Enum):
     FAILED = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class PairAttempt:
+class PairAttempt(Struct, frozen=True):
     """A candidate pair of the checklist.
 
     Attributes:
@@ -55,8 +55,7 @@ class PairAttempt:
     tunnelled: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ServerAttempt:
+class ServerAttempt(Struct, frozen=True):
     """A STUN or TURN server that was asked, by one URL.
 
     Attributes:
@@ -73,8 +72,7 @@ class ServerAttempt:
     code: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Attempts:
+class Attempts(Struct, frozen=True):
     """All that was tried for one connection.
 
     Attributes:

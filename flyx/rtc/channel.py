@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 import flyx.rtc.seam  # noqa: F401  # loads aiortc without what we do not use
 
@@ -109,8 +110,7 @@ class Channel:
                 self._listener.channel_closed()
 
 
-@dataclass(frozen=True, slots=True)
-class Channels:
+class Channels(Struct, frozen=True):
     """The two channels of a transfer, and how large a message the peer accepts, in bytes."""
 
     control: Channel

@@ -15,8 +15,9 @@ import re
 from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from flyx.errors import RemoteProtocolError
 
@@ -90,8 +91,7 @@ _CANDIDATE = re.compile(
 _MDNS_NAME = re.compile(r"[0-9A-Za-z-]{1,63}\.local")
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(Struct, frozen=True):
     """What an end tells beforehand, so that less is left to agree on; who does not know of it goes in turn.
 
     Attributes:
@@ -106,8 +106,7 @@ class Told:
     messages: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(Struct, frozen=True):
     """A description that was judged.
 
     Attributes:

@@ -8,7 +8,8 @@ to open: in 18 of 87 cases of a laboratory of networks. No clock, no sockets her
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 RELAY_PATIENCE = 1.0
 """Seconds from the first pair that works to the nomination of a relayed one, while others are being checked.
@@ -27,8 +28,7 @@ A peer's relay is known by it when its check comes before it is told of, and it 
 """
 
 
-@dataclass(frozen=True, slots=True)
-class CandidateKind:
+class CandidateKind(Struct, frozen=True):
     """What counts of a candidate: its type (RFC 8445 §5.1.1) and its priority (§5.1.2)."""
 
     type: str
@@ -40,8 +40,7 @@ class CandidateKind:
         return self.type == "relay" or self.priority >> 24 <= _RELAYED_PREFERENCE
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Rank:
+class Rank(Struct, frozen=True, order=True):
     """How good a pair is by its kind alone: the smaller the better.
 
     Attributes:

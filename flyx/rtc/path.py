@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
+from msgspec import Struct
+from msgspec.structs import replace
 
-@dataclass(frozen=True, slots=True)
-class CandidatePair:
+
+class CandidatePair(Struct, frozen=True):
     """What a path leads from and to, and through.
 
     Attributes:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 from ipaddress import ip_address
+
+from msgspec import Struct
 
 from flyx.net.interfaces import read, socket_address
 
 
-@dataclass(frozen=True, slots=True)
-class IcePolicy:
+class IcePolicy(Struct, frozen=True):
     """What the person allows.
 
     Attributes:

@@ -12,8 +12,10 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 import flyx.rtc.seam  # noqa: F401  # loads aiortc without what we do not use
 
@@ -176,8 +178,7 @@ class _Server:
         self._on_candidate(candidate)
 
 
-@dataclass(frozen=True, slots=True)
-class _UdpWay:
+class _UdpWay(Struct, frozen=True):
     """To one address, over UDP."""
 
     url: TurnAddress
@@ -198,8 +199,7 @@ class _UdpWay:
         return replace(self, address=address)
 
 
-@dataclass(frozen=True, slots=True)
-class _StreamWay:
+class _StreamWay(Struct, frozen=True):
     """To a host, over TCP or TLS, through a proxy if the environment names one."""
 
     url: TurnAddress

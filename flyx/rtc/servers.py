@@ -13,8 +13,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 STUN_SERVERS_ASKED = 3
 """So many of the STUN servers that we are given are asked, all at once."""
@@ -33,8 +34,7 @@ class Transport(Enum):
     TLS = "TLS"
 
 
-@dataclass(frozen=True, slots=True)
-class TurnServer:
+class TurnServer(Struct, frozen=True):
     """A TURN server (RFC 8656) and what it is to be told, as the signaling server or the person says.
 
     Attributes:
@@ -46,8 +46,7 @@ class TurnServer:
     credential: str
 
 
-@dataclass(frozen=True, slots=True)
-class StunAddress:
+class StunAddress(Struct, frozen=True):
     """Where a STUN server listens, by UDP.
 
     Attributes:
@@ -60,8 +59,7 @@ class StunAddress:
     url: str
 
 
-@dataclass(frozen=True, slots=True)
-class TurnAddress:
+class TurnAddress(Struct, frozen=True):
     """One way to a TURN server, and how to be let in.
 
     Attributes:
@@ -77,8 +75,7 @@ class TurnAddress:
     url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unusable:
+class Unusable(Struct, frozen=True):
     """A URL that is not used, and why: a clause."""
 
     url: str

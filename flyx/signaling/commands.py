@@ -5,7 +5,7 @@ Commands go into `flyx.signaling.room.step`, effects come out, to be carried out
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from flyx.signaling.members import Member, Traffic
 from flyx.signaling.messages import (
@@ -23,8 +23,7 @@ from flyx.signaling.messages import (
 # Commands.
 
 
-@dataclass(frozen=True, slots=True)
-class Enter:
+class Enter(Struct, frozen=True):
     """A new client has connected.
 
     Attributes:
@@ -46,8 +45,7 @@ class Enter:
     hold: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(Struct, frozen=True):
     """A client that was inside has connected again; its older connection, if there is one, is over.
 
     Attributes:
@@ -69,8 +67,7 @@ class Resume:
     ice: IceServersData = NO_ICE_SERVERS
 
 
-@dataclass(frozen=True, slots=True)
-class Relay:
+class Relay(Struct, frozen=True):
     """A client has sent a message for its peers, or for its room about one of them."""
 
     client_id: str
@@ -78,8 +75,7 @@ class Relay:
     message: Relayed | Paired
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(Struct, frozen=True):
     """A client has gone for good; reason is for people."""
 
     client_id: str
@@ -87,8 +83,7 @@ class Leave:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class LoseConnection:
+class LoseConnection(Struct, frozen=True):
     """The connection of a client has ended without a goodbye.
 
     Attributes:
@@ -108,16 +103,14 @@ class LoseConnection:
     died: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LoseNode:
+class LoseNode(Struct, frozen=True):
     """A process has died, and its connections with it."""
 
     node: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class AppendMissed:
+class AppendMissed(Struct, frozen=True):
     """A connection should have been given more than was known when it was lost.
 
     Attributes:
@@ -131,13 +124,11 @@ class AppendMissed:
     texts: tuple[str, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Restart:
+class Restart(Struct, frozen=True):
     """All processes were down. No client is connected, and each has the whole grace time to resume."""
 
 
-@dataclass(frozen=True, slots=True)
-class CloseRoom:
+class CloseRoom(Struct, frozen=True):
     """The room is to be closed.
 
     Attributes:
@@ -147,8 +138,7 @@ class CloseRoom:
     owner_token: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Expire:
+class Expire(Struct, frozen=True):
     """Time has passed."""
 
 
@@ -163,8 +153,7 @@ Command = (
 # Effects.
 
 
-@dataclass(frozen=True, slots=True)
-class Admit:
+class Admit(Struct, frozen=True):
     """The connection that asked to come in is now that of `member`, and is sent `joined` first.
 
     Attributes:
@@ -182,8 +171,7 @@ class Admit:
     replay: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(Struct, frozen=True):
     """Tell the connection that asked why not, with a fatal `error`, and close it; no other is concerned."""
 
     close_code: CloseCode
@@ -191,8 +179,7 @@ class Refuse:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(Struct, frozen=True):
     """Send message to a member that is connected, on the connection of that generation alone."""
 
     member: Member
@@ -204,8 +191,7 @@ class Deliver:
         return self.member.client_id
 
 
-@dataclass(frozen=True, slots=True)
-class CloseClient:
+class CloseClient(Struct, frozen=True):
     """Tell a client why with a fatal `error`, then close its connection of that generation.
 
     Attributes:
@@ -226,8 +212,7 @@ class CloseClient:
         return self.member.client_id
 
 
-@dataclass(frozen=True, slots=True)
-class RoomClosed:
+class RoomClosed(Struct, frozen=True):
     """The room is over."""
 
     room_id: str

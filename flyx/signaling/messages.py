@@ -103,11 +103,10 @@ This module does no I/O. Text from the other side goes through `parse_untrusted`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Annotated, Final
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 from msgspec.json import Decoder, encode
 from msgspec.structs import force_setattr
 
@@ -197,8 +196,7 @@ class CloseCode(IntEnum):
     TOO_MANY_REQUESTS = 4429
 
 
-@dataclass(frozen=True, slots=True)
-class CloseMeaning:
+class CloseMeaning(Struct, frozen=True):
     """What a close code tells a client.
 
     Attributes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from flyx.errors import InputError
 from flyx.storage.opening import OPEN_FLAGS, read_to_end
@@ -16,8 +17,7 @@ GITIGNORE = ".gitignore"
 _REPOSITORY = ".git"
 
 
-@dataclass(frozen=True, slots=True)
-class Exclusions:
+class Exclusions(Struct, frozen=True):
     """What is excluded.
 
     Attributes:

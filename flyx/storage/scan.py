@@ -16,7 +16,8 @@ import time
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from flyx.errors import InputError
 from flyx.storage.exclusions import NOTHING_EXCLUDED, Excluder, Exclusions
@@ -136,8 +137,7 @@ class Sources:
 _TIMES = 1 << 64
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(Struct, frozen=True):
     """What there is to send.
 
     Attributes:

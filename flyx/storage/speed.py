@@ -6,16 +6,16 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from flyx.storage.blocks import BlockWriter
 from flyx.storage.durability import Durability
 from flyx.transfer.manifest import BLOCK_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class DiskSpeed:
+class DiskSpeed(Struct, frozen=True):
     """Bytes, and the seconds that they took.
 
     Attributes:

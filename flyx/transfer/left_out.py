@@ -6,7 +6,7 @@ have. Each reason has a code for the wire, and words for people on both sides.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 MAX_TOLD = 1_000
 """Entries left out that one side names to the other; more are only counted."""
@@ -82,8 +82,7 @@ BY_NAME = frozenset({CONTROLS, NOT_HERE, SAME_NAME})
 """Reasons that another name takes away."""
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOut(Struct, frozen=True):
     """What a sender leaves out.
 
     Attributes:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from flyx.transfer.manifest import path_of_bytes
 
@@ -91,8 +92,7 @@ class Patterns:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
+class _Rule(Struct, frozen=True):
     """One pattern.
 
     Attributes:

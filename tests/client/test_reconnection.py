@@ -6,10 +6,10 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from msgspec import field
 from websockets.asyncio.client import ClientConnection
 
 from flyx.client.signaling import Interrupted, Restored, RetryPolicy, Signaling
@@ -427,8 +427,7 @@ async def test_a_change_of_the_network_ends_a_pause(server: Server, change: Move
                 assert await returning == Restored(recovered=True)
 
 
-@dataclass(frozen=True)
-class Counting(RetryPolicy):
+class Counting(RetryPolicy, frozen=True):
     """Does not wait, but notes after how many tries it is asked to."""
 
     tries: list[int] = field(default_factory=list)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from msgspec import structs
 
@@ -36,7 +36,7 @@ OPEN = Code("open", 0, "")
 def other_binding(**changes: object) -> Binding:
     """BINDING with a `room_id`, or the fingerprint of the `sender` or `receiver`, of another kind."""
     fingerprints = {role: changes.get(role.value, BINDING.fingerprints[role]) for role in Role}
-    return replace(BINDING, room_id=changes.get("room_id", ROOM), fingerprints=fingerprints)  # type: ignore[arg-type]
+    return structs.replace(BINDING, room_id=changes.get("room_id", ROOM), fingerprints=fingerprints)  # type: ignore[arg-type]
 
 
 class OlderSender(SenderExchange):

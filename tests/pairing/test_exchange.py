@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -331,7 +330,7 @@ def test_the_name_of_a_session_without_its_key_fails_and_costs_a_try() -> None:
     assert session is not None
     tries = Tries()
     known = {session.id: session}
-    forged = replace(session, key=bytes(32))
+    forged = structs.replace(session, key=bytes(32))
     wire = Wire(sender(sessions=known, tries=tries), receiver(session=forged), words=None)
     for error in fails(wire):
         assert isinstance(error, WrongWords)
@@ -365,7 +364,7 @@ def test_a_session_is_taken_up_though_guessers_have_used_up_the_tries() -> None:
         tries.count_wrong_words()
     wire = run(Wire(sender(sessions=known, tries=tries), receiver(session=session), words=None))
     assert wire.paired(Role.RECEIVER) == wire.paired(Role.SENDER)
-    forged = replace(session, key=bytes(32))
+    forged = structs.replace(session, key=bytes(32))
     for error in fails(Wire(sender(sessions=known, tries=tries), receiver(session=forged), words=None)):
         assert isinstance(error, TooManyTries)
 

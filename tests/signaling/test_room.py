@@ -592,7 +592,7 @@ HOUR = 3600.0
 def held_room(wish: float, *, creator: str | None = "10.0.0.1", config: RoomConfig | None = None) -> Room:
     """A room whose sender wants its place held for so many seconds, and a receiver that wants nothing."""
     room = new_room("K7M2QX", config or RoomConfig(), T0, creator=creator)
-    return run(room, replace(enter("s"), hold=wish), enter("r"))[0]
+    return run(room, structs.replace(enter("s"), hold=wish), enter("r"))[0]
 
 
 @pytest.mark.parametrize(
@@ -627,13 +627,13 @@ def test_a_place_is_held_as_long_as_its_client_wishes_within_bounds(
 
 def test_a_client_is_told_for_how_long_its_own_place_is_held() -> None:
     room = new_room("K7M2QX", RoomConfig(), T0, creator="10.0.0.1")
-    _, effects = run(room, replace(enter("s"), hold=HOUR), enter("r"))
+    _, effects = run(room, structs.replace(enter("s"), hold=HOUR), enter("r"))
     assert [e.joined.data.limits.grace for e in effects if isinstance(e, Admit)] == [HOUR, 30.0]
 
 
 def test_the_place_of_a_program_that_died_is_held_no_longer_than_any() -> None:
     room = held_room(HOUR)
-    away, _ = step(room, replace(lose(room, "s"), died=True), T0)
+    away, _ = step(room, structs.replace(lose(room, "s"), died=True), T0)
     assert away.deadline == T0 + 30.0
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from flyx.client.limits import Limit
 
@@ -32,8 +33,7 @@ class Part(StrEnum):
     FROM_PEER = "from_peer"
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(Struct, frozen=True):
     """How fast one part is.
 
     Attributes:

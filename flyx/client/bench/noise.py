@@ -7,7 +7,8 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from flyx.client.serving import Blocks, SendDriver
 from flyx.transfer.digests import RunningDigest
@@ -21,8 +22,7 @@ SHORT_BLOCKS = 32
 """How many there are of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(Struct, frozen=True):
     """How much is moved to measure something, whichever is reached first.
 
     Attributes:

@@ -12,8 +12,9 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from flyx.client import events
 from flyx.client.bench.measured import Measured
@@ -44,8 +45,7 @@ OFFER_TIMEOUT = 20.0
 """Seconds for the host to offer a connection: it may be connecting to somebody else."""
 
 
-@dataclass(frozen=True, slots=True)
-class Meeting:
+class Meeting(Struct, frozen=True):
     """Where the two meet, and what is measured.
 
     Attributes:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 
 from aioice import Connection
 from aioice.ice import StunProtocol
 from aiortc import RTCDtlsTransport, RTCPeerConnection
 from cryptography.hazmat.primitives.hashes import SHA256
+from msgspec import Struct
 from OpenSSL import SSL
 
 from flyx.net.udp import UdpTransport
@@ -62,8 +62,7 @@ def tell_one_fingerprint(dtls: RTCDtlsTransport) -> None:
     dtls.getLocalParameters = lambda: parameters  # type: ignore[method-assign]
 
 
-@dataclass(frozen=True, slots=True)
-class RecordLayer:
+class RecordLayer(Struct, frozen=True):
     """A DTLS connection as OpenSSL has it: read and written through memory BIOs."""
 
     lib: Any
@@ -90,8 +89,7 @@ def record_layer(dtls: RTCDtlsTransport) -> RecordLayer:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(Struct, frozen=True):
     """Where ICE sends: the protocol and the transport of the pair in use, and the peer's address."""
 
     protocol: asyncio.DatagramProtocol

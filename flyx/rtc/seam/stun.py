@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from dataclasses import dataclass
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self
 
 from aioice import stun
+from msgspec import Struct
 
 from flyx.net.names import Address
 from flyx.net.udp import IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, LINUX, PMTUDISC_PROBE
@@ -35,8 +35,7 @@ _ATTRIBUTE = struct.Struct("!HH")
 _LENGTH_AT, _HEADER_SIZE = 2, 20
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What a STUN server has answered.
 
     Attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable
-from dataclasses import replace
 
 from msgspec import structs
 
@@ -176,7 +175,7 @@ class MessageRelay:
             if attempt == _ATTEMPTS:
                 self._give_up(room_id, member)
                 continue
-            again = replace(command, message=retarget(command.message, member.client_id))
+            again = structs.replace(command, message=retarget(command.message, member.client_id))
             with contextlib.suppress(NoSuchRoom):
                 await self.run(room_id, again, now, dispatch, attempt + 1)
 

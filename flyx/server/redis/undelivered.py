@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from flyx.signaling.commands import Command, Leave, LoseConnection, Resume
 from flyx.signaling.room import Room
