@@ -116,6 +116,11 @@ class DtlsBatcher:
         return MAX_PACKET_SIZE if isinstance(transport, UdpTransport) and transport.never_fragments else None
 
     @property
+    def round_trip(self) -> float | None:
+        """Seconds that a check of the path in use took, if that is known."""
+        return seam.round_trip(self._dtls)
+
+    @property
     def is_relayed(self) -> bool:
         """Whether a TURN server is on the path in use."""
         return not self.is_tunnelled and seam.is_relayed(self._dtls)

@@ -172,6 +172,8 @@ class SctpTransport(SctpSeam):
     def _make_controller(self, batcher: DtlsBatcher) -> CongestionController:
         size = _initial_packet_size(batcher) - PACKET_OVERHEAD
         controller = make_controller(self._congestion, size, random.random)
+        if (round_trip := batcher.round_trip) is not None:
+            controller.expect_round_trip(round_trip)
         if batcher.is_tunnelled:
             controller.max_burst = TUNNEL_BURST
         elif batcher.is_relayed:

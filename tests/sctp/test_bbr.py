@@ -132,10 +132,14 @@ def test_initial_rate_is_the_initial_window_in_a_millisecond_then_in_a_round_tri
     assert bbr.pacing_rate == pytest.approx(2.77 * 10 * PACKET / 0.02)
 
 
+@pytest.mark.parametrize("is_expected", [False, True])
 @pytest.mark.parametrize(("rtt", "packets"), [(0.001, 10), (0.024, 10), (0.048, 20), (0.2, 83.3), (2.0, 100)])
-def test_initial_window_grows_with_the_round_trip(rtt: float, packets: float) -> None:
+def test_initial_window_grows_with_the_round_trip(rtt: float, packets: float, is_expected: bool) -> None:
     bbr = Bbr(PACKET, random.random)
-    bbr.on_ack(rtt, sample(acked=0, delivered=0, prior_delivered=0, rate=None, rtt=rtt))
+    if is_expected:
+        bbr.expect_round_trip(rtt)
+    else:
+        bbr.on_ack(rtt, sample(acked=0, delivered=0, prior_delivered=0, rate=None, rtt=rtt))
     assert bbr.cwnd == pytest.approx(packets * PACKET, rel=0.001)
     # It leaves in a third of a round trip, and so no faster on a long path than on one of 24 ms.
     assert bbr.pacing_rate == pytest.approx(2.77 * bbr.cwnd / rtt)

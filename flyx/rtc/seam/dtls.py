@@ -15,6 +15,7 @@ from OpenSSL import SSL
 from flyx.net.udp import UdpTransport
 from flyx.rtc.seam.connection import COMPONENT, IceConnection, pair_in_use
 from flyx.rtc.seam.ice import connection_below, connection_of
+from flyx.rtc.seam.pair import Pair
 from flyx.rtc.seam.relayed import RelayTransport
 from flyx.rtc.tunnel import TunnelTransport
 
@@ -107,6 +108,12 @@ def path_in_use(dtls: RTCDtlsTransport) -> Path:
     pair = pair_in_use(connection_below(dtls))
     assert pair is not None
     return Path(pair.protocol, pair.protocol.transport, pair.remote_addr)
+
+
+def round_trip(dtls: RTCDtlsTransport) -> float | None:
+    """Return how many seconds a check of the path in use took, if that is certain."""
+    pair = pair_in_use(connection_below(dtls))
+    return pair.round_trip if isinstance(pair, Pair) else None
 
 
 def is_relayed(dtls: RTCDtlsTransport) -> bool:

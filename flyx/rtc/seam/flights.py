@@ -15,9 +15,7 @@ import contextlib
 
 from aiortc import RTCDtlsTransport, RTCIceTransport, RTCPeerConnection
 
-from flyx.rtc.seam.connection import pair_in_use
-from flyx.rtc.seam.ice import connection_below
-from flyx.rtc.seam.pair import Pair
+from flyx.rtc.seam.dtls import round_trip
 
 PRIVATE_NAMES: dict[type, tuple[str, ...]] = {RTCDtlsTransport: ("_role",), RTCIceTransport: ("_send",)}
 """Attributes that instances of these classes have and this module uses."""
@@ -50,9 +48,7 @@ class _Flights:
         await self._send_once(data)
         self._stop()
         if self._dtls.state == "connecting":
-            pair = pair_in_use(connection_below(self._dtls))
-            round_trip = pair.round_trip if isinstance(pair, Pair) else None
-            self._wait(data, max(SHORTEST_WAIT, 2 * (round_trip or 0.0)), 0.0)
+            self._wait(data, max(SHORTEST_WAIT, 2 * (round_trip(self._dtls) or 0.0)), 0.0)
 
     def _wait(self, flight: bytes, delay: float, waited: float) -> None:
         """Send a flight again after a delay; it was first sent `waited` seconds ago."""

@@ -86,6 +86,10 @@ class CongestionController(ABC):
         """The state that it is in, by the name in its source: PROBE_BW_UP, say."""
 
     @abstractmethod
+    def expect_round_trip(self, rtt: float) -> None:
+        """The path was asked before anything is sent, and the answer took so many seconds."""
+
+    @abstractmethod
     def on_sent(self, now: float, size: int, in_flight: int, is_app_limited: bool) -> None:
         """A burst of `size` bytes has left; in_flight counts it already."""
 

@@ -139,6 +139,12 @@ class Bbr(CongestionController):
         """BBR.state."""
         return self.state.name
 
+    def expect_round_trip(self, rtt: float) -> None:
+        """Take the rate at which the initial window (C.InitialCwnd) would have filled the path. §5.6.2."""
+        self._initial_cwnd = paced_initial_window(self._max_packet_size, rtt)
+        self.cwnd = max(self.cwnd, self._initial_cwnd)
+        self.pacing_rate = self.pacing_gain * self._initial_cwnd / max(rtt, NOMINAL_RTT)
+
     def on_sent(self, now: float, size: int, in_flight: int, is_app_limited: bool) -> None:
         """Notice that sending resumes after a pause; see CongestionController. §5.4.1."""
         self._in_flight = in_flight
@@ -155,10 +161,7 @@ class Bbr(CongestionController):
         """Update model, state and control parameters; see CongestionController. §5.2.3."""
         self._in_flight = sample.in_flight
         if sample.rtt is not None and self.model.min_rtt is None:
-            # §5.6.2: the rate at which the initial window (C.InitialCwnd) would have filled the path.
-            self._initial_cwnd = paced_initial_window(self._max_packet_size, sample.rtt)
-            self.cwnd = max(self.cwnd, self._initial_cwnd)
-            self.pacing_rate = self.pacing_gain * self._initial_cwnd / max(sample.rtt, NOMINAL_RTT)
+            self.expect_round_trip(sample.rtt)
         if sample.acked > 0:
             if self._timeout_at is not None and sample.sent_at >= self._timeout_at:
                 # Deviation: §5.6.4.4 restores cwnd when everything lost has been repaired. Here a timeout

@@ -161,6 +161,9 @@ class Cubic(CongestionController):
         self._saved: _Saved | None = None
         self.hystart = HyStart()
 
+    def expect_round_trip(self, rtt: float) -> None:
+        """Do nothing: the initial window leaves in one go, however long the path is."""
+
     @property
     def minimum_window(self) -> int:
         """Bytes; cwnd is never less."""
