@@ -211,8 +211,10 @@ async def send_bomb(wire: Wire) -> None:
 
 
 async def send_unasked(wire: Wire) -> None:
-    wire.tell(*messages.manifest_messages(manifest("unasked")))
-    await wire.send(*whole_file(0, CONTENT))
+    """More than a receiver that takes whatever is offered lets come before that is told."""
+    part = bytes(messages.MIN_MESSAGE_SIZE)
+    for offset in range(0, messages.EAGER_CREDIT, len(part)):
+        await wire.send(frame(FrameKind.DATA, 0, offset, part))
 
 
 async def flood_with_paths(wire: Wire) -> None:

@@ -27,7 +27,7 @@ from flyx.pairing.keys import PairingSession, Role
 from flyx.pairing.states import PairingState
 from flyx.pairing.tries import Tries
 from flyx.transfer.digests import BLAKE3
-from flyx.transfer.messages import ZSTD
+from flyx.transfer.messages import EAGER, ZSTD
 
 if TYPE_CHECKING:
     from flyx.rtc.channel import Channels
@@ -61,7 +61,7 @@ class PairingGate:
         code: what receivers have to know.
         needs: what they have to be capable of.
         """
-        self._greeting = replace(_GREETING, needs=needs)
+        self._greeting = replace(_GREETING, features=_GREETING.features | {EAGER}, needs=needs)
         self._room_id = room_id
         self._code = code
         self._tries = Tries()
@@ -105,6 +105,7 @@ def begin_receiving(
     known: KnownWords | None = None,
     ask: AskWords | None = None,
     needs: frozenset[str] = frozenset(),
+    eager: bool = False,
 ) -> Pairing:
     """Begin to pair with a sender.
 
@@ -114,23 +115,31 @@ def begin_receiving(
         known: has the words of the code, so the sender must want some; None if it has none.
         ask: asked in its place.
         needs: what the sender has to be capable of.
+        eager: whatever it offers will be taken: it may send some of that as soon as it has paired.
     """
-    greeting, has_words = replace(_GREETING, needs=needs), known is not None
+    features = _GREETING.features | ({EAGER} if eager else frozenset())
+    greeting, has_words = replace(_GREETING, features=features, needs=needs), known is not None
     exchange = ReceiverExchange(room_id, greeting, session, has_words=has_words, entropy=secrets.token_bytes)
-    return Pairing(exchange, known, ask)
+    return Pairing(exchange, known, ask, eager=eager)
 
 
 class Pairing:
     """A pairing: it may begin while its connection is made, and ends over that."""
 
     def __init__(
-        self, exchange: Exchange, known: KnownWords | None = None, ask: AskWords | None = None
+        self,
+        exchange: Exchange,
+        known: KnownWords | None = None,
+        ask: AskWords | None = None,
+        *,
+        eager: bool = False,
     ) -> None:
         """Args:
         exchange: newly made.
-        known, ask: of a receiver; see begin_receiving().
+        known, ask, eager: of a receiver; see begin_receiving().
         """
         self._exchange = exchange
+        self._eager = eager
         self._known = known
         self._ask_person = ask
         # What the sender wants and nobody has been asked for yet.
@@ -182,7 +191,8 @@ class Pairing:
         exchange.bind(self._fingerprints(*connection.fingerprints()), time.monotonic())
         if exchange.state is not PairingState.PAIRED:
             channels.control.listen(_Control(self, exchange))
-            channels.data.listen(_Data(self, exchange))
+            if not self._eager:
+                channels.data.listen(_Data(self, exchange))
         try:
             while True:
                 self._drain(channels)
@@ -312,7 +322,11 @@ class _Control:
 
 
 class _Data:
-    """Nothing may come on the data channel before the two are paired."""
+    """Nothing may come on the data channel before the two are paired.
+
+    To an eager receiver it may: what its sender sends behind its proof can overtake that on the way. Nobody
+    listens then, and the channel keeps a little of it for the transfer.
+    """
 
     def __init__(self, pairing: Pairing, exchange: Exchange) -> None:
         self._pairing = pairing

@@ -47,9 +47,10 @@ from flyx.storage.plan import needs_all
 from flyx.storage.stream import StreamDestination
 from flyx.storage.text import TextDestination
 from flyx.storage.writer import Destination, ExistingPolicy, Skip
-from flyx.transfer.digests import Algorithm, algorithms_of
+from flyx.transfer.digests import algorithms_of
 from flyx.transfer.disk import PlanTree
 from flyx.transfer.manifest import Content, Manifest
+from flyx.transfer.messages import EAGER
 from flyx.transfer.names import NamePolicy
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.selection import Selection
@@ -263,7 +264,7 @@ class ReceiveSession:
             paired = await self._pair(link, channels)
             try:
                 context = DriverContext(link.connection, channels, disk, SENDER, self._on_event)
-                driver = self._make_driver(context, algorithms_of(paired.features))
+                driver = self._make_driver(context, paired.features)
                 self._machine.paired()
                 path = link.connection.path()
                 relayed = path is not None and "relay" in (path.local, path.remote)
@@ -311,7 +312,17 @@ class ReceiveSession:
                     self._sink = make(options.directory, existing, options.names, options.selection, skip)
         return self._sink
 
-    def _make_driver(self, context: DriverContext, algorithms: tuple[Algorithm, ...]) -> ReceiveDriver:
+    @property
+    def _is_eager(self) -> bool:
+        """Whether what is offered is sure to be taken, as far as can be known before."""
+        options = self._options
+        believed = bool(options.words) or options.trust_server
+        asks_nobody = options.confirm is None and options.ask_existing is None
+        takes_all = needs_all(options.selection, self._existing[1]) and options.limit is None
+        # Of what an earlier connection was for, something is here.
+        return asks_nobody and believed and takes_all and self._driver is None
+
+    def _make_driver(self, context: DriverContext, features: frozenset[str]) -> ReceiveDriver:
         options, earlier = self._options, self._driver
         believed = self._session is not None or options.trust_server
         confirm = options.confirm if believed else options.confirm_unverified or _refuse_unverified
@@ -322,7 +333,8 @@ class ReceiveSession:
             accepted=accepted,
             rate=options.limit,
             compared=earlier.machine.compared if earlier else None,
-            algorithms=algorithms,
+            algorithms=algorithms_of(features),
+            eager=EAGER in features,
         )
         ask_existing = self._ask_existing if self._asks_existing else None
         self._driver = ReceiveDriver(
@@ -364,7 +376,9 @@ class ReceiveSession:
     def _begin(self) -> Pairing:
         options = self._options
         known = self._known_words if options.words else None
-        return begin_receiving(options.room_id, self._session, known=known, ask=self._ask_words)
+        return begin_receiving(
+            options.room_id, self._session, known=known, ask=self._ask_words, eager=self._is_eager
+        )
 
     def _reply(self, first: Sequence[str], ours: bytes, theirs: bytes) -> Sequence[str]:
         """Answer what the sender says first with its offer.

@@ -30,10 +30,11 @@ from flyx.errors import (
 from flyx.net.changes import Change, networks
 from flyx.storage.packing import BlockPacker
 from flyx.storage.reader import SourceReader
+from flyx.transfer.digests import algorithms_of
 from flyx.transfer.disk import BlockFailed, BlockRead, BlockRequest, StreamEnded
 from flyx.transfer.left_out import NOT_WANTED
 from flyx.transfer.manifest import Manifest
-from flyx.transfer.messages import ZSTD
+from flyx.transfer.messages import EAGER, ZSTD
 from flyx.transfer.rate_limit import Allowance, RateLimit
 from flyx.transfer.sender import Accepted, Comparing, Delivered, FileConfirmed, Resumed, Sender
 from flyx.transfer.session import EntryLeftOut
@@ -52,9 +53,9 @@ class ReceiverLink:
 
     def __init__(self, receiver: Receiver, compression: Compression) -> None:
         self._receiver = receiver
-        self._wanted_compression = compression
-        # The same, if what is connected can undo it.
-        self._compression = Compression.OFF
+        self._compression = compression
+        # What both it and we can do.
+        self._features: frozenset[str] = frozenset()
         # Set while there is a connection, or one is being made.
         self.link: Link | None = None
         self._pairing: Pairing | None = None
@@ -99,7 +100,7 @@ class ReceiverLink:
             )
             self._pairing = pairing
             paired = await gate.pair(pairing, link.connection, channels)
-            self._compression = self._wanted_compression if ZSTD in paired.features else Compression.OFF
+            self._features = paired.features
             yield channels
         finally:
             await link.close()
@@ -133,10 +134,12 @@ class ReceiverLink:
             max_message_size=channels.max_message_size,
             now=time.monotonic(),
             rate=limit.rate if limit else None,
+            eager=algorithms_of(self._features)[0] if EAGER in self._features else None,
         )
+        compression = self._compression if ZSTD in self._features else Compression.OFF
         context = DriverContext(self.link.connection, channels, disk, self._receiver.number, on_event)
         try:
-            self._driver = SendDriver(machine, context, reader, self._compression, limit)
+            self._driver = SendDriver(machine, context, reader, compression, limit)
             if self._earlier:
                 self._driver.go_on_after(self._earlier)
             try:

@@ -34,6 +34,7 @@ class FrameKind(IntEnum):
     FILE_FAILED = 4
     HOLE = 5
     PACKED = 6
+    ANEW = 7
 
 
 class Frame(Struct, frozen=True):
@@ -54,6 +55,7 @@ _KINDS: dict[int, tuple[FrameKind, int, int]] = {
         (FrameKind.FILE_FAILED, 1, 64),
         (FrameKind.HOLE, 0, 0),
         (FrameKind.PACKED, 1, BLOCK_SIZE - 1),
+        (FrameKind.ANEW, 0, 0),
     )
 }
 """By the number of a kind: the kind, and the least and the most bytes of its payload."""
@@ -135,6 +137,12 @@ class FramePacker:
             self.messages.append(b"".join(self._pending))
             self._pending.clear()
             self._pending_size = 0
+
+    def clear(self) -> None:
+        """Drop all that was added and not taken."""
+        self.messages.clear()
+        self._pending.clear()
+        self._pending_size = self.size = 0
 
     def pop(self) -> bytes:
         """Take the oldest message."""

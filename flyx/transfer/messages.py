@@ -25,7 +25,8 @@ one JSON object a message, at most MAX_CONTROL_SIZE bytes of UTF-8:
                                earlier try; in pieces that together are the beginning of the file
     go_on           receiver   offset: so much of the stream is here from an earlier connection
     accept          receiver   below: entries with a smaller index may be sent; rate: the data bytes a second
-                               that the sender is to keep to, if any; of the first accept, it is good for all
+                               that the sender is to keep to, if any; anew: what it has sent is dropped, and
+                               it begins again; both of the first accept, which is good for all
     credit          receiver   bytes: data bytes that may have been sent in all; written: file bytes verified
     saved           receiver   files: indexes that are complete under their final names
     complete        receiver   files, bytes, sha256: everything accepted is saved; the transfer's digest
@@ -46,6 +47,7 @@ FRAME_HEADER (kind, file index, payload length, offset; network byte order) and 
     PACKED       a part of the block that begins at offset, compressed; for receivers with the feature ZSTD
     FILE_END     the file's digest; offset is the file's size, that of a stream too
     FILE_FAILED  a code from left_out.REASONS: this file cannot be completed
+    ANEW         nothing: all before it was dropped; to receivers with the feature EAGER, file and offset 0
 
 Files come in the order of the manifest; directories, links, and files that are kept or left out have no
 frames. Data bytes, for credit and rates, are the bytes of the data messages, headers included. Unknown fields
@@ -55,6 +57,16 @@ Digests (digests.py), in hex in messages, are by SHA-256, or by BLAKE3 if the re
 `hash_with`: before all else that it tells of entries, and only to a sender that has the feature BLAKE3. It
 chooses, as it may have digests from an earlier try. Fields are called sha256 whatever they bear, as peers
 without that feature know them so.
+
+A receiver with the feature EAGER takes whatever is offered: it asks nobody, and wants no rate. A sender that
+has it as well need not wait for the first `accept`: EAGER_CREDIT data bytes may come before that, and before
+the manifest too, as the channels are two. They begin with the first file, and digests are, until `hash_with`
+says otherwise, by BLAKE3 if both know it. The receiver keeps them until all is planned, and nothing of them
+reaches its disk before. If it accepts all entries at once, and has told nothing else of them before, it takes
+what came as if that had come then. If not, because something is here, is left out, is compared or has
+digests by another algorithm, that `accept` says `anew`, whether anything came or not: the receiver drops all
+data before the frame ANEW, and the sender begins, after that, with the first file that is to be sent. What
+was dropped has taken its credit.
 
 `compare` comes before the first `accept`, which waits for all answers; no file is compared twice.
 
@@ -126,6 +138,13 @@ SAVED_PER_MESSAGE = 2_000
 
 ZSTD = "zstd"
 """The feature (flyx/pairing/messages.py) of those who understand PACKED."""
+
+EAGER = "eager"
+"""The feature of receivers that take whatever is offered, and of senders that send before they hear so."""
+
+EAGER_CREDIT = 262_144
+"""Data bytes that may come before anything is accepted: they are in vain if the receiver has them already. In
+its first round trip, a path of any length gets no more than half of them (sctp.congestion.initial_window)."""
 
 CONTROL_CHANNEL = "control"
 DATA_CHANNEL = "data"
@@ -242,6 +261,7 @@ class Accept(JsonMessage, tag="accept"):
 
     below: Index
     rate: Rate | None = None
+    anew: bool = False
 
 
 class Credit(JsonMessage, tag="credit"):
@@ -455,6 +475,8 @@ def accept_messages(
     found: Sequence[disk.Kept | disk.BlocksKept | disk.GoesOn],
     left_out: Sequence[tuple[int, str]],
     rate: int | None = None,
+    *,
+    anew: bool = False,
 ) -> Iterator[ControlMessage]:
     """Yield the messages that accept entries: what is left out or there already, then which may be sent."""
     yield from left_out_messages(left_out)
@@ -473,7 +495,7 @@ def accept_messages(
                 yield GoOn(offset=offset)
     if rows:
         yield Kept(files=rows)
-    yield Accept(below=below, rate=rate)
+    yield Accept(below=below, rate=rate, anew=anew)
 
 
 def _have(kept: disk.BlocksKept) -> Iterator[ControlMessage]:

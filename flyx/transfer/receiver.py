@@ -2,6 +2,7 @@
 
 Takes the manifest piece by piece and has the disk plan for each; asks its person, unless told to accept;
 grants credit by what the disk has taken; verifies every block and file; confirms the digest of everything.
+Of a sender that it has told that it takes whatever is offered, it keeps what comes before all is planned.
 
 Inputs besides those of TransferSession: receive_data, operations_done, answer. Drains besides next_control:
 next_operations, next_event. Memory is bounded: the sender may have at most WINDOW bytes under way, in the
@@ -13,12 +14,14 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum, auto
 
 from msgspec.structs import replace
 
 from flyx.errors import CorruptData, Declined, FlyxError, LocalProtocolError, RemoteProtocolError
 from flyx.transfer import messages
+from flyx.transfer.ahead import DataAhead
 from flyx.transfer.comparison import Comparison
 from flyx.transfer.digests import Algorithm, TransferDigest
 from flyx.transfer.disk import (
@@ -145,6 +148,7 @@ class Receiver(TransferSession):
         rate: int | None = None,
         compared: Comparison | None = None,
         algorithms: tuple[Algorithm, ...] = (Algorithm.SHA256,),
+        eager: bool = False,
     ) -> None:
         """Args:
         ask: whether the person is asked before anything is accepted.
@@ -154,8 +158,11 @@ class Receiver(TransferSession):
         rate: data bytes a second that the sender is asked to keep to; None: as many as it can.
         compared: what was found out about files over an earlier connection.
         algorithms: what both sides can hash with, the fastest first.
+        eager: the sender has been told that we take whatever it offers: data may come before we accept.
         """
         super().__init__(now)
+        if eager:
+            self.algorithm = algorithms[0]
         self._ask = ask and accepted is None
         self._expected = accepted
         self._wanted_rate = rate
@@ -185,10 +192,12 @@ class Receiver(TransferSession):
         # Nothing existed under any root, so entries can be accepted before all are known.
         self._early = False
         self._inbox = FileInbox(self._entries)
+        self._inbox.hash_with(self.algorithm)
+        self._ahead = DataAhead(eager=eager)
         # Data bytes received, those of them that the disk has not taken yet, and what was granted.
         self.data_received = 0
         self.bytes_buffered = 0
-        self._granted = 0
+        self._granted = self._ahead.credit
         self.bytes_written = 0
         # How many of those the sender has been told.
         self._written_told = 0
@@ -223,13 +232,12 @@ class Receiver(TransferSession):
         if self._ended:
             return
         self._heard(now)
-        try:
+        with self._judging():
             self.data_received += len(message)
             if self.data_received > self._granted:
                 raise RemoteProtocolError(reason="more data than there was credit for")
-            self._take_all(parse_frames_untrusted(message))
-        except (RemoteProtocolError, CorruptData) as error:
-            self.cancel(error)
+            frames = parse_frames_untrusted(message)
+            self._take_all(self._ahead.pass_on(frames, self.data_received))
 
     def operations_done(self, results: Sequence[OperationResult], now: float) -> None:
         """Take the answers to next_operations(), in order, all of them or up to the first failure."""
@@ -401,6 +409,7 @@ class Receiver(TransferSession):
         files = self._comparison.undecided(self._planned.in_doubt)
         if not files:
             return
+        self._ahead.make_void()
         self._emit(Comparing(len(files), sum(self._entries[file].size for file in files)))
         self._comparison.ask(files)
         self._telling = itertools.chain(self._telling, messages.compare_messages(files))
@@ -414,15 +423,20 @@ class Receiver(TransferSession):
 
     def _grant_entries(self) -> None:
         if self._planned.below > self._accepted:
+            is_first = not self._accepted
             self._accepted = self._planned.below
             found, left_out = self._planned.take()
             for index, code in left_out:
                 self._go_without(index, code)
             for one in found:
                 self._resume(one)
-            told = messages.accept_messages(self._accepted, found, left_out, self._wanted_rate)
+            is_all = self._offer.start is not None and self._accepted == self._offer.start.entries
+            anew = is_first and self._ahead.settle(is_as_offered=is_all and not found and not left_out)
+            told = messages.accept_messages(self._accepted, found, left_out, self._wanted_rate, anew=anew)
             self._telling = itertools.chain(self._telling, told)
-            self._grant_credit()
+            with self._judging():
+                self._take_all(self._ahead.take())
+                self._grant_credit()
 
     def _go_without(self, index: int, code: str) -> None:
         """An entry is left out from the start."""
@@ -462,6 +476,14 @@ class Receiver(TransferSession):
             self._outgoing.append(Credit(bytes=granted, written=self.bytes_written))
 
     # Frames.
+
+    @contextmanager
+    def _judging(self) -> Iterator[None]:
+        """Have data that is none end the transfer."""
+        try:
+            yield
+        except (RemoteProtocolError, CorruptData) as error:
+            self.cancel(error)
 
     def _take_all(self, frames: Sequence[Frame]) -> None:
         at = 0
@@ -506,6 +528,8 @@ class Receiver(TransferSession):
                 known = code in REASONS and code not in NOT_NEEDED
                 self._emit(EntryLeftOut(frame.file, code if known else UNREADABLE))
                 self._operations.append(DiscardFile(frame.file))
+            case FrameKind.ANEW:
+                raise RemoteProtocolError(reason="data that begins anew unasked")
 
     def _settle(self, result: OperationResult, saved: list[int], refused: list[tuple[int, str]]) -> None:
         # First what there are thousands of.
@@ -554,6 +578,7 @@ class Receiver(TransferSession):
         # That is final, also if it is planned anew.
         self._plan_tree = replace(self._plan_tree, algorithms=(algorithm,))
         if algorithm is not self.algorithm:
+            self._ahead.make_void()
             self.algorithm = algorithm
             self._inbox.hash_with(algorithm)
             self._transfer_digest = TransferDigest(algorithm)

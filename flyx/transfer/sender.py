@@ -8,7 +8,9 @@ each file, and believes the receiver's digests of the others: a receiver that li
 copy. A file is the same if the manifest's size and time are; content that was changed while size and time (to
 the microsecond) were put back goes unseen in blocks that are not sent again, as with rsync.
 
-Before it accepts anything, a receiver may ask what files hash to (comparison.py).
+Before it accepts anything, a receiver may ask what files hash to (comparison.py). One that takes whatever is
+offered has the first blocks before it accepts, as far as EAGER_CREDIT goes. They count when it does, unless
+it has them begun anew.
 
 Inputs besides those of TransferSession: blocks_read. Drains besides next_control: next_reads, next_data,
 next_event.
@@ -51,6 +53,7 @@ from flyx.transfer.messages import (
     Have,
     Kept,
     LeftOut,
+    ManifestPiece,
     Saved,
 )
 from flyx.transfer.rate_limit import portion_of
@@ -117,7 +120,13 @@ class Sender(TransferSession):
     _peer = "receiver"
 
     def __init__(
-        self, manifest: Manifest, *, max_message_size: int, now: float, rate: int | None = None
+        self,
+        manifest: Manifest,
+        *,
+        max_message_size: int,
+        now: float,
+        rate: int | None = None,
+        eager: Algorithm | None = None,
     ) -> None:
         """Args:
         manifest: what is offered.
@@ -126,6 +135,7 @@ class Sender(TransferSession):
         now: monotonic seconds.
         rate: data bytes a second that all receivers get together, to be told; None: as many as can be.
             Whoever calls next_data() keeps to it.
+        eager: the receiver takes whatever is offered, and knows digests by this; None: it says later.
 
         Nothing is told before release(): it may not be this receiver's turn.
         """
@@ -138,6 +148,9 @@ class Sender(TransferSession):
         self._telling: Iterator[ControlMessage] = iter(())
         # Entries below this index may be sent.
         self._accepted = 0
+        self._eager = eager
+        # The receiver has accepted nothing yet, and data leaves all the same.
+        self._is_early = False
         # What is asked before anything is accepted; None if nothing is.
         self._hashing: Hashing | None = None
         # Where reading stands: the next block to ask for.
@@ -145,13 +158,15 @@ class Sender(TransferSession):
         self._reading_offset = 0
         # Blocks asked for and not answered.
         self._requested: deque[BlockRequest] = deque()
+        # What comes of them is of no use any more.
+        self._is_stale = False
         self._packer = FramePacker(max_message_size)
         self._told_rate = rate
         # Data bytes a second that this receiver wants at most, once it has accepted; as `rate`.
         self.rate: int | None = None
         self._keep_to(rate)
         # The digest of the file being packed, and what the receiver must confirm in the end.
-        self._hash_with(self.algorithm)
+        self._hash_with(eager or self.algorithm)
         self._delivered_files = 0
         self._delivered_bytes = 0
         # Files that are packed, and their digests, until all before them have been saved or left out.
@@ -173,7 +188,7 @@ class Sender(TransferSession):
         self._unwanted_bytes = 0
         # Data bytes sent, and how many may be.
         self._data_sent = 0
-        self._credit = 0
+        self._credit = messages.EAGER_CREDIT if eager else 0
         # How many fewer bytes were packed than the blocks have, as they were compressed.
         self.spared_bytes = 0
         # File bytes that the receiver has verified, by its last word.
@@ -193,18 +208,25 @@ class Sender(TransferSession):
         if [r.request for r in results] != list(self._requested):
             raise LocalProtocolError(reason="blocks were read that were not asked for")
         self._requested.clear()
-        if self._state is _State.OFFERING:
-            assert self._hashing is not None
+        if self._is_stale:
+            self._is_stale = False
+            return
+        if self._hashing and self._state is _State.OFFERING:
             self._outgoing.extend(messages.digest_messages(self._hashing.take(results)))
             return
         for result in results:
             if isinstance(result, BlockRead):
                 if result.request.file not in self._lost:
                     self._pack(result)
-            elif isinstance(result, BlockFailed):
-                self._lose(result)
-            else:
+            elif isinstance(result, StreamEnded):
                 self._end_stream(result)
+            elif self._state is _State.OFFERING:
+                # The receiver may not want that file: it is tried again when it has accepted it.
+                self._is_early = False
+                self._reading_file, self._reading_offset = result.request.file, result.request.offset
+                break
+            else:
+                self._lose(result)
         if self._next_request() is None or self._packer.size < READ_BATCH:
             # Nothing follows at once: a partly filled message must not wait for company.
             self._packer.flush()
@@ -214,6 +236,10 @@ class Sender(TransferSession):
         if not self._outgoing and not self._ended:
             message = next(self._telling, None)
             if message is not None:
+                if isinstance(message, ManifestPiece) and not self._is_stream:
+                    # If there are more, the receiver plans, and accepts, one by one.
+                    is_whole = len(message.entries) == len(self._ends)
+                    self._is_early = is_whole and self._eager is not None
                 return messages.serialize_control(message)
         return super().next_control()
 
@@ -221,11 +247,14 @@ class Sender(TransferSession):
         """Return the next blocks to read; empty while an earlier batch is unanswered or enough is ready."""
         if self._requested or self._ended or self._packer.size >= READ_AHEAD:
             return []
-        if self._state is _State.OFFERING:
+        if self._hashing and self._state is _State.OFFERING:
             # As fast as the receiver takes what we have to say.
-            if self._hashing and not self._outgoing:
+            if not self._outgoing:
                 self._requested.extend(self._hashing.next_reads(READ_BATCH, READ_BATCH_FILES))
             return list(self._requested)
+        if self._is_early and self._data_sent + self._packer.size >= self._credit:
+            # It may all be in vain.
+            return []
         size = 0
         while size < READ_BATCH and len(self._requested) < READ_BATCH_FILES:
             request = self._next_request()
@@ -254,7 +283,8 @@ class Sender(TransferSession):
     def next_data_size(self) -> int | None:
         """Bytes of what next_data() returns; None if that is nothing."""
         waiting = self._packer.messages
-        if self._ended or not waiting or self.awaits_credit:
+        may_leave = self._is_early or self._state is _State.SENDING
+        if self._ended or not waiting or self.awaits_credit or not may_leave:
             return None
         return len(waiting[0])
 
@@ -287,6 +317,8 @@ class Sender(TransferSession):
         self._events.append(event)
 
     def _receive(self, message: ControlMessage, now: float) -> None:
+        # The receiver has planned: what follows is by that.
+        self._is_early = False
         match message:
             case _ if self._state is _State.QUEUED:
                 raise RemoteProtocolError(reason=f"{message.type} before anything was offered")
@@ -304,9 +336,9 @@ class Sender(TransferSession):
             case LeftOut(entries=entries):
                 for index, code in entries:
                     self._go_without(index, code)
-            case Accept(below=below, rate=rate):
-                self._accept(below, rate)
-            case Credit(bytes=credit, written=written):
+            case Accept():
+                self._accept(message)
+            case Credit(bytes=credit, written=written) if self._state is _State.SENDING:
                 if credit < self._credit or written > self._packed_bytes:
                     raise RemoteProtocolError(reason="credit that takes back what was given")
                 self._credit = credit
@@ -331,6 +363,7 @@ class Sender(TransferSession):
 
     def _compare(self, files: list[int]) -> None:
         if self._hashing is None:
+            self._is_stale = bool(self._requested)
             self._hashing = Hashing(self.manifest.entries, self.algorithm)
             self._emit(Comparing())
         self._hashing.ask(files)
@@ -374,16 +407,16 @@ class Sender(TransferSession):
         self._told = file
         return entries[file]
 
-    def _accept(self, below: int, rate: int | None) -> None:
+    def _accept(self, accept: Accept) -> None:
+        below = accept.below
         if not max(self._accepted, self._told + 1, self._gone_without + 1) <= below <= len(self._ends):
             raise RemoteProtocolError(reason="entries accepted that were not offered")
         if self._hashing and self._hashing.is_busy:
             raise RemoteProtocolError(reason="entries accepted that it still compares")
         if self._state is _State.OFFERING:
-            self._state = _State.SENDING
-            self.rate = rate
-            self._keep_to(rate)
-            self._emit(Accepted())
+            self._take_first(accept)
+        elif accept.anew:
+            raise RemoteProtocolError(reason="a transfer begun anew that is under way")
         if self._resumed_bytes or self._resumed_files:
             self._emit(Resumed(self._resumed_files, self._resumed_bytes))
             self._resumed_bytes = self._resumed_files = 0
@@ -391,6 +424,35 @@ class Sender(TransferSession):
                 if self._ends[file] == _HAS:
                     self._emit(FileConfirmed(file))
         self._accepted = below
+
+    def _take_first(self, accept: Accept) -> None:
+        """It begins to accept: with what has left already, or anew."""
+        is_as_expected = self._has_told_nothing and self.algorithm is self._eager
+        if self._eager is None and accept.anew:
+            raise RemoteProtocolError(reason="a transfer begun anew that has not begun")
+        if self._eager and (accept.rate is not None or not (is_as_expected or accept.anew)):
+            raise RemoteProtocolError(reason="it does not take whatever is offered, as it said")
+        self._state = _State.SENDING
+        if accept.anew:
+            self._begin_anew()
+        self.rate = accept.rate
+        self._keep_to(accept.rate)
+        self._emit(Accepted())
+
+    def _begin_anew(self) -> None:
+        """What was sent before anything was accepted counts for nothing."""
+        self._packer.clear()
+        self._packer.add(FrameKind.ANEW, 0, 0, b"")
+        self._packer.flush()
+        if self._is_stream:
+            # Nothing was; and it may go on, not begin.
+            return
+        self._is_stale = bool(self._requested)
+        self._reading_file = self._reading_offset = 0
+        self._file_digest = RunningDigest(self.algorithm)
+        self._packed = DigestQueue()
+        self._packed_bytes = self._resumed_bytes
+        self.spared_bytes = 0
 
     def _keep_to(self, rate: int | None) -> None:
         """Have messages leave in small pieces if the rate is low."""
@@ -426,7 +488,7 @@ class Sender(TransferSession):
 
     def _is_sent(self, file: int) -> bool:
         """Whether a file has been packed whole."""
-        is_file = file < len(self._ends) and self.manifest.entries.kind(file) is EntryKind.FILE
+        is_file = file < self._accepted and self.manifest.entries.kind(file) is EntryKind.FILE
         return is_file and file < self._packed_below() and file not in self._lost
 
     def _settle_digests(self) -> None:
@@ -438,7 +500,7 @@ class Sender(TransferSession):
 
     def _packed_below(self) -> int:
         """Files below this index have been packed whole."""
-        return self._requested[0].file if self._requested else self._reading_file
+        return self._requested[0].file if self._requested and not self._is_stale else self._reading_file
 
     def _complete(self, message: Complete) -> None:
         if self._state is not _State.SENDING or self._accepted < len(self.manifest.entries):
@@ -462,7 +524,8 @@ class Sender(TransferSession):
         Of a file that the receiver has blocks of, the first is the last of those.
         """
         entries = self.manifest.entries
-        while self._reading_file < self._accepted:
+        below = len(entries) if self._is_early else self._accepted
+        while self._reading_file < below:
             file = self._reading_file
             if self._is_stream and not (self._lost or self._ends[file]):
                 return BlockRequest(file, self._reading_offset, BLOCK_SIZE, self.algorithm)

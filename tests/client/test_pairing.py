@@ -27,6 +27,7 @@ from flyx.pairing.keys import PairingSession
 from flyx.pairing.tries import Tries
 from flyx.rtc.channel import Channels
 from flyx.rtc.peer import PeerConnection
+from flyx.transfer.messages import EAGER
 from tests.rtc.test_peer import LABELS, listen
 
 ROOM = "K7M2QX"
@@ -241,6 +242,30 @@ async def test_data_before_pairing_ends_it() -> None:
             pass
         await right[0].close()
         assert isinstance(await pairing, RemoteProtocolError)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+async def test_data_that_overtakes_a_proof_waits_where_the_receiver_has_said_that_it_takes_it(
+    eager: bool,
+) -> None:
+    async with connected() as (left, right):
+        theirs = begin_receiving(ROOM, None, known=lemon_otter, eager=eager)
+        receiving = asyncio.create_task(owned(right, theirs.run(*right)))
+        await asyncio.sleep(0)
+        left[1].data.send(b"of the transfer")
+        if not eager:
+            assert isinstance(await receiving, RemoteProtocolError)
+            return
+        paired = await send(left)
+        assert EAGER in paired.features
+        assert await receiving == paired
+        assert await listen(right[1].data).messages.get() == b"of the transfer"
+
+
+async def test_only_who_takes_whatever_is_offered_gets_some_of_it_unasked() -> None:
+    async with connected() as (left, right):
+        paired, _ = await asyncio.gather(send(left), receive(right, known=lemon_otter))
+        assert EAGER not in paired.features
 
 
 async def test_a_connection_that_closes_ends_it() -> None:

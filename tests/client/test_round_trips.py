@@ -25,6 +25,8 @@ from flyx.rtc import peer
 from flyx.rtc.description import Description, Told
 from flyx.rtc.peer import PeerConnection
 from flyx.rtc.seam import connection as seam
+from flyx.transfer.digests import algorithms_of
+from flyx.transfer.messages import EAGER
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.sender import Sender
 from tests.rtc.wires import Address, JumpingLoop, Wires
@@ -67,10 +69,11 @@ class Memory(MemoryDestination):
 class Ends:
     """A sender and a receiver, and what happened when, in round trips."""
 
-    def __init__(self, wires: Wires, content: bytes) -> None:
+    def __init__(self, wires: Wires, content: bytes, *, eager: bool) -> None:
         self._wires = wires
         self._ports = iter(range(1, 100))
         self._content = content
+        self._eager = eager
         self.times: dict[str, float] = {}
         self.sender = PeerConnection(("control", "data"), [], lambda _: None, addresses=["10.0.0.1"])
         self.receiver = PeerConnection(("control", "data"), [], lambda _: None, addresses=["10.0.0.2"])
@@ -100,10 +103,15 @@ class Ends:
         await self.sender.accept_answer(await self._answer)
         channels = await self.sender.connected()
         self.note("sender connected")
-        await gate.pair(pairing, self.sender, channels)
+        paired = await gate.pair(pairing, self.sender, channels)
         self.note("sender paired")
         files = {"file": self._content}
-        machine = Sender(manifest_of(files), max_message_size=channels.max_message_size, now=time.monotonic())
+        machine = Sender(
+            manifest_of(files),
+            max_message_size=channels.max_message_size,
+            now=time.monotonic(),
+            eager=algorithms_of(paired.features)[0] if EAGER in paired.features else None,
+        )
         machine.release()
         context = DriverContext(self.sender, channels, Inline(), 1, lambda _: None)
         await SendDriver(machine, context, cast(Any, Source(machine.manifest, files))).run()
@@ -111,14 +119,19 @@ class Ends:
 
     async def _receive_offer(self) -> None:
         await asyncio.sleep(0)
-        pairing = begin_receiving(ROOM, None, known=lambda _: WORDS)
+        pairing = begin_receiving(ROOM, None, known=lambda _: WORDS, eager=self._eager)
         answer = await self.receiver.answer(await self._offer, pairing.reply)
         asyncio.get_running_loop().call_later(ROUND_TRIP / 2, self._answer.set_result, answer)
         channels = await self.receiver.connected()
         self.note("receiver connected")
-        await pairing.run(self.receiver, channels)
+        paired = await pairing.run(self.receiver, channels)
         self.note("receiver paired")
-        machine = Receiver(ask=False, now=time.monotonic())
+        machine = Receiver(
+            ask=False,
+            now=time.monotonic(),
+            algorithms=algorithms_of(paired.features),
+            eager=EAGER in paired.features,
+        )
         context = DriverContext(self.receiver, channels, Inline(), 1, self._on_event)
         await ReceiveDriver(machine, context, lambda _: cast(Any, Memory(set())), None).run()
         self.note("receiver done")
@@ -133,14 +146,15 @@ class Ends:
                 self.note("file verified")
 
 
-def count(size: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+def count(size: int, monkeypatch: pytest.MonkeyPatch, *, eager: bool = True) -> dict[str, float]:
     """Transfer a file of this size, and return what happened when."""
     with asyncio.Runner(loop_factory=JumpingLoop) as runner:
         loop = cast(JumpingLoop, runner.get_loop())
         monkeypatch.setattr(time, "monotonic", loop.time)
 
         async def scenario() -> dict[str, float]:
-            ends = Ends(Wires(lambda *_: ROUND_TRIP / 2), bytes(range(250)) * (size // 250))
+            content = bytes(range(250)) * (size // 250)
+            ends = Ends(Wires(lambda *_: ROUND_TRIP / 2), content, eager=eager)
             monkeypatch.setattr(seam, "create_udp_endpoint", ends.open_port)
             await ends.run()
             return ends.times
@@ -153,7 +167,10 @@ def assert_counts(times: dict[str, float], expected: dict[str, float]) -> None:
     assert all(abs(times[name] - trips) < SLACK for name, trips in expected.items()), times
 
 
-def test_a_small_file_is_verified_four_round_trips_after_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("eager", "consent"), [(True, 0), (False, 1)])
+def test_a_small_file_is_verified_three_round_trips_after_the_answer_and_one_more_is_consent(
+    eager: bool, consent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = {
         # Offer, check, its answer and ClientHello, ServerHello, Finished.
         "sender connected": 3.0,
@@ -161,19 +178,20 @@ def test_a_small_file_is_verified_four_round_trips_after_the_answer(monkeypatch:
         # The sender's share was in the offer, the receiver's share and proof in the answer.
         "sender paired": 3.0,
         "receiver paired": 3.5,
-        # The manifest came with the sender's proof, and that with its Finished; consent and credit, file.
-        "file verified": 4.5,
-        "receiver done": 5.5,
+        # The manifest came with the sender's proof, and that with its Finished. The file came with them, if
+        # the receiver had said that it takes what is offered.
+        "file verified": 3.5 + consent,
+        "receiver done": 4.5 + consent,
         # The receiver has closed.
-        "sender done": 6.0,
+        "sender done": 5.0 + consent,
     }
-    assert_counts(count(1000, monkeypatch), expected)
+    assert_counts(count(1000, monkeypatch, eager=eager), expected)
 
 
 def test_1_mb_is_verified_within_four_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """The window doubles each time, from that of a path of this length; nothing else limits it."""
     times = count(1_000_000, monkeypatch)
-    assert 7.5 < times["file verified"] < 8.5
+    assert 6.5 < times["file verified"] < 7.5
     assert times["receiver done"] < times["file verified"] + 1 + SLACK
     assert times["sender done"] < times["receiver done"] + 0.5 + SLACK
 
@@ -204,4 +222,4 @@ def test_a_peer_that_knows_nothing_of_it_connects_in_turn(
     monkeypatch.setattr(peer, "extend", say)
     monkeypatch.setattr(peer, "judge", hear)
     times = count(1000, monkeypatch)
-    assert_counts(times, {"receiver connected": 6.5, "receiver done": 10.5})
+    assert_counts(times, {"receiver connected": 6.5, "receiver done": 9.5})
