@@ -3,9 +3,10 @@
 `transfer-control`: the input is messages of the control channel, made as grammar.py says, to a sender that
 offers files or to a receiver that waits for an offer; each goes through the parser as well. `transfer-data`:
 the input is a list of messages of the data channel, each led by its length in two bytes, to a receiver that
-has accepted files; the high bit of the length completes the lengths and digests of its frames, and
-compresses what is told as compressed, so that the fuzzer gets past them. Findings are, besides exceptions,
-memory held beyond the window and a file in place that is not as long as announced.
+has accepted files, or, if the input's length is odd, accepts them when half of it has come; the high bit of
+the length completes the lengths and digests of its frames, and compresses what is told as compressed, so that
+the fuzzer gets past them. Findings are, besides exceptions, memory held beyond the window and a file in place
+that is not as long as announced.
 """
 
 from __future__ import annotations
@@ -48,8 +49,13 @@ def drain(machine: Sender | Receiver, *, read: bool) -> None:
 class SenderEnd:
     """A sender whose files are in memory."""
 
-    def __init__(self) -> None:
-        self.machine = Sender(MANIFEST, max_message_size=messages.MIN_MESSAGE_SIZE, now=NOW)
+    def __init__(self, *, eager: bool) -> None:
+        self.machine = Sender(
+            MANIFEST,
+            max_message_size=messages.MIN_MESSAGE_SIZE,
+            now=NOW,
+            eager=Algorithm.SHA256 if eager else None,
+        )
         self.machine.release()
         self._source = MemorySource(MANIFEST, FILES)
 
@@ -64,20 +70,21 @@ class SenderEnd:
 class ReceiverEnd:
     """A receiver that takes everything, into memory."""
 
-    def __init__(self, *, accepting: bool) -> None:
-        self.machine = Receiver(ask=False, now=NOW)
+    def __init__(self, *, eager: bool) -> None:
+        self.machine = Receiver(ask=False, now=NOW, eager=eager)
         self.destination = MemoryDestination({"exists"})
-        if not accepting:
-            self.destination.here = {"d/a": b"A" * 5000, "c": b"c" * 3}
-        if accepting:
-            for message in messages.manifest_messages(MANIFEST):
-                self.machine.receive_control(messages.serialize_control(message), NOW)
-            self.work()
+
+    def accept(self) -> None:
+        """Hear what is offered, and plan it."""
+        for message in messages.manifest_messages(MANIFEST):
+            self.machine.receive_control(messages.serialize_control(message), NOW)
+        self.work()
 
     def work(self) -> None:
         while operations := self.machine.next_operations():
             self.machine.operations_done(self.destination.apply(operations), NOW)
         assert self.machine.bytes_buffered <= WINDOW
+        assert sum(len(frame.payload) for frame in self.machine._ahead._held) <= messages.EAGER_CREDIT
 
 
 HONEST = [json.loads(messages.serialize_control(message)) for message in messages.manifest_messages(MANIFEST)]
@@ -99,6 +106,7 @@ FROM_RECEIVERS = [
     {"type": "have", "file": 1, "first": 0, "sha256": ["0" * 64]},
     {"type": "compare", "files": [1, 4]},
     {"type": "accept", "below": 5},
+    {"type": "accept", "below": 5, "anew": True},
     {"type": "credit", "bytes": 100_000, "written": 0},
     {"type": "credit", "bytes": 100_000, "written": 5013},
     {"type": "saved", "files": [1, 2]},
@@ -115,8 +123,13 @@ FROM_BOTH = [
 def fuzz_control(data: bytes) -> None:
     """Have a sender hear a receiver, or a receiver a sender."""
     source = Source(data)
-    sending = source.boolean()
-    end = SenderEnd() if sending else ReceiverEnd(accepting=False)
+    sending, eager = source.boolean(), len(data) % 2 == 1
+    end: SenderEnd | ReceiverEnd
+    if sending:
+        end = SenderEnd(eager=eager)
+    else:
+        end = ReceiverEnd(eager=eager)
+        end.destination.here = {"d/a": b"A" * 5000, "c": b"c" * 3}
     examples = [*FROM_BOTH, *(FROM_RECEIVERS if sending else [*HONEST, *FLOOD, DIGESTS, {"type": "done"}])]
     while source.left and not end.machine.ended:
         text = make_message(source, examples)
@@ -161,9 +174,13 @@ def complete(message: bytes) -> bytes:
 
 def fuzz_data(data: bytes) -> None:
     """Feed data messages to a receiver that waits for them."""
-    end = ReceiverEnd(accepting=True)
-    position = 0
+    end = ReceiverEnd(eager=len(data) % 2 == 1)
+    position, accepts_at = 0, len(data) // 2 if len(data) % 2 else 0
+    is_accepted = False
     while position + 2 <= len(data):
+        if position >= accepts_at and not is_accepted:
+            is_accepted = True
+            end.accept()
         length = int.from_bytes(data[position : position + 2], "big")
         message = data[position + 2 : position + 2 + (length & 0x7FFF)]
         position += 2 + len(message)
