@@ -327,7 +327,10 @@ def test_ipv6_works_as_ipv4_does(run: Run) -> None:
     run(scenario())
 
 
-def test_the_loop_has_its_turn_while_datagrams_keep_coming(run: Run) -> None:
+def test_the_loop_has_its_turn_while_datagrams_keep_coming(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Less than a socket holds.
+    monkeypatch.setattr(udp, "RECEIVE_BYTES_PER_TURN", 1 << 17)
+
     async def scenario() -> None:
         sender, receiver = await endpoint(), await endpoint(RunCollector)
         for _ in range(24):
