@@ -44,10 +44,10 @@ class Config:
             came together get as many as if they had not, in one packet: browsers (dcSCTP) answer each with
             4 packets at most, whatever cwnd says, and would never have more than that under way. The end of
             a message waits for no second packet: aiortc sends nothing more before that is acknowledged.
-        sack_stretch: seconds between two SACKs, at least, while data comes in order and fast: each costs both
-            sides as much as a dozen packets do.
+        sack_stretch: seconds between two SACKs, at least, while data comes in order, and fast or in packets
+            larger than DTLS_MTU: each costs both sides as much as a dozen packets do.
         sack_stretch_rate: bytes a second that are fast. Who sends a few packets a SACK (RFC 9260 §6.1 D,
-            Max.Burst) stays below, and is not held up.
+            Max.Burst) stays below, and is not held up; nobody does so in packets larger than DTLS_MTU.
         zero_checksum: offer RFC 9653: DTLS authenticates every packet, so CRC32c adds nothing but work.
     """
 

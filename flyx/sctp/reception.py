@@ -10,7 +10,7 @@ from typing import Final
 
 from flyx.errors import RemoteProtocolError
 from flyx.sctp import chunks
-from flyx.sctp.config import Config
+from flyx.sctp.config import DTLS_MTU, Config
 from flyx.sctp.data_chunk import (
     BEGINNING,
     DATA_CHUNK_HEADER_SIZE,
@@ -76,6 +76,8 @@ class Reception:
         self._counted_since = 0.0
         self._counted = 0
         self._fast = False
+        # Some packet was larger than any that a browser sends.
+        self._large = False
 
     @property
     def cumulative(self) -> int:
@@ -127,6 +129,7 @@ class Reception:
         reassembly.took_parts(taken, taken * size)
         self._unsacked += taken
         self._counted += taken * size
+        self._large |= size > DTLS_MTU
         return index
 
     def receive_data(self, flags: int, value: memoryview) -> None:
@@ -144,6 +147,7 @@ class Reception:
         tracker = self._tracker
         tsn = widen(tsn_wire, tracker.cumulative)
         self._counted += len(value)
+        self._large |= len(value) > DTLS_MTU
         if flags & ENDING:
             self._ended = True
         if flags & IMMEDIATE:
@@ -217,7 +221,8 @@ class Reception:
         self._timers.stop(Timer.SACK)
         stretch, elapsed = self._config.sack_stretch, now - self._counted_since
         if elapsed >= stretch:
-            self._fast = self._counted >= self._config.sack_stretch_rate * elapsed
+            # Of several flows that share a processor each is slow, but what comes of it comes at once.
+            self._fast = self._large or self._counted >= self._config.sack_stretch_rate * elapsed
             self._counted_since, self._counted = now, 0
         a_rwnd = max(0, self._config.receive_window - self._reassembly.size)
         told, self._told = self._told, self._tracker.cumulative

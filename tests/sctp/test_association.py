@@ -402,6 +402,28 @@ def test_packets_that_come_together_are_acknowledged_as_if_each_came_alone():
     assert sacks_of(peer, many) == [(9 + 25 * count, []) for count in range(1, 17)]
 
 
+def test_packets_larger_than_a_browser_s_get_one_sack_a_millisecond_however_slowly_they_come():
+    """Of several flows that share a processor each is slow, and comes in bursts."""
+    peer = ByHand().establish()
+    large = bytes(1400)
+    for burst in range(3):
+        # 0.6 MB/s, each burst in four parts.
+        peer.now += 0.02
+        parts = [[peer.data(large, ssn=8 * burst + 2 * part + n) for n in range(2)] for part in range(4)]
+        if burst:
+            assert sacks_of(peer, parts[0]) == [(8 * burst + 2, [])]
+            for part in parts[1:]:
+                peer.now += 0.0002
+                for chunk in part:
+                    peer.give(chunk)
+                assert peer.drain() == []
+            assert values(peer.at(peer.now + 0.0003), ChunkType.SACK) == []
+            assert len(values(peer.at(peer.now + 0.0002), ChunkType.SACK)) == 1
+        else:
+            # What they are is known when they have come.
+            sacks_of(peer, [chunk for part in parts for chunk in part])
+
+
 def test_a_sack_never_takes_back_what_one_before_it_has_told():
     peer = ByHand().establish()
     data = [peer.data(ssn=number) for number in range(12)]
