@@ -59,6 +59,9 @@ millisecond or, on a busy machine, every four, 20 MB/s were never reached."""
 BACKLOG_PAUSE = 0.001
 """Seconds to wait then."""
 
+TIMER_RESOLUTION = 0.001
+"""Seconds that a timer takes at least. uvloop rounds to whole milliseconds: it would call at once for less than
+half of one, to be told that it is too early, and again, as fast as it can, until the time has come."""
 
 Violation = Callable[[RemoteProtocolError], None]
 """Told that the peer broke the protocol; then its association has been aborted, and the channels close."""
@@ -310,8 +313,9 @@ class SctpTransport(SctpSeam):
             self._timer = None
         deadlines = [t for t in (association.next_timeout(), pause) if t is not None]
         if deadlines:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, min(deadlines) - now), self._timeout)
+            delay = min(deadlines) - now
+            delay = max(delay, TIMER_RESOLUTION) if delay > 0 else 0.0
+            self._timer = asyncio.get_running_loop().call_later(delay, self._timeout)
 
 
 def _initial_packet_size(batcher: DtlsBatcher) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import uvloop
@@ -24,6 +26,7 @@ from flyx.rtc.sctp_transport import SctpTransport
 from flyx.rtc.seam import ice
 from flyx.rtc.seam.connection import MAX_LEARNED_CANDIDATES
 from flyx.rtc.servers import TurnServer
+from flyx.sctp.association import Association
 from flyx.sctp.config import DTLS_MTU
 
 LABELS = ("control", "data")
@@ -157,6 +160,28 @@ async def test_a_connection_that_does_not_probe_the_path_keeps_to_packets_that_e
             largest = max(largest, sctp.max_packet_size or 0)
         assert size == 2_000_000
         assert (largest > DTLS_MTU) is probes
+
+
+@pytest.mark.parametrize("make_loop", [new_event_loop, asyncio.new_event_loop])
+def test_the_loop_does_not_turn_at_full_speed_towards_a_deadline_that_is_near(
+    make_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with pair() as (left, right):
+            await asyncio.gather(left.connected(), right.connected())
+            sctp = left._pc.sctp
+            assert isinstance(sctp, SctpTransport)
+            called = asyncio.get_running_loop().create_future()
+            monkeypatch.setattr(sctp, "_timeout", lambda: called.set_result(time.monotonic()))
+            now = time.monotonic()
+            near = SimpleNamespace(next_timeout=lambda: now + 0.0004)
+            sctp._set_timer(cast(Association, near), now, None)
+            assert await called > now + 0.0004
+            # It would set the timer again.
+            monkeypatch.undo()
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(scenario())
 
 
 async def test_a_connection_closes_also_when_all_tasks_are_cancelled_as_at_the_end_of_asyncio_run() -> None:
