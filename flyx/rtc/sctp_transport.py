@@ -60,8 +60,8 @@ BACKLOG_PAUSE = 0.001
 """Seconds to wait then."""
 
 TIMER_RESOLUTION = 0.001
-"""Seconds that a timer takes at least. uvloop rounds to whole milliseconds: it would call at once for less than
-half of one, to be told that it is too early, and again, as fast as it can, until the time has come."""
+"""Seconds that a timer takes at least. uvloop rounds to whole milliseconds: for less than half of one it
+would call at once, to be told that it is too early, and again, as fast as it can, until the time has come."""
 
 Violation = Callable[[RemoteProtocolError], None]
 """Told that the peer broke the protocol; then its association has been aborted, and the channels close."""
