@@ -77,3 +77,13 @@ def fault_in(error: Exception) -> tuple[str, str]:
     place, fault = (placed["place"], placed["fault"]) if placed else ("", str(error))
     # "Invalid value 'what the other side wrote'".
     return place, "it is none of those known" if fault.startswith("Invalid") else fault
+
+
+def plain_json_size(text: str) -> int:
+    """Bytes that a string takes in JSON, quotes included, if it is plain: printable and ASCII; 0 if not.
+
+    It need not be made JSON of to be measured.
+    """
+    if text.isascii() and text.isprintable():
+        return len(text) + text.count('"') + text.count("\\") + 2
+    return 0

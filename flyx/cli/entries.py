@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from flyx.errors import StorageError
+from flyx.grammar import plain_json_size
 
 if TYPE_CHECKING:
     from flyx.transfer.manifest import Manifest
@@ -37,7 +38,7 @@ def pieces_of(manifest: Manifest) -> Iterator[Piece]:
     """Yield the entries of a manifest in order; one at least, which may be empty."""
     first, piece, size = 0, list[dict[str, Any]](), 0
     for index, entry in enumerate(manifest.entries):
-        length = len(json.dumps(entry.path))
+        length = plain_json_size(entry.path) or len(json.dumps(entry.path))
         if piece and (len(piece) == MAX_ENTRIES or size + length > _MAX_PATHS):
             yield first, piece
             first, piece, size = index, [], 0

@@ -359,6 +359,11 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
     from flyx.client import events as e
 
     match event:
+        # First what there are thousands of.
+        case e.FileFinished(peer=peer, path=path, saved_as=saved_as, digest=digest):
+            hashed = {"digest": digest, "algorithm": event.algorithm}
+            saved = {} if digest is None else {"saved_as": saved_as, **hashed}
+            return "file", {"peer": peer, "path": path, **saved}
         case e.RoomOpened(room_id=room_id, code=code, server=server, local=local, here_only=here_only):
             place = {"server": server, "local": local, "here_only": here_only, "link": event.link}
             return "room", {"room_id": room_id, "code": code, **place}
@@ -398,10 +403,6 @@ def event_fields(event: events.Event) -> tuple[str, dict[str, Any]]:
             return "resume", {"peer": peer, "files": files, "bytes": size}
         case e.Progress(peer=peer, bytes=done, total=total):
             return "progress", {"peer": peer, "bytes": done, "total": total}
-        case e.FileFinished(peer=peer, path=path, saved_as=saved_as, digest=digest):
-            hashed = {"digest": digest, "algorithm": event.algorithm}
-            saved = {} if digest is None else {"saved_as": saved_as, **hashed}
-            return "file", {"peer": peer, "path": path, **saved}
         case e.TextReceived(peer=peer, text=text):
             return "text", {"peer": peer, "text": text}
         case e.FileLost(peer=peer, path=path, reason=reason):

@@ -187,6 +187,9 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[OperationResult]]
 
     def handle_event(self, event: object) -> None:
         match event:
+            # First what there are thousands of.
+            case FileReceived(file=file, path=saved_as, digest=digest):
+                self.finish_file(file, self._finished(file, saved_as, digest))
             case ManifestReceived(manifest=manifest) if not self._select(manifest).entries:
                 self.machine.cancel(NothingWanted())
             case Offered():
@@ -206,8 +209,6 @@ class ReceiveDriver(Driver[Receiver, list[Operation], Sequence[OperationResult]]
             case UnfinishedFound(transfers=transfers) if not self.goes_on:
                 for transfer in transfers:
                     self.on_event(events.Notice(self._unfinished(transfer)))
-            case FileReceived(file=file, path=saved_as, digest=digest):
-                self.finish_file(file, self._finished(file, saved_as, digest))
             case EntryLeftOut(index=index, code=code):
                 self.lose(index, self.machine.path_of(index), code)
             case Received(files=files, bytes=size, digest=digest):

@@ -387,6 +387,9 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
     def handle_event(self, event: object) -> None:
         entries = self.machine.manifest.entries
         match event:
+            # First what there are thousands of.
+            case FileConfirmed(file=file):
+                self.finish_file(file, events.FileFinished(self.peer, entries.path(file), None, None))
             case Comparing():
                 self.on_event(events.Notice(f"Receiver {self.peer} compares files that it has with these"))
             case Accepted():
@@ -396,8 +399,6 @@ class SendDriver(Driver[Sender, list[BlockRequest], Blocks]):
                 self.begin()
             case Resumed(files=files, bytes=size):
                 self.resume(files, size)
-            case FileConfirmed(file=file):
-                self.finish_file(file, events.FileFinished(self.peer, entries.path(file), None, None))
             case EntryLeftOut(index=index, code=code):
                 self.lose(index, entries.path(index), code)
             case Delivered(files=files, bytes=size, digest=digest):

@@ -137,23 +137,22 @@ class SourceReader:
             self._close_file()
             flags = OPEN_FLAGS if self._sources.follow_links else OPEN_FLAGS | os.O_NOFOLLOW
             self._open = request.file, os.open(self._sources.path(entry), flags)
-            if not self._unchanged(entry):
+            status = os.fstat(self._open[1])
+            if not self._is_same(request.file, entry, status):
                 return None
-            self._sparse = may_have_holes(os.fstat(self._open[1]))
+            self._sparse = may_have_holes(status)
             _announce(self._open[1], entry)
         handle = self._open[1]
         hole = self._sparse and is_hole(handle, request.offset, request.length)
         data = b"" if hole else _read_whole(handle, request)
         if data is not None and request.offset + request.length == entry.size:
-            if not self._unchanged(entry):
+            if not self._is_same(request.file, entry, os.fstat(handle)):
                 return None
             self._close_file()
         return data
 
-    def _unchanged(self, entry: Entry) -> bool:
-        assert self._open is not None
-        file, handle = self._open
-        status = os.fstat(handle)
+    def _is_same(self, file: int, entry: Entry, status: os.stat_result) -> bool:
+        """Whether what is open is still what was listed."""
         return (
             stat.S_ISREG(status.st_mode)
             and status.st_size == entry.size
@@ -163,9 +162,11 @@ class SourceReader:
     def _close_file(self) -> None:
         if self._open:
             handle, self._open = self._open[1], None
-            # What was read stays read: that a network filesystem has something to say now changes nothing.
-            with suppress(OSError):
+            try:
                 os.close(handle)
+            except OSError:
+                # What was read stays read: that a network filesystem has something to say changes nothing.
+                pass
 
 
 def _read_whole(handle: int, request: BlockRequest) -> bytes | None:
@@ -181,7 +182,7 @@ def _read_whole(handle: int, request: BlockRequest) -> bytes | None:
 
 
 def _announce(handle: int, entry: Entry) -> None:
-    if hasattr(os, "posix_fadvise") and entry.size > _READ_AHEAD:
+    if entry.size > _READ_AHEAD and hasattr(os, "posix_fadvise"):
         # Advice: a filesystem that takes none can be read all the same.
         with suppress(OSError):
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_SEQUENTIAL)

@@ -131,6 +131,24 @@ class FramePacker:
             self.flush()
         self._append(kind, file, offset, view)
 
+    def add_whole(self, file: int, data: bytes, block_digest: bytes, digest: bytes) -> bool:
+        """Append all frames of a file of one block, if there is room; return whether there was."""
+        size = 3 * FRAME_HEADER.size + len(data) + 2 * DIGEST_SIZE
+        if size > self._limit - self._pending_size:
+            return False
+        pack = FRAME_HEADER.pack
+        self._pending += (
+            pack(FrameKind.DATA, file, len(data), 0),
+            data,
+            pack(FrameKind.BLOCK_END, file, DIGEST_SIZE, 0),
+            block_digest,
+            pack(FrameKind.FILE_END, file, DIGEST_SIZE, len(data)),
+            digest,
+        )
+        self._pending_size += size
+        self.size += size
+        return True
+
     def flush(self) -> None:
         """Make what is pending a message."""
         if self._pending:

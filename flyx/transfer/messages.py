@@ -96,7 +96,16 @@ from msgspec import Meta
 from msgspec.json import Decoder, encode
 
 from flyx.errors import RemoteProtocolError
-from flyx.grammar import HEX_256, MALFORMED, NAME, JsonMessage, JsonObject, fault_in, written
+from flyx.grammar import (
+    HEX_256,
+    MALFORMED,
+    NAME,
+    JsonMessage,
+    JsonObject,
+    fault_in,
+    plain_json_size,
+    written,
+)
 from flyx.transfer import disk
 from flyx.transfer.digests import DIGEST_SIZE, Algorithm
 from flyx.transfer.manifest import (
@@ -392,6 +401,8 @@ def _pieces(items: Sequence[Item], texts_of: Callable[[Item], Iterable[str]]) ->
 
 def _path_size(path: str) -> int:
     """Most bytes that a path takes in JSON."""
+    if size := plain_json_size(path):
+        return size
     if path.isprintable():
         return len(_PATH_JSON.encode(path).encode())
     return len(path_bytes(path)) * 4 // 3 + 20

@@ -547,6 +547,8 @@ class Sender(TransferSession):
 
     def _pack(self, block: BlockRead) -> None:
         file, offset = block.request.file, block.request.offset
+        if self._pack_whole(block):
+            return
         if digests := self._have.pop(file, None):
             if digests[-DIGEST_SIZE:] != block.digest:
                 # It is not the same file after all.
@@ -572,6 +574,25 @@ class Sender(TransferSession):
         end = offset + block.request.length
         if end == self.manifest.entries.size(file):
             self._end_file(file, end, self._file_digest.value())
+
+    def _pack_whole(self, block: BlockRead) -> bool:
+        """Pack a file that is this block at once, as most of very many files are; return whether it is."""
+        request, data = block.request, block.data
+        if (
+            request.offset
+            or not data
+            or block.packed
+            or self._is_stream
+            or request.length != self.manifest.entries.size(request.file)
+            or request.file in self._have
+        ):
+            return False
+        digest = self.algorithm.hasher(block.digest).digest()
+        if not self._packer.add_whole(request.file, data, block.digest, digest):
+            return False
+        self._packed_bytes += len(data)
+        self._packed.append(request.file, digest)
+        return True
 
     def _end_stream(self, ended: StreamEnded) -> None:
         self._end_file(ended.request.file, self._reading_offset, ended.digest)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyx.errors import LocalProtocolError, RemoteProtocolError
+from flyx.grammar import plain_json_size
 from flyx.pairing import messages as pairing
 from flyx.transfer import left_out, messages
 from flyx.transfer.frames import FRAME_HEADER, SHORTEST_DATA, FrameKind, FramePacker, parse_frames_untrusted
@@ -367,3 +368,9 @@ def test_hostile_data_messages_are_refused(message: bytes | str) -> None:
 
 def test_control_messages_are_json_objects_with_a_type() -> None:
     assert json.loads(messages.serialize_control(messages.Done())) == {"type": "done"}
+
+
+@given(st.text(st.sampled_from('ab"\\/ \x7f\n\u00e9')) | st.text())
+def test_a_plain_text_is_measured_without_making_json_of_it(text: str) -> None:
+    assert plain_json_size(text) in (0, len(json.dumps(text)))
+    assert plain_json_size(text) or not (text.isascii() and text.isprintable())

@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 
 from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.disk import Operation, WriteBlock
-from flyx.transfer.frames import FrameKind
+from flyx.transfer.frames import FrameKind, parse_frames_untrusted
 from flyx.transfer.inbox import FileInbox
 from flyx.transfer.manifest import Entries, Entry, EntryKind
+from flyx.transfer.messages import MIN_MESSAGE_SIZE, Accept, Credit
+from flyx.transfer.sender import Sender
 from flyx.transfer.session import Failed
-from tests.simulator import manifest_of
+from tests.simulator import MemorySource, manifest_of
 from tests.thoroughness import share
-from tests.transfer.test_hostile_peers import NOW, accepting_receiver, file_frames, frame
+from tests.transfer.test_hostile_peers import NOW, accepting_receiver, control, file_frames, frame
 
 FILES: dict[str, bytes | None] = {
     "d": None,
@@ -118,6 +120,48 @@ def test_a_whole_file_takes_the_short_way() -> None:
     with patch.object(FileInbox, "data", side_effect=AssertionError("the long way")):
         receiver.receive_data(b"".join(file_frames(1, b"a" * 1500) + file_frames(2, b"b")), NOW)
     assert not receiver.ended
+
+
+@settings(max_examples=share(200))
+@given(
+    sizes=st.lists(st.integers(0, 9_000), min_size=1, max_size=30),
+    limit=st.sampled_from([MIN_MESSAGE_SIZE, 20_000, 262_144]),
+)
+def test_whole_files_are_told_with_the_same_bytes_as_in_parts(sizes: list[int], limit: int) -> None:
+    contents = {f"f{number}": bytes([number]) * size for number, size in enumerate(sizes)}
+    short = _told(contents, limit)
+    with patch.object(Sender, "_pack_whole", lambda *_: False):
+        parts = _told(contents, limit)
+    # Where a message ends may differ, what is said may not.
+    assert _without_cuts(short) == _without_cuts(parts)
+    assert all(len(message) <= limit for message in short)
+
+
+def _told(contents: dict[str, bytes], limit: int) -> list[bytes]:
+    source = MemorySource(manifest_of(contents), contents)
+    sender = Sender(source.manifest, max_message_size=limit, now=NOW)
+    sender.release()
+    while sender.next_control():
+        pass
+    control(sender, Accept(below=len(contents)), Credit(bytes=1 << 30, written=0))
+    messages: list[bytes] = []
+    while requests := sender.next_reads():
+        sender.blocks_read(source.read(requests), NOW)
+        while (message := sender.next_data()) is not None:
+            messages.append(message)
+    return messages
+
+
+def _without_cuts(messages: list[bytes]) -> list[tuple[FrameKind, int, bytes]]:
+    """All frames, with those of data that follow one another as one."""
+    frames: list[tuple[FrameKind, int, bytes]] = []
+    for message in messages:
+        for each in parse_frames_untrusted(message):
+            payload = bytes(each.payload)
+            if frames and each.kind is FrameKind.DATA and frames[-1][:2] == (each.kind, each.file):
+                payload = frames.pop()[2] + payload
+            frames.append((each.kind, each.file, payload))
+    return frames
 
 
 @given(
