@@ -36,7 +36,8 @@ from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest
 from flyx.transfer.messages import MIN_MESSAGE_SIZE
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import ReceiverEvent
-from flyx.transfer.sender import READ_AHEAD, READ_BATCH, Sender, SenderEvent
+from flyx.transfer.sender import READ_AHEAD, READ_BATCH, Sender
+from flyx.transfer.sender_events import SenderEvent
 from flyx.transfer.session import TransferSession
 
 MAX_EVENTS = 200_000

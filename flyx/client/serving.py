@@ -36,7 +36,8 @@ from flyx.transfer.left_out import NOT_WANTED
 from flyx.transfer.manifest import Manifest
 from flyx.transfer.messages import EAGER, ZSTD
 from flyx.transfer.rate_limit import Allowance, RateLimit
-from flyx.transfer.sender import Accepted, Comparing, Delivered, FileConfirmed, Resumed, Sender
+from flyx.transfer.sender import Sender
+from flyx.transfer.sender_events import Accepted, Comparing, Delivered, FileConfirmed, Resumed
 from flyx.transfer.session import EntryLeftOut
 
 if TYPE_CHECKING:

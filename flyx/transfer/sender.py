@@ -25,8 +25,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 
-from msgspec import Struct
-
 from flyx.errors import LocalProtocolError, RemoteProtocolError
 from flyx.transfer import messages
 from flyx.transfer.comparison import Hashing
@@ -57,7 +55,15 @@ from flyx.transfer.messages import (
     Saved,
 )
 from flyx.transfer.rate_limit import portion_of
-from flyx.transfer.session import EntryLeftOut, Failed, RoundTrip, TransferSession
+from flyx.transfer.sender_events import (
+    Accepted,
+    Comparing,
+    Delivered,
+    FileConfirmed,
+    Resumed,
+    SenderEvent,
+)
+from flyx.transfer.session import EntryLeftOut, TransferSession
 
 READ_AHEAD = 4 * BLOCK_SIZE
 """Bytes that may be read and packed before they are sent: the disk stays ahead of the wire."""
@@ -67,39 +73,6 @@ READ_BATCH = BLOCK_SIZE
 
 READ_BATCH_FILES = 256
 """Requests in one batch: thousands of empty files must not make one endless read."""
-
-
-class Accepted(Struct, frozen=True):
-    """The receiver has begun to accept the transfer."""
-
-
-class Comparing(Struct, frozen=True):
-    """The receiver has begun to compare files that it has."""
-
-
-class Resumed(Struct, frozen=True):
-    """The receiver has this much from an earlier try: files that are complete, and bytes in all."""
-
-    files: int
-    bytes: int
-
-
-class FileConfirmed(Struct, frozen=True):
-    """The receiver has saved this file under its final name."""
-
-    file: int
-
-
-class Delivered(Struct, frozen=True):
-    """The receiver has everything that is not left out, and has confirmed its digest (hex), by the sender's
-    algorithm."""
-
-    files: int
-    bytes: int
-    digest: str
-
-
-SenderEvent = RoundTrip | Comparing | Accepted | Resumed | FileConfirmed | EntryLeftOut | Delivered | Failed
 
 
 class _State(Enum):

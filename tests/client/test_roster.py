@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from flyx.client.confirmation import Confirmation
 from flyx.client.roster import TRANSITIONS, Receiver, ReceiverState, Roster, Step
 from flyx.errors import FilesFailed, FlyxError, LocalProtocolError, PeerUnreachable
-from flyx.transfer.sender import Delivered
+from flyx.transfer.sender_events import Delivered
 from flyx.transfer.session import Failed
 from tests.simulator import Conditions, Simulation
 from tests.thoroughness import share

@@ -13,7 +13,8 @@ from flyx.transfer import messages
 from flyx.transfer.digests import Algorithm, RunningDigest
 from flyx.transfer.frames import FRAME_HEADER, FrameKind
 from flyx.transfer.receiver import WINDOW, Receiver
-from flyx.transfer.sender import READ_AHEAD, READ_BATCH, Delivered, Sender
+from flyx.transfer.sender import READ_AHEAD, READ_BATCH, Sender
+from flyx.transfer.sender_events import Delivered
 from tests.fuzz.fuzz_transfer import FROM_BOTH, FROM_RECEIVERS, NOW, drain
 from tests.fuzz.grammar import make_message
 from tests.fuzz.source import Source

@@ -19,7 +19,8 @@ from flyx.pairing.states import STEP_TIMEOUT, WORDS_TIMEOUT, PairingState
 from flyx.transfer import session
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import Received
-from flyx.transfer.sender import Delivered, Sender
+from flyx.transfer.sender import Sender
+from flyx.transfer.sender_events import Delivered
 from tests.pairing.support import CODE, PASSWORD, receiver, sender
 from tests.simulator import Conditions, Simulation
 from tests.thoroughness import share

@@ -17,7 +17,8 @@ from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.messages import EAGER_CREDIT
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import Received
-from flyx.transfer.sender import Delivered, FileConfirmed, Resumed, Sender
+from flyx.transfer.sender import Sender
+from flyx.transfer.sender_events import Delivered, FileConfirmed, Resumed
 from flyx.transfer.session import EntryLeftOut, Failed
 from tests.simulator import (
     FASTEST,

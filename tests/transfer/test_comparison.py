@@ -25,7 +25,7 @@ from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import Comparing, ManifestReceived, Received
 from flyx.transfer.sender import Comparing as SenderComparing
-from flyx.transfer.sender import Delivered
+from flyx.transfer.sender_events import Delivered
 from flyx.transfer.session import SILENCE_LIMIT, EntryLeftOut, Failed
 from tests.simulator import Conditions, Content, MemoryDestination, Simulation, digests_of, manifest_of
 from tests.thoroughness import share

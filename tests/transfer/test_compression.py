@@ -14,7 +14,7 @@ from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.messages import MIN_MESSAGE_SIZE
 from flyx.transfer.receiver import WINDOW
 from flyx.transfer.receiver_events import Received
-from flyx.transfer.sender import Delivered
+from flyx.transfer.sender_events import Delivered
 from tests.simulator import Conditions, Content, MemoryDestination, Simulation
 from tests.thoroughness import share, some
 

@@ -19,7 +19,8 @@ from flyx.transfer import messages
 from flyx.transfer.digests import BLAKE3, DIGEST_SIZE, Algorithm, RunningDigest, algorithms_of
 from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.receiver_events import FileReceived, Received
-from flyx.transfer.sender import Delivered, Sender
+from flyx.transfer.sender import Sender
+from flyx.transfer.sender_events import Delivered
 from flyx.transfer.session import Failed
 from tests.simulator import (
     FASTEST,

@@ -11,7 +11,7 @@ from flyx.transfer.disk import OperationFailed, PlanDropped
 from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import ManifestReceived, Received
-from flyx.transfer.sender import Delivered
+from flyx.transfer.sender_events import Delivered
 from flyx.transfer.session import EntryLeftOut, Failed
 from tests.simulator import Conditions, Content, Link, MemoryDestination, Simulation, manifest_of
 from tests.thoroughness import share

@@ -18,7 +18,8 @@ from flyx.transfer.manifest import BLOCK_SIZE, block_count
 from flyx.transfer.messages import DIGESTS_PER_MESSAGE, MAX_CONTROL_SIZE
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import FileReceived, ManifestReceived, Received
-from flyx.transfer.sender import Delivered, FileConfirmed, Resumed, Sender
+from flyx.transfer.sender import Sender
+from flyx.transfer.sender_events import Delivered, FileConfirmed, Resumed
 from flyx.transfer.session import EntryLeftOut, Failed
 from tests.simulator import (
     Conditions,

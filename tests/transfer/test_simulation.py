@@ -20,7 +20,7 @@ from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.messages import MIN_MESSAGE_SIZE
 from flyx.transfer.receiver import WINDOW
 from flyx.transfer.receiver_events import FileReceived, ManifestReceived, Received
-from flyx.transfer.sender import Delivered, FileConfirmed
+from flyx.transfer.sender_events import Delivered, FileConfirmed
 from flyx.transfer.session import (
     GONE_LIMIT,
     LATE,

@@ -17,7 +17,8 @@ from flyx.transfer.left_out import UNREADABLE
 from flyx.transfer.manifest import BLOCK_SIZE, MAX_TEXT_SIZE, Content, Entry, EntryKind, Manifest
 from flyx.transfer.receiver import Receiver
 from flyx.transfer.receiver_events import Received
-from flyx.transfer.sender import Delivered, Sender
+from flyx.transfer.sender import Sender
+from flyx.transfer.sender_events import Delivered
 from flyx.transfer.session import EntryLeftOut
 from tests.simulator import (
     Conditions,

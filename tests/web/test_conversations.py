@@ -15,7 +15,7 @@ from flyx.pairing.exchange import Paired
 from flyx.transfer.frames import FRAME_HEADER
 from flyx.transfer.manifest import BLOCK_SIZE, Content, Entry, EntryKind, Manifest
 from flyx.transfer.receiver_events import Received
-from flyx.transfer.sender import Delivered, Resumed
+from flyx.transfer.sender_events import Delivered, Resumed
 from flyx.transfer.session import EntryLeftOut
 from tests.pairing import support
 from tests.simulator import MemoryDestination, MemorySource, MemoryStream, manifest_of
