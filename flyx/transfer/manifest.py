@@ -260,7 +260,7 @@ class Entries(Sequence[Entry]):
         recent = self._recent
         if recent is not None and recent[0] == index:
             return recent[1]
-        place = range(len(self))[index]
+        place = index if 0 <= index < len(self._ends) - 1 else range(len(self))[index]
         entry = self._make(place)
         self._recent = place, entry
         return entry
