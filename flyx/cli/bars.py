@@ -1,4 +1,4 @@
-"""What is drawn of transfers: rows that fit a screen of any size. Pure.
+"""Draws the rows of transfers so that they fit a screen of any size. Pure; loaded where there is a terminal.
 
 Columns are dropped when they do not fit, the least important first; no row is ever as wide as the screen, so
 that no terminal breaks it.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 from rich.text import Text
 
+from flyx.cli.rows import Current, Glyphs, Row, percentage
 from flyx.errors import size_text
 
 MAX_ROWS = 12
@@ -27,65 +28,6 @@ SHORT_BAR = 8
 
 SHORT_NAME = 10
 """Columns of a name that are left when there is room for no more."""
-
-
-class Glyphs(Struct, frozen=True):
-    """The characters of a bar, and what stands for a part that is left out."""
-
-    full: str
-    empty: str
-    cut: str
-
-
-UNICODE = Glyphs("\N{BOX DRAWINGS HEAVY HORIZONTAL}", "\N{BOX DRAWINGS LIGHT HORIZONTAL}", "…")
-ASCII = Glyphs("#", "-", "~")
-
-
-def glyphs_for(encoding: str) -> Glyphs:
-    """Return the characters that an encoding has."""
-    try:
-        f"{UNICODE.full}{UNICODE.empty}{UNICODE.cut}".encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return ASCII
-    return UNICODE
-
-
-class Row(Struct, frozen=True):
-    """One transfer.
-
-    Attributes:
-        name: of it, printable.
-        done: bytes.
-        total: bytes; None if nobody knows: of a stream.
-        pace: how fast it goes, or that it does not: "12.3 MB/s", "stalled for 7 s".
-        is_stalled: whether pace is that it does not go.
-        left: how long it still takes, in words; empty if that is not known.
-        route: which way it takes, in a word; empty if that is not known.
-        limit: what limits it, in words; empty if that is not known.
-    """
-
-    name: str
-    done: int
-    total: int | None
-    pace: str = ""
-    is_stalled: bool = False
-    left: str = ""
-    route: str = ""
-    limit: str = ""
-
-
-class Current(Struct, frozen=True):
-    """The file under way.
-
-    Attributes:
-        number: files that are complete.
-        count: files in all.
-        name: its path, printable.
-    """
-
-    number: int
-    count: int
-    name: str
 
 
 def draw(
@@ -108,13 +50,6 @@ def draw(
     if current and len(drawn) < most:
         drawn.append(_current(current, width, glyphs))
     return drawn
-
-
-def percentage(done: int, total: int | None) -> str:
-    """Return the part that is done; 100 % is all of it, and nothing if nobody knows how much that is."""
-    if total is None:
-        return ""
-    return f"{100 * done // total if total else 100}%"
 
 
 def _summed_up(rows: Sequence[Row], most: int) -> Sequence[Row]:

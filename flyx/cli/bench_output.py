@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import flyx
-from flyx.cli.bars import glyphs_for
 from flyx.cli.output import (
     errors_as_events,
     event_fields,
@@ -19,6 +18,7 @@ from flyx.cli.output import (
     write_data,
     write_event,
 )
+from flyx.cli.rows import glyphs_for
 from flyx.cli.screen import can_draw, screen
 from flyx.cli.terminal import screen_size
 from flyx.client import events

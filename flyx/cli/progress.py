@@ -13,11 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from flyx.cli.bars import Current, Row, draw, glyphs_for, percentage
 from flyx.cli.output import (
     amount_text,
     directory_text,
@@ -33,6 +33,7 @@ from flyx.cli.output import (
 )
 from flyx.cli.pace import Pace
 from flyx.cli.qr_code import can_be_written_in, coloured, qr_rows
+from flyx.cli.rows import Current, Row, glyphs_for, percentage
 from flyx.cli.screen import can_draw, screen
 from flyx.cli.terminal import screen_size
 from flyx.client import events as e
@@ -43,6 +44,9 @@ from flyx.rtc.attempts import progress_text
 from flyx.rtc.path import CandidatePair
 from flyx.transfer.left_out import BY_NATURE, reason
 from flyx.transfer.manifest import Content, Manifest
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 NAMED = 10
 """Saved files, and those left out, that are named on a terminal or to a person. JSON has all of them."""
@@ -121,7 +125,6 @@ class HumanReporter:
         self._qr_code = qr_code
         self._clock = clock
         self._bars_shown = bars and can_draw()
-        self._console = make_console()
         self._glyphs = glyphs_for(sys.stderr.encoding or "ascii")
         self._transfers: dict[int, _Transfer] = {}
         self._files: _FilesByOffset | None = None
@@ -224,6 +227,10 @@ class HumanReporter:
             screen.show([(text, len(text))])
             self._is_listing = True
 
+    @cached_property
+    def _console(self) -> Console:
+        return make_console()
+
     def draw(self) -> None:
         """Draw how far the transfers are now."""
         now = self._clock()
@@ -236,6 +243,9 @@ class HumanReporter:
         if not rows:
             screen.hide()
             return
+        # With what draws, which nobody needs without a terminal.
+        from flyx.cli.bars import draw
+
         columns, lines = screen_size()
         drawn = draw(rows, self._current(), columns, lines, self._glyphs)
         with self._console.capture() as capture:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from flyx.cli.bars import ASCII, UNICODE, Current, Row, draw, glyphs_for
+from flyx.cli.bars import draw
+from flyx.cli.rows import ASCII, UNICODE, Current, Row, glyphs_for
 
 GB = 10**9
 ROW = Row(
