@@ -7,8 +7,11 @@ import json
 import os
 from pathlib import Path
 from typing import get_args
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flyx.cli import output
 from flyx.cli.demo import parse_size
@@ -408,3 +411,11 @@ async def test_a_reader_that_has_gone_is_told_with_the_next_event_or_at_the_end(
     # What went wrong otherwise counts more.
     with pytest.raises(InputError):
         go_on(reporter, InputError(reason="it failed"))
+
+
+@given(path=st.text() | st.text(st.sampled_from('ab/"\\\x7f\x00\x1f\u00e9\udcff\U0001f600')))
+def test_a_file_is_told_in_the_same_words_as_any_other_event(path: str) -> None:
+    name, fields = event_fields(events.FileFinished(1, path, f"out/{path}", "00" * 32, "blake3"))
+    assert name == "file"
+    with patch.object(output.time, "time", lambda: 1796073889.6734):
+        assert output._file_line(name, fields) == output._event_line(name, fields)
