@@ -76,7 +76,7 @@ class WholeFiles:
             status = os.fstat(handle)
             if status.st_mode & 0o7777 != mode:
                 set_mode(handle, mode)
-        except OSError:
+        except BaseException:
             with suppress(OSError):
                 os.close(handle)
             with suppress(OSError):
