@@ -17,8 +17,8 @@ from msgspec.json import Decoder
 
 Value = TypeVar("Value")
 
-MALFORMED = DecodeError, RecursionError
-"""What a decoder raises."""
+MALFORMED = DecodeError, RecursionError, UnicodeEncodeError
+"""What a decoder raises; the last for a text that has half of a surrogate pair in it."""
 
 HEX_128 = r"^[0-9a-f]{32}\Z"
 HEX_256 = r"^[0-9a-f]{64}\Z"

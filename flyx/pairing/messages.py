@@ -122,7 +122,7 @@ def parse_untrusted(text: str | bytes) -> PairingMessage:
         raise RemoteProtocolError(reason="a message too long for pairing")
     try:
         return _DECODER.decode(text)
-    except (*MALFORMED, UnicodeEncodeError) as error:
+    except MALFORMED as error:
         if (hello := _hello_of_another_version(text)) is not None:
             return hello
         raise RemoteProtocolError(reason="a message that is none of pairing") from error
@@ -131,7 +131,7 @@ def parse_untrusted(text: str | bytes) -> PairingMessage:
 def _hello_of_another_version(text: str) -> OtherHello | None:
     try:
         hello = _OTHER_HELLO.decode(text)
-    except (*MALFORMED, UnicodeEncodeError):
+    except MALFORMED:
         return None
     return hello if hello.version != VERSION else None
 

@@ -366,7 +366,7 @@ def parse_control_untrusted(text: str | bytes) -> ControlMessage:
         raise RemoteProtocolError(reason="a control message is too long")
     try:
         return _DECODER.decode(text)
-    except (*MALFORMED, UnicodeEncodeError) as error:
+    except MALFORMED as error:
         place, fault = fault_in(error)
         raise RemoteProtocolError(reason=f"a malformed control message ({place or 'it'}: {fault})") from error
 

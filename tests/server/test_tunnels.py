@@ -326,6 +326,12 @@ async def test_a_server_that_stops_ends_tunnels() -> None:
             await stopping
 
 
+@pytest.mark.parametrize("text", ["\ud800", '{"type":"tunnel","later":"\ud800"}'])
+def test_a_claim_that_is_no_unicode_is_refused_as_others_are(text: str) -> None:
+    with pytest.raises(RemoteProtocolError):
+        parse_claim_untrusted(text)
+
+
 def test_a_claim_survives_the_wire() -> None:
     said = TunnelClaim(client_id="one", peer_id="other", token="secret")
     assert parse_claim_untrusted(serialize_claim(said)) == said

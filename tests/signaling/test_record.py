@@ -72,6 +72,12 @@ def change_member(number: int, **fields: Any) -> dict[str, Any]:
     return change(members=members)
 
 
+@pytest.mark.parametrize("text", ["", "{", "\ud800", '{"version":"\ud800"}', b'"\xff"'])
+def test_what_is_no_json_is_refused(text: str | bytes) -> None:
+    with pytest.raises(BadRecord):
+        load_room(text)
+
+
 @pytest.mark.parametrize(
     "record",
     [
