@@ -15,9 +15,10 @@ from aiortc import RTCDataChannel
 
 from flyx.errors import RemoteProtocolError
 
-MAX_EARLY_MESSAGES = 64
+MAX_EARLY_MESSAGES = 256
 MAX_EARLY_BYTES = 4 << 20
-"""What is kept on a channel that nobody listens to; a peer that sends more has not waited its turn."""
+"""What is kept on a channel that nobody listens to; a peer that sends more has not waited its turn. What a
+sender may send ahead (transfer.messages.EAGER_CREDIT) is 128 messages at its lowest rates."""
 
 BUFFERED_HIGH = 1 << 20
 """Bytes in a channel's send buffer above which it is not writable."""
