@@ -36,6 +36,7 @@ from flyx.server.transport.binding import bind
 from flyx.server.transport.listener import Listener
 from flyx.server.transport.tls import Certificate
 from flyx.server.transport.urls import connectable, reachable_urls, url_of
+from flyx.server.turn import check_ice_servers
 
 log = get_logger("flyx.server.app")
 
@@ -116,8 +117,12 @@ class Server:
         """Args:
         config: what to listen on, and the limits.
         clock: returns Unix time; for tests.
+
+        Raises:
+            InputError: the STUN and TURN servers are none that clients take.
         """
         config = config or ServerConfig()
+        check_ice_servers(config.stun_urls, config.turn)
         wanted = config.limits.max_connections
         affordable = affordable_connections(wanted)
         if affordable != wanted:

@@ -12,8 +12,9 @@ import base64
 import hashlib
 import hmac
 
+from flyx.errors import InputError, RemoteProtocolError
 from flyx.server.config import TurnConfig
-from flyx.signaling.messages import IceServer, IceServersData
+from flyx.signaling.messages import IceServer, IceServersData, RefreshIceServers, parse_untrusted, serialize
 
 
 def credentials(config: TurnConfig, client_id: str, now: float) -> IceServer:
@@ -46,3 +47,16 @@ def ice_servers(
     return IceServersData(
         ice_servers=(*servers, credentials(config, client_id, now)), ice_servers_ttl=config.ttl
     )
+
+
+def check_ice_servers(stun_urls: tuple[str, ...], config: TurnConfig | None) -> None:
+    """Check that clients take what ice_servers() returns: one that does not can never come in.
+
+    Raises:
+        InputError: they do not.
+    """
+    try:
+        parse_untrusted(serialize(RefreshIceServers(ice_servers(stun_urls, config, "", 0.0))))
+    except RemoteProtocolError as error:
+        reason = f"no client takes these STUN and TURN servers: {error.fields['reason']}"
+        raise InputError(reason=reason) from error

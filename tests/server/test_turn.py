@@ -7,7 +7,7 @@ import pytest
 from flyx.cli.turn_options import turn_of
 from flyx.errors import InputError
 from flyx.server.app import Server
-from flyx.server.config import TurnConfig
+from flyx.server.config import ServerConfig, TurnConfig
 from flyx.server.turn import credentials
 from tests.server.peers import FakeClock, joined, local
 
@@ -34,6 +34,23 @@ async def test_each_client_gets_credentials_of_its_own() -> None:
                 assert turn["username"] == f"{int(clock.now + 600)}:{client.id}"
                 assert turn["credential"]
                 assert client.joined["ice_servers_ttl"] == 600
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        local(stun_urls=(f"stun:{'a' * 600}",)),
+        local(stun_urls=("stun:stun.example",) * 17),
+        local(turn=TurnConfig((f"turn:{'a' * 600}",), "north")),
+        local(turn=TurnConfig(("turn:turn.example",) * 17, "north")),
+        local(turn=replace(TURN, ttl=0)),
+    ],
+    ids=["a long STUN URL", "many STUN URLs", "a long TURN URL", "many TURN URLs", "no time"],
+)
+def test_what_no_client_would_take_is_refused_before_there_is_one(config: ServerConfig) -> None:
+    with pytest.raises(InputError, match="ice_servers") as caught:
+        Server(config)
+    assert "north" not in str(caught.value)
 
 
 async def test_a_client_that_asks_gets_newer_credentials() -> None:
