@@ -235,7 +235,7 @@ def encoded_size(text: str) -> int:
 
 def _check_sdp(sdp: str) -> None:
     # As it stands between quotes in JSON: the end of a line takes two bytes, a control character six.
-    if len(encode(sdp)) - 2 > MAX_SDP_SIZE:
+    if len(sdp) * 6 > MAX_SDP_SIZE and len(encode(sdp)) - 2 > MAX_SDP_SIZE:
         raise ValueError(f"longer than {MAX_SDP_SIZE} bytes")
 
 

@@ -183,7 +183,12 @@ class _Wishes:
     new_room_id: str | None
 
 
+_NO_WISHES = _Wishes(None, resume=False, hold=0.0, new_room_id=None)
+
+
 def _wishes(query_string: bytes) -> _Wishes:
+    if not query_string:
+        return _NO_WISHES
     # Of what is said twice, the last counts.
     query = dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
     if query.get("resume") not in (None, "1"):
