@@ -20,6 +20,7 @@ from typing import Any
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 import flyx.rtc.dtls
+from flyx.cli.process import tune_malloc
 from flyx.net.loop import new_event_loop
 from flyx.rtc.channel import Channel
 from flyx.rtc.peer import PeerConnection
@@ -117,6 +118,8 @@ class FlyxEnd(End):
 
     def __init__(self, congestion: str | None = None) -> None:
         super().__init__()
+        # As any program of ours does.
+        tune_malloc()
         self.connection = PeerConnection(("control", "data"), [], lambda _: None, congestion=congestion)
         self.channel: Channel | None = None
         self._connecting = asyncio.ensure_future(self._connect())
