@@ -60,8 +60,8 @@ RECEIVE_CALLS_PER_TURN = 64
 Each turn has its price: acknowledgements, timers, a look at what there is to write. It is dear to a program
 that shares its processor, whose caches have little of it left, and which finds much in its socket. Eight
 receivers on two processors took 2.3 CPU seconds a GB in turns of 128 KiB, 1.8 so, one alone 1.16 and 0.95.
-Twice as much gains nothing more. malloc has to keep what is freed (flyx/cli/process.py): by default it may give
-back what each turn had, and a receiver that does nothing but receive takes 1.9 instead of 0.9.
+Twice as much gains nothing more. malloc has to keep what is freed (flyx/cli/process.py): by default it may
+give back what each turn had, and a receiver that does nothing but receive takes 1.9 instead of 0.9.
 """
 
 SEND_QUEUE_SIZE = 1 << 20
