@@ -21,8 +21,9 @@ from flyx.net.interfaces import Address, udp_socket
 from flyx.net.loop import new_event_loop
 from flyx.rtc import description, peer, relays
 from flyx.rtc.channel import Channel
+from flyx.rtc.dtls import DtlsBatcher
 from flyx.rtc.peer import IceCandidateInit, PeerConnection, Reply
-from flyx.rtc.sctp_transport import SctpTransport
+from flyx.rtc.sctp_transport import TIMER_RESOLUTION, SctpTransport
 from flyx.rtc.seam import ice
 from flyx.rtc.seam.connection import MAX_LEARNED_CANDIDATES
 from flyx.rtc.servers import TurnServer
@@ -182,6 +183,28 @@ def test_the_loop_does_not_turn_at_full_speed_towards_a_deadline_that_is_near(
 
     with asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(scenario())
+
+
+async def test_a_timer_waits_less_than_that_where_bursts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pair() as (left, right):
+        await asyncio.gather(left.connected(), right.connected())
+        sctp = left._pc.sctp
+        assert isinstance(sctp, SctpTransport)
+        delays: list[float] = []
+        loop = asyncio.get_running_loop()
+        near = cast(Association, SimpleNamespace(next_timeout=lambda: 0.0004))
+        for kind in ("direct", "relayed", "tunnelled", "direct"):
+            path = SimpleNamespace(
+                is_relayed=kind == "relayed",
+                is_tunnelled=kind == "tunnelled",
+                record_overhead=37,
+                round_trip=None,
+            )
+            sctp._make_controller(cast(DtlsBatcher, path))
+            with monkeypatch.context() as patched:
+                patched.setattr(loop, "call_later", lambda delay, _: delays.append(delay))
+                sctp._set_timer(near, 0.0, None)
+        assert delays == [TIMER_RESOLUTION, 0.0004, 0.0004, TIMER_RESOLUTION]
 
 
 async def test_a_connection_closes_also_when_all_tasks_are_cancelled_as_at_the_end_of_asyncio_run() -> None:
