@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from e2e.processes import LONG, Flyx, sha256, snapshot, write_random, write_sparse, write_text
-from flyx.storage.partial import CHECKPOINT_INTERVAL
+from e2e.unfinished import under_way
 
 MB = 1_000_000
 RANDOM, TEXT = 5 * MB + 7, 9 * MB + 3
@@ -80,13 +79,7 @@ def test_what_was_interrupted_goes_on_compressed_or_not(
 ) -> None:
     source = write_text(tmp_path / "text", LONG)
     sender = flyx.send("--compress", first, source)
-    receiver = flyx.receive(sender.code(), tmp_path / "in")
-    receiver.event("progress", lambda event: event["bytes"] >= LONG // 4)
-    receiver.stop()
-    # However fast it is, it is not done before the next checkpoint is due.
-    time.sleep(CHECKPOINT_INTERVAL)
-    receiver.resume()
-    receiver.event("progress", lambda event: event["bytes"] >= LONG // 3)
+    receiver = under_way(flyx, sender, tmp_path / "in", LONG // 4)
     receiver.send_signal(signal.SIGKILL).ends(-signal.SIGKILL)
     sender.send_signal(signal.SIGINT).ends(130)
     sender = flyx.send("--compress", second, source)

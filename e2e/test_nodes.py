@@ -444,7 +444,8 @@ async def churn(nodes: list[Server], redis_server: RedisServer, times: int) -> N
     files, memory = [p.num_fds() for p in processes], [p.memory_info().rss for p in processes]
     await rounds(times)
     await until(nobody_is_left)
-    assert set(redis_server.keys()) <= keys
+    # The nodes themselves have a leader now and then.
+    assert set(redis_server.keys()) - {"flyx:janitor"} <= keys
     assert all(ttl > 0 for ttl in redis_server.keys().values())
 
     async def files_as_before() -> bool:

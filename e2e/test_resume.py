@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,36 +23,9 @@ from e2e.processes import (
     write_random,
     write_sparse,
 )
-from flyx.storage.partial import CHECKPOINT_INTERVAL
+from e2e.unfinished import under_way
 
 MB = 1_000_000
-
-
-DIGITS = 64
-"""Of a block of a MiB in the journal."""
-
-
-def under_way(flyx: Flyx, sender: FlyxProcess, directory: Path, least: int) -> FlyxProcess:
-    """A receiver that has at least so many bytes, many of them in its journal, standing still."""
-    receiver = flyx.receive(sender.code(), directory)
-    receiver.event("progress", lambda event: event["bytes"] >= least)
-    receiver.stop()
-    # However fast it is, it is not done before the next checkpoint is due.
-    time.sleep(CHECKPOINT_INTERVAL)
-    receiver.resume()
-    receiver.event("progress", lambda _: in_journals(directory) > least // 2)
-    return receiver.stop()
-
-
-def in_journals(directory: Path) -> int:
-    """Bytes, about, that the journals in this directory vouch for; they are written once a second."""
-    lines = (
-        line
-        for path in directory.glob(".flyx/*/journal")
-        for line in path.read_bytes().splitlines()
-        if b'"blocks"' in line
-    )
-    return sum(len(line) // DIGITS for line in lines) << 20
 
 
 def sent_again(receiver: FlyxProcess) -> int:
