@@ -35,9 +35,9 @@ from flyx.transfer.left_out import ALREADY_HERE, NO_FILE, UNREADABLE, VANISHED
 from flyx.transfer.manifest import BLOCK_SIZE, Entry, EntryKind, Manifest
 from flyx.transfer.messages import MIN_MESSAGE_SIZE
 from flyx.transfer.receiver import Receiver
-from flyx.transfer.receiver_events import ReceiverEvent
+from flyx.transfer.receiver_events import Received, ReceiverEvent
 from flyx.transfer.sender import READ_AHEAD, READ_BATCH, Sender
-from flyx.transfer.sender_events import SenderEvent
+from flyx.transfer.sender_events import Delivered, SenderEvent
 from flyx.transfer.session import TransferSession
 
 MAX_EVENTS = 200_000
@@ -550,3 +550,13 @@ class Simulation:
 
     def _push(self, when: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._due, (when, next(self._order), action))
+
+
+def deliver(simulation: Simulation) -> tuple[Delivered, Received]:
+    """Run it, and return how both ends say that all has arrived."""
+    simulation.run()
+    delivered, received = simulation.sender_events[-1], simulation.receiver_events[-1]
+    assert isinstance(delivered, Delivered), (simulation.seed, delivered)
+    assert isinstance(received, Received), (simulation.seed, received)
+    assert delivered.digest == received.digest
+    return delivered, received

@@ -211,13 +211,17 @@ def write_event(name: str, /, **fields: Any) -> None:
         write_data(line)
 
 
+def _dated(name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    return {"event": name, "time": round(time.time(), 3), **fields}
+
+
 def _event_line(name: str, fields: dict[str, Any]) -> str:
-    return json.dumps({"event": name, "time": round(time.time(), 3), **fields})
+    return json.dumps(_dated(name, fields))
 
 
 def _file_line(name: str, fields: dict[str, Any]) -> str:
     """What _event_line() returns, of fields that are text and whole numbers, in a quarter of the time."""
-    event = {"event": name, "time": round(time.time(), 3), **fields}
+    event = _dated(name, fields)
     try:
         line = msgspec.json.format(msgspec.json.encode(event), indent=0)
     except UnicodeEncodeError:

@@ -16,9 +16,8 @@ from flyx.transfer.frames import FRAME_HEADER, FrameKind
 from flyx.transfer.manifest import BLOCK_SIZE
 from flyx.transfer.messages import EAGER_CREDIT
 from flyx.transfer.receiver import Receiver
-from flyx.transfer.receiver_events import Received
 from flyx.transfer.sender import Sender
-from flyx.transfer.sender_events import Delivered, FileConfirmed, Resumed
+from flyx.transfer.sender_events import FileConfirmed, Resumed
 from flyx.transfer.session import EntryLeftOut, Failed
 from tests.simulator import (
     FASTEST,
@@ -28,6 +27,7 @@ from tests.simulator import (
     MemoryStream,
     Simulation,
     StreamDestination,
+    deliver,
     manifest_of,
 )
 from tests.thoroughness import share
@@ -44,15 +44,6 @@ TREE: dict[str, bytes | None] = {
 SMALL: dict[str, bytes | None] = {"a": b"a" * 5000, "b": b"b" * 10}
 SIZE = sum(len(content) for content in TREE.values() if content)
 LONG_PATH = Conditions(network_delay=1.0, disk_delay=0.001, max_message_size=65_536)
-
-
-def deliver(simulation: Simulation) -> tuple[Delivered, Received]:
-    simulation.run()
-    delivered, received = simulation.sender_events[-1], simulation.receiver_events[-1]
-    assert isinstance(delivered, Delivered), (simulation.seed, delivered)
-    assert isinstance(received, Received), (simulation.seed, received)
-    assert delivered.digest == received.digest
-    return delivered, received
 
 
 class Watched(MemoryDestination):

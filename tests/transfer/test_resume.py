@@ -17,7 +17,7 @@ from flyx.transfer.frames import FRAME_HEADER, FrameKind
 from flyx.transfer.manifest import BLOCK_SIZE, block_count
 from flyx.transfer.messages import DIGESTS_PER_MESSAGE, MAX_CONTROL_SIZE
 from flyx.transfer.receiver import Receiver
-from flyx.transfer.receiver_events import FileReceived, ManifestReceived, Received
+from flyx.transfer.receiver_events import FileReceived, ManifestReceived
 from flyx.transfer.sender import Sender
 from flyx.transfer.sender_events import Delivered, FileConfirmed, Resumed
 from flyx.transfer.session import EntryLeftOut, Failed
@@ -26,6 +26,7 @@ from tests.simulator import (
     MemoryDestination,
     MemorySource,
     Simulation,
+    deliver,
     digests_of,
     manifest_of,
 )
@@ -46,15 +47,6 @@ QUICK = Conditions(network_delay=0.001, disk_delay=0.0001, max_message_size=6553
 
 def simulate(destination: MemoryDestination | None, *, seed: int = 0, **options: object) -> Simulation:
     return Simulation(TREE, seed=seed, conditions=QUICK, destination=destination, **options)  # type: ignore[arg-type]
-
-
-def deliver(simulation: Simulation) -> tuple[Delivered, Received]:
-    simulation.run()
-    delivered, received = simulation.sender_events[-1], simulation.receiver_events[-1]
-    assert isinstance(delivered, Delivered), (simulation.seed, delivered)
-    assert isinstance(received, Received), (simulation.seed, received)
-    assert delivered.digest == received.digest
-    return delivered, received
 
 
 def cut(after: int, destination: MemoryDestination | None = None, *, seed: int = 0) -> Simulation:
