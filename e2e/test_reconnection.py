@@ -56,6 +56,7 @@ def test_a_receiver_that_waits_for_a_place_keeps_it_when_the_server_is_killed(
     code = sender.code()
     first = receive(flyx, server.url, code, tmp_path / "first").mid_transfer().stop()
     second = receive(flyx, server.url, code, tmp_path / "second")
+    second.event("room")
     sender.event("peer", peer=2, state="joined")
     server.send_signal(signal.SIGKILL).ends(-signal.SIGKILL)
     serve(flyx, "--state", state, port=server.port)
@@ -157,6 +158,8 @@ def test_a_broken_network_costs_nobody_a_place(flyx: Flyx, relay: Relay, tmp_pat
     code = sender.code()
     first = receive(flyx, relay.url, code, tmp_path / "first").mid_transfer().stop()
     second = receive(flyx, relay.url, code, tmp_path / "second")
+    # The sender may hear of it before it has its own answer, without which it gives up.
+    second.event("room")
     sender.event("peer", peer=2, state="joined")
     relay.cut()
     for process in (sender, second):
