@@ -34,7 +34,7 @@ from flyx.server.rooms.store import (
 )
 from flyx.server.tunnels import Tunnels
 from flyx.server.turn import ice_servers
-from flyx.signaling.announcements import CONNECTION_LOST
+from flyx.signaling.announcements import CONNECTION_LOST, stamped
 from flyx.signaling.codes import draw_room_id
 from flyx.signaling.commands import (
     Admit,
@@ -72,7 +72,7 @@ from flyx.signaling.messages import (
     serialize,
 )
 from flyx.signaling.refusals import refusal_of
-from flyx.signaling.room import Room, new_room, step
+from flyx.signaling.room import Room, new_room, reached, step
 
 log = get_logger("flyx.server.rooms.hub")
 
@@ -340,23 +340,31 @@ class Hub:
         """
         if attachment.over:
             return None
+        if not isinstance(message, Paired) and self._relay_at_once(attachment, message):
+            return None
         command = Relay(attachment.client_id, attachment.generation, message)
-        room = self._store.at_hand(attachment.room_id)
-        if room is not None:
-            after, effects = step(room, command, self.clock())
-            if after is room and self._reaches_all(effects):
-                attachment.count()
-                self._dispatch(effects, None)
-                return None
         return self._relay_and_wait(attachment, command)
 
-    def _reaches_all(self, effects: Effects) -> bool:
-        """Tell whether all whom something is for are connected here, as far as the room knows and really."""
-        for effect in effects:
-            if isinstance(effect, Deliver):
-                member = effect.member
-                if self._attachment_of(member.client_id, member.generation) is None:
-                    return False
+    def _relay_at_once(self, attachment: Attachment, message: Relayed) -> bool:
+        """Relay a message if all whom it is for are here, as far as the room knows and really."""
+        client_id = attachment.client_id
+        room = self._store.at_hand(attachment.room_id)
+        if room is None:
+            return False
+        members = reached(room, client_id, attachment.generation, message, self.clock())
+        peers = []
+        for member in members:
+            peer = self._attachment_of(member.client_id, member.generation)
+            if peer is None:
+                return False
+            peers.append(peer)
+        if not peers:
+            return False
+        attachment.count()
+        text = serialize(stamped(message, client_id))
+        for peer in peers:
+            peer.send(text, counted=True)
+        self.metrics.relays[LOCAL] += len(peers)
         return True
 
     async def _relay_and_wait(self, attachment: Attachment, command: Relay) -> None:

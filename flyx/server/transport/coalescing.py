@@ -45,6 +45,7 @@ class CoalescingTransport(asyncio.Transport):
         self._size = 0
 
     def write(self, data: Any) -> None:
+        """Write data at the end of the turn; nothing if the connection is being closed by then."""
         if not self._pending:
             self._batch.wait(self)
         self._pending.append(data)

@@ -312,12 +312,12 @@ class WebSocketProtocol(CloseTimeout, WebSocketsSansIOProtocol):
 
     def send_text(self, payload: bytes) -> None:
         """Send a text frame of valid UTF-8."""
-        if self.conn.state is State.OPEN and not self.transport.is_closing():
+        if self.conn.state is State.OPEN:
             self.transport.write(text_frame(payload))
 
     def send_binary(self, payload: bytes) -> None:
         """Send a binary frame."""
-        if self.conn.state is State.OPEN and not self.transport.is_closing():
+        if self.conn.state is State.OPEN:
             self.transport.write(whole_frame(WHOLE_BINARY, payload))
 
     def send_close(self, code: int, reason: str) -> None:
@@ -405,8 +405,8 @@ class WebSocketProtocol(CloseTimeout, WebSocketsSansIOProtocol):
             if len(self._torn) < self._torn_size:
                 return b""
             data, self._torn = bytes(self._torn), b""
-        at, most = 0, self.settings.limits.max_frame_size
-        while self.conn.state is State.OPEN:
+        at, end, most = 0, len(data), self.settings.limits.max_frame_size
+        while at < end and self.conn.state is State.OPEN:
             found = text_in(data, at)
             if found is None or len(found[0]) > most:
                 break
