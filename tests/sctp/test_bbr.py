@@ -248,7 +248,7 @@ def test_little_loss_without_a_queue_bounds_nothing() -> None:
         model.note_loss(lost)
         one = sample(acked=100_000 - lost, delivered=0, prior_delivered=0, rate=None, rtt=rtt)
         model.update_background_loss(one)
-        model.end_round_of_background_loss(0.0, probing=True)
+        model.end_round_of_background_loss(0.0, probing=True, packet_size=PACKET)
         model.reset_short_term_model()
         model.adapt_lower_bounds(100_000, pace=1.0)
         return model.bw_shortterm
@@ -272,7 +272,7 @@ def test_background_loss_is_learned_without_a_queue_only() -> None:
             one = sample(acked=600_000 - lost, delivered=0, prior_delivered=0, rate=None, rtt=rtt)
             model.note_loss(lost)
             model.update_background_loss(one)
-            model.end_round_of_background_loss(0.0, probing)
+            model.end_round_of_background_loss(0.0, probing, PACKET)
         assert model.queue_seen == queue
         return model.background_loss
 
@@ -283,6 +283,24 @@ def test_background_loss_is_learned_without_a_queue_only() -> None:
     assert loss_of_rounds(100, rtt=0.051, lost=18_000) == pytest.approx(0.03, rel=0.05)
     assert loss_of_rounds(100, rtt=0.051, lost=50_000) == 0.05
     assert loss_of_rounds(300, rtt=0.051, lost=0) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("background", "lost", "overflows"),
+    some([(0.0, 3_100, True), (0.01, 13_600, False), (0.01, 18_000, True)]),
+)
+def test_a_queue_overflows_if_more_is_lost_in_it_than_the_background_and_chance(
+    background: float, lost: int, overflows: bool
+) -> None:
+    model = PathModel()
+    model.min_rtt, model.background_loss = 0.05, background
+    model.note_loss(lost)
+    model.update_background_loss(
+        sample(acked=600_000 - lost, delivered=0, prior_delivered=0, rate=None, rtt=0.06)
+    )
+    model.end_round_of_background_loss(0.0, probing=True, packet_size=PACKET)
+    # Without chance the limit were 0.5 % and the background: 3,000 and 9,000 bytes of 600,000.
+    assert (model.queue_seen, model.queue_overflows) == (True, overflows)
 
 
 def lossy_round(driven: Driven, rtt: float) -> BbrState:
@@ -484,6 +502,12 @@ def test_random_loss_costs_little(loss: float, least: float) -> None:
     used, link = run_alone("bbr", megabits(100), 0.05, loss, 8)
     assert used > least
     assert link.mean_queueing < 0.015
+
+
+def test_what_is_lost_at_random_in_the_queue_of_a_probe_slows_nobody() -> None:
+    used, _ = run_alone("bbr", megabits(100), 0.05, 0.01, 30, seed=3)
+    # It was 0.937: a tenth less than the path's rate for seconds after each such probe.
+    assert used > 0.96
 
 
 def test_long_lossy_path_is_used() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import inf
 
 from flyx.sctp.congestion.base import AckSample, CongestionController, Loss
 from flyx.sctp.congestion.bbr_model import BETA, LOSS_THRESH, MAX_BACKGROUND_LOSS, OVERFLOW_LOSS, PathModel
@@ -243,7 +243,8 @@ class Bbr(CongestionController):
         model.update_round(sample)
         model.update_background_loss(sample)
         if model.round_start:
-            model.end_round_of_background_loss(now, self._ack_phase in PROBE_FEEDBACK)
+            probing = self._ack_phase in PROBE_FEEDBACK
+            model.end_round_of_background_loss(now, probing, self._max_packet_size)
         if model.round_start:
             self._rounds_since_probe_up += 1
             self._pace_before, self._pace_last_round = self._pace_last_round, self._pace_this_round
@@ -437,11 +438,7 @@ class Bbr(CongestionController):
 
     def _too_high(self, lost: int, tx_in_flight: int) -> bool:
         """More was lost of what was in flight than the path may lose."""
-        background = self.model.background_loss
-        # Deviation: the background, and two standard deviations of it: a probe looks at its flight again and
-        # again, and may not end by chance. Nothing, on a path without background loss.
-        chance = 2 * sqrt(background * tx_in_flight * self._max_packet_size)
-        return lost > tx_in_flight * (self._loss_thresh + background) + chance
+        return lost > self.model.tolerable_loss(tx_in_flight, self._loss_thresh, self._max_packet_size)
 
     @property
     def _loss_thresh(self) -> float:

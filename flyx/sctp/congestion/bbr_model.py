@@ -6,7 +6,7 @@ names. Bytes, seconds, bytes a second; unknown bounds are infinite.
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, sqrt
 
 from flyx.sctp.congestion.base import AckSample, Loss
 from flyx.sctp.congestion.filters import WindowedMax
@@ -39,7 +39,7 @@ MAX_QUIET_ROUND_LOSS = 0.1
 BACKGROUND_LOSS_ROUNDS = 32
 BACKGROUND_LOSS_PRIOR = 120_000
 OVERFLOW_LOSS = 0.005
-"""More lost than the background and this part, in a round that met a queue: the queue is full."""
+"""Part of a round that all met a queue; if more than that is lost (tolerable_loss()), the queue is full."""
 
 # A round trip betrays a queue if it exceeds min_rtt by an eighth, but at least and at most
 # this many seconds: HyStart++'s thresholds (RFC 9406 §4.3).
@@ -231,11 +231,21 @@ class PathModel:
                 self.queue_met |= rtt >= self._queue_rtt
         self._round_acked += sample.acked
 
-    def end_round_of_background_loss(self, now: float, probing: bool) -> None:
+    def tolerable_loss(self, sent: int, thresh: float, packet_size: int) -> float:
+        """Bytes that the path may lose of so many, if it may lose this part of them besides the background.
+
+        Deviation: and two standard deviations of the background more: a probe looks at its flight again and
+        again, and may not end by chance. Nothing, on a path without background loss.
+        """
+        background = self.background_loss
+        return sent * (thresh + background) + 2 * sqrt(background * sent * packet_size)
+
+    def end_round_of_background_loss(self, now: float, probing: bool, packet_size: int) -> None:
         """Average what the round lost, and look for a queue.
 
         Args:
             probing: the round may tell of packets that were sent in order to find the limit.
+            packet_size: bytes of a packet.
         """
         acked, lost = self._round_acked, self._round_lost
         shortest, longest = self._round_min_rtt, self._round_max_rtt
@@ -247,9 +257,8 @@ class PathModel:
         self._queue_rtt = self.min_rtt + slack
         self.queue_met = longest >= self._queue_rtt
         self.queue_seen = shortest >= self._queue_rtt
-        self.queue_overflows = self.queue_seen and lost > (acked + lost) * (
-            OVERFLOW_LOSS + self.background_loss
-        )
+        tolerable = self.tolerable_loss(acked + lost, OVERFLOW_LOSS, packet_size)
+        self.queue_overflows = self.queue_seen and lost > tolerable
         lossy = lost > (acked + lost) * (LOSS_THRESH + self.background_loss)
         self.loss_is_background = not self.queue_seen and not (lossy and self._was_lossy)
         self._was_lossy = lossy
