@@ -445,10 +445,10 @@ def run_together(
     return [flow.rate_between(0.0, seconds) / rate for flow in flows]
 
 
-def run_outage(name: str, rate: float, rtt: float, start: float, end: float) -> float:
+def run_outage(name: str, rate: float, rtt: float, start: float, end: float, *, seed: int = 1) -> float:
     """The rate in the second that begins 1 s + 3 RTT after an outage, in parts of that before it."""
-    flow = bulk(name)
-    Simulation(Link(rate, rtt / 2, outages=((start, end),)), [flow]).run(end + 3 * rtt + 2)
+    flow = bulk(name, seed)
+    Simulation(Link(rate, rtt / 2, outages=((start, end),)), [flow], seed).run(end + 3 * rtt + 2)
     again = end + 3 * rtt + 1
     return flow.rate_between(again, again + 1) / flow.rate_between(start - 3, start)
 

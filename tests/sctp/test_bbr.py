@@ -375,6 +375,21 @@ def test_a21_tolerable_loss_while_probing_up_changes_nothing() -> None:
     assert driven.bbr.model.inflight_longterm == inf
 
 
+def test_a_path_that_is_interrupted_while_it_is_probed_ends_no_probe() -> None:
+    def after_losses(rtt: float) -> BbrState:
+        driven = Driven()
+        to_probe_up(driven, 10e6)
+        driven.round(10e6, rtt=rtt)
+        # Two bursts, with which more than half of a flight is gone.
+        lost = [Loss(300_000, 300_000, driven.now, 1_000_000, n * 300_000, False) for n in (1, 2)]
+        driven.bbr.on_loss(driven.now, lost, 400_000)
+        return driven.bbr.state
+
+    assert after_losses(rtt=0.1) is BbrState.PROBE_BW_UP
+    # Not if there was a queue, which may have overflowed.
+    assert after_losses(rtt=0.12) is BbrState.PROBE_BW_DOWN
+
+
 def test_hardly_any_loss_ends_a_probe_whose_packets_all_met_a_queue() -> None:
     driven = Driven()
     to_probe_up(driven, 10e6)
@@ -542,6 +557,12 @@ def test_late_flow_gets_a_share_from_one_that_fills_the_link() -> None:
 
 def test_outage_of_two_seconds_is_made_good() -> None:
     assert run_outage("bbr", megabits(100), 0.05, 4, 6) > 0.8
+
+
+def test_an_outage_of_a_tenth_of_a_second_is_made_good_whenever_it_comes() -> None:
+    # With this seed, bandwidth is probed from 6.05 s on; then it took 3 s.
+    starts = some([6.04, 6.0, 6.08, 6.12, 6.16, 6.2])
+    assert min(run_outage("bbr", megabits(100), 0.05, start, start + 0.1, seed=6) for start in starts) > 0.9
 
 
 def test_a14_four_packets_keep_a_path_busy_that_holds_less_than_one() -> None:

@@ -175,10 +175,13 @@ class Bbr(CongestionController):
     def on_loss(self, now: float, losses: list[Loss], in_flight: int) -> None:
         """Note the loss, and end a probe that went too far; see CongestionController. §5.5.10.2."""
         self._in_flight = in_flight
+        interrupted = self.model.is_interruption(losses[-1])
         for loss in losses:
             if self.model.note_loss(loss.size):
                 self._save_state_upon_loss()
-            if not self._is_bw_probe_sample or not self._too_high(loss.lost_since, loss.tx_in_flight):
+            if not self._is_bw_probe_sample or interrupted:
+                continue
+            if not self._too_high(loss.lost_since, loss.tx_in_flight):
                 continue
             inflight = self.model.inflight_at_loss(loss, self._loss_thresh)
             self._handle_inflight_too_high(now, inflight, loss.is_app_limited)
