@@ -62,7 +62,8 @@ BACKLOG_PAUSE = 0.001
 TIMER_RESOLUTION = 0.001
 """Seconds that a timer takes at least. uvloop rounds to whole milliseconds: for less than half of one it
 would call at once, to be told that it is too early, and again, as fast as it can, until the time has come.
-Where bursts are bounded that is what it takes: one burst a millisecond to a TURN server were 19 MB/s."""
+Where bursts are kept short that is what it takes: one burst a millisecond to a TURN server were 19 MB/s, and
+a path that loses 20 packets in a row now and then was used to 83 % instead of 88."""
 
 Violation = Callable[[RemoteProtocolError], None]
 """Told that the peer broke the protocol; then its association has been aborted, and the channels close."""
@@ -121,8 +122,6 @@ class SctpTransport(SctpSeam):
         self._association: Association | None = None
         self._trace: trace.AssociationTrace | None = None
         self._timer: asyncio.TimerHandle | None = None
-        # As the path needs it.
-        self._timer_resolution = TIMER_RESOLUTION
         self._pump_scheduled = False
         # IP may fragment what is sent.
         self._fragments = False
@@ -184,7 +183,6 @@ class SctpTransport(SctpSeam):
             controller.max_burst = TUNNEL_BURST
         elif batcher.is_relayed:
             controller.max_burst = RELAY_BURST
-        self._timer_resolution = TIMER_RESOLUTION if controller.max_burst is None else 0.0
         return controller
 
     def statistics(self) -> SendStatistics | None:
@@ -317,9 +315,10 @@ class SctpTransport(SctpSeam):
             self._timer = None
         deadlines = [t for t in (association.next_timeout(), pause) if t is not None]
         if deadlines:
-            delay = min(deadlines) - now
-            delay = max(delay, self._timer_resolution) if delay > 0 else 0.0
-            self._timer = asyncio.get_running_loop().call_later(delay, self._timeout)
+            transmission, delay = association.transmission, min(deadlines) - now
+            if delay > 0 and not (transmission and transmission.has_short_bursts):
+                delay = max(delay, TIMER_RESOLUTION)
+            self._timer = asyncio.get_running_loop().call_later(max(delay, 0.0), self._timeout)
 
 
 def _initial_packet_size(batcher: DtlsBatcher) -> int:

@@ -90,6 +90,11 @@ class Pacer:
         # None until the bucket is first asked for.
         self._updated_at: float | None = None
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether bursts are kept short: where timers are late, the rate is not reached then."""
+        return self._passed is not None or self._max_burst < UNLIMITED
+
     def on_max_packet_size(self, size: int) -> None:
         """Packets may be this large from now on."""
         self._max_packet_size = size

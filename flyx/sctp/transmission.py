@@ -126,6 +126,11 @@ class Transmission:
         """Nothing waits, nothing is unacknowledged."""
         return not self.queue.size and self.queue.current is None and not self.outstanding.runs
 
+    @property
+    def has_short_bursts(self) -> bool:
+        """Bursts are kept short: the rate is reached only with timers that are not late."""
+        return self._pacer.is_bounded
+
     def statistics(self) -> SendStatistics:
         """Return what sending has shown so far."""
         outstanding, controller = self.outstanding, self._controller

@@ -29,6 +29,7 @@ from flyx.rtc.seam.connection import MAX_LEARNED_CANDIDATES
 from flyx.rtc.servers import TurnServer
 from flyx.sctp.association import Association
 from flyx.sctp.config import DTLS_MTU
+from flyx.sctp.pacing import Pacer
 
 LABELS = ("control", "data")
 
@@ -175,7 +176,7 @@ def test_the_loop_does_not_turn_at_full_speed_towards_a_deadline_that_is_near(
             called = asyncio.get_running_loop().create_future()
             monkeypatch.setattr(sctp, "_timeout", lambda: called.set_result(time.monotonic()))
             now = time.monotonic()
-            near = SimpleNamespace(next_timeout=lambda: now + 0.0004)
+            near = SimpleNamespace(next_timeout=lambda: now + 0.0004, transmission=None)
             sctp._set_timer(cast(Association, near), now, None)
             assert await called > now + 0.0004
             # It would set the timer again.
@@ -185,14 +186,13 @@ def test_the_loop_does_not_turn_at_full_speed_towards_a_deadline_that_is_near(
         runner.run(scenario())
 
 
-async def test_a_timer_waits_less_than_that_where_bursts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_timer_waits_less_than_that_where_bursts_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
     async with pair() as (left, right):
         await asyncio.gather(left.connected(), right.connected())
         sctp = left._pc.sctp
         assert isinstance(sctp, SctpTransport)
         delays: list[float] = []
         loop = asyncio.get_running_loop()
-        near = cast(Association, SimpleNamespace(next_timeout=lambda: 0.0004))
         for kind in ("direct", "relayed", "tunnelled", "direct"):
             path = SimpleNamespace(
                 is_relayed=kind == "relayed",
@@ -200,10 +200,12 @@ async def test_a_timer_waits_less_than_that_where_bursts_are_bounded(monkeypatch
                 record_overhead=37,
                 round_trip=None,
             )
-            sctp._make_controller(cast(DtlsBatcher, path))
+            controller = sctp._make_controller(cast(DtlsBatcher, path))
+            transmission = SimpleNamespace(has_short_bursts=Pacer(1200, controller.max_burst).is_bounded)
+            near = SimpleNamespace(next_timeout=lambda: 0.0004, transmission=transmission)
             with monkeypatch.context() as patched:
                 patched.setattr(loop, "call_later", lambda delay, _: delays.append(delay))
-                sctp._set_timer(near, 0.0, None)
+                sctp._set_timer(cast(Association, near), 0.0, None)
         assert delays == [TIMER_RESOLUTION, 0.0004, 0.0004, TIMER_RESOLUTION]
 
 

@@ -330,15 +330,6 @@ class PathModel:
         lost_prefix = (thresh * inflight_before - lost_before) / (1 - thresh)
         return inflight_before + lost_prefix
 
-    def is_interruption(self, last: Loss) -> bool:
-        """The path was interrupted for a moment, as the last of some losses tells.
-
-        Deviation: then a probe has not found its limit, and does not end. The most that a probe can overflow
-        by is the quarter that it sends too much, and there is a queue first. The draft would leave a third of
-        the path idle for two or three seconds.
-        """
-        return not self.queue_met and last.lost_since > last.tx_in_flight / 2
-
     def note_loss(self, size: int) -> bool:
         """This many bytes have been lost; true for the first loss of the round. §5.5.10.2."""
         first = not self.loss_in_round
