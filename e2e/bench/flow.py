@@ -129,13 +129,16 @@ class Timeline:
 
 
 async def receive(stack: str) -> None:
-    """Be the receiving end; print the timeline when the sender has ended, or is gone."""
+    """Be the receiving end; print the timeline when the sender has ended, or the connection."""
     end = make(stack)
     timeline = Timeline()
     end.on_bytes = timeline.count
     offer = json.loads(await asyncio.to_thread(sys.stdin.readline))
     print(json.dumps(await end.answer(offer)), flush=True)
-    await end.complete.wait()
+    ends = [asyncio.create_task(event.wait()) for event in (end.complete, end.closed)]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if not end.complete.is_set():
+        print("the connection was lost", file=sys.stderr)
     print(json.dumps({"started": timeline.started, "buckets": timeline.buckets}), flush=True)
     await asyncio.Event().wait()
 
