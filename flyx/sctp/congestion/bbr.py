@@ -178,7 +178,7 @@ class Bbr(CongestionController):
         # Deviation: then the path was interrupted for a moment, and a probe has not found its limit. The most
         # that it overflows by is the quarter that it sends too much. The draft would leave a third of the
         # path idle for two or three seconds.
-        interrupted = losses[-1].lost_since > losses[-1].tx_in_flight / 2
+        interrupted = any(2 * loss.lost_since > loss.tx_in_flight for loss in losses)
         for loss in losses:
             if self.model.note_loss(loss.size):
                 self._save_state_upon_loss()

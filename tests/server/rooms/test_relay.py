@@ -116,7 +116,7 @@ def test_relaying_at_once_is_relaying(steps: list[tuple[str, int, int | None]]) 
     assert at_once == in_turn
 
 
-def test_only_a_change_of_the_room_makes_a_message_wait() -> None:
+def test_a_message_waits_unless_all_that_comes_of_it_is_to_tell_those_present() -> None:
     between_those_present: list[tuple[str, int, int | None]] = [("offer", 0, None), ("answer", 1, None)]
     heard, waited = asyncio.run(_play(MemoryRoomStore(max_rooms=9), between_those_present))
     assert not waited
@@ -124,5 +124,9 @@ def test_only_a_change_of_the_room_makes_a_message_wait() -> None:
     # A mailbox is part of the room.
     _, waited = asyncio.run(_play(MemoryRoomStore(max_rooms=9), [("lose", 1, None), ("offer", 0, None)]))
     assert waited
+    refused: list[tuple[str, int, int | None]] = [("answer", 0, None)]
+    heard, waited = asyncio.run(_play(MemoryRoomStore(max_rooms=9), refused))
+    assert waited
+    assert json.loads(heard[0][-1])["data"]["code"] == "wrong_role"
     _, waited = asyncio.run(_play(DistantStore(max_rooms=9), between_those_present))
     assert waited
