@@ -348,10 +348,14 @@ def test_json_tells_events_in_order_on_both_ends(flyx: Flyx, tmp_path: Path) -> 
         assert process.event("done")["bytes"] == 2 * MB + 10
         assert process.event("done")["seconds"] > 0
 
-    places = first_places(sender, "manifest", "room", "peer", "path", "progress", "file", "done")
+    places = first_places(sender, "manifest", "room", "peer", "progress", "file", "done")
     assert places == sorted(places)
     places = first_places(receiver, "room", "peer", "manifest", "file", "done")
     assert places == sorted(places)
+    # The path is looked at while the transfer begins.
+    for process in (sender, receiver):
+        places = first_places(process, "peer", "path", "done")
+        assert places == sorted(places)
     assert receiver.events[-1]["event"] == "done"
     assert sender.events[-1]["event"] == "peer"
     assert sender.events[-1]["state"] == "done"
