@@ -63,7 +63,7 @@ TIMER_RESOLUTION = 0.001
 """Seconds that a timer takes at least. uvloop rounds to whole milliseconds: for less than half of one it
 would call at once, to be told that it is too early, and again, as fast as it can, until the time has come.
 Where bursts are kept short that is what it takes: one burst a millisecond to a TURN server were 19 MB/s, and
-a path that loses 20 packets in a row now and then was used to 83 % instead of 88."""
+where the end of a long burst was lost, less is saved up than a late timer needs."""
 
 Violation = Callable[[RemoteProtocolError], None]
 """Told that the peer broke the protocol; then its association has been aborted, and the channels close."""

@@ -91,7 +91,7 @@ class Pacer:
         self._updated_at: float | None = None
 
     @property
-    def is_bounded(self) -> bool:
+    def has_short_bursts(self) -> bool:
         """Whether bursts are kept short: where timers are late, the rate is not reached then."""
         return self._passed is not None or self._max_burst < UNLIMITED
 

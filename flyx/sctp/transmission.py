@@ -129,7 +129,7 @@ class Transmission:
     @property
     def has_short_bursts(self) -> bool:
         """Bursts are kept short: the rate is reached only with timers that are not late."""
-        return self._pacer.is_bounded
+        return self._pacer.has_short_bursts
 
     def statistics(self) -> SendStatistics:
         """Return what sending has shown so far."""

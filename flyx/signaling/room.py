@@ -320,6 +320,8 @@ class _Step:
 
     @property
     def receivers(self) -> tuple[Member, ...]:
+        if self.members is self._room.members:
+            return self._room.receivers
         return tuple(m for m in self.members.values() if m.role is Role.RECEIVER)
 
     def put(self, member: Member) -> None:

@@ -201,7 +201,9 @@ async def test_a_timer_waits_less_than_that_where_bursts_are_short(monkeypatch: 
                 round_trip=None,
             )
             controller = sctp._make_controller(cast(DtlsBatcher, path))
-            transmission = SimpleNamespace(has_short_bursts=Pacer(1200, controller.max_burst).is_bounded)
+            transmission = SimpleNamespace(
+                has_short_bursts=Pacer(1200, controller.max_burst).has_short_bursts
+            )
             near = SimpleNamespace(next_timeout=lambda: 0.0004, transmission=transmission)
             with monkeypatch.context() as patched:
                 patched.setattr(loop, "call_later", lambda delay, _: delays.append(delay))

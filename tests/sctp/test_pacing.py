@@ -80,9 +80,9 @@ def test_bursts_are_half_of_what_passed_where_the_end_of_a_long_one_was_lost() -
     pacer = Pacer(PACKET)
     pacer.on_round_trip(0.052, 0.050, 0.0)
     assert pacer.budget(0.0, rate) == 312_500
-    assert not pacer.is_bounded
+    assert not pacer.has_short_bursts
     pacer.on_loss(0.0, rate, 100_000, 64_000)
-    assert pacer.is_bounded
+    assert pacer.has_short_bursts
     assert pacer.budget(0.0, rate) == 18_000
     # As much more in ten seconds.
     assert pacer.budget(5.0, rate) == 27_000
@@ -93,7 +93,7 @@ def test_bursts_are_half_of_what_passed_where_the_end_of_a_long_one_was_lost() -
     assert pacer.next_send_time(5.0, rate) == pytest.approx(5.0005, abs=1e-5)
     # Ever more, until it is what the bucket holds anyhow.
     assert pacer.budget(1_000.0, rate) == 312_500
-    assert not pacer.is_bounded
+    assert not pacer.has_short_bursts
 
 
 @pytest.mark.parametrize(

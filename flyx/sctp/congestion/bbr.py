@@ -175,9 +175,9 @@ class Bbr(CongestionController):
     def on_loss(self, now: float, losses: list[Loss], in_flight: int) -> None:
         """Note the loss, and end a probe that went too far; see CongestionController. §5.5.10.2."""
         self._in_flight = in_flight
-        # Deviation: then the path was interrupted for a moment, and a probe has not found its limit. The most
-        # that it overflows by is the quarter that it sends too much. The draft would leave a third of the
-        # path idle for two or three seconds.
+        # Deviation: if more than half of a flight is lost, the path was interrupted, and no probe has found
+        # its limit: it overflows by the quarter that it sends too much, at most. The draft would leave a
+        # third of the path idle for two or three seconds.
         interrupted = any(2 * loss.lost_since > loss.tx_in_flight for loss in losses)
         for loss in losses:
             if self.model.note_loss(loss.size):

@@ -173,13 +173,13 @@ class Connection:
 
     def send(self, text: str) -> None:
         """Send one message. A client that does not keep up is closed instead."""
-        if self._link is not _Link.OPEN:
+        if self.gone:
             return
-        payload, wire = text.encode(), self._wire
-        if wire.unsent + len(payload) > self._max_queue_size:
+        payload = text.encode()
+        if self._wire.unsent + len(payload) > self._max_queue_size:
             self.close(CloseCode.TIMED_OUT, ErrorCode.TOO_SLOW, "messages pile up faster than they are read")
         else:
-            wire.send_text(payload)
+            self._wire.send_text(payload)
 
     def send_datagram(self, payload: bytes) -> None:
         """Send bytes that may be lost; the caller looks at queued_size before."""
@@ -225,8 +225,7 @@ class Connection:
 
     def frame_received(self, frame: Frame) -> None:
         """The client has sent a frame."""
-        session = self._session
-        if self._link is not _Link.OPEN or session is None:
+        if self.gone or self._session is None:
             return
         if self._busy:
             if self._waiting is None:
@@ -234,7 +233,7 @@ class Connection:
                 self._wire.pause_reading()
             self._waiting.append(frame)
             return
-        job = session.handle(frame)
+        job = self._session.handle(frame)
         if job is not None:
             self._busy = True
             self._wire.spawn(self._work(job))
