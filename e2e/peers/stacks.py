@@ -37,6 +37,8 @@ class Stack:
     """Bytes of the largest message that it sends and takes."""
     delivers_before_closing: bool = True
     """Whether the application gets what was acknowledged before the channel was closed by the other side."""
+    delivers_interleaved: bool = True
+    """Whether the application gets all messages where several channels alternate and packets are lost."""
     lifetime: int = 500
     """Milliseconds after which it gives up a message of its channel `lifetime`."""
 
@@ -86,9 +88,13 @@ def libdatachannel() -> Stack:
 def werift() -> Stack:
     """Return werift, all of which is TypeScript.
 
-    It announces lossy channels as ordered in any case, and stops when many channels come and go at once.
+    It announces lossy channels as ordered in any case, and stops when many channels come and go at once. If a
+    lost packet held back two messages of a channel, and one of another channel lies between them, it keeps
+    the second of them until another one comes on that channel (its issue 706).
     """
-    return node_stack("werift_peer.js", tells_parameters=False, max_message_size=65536)
+    return node_stack(
+        "werift_peer.js", tells_parameters=False, max_message_size=65536, delivers_interleaved=False
+    )
 
 
 def wrtc() -> Stack:
