@@ -13,6 +13,8 @@ NOT_USED = {
     *("dns.message", "dns.zone", "zeroconf"),
     # The server's, which a sender without one has.
     *("fastapi", "uvicorn", "starlette", "structlog", "prometheus_client", "redis"),
+    # The server's too, and Typer's for values that need a conversion.
+    "pydantic",
     # Bars and documents, for people.
     "rich",
 }

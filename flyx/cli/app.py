@@ -18,11 +18,12 @@ from flyx.cli import completion, output
 from flyx.cli.commands import SUMMARIES, Commands
 from flyx.cli.config import defaults_of, options_of
 from flyx.cli.environment import tidy
+from flyx.cli.parameters import adopted
 from flyx.cli.settings import usage_error
 from flyx.errors import EXIT_CTRL_C, FlyxError, StorageError, as_flyx_error
 
 if TYPE_CHECKING:
-    from typer._click import Command, Context, HelpFormatter
+    from typer._click import Command, Context, HelpFormatter, Parameter
 
 Result = TypeVar("Result")
 _ALIASES = {"recv": "receive", "rx": "receive"}
@@ -41,6 +42,9 @@ class _FlyxGroup(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands = Commands()
+
+    def get_params(self, ctx: Context) -> list[Parameter]:
+        return adopted(super().get_params(ctx))
 
     def list_commands(self, ctx: Context) -> list[str]:
         return list(self.commands)

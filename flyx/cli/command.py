@@ -8,31 +8,22 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperArgument, TyperCommand
+from typer.core import TyperCommand
 
 from flyx.cli.output import errors_as_events
+from flyx.cli.parameters import adopted
 from flyx.cli.settings import place_of, settle, usage_error
 from flyx.errors import InputError, ServerUnreachable
 
 if TYPE_CHECKING:
-    from typer._click import Context
-
-
-class _Argument(TyperArgument):
-    """An argument whose help tells no type of Python: its name says what it is."""
-
-    def display_type_rich(self, ctx: Context) -> str | None:
-        return None
+    from typer._click import Context, Parameter
 
 
 class FlyxCommand(TyperCommand):
     """A command that tells what it cannot use, and which variable or file has set it."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        for parameter in self.params:
-            if isinstance(parameter, TyperArgument):
-                parameter.__class__ = _Argument
+    def get_params(self, ctx: Context) -> list[Parameter]:
+        return adopted(super().get_params(ctx))
 
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
         """Return what stands in the usage after the command, arguments as PATH and not as {PATH}."""

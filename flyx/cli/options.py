@@ -45,12 +45,13 @@ def output_option(help_text: str) -> Any:
     )
 
 
-def given_path(text: str) -> Path:
-    """Return a path that was given.
+def given_path(given: str | float | Path) -> Path:
+    """Return a path that was given, in the configuration file also as a number: a directory for each year.
 
     Raises:
         typer.BadParameter: it is empty, which would be the current directory to the system.
     """
+    text = str(given)
     if not text:
         raise typer.BadParameter("it is empty. Is a variable in the command not set?")
     path = Path(text)
