@@ -97,8 +97,16 @@ def pipe() -> Iterator[Callable[[], Pipe]]:
                 os.close(descriptor)
 
 
-def feed(pipe: Pipe, size: int, before: bytes = b"") -> hashlib._Hash:
+def feed(
+    pipe: Pipe, size: int, before: bytes = b"", last_after: threading.Event | None = None
+) -> hashlib._Hash:
     """Write so many bytes from a thread, no two blocks of which are the same, and end.
+
+    Args:
+        pipe: what they are written to.
+        size: how many bytes.
+        before: what was written before.
+        last_after: what the last block waits for.
 
     Returns:
         The hash of what was written before, and of these as far as they are written.
@@ -110,6 +118,8 @@ def feed(pipe: Pipe, size: int, before: bytes = b"") -> hashlib._Hash:
         # Whoever reads may have ended with the test.
         with suppress(OSError):
             for count in range(size // MB):
+                if last_after is not None and count == size // MB - 1:
+                    last_after.wait()
                 piece = count.to_bytes(8, "big") + blocks[count % 8][8:]
                 digest.update(piece)
                 pipe.write(piece)
@@ -354,7 +364,8 @@ def test_a_stream_whose_connection_is_lost_goes_on(
         server = start("left", "serve", "--host", "10.91.0.1", "--port", "0", "--stun", "none")
         where = ["--server", server.prints(r"ws://\S+(?=\n)")[0], "--json"]
         sender = start("left", "send", *where, "--receivers", "2", "-", stdin=source.reader)
-        digest = feed(source, size)
+        lost = threading.Event()
+        digest = feed(source, size, last_after=lost)
         options = [*where, "--yes", "-o"]
         receivers = [start("right", "receive", *options, place, sender.code()) for place in ("-", "in")]
         for receiver in receivers:
@@ -362,6 +373,7 @@ def test_a_stream_whose_connection_is_lost_goes_on(
         right.address("10.91.0.77/24")
         for receiver in receivers:
             receiver.event("peer", state="lost")
+        lost.set()
         left.limit(1000)
         for process in (*receivers, sender):
             process.ends(0)
