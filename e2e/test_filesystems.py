@@ -130,7 +130,8 @@ def test_a_second_try_goes_on_with_what_the_first_has_saved(
 ) -> None:
     tree = make_tree(tmp_path / "tree", LARGE)
     sender = flyx.send(tree)
-    first = flyx.receive(sender.code(), disk.directory)
+    # However fast the disk is, it is not over before we act.
+    first = flyx.receive(sender.code(), disk.directory, "--limit", "100MB")
     first.event("progress", lambda event: event["bytes"] >= LARGE // 3)
     first.send_signal(number).ends(-number if number == signal.SIGKILL else 130, within=120)
     if anew:
