@@ -153,7 +153,7 @@ def test_a_live_stream_of_any_length_takes_little_memory_at_both_ends(
     before = {process: process.peak_memory for process in (sender, receiver)}
     digest = feed(source, size, b"".join(lines))
     # Nobody reads: as much is under way as may be.
-    receiver.event("progress", lambda event: event["bytes"] > MB)
+    receiver.event("condition", limit="receiver's disk")
     drain.skip(size)
     for process, least in before.items():
         assert process.peak_memory - least < BEYOND, process
