@@ -170,9 +170,9 @@ def test_receivers_that_lie_are_told_so_and_the_sender_goes_on(
     for n, lie in enumerate(lies):
         receiver = hostile_peer("receiver", lie, code)
         said = receiver.says()
-        if lie != "escapes":
-            assert said == {"heard": "cancel", "code": "protocol_error"}, lie
         failed = sender.event("peer", peer=n + 1, state="failed")
+        if lie != "escapes":
+            assert said == {"heard": "cancel", "code": "protocol_error"}, (lie, failed)
         assert failed["code"] == ("interrupted" if lie == "escapes" else "protocol_error"), lie
         assert "\x1b" not in failed["message"]
     assert sender.named("done") == []
