@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 config = typer.Typer(
     name="config",
     no_args_is_help=True,
+    # That of the program is for all of it.
+    add_completion=False,
     rich_markup_mode=None,
     help="Show the options and who has set them, or edit their file",
 )

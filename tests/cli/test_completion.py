@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flyx.cli.app import app
+from flyx.cli.commands import Commands
 from flyx.cli.completion import Shell, script
 
 
@@ -139,6 +140,16 @@ def test_a_shell_that_there_is_no_script_for_is_refused(
 ) -> None:
     run(option, "tcsh", status=2)
     assert "'tcsh' is not one of 'bash', 'zsh', 'fish', 'powershell'" in capfd.readouterr().err
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--install-completion", "--show-completion"])
+def test_no_command_has_typer_s_own_which_writes_profiles_anew(
+    option: str, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for command in Commands():
+        run(command, option, status=2)
+        assert "there is no option" in capfd.readouterr().err, command
     assert list(home.iterdir()) == []
 
 
