@@ -50,7 +50,8 @@ def _processed(
 ) -> Any:
     try:
         ready = _ready(parameter, value)
-    except ValueError:
+    except (AttributeError, ValueError):
+        # Of attributes, because a later Typer may know its types otherwise.
         return by_typer(ctx, value)
     return ready if parameter.callback is None else parameter.callback(ctx, parameter, ready)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,22 @@ def test_a_value_becomes_what_typer_makes_of_it(name: str, value: Any) -> None:
     assert outcome(parameter.process_value, context, value) == outcome(
         theirs.process_value, parameter, context, value
     )
+
+
+def test_where_typer_knows_its_types_otherwise_all_goes_its_way() -> None:
+    class LaterOption(TyperOption):
+        def process_value(self, ctx: Any, value: Any) -> Any:
+            return "as Typer has it"
+
+    class Option(FlyxOption, LaterOption):
+        pass
+
+    context, parameter = PARAMETERS["send --room"]
+    later = copy.copy(parameter)
+    later.__class__ = Option
+    assert later.process_value(context, "text") == "text"
+    del later.type_descriptor
+    assert later.process_value(context, "text") == "as Typer has it"
 
 
 def test_a_directory_may_be_called_as_a_number_in_the_configuration_file() -> None:
