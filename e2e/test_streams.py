@@ -185,7 +185,7 @@ def test_of_three_receivers_the_slow_one_sets_the_pace_and_one_that_leaves_holds
     leaving.skip(5 * MB)
     for peer in (1, 2, 3):
         # Before all have begun, another could take a place.
-        sender.event("progress", lambda event: event["bytes"] > 0, peer=peer)
+        sender.event("condition", peer=peer)
     receivers[0].send_signal(signal.SIGINT).ends(130)
     assert sender.event("peer", state="failed")["code"] == "interrupted"
     # What one may be ahead of the other: what the sender keeps, and what is under way to the slow one.
