@@ -15,7 +15,8 @@ def main() -> None:
         # Little of what a program loads is garbage, and to look for it is a tenth of the time to start.
         # What runs for long has the collector back: tune_gc().
         gc.disable()
-        # Plugins of pydantic would see all that is received, and to look for some takes as long as for all.
+        # Where pydantic is loaded, for REST and for options that need it, plugins would see what is given,
+        # and to look for some takes as long as for all.
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         from flyx.cli.app import app
 
